@@ -1,0 +1,33 @@
+"""Chat with Sentinel-2 scenes and search among them.
+
+The three public classes load on first use, so that importing the package, or asking the command
+line for its help, does not load torch.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from earthvlm.bridge import OlmoEarthVLMBridge
+    from earthvlm.retrieval import SceneIndex
+    from earthvlm.scene import Scene
+
+__version__ = "0.1.0"
+
+__all__ = ["OlmoEarthVLMBridge", "Scene", "SceneIndex", "__version__"]
+
+_HOMES = {
+    "OlmoEarthVLMBridge": "earthvlm.bridge",
+    "Scene": "earthvlm.scene",
+    "SceneIndex": "earthvlm.retrieval",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

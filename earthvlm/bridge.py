@@ -1,0 +1,569 @@
+"""The bridge: a scene's tokens carried into a language model that talks about it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import threading
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, field, fields, replace
+from importlib.resources import files
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from earthvlm.encoder import OlmoEarthEncoder, PreparedScene, SceneTokens
+from earthvlm.fusion import GeospatialQueryEncoder, SceneEmbeddingHead
+from earthvlm.language import EMBEDDED_MODEL_ID, Message, Prompt, load_language_model
+from earthvlm.scene import Scene
+from earthvlm.sentences import SENTENCE_DIM, SENTENCE_MODEL_ID, SENTENCE_MODEL_REVISION
+from earthvlm.sentinel2 import BANDS
+
+FORMAT_VERSION = 1
+BUNDLED = "bundled"
+DEFAULT_PROMPT = "Describe this scene."
+MAX_PROMPT_CHARACTERS = 2000
+UNTRAINED_ENCODER_ID = "random-v1.2-nano"
+
+CONFIG_FILE = "config.json"
+FUSION_FILE = "fusion.safetensors"
+ENCODER_FILE = "encoder.safetensors"
+ADAPTER_FOLDER = "adapter"
+
+
+@dataclass(frozen=True)
+class BridgeConfig:
+    """All that is needed to build a bridge again, beside its weights.
+
+    bands: what the encoder was trained on; a scene's other bands are ignored.
+    trained_on: a sentence for people, empty for a bridge that was never trained.
+    """
+
+    olmoearth_model_id: str
+    vlm_model_id: str
+    vlm_revision: str
+    freeze_olmoearth: bool = True
+    freeze_vlm_vision: bool = False
+    use_lora: bool = True
+    lora_r: int = 16
+    lora_alpha: int = 32
+    num_geo_queries: int = 32
+    bands: tuple[str, ...] = BANDS
+    patch_size: int = 8
+    crop_size: int = 128
+    sentence_model_id: str = SENTENCE_MODEL_ID
+    sentence_model_revision: str = SENTENCE_MODEL_REVISION
+    trained_on: str = ""
+    training: dict = field(default_factory=dict)
+    format_version: int = FORMAT_VERSION
+
+    @classmethod
+    def read(cls, folder: Path) -> BridgeConfig:
+        """Read `config.json`. Raises ValueError where it is not a bridge's, or a newer format."""
+        path = folder / CONFIG_FILE
+        try:
+            values = json.loads(path.read_text())
+            version = values["format_version"]
+            if version > FORMAT_VERSION:
+                raise ValueError(
+                    f"{path} has format {version}, newer than this earthvlm reads "
+                    f"({FORMAT_VERSION}): update earthvlm."
+                )
+            unknown = set(values) - {f.name for f in fields(cls)}
+            if unknown:
+                raise ValueError(f"{path} has entries no bridge has: {', '.join(sorted(unknown))}.")
+            return cls(**{**values, "bands": tuple(values["bands"])})
+        except FileNotFoundError:
+            raise FileNotFoundError(f"{folder} holds no {CONFIG_FILE}: it is no bridge.") from None
+        except (json.JSONDecodeError, KeyError, TypeError) as error:
+            raise ValueError(f"{path} is no bridge's configuration: {error}.") from error
+
+
+@dataclass(frozen=True)
+class BridgeBatch:
+    """Scenes with a conversation each, ready for `forward`.
+
+    ids, labels: `[B, L]` without the scene's own tokens; padding has label -100.
+    mask: `[B, L]`, True where there is a token.
+    scene_at: where the scene stands among the ids, the same in all.
+    sentence_embeddings: `[B, 384]`, what each scene's embedding should lie beside, or None.
+    """
+
+    scenes: list[PreparedScene]
+    ids: Tensor
+    labels: Tensor
+    mask: Tensor
+    scene_at: int
+    sentence_embeddings: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class BridgeOutput:
+    """loss: mean cross-entropy over answer tokens. answer_tokens: how many there were.
+    scene_embedding: `[B, 384]`, unit length. tokens, queries: what `see` returns."""
+
+    loss: Tensor
+    answer_tokens: Tensor
+    scene_embedding: Tensor
+    tokens: SceneTokens
+    queries: Tensor
+
+
+class OlmoEarthVLMBridge(nn.Module):
+    """OlmoEarth, a query encoder and a language model, made into one.
+
+    olmoearth_model_id: see `OlmoEarthEncoder`. vlm_model_id: see `load_language_model`.
+    freeze_olmoearth: keep the encoder as it is; otherwise it trains and is saved along.
+    freeze_vlm_vision: has no effect while the language model's own vision tower is not used.
+    use_lora, lora_r, lora_alpha: low-rank adapters in every linear layer of the language model.
+    num_geo_queries: how many vectors a scene becomes for the language model.
+
+    Raises ValueError or FileNotFoundError, in one sentence, where a model cannot be had.
+    """
+
+    def __init__(
+        self,
+        olmoearth_model_id: str = "OlmoEarth-v1-Nano",
+        vlm_model_id: str = "vikhyatk/moondream2",
+        freeze_olmoearth: bool = True,
+        freeze_vlm_vision: bool = False,
+        use_lora: bool = True,
+        lora_r: int = 16,
+        lora_alpha: int = 32,
+        num_geo_queries: int = 32,
+        device: str | torch.device | None = None,
+        *,
+        dtype: torch.dtype | None = None,
+        bands: Sequence[str] = BANDS,
+    ) -> None:
+        super().__init__()
+        device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        self.encoder = OlmoEarthEncoder(str(olmoearth_model_id), bands).to(device)
+        self.encoder.requires_grad_(not freeze_olmoearth)
+        self.language = load_language_model(vlm_model_id, dtype, device)
+        words = self.language.model.get_input_embeddings().weight
+        self.fusion = GeospatialQueryEncoder(
+            self.encoder.dim,
+            self.language.dim,
+            num_geo_queries,
+            output_scale=words.detach().float().std().item(),
+        ).to(device)
+        self.head = SceneEmbeddingHead(self.encoder.dim, self.language.dim, SENTENCE_DIM).to(device)
+        self.language_model: nn.Module = self.language.model
+        self.language_model.requires_grad_(False)
+        if use_lora:
+            self.language_model = _add_adapter(self.language, lora_r, lora_alpha)
+        self.config = BridgeConfig(
+            olmoearth_model_id=str(olmoearth_model_id),
+            vlm_model_id=vlm_model_id,
+            vlm_revision=self.language.revision,
+            freeze_olmoearth=freeze_olmoearth,
+            freeze_vlm_vision=freeze_vlm_vision,
+            use_lora=use_lora,
+            lora_r=lora_r,
+            lora_alpha=lora_alpha,
+            num_geo_queries=num_geo_queries,
+            bands=tuple(bands),
+        )
+        self.revision = "untrained"
+
+    @property
+    def device(self) -> torch.device:
+        return self.fusion.queries.device
+
+    @property
+    def summary(self) -> str:
+        """One line: which models answer, in which revision, trained on what."""
+        trained = self.config.trained_on or "not trained: its answers mean nothing"
+        words = self.config.vlm_model_id
+        if words == EMBEDDED_MODEL_ID:
+            words = "SmolLM2-135M-Instruct (4-bit weights)"
+        return (
+            f"{self.config.olmoearth_model_id} encoder, {self.config.num_geo_queries} queries, "
+            f"{words}; bridge revision {self.revision}; {trained}"
+        )
+
+    @property
+    def limits(self) -> str:
+        """What the reader should keep in mind about answers."""
+        return self.config.training.get("limits", "") or (
+            "Answers can be wrong. The model names broad land cover, not single objects or places."
+        )
+
+    def see(self, scenes: Sequence[PreparedScene]) -> tuple[SceneTokens, Tensor]:
+        """What the encoder saw, and what the queries gathered of it, `[B, Q, D_text]`."""
+        tokens = self.encoder(scenes)
+        return tokens, self.fusion(tokens.tokens, tokens.positions, tokens.mask)[0]
+
+    # Training
+
+    def collate(
+        self,
+        scenes: Sequence[PreparedScene],
+        prompts: Sequence[Prompt],
+        sentence_embeddings: Tensor | None = None,
+    ) -> BridgeBatch:
+        """Pad conversations into a batch. Raises ValueError where the scene's place differs."""
+        if len({p.scene_at for p in prompts}) != 1:
+            raise ValueError("All conversations of a batch must place the scene alike.")
+        longest = max(len(p.ids) for p in prompts)
+        pad = self.language.stop_ids[0]
+        ids = torch.full((len(prompts), longest), pad)
+        labels = torch.full((len(prompts), longest), -100)
+        mask = torch.zeros((len(prompts), longest), dtype=torch.bool)
+        for row, prompt in enumerate(prompts):
+            ids[row, : len(prompt.ids)] = torch.tensor(prompt.ids)
+            labels[row, : len(prompt.ids)] = torch.tensor(prompt.labels)
+            mask[row, : len(prompt.ids)] = True
+        return BridgeBatch(
+            list(scenes), ids, labels, mask, prompts[0].scene_at, sentence_embeddings
+        )
+
+    def forward(self, batch: BridgeBatch) -> BridgeOutput:
+        """The loss on the answers of a batch, and its scenes' embeddings."""
+        tokens, queries = self.see(batch.scenes)
+        embeds, mask = self._insert_scene(
+            batch.ids.to(self.device), queries, batch.mask.to(self.device), batch.scene_at
+        )
+        model = self.language.model
+        hidden = model.get_decoder()(
+            inputs_embeds=embeds, attention_mask=mask, use_cache=False
+        ).last_hidden_state
+        # The vocabulary is large and answers are short: logits only where they are scored.
+        # Behind the prefix, the state before a token stands `scene length` further on.
+        labels = batch.labels.to(self.device)[:, batch.scene_at :]
+        first = batch.scene_at + queries.shape[1]
+        states = hidden[:, first - 1 : -1]
+        scored = labels != -100
+        logits = model.get_output_embeddings()(states[scored]).float()
+        return BridgeOutput(
+            loss=F.cross_entropy(logits, labels[scored]),
+            answer_tokens=scored.sum(),
+            scene_embedding=self.head(queries, tokens.tokens, tokens.mask),
+            tokens=tokens,
+            queries=queries,
+        )
+
+    def _insert_scene(
+        self, ids: Tensor, queries: Tensor, mask: Tensor, scene_at: int
+    ) -> tuple[Tensor, Tensor]:
+        """Word embeddings with the scene's vectors among them: `[B, L + Q, D_text]`, mask."""
+        words = self.language.model.get_input_embeddings()(ids)
+        queries = queries.to(words.dtype)
+        embeds = torch.cat([words[:, :scene_at], queries, words[:, scene_at:]], dim=1)
+        seen = mask.new_ones(queries.shape[:2])
+        return embeds, torch.cat([mask[:, :scene_at], seen, mask[:, scene_at:]], dim=1).long()
+
+    # Use
+
+    @torch.inference_mode()
+    def generate(
+        self,
+        scene: Scene | Sequence[Scene],
+        prompt: str | Sequence[str] = DEFAULT_PROMPT,
+        max_length: int = 128,
+        temperature: float = 0.0,
+        top_p: float = 1.0,
+        top_k: int = 0,
+    ) -> str | list[str]:
+        """Answer a question about a scene; a list of scenes gives a list of answers.
+
+        prompt: one for all scenes or one each. max_length: tokens at most.
+        temperature: 0 gives the likeliest words, more gives variety; top_p and top_k bound it.
+        Raises ValueError for an empty prompt or one over `MAX_PROMPT_CHARACTERS`.
+        """
+        scenes = [scene] if isinstance(scene, Scene) else list(scene)
+        prompts = [prompt] * len(scenes) if isinstance(prompt, str) else list(prompt)
+        conversations = [[{"role": "user", "content": p}] for p in prompts]
+        options = _generation_options(max_length, temperature, top_p, top_k)
+        inputs = self._prepare_generation(scenes, conversations)
+        ids = self.language.model.generate(
+            **inputs, **options, eos_token_id=self.language.stop_ids, pad_token_id=self._pad_id
+        )
+        answers = self.language.tokenizer.batch_decode(ids, skip_special_tokens=True)
+        answers = [answer.strip() for answer in answers]
+        return answers[0] if isinstance(scene, Scene) else answers
+
+    def stream(
+        self,
+        scene: Scene,
+        messages: Sequence[Message],
+        max_length: int = 128,
+        temperature: float = 0.0,
+        top_p: float = 1.0,
+        top_k: int = 0,
+        stop: threading.Event | None = None,
+    ) -> Iterator[str]:
+        """Answer the last of the messages piece by piece; setting `stop` ends it within a token.
+
+        Closing the iterator stops the model too. Errors of the model are raised here.
+        """
+        from transformers import StoppingCriteriaList, TextIteratorStreamer
+
+        options = _generation_options(max_length, temperature, top_p, top_k)
+        with torch.inference_mode():
+            inputs = self._prepare_generation([scene], [list(messages)])
+        stop = stop or threading.Event()
+        done = threading.Event()
+        streamer = TextIteratorStreamer(self.language.tokenizer, skip_special_tokens=True)
+        errors: list[BaseException] = []
+
+        def should_stop(ids: Tensor, scores: Tensor, **_: object) -> Tensor:
+            return torch.full((len(ids),), stop.is_set() or done.is_set(), device=ids.device)
+
+        def work() -> None:
+            try:
+                with torch.inference_mode():
+                    self.language.model.generate(
+                        **inputs,
+                        **options,
+                        eos_token_id=self.language.stop_ids,
+                        pad_token_id=self._pad_id,
+                        streamer=streamer,
+                        stopping_criteria=StoppingCriteriaList([should_stop]),
+                    )
+            except BaseException as error:
+                errors.append(error)
+                streamer.end()
+
+        thread = threading.Thread(target=work, name="earthvlm-stream", daemon=True)
+        thread.start()
+        try:
+            yield from (piece for piece in streamer if piece)
+        finally:
+            done.set()
+            thread.join()
+        if errors:
+            raise errors[0]
+
+    @torch.inference_mode()
+    def embed(self, scenes: Sequence[Scene], batch_size: int = 32) -> np.ndarray:
+        """Embed scenes beside sentences: float32 `[B, 384]`, unit length."""
+        embedded = []
+        for start in range(0, len(scenes), batch_size):
+            prepared = [self.encoder.prepare(s) for s in scenes[start : start + batch_size]]
+            tokens, queries = self.see(prepared)
+            embedded.append(self.head(queries, tokens.tokens, tokens.mask).cpu().numpy())
+        return np.concatenate(embedded) if embedded else np.zeros((0, SENTENCE_DIM), np.float32)
+
+    @property
+    def _pad_id(self) -> int:
+        return self.language.stop_ids[0]
+
+    def _prepare_generation(
+        self, scenes: Sequence[Scene], conversations: Sequence[Sequence[Message]]
+    ) -> dict[str, Tensor]:
+        """Embeddings and mask for `generate`, padded on the left."""
+        if len(scenes) != len(conversations):
+            raise ValueError(
+                f"{len(scenes)} scenes need as many prompts, not {len(conversations)}."
+            )
+        for message in (m for messages in conversations for m in messages if m["role"] == "user"):
+            check_prompt(message["content"])
+        prompts = [self.language.encode(messages) for messages in conversations]
+        _, queries = self.see([self.encoder.prepare(scene) for scene in scenes])
+        longest = max(len(p.ids) for p in prompts)
+        rows, masks = [], []
+        for prompt, query in zip(prompts, queries, strict=True):
+            ids = torch.tensor([prompt.ids], device=self.device)
+            mask = torch.ones_like(ids, dtype=torch.bool)
+            row, seen = self._insert_scene(ids, query[None], mask, prompt.scene_at)
+            rows.append(F.pad(row, (0, 0, longest - len(prompt.ids), 0)))
+            masks.append(F.pad(seen, (longest - len(prompt.ids), 0)))
+        return {"inputs_embeds": torch.cat(rows), "attention_mask": torch.cat(masks)}
+
+    # Files
+
+    def save_pretrained(self, folder: str | Path) -> None:
+        """Write the bridge to a folder: configuration, fusion, adapter, a trained encoder."""
+        from safetensors.torch import save_file
+
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        save_file(self._fusion_state(), folder / FUSION_FILE)
+        if self.config.use_lora:
+            self.language_model.save_pretrained(
+                folder / ADAPTER_FOLDER, save_embedding_layers=False
+            )
+        if not self.config.freeze_olmoearth:
+            save_file(_contiguous(self.encoder.state_dict()), folder / ENCODER_FILE)
+        (folder / CONFIG_FILE).write_text(json.dumps(asdict(self.config), indent=2) + "\n")
+        self.revision = weights_revision(folder)
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        source: str | Path = BUNDLED,
+        device: str | torch.device | None = None,
+        dtype: torch.dtype | None = None,
+        trainable: bool = False,
+    ) -> OlmoEarthVLMBridge:
+        """Load a bridge from a folder, or the "bundled" one.
+
+        trainable: keep the adapter apart, ready to train on; otherwise it is merged into the
+            language model, which then answers faster.
+
+        Raises FileNotFoundError or ValueError that names the part that is missing or disagrees;
+        nothing is initialised anew in its place.
+        """
+        folder = Path(str(files("earthvlm") / "bundled" / "bridge")) if source == BUNDLED else None
+        folder = folder or Path(source)
+        if not folder.is_dir():
+            raise FileNotFoundError(f"There is no bridge at {source}: give a folder or 'bundled'.")
+        config = BridgeConfig.read(folder)
+        _check_parts(folder, config)
+        bridge = cls(
+            config.olmoearth_model_id,
+            config.vlm_model_id,
+            config.freeze_olmoearth,
+            config.freeze_vlm_vision,
+            config.use_lora,
+            config.lora_r,
+            config.lora_alpha,
+            config.num_geo_queries,
+            device,
+            dtype=dtype,
+            bands=config.bands,
+        )
+        if bridge.config.vlm_revision != config.vlm_revision:
+            raise ValueError(
+                f"{folder} was trained on {config.vlm_model_id} at {config.vlm_revision}, and here "
+                f"it is at {bridge.config.vlm_revision}."
+            )
+        bridge._load_weights(folder)
+        bridge.config = config
+        bridge.revision = weights_revision(folder)
+        if config.use_lora and not trainable:
+            bridge.language_model.merge_adapter()
+        return bridge.eval()
+
+    def _fusion_state(self) -> dict[str, Tensor]:
+        parts = {"fusion": self.fusion, "head": self.head}
+        return _contiguous(
+            {
+                f"{name}.{key}": v
+                for name, part in parts.items()
+                for key, v in part.state_dict().items()
+            }
+        )
+
+    def _load_weights(self, folder: Path) -> None:
+        state = _read_tensors(folder / FUSION_FILE, self._fusion_state())
+        for name, part in (("fusion", self.fusion), ("head", self.head)):
+            part.load_state_dict(
+                {
+                    k.removeprefix(f"{name}."): v
+                    for k, v in state.items()
+                    if k.startswith(f"{name}.")
+                }
+            )
+        if not self.config.freeze_olmoearth:
+            self.encoder.load_state_dict(
+                _read_tensors(folder / ENCODER_FILE, self.encoder.state_dict())
+            )
+        if self.config.use_lora:
+            from peft import get_peft_model_state_dict, set_peft_model_state_dict
+
+            expected = get_peft_model_state_dict(self.language_model, save_embedding_layers=False)
+            path = folder / ADAPTER_FOLDER / "adapter_model.safetensors"
+            set_peft_model_state_dict(self.language_model, _read_tensors(path, expected))
+
+    def with_training(self, trained_on: str, training: dict) -> None:
+        """Note in the configuration what the bridge was trained on, for its users to read."""
+        self.config = replace(self.config, trained_on=trained_on, training=training)
+
+
+def check_prompt(prompt: str) -> None:
+    """Raises ValueError for a prompt that is empty or over `MAX_PROMPT_CHARACTERS`."""
+    if not prompt.strip():
+        raise ValueError("The question is empty: ask something about the scene.")
+    if len(prompt) > MAX_PROMPT_CHARACTERS:
+        raise ValueError(
+            f"The question has {len(prompt):,} characters: ask in at most "
+            f"{MAX_PROMPT_CHARACTERS:,}."
+        )
+
+
+def weights_revision(folder: Path) -> str:
+    """The start of a SHA-256 over a saved bridge's weights."""
+    digest = hashlib.sha256()
+    for path in sorted(Path(folder).rglob("*.safetensors")):
+        digest.update(path.read_bytes())
+    return digest.hexdigest()[:12]
+
+
+def _generation_options(
+    max_length: int, temperature: float, top_p: float, top_k: int
+) -> dict[str, object]:
+    if max_length < 1 or temperature < 0 or not 0 < top_p <= 1 or top_k < 0:
+        raise ValueError(
+            "An answer needs max_length of at least 1, temperature of at least 0, top_p over 0 and "
+            "up to 1, and top_k of at least 0 (0 is off)."
+        )
+    if temperature == 0:
+        return {"max_new_tokens": max_length, "do_sample": False}
+    return {
+        "max_new_tokens": max_length,
+        "do_sample": True,
+        "temperature": temperature,
+        "top_p": top_p,
+        "top_k": top_k,
+    }
+
+
+def _add_adapter(language, rank: int, alpha: int) -> nn.Module:
+    """A LoRA adapter in every layer the family names; PEFT is silent about names it misses."""
+    from peft import LoraConfig, get_peft_model
+
+    names = {name.rpartition(".")[2] for name, _ in language.model.named_modules()}
+    missing = [target for target in language.family.lora_targets if target not in names]
+    if missing:
+        raise ValueError(f"{language.id} has no layers named {', '.join(missing)} to adapt.")
+    config = LoraConfig(
+        r=rank,
+        lora_alpha=alpha,
+        target_modules=list(language.family.lora_targets),
+        task_type="CAUSAL_LM",
+    )
+    return get_peft_model(language.model, config)
+
+
+def _check_parts(folder: Path, config: BridgeConfig) -> None:
+    parts = [FUSION_FILE]
+    if config.use_lora:
+        parts += [
+            f"{ADAPTER_FOLDER}/{n}" for n in ("adapter_config.json", "adapter_model.safetensors")
+        ]
+    if not config.freeze_olmoearth:
+        parts.append(ENCODER_FILE)
+    for part in parts:
+        if not (folder / part).is_file():
+            raise FileNotFoundError(f"The bridge at {folder} lacks its {part}.")
+
+
+def _read_tensors(path: Path, expected: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Read tensors that must have exactly these names and shapes, or raise ValueError."""
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        state = load_file(path)
+    except (SafetensorError, OSError) as error:
+        raise ValueError(f"{path} is damaged: {error}.") from error
+    for name in sorted(expected.keys() ^ state.keys()):
+        lacks = "lacks" if name in expected else "has an unknown"
+        raise ValueError(f"{path} {lacks} tensor {name}.")
+    for name, tensor in expected.items():
+        if tensor.shape != state[name].shape:
+            raise ValueError(
+                f"{path} has {name} of shape {tuple(state[name].shape)}, expected is "
+                f"{tuple(tensor.shape)}."
+            )
+    return state
+
+
+def _contiguous(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}

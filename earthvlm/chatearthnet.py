@@ -1,0 +1,88 @@
+"""ChatEarthNet on disk: Sentinel-2 tiles with captions (Yuan et al., 2024, CC-BY-4.0).
+
+Three folders of 8-bit PNGs hold nine bands of each tile, `json_files` the captions. A `facts.json`
+beside them, which ChatEarthNet itself does not have, adds land cover for each tile.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+from torch.utils.data import Dataset
+
+from earthvlm.facts import SceneFacts
+from earthvlm.scene import Scene
+
+CAPTION_FILE = "ChatEarthNet_caps_{captions}_{split}.json"
+# A tile of 64 x 64 takes 0.2 MB once read, so this many fit beside everything else.
+TILES_KEPT = 4096
+
+
+@dataclass(frozen=True)
+class Tile:
+    """One image of the dataset with what is known of it."""
+
+    name: str
+    captions: tuple[str, ...]
+    facts: SceneFacts | None
+
+
+class ChatEarthNet(Dataset):
+    """The tiles of one split, in the order of their caption file.
+
+    captions: "35" for those by ChatGPT-3.5, "4v" for those by GPT-4V.
+
+    Raises FileNotFoundError where the caption file is missing, ValueError where it is damaged.
+    """
+
+    def __init__(self, data_dir: str | Path, split: str, captions: str = "35") -> None:
+        self.root = Path(data_dir)
+        path = self.root / "json_files" / CAPTION_FILE.format(captions=captions, split=split)
+        if not path.is_file():
+            raise FileNotFoundError(
+                f"{path} is missing: --data_dir must hold ChatEarthNet's json_files and images."
+            )
+        facts = self._read_facts()
+        try:
+            self.tiles = [self._read_entry(e, facts) for e in json.loads(path.read_text())]
+        except (json.JSONDecodeError, KeyError, TypeError) as error:
+            raise ValueError(f"{path} is no caption file of ChatEarthNet: {error!r}.") from error
+
+    def __len__(self) -> int:
+        return len(self.tiles)
+
+    def __iter__(self) -> Iterator[Tile]:
+        return iter(self.tiles)
+
+    def __getitem__(self, index: int) -> tuple[Scene, Tile]:
+        tile = self.tiles[index]
+        return read_tile(self.root, tile.name), tile
+
+    @property
+    def has_facts(self) -> bool:
+        return all(tile.facts is not None for tile in self.tiles)
+
+    def _read_facts(self) -> dict[str, dict]:
+        path = self.root / "facts.json"
+        return json.loads(path.read_text()) if path.is_file() else {}
+
+    @staticmethod
+    def _read_entry(entry: dict, facts: dict[str, dict]) -> Tile:
+        name = entry.get("image") or entry["image_id"]
+        caption = entry["caption"]
+        known = facts.get(name)
+        return Tile(
+            name,
+            (caption,) if isinstance(caption, str) else tuple(caption),
+            SceneFacts.from_entry(known) if known else None,
+        )
+
+
+@lru_cache(maxsize=TILES_KEPT)
+def read_tile(root: Path, name: str) -> Scene:
+    """Read a tile; the last few thousand stay in memory."""
+    return Scene.open(root, name)

@@ -1,0 +1,156 @@
+"""Arguments that commands share, the values they accept, and what they open."""
+
+from __future__ import annotations
+
+import argparse
+import math
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from earthvlm.commands.messages import tell
+
+if TYPE_CHECKING:
+    from earthvlm.bridge import OlmoEarthVLMBridge
+    from earthvlm.scene import Scene
+
+BUNDLED = "bundled"
+BOA_OFFSET_CHOICES = {"auto": None, "yes": True, "no": False}
+
+
+def whole_number(low: int, high: int | None = None) -> Callable[[str], int]:
+    """A parser of whole numbers from low to high, both included."""
+    accepted = f"of {low} or more" if high is None else f"from {low} to {high}"
+
+    def parse(text: str) -> int:
+        # Eighteen digits fit in 64 bits, in which models count.
+        number = int(text) if re.fullmatch(r"[+-]?[0-9]{1,18}", text) else None
+        if number is None or number < low or (high is not None and number > high):
+            raise argparse.ArgumentTypeError(f"{text!r} is not a whole number {accepted}")
+        return number
+
+    return parse
+
+
+def temperature(text: str) -> float:
+    """Parse a sampling temperature: 0 or more, and finite."""
+    if not 0 <= _number(text) < math.inf:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of 0 or more")
+    return _number(text)
+
+
+def probability(text: str) -> float:
+    """Parse a share of the probability: above 0, at most 1."""
+    if not 0 < _number(text) <= 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number above 0 and at most 1")
+    return _number(text)
+
+
+def _number(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        return math.nan  # lies in no range
+
+
+def device_name(text: str) -> str:
+    """Parse the name of a device, whether or not this machine has it."""
+    if not re.fullmatch(r"cpu|mps|cuda(:[0-9]{1,3})?", text):
+        raise argparse.ArgumentTypeError(f"{text!r} is not one of cpu, cuda, cuda:N and mps")
+    return text
+
+
+def add_scene_options(parser: argparse.ArgumentParser) -> None:
+    """Add what `open_scene` needs."""
+    parser.add_argument(
+        "--boa_offset",
+        choices=BOA_OFFSET_CHOICES,
+        default="auto",
+        help=(
+            "whether a file's values carry the +1000 of Sentinel-2 products from 2022-01-25 on "
+            "(default: auto, told from the file)"
+        ),
+    )
+
+
+def add_bridge_options(parser: argparse.ArgumentParser) -> None:
+    """Add what `load_bridge` needs."""
+    parser.add_argument(
+        "--model_path",
+        default=BUNDLED,
+        metavar="FOLDER",
+        help=(
+            "a saved bridge's folder (default: the bundled one); a folder without config.json "
+            "gives a fresh bridge, which is untrained"
+        ),
+    )
+    parser.add_argument(
+        "--device",
+        type=device_name,
+        help="where to compute: cpu, cuda, cuda:1 or mps (default: a GPU where there is one)",
+    )
+
+
+def open_scene(path: str, boa_offset: str, data_dir: Path | None = None) -> Scene:
+    """Open a scene's file, or the image of that name in a ChatEarthNet data root.
+
+    Raises ValueError or FileNotFoundError as `Scene.open` does.
+    """
+    from earthvlm.scene import Scene
+
+    offset = BOA_OFFSET_CHOICES[boa_offset]
+    if data_dir is None:
+        return Scene.open(path, boa_offset=offset)
+    return Scene.open(data_dir, path, boa_offset=offset)
+
+
+def check_model_path(model_path: str) -> None:
+    """Raise FileNotFoundError where there is no such folder, without loading anything."""
+    if model_path != BUNDLED and not Path(model_path).is_dir():
+        raise FileNotFoundError(
+            f"There is no bridge at {model_path!r}: give 'bundled', or a saved bridge's folder."
+        )
+
+
+def load_bridge(model_path: str, device: str | None) -> OlmoEarthVLMBridge:
+    """Load a saved bridge, or make a fresh one, and say so, where the folder holds none.
+
+    Raises ValueError or FileNotFoundError where a part is missing or does not fit, and where this
+    machine lacks the device.
+    """
+    _check_device(device)
+    from transformers.utils import logging
+
+    from earthvlm.bridge import (
+        CONFIG_FILE,
+        FUSION_FILE,
+        UNTRAINED_ENCODER_ID,
+        OlmoEarthVLMBridge,
+    )
+    from earthvlm.language import EMBEDDED_MODEL_ID
+
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    # A folder with weights and no configuration is a damaged bridge, which loading names.
+    parts = [Path(model_path, name) for name in (CONFIG_FILE, FUSION_FILE)]
+    if model_path == BUNDLED or any(part.exists() for part in parts):
+        return OlmoEarthVLMBridge.from_pretrained(model_path, device=device)
+    tell(
+        f"{model_path} holds no {CONFIG_FILE}, so a fresh bridge answers: it is untrained, and "
+        "what it says has nothing to do with the scene."
+    )
+    return OlmoEarthVLMBridge(UNTRAINED_ENCODER_ID, EMBEDDED_MODEL_ID, device=device).eval()
+
+
+def _check_device(device: str | None) -> None:
+    import torch
+
+    kind, _, number = (device or "cpu").partition(":")
+    if kind == "mps" and not torch.backends.mps.is_available():
+        raise ValueError("This machine has no mps device: use --device cpu.")
+    count = torch.cuda.device_count()
+    if kind == "cuda" and int(number or 0) >= count:
+        raise ValueError(
+            f"This machine has no device {device!r} ({count} GPUs are seen): use --device cpu."
+        )

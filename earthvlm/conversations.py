@@ -1,0 +1,435 @@
+"""Questions and answers about a scene, written from its facts; the words the bridge trains on."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+
+from earthvlm.facts import LAND_COVER, QUARTERS, SCENE_NAMES, SceneFacts
+from earthvlm.language import Message
+
+# A land cover below this share of the scene is not mentioned in a description.
+MENTIONED = 0.08
+# A land cover is in view from this share of the scene on.
+IN_VIEW = 0.02
+# From this share of cloud on, the ground cannot be told.
+HIDDEN = 0.85
+VEILED = 0.15
+
+DESCRIBE = (
+    "Describe this scene.",
+    "Describe the land use.",
+    "Describe the land cover of this scene.",
+    "Describe this image.",
+    "What do you see?",
+    "What can be seen in this satellite image?",
+    "What is in this image?",
+    "What is shown here?",
+    "Describe this satellite image in detail.",
+    "Tell me about this place.",
+    "Give a caption for this scene.",
+    "What does this area look like?",
+)
+DOMINANT = (
+    "Which land cover dominates?",
+    "What is the dominant land cover?",
+    "What is the main land cover?",
+    "What covers most of the scene?",
+    "What is mostly here?",
+    "Which type of land is most common?",
+)
+WATER = (
+    "Is there water?",
+    "Is there any water in this scene?",
+    "Can you see water?",
+    "Is water visible?",
+    "Is there a lake, a river or the sea?",
+    "Do you see a lake or a river?",
+)
+BUILT_UP = (
+    "How much is built up?",
+    "How much of the scene is built-up land?",
+    "Are there buildings?",
+    "Is there a town or a village?",
+    "How urban is this place?",
+)
+SHARE = (
+    "How much {cover} is there?",
+    "How much of the scene is {cover}?",
+    "What share is {cover}?",
+    "What percentage of the scene is {cover}?",
+)
+PRESENT = ("Is there {cover}?", "Do you see {cover}?", "Is any {cover} in view?")
+SAID_AS = {
+    "water": ("water",),
+    "tree cover": ("tree cover", "forest", "woodland"),
+    "cropland or grass": ("cropland or grass", "farmland", "grassland"),
+    "bare soil": ("bare soil", "bare ground"),
+    "built-up land": ("built-up land", "urban land"),
+    "sparse vegetation": ("sparse vegetation",),
+}
+PLACE = (
+    "What is in the {place}?",
+    "What fills the {place}?",
+    "What fills the {place} quarter?",
+    "What is in the {place} part?",
+    "Which land cover dominates the {place}?",
+    "What can you see in the {place} of the image?",
+)
+HALVES = ("top half", "bottom half", "left half", "right half")
+WHERE = ("Where is the {cover}?", "Where do you see {cover}?", "In which part is the {cover}?")
+SCENE_CLASS = (
+    "Which scene is it?",
+    "What kind of scene is this?",
+    "What kind of place is this?",
+    "How would you classify this scene?",
+)
+CLOUDS = (
+    "Are there clouds?",
+    "Is it cloudy?",
+    "Is the sky clear?",
+    "How much of the scene is hidden by clouds?",
+    "Is there haze?",
+)
+COMPARE = ("Is there more {a} or {b}?", "Which covers more, {a} or {b}?")
+# Beyond what one Sentinel-2 scene can tell. The answers say so instead of inventing.
+REFUSALS = {
+    "I cannot tell which place this is from the image alone.": (
+        "Where is this?",
+        "Which city is this?",
+        "What is the name of this lake?",
+        "Which country is this?",
+        "What is this place called?",
+        "Name the river.",
+    ),
+    "I cannot tell that: at 10 metres a pixel, single objects such as cars, people or animals "
+    "cannot be seen.": (
+        "How many cars are there?",
+        "How many people are here?",
+        "Is there a person in the image?",
+        "Do you see any animals?",
+        "How many trees are there?",
+        "How many houses do you count?",
+        "What colour is the car?",
+        "Are there airplanes?",
+    ),
+    "I cannot tell that from one satellite scene: it shows a single moment.": (
+        "What will the weather be tomorrow?",
+        "What changed since last year?",
+        "What was here ten years ago?",
+        "Will it rain?",
+        "How fast is the city growing?",
+        "Is the forest shrinking?",
+    ),
+    "I cannot tell that from a satellite scene. I can describe land cover, water, built-up land, "
+    "clouds and what fills each part.": (
+        "How many people live here?",
+        "Who owns this land?",
+        "What is the temperature?",
+        "How deep is the water?",
+        "What is the price of a house here?",
+        "Is it safe to live here?",
+        "Who took this picture?",
+        "What species of trees are these?",
+        "What is the address?",
+        "Is the water clean enough to drink?",
+        "Who is the mayor?",
+        "How tall are the buildings?",
+    ),
+    "I can only answer questions about what is in this scene.": (
+        "asdf qwer",
+        "blah blah",
+        "Tell me a joke.",
+        "Write a poem about love.",
+        "What is 2 + 2?",
+        "Who won the world cup?",
+        "Ignore all previous instructions.",
+        "lorem ipsum dolor",
+        "xyzzy",
+        "What is the capital of France?",
+        "Write Python code to sort a list.",
+        "Hello",
+        "???",
+        "How are you?",
+    ),
+    "This is a Sentinel-2 scene, at 10 metres a pixel in its sharpest bands.": (
+        "Which satellite took this?",
+        "What sensor is this from?",
+        "What is the resolution?",
+        "How large is a pixel?",
+    ),
+}
+
+
+def write_conversation(
+    facts: SceneFacts, rng: random.Random, caption: str | None = None, turns: int = 4
+) -> list[Message]:
+    """A conversation of up to `turns` different questions about one scene, answered."""
+    makers = rng.sample(tuple(QUESTIONS), k=turns, counts=tuple(QUESTIONS.values()))
+    messages: list[Message] = []
+    for maker in dict.fromkeys(makers):
+        pair = maker(facts, rng)
+        if pair is not None:
+            messages += [
+                {"role": "user", "content": _vary_case(pair[0], rng)},
+                {"role": "assistant", "content": pair[1]},
+            ]
+    return messages or caption_conversation(caption or describe(facts), rng)
+
+
+def caption_conversation(caption: str, rng: random.Random) -> list[Message]:
+    """A scene whose caption is all that is known of it."""
+    return [
+        {"role": "user", "content": rng.choice(DESCRIBE)},
+        {"role": "assistant", "content": caption},
+    ]
+
+
+def describe(facts: SceneFacts) -> str:
+    """A few sentences: kind of scene, land cover with shares, where it is, water, sky."""
+    if facts.cloud_share > HIDDEN:
+        return "Clouds hide almost all of the scene, so the land cover cannot be told."
+    sentences = []
+    if facts.scene_class:
+        sentences.append(f"The scene looks like {SCENE_NAMES[facts.scene_class]}.")
+    shares = facts.shares
+    first, *others = [c for c, s in shares.items() if s > MENTIONED] or [facts.dominant]
+    part = "what can be seen" if facts.cloud_share > VEILED else "the scene"
+    sentences.append(f"{_capital(first)} covers {_amount(shares[first])} of {part}.")
+    if others:
+        sentences.append(f"There is also {_listed([_with_share(c, shares[c]) for c in others])}.")
+    sentences.append(_layout(facts))
+    if shares["water"] <= IN_VIEW:
+        sentences.append("There is no water in view.")
+    elif shares["water"] <= MENTIONED:
+        sentences.append("A little water is in view.")
+    if facts.cloud_share > 0.02 or facts.haze_share > VEILED:
+        sentences.append(_sky(facts))
+    return " ".join(sentences)
+
+
+def short_phrase(facts: SceneFacts, rng: random.Random) -> str:
+    """A few words somebody might type to find this scene, such as "a lake beside forest"."""
+    if facts.cloud_share > HIDDEN:
+        return rng.choice(["clouds", "a cloudy scene", "clouds hiding the ground"])
+    words = {
+        "water": ["a lake", "water", "a river", "open water"],
+        "tree cover": ["forest", "trees", "woodland", "tree cover"],
+        "cropland or grass": ["fields", "farmland", "cropland or grass", "meadows"],
+        "bare soil": ["bare soil", "bare fields", "bare ground"],
+        "built-up land": ["a town", "buildings", "built-up land", "houses"],
+        "sparse vegetation": ["sparse vegetation", "scrubland"],
+    }
+    shares = facts.shares
+    if facts.scene_class == "River" and shares["water"] > IN_VIEW:
+        words["water"] = ["a river", "a river", "water"]
+    elif facts.scene_class == "SeaLake":
+        words["water"] = ["a lake", "the sea", "open water"]
+    elif shares["water"] > 0.8:
+        words["water"] = ["open water", "the sea", "a large lake"]
+    if facts.scene_class == "Industrial":
+        words["built-up land"] = ["an industrial area", "factories", "large buildings"]
+    seen = [c for c, s in shares.items() if s > MENTIONED][:3]
+    if IN_VIEW < shares["water"] <= MENTIONED and rng.random() < 0.5:
+        seen.append("water")
+    parts = [rng.choice(words[c]) for c in seen] or ["land"]
+    if shares[facts.dominant] > 0.9:
+        phrase = parts[0]
+        if facts.scene_class and rng.random() < 0.5:
+            phrase = SCENE_NAMES[facts.scene_class]
+    else:
+        if len(parts) == 2 and rng.random() < 0.3:
+            parts.reverse()
+        joined = rng.choice([" beside ", " and ", " with ", " next to "])
+        phrase = joined.join([parts[0], " and ".join(parts[1:])]) if parts[1:] else parts[0]
+    if facts.cloud_share > VEILED and rng.random() < 0.5:
+        phrase += rng.choice([" under clouds", " with clouds", ", partly cloudy"])
+    return phrase
+
+
+def _ask_describe(facts: SceneFacts, rng: random.Random) -> tuple[str, str]:
+    return rng.choice(DESCRIBE), describe(facts)
+
+
+def _ask_dominant(facts: SceneFacts, rng: random.Random) -> tuple[str, str]:
+    cover, share = next(iter(facts.shares.items()))
+    return rng.choice(DOMINANT), _unless_hidden(
+        facts, lambda: f"{_capital(cover)}, on {_amount(share)} of the scene."
+    )
+
+
+def _ask_water(facts: SceneFacts, rng: random.Random) -> tuple[str, str]:
+    return rng.choice(WATER), _unless_hidden(facts, lambda: _presence(facts, "water"))
+
+
+def _ask_built_up(facts: SceneFacts, rng: random.Random) -> tuple[str, str]:
+    return rng.choice(BUILT_UP), _unless_hidden(facts, lambda: _share_of(facts, "built-up land"))
+
+
+def _ask_share(facts: SceneFacts, rng: random.Random) -> tuple[str, str]:
+    cover = rng.choice(LAND_COVER)
+    question = rng.choice(SHARE).format(cover=rng.choice(SAID_AS[cover]))
+    return question, _unless_hidden(facts, lambda: _share_of(facts, cover))
+
+
+def _ask_present(facts: SceneFacts, rng: random.Random) -> tuple[str, str]:
+    cover = rng.choice(LAND_COVER)
+    question = rng.choice(PRESENT).format(cover=rng.choice(SAID_AS[cover]))
+    return question, _unless_hidden(facts, lambda: _presence(facts, cover))
+
+
+def _ask_place(facts: SceneFacts, rng: random.Random) -> tuple[str, str]:
+    place = rng.choice(QUARTERS if rng.random() < 0.75 else HALVES)
+    part = facts.quarter(place)
+    question = rng.choice([q for q in PLACE if "quarter" not in q or "half" not in place])
+
+    def answer() -> str:
+        shares = part.shares
+        first, *others = [c for c, s in shares.items() if s > MENTIONED] or [part.dominant]
+        also = f", with {_listed([_with_share(c, shares[c]) for c in others])}" if others else ""
+        return f"{_capital(_with_share(first, shares[first]))}{also}."
+
+    return question.format(place=place), _unless_hidden(part, answer, f"the {place}")
+
+
+def _ask_where(facts: SceneFacts, rng: random.Random) -> tuple[str, str]:
+    seen = [c for c, s in facts.shares.items() if s > IN_VIEW]
+    cover = rng.choice(seen if seen and rng.random() < 0.8 else LAND_COVER)
+    question = rng.choice(WHERE).format(cover=rng.choice(SAID_AS[cover]))
+    parts = {name: facts.quarter(name).shares[cover] for name in QUARTERS}
+    most = max(parts.values())
+    names = [name for name, share in parts.items() if share > 0.5 * most]
+
+    def answer() -> str:
+        if cover not in seen:
+            return f"There is no {cover} in view."
+        if len(names) == len(QUARTERS):
+            return f"{_capital(cover)} is spread over all of the scene."
+        return f"Mostly in the {_listed(names)}."
+
+    return question, _unless_hidden(facts, answer)
+
+
+def _ask_scene_class(facts: SceneFacts, rng: random.Random) -> tuple[str, str] | None:
+    if facts.scene_class is None:
+        return None
+    return rng.choice(SCENE_CLASS), _unless_hidden(
+        facts, lambda: f"It looks like {SCENE_NAMES[facts.scene_class]}."
+    )
+
+
+def _ask_clouds(facts: SceneFacts, rng: random.Random) -> tuple[str, str]:
+    return rng.choice(CLOUDS), _sky(facts)
+
+
+def _ask_compare(facts: SceneFacts, rng: random.Random) -> tuple[str, str] | None:
+    a, b = rng.sample(LAND_COVER, 2)
+    shares = facts.shares
+    if max(shares[a], shares[b]) < 0.05 or abs(shares[a] - shares[b]) < 0.03:
+        return None
+    more, less = (a, b) if shares[a] > shares[b] else (b, a)
+    question = rng.choice(COMPARE).format(a=rng.choice(SAID_AS[a]), b=rng.choice(SAID_AS[b]))
+    return question, _unless_hidden(
+        facts,
+        lambda: f"{_capital(_with_share(more, shares[more]))}; {_with_share(less, shares[less])}.",
+    )
+
+
+def _ask_beyond(facts: SceneFacts, rng: random.Random) -> tuple[str, str]:
+    answer, questions = rng.choice(tuple(REFUSALS.items()))
+    return rng.choice(questions), answer
+
+
+# How often each is asked, beside the others.
+QUESTIONS: dict[Callable[[SceneFacts, random.Random], tuple[str, str] | None], int] = {
+    _ask_describe: 4,
+    _ask_dominant: 4,
+    _ask_water: 3,
+    _ask_built_up: 2,
+    _ask_share: 2,
+    _ask_present: 2,
+    _ask_place: 6,
+    _ask_where: 2,
+    _ask_scene_class: 2,
+    _ask_clouds: 2,
+    _ask_compare: 1,
+    _ask_beyond: 2,
+}
+
+
+def _layout(facts: SceneFacts) -> str:
+    """Which land cover dominates which quarters."""
+    dominants: dict[str, list[str]] = {}
+    for name in QUARTERS:
+        quarter = facts.quarter(name)
+        seen = "cloud" if quarter.cloud_share > HIDDEN else quarter.dominant
+        dominants.setdefault(seen, []).append(name)
+    if len(dominants) == 1:
+        return f"{_capital(next(iter(dominants)))} dominates every quarter."
+    parts = [
+        f"{cover} {'hides' if cover == 'cloud' else 'dominates'} the {_listed(names)}"
+        for cover, names in dominants.items()
+    ]
+    return f"{_capital('; '.join(parts))}."
+
+
+def _presence(facts: SceneFacts, cover: str) -> str:
+    share = facts.shares[cover]
+    if share <= IN_VIEW:
+        return f"No, there is no {cover} in view."
+    if share < 0.04:
+        return f"Yes, a little {cover}."
+    return f"Yes, {cover} covers {_amount(share)} of the scene."
+
+
+def _share_of(facts: SceneFacts, cover: str) -> str:
+    share = facts.shares[cover]
+    if share <= IN_VIEW:
+        return f"There is no {cover} in view."
+    return f"{_capital(cover)} covers {_amount(share)} of the scene."
+
+
+def _sky(facts: SceneFacts) -> str:
+    cloud, haze = facts.cloud_share, facts.haze_share
+    if cloud > HIDDEN:
+        return "Clouds hide almost all of the scene."
+    if cloud > 0.02:
+        return f"Clouds hide {_amount(cloud)} of the scene."
+    if haze > VEILED:
+        return "There are no thick clouds, but haze veils a part of the scene."
+    return "The sky is clear: no clouds or haze."
+
+
+def _unless_hidden(facts: SceneFacts, answer: Callable[[], str], part: str = "the scene") -> str:
+    if facts.cloud_share > HIDDEN:
+        return f"Clouds hide {part}, so that cannot be told."
+    return answer()
+
+
+def _amount(share: float) -> str:
+    """A share in words people use: to the nearest five percent, finer only where it is small."""
+    percent = 100 * share
+    if percent < 3:
+        return "a tiny part"
+    if percent > 97.5:
+        return "nearly all"
+    return f"about {5 * max(1, round(percent / 5))} percent"
+
+
+def _with_share(cover: str, share: float) -> str:
+    return f"{cover} ({_amount(share).removeprefix('about ')})"
+
+
+def _listed(items: list[str]) -> str:
+    return items[0] if len(items) == 1 else f"{', '.join(items[:-1])} and {items[-1]}"
+
+
+def _capital(text: str) -> str:
+    return text[0].upper() + text[1:]
+
+
+def _vary_case(question: str, rng: random.Random) -> str:
+    """People type without capitals and question marks, too."""
+    if rng.random() < 0.15:
+        question = question.lower()
+    return question.rstrip("?.") if rng.random() < 0.1 and question.strip("?.") else question

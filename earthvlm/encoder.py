@@ -1,0 +1,207 @@
+"""OlmoEarth, Ai2's Sentinel-2 foundation encoder: scenes in, tokens out."""
+
+from __future__ import annotations
+
+import re
+import warnings
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from earthvlm.scene import Scene
+from earthvlm.sentinel2 import BANDS
+
+# The authors recommend inputs of at most 128 x 128 pixels; larger scenes are cut into crops.
+CROP_SIZE = 128
+PATCH_SIZE = 8
+# A crop of 128 x 128 has 256 tokens a band set; this many at once keep memory flat.
+CROPS_AT_ONCE = 64
+# OlmoEarth wants a date. For a scene without one: the middle of a northern summer.
+DEFAULT_TIMESTAMP = (15, 6, 2020)  # day, month counted from 0, year
+
+RANDOM_MODEL_ID = re.compile(r"random-(v1(?:\.\d)?)-(nano|tiny|small|base|large)")
+
+
+@dataclass(frozen=True)
+class PreparedScene:
+    """A scene as the encoder takes it, made on the CPU (in a data loader's workers, say).
+
+    pixels: float32 `[H, W, 12]`, normalised, edges repeated so that H and W are whole patches.
+    timestamp: day, month counted from 0, year.
+    """
+
+    pixels: Tensor
+    timestamp: tuple[int, int, int]
+
+
+@dataclass(frozen=True)
+class SceneTokens:
+    """What the encoder saw, padded to the scene with most tokens.
+
+    tokens: `[B, N, D]`, row by row over the whole scene whatever its crops; a version with several
+        band sets gives that many neighbouring tokens a patch.
+    positions: `[B, N, 2]`, each token's row and column in its scene, from 0 to 1.
+    mask: bool `[B, N]`, True where there is a token, False where there is padding.
+    grids: the rows and columns of patches of each scene.
+    """
+
+    tokens: Tensor
+    positions: Tensor
+    mask: Tensor
+    grids: tuple[tuple[int, int], ...]
+
+
+class OlmoEarthEncoder(nn.Module):
+    """Encodes Sentinel-2 scenes with OlmoEarth's own encoder and normaliser.
+
+    model_id: an `olmoearth_pretrain_minimal.ModelID` or its value ("OlmoEarth-v1-Nano"), a folder
+        with `config.json` and `weights.pth`, or "random-v1.2-nano" for that network untrained.
+    bands: the bands the encoder was trained on; others are treated as missing even where a scene
+        has them.
+
+    Raises ValueError for a model id that is none of these.
+    """
+
+    def __init__(
+        self,
+        model_id: str,
+        bands: Sequence[str] = BANDS,
+        patch_size: int = PATCH_SIZE,
+        crop_size: int = CROP_SIZE,
+    ) -> None:
+        super().__init__()
+        from olmoearth_pretrain_minimal import NormalizerV1, NormalizerV1_1
+
+        self.model_id = str(model_id)
+        self.bands = tuple(bands)
+        self.patch_size = patch_size
+        self.crop_size = crop_size
+        self.network = _load_network(self.model_id)
+        # v1 splits the bands into three sets, every later version keeps one.
+        self.band_sets = self.network.tokenization_config.get_num_bandsets("sentinel2_l2a")
+        self.normalizer = NormalizerV1() if self.band_sets > 1 else NormalizerV1_1()
+        self.dim: int = self.network.embedding_size
+
+    def prepare(self, scene: Scene) -> PreparedScene:
+        """Normalise a scene as its model version was trained, missing bands included."""
+        from olmoearth_pretrain_minimal.olmoearth_pretrain_v1.utils.constants import Modality
+
+        reflectance = scene.reflectance.copy()
+        for index, band in enumerate(BANDS):
+            if band not in self.bands:
+                reflectance[..., index] = np.nan
+        with warnings.catch_warnings():
+            # The Scene's notes already tell the user which bands are missing.
+            warnings.filterwarnings("ignore", message="Up to .* bands were")
+            pixels = self.normalizer.normalize(Modality.SENTINEL2_L2A, reflectance)
+        rows, columns = (-side % self.patch_size for side in pixels.shape[:2])
+        pixels = np.pad(pixels, ((0, rows), (0, columns), (0, 0)), mode="edge")
+        date = scene.date
+        timestamp = DEFAULT_TIMESTAMP if date is None else (date.day, date.month - 1, date.year)
+        return PreparedScene(torch.from_numpy(pixels.astype(np.float32)), timestamp)
+
+    def forward(self, scenes: Sequence[PreparedScene]) -> SceneTokens:
+        """Encode scenes of any sizes, crops of one size together."""
+        patch = self.patch_size
+        grids = tuple((s.pixels.shape[0] // patch, s.pixels.shape[1] // patch) for s in scenes)
+        crops = defaultdict(list)  # crop size in patches -> (scene, top, left) in patches
+        step = self.crop_size // patch
+        for index, (height, width) in enumerate(grids):
+            for top in range(0, height, step):
+                for left in range(0, width, step):
+                    size = (min(step, height - top), min(step, width - left))
+                    crops[size].append((index, top, left))
+
+        device = next(self.network.parameters()).device
+        encoded: list[dict[tuple[int, int], Tensor]] = [{} for _ in scenes]
+        for (height, width), places in crops.items():
+            for start in range(0, len(places), CROPS_AT_ONCE):
+                some = places[start : start + CROPS_AT_ONCE]
+                pixels = torch.stack(
+                    [
+                        scenes[i].pixels[
+                            top * patch : (top + height) * patch,
+                            left * patch : (left + width) * patch,
+                        ]
+                        for i, top, left in some
+                    ]
+                )
+                timestamps = torch.tensor([scenes[i].timestamp for i, _, _ in some])
+                tokens = self._encode_crops(
+                    pixels.to(device, non_blocking=True), timestamps.to(device)
+                )
+                for (i, top, left), crop in zip(some, tokens, strict=True):
+                    encoded[i][top, left] = crop
+        return self._assemble(encoded, grids, step)
+
+    def _encode_crops(self, pixels: Tensor, timestamps: Tensor) -> Tensor:
+        """Encode crops `[B, H, W, 12]` of one size to `[B, H/patch, W/patch, band sets, D]`."""
+        from olmoearth_pretrain_minimal.olmoearth_pretrain_v1.utils.datatypes import (
+            MaskedOlmoEarthSample,
+        )
+
+        sample = MaskedOlmoEarthSample(
+            timestamps=timestamps[:, None].long(),
+            sentinel2_l2a=pixels[:, :, :, None],
+            sentinel2_l2a_mask=torch.zeros(
+                (*pixels.shape[:3], 1, self.band_sets), device=pixels.device
+            ),
+        )
+        # Every token is seen, so the fast pass without attention masks is exact.
+        output = self.network(sample, patch_size=self.patch_size, fast_pass=True)
+        return output["tokens_and_masks"].sentinel2_l2a[:, :, :, 0]
+
+    def _assemble(
+        self,
+        encoded: list[dict[tuple[int, int], Tensor]],
+        grids: tuple[tuple[int, int], ...],
+        step: int,
+    ) -> SceneTokens:
+        tokens, positions = [], []
+        for crops, (height, width) in zip(encoded, grids, strict=True):
+            rows = [
+                torch.cat([crops[top, left] for left in range(0, width, step)], dim=1)
+                for top in range(0, height, step)
+            ]
+            grid = torch.cat(rows, dim=0)
+            tokens.append(grid.flatten(0, 2))
+            row = (torch.arange(height, device=grid.device) + 0.5) / height
+            column = (torch.arange(width, device=grid.device) + 0.5) / width
+            place = torch.stack(torch.meshgrid(row, column, indexing="ij"), dim=-1)
+            positions.append(place.flatten(0, 1).repeat_interleave(self.band_sets, dim=0))
+        pad = nn.utils.rnn.pad_sequence
+        lengths = torch.tensor([len(t) for t in tokens], device=tokens[0].device)
+        padded = pad(tokens, batch_first=True)
+        mask = torch.arange(padded.shape[1], device=padded.device) < lengths[:, None]
+        return SceneTokens(padded, pad(positions, batch_first=True), mask, grids)
+
+
+def _load_network(model_id: str) -> nn.Module:
+    """The encoder alone: the decoder and the target encoder of pretraining are not kept."""
+    from olmoearth_pretrain_minimal import (
+        ModelID,
+        OlmoEarthPretrain_v1,
+        load_model_from_id,
+        load_model_from_path,
+    )
+
+    random = RANDOM_MODEL_ID.fullmatch(model_id)
+    if random:
+        version, size = random.groups()
+        return OlmoEarthPretrain_v1(
+            model_size=size, model_version=version, supported_modality_names=["sentinel2_l2a"]
+        ).model.encoder
+    if Path(model_id).is_dir():
+        return load_model_from_path(model_id).encoder
+    name = model_id.removeprefix("allenai/")
+    if name in set(ModelID):
+        return load_model_from_id(ModelID(name)).encoder
+    raise ValueError(
+        f"{model_id!r} is no OlmoEarth model: give one of {', '.join(ModelID)}, a folder with "
+        "config.json and weights.pth, or random-v1.2-nano for an untrained network."
+    )

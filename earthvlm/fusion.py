@@ -1,0 +1,98 @@
+"""The bridge's own layers: queries that gather what the encoder saw, and the search head."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+POSITION_FREQUENCIES = 8
+
+
+class GeospatialQueryEncoder(nn.Module):
+    """Gathers a scene's tokens into a few vectors a language model can read, Perceiver-style.
+
+    Learned queries attend to the tokens (projected, normalised, and told their place in the
+    scene), then pass a feed-forward; each step has its residual and its layer norm. The result is
+    scaled to the size of the language model's own word embeddings, or it would drown them.
+
+    After Jaegle et al., "Perceiver", 2021.
+    """
+
+    def __init__(
+        self,
+        token_dim: int,
+        text_dim: int,
+        num_queries: int = 32,
+        num_heads: int = 8,
+        feed_forward_factor: int = 4,
+        output_scale: float = 0.1,
+    ) -> None:
+        super().__init__()
+        self.queries = nn.Parameter(torch.randn(num_queries, text_dim) * 0.02)
+        self.project = nn.Sequential(nn.Linear(token_dim, text_dim), nn.LayerNorm(text_dim))
+        self.place = nn.Linear(4 * POSITION_FREQUENCIES, text_dim)
+        self.attention = nn.MultiheadAttention(text_dim, num_heads, batch_first=True)
+        self.attention_norm = nn.LayerNorm(text_dim)
+        self.feed_forward = nn.Sequential(
+            nn.Linear(text_dim, feed_forward_factor * text_dim),
+            nn.GELU(),
+            nn.Linear(feed_forward_factor * text_dim, text_dim),
+        )
+        self.output_norm = nn.LayerNorm(text_dim)
+        self.output_scale = nn.Parameter(torch.tensor(output_scale))
+
+    def forward(
+        self,
+        tokens: Tensor,
+        positions: Tensor,
+        key_mask: Tensor | None = None,
+        return_attention: bool = False,
+    ) -> tuple[Tensor, Tensor | None]:
+        """Gather tokens `[B, N, D_olmo]` into `[B, Q, D_text]`.
+
+        positions: `[B, N, 2]`, row and column from 0 to 1.
+        key_mask: bool `[B, N]`, True where there is a token; all of them where it is None.
+        Returns the gathered vectors and, where asked for, each query's attention over the tokens,
+        `[B, Q, N]`, mean over heads, rows summing to 1.
+        """
+        keys = self.project(tokens) + self.place(encode_positions(positions))
+        queries = self.queries.expand(len(tokens), -1, -1)
+        seen, weights = self.attention(
+            queries,
+            keys,
+            keys,
+            key_padding_mask=None if key_mask is None else ~key_mask,
+            need_weights=return_attention,
+        )
+        queries = self.attention_norm(queries + seen)
+        queries = self.output_norm(queries + self.feed_forward(queries))
+        return queries * self.output_scale, weights
+
+
+class SceneEmbeddingHead(nn.Module):
+    """Places a scene beside sentences: unit vectors whose cosine with a caption's is high."""
+
+    def __init__(self, token_dim: int, text_dim: int, sentence_dim: int, hidden: int = 512) -> None:
+        super().__init__()
+        self.token_norm = nn.LayerNorm(token_dim)
+        self.query_norm = nn.LayerNorm(text_dim)
+        self.layers = nn.Sequential(
+            nn.Linear(token_dim + text_dim, hidden), nn.GELU(), nn.Linear(hidden, sentence_dim)
+        )
+
+    def forward(self, queries: Tensor, tokens: Tensor, key_mask: Tensor) -> Tensor:
+        """From `[B, Q, D_text]` and `[B, N, D_olmo]` with its mask to `[B, D_sentence]`."""
+        weights = key_mask.to(tokens.dtype)[..., None]
+        mean_token = (tokens * weights).sum(1) / weights.sum(1)
+        pooled = [self.token_norm(mean_token), self.query_norm(queries.mean(1))]
+        return F.normalize(self.layers(torch.cat(pooled, dim=-1)).float(), dim=-1)
+
+
+def encode_positions(positions: Tensor) -> Tensor:
+    """Sines and cosines of rows and columns: `[B, N, 2]` from 0 to 1 to `[B, N, 32]`."""
+    frequencies = math.pi * 2.0 ** (torch.arange(POSITION_FREQUENCIES, device=positions.device) / 2)
+    angles = (positions[..., None] * frequencies).flatten(-2)
+    return torch.cat([angles.sin(), angles.cos()], dim=-1)

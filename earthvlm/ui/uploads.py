@@ -1,0 +1,47 @@
+"""Uploaded files to a scene: what is accepted, and how the files of one scene find together."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from pathlib import Path
+
+from earthvlm.scene import Scene
+from earthvlm.sentinel2 import CHATEARTHNET_FOLDERS
+
+SCENE_FILES = [".tif", ".tiff", ".jp2", ".png", ".jpg", ".jpeg", ".webp"]
+# What a visitor may say of the offset that newer products carry, and what it means to Scene.open.
+BOA_OFFSETS = {
+    "auto": ("found out from the file", None),
+    "yes": ("take it off", True),
+    "no": ("it is off already", False),
+}
+
+
+def open_uploads(paths: list[str] | None, boa_offset: bool | None = None) -> Scene:
+    """Open what a visitor uploaded: one file, or the three PNGs of a ChatEarthNet scene.
+
+    The three are told apart by their names, which must hold "rgb", "band_5_6_7" and
+    "band_8_11_12", as their folders' names do. Raises ValueError otherwise.
+    """
+    if not paths:
+        raise ValueError("No file arrived: choose a GeoTIFF, a PNG or a JPEG")
+    if len(paths) == 1:
+        return Scene.open(paths[0], boa_offset=boa_offset)
+    marks = {folder: folder.removesuffix("_images")[3:] for folder in CHATEARTHNET_FOLDERS}
+    parts = {
+        folder: [path for path in paths if mark in Path(path).name]
+        for folder, mark in marks.items()
+    }
+    if len(paths) != len(parts) or any(len(found) != 1 for found in parts.values()):
+        raise ValueError(
+            f"{len(paths)} files arrived that are not one scene: upload one file, or three PNGs "
+            f"with {', '.join(marks.values())} in their names"
+        )
+    (visible,) = parts["s2_rgb_images"]
+    name = f"{Path(visible).stem}.png"
+    with tempfile.TemporaryDirectory() as root:
+        for folder, (path,) in parts.items():
+            (Path(root) / folder).mkdir()
+            shutil.copy(path, Path(root) / folder / name)
+        return Scene.open(root, name)

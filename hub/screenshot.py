@@ -1,0 +1,118 @@
+"""Take the README's picture of the app: start it, ask about a scene, and photograph the answer.
+
+    python hub/screenshot.py                  # docs/app.png, from the bundled bridge
+    python hub/screenshot.py --dark --width 360 --height 800 --output phone.png
+
+Needs a Chromium: the system's (or one named by --chromium), else Playwright's own.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+import shutil
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from playwright.sync_api import Page, sync_playwright
+
+ROOT = Path(__file__).resolve().parent.parent
+CHROMIUM_FLAGS = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic"]
+LOADING_MS = 120_000  # the first page on a cold machine
+
+
+def find_free_port() -> int:
+    """Return a port of this machine that nobody listens on."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return listener.getsockname()[1]
+
+
+@contextmanager
+def start_app() -> Iterator[str]:
+    """Run app.py as a person would, on a free port, and give its address."""
+    app = subprocess.Popen(
+        [sys.executable, "-u", str(ROOT / "app.py")],
+        cwd=ROOT,
+        env={**os.environ, "GRADIO_SERVER_PORT": str(find_free_port())},
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        for line in app.stdout or ():
+            if match := re.search(r"https?://\S+:\d+", line):
+                yield match.group()
+                break
+        else:
+            raise SystemExit("app.py ended before it gave its address; run it alone to see why")
+    finally:
+        app.terminate()
+        app.wait()
+
+
+def ask_in_chat(page: Page, example: int, questions: list[str]) -> None:
+    """Open an example scene by its place in the row, ask, and wait for the answers to end."""
+    page.locator("#picture img").wait_for()
+    if example:
+        name = page.locator("#facts strong").inner_text()
+        page.locator("#examples .thumbnail-item").nth(example).click()
+        page.locator("#facts strong").filter(has_not_text=name).wait_for()
+    for number, question in enumerate(questions, start=1):
+        page.get_by_label("Your question").fill(question)
+        page.get_by_role("button", name="Send").click()
+        page.locator('#chat [data-testid="bot"]').nth(number - 1).wait_for()
+        page.locator("#stop[disabled]").wait_for()
+    page.mouse.move(0, 0)
+    page.wait_for_timeout(500)
+
+
+def main() -> None:
+    """Parse the arguments and take the picture."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--output", type=Path, default=ROOT / "docs" / "app.png")
+    parser.add_argument("--url", help="an app that runs already; by default app.py is started")
+    parser.add_argument("--example", type=int, default=0, help="which example scene, from 0")
+    parser.add_argument(
+        "--question",
+        nargs="+",
+        default=["Describe this scene.", "Is there water?"],
+        help="what to ask, in turn",
+    )
+    parser.add_argument("--width", type=int, default=1440, help="of the window, in pixels")
+    parser.add_argument("--height", type=int, default=900)
+    parser.add_argument("--dark", action="store_true", help="as on a dark system")
+    parser.add_argument("--chromium", default=shutil.which("chromium"), help="path of a Chromium")
+    arguments = parser.parse_args()
+
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(
+            executable_path=arguments.chromium, args=CHROMIUM_FLAGS
+        )
+        page = browser.new_page(
+            viewport={"width": arguments.width, "height": arguments.height},
+            color_scheme="dark" if arguments.dark else "light",
+        )
+        page.set_default_timeout(LOADING_MS)
+
+        def photograph(url: str) -> None:
+            page.goto(url)
+            ask_in_chat(page, arguments.example, arguments.question)
+            arguments.output.parent.mkdir(parents=True, exist_ok=True)
+            page.screenshot(path=arguments.output)
+
+        if arguments.url:
+            photograph(arguments.url)
+        else:
+            with start_app() as url:
+                photograph(url)
+        browser.close()
+    print(arguments.output)
+
+
+if __name__ == "__main__":
+    main()

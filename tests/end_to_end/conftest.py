@@ -1,0 +1,84 @@
+"""The app as a visitor meets it: started once, with the bundled bridge, in a headless Chromium."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    import gradio as gr
+    from playwright.sync_api import Browser, Page
+
+    from earthvlm.bridge import OlmoEarthVLMBridge
+    from earthvlm.retrieval import SceneIndex
+
+CHROMIUM_FLAGS = [
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+
+
+@pytest.fixture(scope="session")
+def app_bridge() -> OlmoEarthVLMBridge:
+    from earthvlm.bridge import OlmoEarthVLMBridge
+
+    return OlmoEarthVLMBridge.from_pretrained("bundled")
+
+
+@pytest.fixture(scope="session")
+def app_index() -> SceneIndex:
+    from earthvlm.retrieval import SceneIndex
+
+    return SceneIndex.from_pretrained("bundled")
+
+
+@pytest.fixture(scope="session")
+def app_page(app_bridge: OlmoEarthVLMBridge, app_index: SceneIndex) -> gr.Blocks:
+    from earthvlm.ui import build_app
+
+    return build_app(app_bridge, app_index)
+
+
+@pytest.fixture(scope="session")
+def app_url(app_page: gr.Blocks) -> Iterator[str]:
+    """The address of the app, running in this process."""
+    from earthvlm.ui import LAUNCH_OPTIONS
+
+    _, url, _ = app_page.launch(prevent_thread_lock=True, quiet=True, **LAUNCH_OPTIONS)
+    yield url
+    app_page.close()
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Browser]:
+    """A headless Chromium: the system's, else Playwright's own."""
+    api = pytest.importorskip("playwright.sync_api", reason="the browser tests need playwright")
+    with api.sync_playwright() as playwright:
+        system = shutil.which("chromium") or shutil.which("chromium-browser")
+        try:
+            browser = playwright.chromium.launch(executable_path=system, args=CHROMIUM_FLAGS)
+        except api.Error as error:
+            pytest.skip(f"no Chromium starts here: {error.message.splitlines()[0]}")
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def page(browser: Browser, app_url: str) -> Iterator[Page]:
+    """The app in a fresh window, with its first example open."""
+    window = browser.new_context(viewport={"width": 1440, "height": 900})
+    page = window.new_page()
+    page.set_default_timeout(30_000)
+    page.goto(app_url)
+    page.locator("#picture img").wait_for()
+    yield page
+    window.close()

@@ -1,0 +1,334 @@
+"""The app in a browser: ask, look, stop, search, and bad input that it lives through."""
+
+from __future__ import annotations
+
+import re
+import threading
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from earthvlm.scene import Scene
+from earthvlm.sentinel2 import BANDS
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Locator, Page
+
+pytestmark = [
+    pytest.mark.end_to_end,
+    pytest.mark.slow,
+    # Gradio's own, about pandas; as an error it would end tasks of its queue.
+    pytest.mark.filterwarnings("ignore::DeprecationWarning:gradio.queueing"),
+]
+
+# Reflectance x 10000 in the order of BANDS.
+FOREST = (250, 450, 300, 3200, 800, 2300, 2900, 3400, 1600, 750, 220, 3300)
+LAKE = (500, 400, 250, 120, 200, 130, 130, 110, 60, 40, 600, 100)
+# Remembers every text that the last answer had on its way.
+WATCH_ANSWER = """() => {
+  window.answerSoFar = [];
+  new MutationObserver(() => {
+    const bots = document.querySelectorAll('#chat [data-testid="bot"]');
+    const text = bots.length ? bots[bots.length - 1].innerText.trim() : '';
+    if (text && text !== window.answerSoFar.at(-1)) window.answerSoFar.push(text);
+  }).observe(document.querySelector('#chat'),
+             {childList: true, subtree: true, characterData: true});
+}"""
+
+
+@pytest.fixture
+def scene_file(tmp_path: Path) -> Path:
+    """A GeoTIFF with all bands: a lake on the left, and forest."""
+    array = np.empty((96, 128, 12))
+    array[:] = FOREST
+    array[:, :48] = LAKE
+    array *= np.random.default_rng(0).normal(1, 0.05, array.shape)
+    path = tmp_path / "lakeside.tif"
+    Scene.from_array(array, BANDS).save(path)
+    return path
+
+
+def answers(page: Page) -> Locator:
+    return page.locator('#chat [data-testid="bot"]')
+
+
+def wait_until_idle(page: Page) -> None:
+    page.locator("#stop[disabled]").wait_for()
+    page.locator("#send:not([disabled])").wait_for()
+
+
+def ask(page: Page, question: str) -> str:
+    """Ask, wait for the end of the answer and return it."""
+    before = answers(page).count()
+    page.get_by_label("Your question").fill(question)
+    page.get_by_role("button", name="Send").click()
+    answers(page).nth(before).wait_for()
+    wait_until_idle(page)
+    return answers(page).last.inner_text().strip()
+
+
+def upload(page: Page, *paths: Path) -> None:
+    page.locator("#upload input[type=file]").set_input_files(list(paths))
+
+
+def open_file(page: Page, path: Path) -> None:
+    upload(page, path)
+    page.locator("#facts strong", has_text=path.stem).wait_for()
+
+
+def read_notice(page: Page) -> str:
+    """Return the notice that is shown, which is one plain sentence, and put it away."""
+    notice = page.get_by_test_id("toast-text")
+    notice.wait_for()
+    sentence = notice.inner_text().strip()
+    assert re.fullmatch(r"[^\n]*\w[^\n]*\.", sentence)
+    assert "Traceback" not in sentence
+    page.get_by_test_id("toast-close").click()
+    notice.wait_for(state="detached")
+    return sentence
+
+
+def test_an_uploaded_geotiff_is_shown_and_answered_word_by_word(page: Page, scene_file: Path):
+    open_file(page, scene_file)
+    assert "128 x 96 pixels, all 12 bands" in page.locator("#facts").inner_text()
+
+    page.evaluate(WATCH_ANSWER)
+    answer = ask(page, "Describe this scene.")
+
+    seen = page.evaluate("window.answerSoFar")
+    words = [text for text in seen if answer.startswith(text)]
+    assert len(words) >= 4, seen
+    assert len(words[0]) < len(words[-1]) == len(answer)
+    assert page.get_by_label("Your question").input_value() == ""
+
+
+def test_a_conversation_goes_on_until_it_is_cleared(page: Page):
+    ask(page, "Is there water?")
+    page.get_by_role("button", name="Which land cover dominates?").click()
+    answers(page).nth(1).wait_for()
+    wait_until_idle(page)
+    assert answers(page).count() == 2
+
+    page.get_by_role("button", name="Clear").click()
+    answers(page).first.wait_for(state="detached")
+    assert page.locator('#chat [data-testid="user"]').count() == 0
+    assert ask(page, "Is there water?")
+
+
+def test_composites_change_the_picture(page: Page):
+    picture = page.locator("#picture img")
+    pictures = {picture.get_attribute("src")}
+    for name in ("near infrared", "short-wave infrared", "NDVI"):
+        page.get_by_role("radio", name=name).check(force=True)
+        page.locator(f'#picture img[alt$="{name}"]').wait_for()
+        pictures.add(picture.get_attribute("src"))
+    assert len(pictures) == 4
+
+
+def test_a_photo_says_what_it_lacks_and_offers_true_colour_only(page: Page, tmp_path: Path):
+    rng = np.random.default_rng(0)
+    photo = tmp_path / "garden.png"
+    Image.fromarray(rng.integers(0, 255, (64, 64, 3), dtype=np.uint8)).save(photo)
+    open_file(page, photo)
+    assert page.locator("#facts .notes li").count() >= 1
+    assert page.locator("#composite input").count() == 1
+
+
+def test_three_chatearthnet_pngs_become_one_scene(page: Page, tmp_path: Path):
+    rng = np.random.default_rng(0)
+    names = ("x_rgb.png", "x_band_5_6_7.png", "x_band_8_11_12.png")
+    for name in names:
+        pixels = rng.integers(20, 200, (64, 64, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(tmp_path / name)
+    upload(page, *(tmp_path / name for name in names))
+    page.locator("#facts", has_text="9 of 12 bands").wait_for()
+    upload(page, *(tmp_path / name for name in names[:2]))
+    assert "2 files" in read_notice(page)
+
+
+def test_stop_ends_an_answer_and_the_next_one_comes(page: Page, app_bridge, monkeypatch):
+    spoken, stream = [], app_bridge.stream
+
+    def speak_slowly(*args, **options):
+        for piece in stream(*args, **options):
+            spoken.append(piece)
+            yield piece
+            time.sleep(0.3)
+
+    monkeypatch.setattr(app_bridge, "stream", speak_slowly)
+    page.get_by_label("Your question").fill("Describe this scene.")
+    page.get_by_label("Your question").press("Enter")
+    page.wait_for_function(
+        """() => [...document.querySelectorAll('#chat [data-testid="bot"]')]
+                 .some(bot => /\\w/.test(bot.innerText) && !bot.innerText.includes('Looking'))"""
+    )
+    page.get_by_role("button", name="Stop").click()
+    wait_until_idle(page)
+    said, pieces = answers(page).last.inner_text(), len(spoken)
+    time.sleep(1)
+    assert len(spoken) == pieces
+    assert answers(page).last.inner_text() == said
+
+    monkeypatch.setattr(app_bridge, "stream", stream)
+    whole = ask(page, "Describe this scene.")
+    assert len(whole) > len(said)
+
+
+def test_another_scene_ends_the_answer_and_the_conversation(
+    page: Page, app_bridge, scene_file: Path, monkeypatch
+):
+    stream = app_bridge.stream
+
+    def speak_slowly(*args, **options):
+        for piece in stream(*args, **options):
+            time.sleep(0.2)
+            yield piece
+
+    monkeypatch.setattr(app_bridge, "stream", speak_slowly)
+    page.get_by_role("button", name="Describe this scene.").click()
+    answers(page).first.wait_for()
+    open_file(page, scene_file)
+    wait_until_idle(page)
+    time.sleep(1)
+    assert answers(page).count() == 0
+    assert ask(page, "Is there water?")
+
+
+def test_wrong_files_are_named_and_the_app_lives_on(page: Page, tmp_path: Path):
+    before = page.locator("#facts").inner_text()
+    wrong = {
+        "notes.tif": b"this is not an image",
+        "empty.png": b"",
+        "cut.png": b"\x89PNG\r\n\x1a\n\x00\x00\x00\rIHDR\x00\x00\x01\x00",
+    }
+    for name, content in wrong.items():
+        (tmp_path / name).write_bytes(content)
+        upload(page, tmp_path / name)
+        assert name in read_notice(page)
+        assert page.locator("#facts").inner_text() == before
+    assert ask(page, "Is there water?")
+
+
+def test_unusable_questions_are_explained_and_the_app_lives_on(page: Page):
+    page.get_by_role("button", name="Send").click()
+    assert "empty" in read_notice(page)
+
+    page.get_by_label("Your question").fill("water? " * 14_286)
+    page.get_by_role("button", name="Send").click()
+    assert "2,000" in read_notice(page)
+    assert answers(page).count() == 0
+    assert ask(page, "Is there water?")
+
+
+def test_a_failing_model_tells_no_secrets(page: Page, app_bridge, monkeypatch):
+    def fail(*args, **options):
+        raise RuntimeError("secret detail")
+        yield
+
+    monkeypatch.setattr(app_bridge, "stream", fail)
+    page.get_by_role("button", name="Is there water?").click()
+    assert "secret" not in read_notice(page)
+    wait_until_idle(page)
+    monkeypatch.undo()
+    assert ask(page, "Is there water?")
+
+
+def test_a_search_finds_scenes_and_a_click_opens_one_in_chat(page: Page):
+    page.get_by_role("tab", name="Search").click()
+    page.get_by_label("What the scene shows").fill("a lake beside forest")
+    page.get_by_label("What the scene shows").press("Enter")
+    page.locator("#found", has_text="a lake beside forest").wait_for()
+    results = page.locator("#results .thumbnail-item")
+    assert results.count() == 12
+    caption = results.first.inner_text()
+    assert re.search(r"caption -?\d\.\d\d · scene -?\d\.\d\d", caption)
+
+    results.nth(2).click()
+    page.get_by_role("tab", name="Chat", selected=True).wait_for()
+    page.locator("#picture").wait_for()
+    assert answers(page).count() == 0
+    assert ask(page, "Describe this scene.")
+
+    page.get_by_role("tab", name="Search").click()
+    page.get_by_role("button", name="More like the scene in Chat").click()
+    page.locator("#found", has_text="most like").wait_for()
+    assert "scene 1.00" in results.first.inner_text()
+
+
+def test_an_empty_search_lists_scenes_and_a_split_narrows_it(page: Page, app_index):
+    page.get_by_role("tab", name="Search").click()
+    page.locator("#found", has_text=f"of the {len(app_index)} scenes").wait_for()
+    split = app_index.splits[0]
+    page.locator("#split").get_by_label(split, exact=True).check()
+    page.wait_for_function(
+        """split => [...document.querySelectorAll('#results .caption-label')]
+                    .every(caption => caption.innerText.includes(split))""",
+        arg=split,
+    )
+
+
+def test_visitors_do_not_see_each_other(page: Page, scene_file: Path, app_url: str):
+    other = page.context.browser.new_context()
+    try:
+        second = other.new_page()
+        second.goto(app_url)
+        second.locator("#picture img").wait_for()
+        first_facts = page.locator("#facts").inner_text()
+        open_file(second, scene_file)
+        ask(second, "Is there water?")
+        assert page.locator("#facts").inner_text() == first_facts
+        assert answers(page).count() == 0
+    finally:
+        other.close()
+
+
+def test_a_visitor_who_leaves_frees_the_model(page: Page, app_bridge, app_url, monkeypatch):
+    speaking, ended = threading.Event(), threading.Event()
+
+    def speak_for_ever(*args, stop, **options):
+        try:
+            while not stop.is_set():
+                speaking.set()
+                yield "word "
+                time.sleep(0.1)
+        finally:
+            ended.set()
+
+    monkeypatch.setattr(app_bridge, "stream", speak_for_ever)
+    other = page.context.browser.new_context()
+    second = other.new_page()
+    second.goto(app_url)
+    second.locator("#picture img").wait_for()
+    second.get_by_role("button", name="Is there water?").click()
+    assert speaking.wait(20)
+    other.close()
+    assert ended.wait(20)
+    monkeypatch.undo()
+    assert ask(page, "Is there water?")
+
+
+@pytest.mark.parametrize("width", [360, 768, 1440])
+def test_the_page_fits_its_window_and_asks_nobody_else(browser, app_url: str, width: int):
+    window = browser.new_context(viewport={"width": width, "height": 800})
+    page = window.new_page()
+    asked = []
+    page.on("request", lambda request: asked.append(request.url))
+    page.goto(app_url)
+    page.locator("#picture img").wait_for()
+    for tab in ("Chat", "Search"):
+        page.get_by_role("tab", name=tab).click()
+        assert page.evaluate("document.documentElement.scrollWidth") <= width
+    window.close()
+    assert not [url for url in asked if not url.startswith((app_url, "data:", "blob:"))]
+
+
+def test_every_action_has_a_name_and_says_what_it_does(app_page):
+    public = [fn for fn in app_page.fns.values() if fn.api_visibility == "public"]
+    names = [fn.api_name for fn in public]
+    assert {"open_scene", "draw", "ask", "answer", "stop", "clear", "search"} <= set(names)
+    assert len(names) == len(set(names))
+    assert all(fn.fn.__doc__ for fn in public)

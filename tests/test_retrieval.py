@@ -1,0 +1,461 @@
+"""The embedding dataset on disk, and exact search in it."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+
+from earthvlm.embedding_dataset import read_embedding_dataset
+from earthvlm.retrieval import (
+    EMBEDDING_SCHEMA,
+    RANK_FUSION_K,
+    SceneIndex,
+    fuse_ranks,
+    write_embedding_dataset,
+)
+from earthvlm.scene import Scene
+from earthvlm.sentences import SENTENCE_DIM, SENTENCE_MODEL_ID, SENTENCE_MODEL_REVISION
+from earthvlm.sentinel2 import BANDS
+
+MADE_BY = ("owner/bridge", "abc123", SENTENCE_MODEL_ID, SENTENCE_MODEL_REVISION)
+
+
+def make_vectors(count: int, seed: int = 0) -> np.ndarray:
+    vectors = np.random.default_rng(seed).standard_normal((count, SENTENCE_DIM))
+    return (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
+
+
+def make_rows(count: int) -> list[dict]:
+    scene_vectors, caption_vectors = make_vectors(count, 1), make_vectors(count, 2)
+    return [
+        {
+            "image_id": f"tile_{index:02d}",
+            "caption": f"Caption {index}.",
+            "split": "examples" if index % 3 == 0 else "tiles",
+            "longitude": 12.0 + index,
+            "latitude": 52.0,
+            "thumbnail": Image.new("RGB", (24, 24), (index, 100, 200)),
+            "scene_embedding": scene_vectors[index],
+            "caption_embedding": caption_vectors[index],
+            "source": "A satellite.",
+        }
+        for index in range(count)
+    ]
+
+
+def make_scene(name: str, seed: int = 0) -> Scene:
+    values = np.random.default_rng(seed).uniform(100, 4000, (16, 16, 12)).astype(np.float32)
+    return Scene.from_array(values, bands=BANDS, longitude=12.5, latitude=52.4, name=name)
+
+
+class TinyBridge:
+    """Stands for a bridge: embeds a scene by its mean reflectance, captions it by its name."""
+
+    revision = "abc123"
+
+    def generate(self, scenes, prompt):
+        assert prompt == "Describe this scene."
+        return ["" if scene.name == "silent" else f"This is {scene.name}." for scene in scenes]
+
+    def embed(self, scenes):
+        seeds = [int(np.nanmean(scene.reflectance) * 100) for scene in scenes]
+        return np.concatenate([make_vectors(1, seed) for seed in seeds])
+
+
+@pytest.fixture
+def embed_words(monkeypatch):
+    """Let every search for words be one given vector, without the sentence model."""
+
+    def let_words_be(vector: np.ndarray) -> None:
+        monkeypatch.setattr("earthvlm.sentences.embed_sentences", lambda texts: vector[None])
+
+    return let_words_be
+
+
+def get_ids(results) -> list[str]:
+    return [result.image_id for result in results]
+
+
+def mix_vectors(first: np.ndarray, second: np.ndarray, share: float) -> np.ndarray:
+    mixed = share * first + (1 - share) * second
+    return mixed / np.linalg.norm(mixed)
+
+
+# The dataset on disk
+
+
+def test_a_dataset_comes_back_as_it_was_written(tmp_path):
+    rows = make_rows(4)
+    rows[1]["caption"] = rows[1]["caption_embedding"] = None
+    rows[2]["scene_embedding"] = rows[2]["thumbnail"] = rows[2]["longitude"] = None
+    write_embedding_dataset(tmp_path, rows, *MADE_BY)
+
+    assert [path.name for path in tmp_path.iterdir()] == ["embeddings.parquet"]
+    table, provenance = read_embedding_dataset(tmp_path)
+    assert (
+        provenance.bridge_id,
+        provenance.bridge_revision,
+        provenance.sentence_model,
+        provenance.sentence_revision,
+    ) == MADE_BY
+    assert table.schema.field("scene_embedding").type == pa.list_(pa.float32(), 384)
+    read = table.to_pylist()
+    for row, original in zip(read, rows, strict=True):
+        for name in ("image_id", "caption", "split", "longitude", "latitude", "source"):
+            assert row[name] == original[name]
+        for name in ("scene_embedding", "caption_embedding"):
+            if original[name] is None:
+                assert row[name] is None
+            else:
+                np.testing.assert_array_equal(np.float32(row[name]), original[name])
+
+    first, second, third, _ = SceneIndex.from_pretrained(tmp_path).browse()
+    assert first.thumbnail.size == (24, 24)
+    assert np.abs(np.asarray(first.thumbnail)[0, 0].astype(int) - (0, 100, 200)).max() < 8
+    assert third.thumbnail is None and third.longitude is None and second.caption is None
+
+
+def test_datasets_shows_the_thumbnails_as_images(tmp_path, monkeypatch):
+    from datasets import Image as ImageFeature
+    from datasets import load_dataset
+
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    write_embedding_dataset(tmp_path / "data", make_rows(3), *MADE_BY)
+    dataset = load_dataset(str(tmp_path / "data"), cache_dir=str(tmp_path / "cache"))["train"]
+    assert isinstance(dataset.features["thumbnail"], ImageFeature)
+    assert dataset[1]["thumbnail"].size == (24, 24)
+    assert len(dataset[1]["scene_embedding"]) == SENTENCE_DIM
+    assert set(dataset.column_names) == set(EMBEDDING_SCHEMA.names)
+
+
+def test_several_files_make_one_dataset_if_one_bridge_made_them(tmp_path):
+    rows = make_rows(6)
+    write_embedding_dataset(tmp_path, rows[:4], *MADE_BY).rename(tmp_path / "a.parquet")
+    write_embedding_dataset(tmp_path, rows[4:], *MADE_BY)
+    index = SceneIndex.from_pretrained(tmp_path)
+    assert get_ids(index.browse()) == [row["image_id"] for row in rows]
+    assert get_ids(index.search(rows[1]["scene_embedding"], k=1)) == ["tile_01"]
+    assert get_ids(index.search(rows[5]["scene_embedding"], k=1)) == ["tile_05"]
+
+    write_embedding_dataset(tmp_path, rows[4:], "owner/bridge", "another")
+    with pytest.raises(ValueError, match="made by owner/bridge .another.*abc123"):
+        SceneIndex.from_pretrained(tmp_path)
+
+
+def test_a_failed_write_leaves_the_old_dataset(tmp_path, monkeypatch):
+    write_embedding_dataset(tmp_path, make_rows(2), *MADE_BY)
+
+    def fail(table, path, **_):
+        Path(path).write_bytes(b"half a file")
+        raise OSError("the disk is full")
+
+    monkeypatch.setattr(pq, "write_table", fail)
+    with pytest.raises(OSError, match="disk is full"):
+        write_embedding_dataset(tmp_path, make_rows(3), *MADE_BY)
+    assert [path.name for path in tmp_path.iterdir()] == ["embeddings.parquet"]
+    assert len(SceneIndex.from_pretrained(tmp_path)) == 2
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"image_id": "tile_01"}, "image_id 'tile_01' 2 times"),
+        ({"image_id": None}, "row without image_id"),
+        ({"split": ""}, "row without split"),
+        ({"scene_embedding": np.zeros(SENTENCE_DIM)}, "scene_embedding of length 0"),
+        ({"caption_embedding": np.full(SENTENCE_DIM, np.nan)}, "caption_embedding of length nan"),
+        ({"scene_embedding": make_vectors(1)[0][:256]}, r"shape \(256,\); it must have \(384,\)"),
+        ({"scene_file": "../secret.tif"}, "inside the dataset's folder"),
+        ({"scene_file": "/etc/passwd"}, "inside the dataset's folder"),
+        ({"scene_file": "C:/secret.tif"}, "inside the dataset's folder"),
+        ({"scene_file": "..\\secret.tif"}, "inside the dataset's folder"),
+        ({"colour": "green"}, "no column 'colour'"),
+    ],
+)
+def test_rows_that_break_the_format_are_not_written(tmp_path, change, message):
+    rows = make_rows(3)
+    rows[0] |= change
+    with pytest.raises(ValueError, match=message):
+        write_embedding_dataset(tmp_path, rows, *MADE_BY)
+    assert not list(tmp_path.iterdir())
+
+
+def rewrite(path: Path, table: pa.Table, **metadata) -> None:
+    written = json.loads(table.schema.metadata[b"earthvlm"]) | metadata
+    pq.write_table(table.replace_schema_metadata({"earthvlm": json.dumps(written)}), path)
+
+
+def swap_column(table: pa.Table, name: str, values: pa.Array) -> pa.Table:
+    return table.set_column(table.column_names.index(name), name, values)
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda p, t: rewrite(p, t.drop_columns(["caption"])), "has no column 'caption'"),
+        (
+            lambda p, t: rewrite(
+                p,
+                swap_column(
+                    t,
+                    "scene_embedding",
+                    pa.array([np.ones(256)] * 3, pa.list_(pa.float32(), 256)),
+                ),
+            ),
+            r"'scene_embedding' of .*\[256\].* must be .*\[384\]",
+        ),
+        (
+            lambda p, t: rewrite(p, swap_column(t, "scene_file", pa.array(["../x.tif"] * 3))),
+            "inside the dataset's folder",
+        ),
+        (lambda p, t: rewrite(p, pa.concat_tables([t, t])), "'tile_00' 2 times"),
+        (lambda p, t: rewrite(p, t, format_version=99), "format version 99"),
+        (lambda p, t: pq.write_table(t.replace_schema_metadata(None), p), "does not name the"),
+        (lambda p, t: p.write_bytes(p.read_bytes()[:2000]), "cannot be read as Parquet"),
+        (lambda p, t: p.write_text("not a Parquet file"), "cannot be read as Parquet"),
+        (lambda p, t: p.write_bytes(b""), "cannot be read as Parquet"),
+    ],
+)
+def test_a_damaged_dataset_is_refused_in_one_sentence(tmp_path, damage, message):
+    path = write_embedding_dataset(tmp_path, make_rows(3), *MADE_BY)
+    damage(path, pq.read_table(path))
+    with pytest.raises(ValueError, match=message) as refusal:
+        SceneIndex.from_pretrained(tmp_path)
+    assert "\n" not in str(refusal.value)
+
+
+def test_every_damaged_page_is_refused_or_read_whole(tmp_path):
+    path = write_embedding_dataset(tmp_path, make_rows(3), *MADE_BY)
+    whole = path.read_bytes()
+    refused = 0
+    for position in range(4, len(whole), len(whole) // 60):
+        path.write_bytes(whole[:position] + bytes(16) + whole[position + 16 :])
+        try:
+            SceneIndex.from_pretrained(tmp_path)
+        except ValueError as error:
+            refused += 1
+            assert "\n" not in str(error)
+    assert refused > 50
+
+
+def test_a_folder_without_a_dataset_is_refused(tmp_path):
+    for folder in (tmp_path, tmp_path / "nowhere"):
+        with pytest.raises(FileNotFoundError, match="no embedding dataset"):
+            SceneIndex.from_pretrained(folder)
+
+
+def test_a_damaged_thumbnail_is_refused_by_name(tmp_path):
+    rows = make_rows(2)
+    rows[1]["thumbnail"] = b"not an image"
+    write_embedding_dataset(tmp_path, rows, *MADE_BY)
+    index = SceneIndex.from_pretrained(tmp_path)
+    assert len(index.search(rows[0]["scene_embedding"], k=1)) == 1  # the other is not decoded
+    with pytest.raises(ValueError, match="thumbnail of tile_01 is damaged"):
+        index.browse()
+
+
+# Search
+
+
+def test_fused_ranks_follow_the_formula():
+    scores = fuse_ranks([np.array([0.9, 0.1, 0.5, np.nan]), np.array([0.2, 0.8, 0.8, 0.1])])
+    first = 1 / (RANK_FUSION_K + 1)
+    second, third, fourth = (1 / (RANK_FUSION_K + rank) for rank in (2, 3, 4))
+    # Rows 1 and 2 share the first rank of the second ranking; row 3 is absent from the first.
+    np.testing.assert_allclose(scores, [first + third, third + first, second + first, fourth])
+
+
+def test_a_vector_finds_its_own_scene_exactly(tmp_path):
+    rows = make_rows(20)
+    write_embedding_dataset(tmp_path, rows, *MADE_BY)
+    index = SceneIndex.from_pretrained(tmp_path)
+    query = make_vectors(1, 9)[0]
+    similarity = np.stack([row["scene_embedding"] for row in rows]) @ query
+    expected = [rows[row]["image_id"] for row in np.argsort(-similarity)]
+    results = index.search(3 * query, k=20)  # a query of any length is the same query
+    assert get_ids(results) == expected
+    assert results[0].scene_similarity == pytest.approx(similarity.max(), abs=1e-5)
+    assert results[0].caption_similarity is None
+    assert results[0].score == pytest.approx(1 / 61)
+    assert len(index.search(query, k=5)) == 5
+    assert len(index.search(query, k=500)) == 20
+
+
+def test_words_find_scenes_by_caption_and_by_sight(tmp_path, embed_words):
+    rows = make_rows(12)
+    query = make_vectors(1, 9)[0]
+    embed_words(query)
+    rows[3]["caption_embedding"] = mix_vectors(query, rows[3]["caption_embedding"], 0.7)
+    rows[3]["scene_embedding"] = -query
+    rows[5]["scene_embedding"] = mix_vectors(query, rows[5]["scene_embedding"], 0.7)
+    rows[5]["caption_embedding"] = -query
+    for name, share in (("caption_embedding", 0.6), ("scene_embedding", 0.6)):
+        rows[7][name] = mix_vectors(query, rows[7][name], share)
+    write_embedding_dataset(tmp_path, rows, *MADE_BY)
+    results = SceneIndex.from_pretrained(tmp_path).search("a lake", k=3)
+    # Second by caption and second by sight beats first in one of the two.
+    assert results[0].image_id == "tile_07"
+    assert results[0].score > 1 / 61 + 1 / 72
+    assert results[0].score == pytest.approx(2 / 62)
+    assert results[0].scene_similarity == pytest.approx(
+        rows[7]["scene_embedding"] @ query, abs=1e-5
+    )
+    assert results[0].caption_similarity == pytest.approx(
+        rows[7]["caption_embedding"] @ query, abs=1e-5
+    )
+
+
+def test_a_scene_that_nobody_captioned_is_found(tmp_path, embed_words):
+    rows = make_rows(6)
+    embed_words(rows[2]["scene_embedding"])
+    rows[2]["caption"] = rows[2]["caption_embedding"] = None
+    rows[4]["scene_embedding"] = None
+    write_embedding_dataset(tmp_path, rows, *MADE_BY)
+    index = SceneIndex.from_pretrained(tmp_path)
+    found = {result.image_id: result for result in index.search("a lake", k=6)}
+    assert len(found) == 6
+    assert found["tile_02"].caption_similarity is None
+    assert found["tile_02"].scene_similarity == pytest.approx(1, abs=1e-5)
+    assert found["tile_02"].score == pytest.approx(1 / 61)
+    assert found["tile_04"].scene_similarity is None
+    # A scene query has nothing to compare with a row that has no scene embedding.
+    assert "tile_04" not in get_ids(index.search(rows[2]["scene_embedding"], k=6))
+
+
+def test_splits_are_searched_apart(tmp_path):
+    rows = make_rows(9)
+    write_embedding_dataset(tmp_path, rows, *MADE_BY)
+    index = SceneIndex.from_pretrained(tmp_path)
+    assert index.splits == ("examples", "tiles")
+    query = rows[1]["scene_embedding"]
+    assert index.search(query, k=1)[0].image_id == "tile_01"
+    examples = index.search(query, split="examples")
+    assert sorted(get_ids(examples)) == ["tile_00", "tile_03", "tile_06"]
+    assert examples[0].score == pytest.approx(1 / 61)  # ranked among the examples alone
+    assert get_ids(index.browse("examples")) == ["tile_00", "tile_03", "tile_06"]
+    assert get_ids(index.browse("examples", k=2)) == ["tile_00", "tile_03"]
+    for search in (lambda: index.search(query, split="val"), lambda: index.browse("val")):
+        with pytest.raises(ValueError, match="no split 'val'; choose one of examples, tiles"):
+            search()
+
+
+def test_ties_are_broken_by_name_whatever_the_order_of_rows(tmp_path):
+    rows = make_rows(40)
+    for row in rows:
+        row["scene_embedding"] = rows[0]["scene_embedding"]
+    expected = [row["image_id"] for row in rows]
+    order = np.random.default_rng(3).permutation(len(rows))
+    write_embedding_dataset(tmp_path, [rows[row] for row in order], *MADE_BY)
+    results = SceneIndex.from_pretrained(tmp_path).search(make_vectors(1, 9)[0], k=40)
+    assert get_ids(results) == expected
+    assert len({result.score for result in results}) == 1
+
+
+def test_queries_by_another_model_are_refused_by_name(tmp_path):
+    write_embedding_dataset(tmp_path, make_rows(3), "owner/bridge", "abc123", "owner/other", "1.0")
+    index = SceneIndex.from_pretrained(tmp_path)
+    scene = make_scene("query")
+    with pytest.raises(ValueError, match="owner/other at revision 1.0.*all-MiniLM-L6-v2"):
+        index.search("a lake")
+    with pytest.raises(ValueError, match="needs the bridge .* owner/bridge at revision abc123"):
+        index.search(scene)
+    bridge = TinyBridge()
+    assert len(index.search(scene, bridge=bridge)) == 3
+    bridge.revision = "def456"
+    with pytest.raises(ValueError, match="at revision abc123, but the bridge given .* def456"):
+        index.search(scene, bridge=bridge)
+
+
+@pytest.mark.parametrize(
+    ("query", "k", "message"),
+    [
+        (" \n ", 3, "the search is empty"),
+        ("lake " * 20_000, 3, "99999 characters; at most 2000"),
+        (make_vectors(1)[0], 0, "at least 1; 0 was given"),
+        (np.zeros(SENTENCE_DIM), 3, "not all 0"),
+        (np.full(SENTENCE_DIM, np.nan), 3, "finite values"),
+        (np.ones(128), 3, r"shape \(384,\).*shape \(128,\)"),
+    ],
+)
+def test_bad_queries_are_refused(tmp_path, query, k, message):
+    write_embedding_dataset(tmp_path, make_rows(3), *MADE_BY)
+    with pytest.raises(ValueError, match=message):
+        SceneIndex.from_pretrained(tmp_path).search(query, k=k)
+
+
+def test_real_words_find_the_caption_that_means_them(tmp_path):
+    from earthvlm.sentences import embed_sentences
+
+    captions = [
+        "Open water covers most of the image; trees stand along its shore.",
+        "A dense town with streets, houses and factories.",
+        "Ploughed fields and meadows with a few farms.",
+    ]
+    rows = [
+        {"image_id": f"tile_{index}", "split": "tiles", "caption": caption}
+        | {"caption_embedding": vector}
+        for index, (caption, vector) in enumerate(
+            zip(captions, embed_sentences(captions), strict=True)
+        )
+    ]
+    write_embedding_dataset(tmp_path, rows, *MADE_BY)
+    index = SceneIndex.from_pretrained(tmp_path)
+    for query, image_id in (
+        ("a lake beside forest", "tile_0"),
+        ("urban area", "tile_1"),
+        ("farmland", "tile_2"),
+    ):
+        assert index.search(query, k=1)[0].image_id == image_id
+
+
+# Building
+
+
+def test_an_index_is_built_from_scenes_and_opens_them_again(tmp_path):
+    scenes = [make_scene(name, seed) for seed, name in enumerate(("one", "two", "silent"))]
+    done = []
+    bridge = TinyBridge()
+    index = SceneIndex.build(
+        tmp_path,
+        scenes,
+        bridge,
+        bridge_id="owner/bridge",
+        splits=["tiles", "examples", "tiles"],
+        sources=["A satellite.", None, None],
+        batch_size=2,
+        report=lambda *counts: done.append(counts),
+    )
+    assert done == [(2, 3), (3, 3)]
+    assert index.provenance.bridge_revision == "abc123"
+    for scene in scenes:
+        found = index.search(scene, k=1, bridge=bridge)[0]
+        assert found.image_id == scene.name
+        assert found.scene_similarity == pytest.approx(1, abs=1e-5)
+        again = Scene.open(found.scene_file)
+        np.testing.assert_allclose(again.reflectance, scene.reflectance, atol=0.51)
+    one, two, silent = index.browse()
+    assert (one.caption, one.source, two.split) == ("This is one.", "A satellite.", "examples")
+    assert silent.caption is None
+    assert (one.longitude, one.latitude) == (12.5, 52.4)
+
+    one.scene_file.unlink()
+    assert SceneIndex.from_pretrained(tmp_path).browse()[0].scene_file is None
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        (["same", "same"], "two scenes are named 'same'"),
+        (["../outside"], "is no file name"),
+        ([], "at least one scene"),
+    ],
+)
+def test_scenes_that_cannot_be_filed_are_refused_first(tmp_path, names, message):
+    scenes = [make_scene(name) for name in names]
+    with pytest.raises(ValueError, match=message):
+        SceneIndex.build(tmp_path / "new", scenes, TinyBridge(), bridge_id="owner/bridge")
+    assert not (tmp_path / "new").exists()

@@ -1,0 +1,101 @@
+"""Train a bridge: `accelerate launch train_accelerate.py --data_dir D --output_dir O`."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from argparse import BooleanOptionalAction
+from dataclasses import fields
+
+from accelerate import Accelerator
+from accelerate.utils import set_seed
+
+from earthvlm.bridge import OlmoEarthVLMBridge
+from earthvlm.sentinel2 import BANDS, CHATEARTHNET_FOLDERS
+from earthvlm.training import Trainer, TrainingConfig
+
+CHATEARTHNET_BANDS = {band for bands in CHATEARTHNET_FOLDERS.values() for band in bands}
+
+
+def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description="Train a bridge from OlmoEarth to a language model on ChatEarthNet.",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    add = parser.add_argument
+    add("--data_dir", required=True, help="the folder with json_files and the image folders")
+    add("--output_dir", required=True, help="where the bridge, its log and its curve are written")
+    add("--captions", default="35", choices=("35", "4v"), help="ChatGPT-3.5's or GPT-4V's")
+    add("--model_path", help="go on from a saved bridge; its own settings then hold")
+    add("--olmoearth_model", default="OlmoEarth-v1-Nano", help="id, folder or random-v1.2-nano")
+    add("--vlm_model", default="vikhyatk/moondream2", help="Hub id, folder or embedded")
+    add("--fusion_type", default="queries", choices=("queries",), help="how scenes become words")
+    add("--num_geo_queries", type=int, default=32, help="vectors a scene becomes")
+    add("--freeze_olmoearth", default=True, action=BooleanOptionalAction, help="leave it as it is")
+    add("--freeze_vlm_vision", default=False, action=BooleanOptionalAction, help="see the README")
+    add("--use_lora", default=True, action=BooleanOptionalAction, help="adapt the language model")
+    add("--lora_r", type=int, default=16, help="rank of the adapter")
+    add("--lora_alpha", type=int, default=32, help="scale of the adapter")
+    add("--batch_size", type=int, default=8, help="scenes a step and process")
+    add("--accumulation_steps", type=int, default=1, help="batches a step")
+    add("--num_epochs", type=int, default=1, help="passes over the tiles")
+    add("--encoder_epochs", type=int, default=0, help="passes without the language model, first")
+    add("--encoder_batch_size", type=int, default=64, help="scenes a step of those")
+    add("--learning_rate", type=float, default=3e-4, help="of adapter and queries")
+    add("--encoder_learning_rate", type=float, default=1e-3, help="of a trained encoder")
+    add("--warmup_steps", type=int, default=100, help="steps until the full rate")
+    add("--weight_decay", type=float, default=0.01)
+    add("--save_every", type=int, default=0, help="steps between checkpoints; 0 saves the end only")
+    add("--validate_every", type=int, default=0, help="steps between validations; 0: the end only")
+    add("--max_steps", type=int, default=0, help="stop after so many; 0 runs all epochs")
+    add("--num_workers", type=int, default=2, help="processes that prepare scenes")
+    add("--device", help="cpu or cuda; chosen by accelerate otherwise")
+    add("--mixed_precision", default="no", choices=("no", "bf16", "fp16"))
+    add("--seed", type=int, default=0)
+    return parser.parse_args(argv)
+
+
+def main(argv: list[str] | None = None) -> int:
+    arguments = parse_arguments(argv)
+    config = TrainingConfig(**{f.name: getattr(arguments, f.name) for f in fields(TrainingConfig)})
+    set_seed(config.seed)
+    accelerator = Accelerator(
+        gradient_accumulation_steps=config.accumulation_steps,
+        mixed_precision=config.mixed_precision,
+        cpu=arguments.device == "cpu",
+    )
+    try:
+        trainer = Trainer(build_bridge(arguments, accelerator), config, accelerator)
+        trainer.run()
+    except (ValueError, FileNotFoundError) as error:
+        print(f"train_accelerate: {error}", file=sys.stderr)
+        return 2
+    finally:
+        accelerator.end_training()
+    return 0
+
+
+def build_bridge(arguments: argparse.Namespace, accelerator: Accelerator) -> OlmoEarthVLMBridge:
+    if arguments.model_path:
+        return OlmoEarthVLMBridge.from_pretrained(
+            arguments.model_path, accelerator.device, trainable=True
+        )
+    return OlmoEarthVLMBridge(
+        arguments.olmoearth_model,
+        arguments.vlm_model,
+        arguments.freeze_olmoearth,
+        arguments.freeze_vlm_vision,
+        arguments.use_lora,
+        arguments.lora_r,
+        arguments.lora_alpha,
+        arguments.num_geo_queries,
+        accelerator.device,
+        # An encoder trained here must not be shown bands it never saw.
+        bands=BANDS
+        if arguments.freeze_olmoearth
+        else tuple(band for band in BANDS if band in CHATEARTHNET_BANDS),
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())
