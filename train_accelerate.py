@@ -8,7 +8,7 @@ from argparse import BooleanOptionalAction
 from dataclasses import fields
 
 from accelerate import Accelerator
-from accelerate.utils import set_seed
+from accelerate.utils import DistributedDataParallelKwargs, set_seed
 
 from earthvlm.bridge import OlmoEarthVLMBridge
 from earthvlm.sentinel2 import BANDS, CHATEARTHNET_FOLDERS
@@ -41,8 +41,8 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     add("--num_epochs", type=int, default=1, help="passes over the tiles")
     add("--encoder_epochs", type=int, default=0, help="passes without the language model, first")
     add("--encoder_batch_size", type=int, default=64, help="scenes a step of those")
-    add("--learning_rate", type=float, default=3e-4, help="of adapter and queries")
-    add("--encoder_learning_rate", type=float, default=1e-3, help="of a trained encoder")
+    add("--learning_rate", type=float, default=3e-4, help="of the adapter")
+    add("--encoder_learning_rate", type=float, default=1e-3, help="of what sees")
     add("--warmup_steps", type=int, default=100, help="steps until the full rate")
     add("--weight_decay", type=float, default=0.01)
     add("--save_every", type=int, default=0, help="steps between checkpoints; 0 saves the end only")
@@ -63,6 +63,8 @@ def main(argv: list[str] | None = None) -> int:
         gradient_accumulation_steps=config.accumulation_steps,
         mixed_precision=config.mixed_precision,
         cpu=arguments.device == "cpu",
+        # OlmoEarth's encoder has heads of its pretraining that nothing here calls.
+        kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)],
     )
     try:
         trainer = Trainer(build_bridge(arguments, accelerator), config, accelerator)

@@ -377,19 +377,24 @@ class OlmoEarthVLMBridge(nn.Module):
 
     # Files
 
-    def save_pretrained(self, folder: str | Path) -> None:
-        """Write the bridge to a folder: configuration, fusion, adapter, a trained encoder."""
-        from safetensors.torch import save_file
+    def save_pretrained(self, folder: str | Path, dtype: torch.dtype = torch.float32) -> None:
+        """Write the bridge to a folder: configuration, fusion, adapter, a trained encoder.
+
+        dtype: what weights are stored in; bfloat16 halves the files of a bridge for use.
+        """
+        from safetensors.torch import load_file, save_file
 
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
-        save_file(self._fusion_state(), folder / FUSION_FILE)
+        save_file(_stored(self._fusion_state(), dtype), folder / FUSION_FILE)
         if self.config.use_lora:
-            self.language_model.save_pretrained(
-                folder / ADAPTER_FOLDER, save_embedding_layers=False
-            )
+            adapter = folder / ADAPTER_FOLDER
+            self.language_model.save_pretrained(adapter, save_embedding_layers=False)
+            (adapter / "README.md").unlink(missing_ok=True)  # PEFT's card has nothing filled in
+            weights = adapter / "adapter_model.safetensors"
+            save_file(_stored(load_file(weights), dtype), weights, {"format": "pt"})
         if not self.config.freeze_olmoearth:
-            save_file(_contiguous(self.encoder.state_dict()), folder / ENCODER_FILE)
+            save_file(_stored(self.encoder.state_dict(), dtype), folder / ENCODER_FILE)
         (folder / CONFIG_FILE).write_text(json.dumps(asdict(self.config), indent=2) + "\n")
         self.revision = weights_revision(folder)
 
@@ -412,7 +417,11 @@ class OlmoEarthVLMBridge(nn.Module):
         folder = Path(str(files("earthvlm") / "bundled" / "bridge")) if source == BUNDLED else None
         folder = folder or Path(source)
         if not folder.is_dir():
-            raise FileNotFoundError(f"There is no bridge at {source}: give a folder or 'bundled'.")
+            raise FileNotFoundError(
+                "This installation has no bundled bridge: give the folder of a saved one."
+                if source == BUNDLED
+                else f"There is no bridge at {source}: give a folder or 'bundled'."
+            )
         config = BridgeConfig.read(folder)
         _check_parts(folder, config)
         bridge = cls(
@@ -442,13 +451,11 @@ class OlmoEarthVLMBridge(nn.Module):
 
     def _fusion_state(self) -> dict[str, Tensor]:
         parts = {"fusion": self.fusion, "head": self.head}
-        return _contiguous(
-            {
-                f"{name}.{key}": v
-                for name, part in parts.items()
-                for key, v in part.state_dict().items()
-            }
-        )
+        return {
+            f"{name}.{key}": tensor
+            for name, part in parts.items()
+            for key, tensor in part.state_dict().items()
+        }
 
     def _load_weights(self, folder: Path) -> None:
         state = _read_tensors(folder / FUSION_FILE, self._fusion_state())
@@ -565,5 +572,9 @@ def _read_tensors(path: Path, expected: dict[str, Tensor]) -> dict[str, Tensor]:
     return state
 
 
-def _contiguous(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    return {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
+def _stored(state: dict[str, Tensor], dtype: torch.dtype) -> dict[str, Tensor]:
+    """Tensors as they are written: on the CPU, numbers with fractions in one type."""
+    return {
+        name: (tensor.to(dtype) if tensor.is_floating_point() else tensor).cpu().contiguous()
+        for name, tensor in state.items()
+    }

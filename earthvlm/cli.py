@@ -18,11 +18,12 @@ from typing import NoReturn
 
 from earthvlm import __version__
 from earthvlm.commands.describe import add_describe
+from earthvlm.commands.evaluate import add_evaluate
 from earthvlm.commands.messages import USER_ERROR, complain
 from earthvlm.commands.search import add_search
 
 # Each adds its parser, whose default `run` takes the parsed arguments and returns an exit code.
-COMMANDS = (add_describe, add_search)
+COMMANDS = (add_describe, add_search, add_evaluate)
 
 # Exit codes as shells know them: 128 + the number of the signal.
 INTERRUPTED = 130

@@ -161,9 +161,7 @@ REFUSALS = {
 }
 
 
-def write_conversation(
-    facts: SceneFacts, rng: random.Random, caption: str | None = None, turns: int = 4
-) -> list[Message]:
+def write_conversation(facts: SceneFacts, rng: random.Random, turns: int = 5) -> list[Message]:
     """A conversation of up to `turns` different questions about one scene, answered."""
     makers = rng.sample(tuple(QUESTIONS), k=turns, counts=tuple(QUESTIONS.values()))
     messages: list[Message] = []
@@ -174,7 +172,7 @@ def write_conversation(
                 {"role": "user", "content": _vary_case(pair[0], rng)},
                 {"role": "assistant", "content": pair[1]},
             ]
-    return messages or caption_conversation(caption or describe(facts), rng)
+    return messages or caption_conversation(describe(facts), rng)
 
 
 def caption_conversation(caption: str, rng: random.Random) -> list[Message]:

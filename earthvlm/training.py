@@ -322,23 +322,22 @@ class Trainer:
     def _train_encoder(self) -> None:
         if not self.train_tiles.has_facts:
             raise ValueError("--encoder_epochs needs a facts.json with every tile in --data_dir.")
-        groups = self._groups(self.config.encoder_learning_rate, self.config.encoder_learning_rate)
-        self._loop(groups, self.config.encoder_epochs, with_words=False)
+        self._loop(self._seeing_groups(), self.config.encoder_epochs, with_words=False)
 
     def _train_bridge(self) -> None:
         config = self.config
         adapter = [p for p in self.bridge.language_model.parameters() if p.requires_grad]
-        groups = self._groups(config.encoder_learning_rate, config.learning_rate)
+        groups = self._seeing_groups()
         groups.append({"params": adapter, "lr": config.learning_rate})
         self._loop([g for g in groups if g["params"]], config.num_epochs, with_words=True)
 
-    def _groups(self, encoder_rate: float, fusion_rate: float) -> list[dict]:
-        bridge = self.bridge
-        fresh = [*bridge.fusion.parameters(), *bridge.head.parameters()]
-        groups = [{"params": fresh, "lr": fusion_rate}]
+    def _seeing_groups(self) -> list[dict]:
+        """All that comes before the language model, under one learning rate."""
+        bridge, rate = self.bridge, self.config.encoder_learning_rate
+        groups = [{"params": [*bridge.fusion.parameters(), *bridge.head.parameters()], "lr": rate}]
         if self.model.probe is not None:
             seeing = [*bridge.encoder.parameters(), *self.model.probe.parameters()]
-            groups.append({"params": seeing, "lr": encoder_rate})
+            groups.append({"params": seeing, "lr": rate})
         return groups
 
     def _loader(self, tiles: ChatEarthNet, with_words: bool, vary: bool) -> DataLoader:

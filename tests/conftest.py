@@ -1,0 +1,72 @@
+"""Fixtures that several test files share: small random models, and where the real data is."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from earthvlm.bridge import OlmoEarthVLMBridge
+from earthvlm.language import embedded_model_folder
+from earthvlm.scene import Scene
+from earthvlm.sentinel2 import BANDS
+
+
+@pytest.fixture(scope="session")
+def test_data() -> Path:
+    """Real Sentinel-2 data: a folder with s2_practice/ and scenes/."""
+    folder = os.environ.get("EARTHVLM_TEST_DATA", "")
+    if not folder or not Path(folder, "s2_practice").is_dir():
+        pytest.skip("EARTHVLM_TEST_DATA names no folder with s2_practice/ and scenes/")
+    return Path(folder)
+
+
+@pytest.fixture(scope="session")
+def tiny_language(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A Llama of two layers at random, with the embedded model's tokenizer."""
+    import torch
+    from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
+
+    source, _ = embedded_model_folder()
+    tokenizer = AutoTokenizer.from_pretrained(source)
+    torch.manual_seed(0)
+    model = LlamaForCausalLM(
+        LlamaConfig(
+            vocab_size=len(tokenizer),
+            hidden_size=64,
+            intermediate_size=96,
+            num_hidden_layers=2,
+            num_attention_heads=4,
+            num_key_value_heads=2,
+            eos_token_id=tokenizer.eos_token_id,
+            pad_token_id=tokenizer.pad_token_id,
+        )
+    )
+    folder = tmp_path_factory.mktemp("tiny-language")
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return str(folder)
+
+
+@pytest.fixture
+def tiny_bridge(tiny_language: str) -> OlmoEarthVLMBridge:
+    """A bridge at random that trains its encoder too."""
+    import torch
+
+    torch.manual_seed(1)
+    return OlmoEarthVLMBridge(
+        "random-v1.2-nano", tiny_language, freeze_olmoearth=False, num_geo_queries=8, device="cpu"
+    ).eval()
+
+
+@pytest.fixture(scope="session")
+def bundled_bridge() -> OlmoEarthVLMBridge:
+    return OlmoEarthVLMBridge.from_pretrained("bundled", device="cpu")
+
+
+def random_scene(height: int = 64, width: int = 64, seed: int = 0) -> Scene:
+    """A scene of noise with all bands."""
+    rng = np.random.default_rng(seed)
+    return Scene.from_array(rng.uniform(200, 4000, (height, width, 12)).astype(np.float32), BANDS)

@@ -1,0 +1,49 @@
+"""The query encoder and the search head on small random input."""
+
+from __future__ import annotations
+
+import torch
+
+from earthvlm.fusion import GeospatialQueryEncoder, SceneEmbeddingHead
+
+
+def test_padding_is_not_seen():
+    torch.manual_seed(0)
+    fusion = GeospatialQueryEncoder(16, 64, num_queries=4).eval()
+    tokens, positions = torch.randn(1, 10, 16), torch.rand(1, 10, 2)
+    short, _ = fusion(tokens[:, :6], positions[:, :6])
+    mask = torch.arange(10)[None] < 6
+    padded, weights = fusion(tokens, positions, mask, return_attention=True)
+    torch.testing.assert_close(short, padded)
+    assert weights.shape == (1, 4, 10)
+    assert torch.all(weights[..., 6:] == 0)
+    torch.testing.assert_close(weights.sum(-1), torch.ones(1, 4))
+
+
+def test_a_token_is_read_with_its_place():
+    torch.manual_seed(0)
+    fusion = GeospatialQueryEncoder(16, 64, num_queries=4).eval()
+    tokens, positions = torch.randn(1, 10, 16), torch.rand(1, 10, 2)
+    order = torch.randperm(10)
+    seen, _ = fusion(tokens, positions)
+    together, _ = fusion(tokens[:, order], positions[:, order])
+    moved, _ = fusion(tokens[:, order], positions)
+    torch.testing.assert_close(seen, together)
+    assert not torch.allclose(seen, moved)
+
+
+def test_output_is_as_large_as_words_are():
+    fusion = GeospatialQueryEncoder(16, 64, output_scale=0.1)
+    seen, _ = fusion(torch.randn(2, 9, 16), torch.rand(2, 9, 2))
+    assert 0.05 < seen.std().item() < 0.2
+
+
+def test_scene_embeddings_have_unit_length_whatever_the_padding():
+    head = SceneEmbeddingHead(16, 64, 384).eval()
+    queries, tokens = torch.randn(2, 4, 64), torch.randn(2, 10, 16)
+    mask = torch.ones(2, 10, dtype=torch.bool)
+    mask[1, 5:] = False
+    embedded = head(queries, tokens, mask)
+    torch.testing.assert_close(embedded.norm(dim=-1), torch.ones(2))
+    tokens[1, 5:] = 99
+    torch.testing.assert_close(head(queries, tokens, mask), embedded)

@@ -1,0 +1,130 @@
+"""Training: the real script, as users start it, on generated tiles and a small language model."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from earthvlm.bridge import OlmoEarthVLMBridge
+from earthvlm.chatearthnet import ChatEarthNet
+from earthvlm.training import EpochSampler, TrainingSamples, contrastive_loss
+from tests.generated_chatearthnet import write_generated_chatearthnet
+
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("generated")
+    write_generated_chatearthnet(folder, train=12, val=4)
+    return folder
+
+
+def train(launcher: list[str], data: Path, output: Path, language: str, *options: str):
+    return subprocess.run(
+        [*launcher, "train_accelerate.py", "--data_dir", data, "--output_dir", output]
+        + ["--olmoearth_model", "random-v1.2-nano", "--no-freeze_olmoearth", "--device", "cpu"]
+        + ["--vlm_model", language, "--num_geo_queries", "8", "--num_workers", "0", *options],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+PYTHON = [sys.executable]
+TWO_PROCESSES = [sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_processes=2"]
+TWO_PROCESSES += ["--num_machines=1", "--mixed_precision=no", "--dynamo_backend=no", "--multi_cpu"]
+
+
+@pytest.mark.slow
+def test_a_run_learns_saves_and_goes_on(data, tmp_path, tiny_language):
+    options = ["--batch_size=4", "--num_epochs=4", "--encoder_epochs=2", "--encoder_batch_size=4"]
+    options += ["--save_every=5", "--validate_every=5", "--learning_rate=0.003"]
+    done = train(PYTHON, data, tmp_path / "run", tiny_language, *options)
+    assert done.returncode == 0, done.stderr
+    log = json.loads((tmp_path / "run" / "training_log.json").read_text())
+    stages = [entry["stage"] for entry in log]
+    assert stages.count("validation") == 3  # at 5, 10 and at the end, step 12
+    first, last = (
+        next(e for e in entries if e["stage"] == "validation") for entries in (log, log[::-1])
+    )
+    assert last["loss"]["caption"] < first["loss"]["caption"]
+    assert last["samples"][0].keys() == {"image", "answer", "truth"}
+    assert (tmp_path / "run" / "loss_curve.png").stat().st_size > 5000
+    checkpoints = sorted(p.name for p in (tmp_path / "run" / "checkpoints").iterdir())
+    assert checkpoints == ["10", "5"]
+    bridge = OlmoEarthVLMBridge.from_pretrained(tmp_path / "run", device="cpu")
+    assert "12 steps on 12 Sentinel-2 tiles" in bridge.summary
+    again = train(
+        PYTHON, data, tmp_path / "more", tiny_language, "--max_steps=1", "--batch_size=4",
+        f"--model_path={tmp_path / 'run'}",
+    )  # fmt: skip
+    assert again.returncode == 0, again.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.end_to_end
+def test_two_processes_train_one_bridge(data, tmp_path, tiny_language):
+    options = ["--batch_size=2", "--accumulation_steps=2", "--max_steps=2"]
+    done = train(TWO_PROCESSES, data, tmp_path, tiny_language, *options)
+    assert done.returncode == 0, done.stderr
+    assert OlmoEarthVLMBridge.from_pretrained(tmp_path, device="cpu").revision != "untrained"
+    log = json.loads((tmp_path / "training_log.json").read_text())
+    assert [entry["step"] for entry in log if entry["stage"] == "bridge"] == [2]
+
+
+def test_missing_data_is_one_sentence(tmp_path, tiny_language):
+    done = train(PYTHON, tmp_path, tmp_path / "run", tiny_language)
+    assert done.returncode == 2
+    sentences = [line for line in done.stderr.splitlines() if line.startswith("train_accelerate:")]
+    assert len(sentences) == 1 and "is missing" in sentences[0]
+    assert "Traceback" not in done.stderr
+
+
+def test_an_epoch_holds_every_tile_once_and_one_layout_a_batch():
+    sampler = EpochSampler(50, batch_size=8, seed=3)
+    first = list(sampler)
+    assert sorted(key.index for key in first) == list(range(50))
+    assert first == list(sampler)
+    for start in range(0, 50, 8):
+        assert len({key.layout for key in first[start : start + 8]}) == 1
+    sampler.epoch = 1
+    assert [key.index for key in sampler] != [key.index for key in first]
+
+
+def test_a_sample_depends_on_its_key_alone(data, tiny_bridge):
+    tiles = ChatEarthNet(data, "train")
+    keys = list(EpochSampler(len(tiles), 4, seed=0))
+    samples = TrainingSamples(tiles, tiny_bridge, seed=0)
+    again = TrainingSamples(tiles, tiny_bridge, seed=0)
+    backwards = [again[key] for key in keys[::-1]][::-1]
+    for one, other in zip([samples[key] for key in keys], backwards, strict=True):
+        assert torch.equal(one.scene.pixels, other.scene.pixels)
+        assert one.prompt == other.prompt and one.sentence == other.sentence
+
+
+def test_tiles_without_facts_train_on_their_captions(data, tiny_bridge, tmp_path):
+    for folder in data.iterdir():
+        if folder.name != "facts.json":
+            (tmp_path / folder.name).symlink_to(folder)
+    tiles = ChatEarthNet(tmp_path, "train")
+    sample = TrainingSamples(tiles, tiny_bridge, 0)[next(iter(EpochSampler(len(tiles), 4, 0)))]
+    assert sample.facts is None
+    assert any(sample.sentence in tile.captions for tile in tiles)
+
+
+def test_contrastive_loss_falls_as_scenes_come_to_their_sentences():
+    rng = np.random.default_rng(0)
+    sentences = torch.tensor(rng.normal(size=(16, 32)), dtype=torch.float32)
+    sentences = torch.nn.functional.normalize(sentences, dim=1)
+    other = sentences.roll(1, 0)
+    near = torch.nn.functional.normalize(sentences + 0.3 * other, dim=1)
+    assert contrastive_loss(sentences, sentences) < contrastive_loss(near, sentences)
+    assert contrastive_loss(near, sentences) < contrastive_loss(other, sentences)
