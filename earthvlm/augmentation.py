@@ -37,7 +37,7 @@ def augment(
     if zoom != 1:
         pixels = _resize(pixels, zoom)
     pixels = _change_light(pixels, rng)
-    if rng.random() < 0.3:
+    if rng.random() < 0.15:
         pixels, facts = add_clouds(pixels, facts, rng)
     pixels = _drop_bands(pixels, rng)
     return replace(scene, reflectance=np.asarray(pixels, np.float32)), facts
@@ -111,20 +111,20 @@ def _resize(pixels: np.ndarray, factor: float) -> np.ndarray:
 
 def _change_light(pixels: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """Another sun, season and sensor: a gain for all bands, small ones for each."""
-    gains = np.exp(rng.normal(0, 0.18)) * np.exp(rng.normal(0, 0.04, len(BANDS)))
+    gains = np.exp(rng.normal(0, 0.12)) * np.exp(rng.normal(0, 0.02, len(BANDS)))
     pixels = pixels * gains.astype(np.float32)
-    if rng.random() < 0.3:
+    if rng.random() < 0.15:
         pixels = pixels + PATH_RADIANCE * np.float32(rng.uniform(0, 1.2))
     return pixels
 
 
 def _drop_bands(pixels: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     draw = rng.random()
-    if draw < 0.12:
+    if draw < 0.08:
         dropped = ~IS_VISIBLE
-    elif draw < 0.17:
+    elif draw < 0.12:
         dropped = ~TEN_METRE
-    elif draw < 0.3:
+    elif draw < 0.16:
         dropped = ~IS_VISIBLE & (rng.random(len(BANDS)) < 0.3)
     else:
         return pixels

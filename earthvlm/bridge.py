@@ -26,6 +26,10 @@ FORMAT_VERSION = 1
 BUNDLED = "bundled"
 DEFAULT_PROMPT = "Describe this scene."
 MAX_PROMPT_CHARACTERS = 2000
+LIMITS = (
+    "Answers can be wrong. The model names broad land cover and rounded shares; single objects, "
+    "names of places and changes in time are beyond it."
+)
 UNTRAINED_ENCODER_ID = "random-v1.2-nano"
 
 CONFIG_FILE = "config.json"
@@ -189,9 +193,7 @@ class OlmoEarthVLMBridge(nn.Module):
     @property
     def limits(self) -> str:
         """What the reader should keep in mind about answers."""
-        return self.config.training.get("limits", "") or (
-            "Answers can be wrong. The model names broad land cover, not single objects or places."
-        )
+        return LIMITS
 
     def see(self, scenes: Sequence[PreparedScene]) -> tuple[SceneTokens, Tensor]:
         """What the encoder saw, and what the queries gathered of it, `[B, Q, D_text]`."""

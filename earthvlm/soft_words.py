@@ -19,8 +19,9 @@ from earthvlm.language import LanguageModel
 
 SCENE_RANKS = 5
 QUARTER_RANKS = 2
-# Of a number's digits the first counts most, so that 50 and 5 differ.
-DIGIT_WEIGHTS = (1.0, 0.6, 0.3)
+# A share is its tenths, mixed with the next tenth: 0.67 is three parts "6" and seven parts "7".
+# So a small error in a share is a small error in its embedding.
+TENTHS = (*"0123456789", "all")
 SMALLEST_SHARE = 0.025
 
 
@@ -39,42 +40,45 @@ class SoftWords(nn.Module):
     def forward(self, queries: Tensor, facts: Sequence[SceneFacts]) -> Tensor:
         """Mean squared distance of queries `[B, Q, D]` to their words, 1 being no better than 0."""
         written = [self.write(f)[: self.num_queries] for f in facts]
-        targets = torch.stack([torch.stack([self._embed(w) for w in words]) for words in written])
+        targets = torch.stack([torch.stack([self.embed(w) for w in words]) for words in written])
         told = torch.tensor([[w is not None for w in words] for words in written])
         distance = (queries[:, : targets.shape[1]].float() - targets.to(queries)).square().mean(-1)
         told = told.to(distance)
         return (distance * told).sum() / told.sum() / self.scale**2
 
     @staticmethod
-    def write(facts: SceneFacts) -> list[str | None]:
-        """The words of the queries in their order; None where the facts do not tell."""
-        words: list[str | None] = _ranked(facts, SCENE_RANKS)
+    def write(facts: SceneFacts) -> list[str | float | None]:
+        """Words and shares of the queries in their order; None where the facts do not tell."""
+        words: list[str | float | None] = _ranked(facts, SCENE_RANKS)
         for name in QUARTERS:
             words += _ranked(facts.quarter(name), QUARTER_RANKS)
-        words += [_percent(facts.cloud_share), _percent(facts.haze_share)]
+        words += [facts.cloud_share, facts.haze_share]
         return [*words, SCENE_NAMES.get(facts.scene_class or "")]
 
-    def _embed(self, word: str | None) -> Tensor:
+    def embed(self, word: str | float | None) -> Tensor:
+        """The target for a word, or for a share from 0 to 1: `[D_text]`."""
         if word is None:
             return torch.zeros(self.embeddings.shape[1])
+        if isinstance(word, str):
+            return self._embed_word(word)
+        tenths = min(max(10 * word, 0.0), 10.0)
+        low = min(int(tenths), 9)
+        lower, upper = (self._embed_word(TENTHS[i]) for i in (low, low + 1))
+        return lower + (tenths - low) * (upper - lower)
+
+    def _embed_word(self, word: str) -> Tensor:
         if word not in self.known:
             ids = self.tokenizer(word if word.isdigit() else f" {word}").input_ids
-            weights = DIGIT_WEIGHTS if word.isdigit() else (1.0,) * len(ids)
-            mixed = sum(w * self.embeddings[i] for w, i in zip(weights, ids, strict=False))
+            mixed = self.embeddings[ids].sum(0)
             self.known[word] = mixed / mixed.std() * self.scale
         return self.known[word]
 
 
-def _ranked(facts: SceneFacts, ranks: int) -> list[str | None]:
+def _ranked(facts: SceneFacts, ranks: int) -> list[str | float | None]:
     """The largest land covers with their shares; what cloud hides is cloud."""
     if facts.cloud_share > HIDDEN:
-        return ["cloud", _percent(1.0)] + ["nothing", _percent(0.0)] * (ranks - 1)
-    words: list[str | None] = []
+        return ["cloud", 1.0] + ["nothing", 0.0] * (ranks - 1)
+    words: list[str | float | None] = []
     for cover, share in list(facts.shares.items())[:ranks]:
-        seen = share > SMALLEST_SHARE
-        words += [cover if seen else "nothing", _percent(share if seen else 0.0)]
+        words += [cover, share] if share > SMALLEST_SHARE else ["nothing", 0.0]
     return words
-
-
-def _percent(share: float) -> str:
-    return f"{5 * round(20 * share):02d}"

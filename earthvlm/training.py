@@ -39,17 +39,17 @@ logger = logging.getLogger(__name__)
 
 # How tiles are put together into larger scenes and zoomed (rows, columns, zoom), and how often.
 LAYOUTS = {
-    (1, 1, 1): 0.64,
-    (1, 1, 0.75): 0.05,
-    (1, 1, 1.5): 0.05,
-    (2, 2, 1): 0.16,
-    (1, 2, 1): 0.03,
-    (2, 1, 1): 0.03,
-    (3, 3, 1): 0.02,
-    (4, 4, 1): 0.02,
+    (1, 1, 1): 0.78,
+    (1, 1, 0.75): 0.02,
+    (1, 1, 1.5): 0.02,
+    (2, 2, 1): 0.12,
+    (1, 2, 1): 0.02,
+    (2, 1, 1): 0.02,
+    (3, 3, 1): 0.01,
+    (4, 4, 1): 0.01,
 }
-CONTRASTIVE_WEIGHT = 0.5
-SOFT_WORDS_WEIGHT = 1.0
+CONTRASTIVE_WEIGHT = 0.2
+SOFT_WORDS_WEIGHT = 2.0
 LAND_COVER_WEIGHT = 1.0
 # Sentences within this cosine distance count as descriptions of each other's scenes.
 TEXT_TEMPERATURE = 0.05
@@ -167,7 +167,7 @@ class TrainingSamples(Dataset):
             if key.layout is not None:
                 scene, facts = self._vary(scene, facts, self.layouts[key.layout], numbers)
             messages = write_conversation(facts, rng)
-            sentence = describe(facts) if rng.random() < 0.2 else short_phrase(facts, rng)
+            sentence = describe(facts) if rng.random() < 0.05 else short_phrase(facts, rng)
         prompt = self.encode(messages) if self.with_words else None
         return Sample(self.prepare(scene), prompt, facts, sentence)
 
@@ -503,12 +503,13 @@ class Trainer:
 
 
 def plot_losses(log: list[dict], path: Path) -> None:
-    """Draw each loss of the bridge's training over its steps, validation beside it."""
+    """Draw each loss of the last stage over its steps, validation beside it."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(7, 4), layout="constrained")
-    axes = figure.add_subplot(xlabel="step", ylabel="loss", title="Training of the bridge")
-    for stage, style in (("bridge", "-"), ("validation", "o--")):
+    axes = figure.add_subplot(xlabel="step", ylabel="loss", title="Training")
+    last = "bridge" if any(entry["stage"] == "bridge" for entry in log) else "encoder"
+    for stage, style in ((last, "-"), ("validation", "o--")):
         entries = [entry for entry in log if entry["stage"] == stage]
         for name in entries[0]["loss"] if entries else ():
             steps = [entry["step"] for entry in entries]

@@ -36,7 +36,7 @@ def write_card(output: Path, results: Path | None) -> None:
     """Write README.md from the configuration, and the figures where they were measured."""
     from huggingface_hub import ModelCard
 
-    from earthvlm.bridge import weights_revision
+    from earthvlm.bridge import LIMITS, weights_revision
     from earthvlm.evaluation import Figure, as_markdown
 
     config = json.loads((output / "config.json").read_text())
@@ -52,7 +52,7 @@ def write_card(output: Path, results: Path | None) -> None:
         trained_on=config["trained_on"],
         minutes=round(training["seconds"] / 60),
         device=training["device"],
-        limits=training.get("limits", ""),
+        limits=LIMITS,
         arguments=json.dumps(training["arguments"], indent=2),
         table=table,
     )

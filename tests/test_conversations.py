@@ -139,7 +139,6 @@ def test_phrases_name_what_dominates():
 
 def test_soft_words_say_what_a_description_says():
     words = SoftWords.write(MIXED)
-    assert words[:4] == ["tree cover", "75", "water", "25"]
-    assert words[4] == "nothing"
-    assert words[10:14] == ["water", "100", "nothing", "00"]
+    assert words[:5] == ["tree cover", 0.75, "water", 0.25, "nothing"]
+    assert words[10:14] == ["water", 1.0, "nothing", 0.0]
     assert words[-1] is None  # the kind of scene is not known
