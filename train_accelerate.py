@@ -47,6 +47,7 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     add("--weight_decay", type=float, default=0.01)
     add("--save_every", type=int, default=0, help="steps between checkpoints; 0 saves the end only")
     add("--validate_every", type=int, default=0, help="steps between validations; 0: the end only")
+    add("--validate_tiles", type=int, default=0, help="tiles of a validation, spread out; 0: all")
     add("--max_steps", type=int, default=0, help="stop after so many; 0 runs all epochs")
     add("--num_workers", type=int, default=2, help="processes that prepare scenes")
     add("--device", help="cpu or cuda; chosen by accelerate otherwise")

@@ -326,10 +326,12 @@ def _ask_compare(facts: SceneFacts, rng: random.Random) -> tuple[str, str] | Non
     if max(shares[a], shares[b]) < 0.05 or abs(shares[a] - shares[b]) < 0.03:
         return None
     more, less = (a, b) if shares[a] > shares[b] else (b, a)
+    there = shares[less] > IN_VIEW
+    beside = _with_share(less, shares[less]) if there else f"there is no {less} in view"
     question = rng.choice(COMPARE).format(a=rng.choice(SAID_AS[a]), b=rng.choice(SAID_AS[b]))
     return question, _unless_hidden(
         facts,
-        lambda: f"{_capital(_with_share(more, shares[more]))}; {_with_share(less, shares[less])}.",
+        lambda: f"{_capital(_with_share(more, shares[more]))}; {beside}.",
     )
 
 

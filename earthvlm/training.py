@@ -75,6 +75,7 @@ class TrainingConfig:
     weight_decay: float = 0.01
     save_every: int = 0
     validate_every: int = 0
+    validate_tiles: int = 0
     max_steps: int = 0
     num_workers: int = 2
     seed: int = 0
@@ -344,7 +345,9 @@ class Trainer:
         config = self.config
         size = config.batch_size if with_words else config.encoder_batch_size
         samples = TrainingSamples(tiles, self.bridge, config.seed, with_words)
-        fixed = [SampleKey(0, index) for index in range(len(samples))]
+        count = min(config.validate_tiles or len(samples), len(samples))
+        spread = np.linspace(0, len(samples) - 1, count).astype(int)
+        fixed = [SampleKey(0, int(index)) for index in spread]
         return DataLoader(
             samples,
             batch_size=size,

@@ -15,7 +15,7 @@ from earthvlm.sentinel2 import BANDS
 
 
 @pytest.fixture(scope="session")
-def test_data() -> Path:
+def practice_data() -> Path:
     """Real Sentinel-2 data: a folder with s2_practice/ and scenes/."""
     folder = os.environ.get("EARTHVLM_TEST_DATA", "")
     if not folder or not Path(folder, "s2_practice").is_dir():

@@ -13,6 +13,7 @@ import torch
 
 from earthvlm.bridge import OlmoEarthVLMBridge
 from earthvlm.chatearthnet import ChatEarthNet
+from earthvlm.cli import main
 from earthvlm.training import EpochSampler, TrainingSamples, contrastive_loss
 from tests.generated_chatearthnet import write_generated_chatearthnet
 
@@ -62,6 +63,11 @@ def test_a_run_learns_saves_and_goes_on(data, tmp_path, tiny_language):
     assert checkpoints == ["10", "5"]
     bridge = OlmoEarthVLMBridge.from_pretrained(tmp_path / "run", device="cpu")
     assert "12 steps on 12 Sentinel-2 tiles" in bridge.summary
+    evaluated = ["evaluate", "--model_path", str(tmp_path / "run"), "--data_dir", str(data)]
+    assert main([*evaluated, "--output", str(tmp_path / "results.json")]) == 0
+    figures = json.loads((tmp_path / "results.json").read_text())["figures"]
+    assert {f["tiles"] for f in figures} == {4}
+    assert all(0 <= f["low"] <= f["value"] <= f["high"] <= 1 for f in figures)
     again = train(
         PYTHON, data, tmp_path / "more", tiny_language, "--max_steps=1", "--batch_size=4",
         f"--model_path={tmp_path / 'run'}",

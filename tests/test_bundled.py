@@ -1,0 +1,59 @@
+"""The bundled bridge on real scenes: what it says must be about the scene it is shown."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from earthvlm import Scene, SceneIndex
+from earthvlm.chatearthnet import ChatEarthNet
+from earthvlm.evaluation import TASKS, evaluate_search, score_dominant, score_water
+from earthvlm.sentinel2 import BANDS, VISIBLE_BANDS
+
+pytestmark = pytest.mark.slow
+TILES = 48
+
+
+@pytest.fixture(scope="module")
+def tiles(practice_data):
+    """Validation tiles of all kinds, with their facts."""
+    tiles = ChatEarthNet(practice_data / "s2_practice", "val")
+    chosen = np.random.default_rng(0).choice(len(tiles), TILES, replace=False)
+    scenes, known = zip(*(tiles[int(index)] for index in chosen), strict=True)
+    return list(scenes), [tile.facts for tile in known]
+
+
+def right(score, answers, facts) -> float:
+    return float(np.mean([score(a, f, "") for a, f in zip(answers, facts, strict=True)]))
+
+
+@pytest.mark.parametrize(("task", "score"), [(TASKS[0], score_dominant), (TASKS[1], score_water)])
+def test_answers_are_about_the_scene(bundled_bridge, tiles, task, score):
+    scenes, facts = tiles
+    answers = bundled_bridge.generate(scenes, task.question, max_length=task.max_length)
+    blind = right(score, answers[1:] + answers[:1], facts)
+    assert right(score, answers, facts) > blind + 0.2
+
+
+def test_sentences_find_their_scenes_better_than_chance(bundled_bridge, tiles):
+    scenes, facts = tiles
+    at_ten = next(f for f in evaluate_search(bundled_bridge, scenes, facts) if "@10" in f.name)
+    assert at_ten.low > at_ten.blind
+
+
+def test_a_lake_is_seen_in_a_geotiff_and_in_its_picture(bundled_bridge):
+    index = SceneIndex.from_pretrained("bundled")
+    lake = next(r for r in index.browse("examples") if "finland" in r.image_id)
+    scene = Scene.open(lake.scene_file)
+    channels = [BANDS.index(band) for band in VISIBLE_BANDS]
+    picture = Scene.from_array(scene.reflectance[..., channels], VISIBLE_BANDS)
+    answers = bundled_bridge.generate([scene, picture], "Is there water?")
+    assert [answer[:3] for answer in answers] == ["Yes", "Yes"]
+
+
+def test_words_find_bundled_scenes_and_a_scene_finds_itself(bundled_bridge):
+    index = SceneIndex.from_pretrained("bundled")
+    best = index.search("a lake", k=3)
+    assert len(best) == 3 and all(r.scene_similarity is not None for r in best)
+    scene = Scene.open(best[0].scene_file)
+    assert index.search(scene, k=1, bridge=bundled_bridge)[0].image_id == best[0].image_id
