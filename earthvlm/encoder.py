@@ -86,6 +86,8 @@ class OlmoEarthEncoder(nn.Module):
         self.band_sets = self.network.tokenization_config.get_num_bandsets("sentinel2_l2a")
         self.normalizer = NormalizerV1() if self.band_sets > 1 else NormalizerV1_1()
         self.dim: int = self.network.embedding_size
+        # v1 and v1.1 add positions they know for squares alone; later versions rotate by them.
+        self.needs_squares = "rope" not in self.network.position_encoding
 
     def prepare(self, scene: Scene) -> PreparedScene:
         """Normalise a scene as its model version was trained, missing bands included."""
@@ -145,6 +147,12 @@ class OlmoEarthEncoder(nn.Module):
             MaskedOlmoEarthSample,
         )
 
+        height, width = (side // self.patch_size for side in pixels.shape[1:3])
+        if self.needs_squares and height != width:
+            more = max(height, width) * self.patch_size
+            edges = (0, more - pixels.shape[2], 0, more - pixels.shape[1])
+            square = nn.functional.pad(pixels.permute(0, 3, 1, 2), edges, mode="replicate")
+            pixels = square.permute(0, 2, 3, 1)
         sample = MaskedOlmoEarthSample(
             timestamps=timestamps[:, None].long(),
             sentinel2_l2a=pixels[:, :, :, None],
@@ -154,7 +162,7 @@ class OlmoEarthEncoder(nn.Module):
         )
         # Every token is seen, so the fast pass without attention masks is exact.
         output = self.network(sample, patch_size=self.patch_size, fast_pass=True)
-        return output["tokens_and_masks"].sentinel2_l2a[:, :, :, 0]
+        return output["tokens_and_masks"].sentinel2_l2a[:, :height, :width, 0]
 
     def _assemble(
         self,

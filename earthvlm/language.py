@@ -175,7 +175,7 @@ def load_language_model(
         folder, revision = id_or_path, ""
     try:
         config = AutoConfig.from_pretrained(folder)
-    except OSError as error:
+    except (OSError, ValueError) as error:
         raise ValueError(
             f"{id_or_path!r} is no language model here: give 'embedded', a folder with config.json "
             "and weights, or the id of a Hub repository this machine can reach."

@@ -27,20 +27,20 @@ NINE = tuple(b for b in BANDS if b not in ("B8A", "B01", "B09"))
 @pytest.mark.parametrize("bands", [BANDS, NINE], ids=["12 bands", "9 bands"])
 def test_tokens_equal_those_of_the_package(version, normalizer, band_sets, bands):
     encoder = OlmoEarthEncoder(f"random-{version}-nano", bands).eval()
-    scene = replace(random_scene(64, 32), date=datetime.date(2021, 3, 5))
+    scene = replace(random_scene(64, 64), date=datetime.date(2021, 3, 5))
     values = scene.reflectance.copy()
     values[..., [i for i, b in enumerate(BANDS) if b not in bands]] = np.nan
     pixels = normalizer().normalize(Modality.SENTINEL2_L2A, values)
     sample = MaskedOlmoEarthSample(
         timestamps=torch.tensor([[[5, 2, 2021]]]),
         sentinel2_l2a=torch.tensor(pixels, dtype=torch.float32)[None, :, :, None],
-        sentinel2_l2a_mask=torch.zeros(1, 64, 32, 1, band_sets),
+        sentinel2_l2a_mask=torch.zeros(1, 64, 64, 1, band_sets),
     )
     with torch.no_grad():
         expected = encoder.network(sample, patch_size=8, fast_pass=True)["tokens_and_masks"]
         seen = encoder([encoder.prepare(scene)])
     expected = expected.sentinel2_l2a.flatten(1, -2)
-    assert seen.tokens.shape == (1, 8 * 4 * band_sets, encoder.dim)
+    assert seen.tokens.shape == (1, 8 * 8 * band_sets, encoder.dim)
     torch.testing.assert_close(seen.tokens, expected)
 
 
@@ -56,6 +56,19 @@ def test_crops_are_encoded_alone_and_put_back_in_order():
     places = whole.positions[0].unflatten(0, whole.grids[0])
     assert torch.all(places[1:, :, 0] > places[:-1, :, 0])
     assert torch.all(places[:, 1:, 1] > places[:, :-1, 1])
+
+
+def test_v1_takes_scenes_that_are_not_square():
+    encoder = OlmoEarthEncoder("random-v1-nano").eval()
+    scene = random_scene(64, 32)
+    with torch.no_grad():
+        seen = encoder([encoder.prepare(scene)])
+        edge = scene.reflectance[:, -1:].repeat(32, axis=1)
+        wide = replace(scene, reflectance=np.concatenate([scene.reflectance, edge], axis=1))
+        square = encoder([encoder.prepare(wide)])
+    assert seen.grids == ((8, 4),) and seen.tokens.shape[1] == 8 * 4 * 3
+    expected = square.tokens[0].unflatten(0, (8, 8, 3))[:, :4].flatten(0, 2)
+    torch.testing.assert_close(seen.tokens[0], expected)
 
 
 def test_a_batch_of_unlike_sizes_equals_its_scenes_alone():
