@@ -90,16 +90,19 @@ def evaluate(
     tiles: ChatEarthNet,
     batch_size: int = 24,
     seed: int = 0,
+    limit: int | None = None,
     report: Callable[[str], None] | None = None,
 ) -> tuple[list[Figure], list[dict]]:
     """Ask every task of every tile, and search the tiles by sentences.
+
+    limit: so many tiles at most, spread over the split.
 
     Returns the figures, and each tile's answers beside its facts for people to read.
     Raises ValueError where the tiles have no facts.
     """
     if not tiles.has_facts:
         raise ValueError("Evaluation needs a facts.json with every tile's land cover.")
-    scenes, known = _read(tiles)
+    scenes, known = _read(tiles, limit)
     facts = [tile.facts for tile in known]
     places = [QUARTERS[index % len(QUARTERS)] for index in range(len(scenes))]
     figures, rows = [], [{"image": tile.name, "truth": describe(tile.facts)} for tile in known]
@@ -151,8 +154,9 @@ def as_markdown(figures: Sequence[Figure]) -> str:
     return "\n".join(lines)
 
 
-def _read(tiles: ChatEarthNet) -> tuple[list, list]:
-    pairs = [tiles[index] for index in range(len(tiles))]
+def _read(tiles: ChatEarthNet, limit: int | None) -> tuple[list, list]:
+    count = min(limit or len(tiles), len(tiles))
+    pairs = [tiles[int(index)] for index in np.linspace(0, len(tiles) - 1, count)]
     return [scene for scene, _ in pairs], [tile for _, tile in pairs]
 
 

@@ -30,6 +30,7 @@ def add_evaluate(commands: argparse._SubParsersAction) -> None:
     parser.add_argument("--data_dir", type=Path, required=True, help="the data folder")
     parser.add_argument("--split", default="val", help="which tiles (default: %(default)s)")
     parser.add_argument("--batch_size", type=whole_number(1), default=24, help="tiles at once")
+    parser.add_argument("--limit", type=whole_number(1), help="so many tiles at most, spread out")
     parser.add_argument("--output", type=Path, help="write figures and answers to this JSON file")
     add_bridge_options(parser)
     parser.set_defaults(run=run_evaluate)
@@ -43,7 +44,9 @@ def run_evaluate(arguments: argparse.Namespace) -> int:
 
     tiles = ChatEarthNet(arguments.data_dir, arguments.split)
     bridge = load_bridge(arguments.model_path, arguments.device)
-    figures, rows = evaluate(bridge, tiles, arguments.batch_size, report=tell)
+    figures, rows = evaluate(
+        bridge, tiles, arguments.batch_size, limit=arguments.limit, report=tell
+    )
     print(as_markdown(figures))
     if arguments.output:
         result = {
