@@ -384,10 +384,11 @@ class Trainer:
         warmup = min(config.warmup_steps, steps // 5)
         scheduler = get_cosine_schedule_with_warmup(optimizer, warmup, steps)
         parameters = [p for group in groups for p in group["params"]]
+        stage = "bridge" if with_words else "encoder"
         bar = tqdm(
             total=steps,
             disable=not accelerator.is_main_process,
-            desc="bridge" if with_words else "encoder",
+            desc=stage,
             unit="step",
             mininterval=1,
         )
@@ -422,7 +423,7 @@ class Trainer:
                     means.pop("answer_tokens", None)
                     rate = tokens_done / (time.time() - began) * accelerator.num_processes
                     entry = {
-                        "stage": bar.desc,
+                        "stage": stage,
                         "step": step,
                         "epoch": round(epoch + (step % steps_an_epoch) / steps_an_epoch, 3),
                         "loss": means,
