@@ -5,15 +5,18 @@ from __future__ import annotations
 import argparse
 import sys
 from argparse import BooleanOptionalAction
-from dataclasses import fields
+from dataclasses import asdict, fields
+from pathlib import Path
 
 from accelerate import Accelerator
 from accelerate.utils import DistributedDataParallelKwargs, set_seed
 
 from earthvlm.bridge import OlmoEarthVLMBridge
+from earthvlm.checkpoints import find_checkpoint
 from earthvlm.sentinel2 import BANDS, CHATEARTHNET_FOLDERS
-from earthvlm.training import Trainer, TrainingConfig
+from earthvlm.training import Stopped, Trainer, TrainingConfig
 
+TERMINATED = 143  # as shells know it: 128 + SIGTERM
 CHATEARTHNET_BANDS = {band for bands in CHATEARTHNET_FOLDERS.values() for band in bands}
 
 
@@ -32,7 +35,18 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     add("--fusion_type", default="queries", choices=("queries",), help="how scenes become words")
     add("--num_geo_queries", type=int, default=32, help="vectors a scene becomes")
     add("--freeze_olmoearth", default=True, action=BooleanOptionalAction, help="leave it as it is")
-    add("--freeze_vlm_vision", default=False, action=BooleanOptionalAction, help="see the README")
+    add(
+        "--use_vlm_vision",
+        default=False,
+        action=BooleanOptionalAction,
+        help="let the language model's own vision tower see the true colours too",
+    )
+    add(
+        "--freeze_vlm_vision",
+        default=False,
+        action=BooleanOptionalAction,
+        help="leave that tower as it is",
+    )
     add("--use_lora", default=True, action=BooleanOptionalAction, help="adapt the language model")
     add("--lora_r", type=int, default=16, help="rank of the adapter")
     add("--lora_alpha", type=int, default=32, help="scale of the adapter")
@@ -40,14 +54,27 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     add("--accumulation_steps", type=int, default=1, help="batches a step")
     add("--num_epochs", type=int, default=1, help="passes over the tiles")
     add("--encoder_epochs", type=int, default=0, help="passes without the language model, first")
+    add("--query_epochs", type=int, default=0, help="passes over larger scenes of encoded crops")
     add("--encoder_batch_size", type=int, default=64, help="scenes a step of those")
     add("--learning_rate", type=float, default=3e-4, help="of the adapter")
     add("--encoder_learning_rate", type=float, default=1e-3, help="of what sees")
+    add("--query_learning_rate", type=float, help="of the queries; the encoder's otherwise")
+    add("--head_learning_rate", type=float, help="of the search head; the encoder's otherwise")
+    add("--schedule", default="cosine", choices=("cosine", "linear"), help="how rates fall")
     add("--warmup_steps", type=int, default=100, help="steps until the full rate")
     add("--weight_decay", type=float, default=0.01)
     add("--save_every", type=int, default=0, help="steps between checkpoints; 0 saves the end only")
     add("--validate_every", type=int, default=0, help="steps between validations; 0: the end only")
     add("--validate_tiles", type=int, default=0, help="tiles of a validation, spread out; 0: all")
+    add("--resume", metavar="last|PATH", help="go on from a checkpoint, with the same arguments")
+    add("--keep_checkpoints", type=int, default=0, help="only the newest so many; 0: all")
+    add("--log_with", choices=("tensorboard", "trackio"), help="write losses to a tracker too")
+    add(
+        "--gradient_checkpointing",
+        default=False,
+        action=BooleanOptionalAction,
+        help="less memory, more time",
+    )
     add("--max_steps", type=int, default=0, help="stop after so many; 0 runs all epochs")
     add("--num_workers", type=int, default=2, help="processes that prepare scenes")
     add("--device", help="cpu or cuda; chosen by accelerate otherwise")
@@ -61,16 +88,27 @@ def main(argv: list[str] | None = None) -> int:
     config = TrainingConfig(**{f.name: getattr(arguments, f.name) for f in fields(TrainingConfig)})
     set_seed(config.seed)
     accelerator = Accelerator(
-        gradient_accumulation_steps=config.accumulation_steps,
+        log_with=arguments.log_with,
+        project_dir=config.output_dir,
         mixed_precision=config.mixed_precision,
         cpu=arguments.device == "cpu",
         # OlmoEarth's encoder has heads of its pretraining that nothing here calls.
         kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)],
     )
     try:
-        trainer = Trainer(build_bridge(arguments, accelerator), config, accelerator)
-        trainer.run()
-    except (ValueError, FileNotFoundError) as error:
+        checkpoint = None
+        if arguments.resume:
+            checkpoint = find_checkpoint(arguments.resume, Path(config.output_dir))
+            arguments.model_path = str(checkpoint)
+        if arguments.log_with:
+            accelerator.init_trackers("earthvlm", asdict(config))
+        Trainer(build_bridge(arguments, accelerator), config, accelerator, checkpoint).run()
+    except Stopped as stopped:
+        print(
+            f"train_accelerate: stopped after {stopped}; go on with --resume last.", file=sys.stderr
+        )
+        return TERMINATED
+    except (ValueError, OSError, MemoryError) as error:
         print(f"train_accelerate: {error}", file=sys.stderr)
         return 2
     finally:
@@ -97,6 +135,7 @@ def build_bridge(arguments: argparse.Namespace, accelerator: Accelerator) -> Olm
         bands=BANDS
         if arguments.freeze_olmoearth
         else tuple(band for band in BANDS if band in CHATEARTHNET_BANDS),
+        use_vlm_vision=arguments.use_vlm_vision,
     )
 
 

@@ -37,7 +37,7 @@ def augment(
     if zoom != 1:
         pixels = _resize(pixels, zoom)
     pixels = _change_light(pixels, rng)
-    if rng.random() < 0.15:
+    if rng.random() < 0.2:
         pixels, facts = add_clouds(pixels, facts, rng)
     pixels = _drop_bands(pixels, rng)
     return replace(scene, reflectance=np.asarray(pixels, np.float32)), facts

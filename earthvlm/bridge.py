@@ -2,88 +2,52 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import threading
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, field, fields, replace
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import partial
 from importlib.resources import files
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from earthvlm.bridge_config import (
+    ADAPTER_FOLDER,
+    CONFIG_FILE,
+    ENCODER_FILE,
+    FUSION_FILE,
+    VISION_FILE,
+    BridgeConfig,
+    check_parts,
+)
+from earthvlm.downloads import LOCAL_REVISION
+from earthvlm.embedded_model import EMBEDDED_MODEL_ID
 from earthvlm.encoder import OlmoEarthEncoder, PreparedScene, SceneTokens
 from earthvlm.fusion import GeospatialQueryEncoder, SceneEmbeddingHead
-from earthvlm.language import EMBEDDED_MODEL_ID, Message, Prompt, load_language_model
+from earthvlm.generation import DEFAULT_PROMPT, check_prompt, generation_options, stream_pieces
+from earthvlm.language import load_language_model
+from earthvlm.moondream_vision import PictureCrops, prefix_attention
+from earthvlm.prompts import Message, Prompt
 from earthvlm.scene import Scene
-from earthvlm.sentences import SENTENCE_DIM, SENTENCE_MODEL_ID, SENTENCE_MODEL_REVISION
+from earthvlm.sentences import SENTENCE_DIM
 from earthvlm.sentinel2 import BANDS
+from earthvlm.weights import read_tensors, stored, weights_revision
 
-FORMAT_VERSION = 1
+if TYPE_CHECKING:
+    from PIL import Image
+    from transformers import Cache
+
 BUNDLED = "bundled"
-DEFAULT_PROMPT = "Describe this scene."
-MAX_PROMPT_CHARACTERS = 2000
 LIMITS = (
     "Answers can be wrong. The model names broad land cover and rounded shares; single objects, "
     "names of places and changes in time are beyond it."
 )
 UNTRAINED_ENCODER_ID = "random-v1.2-nano"
-
-CONFIG_FILE = "config.json"
-FUSION_FILE = "fusion.safetensors"
-ENCODER_FILE = "encoder.safetensors"
-ADAPTER_FOLDER = "adapter"
-
-
-@dataclass(frozen=True)
-class BridgeConfig:
-    """All that is needed to build a bridge again, beside its weights.
-
-    bands: what the encoder was trained on; a scene's other bands are ignored.
-    trained_on: a sentence for people, empty for a bridge that was never trained.
-    """
-
-    olmoearth_model_id: str
-    vlm_model_id: str
-    vlm_revision: str
-    freeze_olmoearth: bool = True
-    freeze_vlm_vision: bool = False
-    use_lora: bool = True
-    lora_r: int = 16
-    lora_alpha: int = 32
-    num_geo_queries: int = 32
-    bands: tuple[str, ...] = BANDS
-    patch_size: int = 8
-    crop_size: int = 128
-    sentence_model_id: str = SENTENCE_MODEL_ID
-    sentence_model_revision: str = SENTENCE_MODEL_REVISION
-    trained_on: str = ""
-    training: dict = field(default_factory=dict)
-    format_version: int = FORMAT_VERSION
-
-    @classmethod
-    def read(cls, folder: Path) -> BridgeConfig:
-        """Read `config.json`. Raises ValueError where it is not a bridge's, or a newer format."""
-        path = folder / CONFIG_FILE
-        try:
-            values = json.loads(path.read_text())
-            version = values["format_version"]
-            if version > FORMAT_VERSION:
-                raise ValueError(
-                    f"{path} has format {version}, newer than this earthvlm reads "
-                    f"({FORMAT_VERSION}): update earthvlm."
-                )
-            unknown = set(values) - {f.name for f in fields(cls)}
-            if unknown:
-                raise ValueError(f"{path} has entries no bridge has: {', '.join(sorted(unknown))}.")
-            return cls(**{**values, "bands": tuple(values["bands"])})
-        except FileNotFoundError:
-            raise FileNotFoundError(f"{folder} holds no {CONFIG_FILE}: it is no bridge.") from None
-        except (json.JSONDecodeError, KeyError, TypeError) as error:
-            raise ValueError(f"{path} is no bridge's configuration: {error}.") from error
 
 
 @dataclass(frozen=True)
@@ -121,7 +85,8 @@ class OlmoEarthVLMBridge(nn.Module):
 
     olmoearth_model_id: see `OlmoEarthEncoder`. vlm_model_id: see `load_language_model`.
     freeze_olmoearth: keep the encoder as it is; otherwise it trains and is saved along.
-    freeze_vlm_vision: has no effect while the language model's own vision tower is not used.
+    use_vlm_vision: let the language model's own vision tower see the scene's true colours too;
+        its tokens come before the queries. freeze_vlm_vision: keep that tower as it is.
     use_lora, lora_r, lora_alpha: low-rank adapters in every linear layer of the language model.
     num_geo_queries: how many vectors a scene becomes for the language model.
 
@@ -142,13 +107,25 @@ class OlmoEarthVLMBridge(nn.Module):
         *,
         dtype: torch.dtype | None = None,
         bands: Sequence[str] = BANDS,
+        use_vlm_vision: bool = False,
+        olmoearth_revision: str | None = None,
+        vlm_revision: str | None = None,
     ) -> None:
         super().__init__()
         device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-        self.encoder = OlmoEarthEncoder(str(olmoearth_model_id), bands).to(device)
+        self.encoder = OlmoEarthEncoder(
+            str(olmoearth_model_id), bands, revision=olmoearth_revision
+        ).to(device)
         self.encoder.requires_grad_(not freeze_olmoearth)
-        self.language = load_language_model(vlm_model_id, dtype, device)
-        words = self.language.model.get_input_embeddings().weight
+        self.language = load_language_model(
+            vlm_model_id, dtype, device, vlm_revision, use_vlm_vision
+        )
+        self.vision = self.language.vision
+        if self.vision is not None:
+            self.vision.requires_grad_(not freeze_vlm_vision)
+        embeddings = self.language.model.get_input_embeddings()
+        # Through the layer, not off its weights: Gemma scales what it looks up.
+        words = embeddings(torch.arange(min(1024, embeddings.num_embeddings), device=device))
         self.fusion = GeospatialQueryEncoder(
             self.encoder.dim,
             self.language.dim,
@@ -164,6 +141,8 @@ class OlmoEarthVLMBridge(nn.Module):
             olmoearth_model_id=str(olmoearth_model_id),
             vlm_model_id=vlm_model_id,
             vlm_revision=self.language.revision,
+            olmoearth_revision=self.encoder.revision,
+            use_vlm_vision=use_vlm_vision,
             freeze_olmoearth=freeze_olmoearth,
             freeze_vlm_vision=freeze_vlm_vision,
             use_lora=use_lora,
@@ -195,10 +174,19 @@ class OlmoEarthVLMBridge(nn.Module):
         """What the reader should keep in mind about answers."""
         return LIMITS
 
+    @property
+    def prepare(self) -> Callable[[Scene], PreparedScene]:
+        """Makes a scene ready for `see` and `collate`; light enough for a data loader's worker."""
+        return partial(_prepare, self.encoder.prepare, self.vision.cut if self.vision else None)
+
     def see(self, scenes: Sequence[PreparedScene]) -> tuple[SceneTokens, Tensor]:
         """What the encoder saw, and what the queries gathered of it, `[B, Q, D_text]`."""
         tokens = self.encoder(scenes)
-        return tokens, self.fusion(tokens.tokens, tokens.positions, tokens.mask)[0]
+        return tokens, self.gather(tokens)
+
+    def gather(self, tokens: SceneTokens) -> Tensor:
+        """What the queries gather of what the encoder saw, `[B, Q, D_text]`."""
+        return self.fusion(tokens.tokens, tokens.positions, tokens.mask)[0]
 
     # Training
 
@@ -227,9 +215,12 @@ class OlmoEarthVLMBridge(nn.Module):
     def forward(self, batch: BridgeBatch) -> BridgeOutput:
         """The loss on the answers of a batch, and its scenes' embeddings."""
         tokens, queries = self.see(batch.scenes)
+        scene = self._with_picture(batch.scenes, queries)
         embeds, mask = self._insert_scene(
-            batch.ids.to(self.device), queries, batch.mask.to(self.device), batch.scene_at
+            batch.ids.to(self.device), scene, batch.mask.to(self.device), batch.scene_at
         )
+        if self.vision is not None:
+            mask = prefix_attention(mask, batch.scene_at + self.vision.num_tokens, embeds.dtype)
         model = self.language.model
         hidden = model.get_decoder()(
             inputs_embeds=embeds, attention_mask=mask, use_cache=False
@@ -237,7 +228,7 @@ class OlmoEarthVLMBridge(nn.Module):
         # The vocabulary is large and answers are short: logits only where they are scored.
         # Behind the prefix, the state before a token stands `scene length` further on.
         labels = batch.labels.to(self.device)[:, batch.scene_at :]
-        first = batch.scene_at + queries.shape[1]
+        first = batch.scene_at + scene.shape[1]
         states = hidden[:, first - 1 : -1]
         scored = labels != -100
         logits = model.get_output_embeddings()(states[scored]).float()
@@ -249,14 +240,21 @@ class OlmoEarthVLMBridge(nn.Module):
             queries=queries,
         )
 
+    def _with_picture(self, scenes: Sequence[PreparedScene], queries: Tensor) -> Tensor:
+        """The scene as the language model reads it: its picture's tokens, if any, and queries."""
+        if self.vision is None:
+            return queries
+        seen = self.vision([scene.picture for scene in scenes])
+        return torch.cat([seen, queries.to(seen.dtype)], dim=1)
+
     def _insert_scene(
-        self, ids: Tensor, queries: Tensor, mask: Tensor, scene_at: int
+        self, ids: Tensor, scene: Tensor, mask: Tensor, scene_at: int
     ) -> tuple[Tensor, Tensor]:
-        """Word embeddings with the scene's vectors among them: `[B, L + Q, D_text]`, mask."""
+        """Word embeddings with the scene's S vectors among them: `[B, L + S, D_text]`, mask."""
         words = self.language.model.get_input_embeddings()(ids)
-        queries = queries.to(words.dtype)
-        embeds = torch.cat([words[:, :scene_at], queries, words[:, scene_at:]], dim=1)
-        seen = mask.new_ones(queries.shape[:2])
+        scene = scene.to(words.dtype)
+        embeds = torch.cat([words[:, :scene_at], scene, words[:, scene_at:]], dim=1)
+        seen = mask.new_ones(scene.shape[:2])
         return embeds, torch.cat([mask[:, :scene_at], seen, mask[:, scene_at:]], dim=1).long()
 
     # Use
@@ -280,7 +278,7 @@ class OlmoEarthVLMBridge(nn.Module):
         scenes = [scene] if isinstance(scene, Scene) else list(scene)
         prompts = [prompt] * len(scenes) if isinstance(prompt, str) else list(prompt)
         conversations = [[{"role": "user", "content": p}] for p in prompts]
-        options = _generation_options(max_length, temperature, top_p, top_k)
+        options = generation_options(max_length, temperature, top_p, top_k)
         inputs = self._prepare_generation(scenes, conversations)
         ids = self.language.model.generate(
             **inputs, **options, eos_token_id=self.language.stop_ids, pad_token_id=self._pad_id
@@ -303,43 +301,10 @@ class OlmoEarthVLMBridge(nn.Module):
 
         Closing the iterator stops the model too. Errors of the model are raised here.
         """
-        from transformers import StoppingCriteriaList, TextIteratorStreamer
-
-        options = _generation_options(max_length, temperature, top_p, top_k)
+        options = generation_options(max_length, temperature, top_p, top_k)
         with torch.inference_mode():
             inputs = self._prepare_generation([scene], [list(messages)])
-        stop = stop or threading.Event()
-        done = threading.Event()
-        streamer = TextIteratorStreamer(self.language.tokenizer, skip_special_tokens=True)
-        errors: list[BaseException] = []
-
-        def should_stop(ids: Tensor, scores: Tensor, **_: object) -> Tensor:
-            return torch.full((len(ids),), stop.is_set() or done.is_set(), device=ids.device)
-
-        def work() -> None:
-            try:
-                with torch.inference_mode():
-                    self.language.model.generate(
-                        **inputs,
-                        **options,
-                        eos_token_id=self.language.stop_ids,
-                        pad_token_id=self._pad_id,
-                        streamer=streamer,
-                        stopping_criteria=StoppingCriteriaList([should_stop]),
-                    )
-            except BaseException as error:
-                errors.append(error)
-                streamer.end()
-
-        thread = threading.Thread(target=work, name="earthvlm-stream", daemon=True)
-        thread.start()
-        try:
-            yield from (piece for piece in streamer if piece)
-        finally:
-            done.set()
-            thread.join()
-        if errors:
-            raise errors[0]
+        yield from stream_pieces(self.language, {**inputs, **options}, stop)
 
     @torch.inference_mode()
     def embed(self, scenes: Sequence[Scene], batch_size: int = 32) -> np.ndarray:
@@ -357,8 +322,8 @@ class OlmoEarthVLMBridge(nn.Module):
 
     def _prepare_generation(
         self, scenes: Sequence[Scene], conversations: Sequence[Sequence[Message]]
-    ) -> dict[str, Tensor]:
-        """Embeddings and mask for `generate`, padded on the left."""
+    ) -> dict[str, Tensor | Cache]:
+        """Embeddings and mask for `generate`, padded on the left, and what is computed already."""
         if len(scenes) != len(conversations):
             raise ValueError(
                 f"{len(scenes)} scenes need as many prompts, not {len(conversations)}."
@@ -366,16 +331,36 @@ class OlmoEarthVLMBridge(nn.Module):
         for message in (m for messages in conversations for m in messages if m["role"] == "user"):
             check_prompt(message["content"])
         prompts = [self.language.encode(messages) for messages in conversations]
-        _, queries = self.see([self.encoder.prepare(scene) for scene in scenes])
+        prepared = [self.prepare(scene) for scene in scenes]
+        vectors = self._with_picture(prepared, self.see(prepared)[1])
         longest = max(len(p.ids) for p in prompts)
         rows, masks = [], []
-        for prompt, query in zip(prompts, queries, strict=True):
+        for prompt, vector in zip(prompts, vectors, strict=True):
             ids = torch.tensor([prompt.ids], device=self.device)
             mask = torch.ones_like(ids, dtype=torch.bool)
-            row, seen = self._insert_scene(ids, query[None], mask, prompt.scene_at)
+            row, seen = self._insert_scene(ids, vector[None], mask, prompt.scene_at)
             rows.append(F.pad(row, (0, 0, longest - len(prompt.ids), 0)))
             masks.append(F.pad(seen, (longest - len(prompt.ids), 0)))
-        return {"inputs_embeds": torch.cat(rows), "attention_mask": torch.cat(masks)}
+        inputs = {"inputs_embeds": torch.cat(rows), "attention_mask": torch.cat(masks)}
+        if self.vision is not None:
+            prefix = prompts[0].scene_at + self.vision.num_tokens
+            inputs["past_key_values"] = self._read_picture(**inputs, prefix=prefix)
+        return inputs
+
+    def _read_picture(self, inputs_embeds: Tensor, attention_mask: Tensor, prefix: int) -> Cache:
+        """What the language model keeps of all but the last token, the picture read both ways.
+
+        `generate` knows causal attention alone, so this pass comes before it.
+        """
+        attention = prefix_attention(attention_mask, prefix, inputs_embeds.dtype)
+        positions = (attention_mask.cumsum(1) - 1).clamp(min=0)
+        output = self.language.model.get_decoder()(
+            inputs_embeds=inputs_embeds[:, :-1],
+            attention_mask=attention[..., :-1, :-1],
+            position_ids=positions[:, :-1],
+            use_cache=True,
+        )
+        return output.past_key_values
 
     # Files
 
@@ -388,15 +373,17 @@ class OlmoEarthVLMBridge(nn.Module):
 
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
-        save_file(_stored(self._fusion_state(), dtype), folder / FUSION_FILE)
+        save_file(stored(self._fusion_state(), dtype), folder / FUSION_FILE)
         if self.config.use_lora:
             adapter = folder / ADAPTER_FOLDER
             self.language_model.save_pretrained(adapter, save_embedding_layers=False)
             (adapter / "README.md").unlink(missing_ok=True)  # PEFT's card has nothing filled in
             weights = adapter / "adapter_model.safetensors"
-            save_file(_stored(load_file(weights), dtype), weights, {"format": "pt"})
+            save_file(stored(load_file(weights), dtype), weights, {"format": "pt"})
         if not self.config.freeze_olmoearth:
-            save_file(_stored(self.encoder.state_dict(), dtype), folder / ENCODER_FILE)
+            save_file(stored(self.encoder.state_dict(), dtype), folder / ENCODER_FILE)
+        if self._trains_vision:
+            save_file(stored(self.vision.state_dict(), dtype), folder / VISION_FILE)
         (folder / CONFIG_FILE).write_text(json.dumps(asdict(self.config), indent=2) + "\n")
         self.revision = weights_revision(folder)
 
@@ -425,7 +412,7 @@ class OlmoEarthVLMBridge(nn.Module):
                 else f"There is no bridge at {source}: give a folder or 'bundled'."
             )
         config = BridgeConfig.read(folder)
-        _check_parts(folder, config)
+        check_parts(folder, config)
         bridge = cls(
             config.olmoearth_model_id,
             config.vlm_model_id,
@@ -438,6 +425,9 @@ class OlmoEarthVLMBridge(nn.Module):
             device,
             dtype=dtype,
             bands=config.bands,
+            use_vlm_vision=config.use_vlm_vision,
+            olmoearth_revision=_pinned(config.olmoearth_revision),
+            vlm_revision=_pinned(config.vlm_revision),
         )
         if bridge.config.vlm_revision != config.vlm_revision:
             raise ValueError(
@@ -459,8 +449,12 @@ class OlmoEarthVLMBridge(nn.Module):
             for key, tensor in part.state_dict().items()
         }
 
+    @property
+    def _trains_vision(self) -> bool:
+        return self.vision is not None and not self.config.freeze_vlm_vision
+
     def _load_weights(self, folder: Path) -> None:
-        state = _read_tensors(folder / FUSION_FILE, self._fusion_state())
+        state = read_tensors(folder / FUSION_FILE, self._fusion_state())
         for name, part in (("fusion", self.fusion), ("head", self.head)):
             part.load_state_dict(
                 {
@@ -471,56 +465,36 @@ class OlmoEarthVLMBridge(nn.Module):
             )
         if not self.config.freeze_olmoearth:
             self.encoder.load_state_dict(
-                _read_tensors(folder / ENCODER_FILE, self.encoder.state_dict())
+                read_tensors(folder / ENCODER_FILE, self.encoder.state_dict())
+            )
+        if self._trains_vision:
+            self.vision.load_state_dict(
+                read_tensors(folder / VISION_FILE, self.vision.state_dict())
             )
         if self.config.use_lora:
             from peft import get_peft_model_state_dict, set_peft_model_state_dict
 
             expected = get_peft_model_state_dict(self.language_model, save_embedding_layers=False)
             path = folder / ADAPTER_FOLDER / "adapter_model.safetensors"
-            set_peft_model_state_dict(self.language_model, _read_tensors(path, expected))
+            set_peft_model_state_dict(self.language_model, read_tensors(path, expected))
 
     def with_training(self, trained_on: str, training: dict) -> None:
         """Note in the configuration what the bridge was trained on, for its users to read."""
         self.config = replace(self.config, trained_on=trained_on, training=training)
 
 
-def check_prompt(prompt: str) -> None:
-    """Raises ValueError for a prompt that is empty or over `MAX_PROMPT_CHARACTERS`."""
-    if not prompt.strip():
-        raise ValueError("The question is empty: ask something about the scene.")
-    if len(prompt) > MAX_PROMPT_CHARACTERS:
-        raise ValueError(
-            f"The question has {len(prompt):,} characters: ask in at most "
-            f"{MAX_PROMPT_CHARACTERS:,}."
-        )
+def _prepare(
+    encode: Callable[[Scene], PreparedScene],
+    cut: Callable[[Image.Image], PictureCrops] | None,
+    scene: Scene,
+) -> PreparedScene:
+    prepared = encode(scene)
+    return prepared if cut is None else replace(prepared, picture=cut(scene.composite()))
 
 
-def weights_revision(folder: Path) -> str:
-    """The start of a SHA-256 over a saved bridge's weights."""
-    digest = hashlib.sha256()
-    for path in sorted(Path(folder).rglob("*.safetensors")):
-        digest.update(path.read_bytes())
-    return digest.hexdigest()[:12]
-
-
-def _generation_options(
-    max_length: int, temperature: float, top_p: float, top_k: int
-) -> dict[str, object]:
-    if max_length < 1 or temperature < 0 or not 0 < top_p <= 1 or top_k < 0:
-        raise ValueError(
-            "An answer needs max_length of at least 1, temperature of at least 0, top_p over 0 and "
-            "up to 1, and top_k of at least 0 (0 is off)."
-        )
-    if temperature == 0:
-        return {"max_new_tokens": max_length, "do_sample": False}
-    return {
-        "max_new_tokens": max_length,
-        "do_sample": True,
-        "temperature": temperature,
-        "top_p": top_p,
-        "top_k": top_k,
-    }
+def _pinned(revision: str) -> str | None:
+    """A revision to load again; a folder's files have none."""
+    return None if revision == LOCAL_REVISION else revision
 
 
 def _add_adapter(language, rank: int, alpha: int) -> nn.Module:
@@ -538,45 +512,3 @@ def _add_adapter(language, rank: int, alpha: int) -> nn.Module:
         task_type="CAUSAL_LM",
     )
     return get_peft_model(language.model, config)
-
-
-def _check_parts(folder: Path, config: BridgeConfig) -> None:
-    parts = [FUSION_FILE]
-    if config.use_lora:
-        parts += [
-            f"{ADAPTER_FOLDER}/{n}" for n in ("adapter_config.json", "adapter_model.safetensors")
-        ]
-    if not config.freeze_olmoearth:
-        parts.append(ENCODER_FILE)
-    for part in parts:
-        if not (folder / part).is_file():
-            raise FileNotFoundError(f"The bridge at {folder} lacks its {part}.")
-
-
-def _read_tensors(path: Path, expected: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Read tensors that must have exactly these names and shapes, or raise ValueError."""
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
-    try:
-        state = load_file(path)
-    except (SafetensorError, OSError) as error:
-        raise ValueError(f"{path} is damaged: {error}.") from error
-    for name in sorted(expected.keys() ^ state.keys()):
-        lacks = "lacks" if name in expected else "has an unknown"
-        raise ValueError(f"{path} {lacks} tensor {name}.")
-    for name, tensor in expected.items():
-        if tensor.shape != state[name].shape:
-            raise ValueError(
-                f"{path} has {name} of shape {tuple(state[name].shape)}, expected is "
-                f"{tuple(tensor.shape)}."
-            )
-    return state
-
-
-def _stored(state: dict[str, Tensor], dtype: torch.dtype) -> dict[str, Tensor]:
-    """Tensors as they are written: on the CPU, numbers with fractions in one type."""
-    return {
-        name: (tensor.to(dtype) if tensor.is_floating_point() else tensor).cpu().contiguous()
-        for name, tensor in state.items()
-    }

@@ -18,6 +18,10 @@ from earthvlm.facts import SceneFacts
 from earthvlm.scene import Scene
 
 CAPTION_FILE = "ChatEarthNet_caps_{captions}_{split}.json"
+CAPTION_SETS = ("35", "4v")
+SPLITS = ("train", "val", "test")
+# Written by `earthvlm check`: the tiles that cannot be used, and why.
+CHECK_FILE = "check.json"
 # A tile of 64 x 64 takes 0.2 MB once read, so this many fit beside everything else.
 TILES_KEPT = 4096
 
@@ -35,6 +39,7 @@ class ChatEarthNet(Dataset):
     """The tiles of one split, in the order of their caption file.
 
     captions: "35" for those by ChatGPT-3.5, "4v" for those by GPT-4V.
+    Tiles that `earthvlm check` found unusable are left out; `skipped` says how many.
 
     Raises FileNotFoundError where the caption file is missing, ValueError where it is damaged.
     """
@@ -46,11 +51,10 @@ class ChatEarthNet(Dataset):
             raise FileNotFoundError(
                 f"{path} is missing: --data_dir must hold ChatEarthNet's json_files and images."
             )
-        facts = self._read_facts()
-        try:
-            self.tiles = [self._read_entry(e, facts) for e in json.loads(path.read_text())]
-        except (json.JSONDecodeError, KeyError, TypeError) as error:
-            raise ValueError(f"{path} is no caption file of ChatEarthNet: {error!r}.") from error
+        facts, unusable = self._read("facts.json"), self._read(CHECK_FILE).get("unusable", {})
+        tiles = [self._make_tile(*entry, facts) for entry in read_captions(path)]
+        self.tiles = [tile for tile in tiles if tile.name not in unusable]
+        self.skipped = len(tiles) - len(self.tiles)
 
     def __len__(self) -> int:
         return len(self.tiles)
@@ -66,20 +70,33 @@ class ChatEarthNet(Dataset):
     def has_facts(self) -> bool:
         return all(tile.facts is not None for tile in self.tiles)
 
-    def _read_facts(self) -> dict[str, dict]:
-        path = self.root / "facts.json"
-        return json.loads(path.read_text()) if path.is_file() else {}
+    def _read(self, name: str) -> dict[str, dict]:
+        path = self.root / name
+        try:
+            return json.loads(path.read_text()) if path.is_file() else {}
+        except json.JSONDecodeError as error:
+            raise ValueError(f"{path} is damaged: {error}.") from error
 
     @staticmethod
-    def _read_entry(entry: dict, facts: dict[str, dict]) -> Tile:
-        name = entry.get("image") or entry["image_id"]
-        caption = entry["caption"]
+    def _make_tile(name: str, captions: tuple[str, ...], facts: dict[str, dict]) -> Tile:
         known = facts.get(name)
-        return Tile(
-            name,
-            (caption,) if isinstance(caption, str) else tuple(caption),
-            SceneFacts.from_entry(known) if known else None,
-        )
+        return Tile(name, captions, SceneFacts.from_entry(known) if known else None)
+
+
+def read_captions(path: Path) -> list[tuple[str, tuple[str, ...]]]:
+    """Each image's name with its captions. Raises ValueError where the file is damaged."""
+    try:
+        return [
+            (
+                entry.get("image") or entry["image_id"],
+                (entry["caption"],)
+                if isinstance(entry["caption"], str)
+                else tuple(entry["caption"]),
+            )
+            for entry in json.loads(path.read_text())
+        ]
+    except (json.JSONDecodeError, KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"{path} is no caption file of ChatEarthNet: {error!r}.") from error
 
 
 @lru_cache(maxsize=TILES_KEPT)

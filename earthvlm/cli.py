@@ -17,13 +17,15 @@ from contextlib import contextmanager
 from typing import NoReturn
 
 from earthvlm import __version__
+from earthvlm.commands.check import add_check
 from earthvlm.commands.describe import add_describe
+from earthvlm.commands.download import add_download
 from earthvlm.commands.evaluate import add_evaluate
 from earthvlm.commands.messages import USER_ERROR, complain
 from earthvlm.commands.search import add_search
 
 # Each adds its parser, whose default `run` takes the parsed arguments and returns an exit code.
-COMMANDS = (add_describe, add_search, add_evaluate)
+COMMANDS = (add_describe, add_search, add_evaluate, add_download, add_check)
 
 # Exit codes as shells know them: 128 + the number of the signal.
 INTERRUPTED = 130
@@ -45,7 +47,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         # Python flushes stdout again as it exits, and must not fail on the same closed pipe.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return BROKEN_PIPE
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, MemoryError) as error:
         complain(error)
         return USER_ERROR
 

@@ -6,7 +6,7 @@ import random
 from collections.abc import Callable
 
 from earthvlm.facts import LAND_COVER, QUARTERS, SCENE_NAMES, SceneFacts
-from earthvlm.language import Message
+from earthvlm.prompts import Message
 
 # A land cover below this share of the scene is not mentioned in a description.
 MENTIONED = 0.08

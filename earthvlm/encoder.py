@@ -2,20 +2,31 @@
 
 from __future__ import annotations
 
+import json
 import re
+import tempfile
 import warnings
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from pickle import UnpicklingError
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from earthvlm.downloads import LOCAL_REVISION, fetch
 from earthvlm.scene import Scene
 from earthvlm.sentinel2 import BANDS
+from earthvlm.weights import check_memory
 
+if TYPE_CHECKING:
+    from earthvlm.moondream_vision import PictureCrops
+
+OLMOEARTH_FILES = ("config.json", "weights.pth")
 # The authors recommend inputs of at most 128 x 128 pixels; larger scenes are cut into crops.
 CROP_SIZE = 128
 PATCH_SIZE = 8
@@ -33,10 +44,12 @@ class PreparedScene:
 
     pixels: float32 `[H, W, 12]`, normalised, edges repeated so that H and W are whole patches.
     timestamp: day, month counted from 0, year.
+    picture: its true colours for the language model's own vision tower, where that is used.
     """
 
     pixels: Tensor
     timestamp: tuple[int, int, int]
+    picture: PictureCrops | None = None
 
 
 @dataclass(frozen=True)
@@ -61,6 +74,7 @@ class OlmoEarthEncoder(nn.Module):
 
     model_id: an `olmoearth_pretrain_minimal.ModelID` or its value ("OlmoEarth-v1-Nano"), a folder
         with `config.json` and `weights.pth`, or "random-v1.2-nano" for that network untrained.
+    revision: of the model's Hub repository; the newest where it is None.
     bands: the bands the encoder was trained on; others are treated as missing even where a scene
         has them.
 
@@ -73,6 +87,7 @@ class OlmoEarthEncoder(nn.Module):
         bands: Sequence[str] = BANDS,
         patch_size: int = PATCH_SIZE,
         crop_size: int = CROP_SIZE,
+        revision: str | None = None,
     ) -> None:
         super().__init__()
         from olmoearth_pretrain_minimal import NormalizerV1, NormalizerV1_1
@@ -81,7 +96,7 @@ class OlmoEarthEncoder(nn.Module):
         self.bands = tuple(bands)
         self.patch_size = patch_size
         self.crop_size = crop_size
-        self.network = _load_network(self.model_id)
+        self.network, self.revision = _load_network(self.model_id, revision or None)
         # v1 splits the bands into three sets, every later version keeps one.
         self.band_sets = self.network.tokenization_config.get_num_bandsets("sentinel2_l2a")
         self.normalizer = NormalizerV1() if self.band_sets > 1 else NormalizerV1_1()
@@ -170,46 +185,106 @@ class OlmoEarthEncoder(nn.Module):
         grids: tuple[tuple[int, int], ...],
         step: int,
     ) -> SceneTokens:
-        tokens, positions = [], []
-        for crops, (height, width) in zip(encoded, grids, strict=True):
-            rows = [
-                torch.cat([crops[top, left] for left in range(0, width, step)], dim=1)
-                for top in range(0, height, step)
+        return join_tokens(
+            [
+                torch.cat(
+                    [
+                        torch.cat([crops[top, left] for left in range(0, width, step)], dim=1)
+                        for top in range(0, height, step)
+                    ]
+                )
+                for crops, (height, width) in zip(encoded, grids, strict=True)
             ]
-            grid = torch.cat(rows, dim=0)
-            tokens.append(grid.flatten(0, 2))
-            row = (torch.arange(height, device=grid.device) + 0.5) / height
-            column = (torch.arange(width, device=grid.device) + 0.5) / width
-            place = torch.stack(torch.meshgrid(row, column, indexing="ij"), dim=-1)
-            positions.append(place.flatten(0, 1).repeat_interleave(self.band_sets, dim=0))
-        pad = nn.utils.rnn.pad_sequence
-        lengths = torch.tensor([len(t) for t in tokens], device=tokens[0].device)
-        padded = pad(tokens, batch_first=True)
-        mask = torch.arange(padded.shape[1], device=padded.device) < lengths[:, None]
-        return SceneTokens(padded, pad(positions, batch_first=True), mask, grids)
+        )
 
 
-def _load_network(model_id: str) -> nn.Module:
-    """The encoder alone: the decoder and the target encoder of pretraining are not kept."""
-    from olmoearth_pretrain_minimal import (
-        ModelID,
-        OlmoEarthPretrain_v1,
-        load_model_from_id,
-        load_model_from_path,
-    )
+def join_tokens(scenes: Sequence[Tensor]) -> SceneTokens:
+    """Pad the tokens of scenes together, each `[rows, columns, band sets, D]`."""
+    tokens, positions = [], []
+    for scene in scenes:
+        height, width, band_sets = scene.shape[:3]
+        tokens.append(scene.flatten(0, 2))
+        row = (torch.arange(height, device=scene.device) + 0.5) / height
+        column = (torch.arange(width, device=scene.device) + 0.5) / width
+        place = torch.stack(torch.meshgrid(row, column, indexing="ij"), dim=-1)
+        positions.append(place.flatten(0, 1).repeat_interleave(band_sets, dim=0))
+    pad = nn.utils.rnn.pad_sequence
+    lengths = torch.tensor([len(t) for t in tokens], device=tokens[0].device)
+    padded = pad(tokens, batch_first=True)
+    mask = torch.arange(padded.shape[1], device=padded.device) < lengths[:, None]
+    grids = tuple((scene.shape[0], scene.shape[1]) for scene in scenes)
+    return SceneTokens(padded, pad(positions, batch_first=True), mask, grids)
+
+
+def olmoearth_repository(model_id: str) -> str:
+    """The Hub repository of a model id. Raises ValueError that lists the ids where it is none."""
+    from olmoearth_pretrain_minimal import ModelID
+
+    name = model_id.removeprefix("allenai/")
+    if name not in set(ModelID):
+        raise ValueError(
+            f"{model_id!r} is no OlmoEarth model: give one of {', '.join(ModelID)}, a folder with "
+            "config.json and weights.pth, or random-v1.2-nano for an untrained network."
+        )
+    return ModelID(name).repo_id()
+
+
+def _load_network(model_id: str, revision: str | None) -> tuple[nn.Module, str]:
+    """The encoder alone, and its revision: the parts of pretraining beside it are not kept."""
+    from olmoearth_pretrain_minimal import OlmoEarthPretrain_v1
 
     random = RANDOM_MODEL_ID.fullmatch(model_id)
     if random:
         version, size = random.groups()
-        return OlmoEarthPretrain_v1(
+        model = OlmoEarthPretrain_v1(
             model_size=size, model_version=version, supported_modality_names=["sentinel2_l2a"]
-        ).model.encoder
-    if Path(model_id).is_dir():
-        return load_model_from_path(model_id).encoder
-    name = model_id.removeprefix("allenai/")
-    if name in set(ModelID):
-        return load_model_from_id(ModelID(name)).encoder
-    raise ValueError(
-        f"{model_id!r} is no OlmoEarth model: give one of {', '.join(ModelID)}, a folder with "
-        "config.json and weights.pth, or random-v1.2-nano for an untrained network."
+        )
+        return model.model.encoder, LOCAL_REVISION
+    source = model_id if Path(model_id).is_dir() else olmoearth_repository(model_id)
+    snapshot = fetch(source, OLMOEARTH_FILES, revision)
+    return _load_pretrained(snapshot.folder), snapshot.revision
+
+
+def _load_pretrained(folder: Path) -> nn.Module:
+    """The encoder of a published checkpoint, by the package's own loader."""
+    from olmoearth_pretrain_minimal import load_model_from_path
+
+    for name in OLMOEARTH_FILES:
+        if not (folder / name).is_file():
+            raise FileNotFoundError(f"{folder} lacks {name}: it holds no OlmoEarth model.")
+    weights = folder / OLMOEARTH_FILES[1]
+    check_memory(2 * weights.stat().st_size, torch.device("cpu"), f"OlmoEarth in {folder}")
+    try:
+        with _with_inputs_recorded(folder) as complete:
+            return load_model_from_path(complete).encoder
+    except (RuntimeError, UnpicklingError, EOFError, KeyError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise ValueError(
+            f"{weights} is damaged or does not fit its config.json: {reason}"
+        ) from error
+
+
+@contextmanager
+def _with_inputs_recorded(folder: Path) -> Iterator[Path]:
+    """A folder whose config.json says what the encoder was trained to see, as the loader wants.
+
+    Where the published one does not record that, all but Sentinel-2 counts as unseen: nothing else
+    is ever shown to it here.
+    """
+    config = json.loads((folder / OLMOEARTH_FILES[0]).read_text())
+    recorded = any(
+        config.get(section, {}).get("masking_config", {}).get("strategy_config", {})
+        for section in ("train_module", "data_loader")
     )
+    if recorded:
+        yield folder
+        return
+    supported = config["model"]["encoder_config"]["supported_modality_names"]
+    unseen = [name for name in supported if name != "sentinel2_l2a"]
+    config["data_loader"] = {
+        "masking_config": {"strategy_config": {"only_decode_modalities": unseen}}
+    }
+    with tempfile.TemporaryDirectory() as aside:
+        Path(aside, OLMOEARTH_FILES[0]).write_text(json.dumps(config))
+        Path(aside, OLMOEARTH_FILES[1]).symlink_to((folder / OLMOEARTH_FILES[1]).resolve())
+        yield Path(aside)

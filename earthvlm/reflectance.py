@@ -170,14 +170,18 @@ def mark_empty_bands(values: np.ndarray) -> None:
     values[:, :, zero] = np.nan
 
 
+class BlankSceneError(ValueError):
+    """A scene whose pixels hold nothing, or one value only."""
+
+
 def refuse_flat_values(values: np.ndarray, source: str) -> None:
-    """Raise ValueError where every band of `[H, W, C]` has one value only, or none."""
+    """Raise BlankSceneError where every band of `[H, W, C]` has one value only, or none."""
     flat = all(
         np.isnan(band).all() or np.nanmin(band) == np.nanmax(band)
         for band in np.moveaxis(values, 2, 0)
     )
     if flat:
-        raise ValueError(
+        raise BlankSceneError(
             f"{source} has no data in it (each band has one value at most); "
             "give a scene whose pixels differ"
         )
@@ -194,7 +198,7 @@ def fill_missing_pixels(values: np.ndarray, source: str) -> list[str]:
         return []
     empty = holes.all(axis=(0, 1))
     if empty.all():
-        raise ValueError(f"{source} has no data in it; give a scene whose pixels hold values")
+        raise BlankSceneError(f"{source} has no data in it; give a scene whose pixels hold values")
     share = float(holes[:, :, ~empty].any(axis=2).mean())
     if share > LARGEST_FILLED_SHARE:
         raise ValueError(

@@ -128,7 +128,7 @@ class SceneIndex:
         called with how many are done and how many there are. Raises ValueError where there are no
         scenes, and for names that are given twice or are no file names.
         """
-        from earthvlm.bridge import DEFAULT_PROMPT
+        from earthvlm.generation import DEFAULT_PROMPT
         from earthvlm.sentences import embed_sentences
 
         folder = Path(folder)

@@ -38,13 +38,16 @@ class SoftWords(nn.Module):
         self.known: dict[str, Tensor] = {}
 
     def forward(self, queries: Tensor, facts: Sequence[SceneFacts]) -> Tensor:
-        """Mean squared distance of queries `[B, Q, D]` to their words, 1 being no better than 0."""
+        """Mean squared distance of queries `[B, Q, D]` to their words, 1 being no better than 0.
+
+        Every scene counts alike, however much is told of it.
+        """
         written = [self.write(f)[: self.num_queries] for f in facts]
         targets = torch.stack([torch.stack([self.embed(w) for w in words]) for words in written])
         told = torch.tensor([[w is not None for w in words] for words in written])
         distance = (queries[:, : targets.shape[1]].float() - targets.to(queries)).square().mean(-1)
         told = told.to(distance)
-        return (distance * told).sum() / told.sum() / self.scale**2
+        return ((distance * told).sum(1) / told.sum(1)).mean() / self.scale**2
 
     @staticmethod
     def write(facts: SceneFacts) -> list[str | float | None]:

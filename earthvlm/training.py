@@ -1,60 +1,53 @@
-"""Training over Accelerate: the encoder on land cover, then the whole bridge on conversations."""
+"""Training over Accelerate: the encoder, then queries on mosaics, then the whole bridge."""
 
 from __future__ import annotations
 
 import json
-import logging
-import random
+import signal
 import time
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Iterator, Mapping
+from contextlib import nullcontext
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
-from torch.nn import functional as F
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import DataLoader
 
-from earthvlm.augmentation import augment, join_scenes
-from earthvlm.bridge import BridgeBatch, OlmoEarthVLMBridge
+from earthvlm.bridge import OlmoEarthVLMBridge
 from earthvlm.chatearthnet import ChatEarthNet
-from earthvlm.conversations import (
-    DESCRIBE,
-    caption_conversation,
-    describe,
-    short_phrase,
-    write_conversation,
+from earthvlm.checkpoints import (
+    STATE_FILE,
+    Progress,
+    StopSignal,
+    random_states,
+    restore_random_states,
+    write_checkpoint,
 )
-from earthvlm.encoder import PreparedScene
-from earthvlm.facts import LAND_COVER, SceneFacts
-from earthvlm.language import Prompt
-from earthvlm.scene import Scene
+from earthvlm.conversations import DESCRIBE, describe
+from earthvlm.mosaics import CROPS, MOSAICS, EncodedCrop, TokenMosaics, collate_mosaics
+from earthvlm.objectives import TrainingModel, total_loss
 from earthvlm.sentences import embed_sentences
-from earthvlm.soft_words import SoftWords
+from earthvlm.training_data import (
+    LAYOUTS,
+    Batch,
+    EpochSampler,
+    Layout,
+    Sample,
+    SampleKey,
+    TrainingSamples,
+)
 
-logger = logging.getLogger(__name__)
-
-# How tiles are put together into larger scenes and zoomed (rows, columns, zoom), and how often.
-LAYOUTS = {
-    (1, 1, 1): 0.78,
-    (1, 1, 0.75): 0.02,
-    (1, 1, 1.5): 0.02,
-    (2, 2, 1): 0.12,
-    (1, 2, 1): 0.02,
-    (2, 1, 1): 0.02,
-    (3, 3, 1): 0.01,
-    (4, 4, 1): 0.01,
-}
-CONTRASTIVE_WEIGHT = 0.2
-SOFT_WORDS_WEIGHT = 2.0
-LAND_COVER_WEIGHT = 1.0
-# Sentences within this cosine distance count as descriptions of each other's scenes.
-TEXT_TEMPERATURE = 0.05
-SCENE_TEMPERATURE = 0.05
+STAGES = ("encoder", "queries", "bridge")
 GRADIENT_NORM = 1.0
+# A loss beyond this is no longer learning: a mean over tokens starts near 10 at most.
+EXPLODED = 1000.0
+LOG_EVERY = 10
+# How often every tile is among the crops that are encoded once for `--query_epochs`.
+CROP_EPOCHS = 2
 
 
 @dataclass(frozen=True)
@@ -68,12 +61,18 @@ class TrainingConfig:
     accumulation_steps: int = 1
     num_epochs: int = 1
     encoder_epochs: int = 0
+    query_epochs: int = 0
     encoder_batch_size: int = 64
     learning_rate: float = 3e-4
     encoder_learning_rate: float = 1e-3
+    query_learning_rate: float | None = None
+    head_learning_rate: float | None = None
+    schedule: str = "cosine"
     warmup_steps: int = 100
     weight_decay: float = 0.01
+    gradient_checkpointing: bool = False
     save_every: int = 0
+    keep_checkpoints: int = 0
     validate_every: int = 0
     validate_tiles: int = 0
     max_steps: int = 0
@@ -82,266 +81,117 @@ class TrainingConfig:
     mixed_precision: str = "no"
 
 
-@dataclass(frozen=True)
-class Sample:
-    """A scene made ready in a worker. facts is None where only its caption is known."""
-
-    scene: PreparedScene
-    prompt: Prompt | None
-    facts: SceneFacts | None
-    sentence: str
-
-
-@dataclass(frozen=True)
-class Batch:
-    """Samples with their conversations padded together."""
-
-    bridge: BridgeBatch | None
-    scenes: list[PreparedScene]
-    facts: list[SceneFacts] | None
-    sentences: list[str]
-
-
-@dataclass(frozen=True)
-class SampleKey:
-    """Which sample is wanted: its epoch, its tile, and an index into `LAYOUTS` or None."""
-
-    epoch: int
-    index: int
-    layout: int | None = None
-
-
-class EpochSampler(Sampler[SampleKey]):
-    """Every index once an epoch, shuffled by the seed; neighbours of one batch have one layout.
-
-    Scenes of one size need no padding. The epoch travels with the index so that workers that
-    outlive an epoch draw new variations, the same ones whatever their number.
-    """
-
-    def __init__(self, length: int, batch_size: int, seed: int) -> None:
-        self.length, self.batch_size, self.seed, self.epoch = length, batch_size, seed, 0
-
-    def __len__(self) -> int:
-        return self.length
-
-    def __iter__(self) -> Iterator[SampleKey]:
-        numbers = np.random.default_rng((self.seed, self.epoch))
-        order = numbers.permutation(self.length)
-        odds = np.array(tuple(LAYOUTS.values()))
-        layouts = numbers.choice(len(odds), p=odds / odds.sum(), size=self.length)
-        for place, index in enumerate(order):
-            yield SampleKey(self.epoch, int(index), int(layouts[place // self.batch_size]))
-
-
-class TrainingSamples(Dataset):
-    """Tiles made into samples: put together, varied, asked about.
-
-    bridge: gives the encoder's preparation and the language model's prompt format.
-    with_words: False prepares scenes and facts alone, for the encoder's own training.
-    """
-
-    def __init__(
-        self,
-        tiles: ChatEarthNet,
-        bridge: OlmoEarthVLMBridge,
-        seed: int,
-        with_words: bool = True,
-    ) -> None:
-        self.tiles, self.seed, self.with_words = tiles, seed, with_words
-        # Only what workers need: bound methods would carry the language model along.
-        self.prepare = bridge.encoder.prepare
-        self.encode = bridge.language.encode
-        self.layouts = tuple(LAYOUTS)
-
-    def __len__(self) -> int:
-        return len(self.tiles)
-
-    def __getitem__(self, key: SampleKey) -> Sample:
-        numbers = np.random.default_rng((self.seed, key.epoch, key.index))
-        rng = random.Random(int(numbers.integers(2**63)))
-        scene, tile = self.tiles[key.index]
-        if tile.facts is None:
-            caption = rng.choice(tile.captions)
-            messages, facts, sentence = caption_conversation(caption, rng), None, caption
-        else:
-            facts = tile.facts
-            if key.layout is not None:
-                scene, facts = self._vary(scene, facts, self.layouts[key.layout], numbers)
-            messages = write_conversation(facts, rng)
-            sentence = describe(facts) if rng.random() < 0.05 else short_phrase(facts, rng)
-        prompt = self.encode(messages) if self.with_words else None
-        return Sample(self.prepare(scene), prompt, facts, sentence)
-
-    def _vary(
-        self,
-        scene: Scene,
-        facts: SceneFacts,
-        layout: tuple[int, int, float],
-        numbers: np.random.Generator,
-    ) -> tuple[Scene, SceneFacts]:
-        rows, columns, zoom = layout
-        pieces = [(scene, facts)]
-        for index in numbers.integers(len(self.tiles), size=rows * columns - 1):
-            other, tile = self.tiles[int(index)]
-            pieces.append((other, tile.facts))
-        numbers.shuffle(pieces)
-        grid = [pieces[r * columns : (r + 1) * columns] for r in range(rows)]
-        scene, facts = augment(*join_scenes(grid), numbers, zoom)
-        year, month, day = numbers.integers((2016, 1, 1), (2026, 13, 29))
-        return replace(scene, date=_date(year, month, day)), facts
-
-
-def _date(year: int, month: int, day: int):
-    import datetime
-
-    return datetime.date(int(year), int(month), int(day))
-
-
-class LandCoverProbe(nn.Module):
-    """Reads land cover, cloud and haze off each token; used while training, then dropped."""
-
-    def __init__(self, token_dim: int) -> None:
-        super().__init__()
-        self.layer = nn.Linear(token_dim, len(LAND_COVER) + 2)
-
-    def forward(
-        self,
-        tokens: Tensor,
-        grids: Sequence[tuple[int, int]],
-        band_sets: int,
-        facts: Sequence[SceneFacts],
-    ) -> Tensor:
-        """Mean absolute error of the shares over cells, halves of weight on cells and on scenes."""
-        logits = self.layer(tokens).float()
-        alike = defaultdict(list)  # scenes of one grid and one cell layout go together
-        for index, (grid, known) in enumerate(zip(grids, facts, strict=True)):
-            alike[grid, known.cloud.shape].append(index)
-        losses = []
-        for (grid, cells), indices in alike.items():
-            count = grid[0] * grid[1]
-            seen = logits[indices, : count * band_sets].unflatten(1, (count, band_sets)).mean(2)
-            seen = seen.transpose(1, 2).unflatten(2, grid)
-            cover = F.adaptive_avg_pool2d(seen[:, :-2].softmax(1), cells)
-            sky = F.adaptive_avg_pool2d(seen[:, -2:].sigmoid(), cells)
-            known_cover, known_sky = (
-                torch.from_numpy(np.stack([f(facts[i]) for i in indices])).to(logits)
-                for f in (
-                    lambda k: np.ascontiguousarray(k.land_cover.transpose(2, 0, 1)),
-                    lambda k: np.stack([k.cloud, k.haze]),
-                )
-            )
-            clear = 1 - known_sky[:, :1]
-            error = (cover - known_cover) * clear
-            by_cell = error.abs().sum(1).mean((1, 2))
-            by_scene = error.mean((2, 3)).abs().sum(1)
-            losses.append(by_cell + by_scene + (sky - known_sky).abs().sum(1).mean((1, 2)))
-        return torch.cat(losses).mean()
-
-
-class TrainingModel(nn.Module):
-    """The bridge and what else is needed to train it, under one forward."""
-
-    def __init__(self, bridge: OlmoEarthVLMBridge) -> None:
-        super().__init__()
-        self.bridge = bridge
-        trains = not bridge.config.freeze_olmoearth
-        self.probe = LandCoverProbe(bridge.encoder.dim) if trains else None
-        self.soft_words = SoftWords(bridge.language, bridge.config.num_geo_queries)
-
-    def forward(self, batch: Batch, sentences: Tensor) -> dict[str, Tensor]:
-        """Losses by name; without conversations, those of encoder, queries and search alone."""
-        bridge = self.bridge
-        losses = {}
-        if batch.bridge is None:
-            tokens, queries = bridge.see(batch.scenes)
-            embedding = bridge.head(queries, tokens.tokens, tokens.mask)
-        else:
-            output = bridge(batch.bridge)
-            tokens, queries, embedding = output.tokens, output.queries, output.scene_embedding
-            losses["caption"] = output.loss
-            losses["answer_tokens"] = output.answer_tokens
-        losses["contrastive"] = contrastive_loss(embedding, sentences)
-        if batch.facts is not None:
-            losses["soft_words"] = self.soft_words(queries, batch.facts)
-            if self.probe is not None:
-                losses["land_cover"] = self.probe(
-                    tokens.tokens, tokens.grids, bridge.encoder.band_sets, batch.facts
-                )
-        return losses
-
-
-def contrastive_loss(scenes: Tensor, sentences: Tensor) -> Tensor:
-    """Scenes `[B, 384]` beside their sentences `[B, 384]`, both of unit length.
-
-    Many scenes share a description, so the targets are soft: how alike the sentences are. A
-    cosine term keeps scenes near their sentences even where a batch holds few others.
-    """
-    sentences = sentences.to(scenes)
-    alike = (sentences @ sentences.T / TEXT_TEMPERATURE).softmax(1)
-    logits = scenes @ sentences.T / SCENE_TEMPERATURE
-    both = F.cross_entropy(logits, alike) + F.cross_entropy(logits.T, alike)
-    return both / 2 + (1 - (scenes * sentences).sum(1)).mean()
-
-
-def total_loss(losses: dict[str, Tensor]) -> Tensor:
-    weights = {
-        "caption": 1.0,
-        "contrastive": CONTRASTIVE_WEIGHT,
-        "soft_words": SOFT_WORDS_WEIGHT,
-        "land_cover": LAND_COVER_WEIGHT,
-    }
-    return sum(weights[name] * losses[name] for name in weights if name in losses)
+class Stopped(Exception):
+    """A run that was asked to end, after its checkpoint was written."""
 
 
 class Trainer:
     """Trains a bridge on ChatEarthNet-like data and writes it to `output_dir`.
 
     Every process runs the loop; the main one alone writes files and shows progress.
+    checkpoint: a folder that `write_checkpoint` made of an earlier run, whose bridge this one is;
+        the run then goes on from there.
     """
 
     def __init__(
-        self, bridge: OlmoEarthVLMBridge, config: TrainingConfig, accelerator: Accelerator
+        self,
+        bridge: OlmoEarthVLMBridge,
+        config: TrainingConfig,
+        accelerator: Accelerator,
+        checkpoint: Path | None = None,
     ) -> None:
         self.bridge, self.config, self.accelerator = bridge, config, accelerator
         self.output = Path(config.output_dir)
         self.train_tiles = ChatEarthNet(config.data_dir, "train", config.captions)
         self.val_tiles = ChatEarthNet(config.data_dir, "val", config.captions)
+        if self.train_tiles.skipped:
+            accelerator.print(f"{self.train_tiles.skipped:,} unusable tiles are left out.")
         self.log: list[dict] = []
-        self.embedded: dict[str, np.ndarray] = {}
+        self.earlier_seconds = 0.0
         self.started = time.time()
+        self.progress: Progress | None = None
+        if checkpoint is not None:
+            self._read_checkpoint(checkpoint)
 
     def run(self) -> None:
-        """Train the encoder where asked to, then the bridge; save it with its log and curve."""
+        """Train what is asked for, stage by stage; save the bridge with its log and curve.
+
+        Raises Stopped where the process was asked to end, once a checkpoint is written.
+        """
+        self.stop = StopSignal()
         self.model = TrainingModel(self.bridge).to(self.accelerator.device)
-        if self.config.encoder_epochs:
-            self._train_encoder()
-        if self.config.num_epochs:
-            self._train_bridge()
+        if self.config.gradient_checkpointing:
+            self.bridge.language_model.gradient_checkpointing_enable({"use_reentrant": False})
+        epochs = {
+            "encoder": self.config.encoder_epochs,
+            "queries": self.config.query_epochs,
+            "bridge": self.config.num_epochs,
+        }
+        first = STAGES.index(self.progress.stage) if self.progress else 0
+        for stage in STAGES[first:]:
+            if epochs[stage]:
+                loader = getattr(self, f"_{stage}_loader")()
+                self._train(stage, loader, epochs[stage])
         if self.accelerator.is_main_process:
             self._save(self.output, self.log[-1]["step"])
 
-    def _train_encoder(self) -> None:
+    # What each stage learns from
+
+    def _encoder_loader(self) -> DataLoader:
+        self._need_facts("--encoder_epochs")
+        return self._loader(self.train_tiles, with_words=False, layouts=LAYOUTS)
+
+    def _queries_loader(self) -> DataLoader:
+        """Mosaics of encoded crops; the encoder stays as it is."""
+        self._need_facts("--query_epochs")
+        mosaics = TokenMosaics(self._encode_crops(), self.config.seed)
+        size = self.config.encoder_batch_size // 2
+        return DataLoader(
+            mosaics,
+            batch_size=size,
+            sampler=self._sampler(len(mosaics), size, MOSAICS),
+            collate_fn=collate_mosaics,
+        )
+
+    def _bridge_loader(self) -> DataLoader:
+        return self._loader(self.train_tiles, with_words=True, layouts=LAYOUTS)
+
+    @torch.no_grad()
+    def _encode_crops(self) -> list[EncodedCrop]:
+        from tqdm import tqdm
+
+        crops = []
+        encoder = self.bridge.encoder.eval()
+        loader = self._loader(self.train_tiles, with_words=False, layouts=CROPS)
+        for epoch in range(CROP_EPOCHS):
+            loader.sampler.epoch = epoch
+            for batch in tqdm(loader, desc="encoding crops", disable=not self._is_main):
+                seen = encoder(batch.scenes)
+                for tokens, (rows, columns), facts in zip(
+                    seen.tokens, seen.grids, batch.facts, strict=True
+                ):
+                    grid = tokens[: rows * columns * encoder.band_sets]
+                    grid = grid.unflatten(0, (rows, columns, encoder.band_sets))
+                    crops.append(EncodedCrop(grid.clone(), facts))
+        return crops
+
+    def _need_facts(self, argument: str) -> None:
         if not self.train_tiles.has_facts:
-            raise ValueError("--encoder_epochs needs a facts.json with every tile in --data_dir.")
-        self._loop(self._seeing_groups(), self.config.encoder_epochs, with_words=False)
+            raise ValueError(f"{argument} needs a facts.json with every tile in --data_dir.")
 
-    def _train_bridge(self) -> None:
-        config = self.config
-        adapter = [p for p in self.bridge.language_model.parameters() if p.requires_grad]
-        groups = self._seeing_groups()
-        groups.append({"params": adapter, "lr": config.learning_rate})
-        self._loop([g for g in groups if g["params"]], config.num_epochs, with_words=True)
+    @property
+    def _is_main(self) -> bool:
+        return self.accelerator.is_main_process
 
-    def _seeing_groups(self) -> list[dict]:
-        """All that comes before the language model, under one learning rate."""
-        bridge, rate = self.bridge, self.config.encoder_learning_rate
-        groups = [{"params": [*bridge.fusion.parameters(), *bridge.head.parameters()], "lr": rate}]
-        if self.model.probe is not None:
-            seeing = [*bridge.encoder.parameters(), *self.model.probe.parameters()]
-            groups.append({"params": seeing, "lr": rate})
-        return groups
+    def _sampler(self, length: int, size: int, layouts: Mapping[Layout, float]) -> EpochSampler:
+        # Batches that all processes take at one time are of one layout.
+        size *= self.accelerator.num_processes
+        return EpochSampler(length, size, self.config.seed, layouts)
 
-    def _loader(self, tiles: ChatEarthNet, with_words: bool, vary: bool) -> DataLoader:
+    def _loader(
+        self, tiles: ChatEarthNet, with_words: bool, layouts: Mapping[Layout, float] | None
+    ) -> DataLoader:
+        """Tiles varied and put together, or, without layouts, some of them as they are."""
         config = self.config
         size = config.batch_size if with_words else config.encoder_batch_size
         samples = TrainingSamples(tiles, self.bridge, config.seed, with_words)
@@ -351,9 +201,10 @@ class Trainer:
         return DataLoader(
             samples,
             batch_size=size,
-            sampler=EpochSampler(len(samples), size, config.seed) if vary else fixed,
+            sampler=self._sampler(len(samples), size, layouts) if layouts else fixed,
             collate_fn=self._collate,
             num_workers=config.num_workers,
+            worker_init_fn=_end_when_asked,
             persistent_workers=config.num_workers > 0,
         )
 
@@ -366,97 +217,174 @@ class Trainer:
             scenes=scenes,
             facts=None if None in facts else facts,
             sentences=[s.sentence for s in samples],
+            names=[s.name for s in samples],
         )
 
-    def _loop(self, groups: list[dict], epochs: int, with_words: bool) -> None:
-        from tqdm import tqdm
-        from transformers import get_cosine_schedule_with_warmup
+    # What is trained, and how fast
 
-        config, accelerator = self.config, self.accelerator
-        loader = self._loader(self.train_tiles, with_words, vary=True)
-        sampler = loader.sampler
+    def _groups(self, stage: str) -> list[dict]:
+        """The parameters that a stage trains, each with its learning rate."""
+        bridge, config = self.bridge, self.config
+        rate = config.encoder_learning_rate
+        parts: list[tuple[nn.Module, float]] = [
+            (bridge.fusion, config.query_learning_rate or rate),
+            (bridge.head, config.head_learning_rate or rate),
+        ]
+        if stage != "queries":
+            parts.append((bridge.encoder, rate))
+        if stage == "encoder" and self.model.probe is not None:
+            parts.append((self.model.probe, rate))
+        if stage == "bridge":
+            parts.append((bridge.language_model, config.learning_rate))
+            if bridge.vision is not None:
+                parts.append((bridge.vision, config.learning_rate))
+        groups = [
+            {"params": [p for p in part.parameters() if p.requires_grad], "lr": rate}
+            for part, rate in parts
+        ]
+        return [group for group in groups if group["params"]]
+
+    def _train(self, stage: str, loader: DataLoader, epochs: int) -> None:
+        from tqdm import tqdm
+        from transformers import get_scheduler
+
+        config, accelerator, sampler = self.config, self.accelerator, loader.sampler
+        groups = self._groups(stage)
+        parameters = [p for group in groups for p in group["params"]]
         optimizer = torch.optim.AdamW(groups, weight_decay=config.weight_decay, betas=(0.9, 0.95))
         model, optimizer, loader = accelerator.prepare(self.model, optimizer, loader)
         steps_an_epoch = -(-len(loader) // config.accumulation_steps)
         steps = steps_an_epoch * epochs
-        if config.max_steps and with_words:
+        if config.max_steps and stage == "bridge":
             steps = min(steps, config.max_steps)
         warmup = min(config.warmup_steps, steps // 5)
-        scheduler = get_cosine_schedule_with_warmup(optimizer, warmup, steps)
-        parameters = [p for group in groups for p in group["params"]]
-        stage = "bridge" if with_words else "encoder"
+        # Stepped once a step whatever the number of processes, so it is not prepared.
+        scheduler = get_scheduler(config.schedule, optimizer.optimizer, warmup, steps)
+        window = _Window(accelerator)
+        step, first_epoch, states = self._restore(stage, optimizer, scheduler, sampler, window)
         bar = tqdm(
             total=steps,
-            disable=not accelerator.is_main_process,
+            initial=step,
+            disable=not self._is_main,
             desc=stage,
             unit="step",
             mininterval=1,
         )
-        step, tokens_done, began = 0, 0, time.time()
-        for epoch in range(epochs):
+        for epoch in range(first_epoch, epochs):
             sampler.epoch = epoch
-            model.train()
-            running: dict[str, list[Tensor]] = defaultdict(list)
-            for batch in loader:
-                with accelerator.accumulate(model):
-                    sentences = self._embed(batch.sentences)
-                    with accelerator.autocast():
-                        losses = model(batch, sentences)
-                    loss = total_loss(losses)
-                    if not torch.isfinite(loss):
-                        raise ValueError(f"The loss is {loss.item()} at step {step + 1}.")
-                    accelerator.backward(loss)
-                    if accelerator.sync_gradients:
-                        accelerator.clip_grad_norm_(parameters, GRADIENT_NORM)
-                    optimizer.step()
-                    scheduler.step()
-                    optimizer.zero_grad()
-                for name, value in losses.items():
-                    running[name].append(value.detach())
-                if not accelerator.sync_gradients:
-                    continue
+            self._set_training(model)
+            for batches in _windows(loader, config.accumulation_steps):
+                if states is not None:  # after the loader drew its own random number
+                    restore_random_states(states)
+                    states = None
+                losses = self._step(model, batches, optimizer, parameters, step + 1)
+                scheduler.step()
                 step += 1
-                if step % 10 == 0 or step == steps:
-                    means = {n: torch.stack(v).float().mean().item() for n, v in running.items()}
-                    tokens_done += sum(int(v) for v in running["answer_tokens"])
-                    running.clear()
-                    means.pop("answer_tokens", None)
-                    rate = tokens_done / (time.time() - began) * accelerator.num_processes
-                    entry = {
-                        "stage": stage,
-                        "step": step,
-                        "epoch": round(epoch + (step % steps_an_epoch) / steps_an_epoch, 3),
-                        "loss": means,
-                        "learning_rate": scheduler.get_last_lr()[0],
-                        "tokens_per_second": round(rate),
-                        "seconds": round(time.time() - self.started, 1),
-                    }
+                window.add(losses)
+                sampler.used += sum(b.size for b in batches) * accelerator.num_processes
+                if step % LOG_EVERY == 0 or step == steps:
+                    progress = epoch + (step % steps_an_epoch) / steps_an_epoch
+                    entry = window.entry(stage, step, progress, scheduler.get_last_lr())
+                    entry["seconds"] = round(self._seconds(), 1)
                     self.log.append(entry)
+                    accelerator.log(
+                        {f"{stage}/{k}": v for k, v in entry["loss"].items()}
+                        | {f"{stage}/learning_rate": entry["learning_rate"]},
+                        step=step,
+                    )
                     bar.set_postfix(
-                        {n: f"{v:.3f}" for n, v in means.items()}
-                        | {"lr": f"{entry['learning_rate']:.1e}", "tok/s": round(rate)}
+                        {n: f"{v:.3f}" for n, v in entry["loss"].items()}
+                        | {
+                            "lr": f"{entry['learning_rate']:.1e}",
+                            "tok/s": entry["tokens_per_second"],
+                        }
                     )
                 bar.update()
-                if with_words and _due(step, config.validate_every):
+                if stage == "bridge" and _due(step, config.validate_every):
                     self._validate(step)
-                    model.train()
-                if with_words and _due(step, config.save_every) and accelerator.is_main_process:
-                    self._save(self.output / "checkpoints" / str(step), step)
+                    self._set_training(model)
+                asked = self._is_asked_to_stop()
+                if asked or _due(step, config.save_every):
+                    place = stage, step, epoch, sampler.used
+                    self._write_checkpoint(place, optimizer, scheduler, window)
+                if asked:
+                    bar.close()
+                    raise Stopped(f"{stage} step {step}")
                 if step == steps:
                     break
+            sampler.used = 0
             if step == steps:
                 break
         bar.close()
-        if with_words and not _due(step, config.validate_every):
+        if stage == "bridge" and not _due(step, config.validate_every):
             self._validate(step)
 
+    def _set_training(self, model: nn.Module) -> None:
+        """Dropout in what learns; what is frozen, or only encodes ahead, stays as in use."""
+        model.train()
+        if self.bridge.config.freeze_olmoearth:
+            self.bridge.encoder.eval()
+        if self.bridge.vision is not None and self.bridge.config.freeze_vlm_vision:
+            self.bridge.vision.eval()
+
+    def _step(
+        self,
+        model: nn.Module,
+        batches: list[Batch],
+        optimizer: torch.optim.Optimizer,
+        parameters: list[nn.Parameter],
+        step: int,
+    ) -> dict[str, Tensor]:
+        """One step over some batches; every answer token and every scene counts alike in it.
+
+        Returns losses by name, means over this process's batches.
+        """
+        accelerator = self.accelerator
+        counts = torch.tensor(
+            [[b.answer_tokens for b in batches], [b.size for b in batches]],
+            device=accelerator.device,
+            dtype=torch.float,
+        )
+        totals = accelerator.reduce(counts.sum(1), "sum")
+        shares = counts / totals.clamp(min=1)[:, None] * accelerator.num_processes
+        sums: dict[str, Tensor] = defaultdict(lambda: torch.zeros((), device=accelerator.device))
+        for index, batch in enumerate(batches):
+            last = index == len(batches) - 1
+            with nullcontext() if last else accelerator.no_sync(model):
+                with accelerator.autocast():
+                    losses = model(batch, self._embed(batch.sentences))
+                tokens = losses.pop("answer_tokens", None)
+                weights = {
+                    # What is gathered from all processes counts once a batch.
+                    "contrastive": torch.tensor(1 / len(batches), device=accelerator.device),
+                    "caption": shares[0, index],
+                }
+                weighted = {n: v * weights.get(n, shares[1, index]) for n, v in losses.items()}
+                loss = total_loss(weighted)
+                if not torch.isfinite(loss) or loss > EXPLODED:
+                    raise ValueError(
+                        f"The loss is {loss.item():g} at step {step}, with "
+                        f"{', '.join(batch.names) or 'scenes put together'}: a lower learning "
+                        "rate may help."
+                    )
+                accelerator.backward(loss)
+            for name, value in losses.items():
+                sums[name] += value.detach() / len(batches)
+            if tokens is not None:
+                sums["answer_tokens"] += tokens
+        accelerator.clip_grad_norm_(parameters, GRADIENT_NORM)
+        optimizer.step()
+        optimizer.zero_grad()
+        return sums
+
+    def _is_asked_to_stop(self) -> bool:
+        asked = torch.tensor(float(self.stop.asked), device=self.accelerator.device)
+        return self.accelerator.reduce(asked, "sum").item() > 0
+
     def _embed(self, sentences: list[str]) -> Tensor:
-        """Sentence embeddings; the same words come again and again, so they are kept."""
+        """Sentence embeddings: those of a batch together, the same whatever came before."""
         device = self.accelerator.device
-        new = [s for s in dict.fromkeys(sentences) if s not in self.embedded]
-        if new:
-            self.embedded.update(zip(new, embed_sentences(new, str(device)), strict=True))
-        return torch.from_numpy(np.stack([self.embedded[s] for s in sentences])).to(device)
+        return torch.from_numpy(embed_sentences(sentences, str(device))).to(device)
 
     @torch.no_grad()
     def _validate(self, step: int) -> None:
@@ -465,14 +393,14 @@ class Trainer:
         totals: dict[str, float] = defaultdict(float)
         batches = 0
         for batch in self.accelerator.prepare_data_loader(
-            self._loader(self.val_tiles, with_words=True, vary=False)
+            self._loader(self.val_tiles, with_words=True, layouts=None)
         ):
             with self.accelerator.autocast():
                 losses = self.model(batch, self._embed(batch.sentences))
+            losses.pop("answer_tokens")
             for name, value in losses.items():
                 totals[name] += value.item()
             batches += 1
-        totals.pop("answer_tokens")
         validation = {name: total / batches for name, total in totals.items()}
         if not self.accelerator.is_main_process:
             return
@@ -488,8 +416,95 @@ class Trainer:
         for sample in samples[:2]:
             self.accelerator.print(f"  {sample['image']}: {sample['answer']}")
 
+    # Files
+
+    def _seconds(self) -> float:
+        return self.earlier_seconds + time.time() - self.started
+
+    def _read_checkpoint(self, folder: Path) -> None:
+        self.progress = Progress.read(folder)
+        self.checkpoint = folder
+        self.log = json.loads((folder / "training_log.json").read_text())
+        self.earlier_seconds = self.log[-1]["seconds"] if self.log else 0.0
+        now = self.accelerator.num_processes, self.config.batch_size, self.config.accumulation_steps
+        then = self.progress.processes, self.progress.batch_size, self.progress.accumulation_steps
+        if now != then:
+            self.accelerator.print(
+                f"The checkpoint is of {then[0]} processes, batches of {then[1]} and {then[2]} of "
+                f"them a step; this run has {now[0]}, {now[1]} and {now[2]}. It goes on after the "
+                "same samples, with other steps."
+            )
+
+    def _restore(
+        self,
+        stage: str,
+        optimizer: torch.optim.Optimizer,
+        scheduler: torch.optim.lr_scheduler.LRScheduler,
+        sampler: EpochSampler,
+        window: _Window,
+    ) -> tuple[int, int, dict | None]:
+        """Step, epoch and random states to go on from: those of the checkpoint, in its stage."""
+        if self.progress is None or self.progress.stage != stage:
+            return 0, 0, None
+        state = torch.load(self.checkpoint / STATE_FILE, map_location="cpu", weights_only=True)
+        optimizer.load_state_dict(state["optimizer"])
+        scheduler.load_state_dict(state["scheduler"])
+        if self.model.probe is not None:
+            self.model.probe.load_state_dict(state["probe"])
+        for name, values in state["window"].items():
+            window.losses[name] = [torch.tensor(v) for v in values]
+        progress, self.progress = self.progress, None
+        sampler.used = progress.samples
+        rank = self.accelerator.process_index
+        own = self.checkpoint / f"random_{rank}.pt"
+        states = torch.load(own, weights_only=True) if own.is_file() else None
+        return progress.step, progress.epoch, states
+
+    def _write_checkpoint(
+        self,
+        place: tuple[str, int, int, int],
+        optimizer: torch.optim.Optimizer,
+        scheduler: torch.optim.lr_scheduler.LRScheduler,
+        window: _Window,
+    ) -> None:
+        stage, step, epoch, samples = place
+        config, accelerator = self.config, self.accelerator
+        states = accelerator.gather_for_metrics([random_states()], use_gather_object=True)
+        if not accelerator.is_main_process:
+            return
+        progress = Progress(
+            stage,
+            step,
+            epoch,
+            samples,
+            accelerator.num_processes,
+            config.batch_size,
+            config.accumulation_steps,
+            asdict(config),
+        )
+
+        def write(folder: Path) -> None:
+            self._save(folder, step)
+            probe = self.model.probe.state_dict() if self.model.probe is not None else {}
+            state = {
+                "optimizer": optimizer.state_dict(),
+                "scheduler": scheduler.state_dict(),
+                "probe": probe,
+                "window": {n: [x.item() for x in v] for n, v in window.losses.items()},
+            }
+            torch.save(state, folder / STATE_FILE)
+            for rank, drawn in enumerate(states):
+                torch.save(drawn, folder / f"random_{rank}.pt")
+            progress.write(folder)
+
+        name = str(step) if stage == "bridge" else f"{stage}-{step}"
+        try:
+            write_checkpoint(self.output, name, write, config.keep_checkpoints)
+        except OSError as error:
+            accelerator.print(f"No checkpoint at step {step}: {error}. Training goes on.")
+
     def _save(self, folder: Path, step: int) -> None:
-        seconds = round(time.time() - self.started)
+        seconds = round(self._seconds())
         arguments = {k: v for k, v in asdict(self.config).items() if not k.endswith("_dir")}
         self.bridge.with_training(
             f"trained for {step:,} steps on {len(self.train_tiles):,} Sentinel-2 tiles",
@@ -506,13 +521,58 @@ class Trainer:
         plot_losses(self.log, folder / "loss_curve.png")
 
 
+class _Window:
+    """Losses since the last log entry."""
+
+    def __init__(self, accelerator: Accelerator) -> None:
+        self.processes = accelerator.num_processes
+        self.losses: dict[str, list[Tensor]] = defaultdict(list)
+        self.began = time.time()
+
+    def add(self, losses: dict[str, Tensor]) -> None:
+        for name, value in losses.items():
+            self.losses[name].append(value)
+
+    def entry(self, stage: str, step: int, epoch: float, rates: list[float]) -> dict:
+        means = {n: torch.stack(v).float().mean().item() for n, v in self.losses.items()}
+        tokens = means.pop("answer_tokens", 0.0) * len(self.losses.get("answer_tokens", ()))
+        rate = tokens * self.processes / (time.time() - self.began)
+        self.losses.clear()
+        self.began = time.time()
+        return {
+            "stage": stage,
+            "step": step,
+            "epoch": round(epoch, 3),
+            "loss": means,
+            "learning_rate": rates[-1],
+            "tokens_per_second": round(rate),
+        }
+
+
+def _end_when_asked(_: int) -> None:
+    """Workers inherit the handler that waits for the end of a step; they have no steps."""
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+def _windows(loader: DataLoader, size: int) -> Iterator[list[Batch]]:
+    """Batches of a step together; the last step of an epoch may have fewer."""
+    window: list[Batch] = []
+    for batch in loader:
+        window.append(batch)
+        if len(window) == size:
+            yield window
+            window = []
+    if window:
+        yield window
+
+
 def plot_losses(log: list[dict], path: Path) -> None:
     """Draw each loss of the last stage over its steps, validation beside it."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(7, 4), layout="constrained")
     axes = figure.add_subplot(xlabel="step", ylabel="loss", title="Training")
-    last = "bridge" if any(entry["stage"] == "bridge" for entry in log) else "encoder"
+    last = [entry["stage"] for entry in log if entry["stage"] != "validation"][-1]
     for stage, style in ((last, "-"), ("validation", "o--")):
         entries = [entry for entry in log if entry["stage"] == stage]
         for name in entries[0]["loss"] if entries else ():

@@ -91,7 +91,7 @@ def build_bundle(
 
 def write_card(index: SceneIndex, bridge: OlmoEarthVLMBridge, command: str) -> str:
     """Return the dataset card: YAML front matter and Markdown."""
-    from earthvlm.bridge import DEFAULT_PROMPT
+    from earthvlm.generation import DEFAULT_PROMPT
 
     results = index.browse()
     made_by = index.provenance

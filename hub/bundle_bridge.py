@@ -36,8 +36,9 @@ def write_card(output: Path, results: Path | None) -> None:
     """Write README.md from the configuration, and the figures where they were measured."""
     from huggingface_hub import ModelCard
 
-    from earthvlm.bridge import LIMITS, weights_revision
+    from earthvlm.bridge import LIMITS
     from earthvlm.evaluation import Figure, as_markdown
+    from earthvlm.weights import weights_revision
 
     config = json.loads((output / "config.json").read_text())
     table = "Not measured yet."

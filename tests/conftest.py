@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from earthvlm.bridge import OlmoEarthVLMBridge
-from earthvlm.language import embedded_model_folder
+from earthvlm.embedded_model import embedded_model_folder
 from earthvlm.scene import Scene
 from earthvlm.sentinel2 import BANDS
 

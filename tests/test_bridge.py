@@ -13,7 +13,8 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch.nn import functional as F
 
-from earthvlm.bridge import MAX_PROMPT_CHARACTERS, OlmoEarthVLMBridge
+from earthvlm.bridge import OlmoEarthVLMBridge
+from earthvlm.generation import MAX_PROMPT_CHARACTERS
 from tests.conftest import random_scene
 
 ANSWERED = [

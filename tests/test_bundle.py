@@ -308,7 +308,7 @@ def test_the_bundled_dataset_is_whole():
 
 
 def test_the_bundled_dataset_was_made_by_the_bundled_bridge():
-    from earthvlm.bridge import weights_revision
+    from earthvlm.weights import weights_revision
 
     index = SceneIndex.from_pretrained("bundled")
     assert weights_revision(index.folder.parent / "bridge") == index.provenance.bridge_revision

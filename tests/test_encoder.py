@@ -8,54 +8,95 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from olmoearth_pretrain_minimal import NormalizerV1, NormalizerV1_1
+from olmoearth_pretrain_minimal import ModelID, NormalizerV1, NormalizerV1_1
 from olmoearth_pretrain_minimal.olmoearth_pretrain_v1.utils.constants import Modality
 from olmoearth_pretrain_minimal.olmoearth_pretrain_v1.utils.datatypes import MaskedOlmoEarthSample
 
-from earthvlm.encoder import OlmoEarthEncoder
+from earthvlm.encoder import OlmoEarthEncoder, olmoearth_repository
 from earthvlm.sentinel2 import BANDS
 from tests.conftest import random_scene
 
 NINE = tuple(b for b in BANDS if b not in ("B8A", "B01", "B09"))
 
 
-@pytest.mark.filterwarnings("ignore:Up to .* bands were:UserWarning")
-@pytest.mark.parametrize(
+VERSIONS = pytest.mark.parametrize(
     ("version", "normalizer", "band_sets"),
     [("v1", NormalizerV1, 3), ("v1.2", NormalizerV1_1, 1)],
 )
+
+
+def _by_hand(encoder, normalizer, band_sets, values, date=(5, 2, 2021)):
+    """The package alone on reflectance `[H, W, 12]`: `[H/8, W/8, band sets, D]`."""
+    height, width = values.shape[:2]
+    pixels = normalizer().normalize(Modality.SENTINEL2_L2A, values)
+    sample = MaskedOlmoEarthSample(
+        timestamps=torch.tensor([[date]]),
+        sentinel2_l2a=torch.tensor(pixels, dtype=torch.float32)[None, :, :, None],
+        sentinel2_l2a_mask=torch.zeros(1, height, width, 1, band_sets),
+    )
+    with torch.no_grad():
+        output = encoder.network(sample, patch_size=8, fast_pass=True)
+    return output["tokens_and_masks"].sentinel2_l2a[0, :, :, 0]
+
+
+@pytest.mark.filterwarnings("ignore:Up to .* bands were:UserWarning")
+@VERSIONS
 @pytest.mark.parametrize("bands", [BANDS, NINE], ids=["12 bands", "9 bands"])
 def test_tokens_equal_those_of_the_package(version, normalizer, band_sets, bands):
     encoder = OlmoEarthEncoder(f"random-{version}-nano", bands).eval()
     scene = replace(random_scene(64, 64), date=datetime.date(2021, 3, 5))
     values = scene.reflectance.copy()
     values[..., [i for i, b in enumerate(BANDS) if b not in bands]] = np.nan
-    pixels = normalizer().normalize(Modality.SENTINEL2_L2A, values)
-    sample = MaskedOlmoEarthSample(
-        timestamps=torch.tensor([[[5, 2, 2021]]]),
-        sentinel2_l2a=torch.tensor(pixels, dtype=torch.float32)[None, :, :, None],
-        sentinel2_l2a_mask=torch.zeros(1, 64, 64, 1, band_sets),
-    )
     with torch.no_grad():
-        expected = encoder.network(sample, patch_size=8, fast_pass=True)["tokens_and_masks"]
         seen = encoder([encoder.prepare(scene)])
-    expected = expected.sentinel2_l2a.flatten(1, -2)
+    expected = _by_hand(encoder, normalizer, band_sets, values).flatten(0, -2)
     assert seen.tokens.shape == (1, 8 * 8 * band_sets, encoder.dim)
-    torch.testing.assert_close(seen.tokens, expected)
+    torch.testing.assert_close(seen.tokens[0], expected)
 
 
-def test_crops_are_encoded_alone_and_put_back_in_order():
-    encoder = OlmoEarthEncoder("random-v1.2-nano").eval()
-    scene = random_scene(160, 200)
+@VERSIONS
+def test_dates_are_told_to_the_encoder_each_its_own(version, normalizer, band_sets):
+    encoder = OlmoEarthEncoder(f"random-{version}-nano").eval()
+    scene = random_scene(32, 32)
+    dates = (datetime.date(2017, 1, 28), datetime.date(2023, 7, 2))
+    prepared = [encoder.prepare(replace(scene, date=d)) for d in dates]
+    with torch.no_grad():
+        first, second = encoder(prepared).tokens
+    for tokens, date in ((first, (28, 0, 2017)), (second, (2, 6, 2023))):
+        expected = _by_hand(encoder, normalizer, band_sets, scene.reflectance, date)
+        torch.testing.assert_close(tokens, expected.flatten(0, -2))
+    assert not torch.allclose(first, second, atol=1e-3)
+
+
+@VERSIONS
+def test_crops_are_encoded_alone_and_put_back_in_order(version, normalizer, band_sets):
+    encoder = OlmoEarthEncoder(f"random-{version}-nano").eval()
+    scene = replace(random_scene(160, 192), date=datetime.date(2021, 3, 5))
     with torch.no_grad():
         whole = encoder([encoder.prepare(scene)])
-        corner = replace(scene, reflectance=scene.reflectance[128:, 128:])
-        alone = encoder([encoder.prepare(corner)])
-    grid = whole.tokens[0].unflatten(0, whole.grids[0])
-    torch.testing.assert_close(grid[16:, 16:].flatten(0, 1), alone.tokens[0])
-    places = whole.positions[0].unflatten(0, whole.grids[0])
-    assert torch.all(places[1:, :, 0] > places[:-1, :, 0])
-    assert torch.all(places[:, 1:, 1] > places[:, :-1, 1])
+    grid = whole.tokens[0].unflatten(0, (*whole.grids[0], band_sets))
+    corner = scene.reflectance[:128, :128]
+    torch.testing.assert_close(grid[:16, :16], _by_hand(encoder, normalizer, band_sets, corner))
+    if version != "v1":  # which sees crops that are not square with their edges repeated
+        rest = scene.reflectance[128:, 128:]
+        torch.testing.assert_close(grid[16:, 16:], _by_hand(encoder, normalizer, band_sets, rest))
+    places = whole.positions[0].unflatten(0, (*whole.grids[0], band_sets))
+    assert torch.all(places[1:, ..., 0] > places[:-1, ..., 0])
+    assert torch.all(places[:, 1:, :, 1] > places[:, :-1, :, 1])
+
+
+@pytest.mark.parametrize("model_id", list(ModelID))
+def test_every_model_id_is_built_with_its_own_width(model_id):
+    """The published network's shape; its weights need the Hub."""
+    _, version, size = model_id.value.lower().split("-")
+    if size == "large":
+        pytest.skip("1.2 GB of random numbers say nothing that base does not")
+    encoder = OlmoEarthEncoder(f"random-{version.replace('_', '.')}-{size}").eval()
+    assert encoder.dim == {"nano": 128, "tiny": 192, "small": 384, "base": 768}[size]
+    with torch.no_grad():
+        tokens = encoder([encoder.prepare(random_scene(16, 16))]).tokens
+    assert tokens.shape == (1, 4 * (3 if version == "v1" else 1), encoder.dim)
+    assert olmoearth_repository(model_id.value) == f"allenai/{model_id.value}"
 
 
 def test_v1_takes_scenes_that_are_not_square():

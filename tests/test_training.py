@@ -14,7 +14,8 @@ import torch
 from earthvlm.bridge import OlmoEarthVLMBridge
 from earthvlm.chatearthnet import ChatEarthNet
 from earthvlm.cli import main
-from earthvlm.training import EpochSampler, TrainingSamples, contrastive_loss
+from earthvlm.objectives import contrastive_loss
+from earthvlm.training_data import EpochSampler, TrainingSamples
 from tests.generated_chatearthnet import write_generated_chatearthnet
 
 ROOT = Path(__file__).parent.parent
@@ -52,11 +53,12 @@ TWO_PROCESSES += [
 @pytest.mark.slow
 def test_a_run_learns_saves_and_goes_on(data, tmp_path, tiny_language):
     options = ["--batch_size=4", "--num_epochs=4", "--encoder_epochs=2", "--encoder_batch_size=4"]
-    options += ["--save_every=5", "--validate_every=5", "--learning_rate=0.003"]
+    options += ["--query_epochs=1", "--save_every=5", "--validate_every=5", "--learning_rate=0.003"]
     done = train(PYTHON, data, tmp_path / "run", tiny_language, *options)
     assert done.returncode == 0, done.stderr
     log = json.loads((tmp_path / "run" / "training_log.json").read_text())
     stages = [entry["stage"] for entry in log]
+    assert list(dict.fromkeys(stages)) == ["encoder", "queries", "bridge", "validation"]
     assert stages.count("validation") == 3  # at 5, 10 and at the end, step 12
     first, last = (
         next(e for e in entries if e["stage"] == "validation") for entries in (log, log[::-1])

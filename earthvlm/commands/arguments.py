@@ -122,13 +122,9 @@ def load_bridge(model_path: str, device: str | None) -> OlmoEarthVLMBridge:
     _check_device(device)
     from transformers.utils import logging
 
-    from earthvlm.bridge import (
-        CONFIG_FILE,
-        FUSION_FILE,
-        UNTRAINED_ENCODER_ID,
-        OlmoEarthVLMBridge,
-    )
-    from earthvlm.language import EMBEDDED_MODEL_ID
+    from earthvlm.bridge import UNTRAINED_ENCODER_ID, OlmoEarthVLMBridge
+    from earthvlm.bridge_config import CONFIG_FILE, FUSION_FILE
+    from earthvlm.embedded_model import EMBEDDED_MODEL_ID
 
     logging.set_verbosity_error()
     logging.disable_progress_bar()

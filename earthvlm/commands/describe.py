@@ -114,7 +114,7 @@ def run_describe(arguments: argparse.Namespace) -> int:
             continue
 
         # After the scenes, so that a mistyped path is told at once.
-        from earthvlm.bridge import DEFAULT_PROMPT, check_prompt
+        from earthvlm.generation import DEFAULT_PROMPT, check_prompt
 
         prompt = DEFAULT_PROMPT if arguments.prompt is None else arguments.prompt
         check_prompt(prompt)

@@ -8,7 +8,8 @@ from typing import Any
 
 import gradio as gr
 
-from earthvlm.bridge import DEFAULT_PROMPT, OlmoEarthVLMBridge
+from earthvlm.bridge import OlmoEarthVLMBridge
+from earthvlm.generation import DEFAULT_PROMPT
 from earthvlm.retrieval import SceneIndex
 from earthvlm.scene import Scene
 from earthvlm.ui.chat import add_chat_tab, choose_examples

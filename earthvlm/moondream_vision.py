@@ -1,0 +1,144 @@
+"""Moondream2's vision tower: a picture in overlapping crops, to tokens for its text model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from math import ceil, floor, sqrt
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+if TYPE_CHECKING:
+    from transformers import SiglipVisionConfig
+
+MARGIN = 4  # patches that neighbouring crops share on each side
+MAX_CROPS = 12
+
+
+@dataclass(frozen=True)
+class PictureCrops:
+    """pixels: uint8 `[1 + rows x columns, 3, S, S]`, the whole picture first. tiling: how many
+    crops from top to bottom and from left to right."""
+
+    pixels: Tensor
+    tiling: tuple[int, int]
+
+
+class VisionTower(nn.Module):
+    """SigLIP over crops, then a projection of each patch seen from afar and from near.
+
+    config: of transformers' SigLIP. hidden, text_dim: widths of the projection.
+    """
+
+    def __init__(self, config: SiglipVisionConfig, hidden: int, text_dim: int) -> None:
+        from transformers import SiglipVisionModel
+
+        super().__init__()
+        self.crop_size, self.patch_size = config.image_size, config.patch_size
+        self.encoder = SiglipVisionModel(config)
+        self.projection = nn.ModuleDict(
+            {
+                "fc1": nn.Linear(2 * config.hidden_size, hidden),
+                "fc2": nn.Linear(hidden, text_dim),
+            }
+        )
+
+    @property
+    def num_tokens(self) -> int:
+        return (self.crop_size // self.patch_size) ** 2
+
+    @property
+    def cut(self) -> Callable[[Image.Image], PictureCrops]:
+        """Cuts a picture into the crops the tower was trained on; light enough for a worker."""
+        return partial(cut_crops, crop_size=self.crop_size, patch_size=self.patch_size)
+
+    def forward(self, pictures: Sequence[PictureCrops]) -> Tensor:
+        """Tokens of pictures of any tilings: `[B, patches, D_text]`."""
+        weight = self.projection["fc1"].weight
+        pixels = torch.cat([p.pixels for p in pictures]).to(weight.device, weight.dtype)
+        seen = self.encoder(pixels / 127.5 - 1).last_hidden_state
+        side = self.crop_size // self.patch_size
+        views = []
+        for picture, crops in zip(
+            pictures, seen.split([len(p.pixels) for p in pictures]), strict=True
+        ):
+            whole, parts = crops[0], crops[1:].unflatten(1, (side, side))
+            stitched = stitch(parts, picture.tiling).permute(2, 0, 1)
+            near = F.adaptive_avg_pool2d(stitched, (side, side)).flatten(1).T
+            views.append(torch.cat([whole, near], dim=1))
+        hidden = F.gelu(self.projection["fc1"](torch.stack(views)), approximate="tanh")
+        return self.projection["fc2"](hidden)
+
+
+def choose_tiling(height: int, width: int, window: int, most: int = MAX_CROPS) -> tuple[int, int]:
+    """How many crops, down and across, for a picture of this size without its outer margins."""
+    if height <= window or width <= window:
+        return 1, 1
+    rows, columns = ceil(height / window), ceil(width / window)
+    if rows * columns > most:
+        shrink = sqrt(most / (rows * columns))
+        return max(1, floor(rows * shrink)), max(1, floor(columns * shrink))
+    rows = max(rows, floor(sqrt(most * height / width)))
+    columns = max(columns, floor(sqrt(most * width / height)))
+    if rows * columns > most:
+        if columns > rows:
+            columns = most // rows
+        else:
+            rows = most // columns
+    return max(1, rows), max(1, columns)
+
+
+def cut_crops(picture: Image.Image, crop_size: int, patch_size: int) -> PictureCrops:
+    """The whole picture, then crops that overlap by their margins, each `crop_size` a side."""
+    picture = picture.convert("RGB")
+    margin = 2 * MARGIN * patch_size
+    window = crop_size - margin
+    rows, columns = choose_tiling(picture.height - margin, picture.width - margin, window)
+    fitted = picture.resize(
+        (columns * window + margin, rows * window + margin), Image.Resampling.LANCZOS
+    )
+    whole = picture.resize((crop_size, crop_size), Image.Resampling.LANCZOS)
+    crops = [whole] + [
+        fitted.crop((left, top, left + crop_size, top + crop_size))
+        for top in range(0, rows * window, window)
+        for left in range(0, columns * window, window)
+    ]
+    pixels = torch.from_numpy(np.stack([np.asarray(crop) for crop in crops]))
+    return PictureCrops(pixels.permute(0, 3, 1, 2).contiguous(), (rows, columns))
+
+
+def stitch(crops: Tensor, tiling: tuple[int, int], margin: int = MARGIN) -> Tensor:
+    """Crops `[rows x columns, S, S, D]` as one grid `[H, W, D]`, inner margins left out."""
+    rows, columns = tiling
+    lines = []
+    for row in range(rows):
+        top, bottom = margin * (row > 0), margin * (row < rows - 1)
+        line = []
+        for column in range(columns):
+            left, right = margin * (column > 0), margin * (column < columns - 1)
+            crop = crops[row * columns + column]
+            line.append(crop[top : crop.shape[0] - bottom, left : crop.shape[1] - right])
+        lines.append(torch.cat(line, dim=1))
+    return torch.cat(lines, dim=0)
+
+
+def prefix_attention(mask: Tensor, prefix: int, dtype: torch.dtype) -> Tensor:
+    """What each token may attend to, as scores to add: `[B, L]` to `[B, 1, L, L]`.
+
+    The first `prefix` tokens see each other, the rest what came before; nobody sees padding, but
+    padding sees itself, because a softmax over nothing is not a number.
+    """
+    real = mask.bool()
+    place = mask.cumsum(1) - 1
+    leads = real & (place < prefix)
+    allowed = torch.ones(2 * [mask.shape[1]], dtype=torch.bool, device=mask.device).tril()
+    allowed = (allowed | (leads[:, :, None] & leads[:, None])) & real[:, None]
+    allowed = allowed | torch.eye(mask.shape[1], dtype=torch.bool, device=mask.device)
+    scores = torch.zeros(allowed.shape, dtype=dtype, device=mask.device)
+    return scores.masked_fill(~allowed, torch.finfo(dtype).min)[:, None]

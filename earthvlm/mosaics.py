@@ -1,0 +1,94 @@
+"""Larger scenes put together from encoded crops: what queries need to see, at little cost.
+
+A scene of many crops costs its encoder many passes. But each crop is encoded alone, so crops that
+were encoded once can be put together again and again, and the queries, which read the whole scene,
+learn from mixtures of land cover that no single crop holds.
+"""
+
+from __future__ import annotations
+
+import random
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from earthvlm.conversations import describe, short_phrase
+from earthvlm.encoder import SceneTokens, join_tokens
+from earthvlm.facts import SceneFacts
+from earthvlm.training_data import Batch, SampleKey
+
+# How tiles become the crops that are encoded, and crops become scenes (rows, columns, zoom).
+CROPS = {(1, 1, 1): 0.45, (2, 2, 1): 0.45, (2, 2, 0.75): 0.1}
+MOSAICS = {(1, 1, 1): 0.5, (1, 2, 1): 0.08, (2, 1, 1): 0.08, (2, 2, 1): 0.16, (3, 3, 1): 0.18}
+# A larger scene is learned from so many of its tokens, drawn at random: shares stay the same.
+MOST_TOKENS = 512
+
+
+@dataclass(frozen=True)
+class EncodedCrop:
+    """tokens: `[rows, columns, band sets, D]` of one crop. facts: what it holds."""
+
+    tokens: Tensor
+    facts: SceneFacts
+
+
+class TokenMosaics(Dataset):
+    """Scenes of encoded crops, with the facts that are true of them and a sentence."""
+
+    def __init__(self, crops: Sequence[EncodedCrop], seed: int) -> None:
+        self.crops, self.seed = crops, seed
+        # Scenes of several crops are of full ones.
+        largest = max(crop.tokens.shape[:2] for crop in crops)
+        self.full = [i for i, crop in enumerate(crops) if crop.tokens.shape[:2] == largest]
+        self.alike: dict[str, list[int]] = defaultdict(list)
+        for index in self.full:
+            self.alike[crops[index].facts.dominant].append(index)
+
+    def __len__(self) -> int:
+        return len(self.crops)
+
+    def __getitem__(self, key: SampleKey) -> tuple[EncodedCrop, str]:
+        numbers = np.random.default_rng((self.seed, key.epoch, key.index))
+        rows, columns, _ = key.layout
+        scene = self.crops[key.index]
+        if rows * columns > 1:
+            first = self.crops[self.full[key.index % len(self.full)]]
+            kind = self.alike[first.facts.dominant]
+            # Some scenes are of one kind, some of any, some of both.
+            odds = numbers.choice([0.0, 0.5, 1.0])
+            others = [
+                self.crops[numbers.choice(kind if numbers.random() < odds else self.full)]
+                for _ in range(rows * columns - 1)
+            ]
+            pieces = [first, *others]
+            numbers.shuffle(pieces)
+            grid = [pieces[r * columns : (r + 1) * columns] for r in range(rows)]
+            scene = EncodedCrop(
+                torch.cat([torch.cat([c.tokens for c in row], dim=1) for row in grid]),
+                SceneFacts.mosaic([[c.facts for c in row] for row in grid]),
+            )
+        rng = random.Random(int(numbers.integers(2**63)))
+        facts = scene.facts
+        return scene, describe(facts) if rng.random() < 0.05 else short_phrase(facts, rng)
+
+
+def collate_mosaics(samples: Sequence[tuple[EncodedCrop, str]]) -> Batch:
+    """A batch of scenes whose tokens are known already."""
+    tokens = join_tokens([scene.tokens for scene, _ in samples])
+    if tokens.tokens.shape[1] > MOST_TOKENS:
+        kept = torch.randperm(tokens.tokens.shape[1])[:MOST_TOKENS]
+        tokens = SceneTokens(
+            tokens.tokens[:, kept], tokens.positions[:, kept], tokens.mask[:, kept], tokens.grids
+        )
+    return Batch(
+        bridge=None,
+        scenes=[],
+        facts=[scene.facts for scene, _ in samples],
+        sentences=[sentence for _, sentence in samples],
+        tokens=tokens,
+    )

@@ -1,0 +1,130 @@
+"""What training minimises: answers, soft words, land cover, and scenes beside sentences."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.distributed.nn.functional import all_gather
+from torch.nn import functional as F
+
+from earthvlm.bridge import OlmoEarthVLMBridge
+from earthvlm.facts import LAND_COVER, SceneFacts
+from earthvlm.soft_words import SoftWords
+from earthvlm.training_data import Batch
+
+CONTRASTIVE_WEIGHT = 0.2
+SOFT_WORDS_WEIGHT = 2.0
+LAND_COVER_WEIGHT = 1.0
+# Sentences within this cosine distance count as descriptions of each other's scenes.
+TEXT_TEMPERATURE = 0.05
+SCENE_TEMPERATURE = 0.05
+
+
+class LandCoverProbe(nn.Module):
+    """Reads land cover, cloud and haze off each token; used while training, then dropped."""
+
+    def __init__(self, token_dim: int) -> None:
+        super().__init__()
+        self.layer = nn.Linear(token_dim, len(LAND_COVER) + 2)
+
+    def forward(
+        self,
+        tokens: Tensor,
+        grids: Sequence[tuple[int, int]],
+        band_sets: int,
+        facts: Sequence[SceneFacts],
+    ) -> Tensor:
+        """Mean absolute error of the shares over cells, halves of weight on cells and on scenes."""
+        logits = self.layer(tokens).float()
+        alike = defaultdict(list)  # scenes of one grid and one cell layout go together
+        for index, (grid, known) in enumerate(zip(grids, facts, strict=True)):
+            alike[grid, known.cloud.shape].append(index)
+        losses = []
+        for (grid, cells), indices in alike.items():
+            count = grid[0] * grid[1]
+            seen = logits[indices, : count * band_sets].unflatten(1, (count, band_sets)).mean(2)
+            seen = seen.transpose(1, 2).unflatten(2, grid)
+            cover = F.adaptive_avg_pool2d(seen[:, :-2].softmax(1), cells)
+            sky = F.adaptive_avg_pool2d(seen[:, -2:].sigmoid(), cells)
+            known_cover, known_sky = (
+                torch.from_numpy(np.stack([f(facts[i]) for i in indices])).to(logits)
+                for f in (
+                    lambda k: np.ascontiguousarray(k.land_cover.transpose(2, 0, 1)),
+                    lambda k: np.stack([k.cloud, k.haze]),
+                )
+            )
+            clear = 1 - known_sky[:, :1]
+            error = (cover - known_cover) * clear
+            by_cell = error.abs().sum(1).mean((1, 2))
+            by_scene = error.mean((2, 3)).abs().sum(1)
+            losses.append(by_cell + by_scene + (sky - known_sky).abs().sum(1).mean((1, 2)))
+        return torch.cat(losses).mean()
+
+
+class TrainingModel(nn.Module):
+    """The bridge and what else is needed to train it, under one forward."""
+
+    def __init__(self, bridge: OlmoEarthVLMBridge) -> None:
+        super().__init__()
+        self.bridge = bridge
+        trains = not bridge.config.freeze_olmoearth
+        self.probe = LandCoverProbe(bridge.encoder.dim) if trains else None
+        self.soft_words = SoftWords(bridge.language, bridge.config.num_geo_queries)
+
+    def forward(self, batch: Batch, sentences: Tensor) -> dict[str, Tensor]:
+        """Losses by name; without conversations, those of encoder, queries and search alone."""
+        bridge = self.bridge
+        losses = {}
+        if batch.bridge is None:
+            known = batch.tokens is not None
+            tokens = batch.tokens if known else bridge.encoder(batch.scenes)
+            queries = bridge.gather(tokens)
+            embedding = bridge.head(queries, tokens.tokens, tokens.mask)
+        else:
+            output = bridge(batch.bridge)
+            tokens, queries, embedding = output.tokens, output.queries, output.scene_embedding
+            losses["caption"] = output.loss
+            losses["answer_tokens"] = output.answer_tokens
+        losses["contrastive"] = contrastive_loss(_gathered(embedding), _gathered(sentences))
+        if batch.facts is not None:
+            losses["soft_words"] = self.soft_words(queries, batch.facts)
+            if self.probe is not None and batch.bridge is None and batch.tokens is None:
+                losses["land_cover"] = self.probe(
+                    tokens.tokens, tokens.grids, bridge.encoder.band_sets, batch.facts
+                )
+        return losses
+
+
+def _gathered(tensor: Tensor) -> Tensor:
+    """The rows of all processes; gradients find their way back."""
+    if not (dist.is_available() and dist.is_initialized()) or dist.get_world_size() == 1:
+        return tensor
+    return torch.cat(all_gather(tensor))
+
+
+def contrastive_loss(scenes: Tensor, sentences: Tensor) -> Tensor:
+    """Scenes `[B, 384]` beside their sentences `[B, 384]`, both of unit length.
+
+    Many scenes share a description, so the targets are soft: how alike the sentences are. A
+    cosine term keeps scenes near their sentences even where a batch holds few others.
+    """
+    sentences = sentences.to(scenes)
+    alike = (sentences @ sentences.T / TEXT_TEMPERATURE).softmax(1)
+    logits = scenes @ sentences.T / SCENE_TEMPERATURE
+    both = F.cross_entropy(logits, alike) + F.cross_entropy(logits.T, alike)
+    return both / 2 + (1 - (scenes * sentences).sum(1)).mean()
+
+
+def total_loss(losses: dict[str, Tensor]) -> Tensor:
+    weights = {
+        "caption": 1.0,
+        "contrastive": CONTRASTIVE_WEIGHT,
+        "soft_words": SOFT_WORDS_WEIGHT,
+        "land_cover": LAND_COVER_WEIGHT,
+    }
+    return sum(weights[name] * losses[name] for name in weights if name in losses)

@@ -1,0 +1,178 @@
+"""Tiles made into what a training step takes: put together, varied, asked about."""
+
+from __future__ import annotations
+
+import datetime
+import random
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+from torch.utils.data import Dataset, Sampler
+
+from earthvlm.augmentation import augment, join_scenes
+from earthvlm.bridge import BridgeBatch, OlmoEarthVLMBridge
+from earthvlm.chatearthnet import ChatEarthNet
+from earthvlm.conversations import (
+    caption_conversation,
+    describe,
+    short_phrase,
+    write_conversation,
+)
+from earthvlm.encoder import PreparedScene, SceneTokens
+from earthvlm.facts import SceneFacts
+from earthvlm.prompts import Prompt
+from earthvlm.scene import Scene
+
+Layout = tuple[int, int, float]  # rows, columns, zoom
+# How tiles are put together into larger scenes and zoomed, and how often.
+LAYOUTS = {
+    (1, 1, 1): 0.58,
+    (1, 1, 0.75): 0.03,
+    (1, 1, 1.5): 0.04,
+    (2, 2, 1): 0.16,
+    (1, 2, 1): 0.05,
+    (2, 1, 1): 0.05,
+    (3, 3, 1): 0.06,
+    (4, 4, 1): 0.03,
+}
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A scene made ready in a worker. facts is None where only its caption is known."""
+
+    scene: PreparedScene
+    prompt: Prompt | None
+    facts: SceneFacts | None
+    sentence: str
+    name: str
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Samples with their conversations padded together.
+
+    tokens: what the encoder saw, where that is known already; scenes are then not needed.
+    names: of the samples' tiles, for messages.
+    """
+
+    bridge: BridgeBatch | None
+    scenes: list[PreparedScene]
+    facts: list[SceneFacts] | None
+    sentences: list[str]
+    tokens: SceneTokens | None = None
+    names: list[str] = field(default_factory=list)
+
+    @property
+    def size(self) -> int:
+        """How many scenes there are."""
+        return len(self.sentences)
+
+    @property
+    def answer_tokens(self) -> int:
+        """How many tokens are scored."""
+        return 0 if self.bridge is None else int((self.bridge.labels != -100).sum())
+
+
+@dataclass(frozen=True)
+class SampleKey:
+    """Which sample is wanted: its epoch, its place in the data, and its layout or None."""
+
+    epoch: int
+    index: int
+    layout: Layout | None = None
+
+
+class EpochSampler(Sampler[SampleKey]):
+    """Every index once an epoch, shuffled by the seed; neighbours of one batch have one layout.
+
+    Scenes of one size need no padding. The epoch travels with the index so that workers that
+    outlive an epoch draw new variations, the same ones whatever their number.
+    """
+
+    def __init__(
+        self,
+        length: int,
+        batch_size: int,
+        seed: int,
+        layouts: Mapping[Layout, float] = LAYOUTS,
+    ) -> None:
+        self.length, self.batch_size, self.seed, self.epoch = length, batch_size, seed, 0
+        self.layouts = layouts
+        self.used = 0  # of this epoch, by an earlier run that this one goes on from
+
+    def __len__(self) -> int:
+        return self.length
+
+    def __iter__(self) -> Iterator[SampleKey]:
+        numbers = np.random.default_rng((self.seed, self.epoch))
+        order = numbers.permutation(self.length)
+        kinds, odds = tuple(self.layouts), np.array(tuple(self.layouts.values()))
+        drawn = numbers.choice(len(odds), p=odds / odds.sum(), size=self.length)
+        for place, index in tuple(enumerate(order))[self.used :]:
+            yield SampleKey(self.epoch, int(index), kinds[drawn[place // self.batch_size]])
+
+
+class TrainingSamples(Dataset):
+    """Tiles made into samples: put together, varied, asked about.
+
+    bridge: gives the encoder's preparation and the language model's prompt format.
+    with_words: False prepares scenes and facts alone, for the encoder's own training.
+    """
+
+    def __init__(
+        self,
+        tiles: ChatEarthNet,
+        bridge: OlmoEarthVLMBridge,
+        seed: int,
+        with_words: bool = True,
+    ) -> None:
+        self.tiles, self.seed, self.with_words = tiles, seed, with_words
+        # Only what workers need: bound methods would carry the language model along.
+        self.prepare = bridge.prepare
+        self.encode = bridge.language.encode
+        self.alike: dict[str, list[int]] = defaultdict(list)
+        for index, tile in enumerate(tiles):
+            if tile.facts is not None:
+                self.alike[tile.facts.dominant].append(index)
+
+    def __len__(self) -> int:
+        return len(self.tiles)
+
+    def __getitem__(self, key: SampleKey) -> Sample:
+        numbers = np.random.default_rng((self.seed, key.epoch, key.index))
+        rng = random.Random(int(numbers.integers(2**63)))
+        scene, tile = self.tiles[key.index]
+        if tile.facts is None:
+            caption = rng.choice(tile.captions)
+            messages, facts, sentence = caption_conversation(caption, rng), None, caption
+        else:
+            facts = tile.facts
+            if key.layout is not None:
+                scene, facts = self._vary(scene, facts, key.layout, numbers)
+            messages = write_conversation(facts, rng) if self.with_words else []
+            sentence = describe(facts) if rng.random() < 0.05 else short_phrase(facts, rng)
+        prompt = self.encode(messages) if self.with_words else None
+        return Sample(self.prepare(scene), prompt, facts, sentence, tile.name)
+
+    def _vary(
+        self,
+        scene: Scene,
+        facts: SceneFacts,
+        layout: Layout,
+        numbers: np.random.Generator,
+    ) -> tuple[Scene, SceneFacts]:
+        rows, columns, zoom = layout
+        pieces = [(scene, facts)]
+        # Neighbours are often of one kind, as in a real scene; any tile else.
+        pool = self.alike[facts.dominant] if numbers.random() < 0.5 else range(len(self.tiles))
+        for index in numbers.choice(pool, size=rows * columns - 1):
+            other, tile = self.tiles[int(index)]
+            pieces.append((other, tile.facts))
+        numbers.shuffle(pieces)
+        grid = [pieces[r * columns : (r + 1) * columns] for r in range(rows)]
+        scene, facts = augment(*join_scenes(grid), numbers, zoom)
+        year, month, day = numbers.integers((2016, 1, 1), (2026, 13, 29))
+        return replace(scene, date=datetime.date(int(year), int(month), int(day))), facts

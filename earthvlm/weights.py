@@ -1,0 +1,125 @@
+"""Weights in safetensors files: what they hold, read strictly, and whether memory will hold it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
+from math import prod
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+INDEX_FILE = "model.safetensors.index.json"
+GIGABYTE = 1e9
+
+
+class TensorFolder:
+    """The tensors in a folder's safetensors files, by name; each is read when asked for.
+
+    Every file is opened first, so that one that was cut short is found before any is used.
+    Raises FileNotFoundError where there is none or one of the index is missing, ValueError where
+    one is damaged.
+    """
+
+    def __init__(self, folder: str | Path) -> None:
+        from safetensors import SafetensorError, safe_open
+
+        self._path_of: dict[str, Path] = {}
+        self._shape_of: dict[str, tuple[int, ...]] = {}
+        for path in _shards(Path(folder)):
+            try:
+                with safe_open(path, "pt") as file:
+                    for name in file.keys():  # noqa: SIM118, it is no dict
+                        self._path_of[name] = path
+                        self._shape_of[name] = tuple(file.get_slice(name).get_shape())
+            except FileNotFoundError:
+                raise FileNotFoundError(f"The weights lack {path}: fetch them again.") from None
+            except SafetensorError as error:
+                raise ValueError(f"{path} is damaged or cut short: fetch it again.") from error
+
+    def names(self) -> list[str]:
+        return list(self._path_of)
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        return self._shape_of[name]
+
+    def read(self, name: str) -> Tensor:
+        from safetensors import safe_open
+
+        # Opened anew each time: a file that stays open keeps in memory all that was read from it.
+        with safe_open(self._path_of[name], "pt") as file:
+            return file.get_tensor(name)
+
+    def bytes_in(self, dtype: torch.dtype, names: Iterable[str] | None = None) -> int:
+        """How much memory these tensors take in a type; all of them where none are named."""
+        names = self._path_of if names is None else names
+        return sum(prod(self.shape(name)) for name in names) * dtype.itemsize
+
+
+def _shards(folder: Path) -> list[Path]:
+    index = folder / INDEX_FILE
+    if index.is_file():
+        return [
+            folder / name
+            for name in sorted(set(json.loads(index.read_text())["weight_map"].values()))
+        ]
+    paths = sorted(folder.glob("*.safetensors"))
+    if not paths:
+        raise FileNotFoundError(f"{folder} holds no weights in safetensors files.")
+    return paths
+
+
+def check_memory(needed: int, device: torch.device, what: str) -> None:
+    """Raise MemoryError, before anything is loaded, where `needed` bytes will not fit."""
+    if device.type == "cuda":
+        free = torch.cuda.mem_get_info(device)[0]
+    elif device.type == "cpu":
+        import psutil
+
+        free = psutil.virtual_memory().available
+    else:
+        return  # other devices do not tell
+    if needed > free:
+        raise MemoryError(
+            f"{what} needs {needed / GIGABYTE:.1f} GB of memory on {device}, where "
+            f"{free / GIGABYTE:.1f} GB are free."
+        )
+
+
+def read_tensors(path: Path, expected: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Read tensors that must have exactly these names and shapes, or raise ValueError."""
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        state = load_file(path)
+    except (SafetensorError, OSError) as error:
+        raise ValueError(f"{path} is damaged: {error}.") from error
+    for name in sorted(expected.keys() ^ state.keys()):
+        lacks = "lacks" if name in expected else "has an unknown"
+        raise ValueError(f"{path} {lacks} tensor {name}.")
+    for name, tensor in expected.items():
+        if tensor.shape != state[name].shape:
+            raise ValueError(
+                f"{path} has {name} of shape {tuple(state[name].shape)}, expected is "
+                f"{tuple(tensor.shape)}."
+            )
+    return state
+
+
+def stored(state: Mapping[str, Tensor], dtype: torch.dtype) -> dict[str, Tensor]:
+    """Tensors as they are written: on the CPU, numbers with fractions in one type."""
+    return {
+        name: (tensor.to(dtype) if tensor.is_floating_point() else tensor).cpu().contiguous()
+        for name, tensor in state.items()
+    }
+
+
+def weights_revision(folder: str | Path) -> str:
+    """The start of a SHA-256 over all safetensors files below a folder."""
+    digest = hashlib.sha256()
+    for path in sorted(Path(folder).rglob("*.safetensors")):
+        digest.update(path.read_bytes())
+    return digest.hexdigest()[:12]

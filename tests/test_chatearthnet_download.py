@@ -1,0 +1,254 @@
+"""ChatEarthNet fetched from a server on this machine that drops, throttles and corrupts."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import re
+import threading
+import zipfile
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from earthvlm import chatearthnet_download
+from earthvlm.chatearthnet import ChatEarthNet
+from earthvlm.chatearthnet_download import PARTS, download_chatearthnet
+from earthvlm.cli import main
+from tests.generated_chatearthnet import write_generated_chatearthnet
+
+
+class Record:
+    """The record's archives by name, and what goes wrong with each request, in turn."""
+
+    def __init__(self) -> None:
+        self.archives: dict[str, bytes] = {}
+        self.faults: list[str] = []
+        self.requests: list[tuple[str, int]] = []  # archive, first byte asked for
+        self.lock = threading.Lock()
+
+    def describe(self, url: str) -> bytes:
+        files = [
+            {
+                "key": name,
+                "size": len(content),
+                "checksum": f"md5:{hashlib.md5(content).hexdigest()}",
+                "links": {"self": f"{url}/files/{name}"},
+            }
+            for name, content in self.archives.items()
+        ]
+        return json.dumps({"files": files}).encode()
+
+
+@pytest.fixture
+def record() -> Iterator[tuple[Record, str]]:
+    record = Record()
+
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+        def do_GET(self) -> None:
+            if self.path == "/record":
+                return self._send(200, record.describe(f"http://{self.headers['Host']}"))
+            name = self.path.rpartition("/")[2]
+            asked = re.fullmatch(r"bytes=(\d+)-", self.headers.get("Range", ""))
+            start = int(asked[1]) if asked else 0
+            with record.lock:
+                fault = record.faults.pop(0) if record.faults else ""
+                record.requests.append((name, start))
+            if fault == "busy":
+                return self._send(429, b"", {"Retry-After": "1"})
+            body = record.archives[name][start:]
+            if fault == "corrupt":
+                body = bytes(len(body))
+            upto = len(body) // 2 if fault == "drop" else None
+            return self._send(206 if asked else 200, body, upto=upto)
+
+        def _send(
+            self, status: int, body: bytes, headers: dict | None = None, upto: int | None = None
+        ) -> None:
+            self.send_response(status)
+            for name, value in (headers or {}).items():
+                self.send_header(name, value)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body[:upto])
+            if upto is not None:
+                self.wfile.flush()
+                self.close_connection = True
+                self.connection.close()
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    yield record, f"http://127.0.0.1:{server.server_port}/record"
+    server.shutdown()
+    server.server_close()
+
+
+def _archive(folder: Path, names_only: bool = False) -> bytes:
+    """A folder as a zip; names_only leaves the folder's own name out of the paths."""
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as file:
+        for path in sorted(folder.rglob("*")):
+            if path.is_file():
+                root = folder if names_only else folder.parent
+                file.write(path, path.relative_to(root))
+    return buffer.getvalue()
+
+
+@pytest.fixture
+def published(record, tmp_path) -> tuple[Record, str, Path]:
+    """A small ChatEarthNet on the server, and the folder it was made of."""
+    source = tmp_path / "source"
+    write_generated_chatearthnet(source, train=4, val=2)
+    for folder in PARTS.values():
+        record[0].archives[f"{folder}.zip"] = _archive(source / folder, folder == "json_files")
+    return *record, source
+
+
+def _same(one: Path, other: Path) -> bool:
+    files = [
+        {p.relative_to(root): p.read_bytes() for folder in PARTS.values()
+         for p in (root / folder).rglob("*") if p.is_file()}
+        for root in (one, other)
+    ]  # fmt: skip
+    return files[0] == files[1] and len(files[0]) > 10
+
+
+def test_everything_arrives_and_a_second_call_fetches_nothing(published, tmp_path):
+    record, url, source = published
+    download_chatearthnet(tmp_path / "data", record_url=url)
+    assert _same(tmp_path / "data", source)
+    assert len(ChatEarthNet(tmp_path / "data", "train")) == 4
+    asked = len(record.requests)
+    download_chatearthnet(tmp_path / "data", record_url=url)
+    assert len(record.requests) == asked == 4
+    assert not list((tmp_path / "data").rglob("*.zip"))
+
+
+@pytest.mark.parametrize("fault", ["drop", "busy", "corrupt"])
+def test_what_goes_wrong_on_the_way_is_made_good(published, tmp_path, monkeypatch, fault):
+    record, url, source = published
+    monkeypatch.setattr(chatearthnet_download, "CHUNK", 500)  # what is lost at most
+    record.faults = [fault] * 3
+    download_chatearthnet(tmp_path / "data", record_url=url)
+    assert _same(tmp_path / "data", source)
+    resumed = [start for _, start in record.requests if start]
+    assert bool(resumed) == (fault == "drop")
+
+
+def test_an_archive_that_stays_damaged_is_named_and_nothing_of_it_is_unpacked(published, tmp_path):
+    record, url, _ = published
+    record.faults = ["corrupt"] * 20
+    with pytest.raises(ValueError, match=r"json_files\.zip arrived twice with another md5"):
+        download_chatearthnet(tmp_path / "data", ["json"], record_url=url)
+    assert not list((tmp_path / "data").rglob("*.json"))
+
+
+def test_stopped_while_unpacking_the_next_call_goes_on(published, tmp_path, monkeypatch):
+    record, url, source = published
+    written = []
+    replace = chatearthnet_download.os.replace
+
+    def stop(partial, target):
+        if len(written) == 3:
+            raise KeyboardInterrupt
+        written.append(target)
+        replace(partial, target)
+
+    monkeypatch.setattr(chatearthnet_download.os, "replace", stop)
+    with pytest.raises(KeyboardInterrupt):
+        download_chatearthnet(tmp_path / "data", ["rgb"], record_url=url)
+    monkeypatch.undo()
+    download_chatearthnet(tmp_path / "data", record_url=url)
+    assert _same(tmp_path / "data", source)
+    assert [name for name, _ in record.requests].count("s2_rgb_images.zip") == 1
+
+
+@pytest.mark.parametrize("path", ["../escaped.png", "/escaped.png", "s2_rgb_images/../../x.png"])
+def test_no_path_leaves_the_folder(record, tmp_path, path):
+    server, url = record
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as file:
+        file.writestr("s2_rgb_images/fine.png", b"")
+        file.writestr(path, b"")
+    server.archives["s2_rgb_images.zip"] = buffer.getvalue()
+    with pytest.raises(ValueError, match="would be written elsewhere"):
+        download_chatearthnet(tmp_path / "data", ["rgb"], record_url=url)
+    assert not list(tmp_path.rglob("*.png"))
+
+
+def test_too_small_a_disk_is_said_before_anything_is_fetched(published, tmp_path, monkeypatch):
+    record, url, _ = published
+    usage = chatearthnet_download.shutil.disk_usage(tmp_path)._replace(free=1000)
+    monkeypatch.setattr(chatearthnet_download.shutil, "disk_usage", lambda _: usage)
+    with pytest.raises(OSError, match=r"needs 0\.\d GB free, and 0\.0 GB are"):
+        download_chatearthnet(tmp_path / "data", record_url=url)
+    assert not record.requests
+
+
+def test_one_caption_set_alone(record, tmp_path):
+    server, url = record
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as file:
+        for captions in ("35", "4v"):
+            file.writestr(f"json_files/ChatEarthNet_caps_{captions}_train.json", "[]")
+    server.archives["json_files.zip"] = buffer.getvalue()
+    arguments = ["download", "chatearthnet", "--data_dir", str(tmp_path / "data")]
+    arguments += ["--parts", "json", "--record_url", url]
+    assert main([*arguments, "--captions", "4v"]) == 0
+    folder = tmp_path / "data" / "json_files"
+    assert [p.name for p in folder.iterdir()] == ["ChatEarthNet_caps_4v_train.json"]
+    assert main(arguments) == 0  # the others are not taken for unpacked
+    assert len(list(folder.iterdir())) == 2
+
+
+def test_an_unreachable_record_is_one_sentence(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(chatearthnet_download, "CONNECTIONS_TRIED", 1)
+    arguments = ["download", "chatearthnet", "--data_dir", str(tmp_path)]
+    assert main([*arguments, "--record_url", "http://127.0.0.1:9/record"]) == 2
+    assert re.fullmatch(
+        r"earthvlm: The record at .* cannot be read \(.*\)\.\n", capsys.readouterr().err
+    )
+    assert main(["download", "chatearthnet"]) == 2
+
+
+def test_a_check_names_what_cannot_be_used_and_training_leaves_it_out(tmp_path, capsys):
+    names = write_generated_chatearthnet(tmp_path, train=6, val=2)
+    assert main(["check", str(tmp_path), "--workers", "1"]) == 0
+    assert "every tile with a caption can be used" in capsys.readouterr().out
+
+    partner = tmp_path / "s2_band_5_6_7_images" / names[0]
+    partner.unlink()
+    damaged = next(tmp_path.glob(f"s2_band_8_11_12_images/**/{names[1]}"))
+    damaged.write_bytes(damaged.read_bytes()[:200])
+    for path in tmp_path.rglob(names[2]):
+        Image.fromarray(np.zeros((64, 64, 3), np.uint8)).save(path)
+    for path in tmp_path.rglob(names[3]):
+        path.unlink()
+    extra = next(tmp_path.glob("s2_rgb_images/**/*.png"))
+    extra.with_name("uncaptioned.png").write_bytes(extra.read_bytes())
+
+    assert main(["check", str(tmp_path), "--workers", "2"]) == 1
+    report = capsys.readouterr().out.splitlines()
+    assert report[0] == "captions 35, train: 6 tiles, published are 98,092"
+    for line in ("missing partner: 1 tiles", "unreadable: 1 tiles", "blank: 1 tiles",
+                 "missing: 1 tiles", "on disk without a caption: 1 tiles"):  # fmt: skip
+        assert line in report
+    tiles = ChatEarthNet(tmp_path, "train")
+    assert [tile.name for tile in tiles] == names[4:6]
+    assert tiles.skipped == 4
+
+
+def test_a_folder_without_captions_is_refused(tmp_path, capsys):
+    assert main(["check", str(tmp_path)]) == 2
+    assert "holds no captions of ChatEarthNet" in capsys.readouterr().err

@@ -1,0 +1,212 @@
+"""Fetching from a Hub, through huggingface_hub's real client and a server on this machine."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from earthvlm.bridge import OlmoEarthVLMBridge
+from earthvlm.downloads import fetch
+from earthvlm.encoder import OlmoEarthEncoder
+from earthvlm.language import load_language_model
+from tests.conftest import random_scene
+from tests.hub_server import LocalHub, serve
+from tests.moondream_reference import write_checkpoint
+from tests.test_readme import read_code_blocks
+
+
+@pytest.fixture
+def hub(monkeypatch, tmp_path_factory) -> LocalHub:
+    import huggingface_hub.constants as constants
+
+    with serve() as hub:
+        monkeypatch.setattr(constants, "ENDPOINT", hub.url)
+        template = hub.url + "/{repo_id}/resolve/{revision}/{filename}"
+        monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
+        monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path_factory.mktemp("hub-cache")))
+        monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+        yield hub
+
+
+def _files(folder: Path) -> dict[str, bytes]:
+    return {p.name: p.read_bytes() for p in folder.iterdir() if p.is_file()}
+
+
+def write_olmoearth(folder: Path, version: str, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder as Ai2 publishes it: the training's config.json, all weights in weights.pth."""
+    from olmoearth_pretrain_minimal import OlmoEarthPretrain_v1
+    from olmoearth_pretrain_minimal.olmoearth_pretrain_v1.nn.latent_mim import LatentMIMConfig
+
+    configs, build = [], LatentMIMConfig.build
+    with monkeypatch.context() as patch:
+        patch.setattr(
+            LatentMIMConfig,
+            "build",
+            lambda self: configs.append(self.as_config_dict()) or build(self),
+        )
+        model = OlmoEarthPretrain_v1(model_size="nano", model_version=version).model
+    folder.mkdir(exist_ok=True)
+    torch.save(model.state_dict(), folder / "weights.pth")
+    seen = {"masking_config": {"strategy_config": {"only_decode_modalities": ["worldcover"]}}}
+    (folder / "config.json").write_text(json.dumps({"model": configs[0], "data_loader": seen}))
+    return folder
+
+
+@pytest.fixture
+def olmoearth(tmp_path, monkeypatch) -> Path:
+    return write_olmoearth(tmp_path, "v1.2", monkeypatch)
+
+
+def test_a_folder_is_used_as_it_is(tmp_path):
+    assert fetch(tmp_path, ["*"]).folder == tmp_path
+    assert fetch(tmp_path, ["*"]).revision == "local"
+
+
+def test_a_repository_is_fetched_at_one_commit(hub):
+    old = hub.repository("owner/name").commit({"config.json": b"{}", "code.py": b"import os"})
+    hub.repository("owner/name").commit({"config.json": b'{"new": 1}'})
+    newest = fetch("owner/name", ["*.json"])
+    assert (newest.folder / "config.json").read_bytes() == b'{"new": 1}'
+    pinned = fetch("owner/name", ["*.json"], old)
+    assert pinned.revision == old
+    assert [p.name for p in pinned.folder.iterdir()] == ["config.json"]  # and no code
+
+
+def test_what_was_interrupted_is_resumed_and_what_is_here_is_not_fetched_again(hub):
+    content = os.urandom(25_000_000)  # the client keeps what arrived in pieces of 10 MB
+    hub.repository("owner/name").commit({"model.safetensors": content})
+    hub.cut_after["model.safetensors"] = 15_000_000
+    snapshot = fetch("owner/name", ["*.safetensors"])
+    assert (snapshot.folder / "model.safetensors").read_bytes() == content
+    (_, first, _), (_, resumed, _) = hub.sent
+    assert first == 0
+    assert 0 < resumed <= 15_000_000
+    fetch("owner/name", ["*.safetensors"])
+    assert len(hub.sent) == 2
+
+
+def test_without_the_hub_what_was_fetched_still_loads(hub, monkeypatch):
+    hub.repository("owner/name").commit({"config.json": b"{}"})
+    first = fetch("owner/name", ["*.json"])
+    hub.failing = 503
+    assert fetch("owner/name", ["*.json"]) == first
+
+
+def test_each_refusal_is_one_sentence(hub, monkeypatch):
+    hub.repository("owner/name").commit({"config.json": b"{}"})
+    hub.repository("owner/gated").commit({"config.json": b"{}"})
+    hub.gated.add("owner/gated")
+    with pytest.raises(ValueError, match=r"^There is no folder owner/nothing, and no Hub repo"):
+        fetch("owner/nothing", ["*"])
+    with pytest.raises(ValueError, match=r"^The Hub repository owner/gated is gated: accept"):
+        fetch("owner/gated", ["*"])
+    with pytest.raises(ValueError, match=r"^The Hub repository owner/name has no revision v9\."):
+        fetch("owner/name", ["*"], "v9")
+    with pytest.raises(ValueError, match=r"neither a folder nor the id of a Hub repository"):
+        fetch("no/such/folder", ["*"])
+    hub.failing = 500
+    with pytest.raises(ConnectionError, match="cannot be reached"):
+        fetch("owner/other", ["*"])
+
+
+def test_moondream_comes_at_its_pinned_revision_with_its_tokenizer(hub, tmp_path):
+    write_checkpoint(tmp_path, "2024")
+    repository = hub.repository("vikhyatk/moondream2")
+    pinned = repository.commit(_files(tmp_path), "2024-08-26")
+    repository.commit({"config.json": b"{}"})  # later revisions are other models
+    language = load_language_model("vikhyatk/moondream2")
+    assert language.revision == pinned
+    assert language.model(torch.tensor([[1, 2]])).logits.shape[1] == 2
+
+
+def test_the_2025_tokenizer_comes_from_its_own_repository(hub, tmp_path):
+    write_checkpoint(tmp_path, "2025")
+    files = _files(tmp_path)
+    hub.repository("moondream/starmie-v1").commit({"tokenizer.json": files.pop("tokenizer.json")})
+    hub.repository("vikhyatk/moondream2").commit(files, "2025-06-21")
+    language = load_language_model("vikhyatk/moondream2", revision="2025-06-21")
+    assert language.stop_ids == [0]
+
+
+def test_olmoearth_comes_by_its_model_id(hub, olmoearth):
+    commit = hub.repository("allenai/OlmoEarth-v1_2-Nano").commit(_files(olmoearth))
+    encoder = OlmoEarthEncoder("OlmoEarth-v1_2-Nano").eval()
+    assert encoder.revision == commit
+    assert not any("decoder" in name for name, _ in encoder.named_parameters())
+    expected = torch.load(olmoearth / "weights.pth")
+    for name, tensor in encoder.network.state_dict().items():
+        assert torch.equal(tensor, expected[f"encoder.{name}"])
+
+
+def test_the_readmes_defaults_load_and_are_kept_at_their_commits(hub, tmp_path, monkeypatch):
+    """The README's example as printed, but for its GPU."""
+    (tmp_path / "moondream").mkdir()
+    write_checkpoint(tmp_path / "moondream", "2024")
+    olmoearth = hub.repository("allenai/OlmoEarth-v1-Nano")
+    moondream = hub.repository("vikhyatk/moondream2")
+    first = olmoearth.commit(_files(write_olmoearth(tmp_path / "olmoearth", "v1", monkeypatch)))
+    pinned = moondream.commit(_files(tmp_path / "moondream"), "2024-08-26")
+    example = read_code_blocks("python")[1].replace('"cuda"', '"cpu"')
+    monkeypatch.chdir(tmp_path)
+    exec(compile(example, "README.md", "exec"), {})
+    assert not (tmp_path / "untrained" / "encoder.safetensors").exists()
+
+    olmoearth.commit({"config.json": b"{}", "weights.pth": b""})  # a later one, which is not taken
+    moondream.commit({"config.json": b"{}"}, "2024-08-26")
+    again = OlmoEarthVLMBridge.from_pretrained("untrained", device="cpu")
+    assert (again.config.olmoearth_revision, again.config.vlm_revision) == (first, pinned)
+    assert again.encoder.band_sets == 3
+    assert again.generate(random_scene(), "Is there water?", max_length=3) is not None
+
+
+def test_a_configuration_that_does_not_record_its_inputs_loads_too(olmoearth):
+    recorded = OlmoEarthEncoder(str(olmoearth)).eval()
+    config = json.loads((olmoearth / "config.json").read_text())
+    (olmoearth / "config.json").write_text(json.dumps({"model": config["model"]}))
+    plain = OlmoEarthEncoder(str(olmoearth)).eval()
+    assert plain.revision == "local"
+    scene = [plain.prepare(random_scene())]
+    with torch.no_grad():
+        torch.testing.assert_close(plain(scene).tokens, recorded(scene).tokens)
+
+
+def test_a_damaged_checkpoint_of_olmoearth_is_named(olmoearth):
+    weights = olmoearth / "weights.pth"
+    whole = weights.read_bytes()
+    weights.write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(ValueError, match=r"weights\.pth is damaged or does not fit"):
+        OlmoEarthEncoder(str(olmoearth))
+    torch.save({"encoder.nothing": torch.zeros(1)}, weights)
+    with pytest.raises(ValueError, match=r"weights\.pth is damaged or does not fit"):
+        OlmoEarthEncoder(str(olmoearth))
+    weights.unlink()
+    with pytest.raises(FileNotFoundError, match=r"lacks weights\.pth"):
+        OlmoEarthEncoder(str(olmoearth))
+
+
+def test_a_download_from_the_command_line(hub, tmp_path):
+    write_checkpoint(tmp_path, "2024")
+    hub.repository("vikhyatk/moondream2").commit(_files(tmp_path), "2024-08-26")
+    environment = os.environ | {
+        "HF_ENDPOINT": hub.url,
+        "HF_HOME": str(tmp_path / "home"),
+        "HF_HUB_OFFLINE": "0",
+    }
+
+    def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "earthvlm", "download", *arguments]
+        return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
+
+    done = run("moondream2")
+    assert done.returncode == 0, done.stderr
+    assert (Path(done.stdout.strip()) / "model.safetensors").is_file()
+    missing = run("olmoearth", "--model", "OlmoEarth-v1-Nano")
+    assert missing.returncode == 2
+    assert missing.stderr.count("\n") == 1
+    assert "no Hub repository of that name" in missing.stderr

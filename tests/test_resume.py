@@ -1,0 +1,162 @@
+"""Runs that are killed and go on: the same losses, the same weights."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from earthvlm.bridge import OlmoEarthVLMBridge
+from earthvlm.checkpoints import (
+    find_checkpoint,
+    random_states,
+    restore_random_states,
+    write_checkpoint,
+)
+from tests.generated_chatearthnet import write_generated_chatearthnet
+
+ROOT = Path(__file__).parent.parent
+OPTIONS = ["--olmoearth_model=random-v1.2-nano", "--no-freeze_olmoearth", "--device=cpu"]
+OPTIONS += ["--num_geo_queries=4", "--num_workers=0", "--batch_size=2", "--num_epochs=3"]
+OPTIONS += ["--encoder_epochs=1", "--encoder_batch_size=4", "--save_every=1", "--lora_r=4"]
+OPTIONS += ["--validate_tiles=1", "--warmup_steps=2"]
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("generated")
+    write_generated_chatearthnet(folder, train=6, val=2)
+    return folder
+
+
+def start(data: Path, output: Path, language: str, *options: str) -> subprocess.Popen:
+    command = [sys.executable, "train_accelerate.py", f"--data_dir={data}"]
+    command += [f"--output_dir={output}", f"--vlm_model={language}", *OPTIONS, *options]
+    return subprocess.Popen(
+        command,
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        # One thread: sums in one order, and room for the other tests.
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+    )
+
+
+def finish(run: subprocess.Popen) -> None:
+    _, stderr = run.communicate(timeout=300)
+    assert run.returncode == 0, stderr
+
+
+def wait_for(path: Path, run: subprocess.Popen) -> None:
+    while not path.exists():
+        assert run.poll() is None, run.stderr.read()
+        time.sleep(0.02)
+
+
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    files = sorted(p for p in folder.rglob("*.safetensors") if "checkpoints" not in p.parts)
+    assert len(files) == 3
+    return {f"{p.name}/{n}": t for p in files for n, t in load_file(p).items()}
+
+
+def losses(folder: Path) -> list[dict]:
+    log = json.loads((folder / "training_log.json").read_text())
+    return [{k: e[k] for k in ("stage", "step", "loss")} for e in log]
+
+
+@pytest.mark.slow
+@pytest.mark.end_to_end
+def test_killed_and_stopped_a_run_ends_as_if_nothing_happened(data, tmp_path, tiny_language):
+    finish(start(data, tmp_path / "whole", tiny_language))
+
+    output = tmp_path / "broken"
+    run = start(data, output, tiny_language)
+    wait_for(output / "checkpoints" / "encoder-1", run)
+    run.kill()  # in the encoder's stage, at any place in it
+    run.communicate()
+    run = start(data, output, tiny_language, "--resume=last")
+    wait_for(output / "checkpoints" / "4", run)
+    run.kill()  # in the second epoch of the bridge's
+    run.communicate()
+    run = start(data, output, tiny_language, "--resume=last")
+    wait_for(output / "checkpoints" / "6", run)
+    run.send_signal(signal.SIGTERM)
+    _, stderr = run.communicate(timeout=300)
+    if run.returncode != 0:  # it had steps to go
+        assert run.returncode == 143 and "go on by --resume last" in stderr
+        finish(start(data, output, tiny_language, "--resume=last"))
+
+    whole, broken = weights(tmp_path / "whole"), weights(output)
+    assert all(torch.equal(whole[name], broken[name]) for name in whole | broken)
+    assert losses(tmp_path / "whole") == losses(output)
+    kept = {p.name for p in (output / "checkpoints").iterdir()}
+    assert kept == {"last", "encoder-1", "encoder-2", *map(str, range(1, 10))}
+    bridge = OlmoEarthVLMBridge.from_pretrained(output / "checkpoints" / "last", device="cpu")
+    assert "9 steps" in bridge.summary
+
+
+@pytest.mark.slow
+@pytest.mark.end_to_end
+def test_two_processes_equal_one_with_twice_the_batch(data, tmp_path, tiny_language):
+    options = ["--max_steps=2", "--encoder_epochs=0", "--freeze_olmoearth", "--save_every=0"]
+    finish(start(data, tmp_path / "one", tiny_language, *options, "--batch_size=4"))
+    command = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu"]
+    command += ["--num_processes=2", "--num_machines=1", "--mixed_precision=no"]
+    command += ["--dynamo_backend=no", "train_accelerate.py", f"--data_dir={data}"]
+    command += [f"--output_dir={tmp_path / 'two'}", f"--vlm_model={tiny_language}", *OPTIONS]
+    done = subprocess.run(
+        [*command, *options], cwd=ROOT, capture_output=True, text=True, timeout=300, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    one, two = (
+        {n: t for p in (tmp_path / name).rglob("*.safetensors") for n, t in load_file(p).items()}
+        for name in ("one", "two")
+    )
+    assert one.keys() == two.keys()
+    for name, tensor in one.items():
+        torch.testing.assert_close(two[name], tensor, atol=1e-5, rtol=1e-5)
+
+
+def test_a_failed_checkpoint_leaves_the_earlier_one(tmp_path):
+    def write(text):
+        return lambda folder: (folder / "file").write_text(text)
+
+    def fail(folder):
+        (folder / "file").write_text("half")
+        raise OSError("No space left on device")
+
+    write_checkpoint(tmp_path, "1", write("one"))
+    with pytest.raises(OSError, match="No space left"):
+        write_checkpoint(tmp_path, "2", fail)
+    assert find_checkpoint("last", tmp_path).name == "1"
+    assert sorted(p.name for p in (tmp_path / "checkpoints").iterdir()) == ["1", "last"]
+    assert os.readlink(tmp_path / "checkpoints" / "last") == "1"
+
+
+def test_the_newest_checkpoints_are_kept(tmp_path):
+    for step in range(1, 5):
+        write_checkpoint(tmp_path, str(step), lambda f: (f / "file").touch(), keep=2)
+        time.sleep(0.01)
+    assert sorted(p.name for p in (tmp_path / "checkpoints").iterdir()) == ["3", "4", "last"]
+    with pytest.raises(FileNotFoundError, match="There is no checkpoint at"):
+        find_checkpoint("last", tmp_path / "nowhere")
+
+
+def test_random_numbers_go_on_where_they_were(tmp_path):
+    import random
+
+    import numpy as np
+
+    torch.save(random_states(), tmp_path / "random.pt")
+    drawn = random.random(), np.random.rand(), torch.rand(1)
+    restore_random_states(torch.load(tmp_path / "random.pt", weights_only=True))
+    assert drawn == (random.random(), np.random.rand(), torch.rand(1))
