@@ -55,6 +55,7 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     add("--num_epochs", type=int, default=1, help="passes over the tiles")
     add("--encoder_epochs", type=int, default=0, help="passes without the language model, first")
     add("--query_epochs", type=int, default=0, help="passes over larger scenes of encoded crops")
+    add("--balance", action="store_true", help="draw scenes of rare land cover more often")
     add("--encoder_batch_size", type=int, default=64, help="scenes a step of those")
     add("--learning_rate", type=float, default=3e-4, help="of the adapter")
     add("--encoder_learning_rate", type=float, default=1e-3, help="of what sees")

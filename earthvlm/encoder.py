@@ -117,7 +117,8 @@ class OlmoEarthEncoder(nn.Module):
             warnings.filterwarnings("ignore", message="Up to .* bands were")
             pixels = self.normalizer.normalize(Modality.SENTINEL2_L2A, reflectance)
         rows, columns = (-side % self.patch_size for side in pixels.shape[:2])
-        pixels = np.pad(pixels, ((0, rows), (0, columns), (0, 0)), mode="edge")
+        if rows or columns:
+            pixels = np.pad(pixels, ((0, rows), (0, columns), (0, 0)), mode="edge")
         date = scene.date
         timestamp = DEFAULT_TIMESTAMP if date is None else (date.day, date.month - 1, date.year)
         return PreparedScene(torch.from_numpy(pixels.astype(np.float32)), timestamp)

@@ -28,6 +28,7 @@ from earthvlm.checkpoints import (
     write_checkpoint,
 )
 from earthvlm.conversations import DESCRIBE, describe
+from earthvlm.facts import SceneFacts
 from earthvlm.mosaics import CROPS, MOSAICS, EncodedCrop, TokenMosaics, collate_mosaics
 from earthvlm.objectives import TrainingModel, total_loss
 from earthvlm.sentences import embed_sentences
@@ -39,6 +40,7 @@ from earthvlm.training_data import (
     Sample,
     SampleKey,
     TrainingSamples,
+    balancing_weights,
 )
 
 STAGES = ("encoder", "queries", "bridge")
@@ -63,6 +65,7 @@ class TrainingConfig:
     encoder_epochs: int = 0
     query_epochs: int = 0
     encoder_batch_size: int = 64
+    balance: bool = False
     learning_rate: float = 3e-4
     encoder_learning_rate: float = 1e-3
     query_learning_rate: float | None = None
@@ -104,6 +107,8 @@ class Trainer:
         self.output = Path(config.output_dir)
         self.train_tiles = ChatEarthNet(config.data_dir, "train", config.captions)
         self.val_tiles = ChatEarthNet(config.data_dir, "val", config.captions)
+        if config.balance:
+            self._need_facts("--balance")
         if self.train_tiles.skipped:
             accelerator.print(f"{self.train_tiles.skipped:,} unusable tiles are left out.")
         self.log: list[dict] = []
@@ -149,7 +154,7 @@ class Trainer:
         return DataLoader(
             mosaics,
             batch_size=size,
-            sampler=self._sampler(len(mosaics), size, MOSAICS),
+            sampler=self._sampler([crop.facts for crop in mosaics.crops], size, MOSAICS),
             collate_fn=collate_mosaics,
         )
 
@@ -183,10 +188,13 @@ class Trainer:
     def _is_main(self) -> bool:
         return self.accelerator.is_main_process
 
-    def _sampler(self, length: int, size: int, layouts: Mapping[Layout, float]) -> EpochSampler:
+    def _sampler(
+        self, facts: list[SceneFacts | None], size: int, layouts: Mapping[Layout, float]
+    ) -> EpochSampler:
         # Batches that all processes take at one time are of one layout.
         size *= self.accelerator.num_processes
-        return EpochSampler(length, size, self.config.seed, layouts)
+        weights = balancing_weights(facts) if self.config.balance else None
+        return EpochSampler(len(facts), size, self.config.seed, layouts, weights)
 
     def _loader(
         self, tiles: ChatEarthNet, with_words: bool, layouts: Mapping[Layout, float] | None
@@ -201,7 +209,7 @@ class Trainer:
         return DataLoader(
             samples,
             batch_size=size,
-            sampler=self._sampler(len(samples), size, layouts) if layouts else fixed,
+            sampler=self._sampler([t.facts for t in tiles], size, layouts) if layouts else fixed,
             collate_fn=self._collate,
             num_workers=config.num_workers,
             worker_init_fn=_end_when_asked,
@@ -273,8 +281,11 @@ class Trainer:
         for epoch in range(first_epoch, epochs):
             sampler.epoch = epoch
             self._set_training(model)
+            if states is not None and not sampler.used:
+                restore_random_states(states)
+                states = None
             for batches in _windows(loader, config.accumulation_steps):
-                if states is not None:  # after the loader drew its own random number
+                if states is not None:  # inside an epoch: after the loader drew its own number
                     restore_random_states(states)
                     states = None
                 losses = self._step(model, batches, optimizer, parameters, step + 1)
@@ -454,11 +465,12 @@ class Trainer:
         for name, values in state["window"].items():
             window.losses[name] = [torch.tensor(v) for v in values]
         progress, self.progress = self.progress, None
-        sampler.used = progress.samples
+        whole = progress.samples >= len(sampler)  # the epoch was at its end
+        sampler.used = 0 if whole else progress.samples
         rank = self.accelerator.process_index
         own = self.checkpoint / f"random_{rank}.pt"
         states = torch.load(own, weights_only=True) if own.is_file() else None
-        return progress.step, progress.epoch, states
+        return progress.step, progress.epoch + whole, states
 
     def _write_checkpoint(
         self,
@@ -518,7 +530,8 @@ class Trainer:
         )
         self.bridge.save_pretrained(folder)
         (folder / "training_log.json").write_text(json.dumps(self.log, indent=1) + "\n")
-        plot_losses(self.log, folder / "loss_curve.png")
+        if self.log:  # its first entry comes after some steps
+            plot_losses(self.log, folder / "loss_curve.png")
 
 
 class _Window:

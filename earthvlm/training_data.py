@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import datetime
 import random
-from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -90,6 +90,8 @@ class EpochSampler(Sampler[SampleKey]):
 
     Scenes of one size need no padding. The epoch travels with the index so that workers that
     outlive an epoch draw new variations, the same ones whatever their number.
+
+    weights: how often each index is drawn, beside the others; some then come twice, some not.
     """
 
     def __init__(
@@ -98,9 +100,11 @@ class EpochSampler(Sampler[SampleKey]):
         batch_size: int,
         seed: int,
         layouts: Mapping[Layout, float] = LAYOUTS,
+        weights: np.ndarray | None = None,
     ) -> None:
         self.length, self.batch_size, self.seed, self.epoch = length, batch_size, seed, 0
         self.layouts = layouts
+        self.odds = None if weights is None else weights / weights.sum()
         self.used = 0  # of this epoch, by an earlier run that this one goes on from
 
     def __len__(self) -> int:
@@ -108,11 +112,25 @@ class EpochSampler(Sampler[SampleKey]):
 
     def __iter__(self) -> Iterator[SampleKey]:
         numbers = np.random.default_rng((self.seed, self.epoch))
-        order = numbers.permutation(self.length)
+        if self.odds is None:
+            order = numbers.permutation(self.length)
+        else:
+            order = numbers.choice(self.length, self.length, p=self.odds)
         kinds, odds = tuple(self.layouts), np.array(tuple(self.layouts.values()))
         drawn = numbers.choice(len(odds), p=odds / odds.sum(), size=self.length)
         for place, index in tuple(enumerate(order))[self.used :]:
             yield SampleKey(self.epoch, int(index), kinds[drawn[place // self.batch_size]])
+
+
+def balancing_weights(facts: Sequence[SceneFacts]) -> np.ndarray:
+    """Weights `[N]` that draw scenes of a rare dominant land cover more often.
+
+    In inverse proportion to the square root of how many there are: what covers 3 percent of the
+    scenes is then seen enough to be told apart, and what covers most still comes most.
+    """
+    dominants = [f.dominant for f in facts]
+    counts = Counter(dominants)
+    return np.array([counts[dominant] ** -0.5 for dominant in dominants])
 
 
 class TrainingSamples(Dataset):

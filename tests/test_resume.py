@@ -92,7 +92,7 @@ def test_killed_and_stopped_a_run_ends_as_if_nothing_happened(data, tmp_path, ti
     run.send_signal(signal.SIGTERM)
     _, stderr = run.communicate(timeout=300)
     if run.returncode != 0:  # it had steps to go
-        assert run.returncode == 143 and "go on by --resume last" in stderr
+        assert run.returncode == 143 and "go on with --resume last" in stderr
         finish(start(data, output, tiny_language, "--resume=last"))
 
     whole, broken = weights(tmp_path / "whole"), weights(output)
@@ -106,7 +106,10 @@ def test_killed_and_stopped_a_run_ends_as_if_nothing_happened(data, tmp_path, ti
 
 @pytest.mark.slow
 @pytest.mark.end_to_end
-def test_two_processes_equal_one_with_twice_the_batch(data, tmp_path, tiny_language):
+def test_two_processes_equal_one_with_twice_the_batch(tmp_path, tiny_language):
+    # As many tiles as two steps take: an epoch that does not divide is filled up with its first.
+    data = tmp_path / "data"
+    write_generated_chatearthnet(data, train=8, val=2)
     options = ["--max_steps=2", "--encoder_epochs=0", "--freeze_olmoearth", "--save_every=0"]
     finish(start(data, tmp_path / "one", tiny_language, *options, "--batch_size=4"))
     command = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu"]

@@ -14,8 +14,9 @@ import torch
 from earthvlm.bridge import OlmoEarthVLMBridge
 from earthvlm.chatearthnet import ChatEarthNet
 from earthvlm.cli import main
+from earthvlm.facts import LAND_COVER, SceneFacts
 from earthvlm.objectives import contrastive_loss
-from earthvlm.training_data import EpochSampler, TrainingSamples
+from earthvlm.training_data import EpochSampler, TrainingSamples, balancing_weights
 from tests.generated_chatearthnet import write_generated_chatearthnet
 
 ROOT = Path(__file__).parent.parent
@@ -53,7 +54,13 @@ TWO_PROCESSES += [
 @pytest.mark.slow
 def test_a_run_learns_saves_and_goes_on(data, tmp_path, tiny_language):
     options = ["--batch_size=4", "--num_epochs=4", "--encoder_epochs=2", "--encoder_batch_size=4"]
-    options += ["--query_epochs=1", "--save_every=5", "--validate_every=5", "--learning_rate=0.003"]
+    options += [
+        "--balance",
+        "--query_epochs=1",
+        "--save_every=5",
+        "--validate_every=5",
+        "--learning_rate=0.003",
+    ]
     done = train(PYTHON, data, tmp_path / "run", tiny_language, *options)
     assert done.returncode == 0, done.stderr
     log = json.loads((tmp_path / "run" / "training_log.json").read_text())
@@ -66,8 +73,8 @@ def test_a_run_learns_saves_and_goes_on(data, tmp_path, tiny_language):
     assert last["loss"]["caption"] < first["loss"]["caption"]
     assert last["samples"][0].keys() == {"image", "answer", "truth"}
     assert (tmp_path / "run" / "loss_curve.png").stat().st_size > 5000
-    checkpoints = sorted(p.name for p in (tmp_path / "run" / "checkpoints").iterdir())
-    assert checkpoints == ["10", "5"]
+    checkpoints = {p.name for p in (tmp_path / "run" / "checkpoints").iterdir()}
+    assert checkpoints == {"encoder-5", "queries-5", "queries-10", "5", "10", "last"}
     bridge = OlmoEarthVLMBridge.from_pretrained(tmp_path / "run", device="cpu")
     assert "12 steps on 12 Sentinel-2 tiles" in bridge.summary
     evaluated = ["evaluate", "--model_path", str(tmp_path / "run"), "--data_dir", str(data)]
@@ -111,6 +118,19 @@ def test_an_epoch_holds_every_tile_once_and_one_layout_a_batch():
         assert len({key.layout for key in first[start : start + 8]}) == 1
     sampler.epoch = 1
     assert [key.index for key in sampler] != [key.index for key in first]
+
+
+def test_balanced_epochs_show_rare_land_cover_more_often():
+    def facts(cover: int) -> SceneFacts:
+        shares = np.zeros((2, 2, len(LAND_COVER)), np.float32)
+        shares[..., cover] = 1
+        return SceneFacts(shares, np.zeros((2, 2)), np.zeros((2, 2)))
+
+    weights = balancing_weights([facts(1)] * 96 + [facts(3)] * 4)
+    assert weights[-1] / weights[0] == pytest.approx(24**0.5)
+    drawn = [k.index for k in EpochSampler(100, batch_size=8, seed=3, weights=weights)]
+    assert len(drawn) == 100 and max(drawn) < 100
+    assert 8 <= sum(index >= 96 for index in drawn) <= 30  # 17 expected, 4 unbalanced
 
 
 def test_a_sample_depends_on_its_key_alone(data, tiny_bridge):
