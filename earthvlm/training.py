@@ -6,7 +6,7 @@ import json
 import signal
 import time
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -189,12 +189,16 @@ class Trainer:
         return self.accelerator.is_main_process
 
     def _sampler(
-        self, facts: list[SceneFacts | None], size: int, layouts: Mapping[Layout, float]
+        self,
+        facts: list[SceneFacts | None],
+        size: int,
+        layouts: Mapping[Layout, float],
+        length_of: Callable[[SampleKey], int] | None = None,
     ) -> EpochSampler:
         # Batches that all processes take at one time are of one layout.
         size *= self.accelerator.num_processes
         weights = balancing_weights(facts) if self.config.balance else None
-        return EpochSampler(len(facts), size, self.config.seed, layouts, weights)
+        return EpochSampler(len(facts), size, self.config.seed, layouts, weights, length_of)
 
     def _loader(
         self, tiles: ChatEarthNet, with_words: bool, layouts: Mapping[Layout, float] | None
@@ -205,11 +209,14 @@ class Trainer:
         samples = TrainingSamples(tiles, self.bridge, config.seed, with_words)
         count = min(config.validate_tiles or len(samples), len(samples))
         spread = np.linspace(0, len(samples) - 1, count).astype(int)
-        fixed = [SampleKey(0, int(index)) for index in spread]
+        sampler = [SampleKey(0, int(index)) for index in spread]
+        if layouts:
+            length_of = samples.length_of if with_words else None
+            sampler = self._sampler([t.facts for t in tiles], size, layouts, length_of)
         return DataLoader(
             samples,
             batch_size=size,
-            sampler=self._sampler([t.facts for t in tiles], size, layouts) if layouts else fixed,
+            sampler=sampler,
             collate_fn=self._collate,
             num_workers=config.num_workers,
             worker_init_fn=_end_when_asked,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime
 import random
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -37,6 +37,9 @@ LAYOUTS = {
     (3, 3, 1): 0.06,
     (4, 4, 1): 0.03,
 }
+# Conversations are sorted by length among so many batches: enough for little padding, few enough
+# that batches differ from epoch to epoch.
+LENGTH_WINDOW = 16
 
 
 @dataclass(frozen=True)
@@ -86,12 +89,14 @@ class SampleKey:
 
 
 class EpochSampler(Sampler[SampleKey]):
-    """Every index once an epoch, shuffled by the seed; neighbours of one batch have one layout.
+    """Every index once an epoch, shuffled by the seed; what shares a batch is of one size.
 
-    Scenes of one size need no padding. The epoch travels with the index so that workers that
-    outlive an epoch draw new variations, the same ones whatever their number.
+    Scenes of one layout need no padding, conversations of about one length little. The epoch
+    travels with the index so that workers that outlive an epoch draw new variations, the same ones
+    whatever their number.
 
     weights: how often each index is drawn, beside the others; some then come twice, some not.
+    length_of: about how long a sample's conversation is.
     """
 
     def __init__(
@@ -101,9 +106,10 @@ class EpochSampler(Sampler[SampleKey]):
         seed: int,
         layouts: Mapping[Layout, float] = LAYOUTS,
         weights: np.ndarray | None = None,
+        length_of: Callable[[SampleKey], int] | None = None,
     ) -> None:
         self.length, self.batch_size, self.seed, self.epoch = length, batch_size, seed, 0
-        self.layouts = layouts
+        self.layouts, self.length_of = layouts, length_of
         self.odds = None if weights is None else weights / weights.sum()
         self.used = 0  # of this epoch, by an earlier run that this one goes on from
 
@@ -116,10 +122,27 @@ class EpochSampler(Sampler[SampleKey]):
             order = numbers.permutation(self.length)
         else:
             order = numbers.choice(self.length, self.length, p=self.odds)
+        if self.length_of is not None:
+            order = self._by_length(order, numbers)
         kinds, odds = tuple(self.layouts), np.array(tuple(self.layouts.values()))
         drawn = numbers.choice(len(odds), p=odds / odds.sum(), size=self.length)
         for place, index in tuple(enumerate(order))[self.used :]:
             yield SampleKey(self.epoch, int(index), kinds[drawn[place // self.batch_size]])
+
+    def _by_length(self, order: np.ndarray, numbers: np.random.Generator) -> np.ndarray:
+        """Sorted by length within windows of some batches; the batches then in any order."""
+        batches, size = [], self.batch_size
+        for window in np.split(
+            order, range(LENGTH_WINDOW * size, len(order), LENGTH_WINDOW * size)
+        ):
+            lengths = [self.length_of(SampleKey(self.epoch, int(index))) for index in window]
+            window = window[np.argsort(lengths, kind="stable")]
+            batches += np.split(window, range(size, len(window), size))
+        # A last batch that is not full stays last.
+        full = len(order) // size
+        return np.concatenate(
+            [batches[i] for i in (*numbers.permutation(full), *range(full, len(batches)))]
+        )
 
 
 def balancing_weights(facts: Sequence[SceneFacts]) -> np.ndarray:
@@ -159,9 +182,21 @@ class TrainingSamples(Dataset):
     def __len__(self) -> int:
         return len(self.tiles)
 
-    def __getitem__(self, key: SampleKey) -> Sample:
+    def length_of(self, key: SampleKey) -> int:
+        """About how many characters a sample's conversation has, without reading its pixels."""
+        tile = self.tiles.tiles[key.index]
+        rng, _ = self._draw(key)
+        if tile.facts is None:
+            return len(rng.choice(tile.captions))
+        return sum(len(message["content"]) for message in write_conversation(tile.facts, rng))
+
+    def _draw(self, key: SampleKey) -> tuple[random.Random, np.random.Generator]:
+        """Random numbers for the words and for the pixels of a sample."""
         numbers = np.random.default_rng((self.seed, key.epoch, key.index))
-        rng = random.Random(int(numbers.integers(2**63)))
+        return random.Random(int(numbers.integers(2**63))), numbers
+
+    def __getitem__(self, key: SampleKey) -> Sample:
+        rng, numbers = self._draw(key)
         scene, tile = self.tiles[key.index]
         if tile.facts is None:
             caption = rng.choice(tile.captions)

@@ -133,6 +133,20 @@ def test_balanced_epochs_show_rare_land_cover_more_often():
     assert 8 <= sum(index >= 96 for index in drawn) <= 30  # 17 expected, 4 unbalanced
 
 
+def test_batches_by_length_are_padded_little(practice_data, tiny_bridge):
+    tiles = ChatEarthNet(practice_data / "s2_practice", "train")
+    samples = TrainingSamples(tiles, tiny_bridge, seed=0)
+    layouts = {(1, 1, 1): 1.0}
+
+    def padding(sampler: EpochSampler) -> float:
+        lengths = np.array([len(samples[key].prompt.ids) for key in list(sampler)[:192]])
+        return 1 - lengths.sum() / lengths.reshape(-1, 8).max(1).sum() / 8
+
+    by_length = EpochSampler(len(tiles), 8, 0, layouts, length_of=samples.length_of)
+    assert sorted(key.index for key in by_length) == list(range(len(tiles)))
+    assert padding(by_length) < 0.15 < padding(EpochSampler(len(tiles), 8, 0, layouts))
+
+
 def test_a_sample_depends_on_its_key_alone(data, tiny_bridge):
     tiles = ChatEarthNet(data, "train")
     keys = list(EpochSampler(len(tiles), 4, seed=0))
