@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from argparse import BooleanOptionalAction
 from dataclasses import asdict, fields
 from pathlib import Path
 
 from accelerate import Accelerator
-from accelerate.utils import DistributedDataParallelKwargs, set_seed
+from accelerate.utils import (
+    DistributedDataParallelKwargs,
+    DistributedType,
+    FullyShardedDataParallelPlugin,
+    set_seed,
+)
 
 from earthvlm.bridge import OlmoEarthVLMBridge
 from earthvlm.checkpoints import find_checkpoint
@@ -79,23 +85,25 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     add("--max_steps", type=int, default=0, help="stop after so many; 0 runs all epochs")
     add("--num_workers", type=int, default=2, help="processes that prepare scenes")
     add("--device", help="cpu or cuda; chosen by accelerate otherwise")
-    add("--mixed_precision", default="no", choices=("no", "bf16", "fp16"))
+    add("--mixed_precision", choices=("no", "bf16", "fp16"), help="as accelerate says otherwise")
     add("--seed", type=int, default=0)
     return parser.parse_args(argv)
 
 
 def main(argv: list[str] | None = None) -> int:
     arguments = parse_arguments(argv)
-    config = TrainingConfig(**{f.name: getattr(arguments, f.name) for f in fields(TrainingConfig)})
-    set_seed(config.seed)
+    set_seed(arguments.seed)
     accelerator = Accelerator(
         log_with=arguments.log_with,
-        project_dir=config.output_dir,
-        mixed_precision=config.mixed_precision,
+        project_dir=arguments.output_dir,
+        mixed_precision=arguments.mixed_precision,
         cpu=arguments.device == "cpu",
         # OlmoEarth's encoder has heads of its pretraining that nothing here calls.
         kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)],
     )
+    shard_on_cpu(accelerator)
+    arguments.mixed_precision = accelerator.mixed_precision
+    config = TrainingConfig(**{f.name: getattr(arguments, f.name) for f in fields(TrainingConfig)})
     try:
         checkpoint = None
         if arguments.resume:
@@ -115,6 +123,14 @@ def main(argv: list[str] | None = None) -> int:
     finally:
         accelerator.end_training()
     return 0
+
+
+def shard_on_cpu(accelerator: Accelerator) -> None:
+    """Shard with FSDP on CPUs too where the launcher asks for it; accelerate itself would not."""
+    asked = os.environ.get("ACCELERATE_USE_FSDP") == "true"
+    if asked and accelerator.distributed_type == DistributedType.MULTI_CPU:
+        accelerator.state.distributed_type = DistributedType.FSDP
+        accelerator.state.fsdp_plugin = FullyShardedDataParallelPlugin()
 
 
 def build_bridge(arguments: argparse.Namespace, accelerator: Accelerator) -> OlmoEarthVLMBridge:

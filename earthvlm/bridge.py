@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -17,6 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from earthvlm.bridge_config import (
+    ADAPTER_FILE,
     ADAPTER_FOLDER,
     CONFIG_FILE,
     ENCODER_FILE,
@@ -36,7 +38,7 @@ from earthvlm.prompts import Message, Prompt
 from earthvlm.scene import Scene
 from earthvlm.sentences import SENTENCE_DIM
 from earthvlm.sentinel2 import BANDS
-from earthvlm.weights import read_tensors, stored, weights_revision
+from earthvlm.weights import read_tensors, stored, weights_revision, whole
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -215,11 +217,22 @@ class OlmoEarthVLMBridge(nn.Module):
     def forward(self, batch: BridgeBatch) -> BridgeOutput:
         """The loss on the answers of a batch, and its scenes' embeddings."""
         tokens, queries = self.see(batch.scenes)
-        scene = self._with_picture(batch.scenes, queries)
+        logits, labels = self._read(batch, self._with_picture(batch.scenes, queries))
+        scored = labels != -100
+        return BridgeOutput(
+            loss=F.cross_entropy(logits, labels[scored]),
+            answer_tokens=scored.sum(),
+            scene_embedding=self.head(queries, tokens.tokens, tokens.mask),
+            tokens=tokens,
+            queries=queries,
+        )
+
+    def _read(self, batch: BridgeBatch, scene: Tensor) -> tuple[Tensor, Tensor]:
+        """Logits of the answers' tokens `[T, V]`, and labels `[B, L]` that say which those are."""
         embeds, mask = self._insert_scene(
             batch.ids.to(self.device), scene, batch.mask.to(self.device), batch.scene_at
         )
-        if self.vision is not None:
+        if self.vision is not None and scene.shape[1]:
             mask = prefix_attention(mask, batch.scene_at + self.vision.num_tokens, embeds.dtype)
         model = self.language.model
         hidden = model.get_decoder()(
@@ -230,15 +243,30 @@ class OlmoEarthVLMBridge(nn.Module):
         labels = batch.labels.to(self.device)[:, batch.scene_at :]
         first = batch.scene_at + scene.shape[1]
         states = hidden[:, first - 1 : -1]
+        return model.get_output_embeddings()(states[labels != -100]).float(), labels
+
+    @torch.inference_mode()
+    def answer_losses(
+        self, scenes: Sequence[Scene] | None, conversations: Sequence[Sequence[Message]]
+    ) -> tuple[list[float], list[int]]:
+        """How unlikely the answers of conversations are: minus their log probability, and tokens.
+
+        scenes: one for each conversation, or None for what is said unseeing.
+        """
+        prompts = [self.language.encode(messages) for messages in conversations]
+        prepared = [self.prepare(scene) for scene in scenes or ()]
+        batch = self.collate(prepared, prompts)
+        logits, labels = self._read(batch, self._show(prepared, len(prompts)))
         scored = labels != -100
-        logits = model.get_output_embeddings()(states[scored]).float()
-        return BridgeOutput(
-            loss=F.cross_entropy(logits, labels[scored]),
-            answer_tokens=scored.sum(),
-            scene_embedding=self.head(queries, tokens.tokens, tokens.mask),
-            tokens=tokens,
-            queries=queries,
-        )
+        losses = torch.zeros(labels.shape, device=self.device)
+        losses[scored] = F.cross_entropy(logits, labels[scored], reduction="none")
+        return losses.sum(1).tolist(), scored.sum(1).tolist()
+
+    def _show(self, scenes: Sequence[PreparedScene], count: int) -> Tensor:
+        """Scenes as the language model reads them, or `count` times nothing: `[count, S, D]`."""
+        if not scenes:
+            return self.fusion.queries.new_zeros(count, 0, self.language.dim)
+        return self._with_picture(scenes, self.see(scenes)[1])
 
     def _with_picture(self, scenes: Sequence[PreparedScene], queries: Tensor) -> Tensor:
         """The scene as the language model reads it: its picture's tokens, if any, and queries."""
@@ -262,7 +290,7 @@ class OlmoEarthVLMBridge(nn.Module):
     @torch.inference_mode()
     def generate(
         self,
-        scene: Scene | Sequence[Scene],
+        scene: Scene | Sequence[Scene] | None,
         prompt: str | Sequence[str] = DEFAULT_PROMPT,
         max_length: int = 128,
         temperature: float = 0.0,
@@ -271,12 +299,13 @@ class OlmoEarthVLMBridge(nn.Module):
     ) -> str | list[str]:
         """Answer a question about a scene; a list of scenes gives a list of answers.
 
+        scene: None gives a list of what is answered to prompts unseeing.
         prompt: one for all scenes or one each. max_length: tokens at most.
         temperature: 0 gives the likeliest words, more gives variety; top_p and top_k bound it.
         Raises ValueError for an empty prompt or one over `MAX_PROMPT_CHARACTERS`.
         """
-        scenes = [scene] if isinstance(scene, Scene) else list(scene)
-        prompts = [prompt] * len(scenes) if isinstance(prompt, str) else list(prompt)
+        scenes = [scene] if isinstance(scene, Scene) else scene and list(scene)
+        prompts = [prompt] * len(scenes or [0]) if isinstance(prompt, str) else list(prompt)
         conversations = [[{"role": "user", "content": p}] for p in prompts]
         options = generation_options(max_length, temperature, top_p, top_k)
         inputs = self._prepare_generation(scenes, conversations)
@@ -321,18 +350,17 @@ class OlmoEarthVLMBridge(nn.Module):
         return self.language.stop_ids[0]
 
     def _prepare_generation(
-        self, scenes: Sequence[Scene], conversations: Sequence[Sequence[Message]]
+        self, scenes: Sequence[Scene] | None, conversations: Sequence[Sequence[Message]]
     ) -> dict[str, Tensor | Cache]:
         """Embeddings and mask for `generate`, padded on the left, and what is computed already."""
-        if len(scenes) != len(conversations):
+        if scenes is not None and len(scenes) != len(conversations):
             raise ValueError(
                 f"{len(scenes)} scenes need as many prompts, not {len(conversations)}."
             )
         for message in (m for messages in conversations for m in messages if m["role"] == "user"):
             check_prompt(message["content"])
         prompts = [self.language.encode(messages) for messages in conversations]
-        prepared = [self.prepare(scene) for scene in scenes]
-        vectors = self._with_picture(prepared, self.see(prepared)[1])
+        vectors = self._show([self.prepare(scene) for scene in scenes or ()], len(prompts))
         longest = max(len(p.ids) for p in prompts)
         rows, masks = [], []
         for prompt, vector in zip(prompts, vectors, strict=True):
@@ -342,7 +370,7 @@ class OlmoEarthVLMBridge(nn.Module):
             rows.append(F.pad(row, (0, 0, longest - len(prompt.ids), 0)))
             masks.append(F.pad(seen, (longest - len(prompt.ids), 0)))
         inputs = {"inputs_embeds": torch.cat(rows), "attention_mask": torch.cat(masks)}
-        if self.vision is not None:
+        if self.vision is not None and scenes:
             prefix = prompts[0].scene_at + self.vision.num_tokens
             inputs["past_key_values"] = self._read_picture(**inputs, prefix=prefix)
         return inputs
@@ -364,26 +392,55 @@ class OlmoEarthVLMBridge(nn.Module):
 
     # Files
 
-    def save_pretrained(self, folder: str | Path, dtype: torch.dtype = torch.float32) -> None:
+    def weights(self) -> dict[str, dict[str, Tensor]]:
+        """What training changes, by the file it is saved in.
+
+        Where processes share the bridge in shards, all of them call this together, and each gets
+        whole tensors.
+        """
+        return {
+            file: {name: whole(tensor) for name, tensor in state.items()}
+            for file, state in self._states().items()
+        }
+
+    def _states(self) -> dict[str, dict[str, Tensor]]:
+        states = {FUSION_FILE: {}}
+        for name, part in (("fusion", self.fusion), ("head", self.head)):
+            for key, tensor in part.state_dict().items():
+                states[FUSION_FILE][f"{name}.{key}"] = tensor
+        if self.config.use_lora:
+            from peft import get_peft_model_state_dict
+
+            states[ADAPTER_FILE] = get_peft_model_state_dict(
+                self.language_model, save_embedding_layers=False
+            )
+        if not self.config.freeze_olmoearth:
+            states[ENCODER_FILE] = self.encoder.state_dict()
+        if self.vision is not None and not self.config.freeze_vlm_vision:
+            states[VISION_FILE] = self.vision.state_dict()
+        return states
+
+    def save_pretrained(
+        self,
+        folder: str | Path,
+        dtype: torch.dtype = torch.float32,
+        weights: dict[str, dict[str, Tensor]] | None = None,
+    ) -> None:
         """Write the bridge to a folder: configuration, fusion, adapter, a trained encoder.
 
         dtype: what weights are stored in; bfloat16 halves the files of a bridge for use.
+        weights: what `weights` returned, where it had to be called before.
         """
-        from safetensors.torch import load_file, save_file
+        from safetensors.torch import save_file
 
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
-        save_file(stored(self._fusion_state(), dtype), folder / FUSION_FILE)
         if self.config.use_lora:
-            adapter = folder / ADAPTER_FOLDER
-            self.language_model.save_pretrained(adapter, save_embedding_layers=False)
-            (adapter / "README.md").unlink(missing_ok=True)  # PEFT's card has nothing filled in
-            weights = adapter / "adapter_model.safetensors"
-            save_file(stored(load_file(weights), dtype), weights, {"format": "pt"})
-        if not self.config.freeze_olmoearth:
-            save_file(stored(self.encoder.state_dict(), dtype), folder / ENCODER_FILE)
-        if self._trains_vision:
-            save_file(stored(self.vision.state_dict(), dtype), folder / VISION_FILE)
+            adapter = copy.copy(self.language_model.peft_config["default"])
+            adapter.inference_mode = True
+            adapter.save_pretrained(folder / ADAPTER_FOLDER)
+        for file, state in (weights or self.weights()).items():
+            save_file(stored(state, dtype), folder / file, {"format": "pt"})
         (folder / CONFIG_FILE).write_text(json.dumps(asdict(self.config), indent=2) + "\n")
         self.revision = weights_revision(folder)
 
@@ -441,42 +498,22 @@ class OlmoEarthVLMBridge(nn.Module):
             bridge.language_model.merge_adapter()
         return bridge.eval()
 
-    def _fusion_state(self) -> dict[str, Tensor]:
-        parts = {"fusion": self.fusion, "head": self.head}
-        return {
-            f"{name}.{key}": tensor
-            for name, part in parts.items()
-            for key, tensor in part.state_dict().items()
-        }
-
-    @property
-    def _trains_vision(self) -> bool:
-        return self.vision is not None and not self.config.freeze_vlm_vision
-
     def _load_weights(self, folder: Path) -> None:
-        state = read_tensors(folder / FUSION_FILE, self._fusion_state())
-        for name, part in (("fusion", self.fusion), ("head", self.head)):
+        read = {
+            file: read_tensors(folder / file, expected) for file, expected in self._states().items()
+        }
+        for name, part in (("fusion.", self.fusion), ("head.", self.head)):
+            state = read[FUSION_FILE].items()
             part.load_state_dict(
-                {
-                    k.removeprefix(f"{name}."): v
-                    for k, v in state.items()
-                    if k.startswith(f"{name}.")
-                }
+                {key.removeprefix(name): t for key, t in state if key.startswith(name)}
             )
-        if not self.config.freeze_olmoearth:
-            self.encoder.load_state_dict(
-                read_tensors(folder / ENCODER_FILE, self.encoder.state_dict())
-            )
-        if self._trains_vision:
-            self.vision.load_state_dict(
-                read_tensors(folder / VISION_FILE, self.vision.state_dict())
-            )
-        if self.config.use_lora:
-            from peft import get_peft_model_state_dict, set_peft_model_state_dict
+        for file, part in ((ENCODER_FILE, self.encoder), (VISION_FILE, self.vision)):
+            if file in read:
+                part.load_state_dict(read[file])
+        if ADAPTER_FILE in read:
+            from peft import set_peft_model_state_dict
 
-            expected = get_peft_model_state_dict(self.language_model, save_embedding_layers=False)
-            path = folder / ADAPTER_FOLDER / "adapter_model.safetensors"
-            set_peft_model_state_dict(self.language_model, read_tensors(path, expected))
+            set_peft_model_state_dict(self.language_model, read[ADAPTER_FILE])
 
     def with_training(self, trained_on: str, training: dict) -> None:
         """Note in the configuration what the bridge was trained on, for its users to read."""

@@ -17,6 +17,7 @@ FUSION_FILE = "fusion.safetensors"
 ENCODER_FILE = "encoder.safetensors"
 VISION_FILE = "vision.safetensors"
 ADAPTER_FOLDER = "adapter"
+ADAPTER_FILE = f"{ADAPTER_FOLDER}/adapter_model.safetensors"
 
 
 @dataclass(frozen=True)
@@ -74,9 +75,7 @@ def check_parts(folder: Path, config: BridgeConfig) -> None:
     """Raise FileNotFoundError that names the part which a saved bridge lacks."""
     parts = [FUSION_FILE]
     if config.use_lora:
-        parts += [
-            f"{ADAPTER_FOLDER}/{n}" for n in ("adapter_config.json", "adapter_model.safetensors")
-        ]
+        parts += [f"{ADAPTER_FOLDER}/adapter_config.json", ADAPTER_FILE]
     if not config.freeze_olmoearth:
         parts.append(ENCODER_FILE)
     if config.use_vlm_vision and not config.freeze_vlm_vision:

@@ -64,7 +64,11 @@ class ChatEarthNet(Dataset):
 
     def __getitem__(self, index: int) -> tuple[Scene, Tile]:
         tile = self.tiles[index]
-        return read_tile(self.root, tile.name), tile
+        return self.read(tile), tile
+
+    def read(self, tile: Tile) -> Scene:
+        """Open a tile's image."""
+        return read_tile(self.root, tile.name)
 
     @property
     def has_facts(self) -> bool:

@@ -1,88 +1,128 @@
-"""How good a bridge is on tiles whose land cover is known, beside the same bridge made blind.
+"""How good a bridge is on tiles, beside the same bridge given another's scene, and none.
 
-Blind means that the answers are kept and the scenes exchanged: each answer is scored against
-another scene that was asked the same question. What is left is what guessing brings.
+Each tile is asked every task's question. Given another tile's scene, a bridge says what it said of
+that tile, so those answers are scored a second time, exchanged; given no scene, it says one thing
+of all tiles. What is above both is what seeing brings.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+import json
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
 
 import numpy as np
+from accelerate import PartialState
 
 from earthvlm.bridge import OlmoEarthVLMBridge
-from earthvlm.chatearthnet import ChatEarthNet
-from earthvlm.conversations import IN_VIEW, MENTIONED, describe
-from earthvlm.facts import LAND_COVER, QUARTERS, SceneFacts
+from earthvlm.chatearthnet import ChatEarthNet, Tile
+from earthvlm.conversations import describe
+from earthvlm.facts import QUARTERS
+from earthvlm.generation import DEFAULT_PROMPT
+from earthvlm.metrics import (
+    Figure,
+    Score,
+    Task,
+    caption_figures,
+    loss_figures,
+    mean_figure,
+    score_dominant,
+    score_mentions,
+    score_mentions_precision,
+    score_mentions_recall,
+    score_quarter,
+    score_water,
+    search_figures,
+)
 from earthvlm.sentences import embed_sentences
 
-CONFIDENCE = 0.95
-BOOTSTRAP_SAMPLES = 2000
-RECALL_AT = (1, 5, 10)
-
-Score = Callable[[str, SceneFacts, str], float]  # answer, facts, place asked about -> 0 to 1
-
-
-@dataclass(frozen=True)
-class Figure:
-    """A mean score over tiles with its 95 % interval, and the same made blind."""
-
-    name: str
-    value: float
-    low: float
-    high: float
-    blind: float
-    tiles: int
-
-
-@dataclass(frozen=True)
-class Task:
-    """A question asked of every tile. A {place} in it is filled with a quarter by turns."""
-
-    name: str
-    question: str
-    score: Score
-    max_length: int
-
-
-def mentioned_land_cover(answer: str) -> list[str]:
-    """The land covers an answer names as being there, in the order it names them."""
-    text = answer.lower()
-    for denied in LAND_COVER:
-        text = text.replace(f"no {denied}", "")
-    found = {cover: text.find(cover) for cover in LAND_COVER if cover in text}
-    return sorted(found, key=found.__getitem__)
-
-
-def score_dominant(answer: str, facts: SceneFacts, place: str) -> float:
-    named = mentioned_land_cover(answer)
-    return float(bool(named) and named[0] == facts.dominant)
-
-
-def score_water(answer: str, facts: SceneFacts, place: str) -> float:
-    says = answer.strip().lower().startswith("yes")
-    denies = answer.strip().lower().startswith("no")
-    return float(says if facts.shares["water"] > IN_VIEW else denies)
-
-
-def score_quarter(answer: str, facts: SceneFacts, place: str) -> float:
-    return score_dominant(answer, facts.quarter(place), place)
-
-
-def score_mentions(answer: str, facts: SceneFacts, place: str) -> float:
-    """F1 of the land covers named, against those that cover more than 8 percent."""
-    named = set(mentioned_land_cover(answer))
-    there = {cover for cover, share in facts.shares.items() if share > MENTIONED}
-    return 2 * len(named & there) / (len(named) + len(there))
-
-
-TASKS = (
+DESCRIPTION = Task("description", DEFAULT_PROMPT, score_mentions, 112)
+# What the facts of a tile answer.
+QUESTIONS = (
     Task("dominant land cover", "Which land cover dominates?", score_dominant, 24),
     Task("is there water", "Is there water?", score_water, 24),
     Task("what fills a quarter", "What fills the {place}?", score_quarter, 40),
-    Task("description, land-cover F1", "Describe this scene.", score_mentions, 112),
 )
+MENTIONS = (
+    ("description, land-cover precision", score_mentions_precision),
+    ("description, land-cover recall", score_mentions_recall),
+    ("description, land-cover F1", score_mentions),
+)
+RUN_FILE = "run.json"
+
+
+@dataclass(frozen=True)
+class Record:
+    """What a bridge made of one tile.
+
+    index: of the tile. answers: by task. losses: of its description, summed over `tokens`, by what
+    the bridge was given. embedding: its scene's, `[384]`.
+    """
+
+    index: int
+    answers: dict[str, str]
+    losses: dict[str, float]
+    tokens: int
+    embedding: list[float]
+
+
+class Records:
+    """What was made of tiles so far, in a folder that outlives the process; or kept in memory.
+
+    Each process appends to a file of its own, so that an evaluation broken off anywhere goes on.
+    run: what the records depend on; those of another run are dropped.
+    """
+
+    def __init__(self, folder: Path | None, run: dict[str, object], state: PartialState) -> None:
+        self.folder, self.state, self.new = folder, state, []
+        if folder is not None:
+            if state.is_main_process:
+                self._open(folder, run)
+            state.wait_for_everyone()
+        self.done = set(self._stored())
+
+    @staticmethod
+    def _open(folder: Path, run: dict[str, object]) -> None:
+        path = folder / RUN_FILE
+        if not path.is_file() or json.loads(path.read_text()) != run:
+            shutil.rmtree(folder, ignore_errors=True)
+            folder.mkdir(parents=True)
+            path.write_text(json.dumps(run))
+
+    def add(self, records: Sequence[Record]) -> None:
+        if self.folder is None:
+            self.new += records
+            return
+        with open(self.folder / f"{self.state.process_index}.jsonl", "a") as file:
+            file.writelines(json.dumps(asdict(record)) + "\n" for record in records)
+
+    def collect(self) -> list[Record]:
+        """All of them, of every process, in the tiles' order."""
+        if self.folder is None:
+            from accelerate.utils import gather_object
+
+            records = gather_object(self.new)
+        else:
+            self.state.wait_for_everyone()
+            records = list(self._stored().values())
+        return sorted(records, key=lambda record: record.index)
+
+    def _stored(self) -> dict[int, Record]:
+        records = {}
+        for path in sorted(self.folder.glob("*.jsonl")) if self.folder else ():
+            for line in path.read_text().splitlines():
+                try:
+                    record = Record(**json.loads(line))
+                except ValueError:  # the last line of a process that was killed
+                    continue
+                records[record.index] = record
+        return records
+
+    def remove(self) -> None:
+        if self.folder is not None:
+            shutil.rmtree(self.folder, ignore_errors=True)
 
 
 def evaluate(
@@ -91,85 +131,154 @@ def evaluate(
     batch_size: int = 24,
     seed: int = 0,
     limit: int | None = None,
+    folder: Path | None = None,
     report: Callable[[str], None] | None = None,
 ) -> tuple[list[Figure], list[dict]]:
-    """Ask every task of every tile, and search the tiles by sentences.
+    """Ask every question of every tile, describe it, and search the tiles by sentences.
 
+    Run by several processes, each takes its share; the figures are the same, and all get them.
     limit: so many tiles at most, spread over the split.
+    folder: where what is done so far is kept until the figures are there.
 
-    Returns the figures, and each tile's answers beside its facts for people to read.
-    Raises ValueError where the tiles have no facts.
+    Returns the figures, and each tile's answers beside what is true for people to read. Tiles
+    without facts are described and searched for, not asked about.
     """
-    if not tiles.has_facts:
-        raise ValueError("Evaluation needs a facts.json with every tile's land cover.")
-    scenes, known = _read(tiles, limit)
-    facts = [tile.facts for tile in known]
-    places = [QUARTERS[index % len(QUARTERS)] for index in range(len(scenes))]
-    figures, rows = [], [{"image": tile.name, "truth": describe(tile.facts)} for tile in known]
-    for task in TASKS:
-        questions = [task.question.format(place=place) for place in places]
-        answers: list[str] = []
-        for start in range(0, len(scenes), batch_size):
-            part = slice(start, start + batch_size)
-            answers += bridge.generate(scenes[part], questions[part], task.max_length)
-        for row, answer in zip(rows, answers, strict=True):
-            row[task.name] = answer
-        figures.append(_score(task, answers, facts, places, seed))
-        if report:
-            report(as_markdown(figures[-1:]).splitlines()[-1])
-    figures += evaluate_search(bridge, scenes, facts, seed)
+    count = min(limit or len(tiles), len(tiles))
+    chosen = [tiles.tiles[int(i)] for i in np.linspace(0, len(tiles) - 1, count)]
+    others = _exchange(count, seed)
+    state = PartialState(cpu=bridge.device.type == "cpu")
+    run = {"bridge": bridge.revision, "tiles": [tile.name for tile in chosen], "seed": seed}
+    records = Records(folder, run, state)
+    own = range(state.process_index, count, state.num_processes)
+    missing = [index for index in own if index not in records.done]
+    for start in range(0, len(missing), batch_size):
+        batch = missing[start : start + batch_size]
+        records.add(list(_look(bridge, tiles, chosen, batch, others)))
+        if report and state.is_main_process:
+            report(f"{start + len(batch):,} of {len(missing):,} tiles")
+    found = records.collect()
+    figures = _score(bridge, chosen, found, others, seed)
+    if state.is_main_process:
+        records.remove()
+    rows = [
+        {"image": tile.name, "truth": references(tile)[0], **record.answers}
+        for tile, record in zip(chosen, found, strict=True)
+    ]
     return figures, rows
 
 
-def evaluate_search(
-    bridge: OlmoEarthVLMBridge, scenes: Sequence, facts: Sequence[SceneFacts], seed: int = 0
-) -> list[Figure]:
-    """Find each scene among all by a sentence of its facts; no caption is searched."""
-    similarity = embed_sentences([describe(f) for f in facts]) @ bridge.embed(scenes).T
-    own = np.diag(similarity)[:, None]
-    # A tie counts against the scene: ranks are of the worst place it may have.
-    ranks = (similarity >= own).sum(1)
-    figures = []
-    for k in RECALL_AT:
-        low, high = _interval(ranks <= k, seed)
-        figures.append(
-            Figure(
-                f"sentence to scene, recall@{k}",
-                float((ranks <= k).mean()),
-                low,
-                high,
-                k / len(scenes),
-                len(scenes),
-            )
+def references(tile: Tile) -> list[str]:
+    """What a description of a tile should say: its facts as sentences, or its captions."""
+    return [describe(tile.facts)] if tile.facts else list(tile.captions)
+
+
+def _questions(tiles: Sequence[Tile]) -> tuple[Task, ...]:
+    known = all(tile.facts is not None for tile in tiles)
+    return (*(QUESTIONS if known else ()), DESCRIPTION)
+
+
+def _place(index: int) -> str:
+    return QUARTERS[index % len(QUARTERS)]
+
+
+def _look(
+    bridge: OlmoEarthVLMBridge,
+    tiles: ChatEarthNet,
+    chosen: Sequence[Tile],
+    batch: Sequence[int],
+    others: np.ndarray,
+) -> Iterator[Record]:
+    scenes = [tiles.read(chosen[i]) for i in batch]
+    answers = {}
+    for task in _questions(chosen):
+        questions = [task.question.format(place=_place(i)) for i in batch]
+        answers[task.name] = bridge.generate(scenes, questions, task.max_length)
+    pairs = [
+        [
+            {"role": "user", "content": DESCRIPTION.question},
+            {"role": "assistant", "content": references(chosen[i])[0]},
+        ]
+        for i in batch
+    ]
+    given = {
+        "scene": scenes,
+        "blind": [tiles.read(chosen[others[i]]) for i in batch],
+        "no_scene": None,
+    }
+    losses = {kind: bridge.answer_losses(shown, pairs) for kind, shown in given.items()}
+    embeddings = bridge.embed(scenes)
+    for row, index in enumerate(batch):
+        yield Record(
+            index,
+            {task: texts[row] for task, texts in answers.items()},
+            {kind: sums[row] for kind, (sums, _) in losses.items()},
+            losses["scene"][1][row],
+            [round(float(x), 7) for x in embeddings[row]],
         )
-    return figures
-
-
-def as_markdown(figures: Sequence[Figure]) -> str:
-    """The figures as a Markdown table."""
-    lines = ["| measure | value | 95 % interval | blind | tiles |", "|---|---|---|---|---|"]
-    for f in figures:
-        interval = f"{f.low:.3f} to {f.high:.3f}"
-        lines.append(f"| {f.name} | {f.value:.3f} | {interval} | {f.blind:.3f} | {f.tiles} |")
-    return "\n".join(lines)
-
-
-def _read(tiles: ChatEarthNet, limit: int | None) -> tuple[list, list]:
-    count = min(limit or len(tiles), len(tiles))
-    pairs = [tiles[int(index)] for index in np.linspace(0, len(tiles) - 1, count)]
-    return [scene for scene, _ in pairs], [tile for _, tile in pairs]
 
 
 def _score(
-    task: Task, answers: list[str], facts: list[SceneFacts], places: list[str], seed: int
+    bridge: OlmoEarthVLMBridge,
+    tiles: Sequence[Tile],
+    records: Sequence[Record],
+    others: np.ndarray,
+    seed: int,
+) -> list[Figure]:
+    figures = []
+    truth = [references(tile) for tile in tiles]
+    tasks = _questions(tiles)
+    for task in tasks:
+        said = _said(bridge, task, records, others)
+        if task is not DESCRIPTION:
+            figures.append(_mean(task.name, task.score, said, tiles, seed))
+            continue
+        if len(tasks) > 1:  # land cover is known
+            figures += [_mean(name, score, said, tiles, seed) for name, score in MENTIONS]
+        figures += _caption_figures(said, truth, seed)
+    losses = {k: np.array([r.losses[k] for r in records]) for k in ("scene", "blind", "no_scene")}
+    figures += loss_figures(losses, np.array([r.tokens for r in records]), seed)
+    sentences = embed_sentences([sentences[0] for sentences in truth])
+    scenes = np.array([record.embedding for record in records])
+    return figures + search_figures(sentences @ scenes.T, seed)
+
+
+def _said(
+    bridge: OlmoEarthVLMBridge, task: Task, records: Sequence[Record], others: np.ndarray
+) -> dict[str, list[str]]:
+    """A task's answers of all tiles by what the bridge was given."""
+    own = [record.answers[task.name] for record in records]
+    questions = [task.question.format(place=_place(i)) for i in range(len(records))]
+    once = list(dict.fromkeys(questions))
+    unseeing = dict(zip(once, bridge.generate(None, once, task.max_length), strict=True))
+    return {
+        "scene": own,
+        "blind": [own[other] for other in others],
+        "no_scene": [unseeing[question] for question in questions],
+    }
+
+
+def _mean(
+    name: str, score: Score, said: dict[str, list[str]], tiles: Sequence[Tile], seed: int
 ) -> Figure:
-    scores = np.array(
-        [task.score(*triple) for triple in zip(answers, facts, places, strict=True)], float
-    )
-    others = _exchange(len(answers), seed)
-    blind = [task.score(answers[o], facts[i], places[i]) for i, o in enumerate(others)]
-    low, high = _interval(scores, seed)
-    return Figure(task.name, float(scores.mean()), low, high, float(np.mean(blind)), len(scores))
+    scores = {
+        kind: np.array(
+            [
+                score(answer, tile.facts, _place(i))
+                for i, (answer, tile) in enumerate(zip(answers, tiles, strict=True))
+            ]
+        )
+        for kind, answers in said.items()
+    }
+    return mean_figure(name, scores["scene"], scores["blind"], scores["no_scene"], seed)
+
+
+def _caption_figures(
+    captions: dict[str, list[str]], truth: list[list[str]], seed: int
+) -> list[Figure]:
+    try:
+        return caption_figures(captions, truth, seed)
+    except ModuleNotFoundError:  # the extra `evaluation` is not installed; the command says so
+        return []
 
 
 def _exchange(count: int, seed: int) -> np.ndarray:
@@ -180,21 +289,3 @@ def _exchange(count: int, seed: int) -> np.ndarray:
         group = rng.permutation(np.arange(turn, count, len(QUARTERS)))
         others[group] = np.roll(group, 1)
     return others
-
-
-def _interval(scores: np.ndarray, seed: int) -> tuple[float, float]:
-    """Wilson's interval for scores of 0 and 1, the bootstrap's for others."""
-    from scipy.stats import binomtest, bootstrap
-
-    if np.isin(scores, (0, 1)).all():
-        test = binomtest(int(scores.sum()), len(scores))
-        interval = test.proportion_ci(CONFIDENCE, method="wilson")
-    else:
-        interval = bootstrap(
-            (scores,),
-            np.mean,
-            confidence_level=CONFIDENCE,
-            n_resamples=BOOTSTRAP_SAMPLES,
-            rng=np.random.default_rng(seed),
-        ).confidence_interval
-    return float(interval.low), float(interval.high)

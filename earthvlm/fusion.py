@@ -42,7 +42,7 @@ class GeospatialQueryEncoder(nn.Module):
             nn.Linear(feed_forward_factor * text_dim, text_dim),
         )
         self.output_norm = nn.LayerNorm(text_dim)
-        self.output_scale = nn.Parameter(torch.tensor(output_scale))
+        self.output_scale = nn.Parameter(torch.tensor([output_scale]))
 
     def forward(
         self,

@@ -76,6 +76,11 @@ class TrainingModel(nn.Module):
         self.probe = LandCoverProbe(bridge.encoder.dim) if trains else None
         self.soft_words = SoftWords(bridge.language, bridge.config.num_geo_queries)
 
+    @property
+    def _no_split_modules(self) -> list[str]:
+        """The layers that sharding keeps whole, as accelerate asks for them."""
+        return list(self.bridge.language.model._no_split_modules)
+
     def forward(self, batch: Batch, sentences: Tensor) -> dict[str, Tensor]:
         """Losses by name; without conversations, those of encoder, queries and search alone."""
         bridge = self.bridge

@@ -7,7 +7,7 @@ import signal
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -15,6 +15,13 @@ import numpy as np
 import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
+from torch.distributed.checkpoint.state_dict import (
+    StateDictOptions,
+    get_optimizer_state_dict,
+    set_model_state_dict,
+    set_optimizer_state_dict,
+)
+from torch.distributed.fsdp import FSDPModule
 from torch.utils.data import DataLoader
 
 from earthvlm.bridge import OlmoEarthVLMBridge
@@ -42,12 +49,16 @@ from earthvlm.training_data import (
     TrainingSamples,
     balancing_weights,
 )
+from earthvlm.weights import whole
 
 STAGES = ("encoder", "queries", "bridge")
 GRADIENT_NORM = 1.0
 # A loss beyond this is no longer learning: a mean over tokens starts near 10 at most.
 EXPLODED = 1000.0
 LOG_EVERY = 10
+# Optimizers' states by parameters' names, whole: they load into any number of processes. What never
+# had a gradient has none.
+WHOLE_STATE = StateDictOptions(full_state_dict=True, cpu_offload=True, strict=False)
 # How often every tile is among the crops that are encoded once for `--query_epochs`.
 CROP_EPOCHS = 2
 
@@ -137,8 +148,9 @@ class Trainer:
             if epochs[stage]:
                 loader = getattr(self, f"_{stage}_loader")()
                 self._train(stage, loader, epochs[stage])
-        if self.accelerator.is_main_process:
-            self._save(self.output, self.log[-1]["step"])
+        weights = self.bridge.weights()
+        if self._is_main:
+            self._save(self.output, self.log[-1]["step"], weights)
 
     # What each stage learns from
 
@@ -171,7 +183,8 @@ class Trainer:
         for epoch in range(CROP_EPOCHS):
             loader.sampler.epoch = epoch
             for batch in tqdm(loader, desc="encoding crops", disable=not self._is_main):
-                seen = encoder(batch.scenes)
+                with self._unsharded():
+                    seen = encoder(batch.scenes)
                 for tokens, (rows, columns), facts in zip(
                     seen.tokens, seen.grids, batch.facts, strict=True
                 ):
@@ -179,6 +192,16 @@ class Trainer:
                     grid = grid.unflatten(0, (rows, columns, encoder.band_sets))
                     crops.append(EncodedCrop(grid.clone(), facts))
         return crops
+
+    @contextmanager
+    def _unsharded(self) -> Iterator[None]:
+        """Parts of the model can be called by themselves in here; in shards they could not."""
+        sharded = isinstance(self.model, FSDPModule)
+        if sharded:
+            self.model.unshard()
+        yield
+        if sharded:
+            self.model.reshard()
 
     def _need_facts(self, argument: str) -> None:
         if not self.train_tiles.has_facts:
@@ -264,10 +287,12 @@ class Trainer:
         from transformers import get_scheduler
 
         config, accelerator, sampler = self.config, self.accelerator, loader.sampler
-        groups = self._groups(stage)
-        parameters = [p for group in groups for p in group["params"]]
-        optimizer = torch.optim.AdamW(groups, weight_decay=config.weight_decay, betas=(0.9, 0.95))
+        optimizer = torch.optim.AdamW(
+            self._groups(stage), weight_decay=config.weight_decay, betas=(0.9, 0.95)
+        )
         model, optimizer, loader = accelerator.prepare(self.model, optimizer, loader)
+        # After preparing: what is sharded has other parameters than before.
+        parameters = [p for group in optimizer.param_groups for p in group["params"]]
         steps_an_epoch = -(-len(loader) // config.accumulation_steps)
         steps = steps_an_epoch * epochs
         if config.max_steps and stage == "bridge":
@@ -420,14 +445,18 @@ class Trainer:
                 totals[name] += value.item()
             batches += 1
         validation = {name: total / batches for name, total in totals.items()}
-        if not self.accelerator.is_main_process:
+        # What is sharded answers only if all processes ask it together.
+        if not self._is_main and not isinstance(self.model, FSDPModule):
             return
         samples = []
-        for index in np.linspace(0, len(self.val_tiles) - 1, 4).astype(int):
-            scene, tile = self.val_tiles[int(index)]
-            answer = self.bridge.generate(scene, DESCRIBE[0])
-            truth = describe(tile.facts) if tile.facts else tile.captions[0]
-            samples.append({"image": tile.name, "answer": answer, "truth": truth})
+        with self._unsharded():
+            for index in np.linspace(0, len(self.val_tiles) - 1, 4).astype(int):
+                scene, tile = self.val_tiles[int(index)]
+                answer = self.bridge.generate(scene, DESCRIBE[0])
+                truth = describe(tile.facts) if tile.facts else tile.captions[0]
+                samples.append({"image": tile.name, "answer": answer, "truth": truth})
+        if not self._is_main:
+            return
         entry = {"stage": "validation", "step": step, "loss": validation, "samples": samples}
         self.log.append(entry)
         self.accelerator.print(f"step {step}: validation {json.dumps(validation)}")
@@ -465,10 +494,12 @@ class Trainer:
         if self.progress is None or self.progress.stage != stage:
             return 0, 0, None
         state = torch.load(self.checkpoint / STATE_FILE, map_location="cpu", weights_only=True)
-        optimizer.load_state_dict(state["optimizer"])
+        set_optimizer_state_dict(
+            self.model, optimizer.optimizer, state["optimizer"], options=WHOLE_STATE
+        )
         scheduler.load_state_dict(state["scheduler"])
         if self.model.probe is not None:
-            self.model.probe.load_state_dict(state["probe"])
+            set_model_state_dict(self.model.probe, state["probe"], options=WHOLE_STATE)
         for name, values in state["window"].items():
             window.losses[name] = [torch.tensor(v) for v in values]
         progress, self.progress = self.progress, None
@@ -489,7 +520,18 @@ class Trainer:
         stage, step, epoch, samples = place
         config, accelerator = self.config, self.accelerator
         states = accelerator.gather_for_metrics([random_states()], use_gather_object=True)
-        if not accelerator.is_main_process:
+        # All processes hold a part of what is sharded.
+        weights = self.bridge.weights()
+        probe = self.model.probe.state_dict() if self.model.probe is not None else {}
+        state = {
+            "optimizer": get_optimizer_state_dict(
+                self.model, optimizer.optimizer, options=WHOLE_STATE
+            ),
+            "scheduler": scheduler.state_dict(),
+            "probe": {name: whole(tensor) for name, tensor in probe.items()},
+            "window": {n: [x.item() for x in v] for n, v in window.losses.items()},
+        }
+        if not self._is_main:
             return
         progress = Progress(
             stage,
@@ -503,14 +545,7 @@ class Trainer:
         )
 
         def write(folder: Path) -> None:
-            self._save(folder, step)
-            probe = self.model.probe.state_dict() if self.model.probe is not None else {}
-            state = {
-                "optimizer": optimizer.state_dict(),
-                "scheduler": scheduler.state_dict(),
-                "probe": probe,
-                "window": {n: [x.item() for x in v] for n, v in window.losses.items()},
-            }
+            self._save(folder, step, weights)
             torch.save(state, folder / STATE_FILE)
             for rank, drawn in enumerate(states):
                 torch.save(drawn, folder / f"random_{rank}.pt")
@@ -522,7 +557,7 @@ class Trainer:
         except OSError as error:
             accelerator.print(f"No checkpoint at step {step}: {error}. Training goes on.")
 
-    def _save(self, folder: Path, step: int) -> None:
+    def _save(self, folder: Path, step: int, weights: dict[str, dict[str, Tensor]]) -> None:
         seconds = round(self._seconds())
         arguments = {k: v for k, v in asdict(self.config).items() if not k.endswith("_dir")}
         self.bridge.with_training(
@@ -535,7 +570,7 @@ class Trainer:
                 "torch": torch.__version__,
             },
         )
-        self.bridge.save_pretrained(folder)
+        self.bridge.save_pretrained(folder, weights=weights)
         (folder / "training_log.json").write_text(json.dumps(self.log, indent=1) + "\n")
         if self.log:  # its first entry comes after some steps
             plot_losses(self.log, folder / "loss_curve.png")

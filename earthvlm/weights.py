@@ -109,6 +109,13 @@ def read_tensors(path: Path, expected: Mapping[str, Tensor]) -> dict[str, Tensor
     return state
 
 
+def whole(tensor: Tensor) -> Tensor:
+    """A tensor whose shards several processes hold, put together; others as they are."""
+    from torch.distributed.tensor import DTensor
+
+    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+
+
 def stored(state: Mapping[str, Tensor], dtype: torch.dtype) -> dict[str, Tensor]:
     """Tensors as they are written: on the CPU, numbers with fractions in one type."""
     return {

@@ -37,7 +37,7 @@ def write_card(output: Path, results: Path | None) -> None:
     from huggingface_hub import ModelCard
 
     from earthvlm.bridge import LIMITS
-    from earthvlm.evaluation import Figure, as_markdown
+    from earthvlm.metrics import Figure, as_markdown
     from earthvlm.weights import weights_revision
 
     config = json.loads((output / "config.json").read_text())

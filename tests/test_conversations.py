@@ -10,13 +10,13 @@ import pytest
 
 from earthvlm.augmentation import add_clouds, augment, join_scenes
 from earthvlm.conversations import QUESTIONS, describe, short_phrase, write_conversation
-from earthvlm.evaluation import (
+from earthvlm.facts import LAND_COVER, QUARTERS, SceneFacts
+from earthvlm.metrics import (
     mentioned_land_cover,
     score_mentions,
     score_quarter,
     score_water,
 )
-from earthvlm.facts import LAND_COVER, QUARTERS, SceneFacts
 from earthvlm.soft_words import SoftWords
 from tests.conftest import random_scene
 

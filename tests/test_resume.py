@@ -104,31 +104,6 @@ def test_killed_and_stopped_a_run_ends_as_if_nothing_happened(data, tmp_path, ti
     assert "9 steps" in bridge.summary
 
 
-@pytest.mark.slow
-@pytest.mark.end_to_end
-def test_two_processes_equal_one_with_twice_the_batch(tmp_path, tiny_language):
-    # As many tiles as two steps take: an epoch that does not divide is filled up with its first.
-    data = tmp_path / "data"
-    write_generated_chatearthnet(data, train=8, val=2)
-    options = ["--max_steps=2", "--encoder_epochs=0", "--freeze_olmoearth", "--save_every=0"]
-    finish(start(data, tmp_path / "one", tiny_language, *options, "--batch_size=4"))
-    command = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu"]
-    command += ["--num_processes=2", "--num_machines=1", "--mixed_precision=no"]
-    command += ["--dynamo_backend=no", "train_accelerate.py", f"--data_dir={data}"]
-    command += [f"--output_dir={tmp_path / 'two'}", f"--vlm_model={tiny_language}", *OPTIONS]
-    done = subprocess.run(
-        [*command, *options], cwd=ROOT, capture_output=True, text=True, timeout=300, check=False
-    )
-    assert done.returncode == 0, done.stderr
-    one, two = (
-        {n: t for p in (tmp_path / name).rglob("*.safetensors") for n, t in load_file(p).items()}
-        for name in ("one", "two")
-    )
-    assert one.keys() == two.keys()
-    for name, tensor in one.items():
-        torch.testing.assert_close(two[name], tensor, atol=1e-5, rtol=1e-5)
-
-
 def test_a_failed_checkpoint_leaves_the_earlier_one(tmp_path):
     def write(text):
         return lambda folder: (folder / "file").write_text(text)

@@ -1,0 +1,95 @@
+"""Several processes, whole or sharded: the weights of one process with a larger batch."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from tests.generated_chatearthnet import write_generated_chatearthnet
+
+ROOT = Path(__file__).parent.parent
+PYTHON = [sys.executable]
+LAUNCH = [sys.executable, "-m", "accelerate.commands.launch", "--num_processes=2"]
+LAUNCH += ["--mixed_precision=no"]
+DDP = [*LAUNCH, "--config_file=configs/ddp.yaml"]
+FSDP2 = [*LAUNCH, "--config_file=configs/fsdp2.yaml"]
+OPTIONS = ["--olmoearth_model=random-v1.2-nano", "--device=cpu", "--num_geo_queries=4"]
+OPTIONS += ["--num_workers=0", "--lora_r=4", "--validate_tiles=1", "--warmup_steps=0"]
+OPTIONS += ["--max_steps=2", "--save_every=1"]
+
+pytestmark = [pytest.mark.slow, pytest.mark.end_to_end]
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """As many tiles as two steps take: an epoch that does not divide is filled up."""
+    folder = tmp_path_factory.mktemp("generated")
+    write_generated_chatearthnet(folder, train=8, val=2)
+    return folder
+
+
+def train(launch: list[str], data: Path, output: Path, language: str, *options: str) -> None:
+    command = [*launch, "train_accelerate.py", f"--data_dir={data}", f"--output_dir={output}"]
+    done = subprocess.run(
+        [*command, f"--vlm_model={language}", *OPTIONS, *options],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def assert_same_weights(one: Path, other: Path) -> None:
+    first, second = (
+        {
+            f"{path.name}/{name}": tensor
+            for path in folder.rglob("*.safetensors")
+            if "checkpoints" not in path.relative_to(folder).parts
+            for name, tensor in load_file(path).items()
+        }
+        for folder in (one, other)
+    )
+    assert first.keys() == second.keys() and len(first) > 20
+    for name, tensor in first.items():
+        torch.testing.assert_close(second[name], tensor, atol=1e-5, rtol=1e-5, msg=name)
+
+
+@pytest.fixture(scope="module")
+def alone(data, tiny_language, tmp_path_factory) -> Path:
+    """One process with batches of four."""
+    output = tmp_path_factory.mktemp("alone")
+    train(PYTHON, data, output, tiny_language, "--batch_size=4")
+    return output
+
+
+def test_two_processes_equal_one_with_twice_the_batch(data, alone, tmp_path, tiny_language):
+    train(DDP, data, tmp_path, tiny_language, "--batch_size=2")
+    assert_same_weights(alone, tmp_path)
+
+
+def test_shards_equal_one_process_and_go_on_in_one(data, alone, tmp_path, tiny_language):
+    train(FSDP2, data, tmp_path / "sharded", tiny_language, "--batch_size=2")
+    assert_same_weights(alone, tmp_path / "sharded")
+    first = tmp_path / "sharded" / "checkpoints" / "1"
+    assert_same_weights(alone / "checkpoints" / "1", first)
+    train(PYTHON, data, tmp_path / "more", tiny_language, "--batch_size=4", f"--resume={first}")
+    assert_same_weights(alone, tmp_path / "more")
+
+
+def test_shards_train_every_stage(data, tmp_path, tiny_language):
+    options = ["--no-freeze_olmoearth", "--encoder_epochs=1", "--query_epochs=1"]
+    one = ["--batch_size=4", "--encoder_batch_size=8"]
+    two = ["--batch_size=2", "--encoder_batch_size=4"]
+    train(PYTHON, data, tmp_path / "one", tiny_language, *options, *one)
+    train(FSDP2, data, tmp_path / "two", tiny_language, *options, *two)
+    assert_same_weights(
+        tmp_path / "one" / "checkpoints" / "encoder-1",
+        tmp_path / "two" / "checkpoints" / "encoder-1",
+    )
