@@ -62,6 +62,7 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     add("--encoder_epochs", type=int, default=0, help="passes without the language model, first")
     add("--query_epochs", type=int, default=0, help="passes over larger scenes of encoded crops")
     add("--balance", action="store_true", help="draw scenes of rare land cover more often")
+    add("--cache_tokens", metavar="FOLDER", help="keep what a frozen encoder sees; no variations")
     add("--encoder_batch_size", type=int, default=64, help="scenes a step of those")
     add("--learning_rate", type=float, default=3e-4, help="of the adapter")
     add("--encoder_learning_rate", type=float, default=1e-3, help="of what sees")
@@ -110,7 +111,8 @@ def main(argv: list[str] | None = None) -> int:
             checkpoint = find_checkpoint(arguments.resume, Path(config.output_dir))
             arguments.model_path = str(checkpoint)
         if arguments.log_with:
-            accelerator.init_trackers("earthvlm", asdict(config))
+            settings = {name: value for name, value in asdict(config).items() if value is not None}
+            accelerator.init_trackers("earthvlm", settings)
         Trainer(build_bridge(arguments, accelerator), config, accelerator, checkpoint).run()
     except Stopped as stopped:
         print(

@@ -59,7 +59,7 @@ class BridgeBatch:
     ids, labels: `[B, L]` without the scene's own tokens; padding has label -100.
     mask: `[B, L]`, True where there is a token.
     scene_at: where the scene stands among the ids, the same in all.
-    sentence_embeddings: `[B, 384]`, what each scene's embedding should lie beside, or None.
+    tokens: what the encoder saw, where that is known already; scenes are then not needed.
     """
 
     scenes: list[PreparedScene]
@@ -67,7 +67,7 @@ class BridgeBatch:
     labels: Tensor
     mask: Tensor
     scene_at: int
-    sentence_embeddings: Tensor | None = None
+    tokens: SceneTokens | None = None
 
 
 @dataclass(frozen=True)
@@ -196,7 +196,7 @@ class OlmoEarthVLMBridge(nn.Module):
         self,
         scenes: Sequence[PreparedScene],
         prompts: Sequence[Prompt],
-        sentence_embeddings: Tensor | None = None,
+        tokens: SceneTokens | None = None,
     ) -> BridgeBatch:
         """Pad conversations into a batch. Raises ValueError where the scene's place differs."""
         if len({p.scene_at for p in prompts}) != 1:
@@ -210,13 +210,13 @@ class OlmoEarthVLMBridge(nn.Module):
             ids[row, : len(prompt.ids)] = torch.tensor(prompt.ids)
             labels[row, : len(prompt.ids)] = torch.tensor(prompt.labels)
             mask[row, : len(prompt.ids)] = True
-        return BridgeBatch(
-            list(scenes), ids, labels, mask, prompts[0].scene_at, sentence_embeddings
-        )
+        return BridgeBatch(list(scenes), ids, labels, mask, prompts[0].scene_at, tokens)
 
     def forward(self, batch: BridgeBatch) -> BridgeOutput:
         """The loss on the answers of a batch, and its scenes' embeddings."""
-        tokens, queries = self.see(batch.scenes)
+        tokens = batch.tokens
+        tokens = self.encoder(batch.scenes) if tokens is None else tokens.to(self.device)
+        queries = self.gather(tokens)
         logits, labels = self._read(batch, self._with_picture(batch.scenes, queries))
         scored = labels != -100
         return BridgeOutput(

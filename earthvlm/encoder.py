@@ -68,6 +68,11 @@ class SceneTokens:
     mask: Tensor
     grids: tuple[tuple[int, int], ...]
 
+    def to(self, device: torch.device) -> SceneTokens:
+        """The same on another device."""
+        tokens, positions, mask = (t.to(device) for t in (self.tokens, self.positions, self.mask))
+        return SceneTokens(tokens, positions, mask, self.grids)
+
 
 class OlmoEarthEncoder(nn.Module):
     """Encodes Sentinel-2 scenes with OlmoEarth's own encoder and normaliser.

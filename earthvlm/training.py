@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import time
 from collections import defaultdict
@@ -35,10 +36,13 @@ from earthvlm.checkpoints import (
     write_checkpoint,
 )
 from earthvlm.conversations import DESCRIBE, describe
+from earthvlm.encoder import join_tokens
 from earthvlm.facts import SceneFacts
 from earthvlm.mosaics import CROPS, MOSAICS, EncodedCrop, TokenMosaics, collate_mosaics
 from earthvlm.objectives import TrainingModel, total_loss
 from earthvlm.sentences import embed_sentences
+from earthvlm.token_cache import TokenCache
+from earthvlm.trackers import log_samples
 from earthvlm.training_data import (
     LAYOUTS,
     Batch,
@@ -77,6 +81,7 @@ class TrainingConfig:
     query_epochs: int = 0
     encoder_batch_size: int = 64
     balance: bool = False
+    cache_tokens: str | None = None
     learning_rate: float = 3e-4
     encoder_learning_rate: float = 1e-3
     query_learning_rate: float | None = None
@@ -171,7 +176,22 @@ class Trainer:
         )
 
     def _bridge_loader(self) -> DataLoader:
-        return self._loader(self.train_tiles, with_words=True, layouts=LAYOUTS)
+        cache = self._cache() if self.config.cache_tokens else None
+        return self._loader(self.train_tiles, with_words=True, layouts=LAYOUTS, cache=cache)
+
+    def _cache(self) -> TokenCache:
+        bridge, accelerator = self.bridge, self.accelerator
+        if not bridge.config.freeze_olmoearth or bridge.vision is not None:
+            raise ValueError("--cache_tokens needs --freeze_olmoearth, and no vision tower.")
+        cache = TokenCache(Path(self.config.cache_tokens), bridge.encoder, self.train_tiles)
+        cache.fill(
+            self.config.encoder_batch_size,
+            accelerator.wait_for_everyone,
+            accelerator.local_process_index,
+            int(os.environ.get("LOCAL_WORLD_SIZE", 1)),
+            show_progress=self._is_main,
+        )
+        return cache
 
     @torch.no_grad()
     def _encode_crops(self) -> list[EncodedCrop]:
@@ -224,12 +244,16 @@ class Trainer:
         return EpochSampler(len(facts), size, self.config.seed, layouts, weights, length_of)
 
     def _loader(
-        self, tiles: ChatEarthNet, with_words: bool, layouts: Mapping[Layout, float] | None
+        self,
+        tiles: ChatEarthNet,
+        with_words: bool,
+        layouts: Mapping[Layout, float] | None,
+        cache: TokenCache | None = None,
     ) -> DataLoader:
         """Tiles varied and put together, or, without layouts, some of them as they are."""
         config = self.config
         size = config.batch_size if with_words else config.encoder_batch_size
-        samples = TrainingSamples(tiles, self.bridge, config.seed, with_words)
+        samples = TrainingSamples(tiles, self.bridge, config.seed, with_words, cache)
         count = min(config.validate_tiles or len(samples), len(samples))
         spread = np.linspace(0, len(samples) - 1, count).astype(int)
         sampler = [SampleKey(0, int(index)) for index in spread]
@@ -247,11 +271,13 @@ class Trainer:
         )
 
     def _collate(self, samples: list[Sample]) -> Batch:
-        scenes = [s.scene for s in samples]
-        words = samples[0].prompt is not None
+        scenes = [s.scene for s in samples if s.scene is not None]
+        tokens = [s.tokens.float() for s in samples if s.tokens is not None]
+        prompts = [s.prompt for s in samples if s.prompt is not None]
         facts = [s.facts for s in samples]
+        seen = join_tokens(tokens) if tokens else None
         return Batch(
-            bridge=self.bridge.collate(scenes, [s.prompt for s in samples]) if words else None,
+            bridge=self.bridge.collate(scenes, prompts, seen) if prompts else None,
             scenes=scenes,
             facts=None if None in facts else facts,
             sentences=[s.sentence for s in samples],
@@ -459,6 +485,8 @@ class Trainer:
             return
         entry = {"stage": "validation", "step": step, "loss": validation, "samples": samples}
         self.log.append(entry)
+        self.accelerator.log({f"validation/{n}": v for n, v in validation.items()}, step=step)
+        log_samples(self.accelerator, samples, step)
         self.accelerator.print(f"step {step}: validation {json.dumps(validation)}")
         for sample in samples[:2]:
             self.accelerator.print(f"  {sample['image']}: {sample['answer']}")

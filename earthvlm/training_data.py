@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
+from torch import Tensor
 from torch.utils.data import Dataset, Sampler
 
 from earthvlm.augmentation import augment, join_scenes
@@ -24,6 +25,7 @@ from earthvlm.encoder import PreparedScene, SceneTokens
 from earthvlm.facts import SceneFacts
 from earthvlm.prompts import Prompt
 from earthvlm.scene import Scene
+from earthvlm.token_cache import TokenCache, read_tokens
 
 Layout = tuple[int, int, float]  # rows, columns, zoom
 # How tiles are put together into larger scenes and zoomed, and how often.
@@ -44,13 +46,17 @@ LENGTH_WINDOW = 16
 
 @dataclass(frozen=True)
 class Sample:
-    """A scene made ready in a worker. facts is None where only its caption is known."""
+    """A scene made ready in a worker. facts is None where only its caption is known.
 
-    scene: PreparedScene
+    tokens: what the encoder saw of it, `[rows, columns, band sets, D]`, instead of the scene.
+    """
+
+    scene: PreparedScene | None
     prompt: Prompt | None
     facts: SceneFacts | None
     sentence: str
     name: str
+    tokens: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -161,6 +167,7 @@ class TrainingSamples(Dataset):
 
     bridge: gives the encoder's preparation and the language model's prompt format.
     with_words: False prepares scenes and facts alone, for the encoder's own training.
+    cache: what the encoder saw of the tiles as they are; they are then not varied.
     """
 
     def __init__(
@@ -169,8 +176,10 @@ class TrainingSamples(Dataset):
         bridge: OlmoEarthVLMBridge,
         seed: int,
         with_words: bool = True,
+        cache: TokenCache | None = None,
     ) -> None:
         self.tiles, self.seed, self.with_words = tiles, seed, with_words
+        self.tokens_file = None if cache is None else cache.path
         # Only what workers need: bound methods would carry the language model along.
         self.prepare = bridge.prepare
         self.encode = bridge.language.encode
@@ -197,18 +206,22 @@ class TrainingSamples(Dataset):
 
     def __getitem__(self, key: SampleKey) -> Sample:
         rng, numbers = self._draw(key)
-        scene, tile = self.tiles[key.index]
-        if tile.facts is None:
-            caption = rng.choice(tile.captions)
-            messages, facts, sentence = caption_conversation(caption, rng), None, caption
-        else:
-            facts = tile.facts
-            if key.layout is not None:
+        tile = self.tiles.tiles[key.index]
+        scene, facts = None, tile.facts
+        if self.tokens_file is None:
+            scene = self.tiles.read(tile)
+            if facts is not None and key.layout is not None:
                 scene, facts = self._vary(scene, facts, key.layout, numbers)
+            scene = self.prepare(scene)
+        if facts is None:
+            sentence = rng.choice(tile.captions)
+            messages = caption_conversation(sentence, rng)
+        else:
             messages = write_conversation(facts, rng) if self.with_words else []
             sentence = describe(facts) if rng.random() < 0.05 else short_phrase(facts, rng)
         prompt = self.encode(messages) if self.with_words else None
-        return Sample(self.prepare(scene), prompt, facts, sentence, tile.name)
+        tokens = read_tokens(self.tokens_file, key.index) if self.tokens_file else None
+        return Sample(scene, prompt, facts, sentence, tile.name, tokens)
 
     def _vary(
         self,

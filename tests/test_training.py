@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sqlite3
 import subprocess
 import sys
 from pathlib import Path
@@ -99,6 +100,26 @@ def test_two_processes_train_one_bridge(data, tmp_path, tiny_language):
     assert OlmoEarthVLMBridge.from_pretrained(tmp_path, device="cpu").revision != "untrained"
     log = json.loads((tmp_path / "training_log.json").read_text())
     assert [entry["step"] for entry in log if entry["stage"] == "bridge"] == [2]
+
+
+@pytest.mark.slow
+def test_trackers_get_losses_and_sample_answers(data, tmp_path, tiny_language, monkeypatch):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    monkeypatch.setenv("TRACKIO_DIR", str(tmp_path / "database"))
+    options = ["--max_steps=1", "--batch_size=4", "--validate_tiles=1"]
+    for name in ("tensorboard", "trackio"):
+        done = train(PYTHON, data, tmp_path / name, tiny_language, *options, f"--log_with={name}")
+        assert done.returncode == 0, done.stderr
+    events = EventAccumulator(str(tmp_path / "tensorboard" / "earthvlm")).Reload()
+    assert {"bridge/caption", "validation/caption"} <= set(events.Tags()["scalars"])
+    assert events.Tags()["tensors"] == ["samples/text_summary"]
+    with sqlite3.connect(tmp_path / "database" / "earthvlm.db") as database:
+        logged = [json.loads(row[0]) for row in database.execute("select metrics from metrics")]
+    names = set().union(*logged)
+    assert {"bridge/caption", "validation/caption", "samples"} <= names
+    sample = ChatEarthNet(data, "val").tiles[0].name
+    assert any(sample in str(entry.get("samples")) for entry in logged)
 
 
 def test_missing_data_is_one_sentence(tmp_path, tiny_language):
