@@ -32,9 +32,12 @@ NOISE = 60  # reflectance x 10000, standard deviation
 
 
 def write_generated_chatearthnet(
-    folder: Path, train: int = 12, val: int = 4, seed: int = 0
+    folder: Path, train: int = 12, val: int = 4, seed: int = 0, side: int = SIDE
 ) -> list[str]:
-    """Write scenes with captions and `facts.json`; returns the images' names, train first."""
+    """Write scenes with captions and `facts.json`; returns the images' names, train first.
+
+    side: of a scene, in pixels.
+    """
     rng = np.random.default_rng(seed)
     names, facts = [], {}
     (folder / "json_files").mkdir(parents=True, exist_ok=True)
@@ -43,7 +46,7 @@ def write_generated_chatearthnet(
         for _ in range(count):
             name = f"generated_{len(names):04d}.png"
             covers = rng.choice(list(SPECTRA), size=len(QUARTERS))
-            _write_triplet(folder, name, covers, rng)
+            _write_triplet(folder, name, covers, side, rng)
             facts[name] = _describe_facts(split, covers)
             listed = ", ".join(f"{c} in the {q}" for q, c in zip(QUARTERS, covers, strict=True))
             captions.append({"image": name, "caption": f"The scene shows {listed}."})
@@ -54,9 +57,11 @@ def write_generated_chatearthnet(
     return names
 
 
-def _write_triplet(folder: Path, name: str, covers: np.ndarray, rng: np.random.Generator) -> None:
+def _write_triplet(
+    folder: Path, name: str, covers: np.ndarray, side: int, rng: np.random.Generator
+) -> None:
     quarters = np.array([SPECTRA[cover] for cover in covers], dtype=float).reshape(2, 2, -1)
-    reflectance = quarters.repeat(SIDE // 2, axis=0).repeat(SIDE // 2, axis=1)
+    reflectance = quarters.repeat(side // 2, axis=0).repeat(side // 2, axis=1)
     reflectance += rng.normal(0, NOISE, reflectance.shape)
     first = 0
     for subfolder, bands in CHATEARTHNET_FOLDERS.items():

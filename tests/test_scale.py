@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -93,3 +95,49 @@ def test_shards_train_every_stage(data, tmp_path, tiny_language):
         tmp_path / "one" / "checkpoints" / "encoder-1",
         tmp_path / "two" / "checkpoints" / "encoder-1",
     )
+
+
+def test_the_launch_script_joins_two_machines(data, alone, tmp_path, tiny_language):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    machines = []
+    for rank in "01":
+        place = {"NODES": "2", "NODE_RANK": rank, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+        machines.append(
+            subprocess.Popen(
+                ["configs/launch.sh", "ddp", f"--data_dir={data}", f"--output_dir={tmp_path}"]
+                + [f"--vlm_model={tiny_language}", "--batch_size=2", *OPTIONS]
+                + ["--mixed_precision=no"],
+                cwd=ROOT,
+                env=os.environ | place | {"GPUS": "1", "PYTHON": sys.executable},
+                stderr=subprocess.PIPE,
+                text=True,
+            )
+        )
+    for machine in machines:
+        _, stderr = machine.communicate(timeout=300)
+        assert machine.returncode == 0, stderr
+    assert_same_weights(alone, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "place", "said"),
+    [
+        ([], {}, "name a configuration first, one of: ddp"),
+        (["nonsense"], {}, "name a configuration first"),
+        (["ddp"], {"NODES": "2", "GPUS": "1"}, "2 machines need MASTER_ADDR"),
+        (["ddp"], {"GPUS": "0"}, "no GPU is seen here"),
+    ],
+)
+def test_the_launch_script_says_what_is_missing(arguments, place, said):
+    done = subprocess.run(
+        ["configs/launch.sh", *arguments],
+        cwd=ROOT,
+        env=os.environ | place,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 2 and said in done.stderr
+    assert done.stderr.count("\n") == 1

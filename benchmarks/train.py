@@ -1,0 +1,199 @@
+"""How many samples a second training takes, beside the recipe it started from.
+
+python -m benchmarks.train [--data_dir CHATEARTHNET] [--vlm_model ID]
+
+The first row is that recipe: tiles read one at a time on the main thread, encoded anew in every
+epoch, every sample padded to 256 tokens, logits for all of them, float32. Each row below changes
+one thing and keeps those above. Without --data_dir the tiles are generated, 256 x 256 pixels as
+ChatEarthNet's, with captions of 40 to 200 tokens.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import random
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from benchmarks.report import report
+from earthvlm.bridge import BridgeBatch, OlmoEarthVLMBridge
+from earthvlm.chatearthnet import ChatEarthNet, read_tile
+from earthvlm.encoder import join_tokens
+from earthvlm.sentinel2 import BANDS, CHATEARTHNET_FOLDERS
+from earthvlm.token_cache import TokenCache
+from earthvlm.training_data import EpochSampler, Sample, TrainingSamples
+from tests.generated_chatearthnet import write_generated_chatearthnet
+
+PADDED_TO = 256
+TILES = 64
+LAYOUTS = {None: 1.0}  # tiles as they are
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a step is made: see the module's own description."""
+
+    by_length: bool = False
+    answer_logits: bool = False
+    workers: int = 0
+    cached: bool = False
+    half: bool = False
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--data_dir", type=Path, help="ChatEarthNet; generated tiles otherwise")
+    parser.add_argument("--vlm_model", default="embedded", help="the language model")
+    parser.add_argument("--olmoearth_model", default="random-v1.2-nano", help="the encoder")
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--batch_size", type=int, default=4)
+    parser.add_argument("--steps", type=int, default=6, help="measured, after one that is not")
+    arguments = parser.parse_args()
+    bands = {band for group in CHATEARTHNET_FOLDERS.values() for band in group}
+    bridge = OlmoEarthVLMBridge(
+        arguments.olmoearth_model,
+        arguments.vlm_model,
+        device=arguments.device,
+        dtype=torch.float32,
+        bands=tuple(band for band in BANDS if band in bands),
+    )
+    with tempfile.TemporaryDirectory() as temporary:
+        data = arguments.data_dir or _generate(Path(temporary))
+        tiles = ChatEarthNet(data, "train")
+        cache = TokenCache(Path(temporary) / "cache", bridge.encoder, tiles)
+        cache.fill(16, lambda: None)
+        rates = {}
+        for name, recipe in _recipes(bridge.device).items():
+            step = _step(bridge, recipe)
+            batches = _batches(bridge, tiles, cache, recipe, arguments.batch_size)
+            seconds = _measure(step, batches, arguments.steps, bridge.device)
+            rates[name] = [arguments.batch_size / s for s in seconds]
+    report("train", rates, "samples/s")
+    first, *others = (sum(r) / len(r) for r in rates.values())
+    ratios = {name: [rate / first] for name, rate in zip(list(rates)[1:], others, strict=True)}
+    report("train_ratio", ratios, "times the first")
+
+
+def _recipes(device: torch.device) -> dict[str, Recipe]:
+    recipes = {"the reference recipe": Recipe()}
+    recipe = recipes["logits of answers alone"] = Recipe(answer_logits=True)
+    recipe = recipes["batches by length"] = replace(recipe, by_length=True)
+    recipe = recipes["two workers"] = replace(recipe, workers=2)
+    recipe = recipes["encoder's tokens kept"] = replace(recipe, cached=True)
+    if device.type == "cuda" or torch.ops.mkldnn._is_mkldnn_bf16_supported():
+        recipes["bfloat16"] = replace(recipe, half=True)
+    return recipes
+
+
+def _generate(folder: Path) -> Path:
+    """Tiles of ChatEarthNet's size, and captions whose lengths differ as much as its do."""
+    write_generated_chatearthnet(folder, train=TILES, val=1, side=256)
+    path = folder / "json_files" / "ChatEarthNet_caps_35_train.json"
+    entries = json.loads(path.read_text())
+    rng = random.Random(0)
+    words = sorted({word for entry in entries for word in entry["caption"].split()})
+    for entry in entries:
+        entry["caption"] = " ".join(rng.choices(words, k=rng.randint(35, 175)))
+    path.write_text(json.dumps(entries))
+    return folder
+
+
+def _batches(
+    bridge: OlmoEarthVLMBridge,
+    tiles: ChatEarthNet,
+    cache: TokenCache,
+    recipe: Recipe,
+    batch_size: int,
+) -> Iterator[BridgeBatch]:
+    tiles.tiles = [replace(tile, facts=None) for tile in tiles.tiles]
+    kept = cache if recipe.cached else None
+    samples = TrainingSamples(tiles, bridge, seed=0, cache=kept)
+    length_of = samples.length_of if recipe.by_length else None
+    sampler = EpochSampler(len(samples), batch_size, 0, LAYOUTS, length_of=length_of)
+
+    def collate(drawn: list[Sample]) -> BridgeBatch:
+        prompts = [sample.prompt for sample in drawn]
+        if kept is None:
+            batch = bridge.collate([sample.scene for sample in drawn], prompts)
+        else:
+            tokens = join_tokens([sample.tokens.float() for sample in drawn])
+            batch = bridge.collate([], prompts, tokens)
+        return batch if recipe.by_length else _pad(batch)
+
+    loader = DataLoader(
+        samples, batch_size, sampler=sampler, collate_fn=collate, num_workers=recipe.workers
+    )
+    while True:
+        read_tile.cache_clear()  # an epoch of the whole dataset does not stay in memory
+        yield from loader
+        sampler.epoch += 1
+
+
+def _pad(batch: BridgeBatch) -> BridgeBatch:
+    """Every sample to the same length, longer ones cut."""
+
+    def fit(tensor: Tensor, fill: int | bool) -> Tensor:
+        missing = max(PADDED_TO - tensor.shape[1], 0)
+        return torch.nn.functional.pad(tensor, (0, missing), value=fill)[:, :PADDED_TO]
+
+    ids, labels, mask = fit(batch.ids, 0), fit(batch.labels, -100), fit(batch.mask, False)
+    return replace(batch, ids=ids, labels=labels, mask=mask)
+
+
+def _step(bridge: OlmoEarthVLMBridge, recipe: Recipe) -> Callable[[BridgeBatch], None]:
+    parameters = [p for p in bridge.parameters() if p.requires_grad]
+    optimizer = torch.optim.AdamW(parameters, 1e-4)
+
+    def step(batch: BridgeBatch) -> None:
+        with torch.autocast(bridge.device.type, torch.bfloat16, enabled=recipe.half):
+            loss = bridge(batch).loss if recipe.answer_logits else _loss_of_all(bridge, batch)
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+
+    return step
+
+
+def _loss_of_all(bridge: OlmoEarthVLMBridge, batch: BridgeBatch) -> Tensor:
+    """The language model's own loss, over logits of every token."""
+    scene = bridge.see(batch.scenes)[1]
+    device = bridge.device
+    embeds, mask = bridge._insert_scene(
+        batch.ids.to(device), scene, batch.mask.to(device), batch.scene_at
+    )
+    unscored = batch.labels.new_full(scene.shape[:2], -100)
+    before, after = batch.labels.split(
+        [batch.scene_at, batch.labels.shape[1] - batch.scene_at], dim=1
+    )
+    labels = torch.cat([before, unscored, after], dim=1).to(device)
+    model = bridge.language.model
+    return model(inputs_embeds=embeds, attention_mask=mask, labels=labels, use_cache=False).loss
+
+
+def _measure(
+    step: Callable[[BridgeBatch], None],
+    batches: Iterator[BridgeBatch],
+    count: int,
+    device: torch.device,
+) -> list[float]:
+    """Seconds of some steps, the wait for their batches included, after one that is not counted."""
+    seconds = []
+    for _ in range(count + 1):
+        start = time.perf_counter()
+        step(next(batches))
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        seconds.append(time.perf_counter() - start)
+    return seconds[1:]
+
+
+if __name__ == "__main__":
+    main()
