@@ -19,8 +19,11 @@ from accelerate.utils import (
 
 from earthvlm.bridge import OlmoEarthVLMBridge
 from earthvlm.checkpoints import find_checkpoint
+from earthvlm.encoder import PATCH_SIZE
+from earthvlm.publishing import TrainingPublisher
 from earthvlm.sentinel2 import BANDS, CHATEARTHNET_FOLDERS
-from earthvlm.training import Stopped, Trainer, TrainingConfig
+from earthvlm.training import Stopped, Trainer
+from earthvlm.training_config import TrainingConfig
 
 TERMINATED = 143  # as shells know it: 128 + SIGTERM
 CHATEARTHNET_BANDS = {band for bands in CHATEARTHNET_FOLDERS.values() for band in bands}
@@ -40,6 +43,11 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     add("--vlm_model", default="vikhyatk/moondream2", help="Hub id, folder or embedded")
     add("--fusion_type", default="queries", choices=("queries",), help="how scenes become words")
     add("--num_geo_queries", type=int, default=32, help="vectors a scene becomes")
+    add(
+        "--patch_size",
+        type=int,
+        help="pixels a token stands for, to a side (default: 8, or the model's)",
+    )
     add("--freeze_olmoearth", default=True, action=BooleanOptionalAction, help="leave it as it is")
     add(
         "--use_vlm_vision",
@@ -74,6 +82,9 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     add("--save_every", type=int, default=0, help="steps between checkpoints; 0 saves the end only")
     add("--validate_every", type=int, default=0, help="steps between validations; 0: the end only")
     add("--validate_tiles", type=int, default=0, help="tiles of a validation, spread out; 0: all")
+    add("--push_to_hub", metavar="REPO", help="publish the trained bridge there, as owner/name")
+    add("--hub_private", action="store_true", help="make that repository a private one")
+    add("--push_every", type=int, default=0, help="steps; publish on the way too (0: never)")
     add("--resume", metavar="last|PATH", help="go on from a checkpoint, with the same arguments")
     add("--keep_checkpoints", type=int, default=0, help="only the newest so many; 0: all")
     add("--log_with", choices=("tensorboard", "trackio"), help="write losses to a tracker too")
@@ -113,7 +124,13 @@ def main(argv: list[str] | None = None) -> int:
         if arguments.log_with:
             settings = {name: value for name, value in asdict(config).items() if value is not None}
             accelerator.init_trackers("earthvlm", settings)
-        Trainer(build_bridge(arguments, accelerator), config, accelerator, checkpoint).run()
+        publisher = None
+        if arguments.push_to_hub:
+            publisher = TrainingPublisher(
+                arguments.push_to_hub, arguments.hub_private, accelerator.print
+            )
+        bridge = build_bridge(arguments, accelerator)
+        Trainer(bridge, config, accelerator, checkpoint, publisher).run()
     except Stopped as stopped:
         print(
             f"train_accelerate: stopped after {stopped}; go on with --resume last.", file=sys.stderr
@@ -137,9 +154,12 @@ def shard_on_cpu(accelerator: Accelerator) -> None:
 
 def build_bridge(arguments: argparse.Namespace, accelerator: Accelerator) -> OlmoEarthVLMBridge:
     if arguments.model_path:
-        return OlmoEarthVLMBridge.from_pretrained(
+        bridge = OlmoEarthVLMBridge.from_pretrained(
             arguments.model_path, accelerator.device, trainable=True
         )
+        if arguments.patch_size:
+            bridge.set_patch_size(arguments.patch_size)
+        return bridge
     return OlmoEarthVLMBridge(
         arguments.olmoearth_model,
         arguments.vlm_model,
@@ -155,6 +175,7 @@ def build_bridge(arguments: argparse.Namespace, accelerator: Accelerator) -> Olm
         if arguments.freeze_olmoearth
         else tuple(band for band in BANDS if band in CHATEARTHNET_BANDS),
         use_vlm_vision=arguments.use_vlm_vision,
+        patch_size=arguments.patch_size or PATCH_SIZE,
     )
 
 

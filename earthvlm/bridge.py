@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import tempfile
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -20,6 +21,7 @@ from torch.nn import functional as F
 from earthvlm.bridge_config import (
     ADAPTER_FILE,
     ADAPTER_FOLDER,
+    BRIDGE_FILES,
     CONFIG_FILE,
     ENCODER_FILE,
     FUSION_FILE,
@@ -27,11 +29,11 @@ from earthvlm.bridge_config import (
     BridgeConfig,
     check_parts,
 )
-from earthvlm.downloads import LOCAL_REVISION
 from earthvlm.embedded_model import EMBEDDED_MODEL_ID
-from earthvlm.encoder import OlmoEarthEncoder, PreparedScene, SceneTokens
+from earthvlm.encoder import PATCH_SIZE, OlmoEarthEncoder, PreparedScene, SceneTokens
 from earthvlm.fusion import GeospatialQueryEncoder, SceneEmbeddingHead
 from earthvlm.generation import DEFAULT_PROMPT, check_prompt, generation_options, stream_pieces
+from earthvlm.hub import BUNDLED, LOCAL_REVISION, fetch
 from earthvlm.language import load_language_model
 from earthvlm.moondream_vision import PictureCrops, prefix_attention
 from earthvlm.prompts import Message, Prompt
@@ -44,7 +46,6 @@ if TYPE_CHECKING:
     from PIL import Image
     from transformers import Cache
 
-BUNDLED = "bundled"
 LIMITS = (
     "Answers can be wrong. The model names broad land cover and rounded shares; single objects, "
     "names of places and changes in time are beyond it."
@@ -91,6 +92,7 @@ class OlmoEarthVLMBridge(nn.Module):
         its tokens come before the queries. freeze_vlm_vision: keep that tower as it is.
     use_lora, lora_r, lora_alpha: low-rank adapters in every linear layer of the language model.
     num_geo_queries: how many vectors a scene becomes for the language model.
+    patch_size: the pixels a token stands for, to a side: 8 for speed, fewer to see finer things.
 
     Raises ValueError or FileNotFoundError, in one sentence, where a model cannot be had.
     """
@@ -112,11 +114,12 @@ class OlmoEarthVLMBridge(nn.Module):
         use_vlm_vision: bool = False,
         olmoearth_revision: str | None = None,
         vlm_revision: str | None = None,
+        patch_size: int = PATCH_SIZE,
     ) -> None:
         super().__init__()
         device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         self.encoder = OlmoEarthEncoder(
-            str(olmoearth_model_id), bands, revision=olmoearth_revision
+            str(olmoearth_model_id), bands, patch_size, revision=olmoearth_revision
         ).to(device)
         self.encoder.requires_grad_(not freeze_olmoearth)
         self.language = load_language_model(
@@ -152,8 +155,10 @@ class OlmoEarthVLMBridge(nn.Module):
             lora_alpha=lora_alpha,
             num_geo_queries=num_geo_queries,
             bands=tuple(bands),
+            patch_size=patch_size,
         )
         self.revision = "untrained"
+        self.commit = LOCAL_REVISION  # of the Hub repository it was fetched from
 
     @property
     def device(self) -> torch.device:
@@ -164,11 +169,12 @@ class OlmoEarthVLMBridge(nn.Module):
         """One line: which models answer, in which revision, trained on what."""
         trained = self.config.trained_on or "not trained: its answers mean nothing"
         words = self.config.vlm_model_id
+        fetched = "" if self.commit == LOCAL_REVISION else f" (commit {self.commit[:7]})"
         if words == EMBEDDED_MODEL_ID:
             words = "SmolLM2-135M-Instruct (4-bit weights)"
         return (
             f"{self.config.olmoearth_model_id} encoder, {self.config.num_geo_queries} queries, "
-            f"{words}; bridge revision {self.revision}; {trained}"
+            f"{words}; bridge revision {self.revision}{fetched}; {trained}"
         )
 
     @property
@@ -451,23 +457,31 @@ class OlmoEarthVLMBridge(nn.Module):
         device: str | torch.device | None = None,
         dtype: torch.dtype | None = None,
         trainable: bool = False,
+        *,
+        revision: str | None = None,
+        token: str | None = None,
+        cache_dir: str | Path | None = None,
+        local_files_only: bool = False,
     ) -> OlmoEarthVLMBridge:
-        """Load a bridge from a folder, or the "bundled" one.
+        """Load a bridge: the "bundled" one, a folder's, or a Hub repository's.
 
         trainable: keep the adapter apart, ready to train on; otherwise it is merged into the
             language model, which then answers faster.
+        revision, token, cache_dir, local_files_only: of the Hub repository; see `fetch`.
 
         Raises FileNotFoundError or ValueError that names the part that is missing or disagrees;
-        nothing is initialised anew in its place.
+        nothing is initialised anew in its place. ConnectionError where the Hub cannot be reached.
         """
-        folder = Path(str(files("earthvlm") / "bundled" / "bridge")) if source == BUNDLED else None
-        folder = folder or Path(source)
-        if not folder.is_dir():
-            raise FileNotFoundError(
-                "This installation has no bundled bridge: give the folder of a saved one."
-                if source == BUNDLED
-                else f"There is no bridge at {source}: give a folder or 'bundled'."
-            )
+        if source == BUNDLED:
+            folder, commit = Path(str(files("earthvlm") / "bundled" / "bridge")), LOCAL_REVISION
+            if not folder.is_dir():
+                raise FileNotFoundError(
+                    "This installation has no bundled bridge: give the folder of a saved one."
+                )
+        else:
+            options = {"token": token, "cache_dir": cache_dir, "local_files_only": local_files_only}
+            snapshot = fetch(source, BRIDGE_FILES, revision, **options)
+            folder, commit = snapshot.folder, snapshot.revision
         config = BridgeConfig.read(folder)
         check_parts(folder, config)
         bridge = cls(
@@ -485,6 +499,7 @@ class OlmoEarthVLMBridge(nn.Module):
             use_vlm_vision=config.use_vlm_vision,
             olmoearth_revision=_pinned(config.olmoearth_revision),
             vlm_revision=_pinned(config.vlm_revision),
+            patch_size=config.patch_size,
         )
         if bridge.config.vlm_revision != config.vlm_revision:
             raise ValueError(
@@ -494,9 +509,39 @@ class OlmoEarthVLMBridge(nn.Module):
         bridge._load_weights(folder)
         bridge.config = config
         bridge.revision = weights_revision(folder)
+        bridge.commit = commit
         if config.use_lora and not trainable:
             bridge.language_model.merge_adapter()
         return bridge.eval()
+
+    def push_to_hub(
+        self,
+        repo_id: str,
+        *,
+        private: bool | None = None,
+        revision: str | None = None,
+        commit_message: str = "Add the bridge",
+        create_pr: bool = False,
+        token: str | None = None,
+    ) -> str:
+        """Push the bridge with its card to a Hub repository in one commit; return its address.
+
+        Raises ValueError where the caller may not write there, ConnectionError where the Hub cannot
+        be reached.
+        """
+        from earthvlm.publishing import publish_bridge
+
+        with tempfile.TemporaryDirectory(prefix="earthvlm-") as folder:
+            self.save_pretrained(folder)
+            return publish_bridge(
+                Path(folder),
+                repo_id,
+                private=private,
+                revision=revision,
+                commit_message=commit_message,
+                create_pr=create_pr,
+                token=token,
+            )
 
     def _load_weights(self, folder: Path) -> None:
         read = {
@@ -514,6 +559,11 @@ class OlmoEarthVLMBridge(nn.Module):
             from peft import set_peft_model_state_dict
 
             set_peft_model_state_dict(self.language_model, read[ADAPTER_FILE])
+
+    def set_patch_size(self, patch_size: int) -> None:
+        """Let a token stand for so many pixels to a side; the bridge then needs training."""
+        self.encoder.patch_size = patch_size
+        self.config = replace(self.config, patch_size=patch_size)
 
     def with_training(self, trained_on: str, training: dict) -> None:
         """Note in the configuration what the bridge was trained on, for its users to read."""

@@ -9,7 +9,8 @@ from pathlib import Path
 from earthvlm.sentences import SENTENCE_MODEL_ID, SENTENCE_MODEL_REVISION
 from earthvlm.sentinel2 import BANDS
 
-# 2: revisions of OlmoEarth, and the language model's vision tower. Version 1 is read too.
+# 2: revisions of OlmoEarth, patch sizes other than 8, the language model's vision tower, and single
+# numbers of shape [1]. Version 1 is read too.
 FORMAT_VERSION = 2
 
 CONFIG_FILE = "config.json"
@@ -18,6 +19,25 @@ ENCODER_FILE = "encoder.safetensors"
 VISION_FILE = "vision.safetensors"
 ADAPTER_FOLDER = "adapter"
 ADAPTER_FILE = f"{ADAPTER_FOLDER}/adapter_model.safetensors"
+# What a bridge is loaded from, and what is published beside that for people to read.
+BRIDGE_FILES = (
+    CONFIG_FILE,
+    FUSION_FILE,
+    ENCODER_FILE,
+    VISION_FILE,
+    ADAPTER_FILE,
+    f"{ADAPTER_FOLDER}/adapter_config.json",
+)
+CARD_FILE = "README.md"
+CURVE_FILE = "loss_curve.png"
+LOG_FILE = "training_log.json"
+SAMPLES_FOLDER = "samples"
+PUBLISHED_FILES = (*BRIDGE_FILES, CARD_FILE, CURVE_FILE, LOG_FILE, f"{SAMPLES_FOLDER}/*.png")
+
+
+def sample_picture(folder: Path, image: str) -> Path:
+    """Where the picture of a tile lies that a bridge was asked about while it was trained."""
+    return folder / SAMPLES_FOLDER / f"{Path(image).stem}.png"
 
 
 @dataclass(frozen=True)
@@ -58,7 +78,7 @@ class BridgeConfig:
             if version > FORMAT_VERSION:
                 raise ValueError(
                     f"{path} has format {version}, newer than this earthvlm reads "
-                    f"({FORMAT_VERSION}): update earthvlm."
+                    f"({FORMAT_VERSION}): pip install --upgrade earthvlm."
                 )
             unknown = set(values) - {f.name for f in fields(cls)}
             if unknown:

@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from earthvlm.downloads import LOCAL_REVISION, fetch
+from earthvlm.hub import LOCAL_REVISION, fetch
 from earthvlm.scene import Scene
 from earthvlm.sentinel2 import BANDS
 from earthvlm.weights import check_memory

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from earthvlm.downloads import LOCAL_REVISION, fetch
 from earthvlm.embedded_model import EMBEDDED_MODEL_ID, embedded_model_folder
+from earthvlm.hub import LOCAL_REVISION, fetch
 from earthvlm.moondream import (
     MOONDREAM_ID,
     MOONDREAM_REVISION,

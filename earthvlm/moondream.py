@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from earthvlm.downloads import fetch
+from earthvlm.hub import fetch
 from earthvlm.weights import TensorFolder, check_memory
 
 if TYPE_CHECKING:

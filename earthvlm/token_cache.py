@@ -101,8 +101,8 @@ def _open(path: Path) -> np.ndarray:
 
 
 def cache_key(encoder: OlmoEarthEncoder, names: Sequence[str]) -> str:
-    """Different for different weights, bands and tiles."""
-    digest = hashlib.sha256(json.dumps([encoder.bands, *names]).encode())
+    """Different for different weights, bands, patch sizes and tiles."""
+    digest = hashlib.sha256(json.dumps([encoder.bands, encoder.patch_size, *names]).encode())
     for name, tensor in sorted(encoder.state_dict().items()):
         digest.update(name.encode())
         digest.update(tensor.cpu().contiguous().view(torch.uint8).numpy())

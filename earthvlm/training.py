@@ -9,7 +9,7 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -26,7 +26,8 @@ from torch.distributed.fsdp import FSDPModule
 from torch.utils.data import DataLoader
 
 from earthvlm.bridge import OlmoEarthVLMBridge
-from earthvlm.chatearthnet import ChatEarthNet
+from earthvlm.bridge_config import CURVE_FILE, LOG_FILE, SAMPLES_FOLDER, sample_picture
+from earthvlm.chatearthnet import ChatEarthNet, Tile
 from earthvlm.checkpoints import (
     STATE_FILE,
     Progress,
@@ -40,10 +41,14 @@ from earthvlm.encoder import join_tokens
 from earthvlm.facts import SceneFacts
 from earthvlm.mosaics import CROPS, MOSAICS, EncodedCrop, TokenMosaics, collate_mosaics
 from earthvlm.objectives import TrainingModel, total_loss
+from earthvlm.publishing import TrainingPublisher
+from earthvlm.scene import Scene
 from earthvlm.sentences import embed_sentences
 from earthvlm.token_cache import TokenCache
 from earthvlm.trackers import log_samples
+from earthvlm.training_config import TrainingConfig
 from earthvlm.training_data import (
+    CROP_LAYOUTS,
     LAYOUTS,
     Batch,
     EpochSampler,
@@ -60,44 +65,12 @@ GRADIENT_NORM = 1.0
 # A loss beyond this is no longer learning: a mean over tokens starts near 10 at most.
 EXPLODED = 1000.0
 LOG_EVERY = 10
+SAMPLE_PIXELS = 128
 # Optimizers' states by parameters' names, whole: they load into any number of processes. What never
 # had a gradient has none.
 WHOLE_STATE = StateDictOptions(full_state_dict=True, cpu_offload=True, strict=False)
 # How often every tile is among the crops that are encoded once for `--query_epochs`.
 CROP_EPOCHS = 2
-
-
-@dataclass(frozen=True)
-class TrainingConfig:
-    """What a training run is asked for; see `train_accelerate.py --help` for each."""
-
-    data_dir: str
-    output_dir: str
-    captions: str = "35"
-    batch_size: int = 8
-    accumulation_steps: int = 1
-    num_epochs: int = 1
-    encoder_epochs: int = 0
-    query_epochs: int = 0
-    encoder_batch_size: int = 64
-    balance: bool = False
-    cache_tokens: str | None = None
-    learning_rate: float = 3e-4
-    encoder_learning_rate: float = 1e-3
-    query_learning_rate: float | None = None
-    head_learning_rate: float | None = None
-    schedule: str = "cosine"
-    warmup_steps: int = 100
-    weight_decay: float = 0.01
-    gradient_checkpointing: bool = False
-    save_every: int = 0
-    keep_checkpoints: int = 0
-    validate_every: int = 0
-    validate_tiles: int = 0
-    max_steps: int = 0
-    num_workers: int = 2
-    seed: int = 0
-    mixed_precision: str = "no"
 
 
 class Stopped(Exception):
@@ -110,6 +83,7 @@ class Trainer:
     Every process runs the loop; the main one alone writes files and shows progress.
     checkpoint: a folder that `write_checkpoint` made of an earlier run, whose bridge this one is;
         the run then goes on from there.
+    publisher: publishes the bridge when it is trained, and on the way as `push_every` says.
     """
 
     def __init__(
@@ -118,8 +92,10 @@ class Trainer:
         config: TrainingConfig,
         accelerator: Accelerator,
         checkpoint: Path | None = None,
+        publisher: TrainingPublisher | None = None,
     ) -> None:
         self.bridge, self.config, self.accelerator = bridge, config, accelerator
+        self.publisher = publisher
         self.output = Path(config.output_dir)
         self.train_tiles = ChatEarthNet(config.data_dir, "train", config.captions)
         self.val_tiles = ChatEarthNet(config.data_dir, "val", config.captions)
@@ -128,6 +104,7 @@ class Trainer:
         if self.train_tiles.skipped:
             accelerator.print(f"{self.train_tiles.skipped:,} unusable tiles are left out.")
         self.log: list[dict] = []
+        self.earlier_stages = _stages_before(bridge.config.training, checkpoint is not None)
         self.earlier_seconds = 0.0
         self.started = time.time()
         self.progress: Progress | None = None
@@ -156,12 +133,14 @@ class Trainer:
         weights = self.bridge.weights()
         if self._is_main:
             self._save(self.output, self.log[-1]["step"], weights)
+            if self.publisher is not None:
+                self.publisher.finish(self.output)
 
     # What each stage learns from
 
     def _encoder_loader(self) -> DataLoader:
         self._need_facts("--encoder_epochs")
-        return self._loader(self.train_tiles, with_words=False, layouts=LAYOUTS)
+        return self._loader(self.train_tiles, with_words=False, layouts=CROP_LAYOUTS)
 
     def _queries_loader(self) -> DataLoader:
         """Mosaics of encoded crops; the encoder stays as it is."""
@@ -373,7 +352,7 @@ class Trainer:
                     self._validate(step)
                     self._set_training(model)
                 asked = self._is_asked_to_stop()
-                if asked or _due(step, config.save_every):
+                if asked or _due(step, config.save_every) or _due(step, config.push_every):
                     place = stage, step, epoch, sampler.used
                     self._write_checkpoint(place, optimizer, scheduler, window)
                 if asked:
@@ -476,8 +455,7 @@ class Trainer:
             return
         samples = []
         with self._unsharded():
-            for index in np.linspace(0, len(self.val_tiles) - 1, 4).astype(int):
-                scene, tile = self.val_tiles[int(index)]
+            for scene, tile in self._sample_tiles():
                 answer = self.bridge.generate(scene, DESCRIBE[0])
                 truth = describe(tile.facts) if tile.facts else tile.captions[0]
                 samples.append({"image": tile.name, "answer": answer, "truth": truth})
@@ -491,6 +469,10 @@ class Trainer:
         for sample in samples[:2]:
             self.accelerator.print(f"  {sample['image']}: {sample['answer']}")
 
+    def _sample_tiles(self) -> Iterator[tuple[Scene, Tile]]:
+        for index in np.linspace(0, len(self.val_tiles) - 1, 4).astype(int):
+            yield self.val_tiles[int(index)]
+
     # Files
 
     def _seconds(self) -> float:
@@ -499,7 +481,7 @@ class Trainer:
     def _read_checkpoint(self, folder: Path) -> None:
         self.progress = Progress.read(folder)
         self.checkpoint = folder
-        self.log = json.loads((folder / "training_log.json").read_text())
+        self.log = json.loads((folder / LOG_FILE).read_text())
         self.earlier_seconds = self.log[-1]["seconds"] if self.log else 0.0
         now = self.accelerator.num_processes, self.config.batch_size, self.config.accumulation_steps
         then = self.progress.processes, self.progress.batch_size, self.progress.accumulation_steps
@@ -581,9 +563,12 @@ class Trainer:
 
         name = str(step) if stage == "bridge" else f"{stage}-{step}"
         try:
-            write_checkpoint(self.output, name, write, config.keep_checkpoints)
+            folder = write_checkpoint(self.output, name, write, config.keep_checkpoints)
         except OSError as error:
             accelerator.print(f"No checkpoint at step {step}: {error}. Training goes on.")
+            return
+        if self.publisher is not None and _due(step, config.push_every):
+            self.publisher.publish_soon(folder, step)
 
     def _save(self, folder: Path, step: int, weights: dict[str, dict[str, Tensor]]) -> None:
         seconds = round(self._seconds())
@@ -596,12 +581,25 @@ class Trainer:
                 "seconds": seconds,
                 "device": _device_name(self.accelerator.device),
                 "torch": torch.__version__,
+                "patch_size": self.bridge.config.patch_size,
+                "earlier": self.earlier_stages,
             },
         )
         self.bridge.save_pretrained(folder, weights=weights)
-        (folder / "training_log.json").write_text(json.dumps(self.log, indent=1) + "\n")
+        (folder / LOG_FILE).write_text(json.dumps(self.log, indent=1) + "\n")
         if self.log:  # its first entry comes after some steps
-            plot_losses(self.log, folder / "loss_curve.png")
+            plot_losses(self.log, folder / CURVE_FILE)
+        if any(entry["stage"] == "validation" for entry in self.log):
+            (folder / SAMPLES_FOLDER).mkdir(exist_ok=True)
+            for scene, tile in self._sample_tiles():
+                scene.thumbnail(SAMPLE_PIXELS).save(sample_picture(folder, tile.name))
+
+
+def _stages_before(training: dict, resumed: bool) -> list[dict]:
+    """What the bridge was trained in before this run, in order, as its configuration tells."""
+    earlier = training.get("earlier", [])
+    last = {name: value for name, value in training.items() if name != "earlier"}
+    return earlier if resumed or not last else [*earlier, last]
 
 
 class _Window:

@@ -39,6 +39,15 @@ LAYOUTS = {
     (3, 3, 1): 0.06,
     (4, 4, 1): 0.03,
 }
+# For the encoder alone, which never sees more than a crop: queries learn larger scenes later.
+CROP_LAYOUTS = {
+    (1, 1, 1): 0.75,
+    (1, 1, 0.75): 0.03,
+    (1, 1, 1.5): 0.04,
+    (1, 2, 1): 0.04,
+    (2, 1, 1): 0.04,
+    (2, 2, 1): 0.1,
+}
 # Conversations are sorted by length among so many batches: enough for little padding, few enough
 # that batches differ from epoch to epoch.
 LENGTH_WINDOW = 16

@@ -11,13 +11,15 @@ from __future__ import annotations
 import argparse
 import json
 import shutil
-import string
 import sys
 from pathlib import Path
 
-CARD_TEMPLATE = Path(__file__).with_name("bridge_card.md")
+from earthvlm.bridge_config import CURVE_FILE, LOG_FILE, SAMPLES_FOLDER
+from earthvlm.hub import BUNDLED
+
+NOTES = Path(__file__).with_name("bundled_bridge.md")
 DEFAULT_OUTPUT = "earthvlm/bundled/bridge"
-KEPT_FILES = ("training_log.json", "loss_curve.png")
+KEPT_FILES = (LOG_FILE, CURVE_FILE, f"{SAMPLES_FOLDER}/*.png")
 
 
 def bundle_bridge(run: Path, output: Path) -> None:
@@ -28,36 +30,17 @@ def bundle_bridge(run: Path, output: Path) -> None:
 
     bridge = OlmoEarthVLMBridge.from_pretrained(run, device="cpu", trainable=True)
     bridge.save_pretrained(output, dtype=torch.bfloat16)
-    for name in KEPT_FILES:
-        shutil.copyfile(run / name, output / name)
+    (output / SAMPLES_FOLDER).mkdir(exist_ok=True)
+    for path in (path for pattern in KEPT_FILES for path in run.glob(pattern)):
+        shutil.copyfile(path, output / path.relative_to(run))
 
 
 def write_card(output: Path, results: Path | None) -> None:
-    """Write README.md from the configuration, and the figures where they were measured."""
-    from huggingface_hub import ModelCard
+    """Write README.md, with the figures where they were measured."""
+    from earthvlm.card import write_bridge_card
 
-    from earthvlm.bridge import LIMITS
-    from earthvlm.metrics import Figure, as_markdown
-    from earthvlm.weights import weights_revision
-
-    config = json.loads((output / "config.json").read_text())
-    table = "Not measured yet."
-    if results is not None:
-        measured = json.loads(results.read_text())
-        if measured["bridge"] != weights_revision(output):
-            raise ValueError(f"{results} was measured on another bridge than {output}.")
-        table = as_markdown([Figure(**figure) for figure in measured["figures"]])
-    training = config["training"]
-    card = string.Template(CARD_TEMPLATE.read_text()).substitute(
-        revision=weights_revision(output),
-        trained_on=config["trained_on"],
-        minutes=round(training["seconds"] / 60),
-        device=training["device"],
-        limits=LIMITS,
-        arguments=json.dumps(training["arguments"], indent=2),
-        table=table,
-    )
-    ModelCard(card).save(output / "README.md")
+    measured = json.loads(results.read_text()) if results else None
+    write_bridge_card(output, BUNDLED, measured, NOTES.read_text("utf-8"))
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ from earthvlm.bridge import OlmoEarthVLMBridge
 from earthvlm.embedded_model import embedded_model_folder
 from earthvlm.scene import Scene
 from earthvlm.sentinel2 import BANDS
+from tests.hub_server import TOKEN, LocalHub, serve
 
 
 @pytest.fixture(scope="session")
@@ -59,6 +61,29 @@ def tiny_bridge(tiny_language: str) -> OlmoEarthVLMBridge:
     return OlmoEarthVLMBridge(
         "random-v1.2-nano", tiny_language, freeze_olmoearth=False, num_geo_queries=8, device="cpu"
     ).eval()
+
+
+@pytest.fixture
+def hub(monkeypatch, tmp_path_factory) -> Iterator[LocalHub]:
+    """An empty Hub on this machine, which huggingface_hub's client here asks, and may write to."""
+    import huggingface_hub.constants as constants
+
+    with serve() as hub:
+        monkeypatch.setattr(constants, "ENDPOINT", hub.url)
+        template = hub.url + "/{repo_id}/resolve/{revision}/{filename}"
+        monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
+        monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path_factory.mktemp("hub-cache")))
+        monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+        monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
+        monkeypatch.setattr(constants, "HF_TOKEN_PATH", "/nonexistent")
+        monkeypatch.setenv("HF_TOKEN", TOKEN)
+        yield hub
+
+
+def hub_environment(hub: LocalHub, home: Path) -> dict[str, str]:
+    """What makes another process ask that Hub, with a cache of its own."""
+    asked = {"HF_ENDPOINT": hub.url, "HF_TOKEN": TOKEN, "HF_HOME": str(home)}
+    return {**os.environ, **asked, "HF_HUB_DISABLE_XET": "1", "HF_HUB_OFFLINE": "0"}
 
 
 @pytest.fixture(scope="session")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import json
 import re
@@ -12,6 +13,13 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import unquote, urlsplit
 
+import yaml
+
+TOKEN = "hf_the_token_that_may_write"
+NAME = r"((?:datasets/|spaces/)?[^/]+/[^/]+)"
+API_NAME = r"/api/(models|datasets|spaces)/([^/]+/[^/]+)"
+LARGE_FILES = (".safetensors", ".parquet", ".png", ".tif")
+
 
 @dataclass
 class Repository:
@@ -19,12 +27,19 @@ class Repository:
 
     commits: dict[str, dict[str, bytes]] = field(default_factory=dict)
     refs: dict[str, str] = field(default_factory=dict)
+    private: bool = False
+    variables: dict[str, str] = field(default_factory=dict)
 
     def commit(self, files: dict[str, bytes], ref: str = "main") -> str:
         sha = hashlib.sha1(json.dumps([len(self.commits), sorted(files)]).encode()).hexdigest()
         self.commits[sha] = files
         self.refs[ref] = sha
         return sha
+
+    @property
+    def files(self) -> dict[str, bytes]:
+        """Those of the main branch."""
+        return self.commits[self.refs["main"]]
 
     def resolve(self, revision: str) -> str | None:
         return revision if revision in self.commits else self.refs.get(revision)
@@ -34,15 +49,19 @@ class Repository:
 class LocalHub:
     """What the server knows, what went over it, and what should go wrong.
 
-    gated: repositories nobody may read. cut_after: connections end after so many bytes of a file,
-    once for each file named.
+    Datasets and spaces are named "datasets/owner/name". gated: repositories nobody may read.
+    failing: the status every request gets. cut_after: connections end after so many bytes of a
+    file, once for each file named. requests_left: after so many, connections are cut.
     """
 
     url: str = ""
     repositories: dict[str, Repository] = field(default_factory=dict)
+    objects: dict[str, bytes] = field(default_factory=dict)
     gated: set[str] = field(default_factory=set)
     failing: int | None = None
     cut_after: dict[str, int] = field(default_factory=dict)
+    requests_left: int | None = None
+    requests: int = 0
     sent: list[tuple[str, int, int]] = field(default_factory=list)  # path, first byte, bytes
 
     def repository(self, name: str) -> Repository:
@@ -77,23 +96,51 @@ class _Handler(BaseHTTPRequestHandler):
         pass
 
     def do_HEAD(self) -> None:
-        self._answer()
+        self._read()
 
     def do_GET(self) -> None:
-        self._answer()
+        self._read()
 
-    def _answer(self) -> None:
+    def do_POST(self) -> None:
+        self._write()
+
+    def do_PUT(self) -> None:
+        self._write()
+
+    @property
+    def _may_write(self) -> bool:
+        return self.headers.get("Authorization") == f"Bearer {TOKEN}"
+
+    def _is_cut(self) -> bool:
+        """Count a request; end its connection where no more are let through."""
+        self.hub.requests += 1
+        if self.hub.requests_left is None:
+            return False
+        self.hub.requests_left -= 1
+        if self.hub.requests_left >= 0:
+            return False
+        self.close_connection = True
+        self.connection.close()
+        return True
+
+    # Reading
+
+    def _read(self) -> None:
+        if self._is_cut():
+            return
         path = unquote(urlsplit(self.path).path)
         if self.hub.failing:
             return self._fail(self.hub.failing, "")
-        info = re.fullmatch(r"/api/models/([^/]+/[^/]+)/(revision|tree)/([^/]+)", path)
-        file = re.fullmatch(r"/([^/]+/[^/]+)/resolve/([^/]+)/(.+)", path)
-        match = info or file
-        if match is None:
+        info = re.fullmatch(API_NAME + r"(?:/(revision|tree)/([^/]+(?:/pr/\d+)?))?", path)
+        file = re.fullmatch(f"/{NAME}" + r"/resolve/([^/]+)/(.+)", path)
+        if info:
+            name, revision = _full_name(info[1], info[2]), info[4] or "main"
+        elif file:
+            name, revision = file[1], file[2]
+        else:
             return self._fail(404, "")
-        name, revision = (match[1], match[3]) if info else (match[1], match[2])
         repository = self.hub.repositories.get(name)
-        if repository is None:
+        if repository is None or (repository.private and not self._may_write):
             return self._fail(401, "RepoNotFound")
         if name in self.hub.gated:
             return self._fail(403, "GatedRepo")
@@ -103,15 +150,16 @@ class _Handler(BaseHTTPRequestHandler):
         files = repository.commits[sha]
         if file:
             return self._send_file(file[3], files, sha)
-        if info[2] == "tree":
+        if info[3] == "tree":
             tree = [
                 {"type": "file", "path": p, "size": len(b), "oid": hashlib.sha1(b).hexdigest()}
                 for p, b in files.items()
             ]
             return self._send(json.dumps(tree).encode())
         siblings = [{"rfilename": p} for p in files]
-        about = {"id": name, "modelId": name, "sha": sha, "private": False, "siblings": siblings}
-        return self._send(json.dumps(about | {"tags": [], "downloads": 0, "likes": 0}).encode())
+        about = {"id": info[2], "modelId": info[2], "sha": sha, "private": repository.private}
+        about |= {"siblings": siblings, "tags": [], "downloads": 0, "likes": 0}
+        return self._send(json.dumps(about).encode())
 
     def _send_file(self, path: str, files: dict[str, bytes], sha: str) -> None:
         if path not in files:
@@ -132,6 +180,123 @@ class _Handler(BaseHTTPRequestHandler):
         if self.command == "GET":
             self.hub.sent.append((path, start, end - start))
         self._send(content[start:], headers, 206 if wanted else 200, upto=end - start)
+
+    # Writing
+
+    def _write(self) -> None:
+        if self._is_cut():
+            return
+        body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        if self.headers.get("Transfer-Encoding") == "chunked":
+            body = self._read_chunks()
+        url = urlsplit(self.path)
+        path = unquote(url.path)
+        if self.hub.failing:
+            return self._fail(self.hub.failing, "")
+        if stored := re.fullmatch(r"/objects/([0-9a-f]{64})", path):
+            if hashlib.sha256(body).hexdigest() != stored[1]:
+                return self._fail(400, "")
+            self.hub.objects[stored[1]] = body
+            return self._send(b"")
+        if not self._may_write:
+            return self._fail(401, "")
+        if path == "/api/validate-yaml":
+            return self._check_card(json.loads(body))
+        if space := re.fullmatch(r"/api/spaces/([^/]+/[^/]+)/variables", path):
+            return self._set_variable(f"spaces/{space[1]}", json.loads(body))
+        if path == "/api/repos/create":
+            return self._create(json.loads(body))
+        if batch := re.fullmatch(f"/{NAME}" + r"\.git/info/lfs/objects/batch", path):
+            return self._offer(json.loads(body)) if batch else None
+        action = re.fullmatch(API_NAME + r"/(preupload|commit|branch)/(.+)", path)
+        repository = action and self.hub.repositories.get(_full_name(action[1], action[2]))
+        if not repository:
+            return self._fail(404, "RepoNotFound")
+        if action[3] == "branch":
+            if action[4] in repository.refs:
+                return self._fail(409, "")
+            repository.refs[action[4]] = repository.refs.get("main", "")
+            return self._send(b"{}")
+        if action[3] == "preupload":
+            return self._sort(json.loads(body))
+        name = _full_name(action[1], action[2])
+        return self._commit(repository, name, action[4], body, "create_pr=1" in url.query)
+
+    def _read_chunks(self) -> bytes:
+        body = b""
+        while size := int(self.rfile.readline(), 16):
+            body += self.rfile.read(size)
+            self.rfile.readline()
+        self.rfile.readline()
+        return body
+
+    def _create(self, asked: dict) -> None:
+        kind = asked.get("type") or "model"
+        name = _full_name(f"{kind}s", f"{asked['organization']}/{asked['name']}")
+        known = name in self.hub.repositories
+        if not known:
+            self.hub.repositories[name] = Repository(private=asked.get("visibility") == "private")
+            self.hub.repositories[name].commit({})
+        where = json.dumps({"url": f"{self.hub.url}/{name}"}).encode()
+        self._send(where, status=409 if known else 200)
+
+    def _set_variable(self, name: str, asked: dict) -> None:
+        variables = self.hub.repositories[name].variables
+        variables[asked["key"]] = asked["value"]
+        self._send(json.dumps({k: {"value": v} for k, v in variables.items()}).encode())
+
+    def _check_card(self, asked: dict) -> None:
+        """The Hub's own rule for licences of others; the rest is ModelCardData's."""
+        front = yaml.safe_load(asked["content"].split("---")[1])
+        named = front.get("license") != "other" or front.get("license_name")
+        errors = [] if named else [{"message": '"license_name" is required', "line": 1}]
+        status = 400 if errors else 200
+        self._send(json.dumps({"errors": errors, "warnings": []}).encode(), status=status)
+
+    def _sort(self, asked: dict) -> None:
+        """Say of each file whether it goes into the commit itself or to the large files."""
+        files = [
+            {
+                "path": file["path"],
+                "uploadMode": "lfs" if file["path"].endswith(LARGE_FILES) else "regular",
+                "shouldIgnore": False,
+            }
+            for file in asked["files"]
+        ]
+        self._send(json.dumps({"files": files}).encode())
+
+    def _offer(self, asked: dict) -> None:
+        objects = []
+        for wanted in asked["objects"]:
+            href = f"{self.hub.url}/objects/{wanted['oid']}"
+            known = wanted["oid"] in self.hub.objects
+            objects.append(wanted if known else wanted | {"actions": {"upload": {"href": href}}})
+        self._send(json.dumps({"transfer": "basic", "objects": objects}).encode())
+
+    def _commit(
+        self, repository: Repository, name: str, revision: str, body: bytes, as_request: bool
+    ) -> None:
+        sha = repository.resolve(revision)
+        files = dict(repository.commits.get(sha or "", {}))
+        for line in body.splitlines():
+            entry = json.loads(line)
+            value = entry["value"]
+            if entry["key"] == "file":
+                files[value["path"]] = base64.b64decode(value["content"])
+            elif entry["key"] == "lfsFile":
+                if value["oid"] not in self.hub.objects:
+                    return self._fail(400, "")
+                files[value["path"]] = self.hub.objects[value["oid"]]
+            elif entry["key"] == "deletedFile":
+                del files[value["path"]]
+        ref = f"refs/pr/{len(repository.refs)}" if as_request else revision
+        sha = repository.commit(files, ref)
+        done = {"commitUrl": f"{self.hub.url}/{name}/commit/{sha}", "commitOid": sha}
+        if as_request:
+            done["pullRequestUrl"] = f"{self.hub.url}/{name}/discussions/1"
+        self._send(json.dumps(done).encode())
+
+    # Answers
 
     def _send(
         self,
@@ -155,3 +320,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _fail(self, status: int, code: str) -> None:
         self._send(b"{}", {"X-Error-Code": code} if code else None, status)
+
+
+def _full_name(kind: str, name: str) -> str:
+    return name if kind == "models" else f"{kind}/{name}"

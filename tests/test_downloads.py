@@ -12,26 +12,12 @@ import pytest
 import torch
 
 from earthvlm.bridge import OlmoEarthVLMBridge
-from earthvlm.downloads import fetch
 from earthvlm.encoder import OlmoEarthEncoder
+from earthvlm.hub import fetch
 from earthvlm.language import load_language_model
 from tests.conftest import random_scene
-from tests.hub_server import LocalHub, serve
 from tests.moondream_reference import write_checkpoint
 from tests.test_readme import read_code_blocks
-
-
-@pytest.fixture
-def hub(monkeypatch, tmp_path_factory) -> LocalHub:
-    import huggingface_hub.constants as constants
-
-    with serve() as hub:
-        monkeypatch.setattr(constants, "ENDPOINT", hub.url)
-        template = hub.url + "/{repo_id}/resolve/{revision}/{filename}"
-        monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
-        monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path_factory.mktemp("hub-cache")))
-        monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
-        yield hub
 
 
 def _files(folder: Path) -> dict[str, bytes]:

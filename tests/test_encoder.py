@@ -25,8 +25,8 @@ VERSIONS = pytest.mark.parametrize(
 )
 
 
-def _by_hand(encoder, normalizer, band_sets, values, date=(5, 2, 2021)):
-    """The package alone on reflectance `[H, W, 12]`: `[H/8, W/8, band sets, D]`."""
+def _by_hand(encoder, normalizer, band_sets, values, date=(5, 2, 2021), patch=8):
+    """The package alone on reflectance `[H, W, 12]`: `[H/patch, W/patch, band sets, D]`."""
     height, width = values.shape[:2]
     pixels = normalizer().normalize(Modality.SENTINEL2_L2A, values)
     sample = MaskedOlmoEarthSample(
@@ -35,7 +35,7 @@ def _by_hand(encoder, normalizer, band_sets, values, date=(5, 2, 2021)):
         sentinel2_l2a_mask=torch.zeros(1, height, width, 1, band_sets),
     )
     with torch.no_grad():
-        output = encoder.network(sample, patch_size=8, fast_pass=True)
+        output = encoder.network(sample, patch_size=patch, fast_pass=True)
     return output["tokens_and_masks"].sentinel2_l2a[0, :, :, 0]
 
 
@@ -52,6 +52,17 @@ def test_tokens_equal_those_of_the_package(version, normalizer, band_sets, bands
     expected = _by_hand(encoder, normalizer, band_sets, values).flatten(0, -2)
     assert seen.tokens.shape == (1, 8 * 8 * band_sets, encoder.dim)
     torch.testing.assert_close(seen.tokens[0], expected)
+
+
+@VERSIONS
+def test_finer_patches_are_those_of_the_package(version, normalizer, band_sets):
+    encoder = OlmoEarthEncoder(f"random-{version}-nano", patch_size=4).eval()
+    scene = replace(random_scene(32, 32), date=datetime.date(2021, 3, 5))
+    with torch.no_grad():
+        seen = encoder([encoder.prepare(scene)])
+    expected = _by_hand(encoder, normalizer, band_sets, scene.reflectance, patch=4)
+    assert seen.grids == ((8, 8),)
+    torch.testing.assert_close(seen.tokens[0], expected.flatten(0, -2))
 
 
 @VERSIONS

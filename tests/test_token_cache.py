@@ -92,6 +92,7 @@ def test_other_weights_and_other_bands_have_their_own(tiles):
     assert cache_key(encoder, names) == key
     assert cache_key(OlmoEarthEncoder("random-v1.2-nano", bands=("B02", "B03")), names) != key
     assert cache_key(encoder, names[1:]) != key
+    assert cache_key(OlmoEarthEncoder("random-v1.2-nano", patch_size=4), names) != key
     with torch.no_grad():
         next(encoder.parameters()).add_(1)
     assert cache_key(encoder, names) != key
@@ -100,7 +101,8 @@ def test_other_weights_and_other_bands_have_their_own(tiles):
 def test_an_encoder_that_trains_is_not_kept(tiles, tiny_language, tmp_path):
     from accelerate import Accelerator
 
-    from earthvlm.training import Trainer, TrainingConfig
+    from earthvlm.training import Trainer
+    from earthvlm.training_config import TrainingConfig
 
     config = TrainingConfig(str(tiles.root), str(tmp_path), cache_tokens=str(tmp_path / "cache"))
     bridge = OlmoEarthVLMBridge(

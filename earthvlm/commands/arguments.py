@@ -10,12 +10,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from earthvlm.commands.messages import tell
+from earthvlm.hub import BUNDLED
 
 if TYPE_CHECKING:
     from earthvlm.bridge import OlmoEarthVLMBridge
     from earthvlm.scene import Scene
 
-BUNDLED = "bundled"
+HUB_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
 BOA_OFFSET_CHOICES = {"auto": None, "yes": True, "no": False}
 
 
@@ -79,10 +80,10 @@ def add_bridge_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--model_path",
         default=BUNDLED,
-        metavar="FOLDER",
+        metavar="BRIDGE",
         help=(
-            "a saved bridge's folder (default: the bundled one); a folder without config.json "
-            "gives a fresh bridge, which is untrained"
+            "a saved bridge's folder or Hub repository (default: the bundled one); a folder "
+            "without config.json gives a fresh bridge, which is untrained"
         ),
     )
     parser.add_argument(
@@ -106,10 +107,12 @@ def open_scene(path: str, boa_offset: str, data_dir: Path | None = None) -> Scen
 
 
 def check_model_path(model_path: str) -> None:
-    """Raise FileNotFoundError where there is no such folder, without loading anything."""
-    if model_path != BUNDLED and not Path(model_path).is_dir():
+    """Raise FileNotFoundError where this names no bridge, without loading anything."""
+    named = model_path == BUNDLED or Path(model_path).is_dir() or HUB_ID.fullmatch(model_path)
+    if not named:
         raise FileNotFoundError(
-            f"There is no bridge at {model_path!r}: give 'bundled', or a saved bridge's folder."
+            f"There is no bridge at {model_path!r}: give 'bundled', a saved bridge's folder, or a "
+            "Hub repository as in owner/name."
         )
 
 
@@ -130,7 +133,8 @@ def load_bridge(model_path: str, device: str | None) -> OlmoEarthVLMBridge:
     logging.disable_progress_bar()
     # A folder with weights and no configuration is a damaged bridge, which loading names.
     parts = [Path(model_path, name) for name in (CONFIG_FILE, FUSION_FILE)]
-    if model_path == BUNDLED or any(part.exists() for part in parts):
+    known = model_path == BUNDLED or not Path(model_path).is_dir()
+    if known or any(part.exists() for part in parts):
         return OlmoEarthVLMBridge.from_pretrained(model_path, device=device)
     tell(
         f"{model_path} holds no {CONFIG_FILE}, so a fresh bridge answers: it is untrained, and "

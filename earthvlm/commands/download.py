@@ -73,8 +73,8 @@ def _download_chatearthnet(arguments: argparse.Namespace) -> Path:
 
 
 def _download_model(arguments: argparse.Namespace) -> Path:
-    from earthvlm.downloads import fetch
     from earthvlm.encoder import OLMOEARTH_FILES, olmoearth_repository
+    from earthvlm.hub import fetch
     from earthvlm.language import LANGUAGE_FILES
     from earthvlm.moondream import MOONDREAM_ID, MOONDREAM_REVISION
 

@@ -7,7 +7,6 @@ import json
 from typing import TYPE_CHECKING
 
 from earthvlm.commands.arguments import (
-    BUNDLED,
     add_bridge_options,
     add_scene_options,
     check_model_path,
@@ -16,6 +15,7 @@ from earthvlm.commands.arguments import (
     whole_number,
 )
 from earthvlm.commands.messages import join_lines, tell
+from earthvlm.hub import BUNDLED
 
 if TYPE_CHECKING:
     from earthvlm.retrieval import SceneResult
@@ -51,8 +51,8 @@ def add_search(commands: argparse._SubParsersAction) -> None:
     parser.add_argument(
         "--index",
         default=BUNDLED,
-        metavar="FOLDER",
-        help="an embedding dataset's folder (default: the bundled one)",
+        metavar="DATASET",
+        help="an embedding dataset's folder or Hub repository (default: the bundled one)",
     )
     parser.add_argument("--json", action="store_true", help="print one JSON object a scene")
     add_scene_options(parser)

@@ -1,0 +1,212 @@
+"""The model card of a bridge, written from what its training and its evaluation left."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from huggingface_hub import EvalResult, ModelCard, ModelCardData
+
+from earthvlm.bridge_config import (
+    CARD_FILE,
+    CURVE_FILE,
+    LOG_FILE,
+    BridgeConfig,
+    sample_picture,
+)
+from earthvlm.embedded_model import EMBEDDED_MODEL_ID
+from earthvlm.encoder import PATCH_SIZE
+from earthvlm.hub import BUNDLED
+from earthvlm.metrics import Figure, as_markdown
+from earthvlm.training_config import DEFAULTS
+from earthvlm.weights import weights_revision
+
+OLMOEARTH_LICENCE = "https://github.com/allenai/olmoearth_pretrain/blob/main/LICENSE"
+SMOLLM2_ID = "HuggingFaceTB/SmolLM2-135M-Instruct"
+TAGS = ["earth-observation", "lora", "olmoearth", "remote-sensing", "sentinel-2"]
+TASK = ("image-text-to-text", "Image-Text-to-Text")
+CHATEARTHNET = (
+    "ChatEarthNet (Yuan et al., 2024) is under CC-BY-4.0; where the bridge was trained on it, name "
+    "its authors."
+)
+
+
+def write_bridge_card(
+    folder: Path, repo_id: str, results: dict | None = None, notes: str = ""
+) -> None:
+    """Write README.md into a saved bridge's folder, from the files beside it.
+
+    results: what `earthvlm evaluate --output` wrote of this bridge. notes: Markdown on its data and
+        limits, which no file beside it tells.
+    Raises ValueError for results of another bridge.
+    """
+    config = BridgeConfig.read(folder)
+    revision = weights_revision(folder)
+    if results is not None and results["bridge"] != revision:
+        raise ValueError(
+            f"The results are of bridge {results['bridge']}, and {folder} is {revision}."
+        )
+    name = "The bridge that earthvlm bundles" if repo_id == BUNDLED else repo_id.rpartition("/")[2]
+    figures = [Figure(**figure) for figure in results["figures"]] if results else []
+    released = not config.olmoearth_model_id.startswith("random-")
+    data = ModelCardData(
+        language="en",
+        license="other" if released else "apache-2.0",
+        license_name="olmoearth-artifact-license" if released else None,
+        license_link=OLMOEARTH_LICENCE if released else None,
+        library_name="earthvlm",
+        pipeline_tag=TASK[0],
+        tags=TAGS,
+        base_model=_base_models(config),
+        model_name=name,
+        eval_results=[_as_result(figure, results["split"]) for figure in figures] or None,
+    )
+    parts = [
+        f"# {name}",
+        _summary(config, revision),
+        _how_to_use(repo_id),
+        "## How good\n\n" + (_table(figures, results) if results else "Not measured yet."),
+        _samples(folder),
+        _training(config, folder),
+        notes.strip(),
+        _licences(config, released),
+    ]
+    text = "\n\n".join(part for part in parts if part)
+    ModelCard(f"---\n{data.to_yaml()}\n---\n\n{text}\n").save(folder / CARD_FILE)
+
+
+def _base_models(config: BridgeConfig) -> list[str]:
+    models = [
+        SMOLLM2_ID if config.vlm_model_id == EMBEDDED_MODEL_ID else config.vlm_model_id,
+        f"allenai/{config.olmoearth_model_id.removeprefix('allenai/')}",
+    ]
+    known = models[: 1 if config.olmoearth_model_id.startswith("random-") else 2]
+    return [model for model in known if not Path(model).is_absolute()]
+
+
+def _as_result(figure: Figure, split: str) -> EvalResult:
+    return EvalResult(
+        task_type=TASK[0],
+        task_name=TASK[1],
+        dataset_type="sentinel-2",
+        dataset_name="tiles in ChatEarthNet's layout",
+        dataset_split=split,
+        metric_type=figure.name,
+        metric_value=round(figure.value, 4),
+        metric_name=figure.name,
+    )
+
+
+def _summary(config: BridgeConfig, revision: str) -> str:
+    trained = config.trained_on or "not trained: its answers mean nothing"
+    rows = [
+        ("encoder", config.olmoearth_model_id, config.olmoearth_revision),
+        ("language model", config.vlm_model_id, config.vlm_revision),
+        ("sentences", config.sentence_model_id, config.sentence_model_revision),
+    ]
+    table = "\n".join(f"| {part} | `{name}` | `{rev or 'local'}` |" for part, name, rev in rows)
+    return (
+        "Answers questions about Sentinel-2 scenes, and places them beside sentences for search. "
+        f"{config.num_geo_queries} learned queries carry what OlmoEarth saw into the language "
+        f"model, which a LoRA adapter taught to read them; it was {trained}. Revision of the "
+        f"weights: `{revision}`.\n\n| part | model | revision |\n|---|---|---|\n{table}"
+    )
+
+
+def _how_to_use(repo_id: str) -> str:
+    return f'''## How to use
+
+```python
+from earthvlm import OlmoEarthVLMBridge, Scene
+
+bridge = OlmoEarthVLMBridge.from_pretrained("{repo_id}")
+scene = Scene.open("scene.tif")
+print(bridge.generate(scene, "Describe this scene."))
+```
+
+`adapter/` loads by PEFT alone, `fusion.safetensors` by safetensors alone.'''
+
+
+def _table(figures: list[Figure], results: dict) -> str:
+    return (
+        f"On split `{results['split']}`, greedy, with 95 % intervals, beside the same bridge given "
+        "another tile's scene and given none.\n\n"
+        f"{as_markdown(figures)}\n\n"
+        f"    earthvlm evaluate --data_dir DATA --split {results['split']} --output results.json"
+    )
+
+
+def _samples(folder: Path) -> str:
+    """The last validation's answers beside what is true."""
+    path = folder / LOG_FILE
+    log = json.loads(path.read_text()) if path.is_file() else []
+    validations = [entry for entry in log if entry["stage"] == "validation"]
+    if not validations:
+        return ""
+    rows = "\n".join(
+        f"| {_picture(folder, sample['image'])} | {_cell(sample['answer'])} "
+        f"| {_cell(sample['truth'])} |"
+        for sample in validations[-1]["samples"]
+    )
+    head = "| scene | answer | what is true |\n|---|---|---|"
+    asked = 'Asked "Describe this scene." at the end of training:'
+    return f"## What it says\n\n{asked}\n\n{head}\n{rows}"
+
+
+def _picture(folder: Path, image: str) -> str:
+    path = sample_picture(folder, image)
+    return f"![{image}]({path.relative_to(folder)})" if path.is_file() else f"`{image}`"
+
+
+def _cell(text: str) -> str:
+    return " ".join(text.replace("|", "\\|").split())
+
+
+def _training(config: BridgeConfig, folder: Path) -> str:
+    run = config.training
+    if not run:
+        return ""
+    stages = [*run.get("earlier", []), run]
+    commands = "\n\n".join(_command(stage, config, i) for i, stage in enumerate(stages))
+    then = ", in stages" * (len(stages) > 1)
+    curve = f"\n\n![Losses]({CURVE_FILE})" * (folder / CURVE_FILE).is_file()
+    return (
+        f"## How it was made\n\nBy `train_accelerate.py`{then}:\n\n```bash\n{commands}\n```{curve}"
+    )
+
+
+def _command(stage: dict, config: BridgeConfig, index: int) -> str:
+    """How to run a stage of training again, with the options that are not what they are anyway."""
+    words = [
+        f"# {stage['steps']:,} steps, {stage['seconds'] / 60:.0f} minutes on {stage['device']} "
+        f"with torch {stage['torch']}\naccelerate launch train_accelerate.py --data_dir DATA"
+    ]
+    words += [f"--output_dir RUN{index + 1}"]
+    if index:
+        words.append(f"--model_path RUN{index}")
+    else:
+        words.append(f"--olmoearth_model {config.olmoearth_model_id}")
+        words.append(f"--vlm_model {config.vlm_model_id}")
+        words += ["--no-freeze_olmoearth"] * (not config.freeze_olmoearth)
+        words += ["--use_vlm_vision"] * config.use_vlm_vision
+    before = config.training.get("earlier", [])[index - 1] if index else {}
+    if stage.get("patch_size", PATCH_SIZE) != before.get("patch_size", PATCH_SIZE):
+        words.append(f"--patch_size {stage['patch_size']}")
+    for name, value in stage["arguments"].items():
+        if value is not None and value != DEFAULTS.get(name):
+            words.append(f"--{name}" if value is True else f"--{name} {value}")
+    return " \\\n  ".join(words)
+
+
+def _licences(config: BridgeConfig, released: bool) -> str:
+    from earthvlm.bridge import LIMITS
+
+    encoder = (
+        f"OlmoEarth's weights, by Ai2, are under the [OlmoEarth Artifact License]"
+        f"({OLMOEARTH_LICENCE}), whose use restrictions pass on to what is made from them, this "
+        "bridge included; cite Ai2."
+        if released
+        else "The encoder has OlmoEarth's architecture and was trained from random numbers: no "
+        "released OlmoEarth weights are in it."
+    )
+    return f"## Limits and licences\n\n{LIMITS}\n\n{encoder}\n\n{CHATEARTHNET}"

@@ -1,0 +1,143 @@
+"""The Hub: a repository's files at one commit, and a folder pushed as one commit.
+
+What a model or dataset is called by may be a folder, too; then nothing goes over the network.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+# What the bridge and the scenes are called that come with earthvlm.
+BUNDLED = "bundled"
+# What the commit of a folder is called that did not come from the Hub.
+LOCAL_REVISION = "local"
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """A folder of files, and the commit it holds."""
+
+    folder: Path
+    revision: str
+
+
+def fetch(
+    source: str | Path,
+    patterns: Sequence[str],
+    revision: str | None = None,
+    **options: object,
+) -> Snapshot:
+    """Find a folder, or fetch the files of a Hub repository that match the patterns.
+
+    What was fetched before is not fetched again, and what was interrupted is resumed.
+    revision: a branch, tag or commit of the repository; the main branch where it is None.
+    options: `token`, `cache_dir`, `local_files_only`, `repo_type` as huggingface_hub takes them.
+
+    Raises ValueError where there is no such repository or revision or it is not open to the
+    caller, ConnectionError where the Hub cannot be reached; one sentence each.
+    """
+    if Path(source).is_dir():
+        return Snapshot(Path(source), LOCAL_REVISION)
+    from huggingface_hub import snapshot_download
+
+    with _plain_errors(str(source), revision):
+        folder = snapshot_download(
+            str(source), revision=revision, allow_patterns=list(patterns), **options
+        )
+    return Snapshot(Path(folder), Path(folder).name)
+
+
+def push(
+    folder: Path,
+    repo_id: str,
+    patterns: Sequence[str],
+    *,
+    commit_message: str,
+    repo_type: str = "model",
+    private: bool | None = None,
+    revision: str | None = None,
+    create_pr: bool = False,
+    token: str | None = None,
+    variables: Mapping[str, str] | None = None,
+    **options: object,
+) -> str:
+    """Push a folder's files that match the patterns as one commit, and return its address.
+
+    The repository is made where there is none. Either all of the commit is there, or nothing.
+    variables: what a Space's app reads from its environment.
+    options: further ones of `HfApi.create_repo`, as `space_sdk`.
+
+    Raises ValueError where the caller may not write there, ConnectionError where the Hub cannot be
+    reached; one sentence each.
+    """
+    from huggingface_hub import HfApi
+
+    api = HfApi(token=token)
+    with _plain_errors(repo_id, revision):
+        api.create_repo(repo_id, repo_type=repo_type, private=private, exist_ok=True, **options)
+        for key, value in (variables or {}).items():
+            api.add_space_variable(repo_id, key, value)
+        if revision is not None and not create_pr:
+            api.create_branch(repo_id, branch=revision, repo_type=repo_type, exist_ok=True)
+        commit = api.upload_folder(
+            repo_id=repo_id,
+            folder_path=folder,
+            repo_type=repo_type,
+            revision=revision,
+            commit_message=commit_message,
+            create_pr=create_pr,
+            allow_patterns=list(patterns),
+        )
+    return commit.pr_url or commit.commit_url
+
+
+@contextmanager
+def _plain_errors(name: str, revision: str | None) -> Iterator[None]:
+    """The Hub's errors as one sentence each, none of which holds a token."""
+    from httpx2 import HTTPError
+    from huggingface_hub.errors import (
+        GatedRepoError,
+        HfHubHTTPError,
+        HFValidationError,
+        LocalEntryNotFoundError,
+        LocalTokenNotFoundError,
+        OfflineModeIsEnabled,
+        RepositoryNotFoundError,
+        RevisionNotFoundError,
+    )
+
+    try:
+        yield
+    except HFValidationError:
+        raise ValueError(f"{name} is neither a folder nor the id of a Hub repository.") from None
+    except LocalTokenNotFoundError:
+        raise ValueError(f"{name} needs a token: log in with `hf auth login`.") from None
+    except GatedRepoError:
+        raise ValueError(
+            f"The Hub repository {name} is gated: accept its terms there, then log in with "
+            "`hf auth login`."
+        ) from None
+    except RepositoryNotFoundError:
+        raise ValueError(
+            f"There is no folder {name}, and no Hub repository of that name that you may read."
+        ) from None
+    except RevisionNotFoundError:
+        raise ValueError(f"The Hub repository {name} has no revision {revision}.") from None
+    except (LocalEntryNotFoundError, OfflineModeIsEnabled, HTTPError, RuntimeError) as error:
+        # A large file that could not be sent comes as a RuntimeError around the reason.
+        reason = error.__cause__ if isinstance(error, RuntimeError) else error
+        if not isinstance(reason, Exception):
+            raise
+        status = getattr(getattr(reason, "response", None), "status_code", None)
+        if isinstance(reason, HfHubHTTPError) and status in (401, 403):
+            raise ValueError(
+                f"The Hub does not let you write to {name}: log in with `hf auth login`, with a "
+                "token that may."
+            ) from None
+        raise ConnectionError(
+            f"There is no folder {name}, and the Hub, which may have a repository of that name, "
+            f"cannot be reached ({type(reason).__name__})."
+        ) from error

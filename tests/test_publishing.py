@@ -1,0 +1,291 @@
+"""Publishing a bridge and loading it again: the real Hub client, and a Hub on this machine."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from huggingface_hub import ModelCard
+from safetensors.torch import load_file
+
+from earthvlm.bridge import OlmoEarthVLMBridge
+from earthvlm.card import write_bridge_card
+from earthvlm.cli import main
+from earthvlm.hub import fetch
+from earthvlm.publishing import TrainingPublisher, publish_bridge
+from earthvlm.weights import weights_revision
+from tests.conftest import hub_environment, random_scene
+from tests.generated_chatearthnet import write_generated_chatearthnet
+from tests.hub_server import TOKEN
+
+ROOT = Path(__file__).parent.parent
+QUESTION = "Describe this scene."
+
+
+@pytest.fixture
+def saved(tiny_bridge, tmp_path) -> Path:
+    tiny_bridge.with_training(
+        "trained for 2 steps on 8 Sentinel-2 tiles",
+        {
+            "arguments": {"batch_size": 4},
+            "steps": 2,
+            "seconds": 60,
+            "device": "CPU",
+            "torch": torch.__version__,
+        },
+    )
+    tiny_bridge.save_pretrained(tmp_path / "bridge")
+    (tmp_path / "bridge" / "samples").mkdir()
+    random_scene().composite().save(tmp_path / "bridge" / "samples" / "a.png")
+    sample = {"image": "a.png", "answer": "Water | land.", "truth": "Water.\nNothing else."}
+    log = [{"stage": "validation", "step": 2, "loss": {}, "samples": [sample]}]
+    (tmp_path / "bridge" / "training_log.json").write_text(json.dumps(log))
+    return tmp_path / "bridge"
+
+
+def results_of(folder: Path) -> dict:
+    figure = {"name": "is there water", "value": 0.9, "low": 0.8, "high": 0.95, "blind": 0.5}
+    figure |= {"no_scene": 0.4, "tiles": 240}
+    return {"bridge": weights_revision(folder), "split": "val", "figures": [figure], "tiles": []}
+
+
+def test_a_pushed_bridge_answers_as_before(hub, tiny_bridge):
+    scene = random_scene()
+    before = tiny_bridge.generate(scene, QUESTION, 12)
+    address = tiny_bridge.push_to_hub("owner/bridge", private=True)
+    assert address.startswith(f"{hub.url}/owner/bridge/commit/")
+    repository = hub.repositories["owner/bridge"]
+    assert repository.private and len(repository.commits) == 2  # an empty one, and ours
+    again = OlmoEarthVLMBridge.from_pretrained("owner/bridge", device="cpu")
+    assert again.generate(scene, QUESTION, 12) == before
+    assert again.commit == repository.refs["main"] and again.commit[:7] in again.summary
+
+
+def test_only_what_is_needed_is_fetched_and_then_nothing(hub, saved, monkeypatch, tmp_path):
+    publish_bridge(saved, "owner/bridge", results=results_of(saved))
+    published = set(hub.repositories["owner/bridge"].files)
+    assert {"README.md", "training_log.json", "config.json", "fusion.safetensors"} < published
+    options = {"device": "cpu", "cache_dir": tmp_path / "cache"}
+    first = OlmoEarthVLMBridge.from_pretrained("owner/bridge", **options)
+    fetched = {path for path, _, _ in hub.sent}
+    assert "README.md" not in fetched and "training_log.json" not in fetched
+    hub.failing = 503
+    again = OlmoEarthVLMBridge.from_pretrained("owner/bridge", **options, local_files_only=True)
+    assert again.revision == first.revision and len({p for p, _, _ in hub.sent}) == len(fetched)
+
+
+def test_an_older_commit_loads_by_its_hash_and_a_branch_by_its_name(hub, tiny_bridge):
+    tiny_bridge.push_to_hub("owner/bridge")
+    old, first = hub.repositories["owner/bridge"].refs["main"], tiny_bridge.revision
+    with torch.no_grad():
+        tiny_bridge.fusion.queries.add_(1)
+    tiny_bridge.push_to_hub("owner/bridge", revision="next")
+    load = OlmoEarthVLMBridge.from_pretrained
+    assert load("owner/bridge", device="cpu").revision == first
+    assert load("owner/bridge", device="cpu", revision="next").revision != first
+    assert load("owner/bridge", device="cpu", revision=old).commit == old
+    assert "discussions" in tiny_bridge.push_to_hub("owner/bridge", create_pr=True)
+    assert hub.repositories["owner/bridge"].refs["main"] == old
+
+
+def test_the_adapter_loads_by_peft_alone_and_the_fusion_by_safetensors(hub, saved, tiny_language):
+    from peft import PeftModel
+    from transformers import AutoModelForCausalLM
+
+    publish_bridge(saved, "owner/bridge")
+    folder = fetch("owner/bridge", ["*"]).folder
+    language = AutoModelForCausalLM.from_pretrained(tiny_language)
+    adapted = PeftModel.from_pretrained(language, folder / "adapter")
+    assert any("lora_A" in name for name, _ in adapted.named_parameters())
+    assert "fusion.queries" in load_file(folder / "fusion.safetensors")
+
+
+def test_the_card_tells_what_was_measured_and_is_valid(hub, saved):
+    publish_bridge(saved, "owner/bridge", results=results_of(saved))
+    content = hub.repositories["owner/bridge"].commits[
+        hub.repositories["owner/bridge"].refs["main"]
+    ]
+    card = ModelCard(content["README.md"].decode())
+    assert card.data.library_name == "earthvlm" and card.data.license == "apache-2.0"
+    assert card.data.eval_results[0].metric_value == 0.9
+    assert "| is there water | 0.900 | 0.800 to 0.950 | 0.500 | 0.400 | 240 |" in card.text
+    assert content["samples/a.png"].startswith(b"\x89PNG")
+    assert "| ![a.png](samples/a.png) | Water \\| land. | Water. Nothing else. |" in card.text
+    assert "no released OlmoEarth weights" in " ".join(card.text.split())
+    assert "# 2 steps, 1 minutes on CPU" in card.text and "--batch_size 4" in card.text
+    assert "--olmoearth_model random-v1.2-nano" in card.text
+
+
+def test_the_card_tells_every_stage_of_training(saved):
+    config = json.loads((saved / "config.json").read_text())
+    first = config["training"] | {"arguments": {"batch_size": 8, "encoder_epochs": 3}}
+    config["training"] |= {"earlier": [first], "patch_size": 4}
+    (saved / "config.json").write_text(json.dumps(config))
+    write_bridge_card(saved, "owner/bridge")
+    commands = re.search(r"```bash\n(.*?)```", (saved / "README.md").read_text(), re.DOTALL)[1]
+    one, two = (stage.replace("\\\n ", "").split() for stage in commands.split("\n\n"))
+    assert one[-2:] == ["--encoder_epochs", "3"] and "--patch_size" not in one  # 8 is the default
+    assert two[two.index("--model_path") + 1] == one[one.index("--output_dir") + 1] == "RUN1"
+    assert two[two.index("--patch_size") + 1] == "4" and two[two.index("--batch_size") + 1] == "4"
+
+
+def test_a_card_of_released_weights_carries_their_licence(saved):
+    config = json.loads((saved / "config.json").read_text())
+    config |= {"olmoearth_model_id": "OlmoEarth-v1-Nano", "vlm_model_id": "vikhyatk/moondream2"}
+    (saved / "config.json").write_text(json.dumps(config))
+    write_bridge_card(saved, "owner/bridge")
+    front = yaml.safe_load((saved / "README.md").read_text().split("---\n")[1])
+    assert front["license"] == "other" and front["license_name"] == "olmoearth-artifact-license"
+    assert front["license_link"].startswith("https://")
+    assert front["base_model"] == ["vikhyatk/moondream2", "allenai/OlmoEarth-v1-Nano"]
+
+
+def test_the_card_of_other_results_is_refused(saved):
+    results = results_of(saved) | {"bridge": "another"}
+    with pytest.raises(ValueError, match="results are of bridge another"):
+        write_bridge_card(saved, "owner/bridge", results)
+
+
+def test_the_code_in_the_card_runs(hub, saved, monkeypatch, tmp_path, capsys):
+    publish_bridge(saved, "owner/bridge")
+    text = hub.repositories["owner/bridge"].files
+    code = re.search(r"```python\n(.*?)```", text["README.md"].decode(), re.DOTALL)[1]
+    random_scene().save(tmp_path / "scene.tif")
+    monkeypatch.chdir(tmp_path)
+    exec(compile(code, "README.md", "exec"), {})
+    assert capsys.readouterr().out.strip()
+
+
+def test_a_push_cut_anywhere_leaves_the_old_commit_or_the_new(hub, saved, monkeypatch):
+    import huggingface_hub.utils._http as http
+
+    monkeypatch.setattr(http.time, "sleep", lambda seconds: None)
+    publish_bridge(saved, "owner/whole")
+    needed, cuts = hub.requests, 0
+    for allowed in range(needed):
+        hub.objects.clear()
+        hub.requests_left = allowed
+        try:
+            publish_bridge(saved, "owner/bridge")
+            break  # what exists already needs fewer requests
+        except ConnectionError:
+            cuts += 1
+            repository = hub.repositories.get("owner/bridge")
+            assert repository is None or all(not files for files in repository.commits.values())
+    assert cuts >= 5
+    hub.requests_left = None
+    publish_bridge(saved, "owner/bridge")
+    newest, whole = (hub.repositories[name].files for name in ("owner/bridge", "owner/whole"))
+    assert newest.keys() == whole.keys()
+
+
+@pytest.mark.parametrize(
+    ("token", "said"),
+    [("", "log in with `hf auth login`"), ("hf_wrong", "does not let you write to owner/bridge")],
+)
+def test_who_may_not_write_is_told_so_in_one_sentence(hub, saved, monkeypatch, token, said):
+    monkeypatch.setenv("HF_TOKEN", token)
+    with pytest.raises(ValueError, match=said) as caught:
+        publish_bridge(saved, "owner/bridge")
+    assert "hf_" not in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_a_private_repository_is_as_none_to_others(hub, saved, monkeypatch):
+    publish_bridge(saved, "owner/bridge", private=True)
+    monkeypatch.setenv("HF_TOKEN", "")
+    with pytest.raises(ValueError, match="no Hub repository of that name that you may read"):
+        OlmoEarthVLMBridge.from_pretrained("owner/bridge", device="cpu")
+
+
+def test_a_repository_of_something_else_is_no_bridge(hub):
+    hub.repository("owner/other").commit({"config.json": b'{"model_type": "bert"}'})
+    with pytest.raises(ValueError, match="is no bridge's configuration"):
+        OlmoEarthVLMBridge.from_pretrained("owner/other", device="cpu")
+    hub.repository("owner/data").commit({"data.parquet": b"PAR1"})
+    with pytest.raises(FileNotFoundError, match=r"holds no config\.json: it is no bridge"):
+        OlmoEarthVLMBridge.from_pretrained("owner/data", device="cpu")
+
+
+def test_a_damaged_download_is_not_used(hub, saved):
+    publish_bridge(saved, "owner/bridge")
+    files = hub.repositories["owner/bridge"].files
+    files["fusion.safetensors"] = files["fusion.safetensors"][:-100]
+    with pytest.raises(ValueError, match=r"fusion\.safetensors is damaged"):
+        OlmoEarthVLMBridge.from_pretrained("owner/bridge", device="cpu")
+
+
+def test_the_command_pushes_and_says_where(hub, saved, capsys, tmp_path):
+    (tmp_path / "results.json").write_text(json.dumps(results_of(saved)))
+    assert (
+        main(["push", str(saved), "owner/bridge", "--results", str(tmp_path / "results.json")]) == 0
+    )
+    assert capsys.readouterr().out.startswith(f"{hub.url}/owner/bridge/commit/")
+    assert main(["push", str(tmp_path / "nothing here"), "owner/bridge"]) == 2
+    assert "There is no bridge at" in capsys.readouterr().err
+
+
+def test_training_goes_on_where_publishing_fails(hub, saved):
+    said: list[str] = []
+    publisher = TrainingPublisher("owner/bridge", private=False, report=said.append)
+    hub.failing = 403
+    publisher.publish_soon(saved, 10)
+    publisher.last.result()
+    assert said == [
+        "Not published: The Hub does not let you write to owner/bridge: log in with "
+        "`hf auth login`, with a token that may."
+    ]
+    hub.failing = None
+    publisher.publish_soon(saved, 20)
+    publisher.last.result()
+    assert said[-1].startswith("Published: ")
+    hub.failing = 403
+    publisher.finish(saved)
+    assert said[-1].endswith(f"earthvlm push {saved} owner/bridge")
+
+
+@pytest.mark.slow
+@pytest.mark.end_to_end
+def test_a_trained_bridge_is_pushed_and_answers_in_another_process(hub, tmp_path, tiny_language):
+    write_generated_chatearthnet(tmp_path / "data", train=4, val=2)
+    random_scene().save(tmp_path / "scene.tif")
+
+    def run(cache: str, *command: str) -> str:
+        done = subprocess.run(
+            [sys.executable, *command],
+            cwd=ROOT,
+            env=hub_environment(hub, tmp_path / cache),
+            capture_output=True,
+            text=True,
+            timeout=300,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+        assert TOKEN not in done.stdout + done.stderr
+        return done.stdout
+
+    launch = ["-m", "accelerate.commands.launch", "--num_processes=1", "--num_machines=1"]
+    launch += ["--mixed_precision=no", "--dynamo_backend=no", "train_accelerate.py"]
+    options = [f"--data_dir={tmp_path / 'data'}", f"--output_dir={tmp_path / 'run'}"]
+    options += ["--olmoearth_model=random-v1.2-nano", "--no-freeze_olmoearth", "--device=cpu"]
+    options += [f"--vlm_model={tiny_language}", "--num_geo_queries=4", "--num_workers=0"]
+    options += ["--batch_size=2", "--max_steps=2", "--push_every=1", "--push_to_hub=owner/bridge"]
+    assert "Published: " in run("first", *launch, *options)
+    published = hub.repositories["owner/bridge"].files
+    assert sum(name.startswith("samples/") for name in published) == 2
+    describe = ["-m", "earthvlm", "describe", str(tmp_path / "scene.tif"), "--max_length=12"]
+    here = run("second", *describe, f"--model_path={tmp_path / 'run'}")
+    assert run("third", *describe, "--model_path=owner/bridge") == here
+    for path in (tmp_path / "run").rglob("*"):
+        assert path.is_dir() or TOKEN.encode() not in path.read_bytes()
+    more = [f"--data_dir={tmp_path / 'data'}", "--model_path=owner/bridge", "--patch_size=4"]
+    more += [f"--output_dir={tmp_path / 'finer'}", "--max_steps=1", "--device=cpu"]
+    run("second", *launch, *more, "--batch_size=2", "--num_workers=0")
+    config = json.loads((tmp_path / "finer" / "config.json").read_text())
+    assert config["patch_size"] == config["training"]["patch_size"] == 4
+    assert [stage["patch_size"] for stage in config["training"]["earlier"]] == [8]
