@@ -70,8 +70,9 @@ def write_embedding_dataset(
     bridge_revision: str,
     sentence_model: str = SENTENCE_MODEL_ID,
     sentence_revision: str = SENTENCE_MODEL_REVISION,
+    name: str = "embeddings.parquet",
 ) -> Path:
-    """Write `embeddings.parquet` into a folder, whole or not at all, and return its path.
+    """Write a Parquet file into a folder, whole or not at all, and return its path.
 
     rows: the columns of EMBEDDING_SCHEMA by name; `image_id` and `split` are needed, the others
         may be None or left out. A thumbnail is a PIL image or the bytes of an encoded one.
@@ -88,7 +89,7 @@ def write_embedding_dataset(
     table = table.replace_schema_metadata({**table.schema.metadata, _PROVENANCE_KEY: written})
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    path = folder / "embeddings.parquet"
+    path = folder / name
     unfinished = folder / f".{path.name}.{os.getpid()}"
     try:
         pq.write_table(table, unfinished, compression="zstd", write_page_checksum=True)
@@ -122,6 +123,15 @@ def read_embedding_dataset(folder: str | Path) -> tuple[pa.Table, Provenance]:
     table = pa.concat_tables(tables).combine_chunks()
     _check_rows(table, str(folder))
     return table, makers[0]
+
+
+def read_provenance(path: str | Path) -> Provenance:
+    """Which models made a Parquet file. Raises ValueError where it is damaged or does not tell."""
+    try:
+        metadata = pq.read_schema(path).metadata or {}
+    except (pa.ArrowException, OSError) as error:
+        raise ValueError(f"{path} cannot be read as Parquet; download or build it again") from error
+    return _find_provenance(metadata, Path(path))
 
 
 def get_vectors(table: pa.Table, column: str) -> np.ndarray:
@@ -190,7 +200,7 @@ def _read_shard(path: Path) -> tuple[pa.Table, Provenance]:
             raise ValueError(
                 f"{path} has no column {field.name!r}; build it again with SceneIndex.build"
             )
-    provenance = _read_provenance(table.schema.metadata or {}, path)
+    provenance = _find_provenance(table.schema.metadata or {}, path)
     return pa.table(columns, schema=EMBEDDING_SCHEMA), provenance
 
 
@@ -204,7 +214,7 @@ def _cast_column(table: pa.Table, field: pa.Field, path: Path) -> pa.ChunkedArra
         ) from error
 
 
-def _read_provenance(metadata: Mapping[bytes, bytes], path: Path) -> Provenance:
+def _find_provenance(metadata: Mapping[bytes, bytes], path: Path) -> Provenance:
     try:
         written = json.loads(metadata[_PROVENANCE_KEY])
         version = written["format_version"]

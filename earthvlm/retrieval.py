@@ -23,6 +23,7 @@ from earthvlm.embedding_dataset import (
     read_embedding_dataset,
     write_embedding_dataset,
 )
+from earthvlm.hub import BUNDLED, LOCAL_REVISION, fetch
 from earthvlm.scene import Scene
 from earthvlm.sentences import SENTENCE_DIM, SENTENCE_MODEL_ID, SENTENCE_MODEL_REVISION
 
@@ -45,6 +46,7 @@ RANK_FUSION_K = 60
 # agree to this many decimals count as equal, so that a search ranks alike everywhere.
 SIMILARITY_DECIMALS = 6
 MAX_QUERY_CHARACTERS = 2000  # of which the sentence model reads the first 256 word pieces
+DATASET_FILES = ("*.parquet", "scenes/*")
 THUMBNAIL_SIZE = 192  # pixels, about the width of a picture in the app's gallery
 
 
@@ -91,6 +93,7 @@ class SceneIndex:
         """Index a table with EMBEDDING_SCHEMA's columns, whose scene files lie in `folder`."""
         self.provenance = provenance
         self.folder = Path(folder)
+        self.commit = LOCAL_REVISION  # of the Hub repository it was fetched from
         self._rows = table.drop_columns(["scene_embedding", "caption_embedding"])
         self._scene_vectors = get_vectors(table, "scene_embedding")
         self._caption_vectors = get_vectors(table, "caption_embedding")
@@ -99,15 +102,28 @@ class SceneIndex:
         self._id_order = np.argsort(np.argsort(image_ids))
 
     @classmethod
-    def from_pretrained(cls, name_or_folder: str | Path) -> SceneIndex:
-        """Open the dataset of a folder, or the one that comes with earthvlm ("bundled").
+    def from_pretrained(
+        cls,
+        source: str | Path,
+        *,
+        revision: str | None = None,
+        token: str | None = None,
+        cache_dir: str | Path | None = None,
+        local_files_only: bool = False,
+    ) -> SceneIndex:
+        """Open the dataset of a folder, of a Hub repository, or the "bundled" one.
 
-        Raises what `read_embedding_dataset` does for a folder that holds none, or a damaged one.
+        revision, token, cache_dir, local_files_only: of the Hub repository; see `fetch`.
+        Raises what `read_embedding_dataset` does for a folder that holds none, or a damaged one,
+        and ConnectionError where the Hub cannot be reached.
         """
-        folder = Path(name_or_folder)
-        if str(name_or_folder) == "bundled":
-            folder = Path(str(files("earthvlm") / "bundled" / "embeddings"))
-        return cls(*read_embedding_dataset(folder), folder)
+        if str(source) == BUNDLED:
+            source = Path(str(files("earthvlm") / "bundled" / "embeddings"))
+        options = {"token": token, "cache_dir": cache_dir, "local_files_only": local_files_only}
+        snapshot = fetch(source, DATASET_FILES, revision, repo_type="dataset", **options)
+        index = cls(*read_embedding_dataset(snapshot.folder), snapshot.folder)
+        index.commit = snapshot.revision
+        return index
 
     @classmethod
     def build(
@@ -163,6 +179,16 @@ class SceneIndex:
 
     def __len__(self) -> int:
         return self._rows.num_rows
+
+    @property
+    def summary(self) -> str:
+        """One line: how many scenes, and which bridge embedded them."""
+        made_by = self.provenance
+        fetched = "" if self.commit == LOCAL_REVISION else f"; commit {self.commit[:7]}"
+        return (
+            f"{len(self):,}, embedded by {made_by.bridge_id} (revision "
+            f"{made_by.bridge_revision}){fetched}"
+        )
 
     @property
     def splits(self) -> tuple[str, ...]:

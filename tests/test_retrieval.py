@@ -243,9 +243,10 @@ def test_every_damaged_page_is_refused_or_read_whole(tmp_path):
 
 
 def test_a_folder_without_a_dataset_is_refused(tmp_path):
-    for folder in (tmp_path, tmp_path / "nowhere"):
-        with pytest.raises(FileNotFoundError, match="no embedding dataset"):
-            SceneIndex.from_pretrained(folder)
+    with pytest.raises(FileNotFoundError, match="no embedding dataset"):
+        SceneIndex.from_pretrained(tmp_path)
+    with pytest.raises(ValueError, match="neither a folder nor the id of a Hub repository"):
+        SceneIndex.from_pretrained(tmp_path / "nowhere")
 
 
 def test_a_damaged_thumbnail_is_refused_by_name(tmp_path):

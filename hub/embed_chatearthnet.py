@@ -1,0 +1,254 @@
+"""Embed ChatEarthNet with a bridge: Parquet files to search in, and to publish.
+
+    accelerate launch hub/embed_chatearthnet.py --data_dir D --bridge B --output O \\
+      [--push_to_hub owner/chatearthnet-embeddings]
+
+Each process takes its share of the files and writes them one by one; what is there already is
+kept, so that the same command goes on where it was broken off. The rows are the same whatever the
+number of processes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+import string
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from torch.utils.data import ConcatDataset, DataLoader
+from tqdm import tqdm
+
+from earthvlm.bridge import OlmoEarthVLMBridge
+from earthvlm.chatearthnet import ChatEarthNet, Tile
+from earthvlm.embedding_dataset import read_provenance, write_embedding_dataset
+from earthvlm.hub import push
+from earthvlm.scene import Scene
+from earthvlm.sentences import embed_sentences
+
+CARD_TEMPLATE = Path(__file__).with_name("chatearthnet_card.md")
+SPLITS = ("train", "val", "test")
+THUMBNAIL_PIXELS = 96
+SHARD_ROWS = 4096
+
+
+@dataclass(frozen=True)
+class Shard:
+    """A file to write, of these rows of all splits together."""
+
+    name: str
+    split: str
+    rows: range
+
+
+def plan_shards(sizes: dict[str, int], shard_rows: int) -> list[Shard]:
+    """Cut each split into files of so many rows, named as `datasets` names them."""
+    shards, first = [], 0
+    for split, size in sizes.items():
+        count = -(-size // shard_rows)
+        for number in range(count):
+            start = number * shard_rows
+            rows = range(first + start, first + min(start + shard_rows, size))
+            shards.append(Shard(f"{split}-{number:05d}-of-{count:05d}.parquet", split, rows))
+        first += size
+    return shards
+
+
+def find_missing(shards: Sequence[Shard], folder: Path, bridge: OlmoEarthVLMBridge) -> list[Shard]:
+    """The shards that are not there yet. Raises ValueError for files of something else."""
+    names = {shard.name for shard in shards}
+    for path in sorted(folder.glob("*.parquet")):
+        if path.name not in names:
+            raise ValueError(
+                f"{path} is no part of this dataset: give another --output, or remove it."
+            )
+        made_by = read_provenance(path).bridge_revision
+        if made_by != bridge.revision:
+            raise ValueError(
+                f"{path} was made by bridge {made_by}, not {bridge.revision}: give another "
+                "--output."
+            )
+    return [shard for shard in shards if not (folder / shard.name).is_file()]
+
+
+def embed_batch(
+    bridge: OlmoEarthVLMBridge, batch: Sequence[tuple[Scene, Tile, Any]], split: str
+) -> list[dict[str, Any]]:
+    """Rows of the embedding dataset for tiles, with their first caption."""
+    scenes, tiles, thumbnails = zip(*batch, strict=True)
+    captions = [tile.captions[0].strip() for tile in tiles]
+    return [
+        {
+            "image_id": tile.name,
+            "caption": caption,
+            "split": split,
+            "longitude": scene.longitude,
+            "latitude": scene.latitude,
+            "thumbnail": thumbnail,
+            "scene_embedding": scene_vector,
+            "caption_embedding": caption_vector,
+            "source": "ChatEarthNet (CC-BY-4.0)",
+        }
+        for scene, tile, thumbnail, caption, scene_vector, caption_vector in zip(
+            scenes,
+            tiles,
+            thumbnails,
+            captions,
+            bridge.embed(scenes, len(scenes)),
+            embed_sentences(captions, str(bridge.device)),
+            strict=True,
+        )
+    ]
+
+
+def _draw(batch: Sequence[tuple[Scene, Tile]]) -> list[tuple[Scene, Tile, Any]]:
+    return [(scene, tile, scene.thumbnail(THUMBNAIL_PIXELS)) for scene, tile in batch]
+
+
+def embed_shards(
+    bridge: OlmoEarthVLMBridge,
+    bridge_id: str,
+    tiles: ConcatDataset,
+    shards: Sequence[Shard],
+    folder: Path,
+    *,
+    batch_size: int,
+    num_workers: int,
+    progress: partial[tqdm],
+) -> None:
+    """Write shards one after the other, while workers read ahead."""
+    batches = [
+        list(shard.rows[start : start + batch_size])
+        for shard in shards
+        for start in range(0, len(shard.rows), batch_size)
+    ]
+    loader = iter(
+        DataLoader(tiles, batch_sampler=batches, num_workers=num_workers, collate_fn=_draw)
+    )
+    with progress(total=sum(len(shard.rows) for shard in shards), unit="scene") as bar:
+        for shard in shards:
+            rows: list[dict[str, Any]] = []
+            while len(rows) < len(shard.rows):
+                embedded = embed_batch(bridge, next(loader), shard.split)
+                rows += embedded
+                bar.update(len(embedded))
+            write_embedding_dataset(folder, rows, bridge_id, bridge.revision, name=shard.name)
+
+
+def write_card(
+    folder: Path, sizes: dict[str, int], bridge: OlmoEarthVLMBridge, values: dict[str, str]
+) -> None:
+    """Write README.md from the run."""
+    from huggingface_hub import DatasetCard
+
+    released = not bridge.config.olmoearth_model_id.startswith("random-")
+    card = string.Template(CARD_TEMPLATE.read_text("utf-8")).substitute(
+        values,
+        count=f"{sum(sizes.values()):,}",
+        size_category=_size_category(sum(sizes.values())),
+        splits="\n".join(f"| `{split}` | {size:,} |" for split, size in sizes.items()),
+        configs="\n".join(f"  - split: {split}\n    path: {split}-*.parquet" for split in sizes),
+        bridge_revision=bridge.revision,
+        summary=bridge.summary.rstrip("."),
+        limits=bridge.limits,
+        thumbnail_pixels=THUMBNAIL_PIXELS,
+        encoder_licence=(
+            "The scene embeddings were made with OlmoEarth by Ai2 and are under the [OlmoEarth "
+            "Artifact License](https://github.com/allenai/olmoearth_pretrain/blob/main/LICENSE), "
+            "whose use restrictions pass on to what is made from them."
+            if released
+            else "No released OlmoEarth weights had a part in the scene embeddings."
+        ),
+    )
+    DatasetCard(card).save(folder / "README.md")
+
+
+def _size_category(rows: int) -> str:
+    bounds = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"))
+    return next((name for bound, name in bounds if rows < bound), "100K<n<1M")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line; return 0, or 2 after one sentence on stderr."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    add = parser.add_argument
+    add("--data_dir", required=True, help="ChatEarthNet, as `earthvlm download` leaves it")
+    add("--bridge", required=True, help="a saved bridge's folder or Hub repository, or 'bundled'")
+    add("--output", required=True, type=Path, help="the folder to write to, or to go on with")
+    add("--push_to_hub", metavar="REPO", help="publish the dataset there when it is whole")
+    add("--hub_private", action="store_true", help="make that repository a private one")
+    add("--splits", nargs="+", choices=SPLITS, default=SPLITS, help="which (default: all)")
+    add("--captions", choices=("35", "4v"), default="35", help="by ChatGPT-3.5 or GPT-4V")
+    add("--batch_size", type=int, default=64, help="scenes at once (%(default)s)")
+    add("--shard_rows", type=int, default=SHARD_ROWS, help="scenes in a file (%(default)s)")
+    add("--num_workers", type=int, default=2, help="processes that read, for each (%(default)s)")
+    arguments = parser.parse_args(argv)
+    accelerator = Accelerator(cpu=not torch.cuda.is_available())
+    try:
+        _run(arguments, accelerator)
+    except (ConnectionError, OSError, ValueError) as error:
+        print(f"embed_chatearthnet.py: {error}", file=sys.stderr)
+        return 2
+    finally:
+        accelerator.end_training()
+    return 0
+
+
+def _run(arguments: argparse.Namespace, accelerator: Accelerator) -> None:
+    started = time.time()
+    datasets = {
+        split: ChatEarthNet(arguments.data_dir, split, arguments.captions)
+        for split in arguments.splits
+    }
+    sizes = {split: len(dataset) for split, dataset in datasets.items()}
+    with accelerator.main_process_first():  # of which the first may fetch or convert models
+        bridge = OlmoEarthVLMBridge.from_pretrained(arguments.bridge, accelerator.device)
+    shards = plan_shards(sizes, arguments.shard_rows)
+    missing = find_missing(shards, arguments.output, bridge)
+    accelerator.wait_for_everyone()  # before anything is written, so that all see the same missing
+    mine = missing[accelerator.process_index :: accelerator.num_processes]
+    embed_shards(
+        bridge,
+        arguments.bridge,
+        ConcatDataset(datasets.values()),
+        mine,
+        arguments.output,
+        batch_size=arguments.batch_size,
+        num_workers=arguments.num_workers,
+        progress=partial(tqdm, desc="embedding", disable=not accelerator.is_main_process),
+    )
+    accelerator.wait_for_everyone()
+    if not accelerator.is_main_process:
+        return
+    embedded = sum(len(shard.rows) for shard in missing)
+    values = {
+        "bridge_id": arguments.bridge,
+        "command": f"accelerate launch {shlex.join(sys.argv)}",
+        "run": f"{embedded:,} of them in {(time.time() - started) / 60:.1f} minutes by "
+        f"{accelerator.num_processes} processes on {accelerator.device.type}",
+    }
+    write_card(arguments.output, sizes, bridge, values)
+    files = [shard.name for shard in shards]
+    size = sum((arguments.output / name).stat().st_size for name in files)
+    print(f"{sum(sizes.values()):,} scenes, {size / 1e6:.1f} MB, in {arguments.output}")
+    if arguments.push_to_hub:
+        address = push(
+            arguments.output,
+            arguments.push_to_hub,
+            [*files, "README.md"],
+            commit_message=f"Embed ChatEarthNet with bridge {bridge.revision}",
+            repo_type="dataset",
+            private=arguments.hub_private or None,
+        )
+        print(f"Published: {address}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,166 @@
+"""The embedding dataset of ChatEarthNet: written by processes, broken off, gone on with, read."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from huggingface_hub import DatasetCard
+
+from earthvlm.bridge import OlmoEarthVLMBridge
+from earthvlm.chatearthnet import ChatEarthNet
+from earthvlm.retrieval import SceneIndex
+from tests.generated_chatearthnet import write_generated_chatearthnet
+
+ROOT = Path(__file__).parent.parent
+sys.path.insert(0, str(ROOT / "hub"))
+
+import embed_chatearthnet  # noqa: E402
+
+CHATEARTHNET_ROWS = 163_488
+FILES = [f"train-{n:05d}-of-00003.parquet" for n in range(3)] + ["val-00000-of-00001.parquet"]
+
+
+@pytest.fixture
+def bridge(tiny_bridge: OlmoEarthVLMBridge, tmp_path: Path) -> Path:
+    tiny_bridge.save_pretrained(tmp_path / "bridge")
+    return tmp_path / "bridge"
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    write_generated_chatearthnet(tmp_path / "data", train=10, val=3)
+    return tmp_path / "data"
+
+
+def options(data: Path, bridge: Path, output: Path) -> list[str]:
+    return [
+        *(f"--data_dir={data}", f"--bridge={bridge}", f"--output={output}", "--num_workers=0"),
+        *("--splits", "train", "val", "--shard_rows=4", "--batch_size=2"),
+    ]
+
+
+def read(folder: Path) -> dict[str, list]:
+    return {path.name: pq.read_table(path).to_pylist() for path in sorted(folder.glob("*.parquet"))}
+
+
+def test_every_tile_becomes_a_row_that_can_be_found(data, bridge, tmp_path, capsys):
+    assert embed_chatearthnet.main(options(data, bridge, tmp_path / "out")) == 0
+    assert "13 scenes" in capsys.readouterr().out
+    assert sorted(read(tmp_path / "out")) == FILES
+    index = SceneIndex.from_pretrained(tmp_path / "out")
+    tiles = ChatEarthNet(data, "val")
+    assert [r.image_id for r in index.browse("val")] == [tile.name for tile in tiles]
+    loaded = OlmoEarthVLMBridge.from_pretrained(bridge, device="cpu")
+    for scene, tile in (tiles[0], tiles[2]):
+        best = index.search(scene, k=1, bridge=loaded)[0]
+        assert (best.image_id, best.caption) == (tile.name, tile.captions[0])
+        assert best.scene_similarity == pytest.approx(1, abs=1e-5)
+        assert max(best.thumbnail.size) == 64  # these tiles are smaller than a thumbnail may be
+    said = tiles.tiles[1].captions[0]
+    found = index.search(said, k=len(index))  # scenes mean nothing to this untrained bridge
+    assert max(found, key=lambda result: result.caption_similarity).caption == said
+
+
+def test_the_card_tells_the_run_and_is_valid(data, bridge, tmp_path):
+    embed_chatearthnet.main(options(data, bridge, tmp_path / "out"))
+    card = DatasetCard.load(tmp_path / "out" / "README.md")
+    assert card.data.license == "other" and "CC-BY-4.0" in card.text
+    assert "| `train` | 10 |" in card.text and "13 of them in" in card.text
+    assert SceneIndex.from_pretrained(tmp_path / "out").provenance.bridge_revision in card.text
+    assert card.data.size_categories == ["n<1K"]
+
+
+def test_datasets_reads_it_whole_and_streaming(data, bridge, tmp_path):
+    from datasets import load_dataset
+
+    embed_chatearthnet.main(options(data, bridge, tmp_path / "out"))
+    whole = load_dataset(str(tmp_path / "out"), cache_dir=str(tmp_path / "cache"))
+    assert {split: len(rows) for split, rows in whole.items()} == {"train": 10, "val": 3}
+    first = next(iter(load_dataset(str(tmp_path / "out"), split="val", streaming=True)))
+    assert first["image_id"] == whole["val"][0]["image_id"]
+    assert first["thumbnail"].size == (64, 64)
+    assert np.linalg.norm(first["scene_embedding"]) == pytest.approx(1, abs=1e-4)
+
+
+def test_what_is_there_is_kept_and_what_is_missing_is_made(data, bridge, tmp_path):
+    out = tmp_path / "out"
+    embed_chatearthnet.main(options(data, bridge, out))
+    before = read(out)
+    (out / FILES[1]).unlink()
+    kept = {name: (out / name).stat().st_mtime_ns for name in FILES if name != FILES[1]}
+    embed_chatearthnet.main(options(data, bridge, out))
+    assert read(out) == before
+    assert {name: (out / name).stat().st_mtime_ns for name in kept} == kept
+
+
+def test_files_of_another_bridge_or_dataset_are_not_mixed_in(data, bridge, tmp_path, capsys):
+    out = tmp_path / "out"
+    embed_chatearthnet.main(options(data, bridge, out))
+    other = OlmoEarthVLMBridge.from_pretrained(bridge, device="cpu", trainable=True)
+    other.fusion.queries.data += 1
+    other.save_pretrained(tmp_path / "other")
+    assert embed_chatearthnet.main(options(data, tmp_path / "other", out)) == 2
+    assert "was made by bridge" in capsys.readouterr().err
+    assert embed_chatearthnet.main([*options(data, bridge, out), "--shard_rows=5"]) == 2
+    assert "is no part of this dataset" in capsys.readouterr().err
+
+
+def test_it_is_published_and_opened_from_there(data, bridge, tmp_path, hub, capsys):
+    out = tmp_path / "out"
+    asked = [*options(data, bridge, out), "--push_to_hub=owner/embeddings"]
+    assert embed_chatearthnet.main(asked) == 0
+    assert f"Published: {hub.url}/datasets/owner/embeddings/commit/" in capsys.readouterr().out
+    repository = hub.repositories["datasets/owner/embeddings"]
+    assert set(repository.files) == {*FILES, "README.md"}
+    index = SceneIndex.from_pretrained("owner/embeddings")
+    assert len(index) == 13 and index.commit == repository.refs["main"]
+    assert index.commit[:7] in index.summary
+
+
+def test_all_of_chatearthnet_fits_in_two_gigabytes(bridge, tmp_path):
+    write_generated_chatearthnet(tmp_path / "data", train=8, val=1, side=256)
+    json_file = tmp_path / "data" / "json_files" / "ChatEarthNet_caps_35_train.json"
+    longer = json_file.read_text().replace("The scene shows", "The scene shows a lot. " * 40)
+    json_file.write_text(longer)  # captions of ChatEarthNet have some 900 characters
+    out = tmp_path / "out"
+    asked = [f"--data_dir={tmp_path / 'data'}", f"--bridge={bridge}", f"--output={out}"]
+    assert embed_chatearthnet.main([*asked, "--splits", "train", "--num_workers=0"]) == 0
+    size = (out / "train-00000-of-00001.parquet").stat().st_size / 8
+    assert size * CHATEARTHNET_ROWS < 2e9
+
+
+@pytest.mark.slow
+@pytest.mark.end_to_end
+def test_two_processes_one_of_them_killed_give_the_same_rows(data, bridge, tmp_path):
+    embed_chatearthnet.main(options(data, bridge, tmp_path / "one"))
+    out = tmp_path / "two"
+    command = [sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_processes=2"]
+    command += ["--num_machines=1", "--mixed_precision=no", "--dynamo_backend=no"]
+    command += ["--main_process_port=0", "hub/embed_chatearthnet.py", *options(data, bridge, out)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    started = subprocess.Popen(command, cwd=ROOT, env=environment, start_new_session=True)
+    deadline = time.time() + 120
+    while not list(out.glob("*.parquet")) and time.time() < deadline:
+        time.sleep(0.01)
+    os.killpg(started.pid, signal.SIGKILL)
+    started.wait()
+    done = len(list(out.glob("*.parquet")))
+    assert done
+    subprocess.run(command, cwd=ROOT, env=environment, check=True, timeout=300)
+    one, two = read(tmp_path / "one"), read(out)
+    assert one.keys() == two.keys()
+    for rows, others in zip(one.values(), two.values(), strict=True):
+        for row, other in zip(rows, others, strict=True):
+            assert np.allclose(row.pop("scene_embedding"), other.pop("scene_embedding"), atol=1e-6)
+            assert np.allclose(
+                row.pop("caption_embedding"), other.pop("caption_embedding"), atol=1e-6
+            )
+            assert row == other
