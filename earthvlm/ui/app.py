@@ -8,11 +8,12 @@ from typing import Any
 
 import gradio as gr
 
-from earthvlm.bridge import OlmoEarthVLMBridge
 from earthvlm.generation import DEFAULT_PROMPT
-from earthvlm.retrieval import SceneIndex
+from earthvlm.hub import BUNDLED
+from earthvlm.retrieval import SceneIndex, SceneResult
 from earthvlm.scene import Scene
 from earthvlm.ui.chat import add_chat_tab, choose_examples
+from earthvlm.ui.models import Models
 from earthvlm.ui.search import add_search_tab
 from earthvlm.ui.state import add_session
 
@@ -70,38 +71,48 @@ LAUNCH_OPTIONS: dict[str, Any] = {
 }
 
 
-def build_app(bridge: OlmoEarthVLMBridge, index: SceneIndex) -> gr.Blocks:
+def build_app(models: Models) -> gr.Blocks:
     """Build the page around a bridge that answers and an index that finds; launch it yourself.
 
     Launch it with `LAUNCH_OPTIONS`. Each visitor has a session of their own, and the model works
     on one request at a time while the others wait in a queue.
     """
+    bridge, index = models.bridge, models.index
     with gr.Blocks(
         title=TITLE, analytics_enabled=False, fill_width=True, delete_cache=CACHE_SECONDS
     ) as page:
         session = add_session()
         gr.HTML(f"<h1>{TITLE}</h1><p>{PURPOSE}</p>", elem_id="header")
+        if models.notice:
+            gr.HTML(f"<p>{html.escape(models.notice)}</p>", elem_id="notice")
         with gr.Tabs(elem_id="tabs") as tabs:
             with gr.Tab("Chat", id="chat"):
-                chat = add_chat_tab(page, session, bridge, choose_examples(index))
+                chat = add_chat_tab(page, session, bridge, _examples(index))
             with gr.Tab("Search", id="search"):
                 add_search_tab(page, session, bridge, index, tabs, chat)
-        gr.HTML(describe_bridge(bridge), elem_id="about")
+        gr.HTML(describe_models(models), elem_id="about")
     return page.queue(max_size=QUEUE_SIZE)
 
 
-def warm_up(bridge: OlmoEarthVLMBridge, index: SceneIndex) -> None:
+def warm_up(models: Models) -> None:
     """Answer and embed once, so that the first visitor does not wait for lazy parts to load."""
-    for example in choose_examples(index)[:1]:
+    for example in _examples(models.index)[:1]:
         scene = Scene.open(example.scene_file)
-        bridge.generate(scene, DEFAULT_PROMPT, max_length=1)
-        bridge.embed([scene])
+        models.bridge.generate(scene, DEFAULT_PROMPT, max_length=1)
+        models.bridge.embed([scene])
 
 
-def describe_bridge(bridge: OlmoEarthVLMBridge) -> str:
-    """Return HTML that says which model answers, where its limits are, and whom to thank."""
+def _examples(index: SceneIndex) -> list[SceneResult]:
+    """Scenes to chat about; a dataset without images, as ChatEarthNet's, has none of its own."""
+    return choose_examples(index) or choose_examples(SceneIndex.from_pretrained(BUNDLED))
+
+
+def describe_models(models: Models) -> str:
+    """Return HTML that says who answers about which scenes, the limits, and whom to thank."""
+    bridge = models.bridge
     return (
         f"<p><strong>Who answers:</strong> {html.escape(bridge.summary)}</p>"
+        f"<p><strong>Scenes:</strong> {html.escape(models.index.summary)}</p>"
         f"<p><strong>Limits:</strong> {html.escape(bridge.limits)}</p>"
         f"<p>{ATTRIBUTION}</p>"
     )

@@ -6,6 +6,7 @@ import html
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass
+from threading import Event
 from typing import Any
 
 import gradio as gr
@@ -17,6 +18,7 @@ from earthvlm.scene import Scene
 from earthvlm.sentinel2 import COMPOSITES
 from earthvlm.ui.state import MODEL_QUEUE, Session, Turn, tell_errors
 from earthvlm.ui.uploads import BOA_OFFSETS, SCENE_FILES, open_uploads
+from earthvlm.ui.zero_gpu import ON_ZERO_GPU, on_gpu
 
 QUESTIONS = (
     "Describe this scene.",
@@ -161,6 +163,16 @@ def add_chat_tab(
         asked = {"role": "user", "content": question}
         return session, "", [*spoken, asked, show_thinking(turn)], *set_busy(True)
 
+    @on_gpu
+    def stream(
+        scene: Scene,
+        spoken: list[dict[str, Any]],
+        max_length: int,
+        temperature: float,
+        stop: Event | None,
+    ) -> Iterator[str]:
+        yield from bridge.stream(scene, spoken, max_length, temperature, stop=stop)
+
     @tell_errors
     def answer(
         session: Session, messages: list[dict[str, Any]], max_length: int, temperature: float
@@ -172,12 +184,12 @@ def add_chat_tab(
         text = ""
         with turn.speaking():
             try:
-                pieces = bridge.stream(
+                pieces = stream(
                     session.require_scene(),
                     spoken,
-                    max_length=int(max_length),
-                    temperature=temperature,
-                    stop=turn.stop,
+                    int(max_length),
+                    temperature,
+                    None if ON_ZERO_GPU else turn.stop,
                 )
                 with closing(pieces):
                     while not turn.stop.is_set() and (piece := next(pieces, None)) is not None:

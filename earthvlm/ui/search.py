@@ -13,6 +13,7 @@ from earthvlm.scene import Scene
 from earthvlm.ui.chat import ChatTab, show_result
 from earthvlm.ui.state import MODEL_QUEUE, Session, tell_errors
 from earthvlm.ui.uploads import SCENE_FILES, open_uploads
+from earthvlm.ui.zero_gpu import on_gpu
 
 SEARCHES = (
     "a lake beside forest",
@@ -80,12 +81,16 @@ def add_search_tab(
         elem_id="results",
     )
 
+    @on_gpu
+    def rank(query: str | Scene, count: int, split: str | None) -> list[SceneResult]:
+        return index.search(query, k=count, split=split, bridge=bridge)
+
     def search(session: Session, query: str | Scene | None, split: str, count: int) -> Any:
         split_wanted = None if split == ALL_SPLITS else split
         if query is None:
-            results = index.browse(split_wanted)[: int(count)]
+            results = index.browse(split_wanted, k=int(count))
         else:
-            results = index.search(query, k=int(count), split=split_wanted, bridge=bridge)
+            results = rank(query, int(count), split_wanted)
         session.query, session.results = query, tuple(results)
         pictures = [(result.thumbnail, describe_result(result)) for result in results]
         return session, describe_search(query, len(results), len(index)), pictures

@@ -43,9 +43,9 @@ def app_index() -> SceneIndex:
 
 @pytest.fixture(scope="session")
 def app_page(app_bridge: OlmoEarthVLMBridge, app_index: SceneIndex) -> gr.Blocks:
-    from earthvlm.ui import build_app
+    from earthvlm.ui import Models, build_app
 
-    return build_app(app_bridge, app_index)
+    return build_app(Models(app_bridge, app_index))
 
 
 @pytest.fixture(scope="session")

@@ -1,0 +1,51 @@
+"""Which bridge and scenes the app shows: those it is told to, or the bundled ones."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+
+from earthvlm.bridge import OlmoEarthVLMBridge
+from earthvlm.hub import BUNDLED
+from earthvlm.retrieval import SceneIndex
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, eq=False)
+class Models:
+    """What the app works with; the notice says what visitors should know of it, if anything."""
+
+    bridge: OlmoEarthVLMBridge
+    index: SceneIndex
+    notice: str = ""
+
+
+def load_models(bridge: str = BUNDLED, embeddings: str = BUNDLED) -> Models:
+    """Load a bridge and an embedding dataset, by folder, Hub repository or as "bundled".
+
+    Where the Hub does not answer, the bundled pair takes their place, and the notice says so.
+    Raises ValueError or FileNotFoundError for names that mean nothing, and damaged files.
+    """
+    try:
+        models = Models(
+            OlmoEarthVLMBridge.from_pretrained(bridge), SceneIndex.from_pretrained(embeddings)
+        )
+    except ConnectionError as error:
+        logger.warning("%s", error)
+        wanted = " and ".join(name for name in (bridge, embeddings) if name != BUNDLED)
+        return Models(
+            OlmoEarthVLMBridge.from_pretrained(BUNDLED),
+            SceneIndex.from_pretrained(BUNDLED),
+            f"The Hub does not answer, so {wanted} could not be loaded: the bundled bridge answers "
+            "here, about the bundled scenes.",
+        )
+    made_by = models.index.provenance.bridge_revision
+    if made_by == models.bridge.revision:
+        return models
+    return Models(
+        models.bridge,
+        models.index,
+        f"The scenes were embedded by another bridge (revision {made_by}), so they can be searched "
+        "by words, and not by scene.",
+    )

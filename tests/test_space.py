@@ -1,0 +1,137 @@
+"""The app as a Space: what is published, and what it does with the Hub and without."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+import requests
+import yaml
+
+import earthvlm
+from earthvlm.bridge import OlmoEarthVLMBridge
+from earthvlm.hub import push
+from earthvlm.publishing import publish_bridge
+from tests.conftest import hub_environment
+from tests.hub_server import LocalHub
+
+ROOT = Path(__file__).parent.parent
+BUNDLED = Path(earthvlm.__file__).parent / "bundled"
+sys.path.insert(0, str(ROOT / "hub"))
+
+import publish_space  # noqa: E402
+
+
+@contextmanager
+def running_app(folder: Path, environment: dict[str, str]) -> Iterator[str]:
+    """The page that a Space's app serves once it is up."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    environment = {**environment, "GRADIO_SERVER_PORT": port, "GRADIO_SERVER_NAME": "127.0.0.1"}
+    environment.pop("PYTHONPATH", None)
+    app = subprocess.Popen(
+        [sys.executable, "app.py"], cwd=folder, env=environment, stderr=subprocess.PIPE, text=True
+    )
+    try:
+        deadline = time.time() + 180
+        while time.time() < deadline and app.poll() is None:
+            try:
+                yield requests.get(f"http://127.0.0.1:{port}/", timeout=30).text
+                return
+            except requests.ConnectionError:
+                time.sleep(0.5)
+        raise AssertionError(f"the app did not start: {app.communicate(timeout=30)[1]}")
+    finally:
+        app.kill()
+        app.wait()
+
+
+def test_a_space_is_published_with_what_it_needs(hub, tiny_bridge, capsys):
+    tiny_bridge.push_to_hub("owner/bridge")
+    asked = ["owner/space", "--bridge=owner/bridge", "--embeddings=owner/embeddings"]
+    assert publish_space.main([*asked, "--torch_index=http://127.0.0.1/cpu"]) == 0
+    assert capsys.readouterr().out.startswith(f"{hub.url}/")
+    space = hub.repositories["spaces/owner/space"]
+    assert space.variables == {
+        "EARTHVLM_BRIDGE": "owner/bridge",
+        "EARTHVLM_EMBEDDINGS": "owner/embeddings",
+    }
+    front = yaml.safe_load(space.files["README.md"].decode().split("---\n")[1])
+    assert front["sdk"] == "gradio" and front["app_file"] == "app.py" and front["sdk_version"]
+    assert front["python_version"] and front["datasets"] == ["owner/embeddings"]
+    assert front["models"][0] == front["preload_from_hub"][0] == "owner/bridge"
+    assert {"app.py", "requirements.txt", "LICENSE", "earthvlm/bridge.py"} <= set(space.files)
+    assert b"\n" in space.files["earthvlm/bundled/bridge/config.json"]  # to fall back on
+    first = space.files["requirements.txt"].decode().splitlines()[0]
+    assert first == "--extra-index-url http://127.0.0.1/cpu"
+    assert not any("__pycache__" in name or name.startswith("tests/") for name in space.files)
+
+
+def test_a_space_of_what_is_no_bridge_is_refused(hub, capsys):
+    hub.repository("owner/other").commit({"config.json": b'{"model_type": "bert"}'})
+    assert publish_space.main(["owner/space", "--bridge=owner/other"]) == 2
+    assert "is no bridge's configuration" in capsys.readouterr().err
+    assert "spaces/owner/space" not in hub.repositories
+
+
+@pytest.mark.slow
+@pytest.mark.end_to_end
+def test_the_space_shows_what_the_hub_holds_and_names_its_revision(hub, tmp_path):
+    publish_bridge(BUNDLED / "bridge", "owner/bridge")
+    push(
+        BUNDLED / "embeddings",
+        "owner/embeddings",
+        ["*.parquet", "scenes/*"],
+        commit_message="Add scenes",
+        repo_type="dataset",
+    )
+    publish_space.main(["owner/space", "--bridge=owner/bridge", "--embeddings=owner/embeddings"])
+    variables = write_files(hub, tmp_path / "space")
+    with running_app(
+        tmp_path / "space", hub_environment(hub, tmp_path / "home") | variables
+    ) as page:
+        assert hub.repositories["owner/bridge"].refs["main"][:7] in page
+        assert hub.repositories["datasets/owner/embeddings"].refs["main"][:7] in page
+        assert "The Hub does not answer" not in page
+
+
+@pytest.mark.slow
+@pytest.mark.end_to_end
+def test_the_app_falls_back_where_the_hub_says_nothing(tmp_path):
+    with socket.socket() as silent:  # takes connections, and never answers
+        silent.bind(("127.0.0.1", 0))
+        silent.listen(64)
+        url = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        environment = hub_environment(LocalHub(url), tmp_path)
+        environment |= {"EARTHVLM_BRIDGE": "owner/bridge", "EARTHVLM_EMBEDDINGS": "owner/scenes"}
+        with running_app(ROOT, environment) as page:
+            assert "The Hub does not answer, so owner/bridge and owner/scenes" in page
+            assert OlmoEarthVLMBridge.from_pretrained("bundled").revision in page
+
+
+def test_the_app_says_in_one_sentence_what_a_name_does_not_mean():
+    environment = {**os.environ, "EARTHVLM_BRIDGE": "no such place"}
+    command = [sys.executable, "app.py"]
+    ended = subprocess.run(
+        command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False, timeout=120
+    )
+    assert ended.returncode == 2
+    last = ended.stderr.strip().splitlines()[-1]
+    assert last == "app.py: no such place is neither a folder nor the id of a Hub repository."
+
+
+def write_files(hub: LocalHub, folder: Path) -> dict[str, str]:
+    """Write a published Space's files as its machine does; returns its variables."""
+    space = hub.repositories["spaces/owner/space"]
+    for name, content in space.files.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(content)
+    return space.variables
