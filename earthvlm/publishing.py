@@ -8,7 +8,7 @@ from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
-from earthvlm.bridge_config import PUBLISHED_FILES
+from earthvlm.bridge_config import PUBLISHED_FILES, BridgeConfig, check_parts
 from earthvlm.card import write_bridge_card
 from earthvlm.hub import push
 
@@ -31,6 +31,7 @@ def publish_bridge(
     Raises FileNotFoundError or ValueError where the folder is no bridge, ValueError where the
     caller may not write there, ConnectionError where the Hub cannot be reached.
     """
+    check_parts(folder, BridgeConfig.read(folder))
     with tempfile.TemporaryDirectory(prefix="earthvlm-") as temporary:
         _copy(folder, Path(temporary))
         write_bridge_card(Path(temporary), repo_id, results, notes)

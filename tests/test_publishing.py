@@ -227,7 +227,7 @@ def test_the_command_pushes_and_says_where(hub, saved, capsys, tmp_path):
     )
     assert capsys.readouterr().out.startswith(f"{hub.url}/owner/bridge/commit/")
     assert main(["push", str(tmp_path / "nothing here"), "owner/bridge"]) == 2
-    assert "There is no bridge at" in capsys.readouterr().err
+    assert "nothing here holds no config.json: it is no bridge" in capsys.readouterr().err
 
 
 def test_training_goes_on_where_publishing_fails(hub, saved):

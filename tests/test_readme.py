@@ -28,8 +28,8 @@ def read_code_blocks(language: str) -> list[str]:
     or not any((BUNDLED / "embeddings").glob("*.parquet")),
     reason="the bundled bridge or embeddings have not been built: see hub/bundle.py",
 )
-def test_the_python_example_runs(tmp_path, monkeypatch, capsys):
-    example, _ = read_code_blocks("python")
+def test_the_python_examples_run(tmp_path, monkeypatch, capsys):
+    example, _, loading = read_code_blocks("python")  # the second needs the Hub: test_downloads.py
     scene = next((BUNDLED / "embeddings" / "scenes").glob("*.tif"))
     shutil.copy(scene, tmp_path / "scene.tif")
     monkeypatch.chdir(tmp_path)
@@ -37,6 +37,8 @@ def test_the_python_example_runs(tmp_path, monkeypatch, capsys):
     summary, *lines = capsys.readouterr().out.splitlines()
     assert "bands" in summary
     assert len(lines) >= 4
+    exec(compile(loading, "README.md", "exec"), {})
+    assert "bridge revision" in capsys.readouterr().out
 
 
 def test_commands_have_the_arguments_that_are_shown():

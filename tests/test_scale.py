@@ -20,6 +20,7 @@ LAUNCH = [sys.executable, "-m", "accelerate.commands.launch", "--num_processes=2
 LAUNCH += ["--mixed_precision=no"]
 DDP = [*LAUNCH, "--config_file=configs/ddp.yaml"]
 FSDP2 = [*LAUNCH, "--config_file=configs/fsdp2.yaml"]
+ZERO2 = [*LAUNCH, "--config_file=configs/zero2.yaml"]
 OPTIONS = ["--olmoearth_model=random-v1.2-nano", "--device=cpu", "--num_geo_queries=4"]
 OPTIONS += ["--num_workers=0", "--lora_r=4", "--validate_tiles=1", "--warmup_steps=0"]
 OPTIONS += ["--max_steps=2", "--save_every=1"]
@@ -71,8 +72,9 @@ def alone(data, tiny_language, tmp_path_factory) -> Path:
     return output
 
 
-def test_two_processes_equal_one_with_twice_the_batch(data, alone, tmp_path, tiny_language):
-    train(DDP, data, tmp_path, tiny_language, "--batch_size=2")
+@pytest.mark.parametrize("launch", [DDP, ZERO2], ids=["ddp", "zero2"])
+def test_two_processes_equal_one_with_twice_the_batch(launch, data, alone, tmp_path, tiny_language):
+    train(launch, data, tmp_path, tiny_language, "--batch_size=2")
     assert_same_weights(alone, tmp_path)
 
 

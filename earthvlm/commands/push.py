@@ -6,8 +6,6 @@ import argparse
 import json
 from pathlib import Path
 
-from earthvlm.commands.arguments import check_model_path
-
 
 def add_push(commands: argparse._SubParsersAction) -> None:
     """Add the command to the parser."""
@@ -36,7 +34,6 @@ def run_push(arguments: argparse.Namespace) -> int:
     """Print the commit's address."""
     from earthvlm.publishing import publish_bridge
 
-    check_model_path(arguments.folder)
     results = json.loads(arguments.results.read_text()) if arguments.results else None
     address = publish_bridge(
         Path(arguments.folder),
