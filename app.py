@@ -12,7 +12,6 @@ import os
 import sys
 
 os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")  # read when gradio is imported
-os.environ.setdefault("HF_HUB_ETAG_TIMEOUT", "5")  # seconds; read when huggingface_hub is
 
 from earthvlm.hub import BUNDLED
 from earthvlm.ui import LAUNCH_OPTIONS, build_app, load_models, warm_up

@@ -14,6 +14,7 @@ from pathlib import Path
 BUNDLED = "bundled"
 # What the commit of a folder is called that did not come from the Hub.
 LOCAL_REVISION = "local"
+ANSWER_SECONDS = 5
 
 
 @dataclass(frozen=True)
@@ -43,10 +44,12 @@ def fetch(
         return Snapshot(Path(source), LOCAL_REVISION)
     from huggingface_hub import snapshot_download
 
+    wanted = {"repo_id": str(source), "revision": revision}
+    if not options.get("local_files_only"):
+        asked = {name: options.get(name) for name in ("repo_type", "token")}
+        options["local_files_only"] = _is_silent(**wanted, **asked)
     with _plain_errors(str(source), revision):
-        folder = snapshot_download(
-            str(source), revision=revision, allow_patterns=list(patterns), **options
-        )
+        folder = snapshot_download(**wanted, allow_patterns=list(patterns), **options)
     return Snapshot(Path(folder), Path(folder).name)
 
 
@@ -92,6 +95,20 @@ def push(
             allow_patterns=list(patterns),
         )
     return commit.pr_url or commit.commit_url
+
+
+def _is_silent(token: str | None, **wanted: str | None) -> bool:
+    """Whether the Hub takes longer for an answer than people wait; its client would wait on."""
+    from httpx2 import TimeoutException
+    from huggingface_hub import HfApi
+
+    try:
+        HfApi(token=token).repo_info(**wanted, timeout=ANSWER_SECONDS)
+    except TimeoutException:
+        return True
+    except Exception:
+        return False  # whatever it is, the download will say it
+    return False
 
 
 @contextmanager
