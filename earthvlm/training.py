@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from collections.abc import Iterator
+from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
 
@@ -37,28 +35,19 @@ from earthvlm.checkpoints import (
     write_checkpoint,
 )
 from earthvlm.conversations import DESCRIBE, describe
-from earthvlm.encoder import join_tokens
-from earthvlm.facts import SceneFacts
-from earthvlm.mosaics import CROPS, MOSAICS, EncodedCrop, TokenMosaics, collate_mosaics
+from earthvlm.loaders import StageLoaders
 from earthvlm.objectives import TrainingModel, total_loss
 from earthvlm.publishing import TrainingPublisher
 from earthvlm.scene import Scene
 from earthvlm.sentences import embed_sentences
-from earthvlm.token_cache import TokenCache
 from earthvlm.trackers import log_samples
 from earthvlm.training_config import TrainingConfig
 from earthvlm.training_data import (
-    CROP_LAYOUTS,
-    LAYOUTS,
     Batch,
     EpochSampler,
-    Layout,
-    Sample,
-    SampleKey,
-    TrainingSamples,
-    balancing_weights,
 )
-from earthvlm.weights import whole
+from earthvlm.training_log import LossWindow, plot_losses
+from earthvlm.weights import unsharded, whole
 
 STAGES = ("encoder", "queries", "bridge")
 GRADIENT_NORM = 1.0
@@ -69,8 +58,6 @@ SAMPLE_PIXELS = 128
 # Optimizers' states by parameters' names, whole: they load into any number of processes. What never
 # had a gradient has none.
 WHOLE_STATE = StateDictOptions(full_state_dict=True, cpu_offload=True, strict=False)
-# How often every tile is among the crops that are encoded once for `--query_epochs`.
-CROP_EPOCHS = 2
 
 
 class Stopped(Exception):
@@ -99,8 +86,7 @@ class Trainer:
         self.output = Path(config.output_dir)
         self.train_tiles = ChatEarthNet(config.data_dir, "train", config.captions)
         self.val_tiles = ChatEarthNet(config.data_dir, "val", config.captions)
-        if config.balance:
-            self._need_facts("--balance")
+        self.loaders = StageLoaders(bridge, config, accelerator, self.train_tiles)
         if self.train_tiles.skipped:
             accelerator.print(f"{self.train_tiles.skipped:,} unusable tiles are left out.")
         self.log: list[dict] = []
@@ -128,7 +114,7 @@ class Trainer:
         first = STAGES.index(self.progress.stage) if self.progress else 0
         for stage in STAGES[first:]:
             if epochs[stage]:
-                loader = getattr(self, f"_{stage}_loader")()
+                loader = getattr(self.loaders, stage)(self.model)
                 self._train(stage, loader, epochs[stage])
         weights = self.bridge.weights()
         if self._is_main:
@@ -136,132 +122,9 @@ class Trainer:
             if self.publisher is not None:
                 self.publisher.finish(self.output)
 
-    # What each stage learns from
-
-    def _encoder_loader(self) -> DataLoader:
-        self._need_facts("--encoder_epochs")
-        return self._loader(self.train_tiles, with_words=False, layouts=CROP_LAYOUTS)
-
-    def _queries_loader(self) -> DataLoader:
-        """Mosaics of encoded crops; the encoder stays as it is."""
-        self._need_facts("--query_epochs")
-        mosaics = TokenMosaics(self._encode_crops(), self.config.seed)
-        size = self.config.encoder_batch_size // 2
-        return DataLoader(
-            mosaics,
-            batch_size=size,
-            sampler=self._sampler([crop.facts for crop in mosaics.crops], size, MOSAICS),
-            collate_fn=collate_mosaics,
-        )
-
-    def _bridge_loader(self) -> DataLoader:
-        cache = self._cache() if self.config.cache_tokens else None
-        return self._loader(self.train_tiles, with_words=True, layouts=LAYOUTS, cache=cache)
-
-    def _cache(self) -> TokenCache:
-        bridge, accelerator = self.bridge, self.accelerator
-        if not bridge.config.freeze_olmoearth or bridge.vision is not None:
-            raise ValueError("--cache_tokens needs --freeze_olmoearth, and no vision tower.")
-        cache = TokenCache(Path(self.config.cache_tokens), bridge.encoder, self.train_tiles)
-        cache.fill(
-            self.config.encoder_batch_size,
-            accelerator.wait_for_everyone,
-            accelerator.local_process_index,
-            int(os.environ.get("LOCAL_WORLD_SIZE", 1)),
-            show_progress=self._is_main,
-        )
-        return cache
-
-    @torch.no_grad()
-    def _encode_crops(self) -> list[EncodedCrop]:
-        from tqdm import tqdm
-
-        crops = []
-        encoder = self.bridge.encoder.eval()
-        loader = self._loader(self.train_tiles, with_words=False, layouts=CROPS)
-        for epoch in range(CROP_EPOCHS):
-            loader.sampler.epoch = epoch
-            for batch in tqdm(loader, desc="encoding crops", disable=not self._is_main):
-                with self._unsharded():
-                    seen = encoder(batch.scenes)
-                for tokens, (rows, columns), facts in zip(
-                    seen.tokens, seen.grids, batch.facts, strict=True
-                ):
-                    grid = tokens[: rows * columns * encoder.band_sets]
-                    grid = grid.unflatten(0, (rows, columns, encoder.band_sets))
-                    crops.append(EncodedCrop(grid.clone(), facts))
-        return crops
-
-    @contextmanager
-    def _unsharded(self) -> Iterator[None]:
-        """Parts of the model can be called by themselves in here; in shards they could not."""
-        sharded = isinstance(self.model, FSDPModule)
-        if sharded:
-            self.model.unshard()
-        yield
-        if sharded:
-            self.model.reshard()
-
-    def _need_facts(self, argument: str) -> None:
-        if not self.train_tiles.has_facts:
-            raise ValueError(f"{argument} needs a facts.json with every tile in --data_dir.")
-
     @property
     def _is_main(self) -> bool:
         return self.accelerator.is_main_process
-
-    def _sampler(
-        self,
-        facts: list[SceneFacts | None],
-        size: int,
-        layouts: Mapping[Layout, float],
-        length_of: Callable[[SampleKey], int] | None = None,
-    ) -> EpochSampler:
-        # Batches that all processes take at one time are of one layout.
-        size *= self.accelerator.num_processes
-        weights = balancing_weights(facts) if self.config.balance else None
-        return EpochSampler(len(facts), size, self.config.seed, layouts, weights, length_of)
-
-    def _loader(
-        self,
-        tiles: ChatEarthNet,
-        with_words: bool,
-        layouts: Mapping[Layout, float] | None,
-        cache: TokenCache | None = None,
-    ) -> DataLoader:
-        """Tiles varied and put together, or, without layouts, some of them as they are."""
-        config = self.config
-        size = config.batch_size if with_words else config.encoder_batch_size
-        samples = TrainingSamples(tiles, self.bridge, config.seed, with_words, cache)
-        count = min(config.validate_tiles or len(samples), len(samples))
-        spread = np.linspace(0, len(samples) - 1, count).astype(int)
-        sampler = [SampleKey(0, int(index)) for index in spread]
-        if layouts:
-            length_of = samples.length_of if with_words else None
-            sampler = self._sampler([t.facts for t in tiles], size, layouts, length_of)
-        return DataLoader(
-            samples,
-            batch_size=size,
-            sampler=sampler,
-            collate_fn=self._collate,
-            num_workers=config.num_workers,
-            worker_init_fn=_end_when_asked,
-            persistent_workers=config.num_workers > 0,
-        )
-
-    def _collate(self, samples: list[Sample]) -> Batch:
-        scenes = [s.scene for s in samples if s.scene is not None]
-        tokens = [s.tokens.float() for s in samples if s.tokens is not None]
-        prompts = [s.prompt for s in samples if s.prompt is not None]
-        facts = [s.facts for s in samples]
-        seen = join_tokens(tokens) if tokens else None
-        return Batch(
-            bridge=self.bridge.collate(scenes, prompts, seen) if prompts else None,
-            scenes=scenes,
-            facts=None if None in facts else facts,
-            sentences=[s.sentence for s in samples],
-            names=[s.name for s in samples],
-        )
 
     # What is trained, and how fast
 
@@ -305,7 +168,7 @@ class Trainer:
         warmup = min(config.warmup_steps, steps // 5)
         # Stepped once a step whatever the number of processes, so it is not prepared.
         scheduler = get_scheduler(config.schedule, optimizer.optimizer, warmup, steps)
-        window = _Window(accelerator)
+        window = LossWindow(accelerator)
         step, first_epoch, states = self._restore(stage, optimizer, scheduler, sampler, window)
         bar = tqdm(
             total=steps,
@@ -440,9 +303,7 @@ class Trainer:
         self.model.eval()
         totals: dict[str, float] = defaultdict(float)
         batches = 0
-        for batch in self.accelerator.prepare_data_loader(
-            self._loader(self.val_tiles, with_words=True, layouts=None)
-        ):
+        for batch in self.accelerator.prepare_data_loader(self.loaders.validation(self.val_tiles)):
             with self.accelerator.autocast():
                 losses = self.model(batch, self._embed(batch.sentences))
             losses.pop("answer_tokens")
@@ -454,7 +315,7 @@ class Trainer:
         if not self._is_main and not isinstance(self.model, FSDPModule):
             return
         samples = []
-        with self._unsharded():
+        with unsharded(self.model):
             for scene, tile in self._sample_tiles():
                 answer = self.bridge.generate(scene, DESCRIBE[0])
                 truth = describe(tile.facts) if tile.facts else tile.captions[0]
@@ -498,7 +359,7 @@ class Trainer:
         optimizer: torch.optim.Optimizer,
         scheduler: torch.optim.lr_scheduler.LRScheduler,
         sampler: EpochSampler,
-        window: _Window,
+        window: LossWindow,
     ) -> tuple[int, int, dict | None]:
         """Step, epoch and random states to go on from: those of the checkpoint, in its stage."""
         if self.progress is None or self.progress.stage != stage:
@@ -525,7 +386,7 @@ class Trainer:
         place: tuple[str, int, int, int],
         optimizer: torch.optim.Optimizer,
         scheduler: torch.optim.lr_scheduler.LRScheduler,
-        window: _Window,
+        window: LossWindow,
     ) -> None:
         stage, step, epoch, samples = place
         config, accelerator = self.config, self.accelerator
@@ -602,39 +463,6 @@ def _stages_before(training: dict, resumed: bool) -> list[dict]:
     return earlier if resumed or not last else [*earlier, last]
 
 
-class _Window:
-    """Losses since the last log entry."""
-
-    def __init__(self, accelerator: Accelerator) -> None:
-        self.processes = accelerator.num_processes
-        self.losses: dict[str, list[Tensor]] = defaultdict(list)
-        self.began = time.time()
-
-    def add(self, losses: dict[str, Tensor]) -> None:
-        for name, value in losses.items():
-            self.losses[name].append(value)
-
-    def entry(self, stage: str, step: int, epoch: float, rates: list[float]) -> dict:
-        means = {n: torch.stack(v).float().mean().item() for n, v in self.losses.items()}
-        tokens = means.pop("answer_tokens", 0.0) * len(self.losses.get("answer_tokens", ()))
-        rate = tokens * self.processes / (time.time() - self.began)
-        self.losses.clear()
-        self.began = time.time()
-        return {
-            "stage": stage,
-            "step": step,
-            "epoch": round(epoch, 3),
-            "loss": means,
-            "learning_rate": rates[-1],
-            "tokens_per_second": round(rate),
-        }
-
-
-def _end_when_asked(_: int) -> None:
-    """Workers inherit the handler that waits for the end of a step; they have no steps."""
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
-
-
 def _windows(loader: DataLoader, size: int) -> Iterator[list[Batch]]:
     """Batches of a step together; the last step of an epoch may have fewer."""
     window: list[Batch] = []
@@ -645,23 +473,6 @@ def _windows(loader: DataLoader, size: int) -> Iterator[list[Batch]]:
             window = []
     if window:
         yield window
-
-
-def plot_losses(log: list[dict], path: Path) -> None:
-    """Draw each loss of the last stage over its steps, validation beside it."""
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(7, 4), layout="constrained")
-    axes = figure.add_subplot(xlabel="step", ylabel="loss", title="Training")
-    last = [entry["stage"] for entry in log if entry["stage"] != "validation"][-1]
-    for stage, style in ((last, "-"), ("validation", "o--")):
-        entries = [entry for entry in log if entry["stage"] == stage]
-        for name in entries[0]["loss"] if entries else ():
-            steps = [entry["step"] for entry in entries]
-            axes.plot(steps, [e["loss"][name] for e in entries], style, label=f"{name} ({stage})")
-    axes.legend(fontsize=8)
-    axes.grid(alpha=0.3)
-    figure.savefig(path, dpi=120)
 
 
 def _due(step: int, every: int) -> bool:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from math import prod
 from pathlib import Path
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 INDEX_FILE = "model.safetensors.index.json"
 GIGABYTE = 1e9
@@ -116,6 +117,19 @@ def whole(tensor: Tensor) -> Tensor:
     from torch.distributed.tensor import DTensor
 
     return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+
+
+@contextmanager
+def unsharded(model: nn.Module) -> Iterator[None]:
+    """Parts of a model can be called by themselves in here; in shards they could not."""
+    from torch.distributed.fsdp import FSDPModule
+
+    sharded = isinstance(model, FSDPModule)
+    if sharded:
+        model.unshard()
+    yield
+    if sharded:
+        model.reshard()
 
 
 def stored(state: Mapping[str, Tensor], dtype: torch.dtype) -> dict[str, Tensor]:

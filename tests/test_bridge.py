@@ -230,5 +230,5 @@ def test_a_configuration_of_another_kind_is_refused(saved, change, message):
 
 def test_a_folder_that_is_not_there_is_refused(tmp_path):
     shutil.rmtree(tmp_path)
-    with pytest.raises(FileNotFoundError, match="There is no bridge"):
+    with pytest.raises(ValueError, match="neither a folder nor the id of a Hub repository"):
         OlmoEarthVLMBridge.from_pretrained(tmp_path)

@@ -1,0 +1,181 @@
+"""What each stage of training learns from, in batches."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from torch import nn
+from torch.utils.data import DataLoader
+
+from earthvlm.bridge import OlmoEarthVLMBridge
+from earthvlm.chatearthnet import ChatEarthNet
+from earthvlm.encoder import join_tokens
+from earthvlm.facts import SceneFacts
+from earthvlm.mosaics import CROPS, MOSAICS, EncodedCrop, TokenMosaics, collate_mosaics
+from earthvlm.token_cache import TokenCache
+from earthvlm.training_config import TrainingConfig
+from earthvlm.training_data import (
+    CROP_LAYOUTS,
+    LAYOUTS,
+    Batch,
+    EpochSampler,
+    Layout,
+    Sample,
+    SampleKey,
+    TrainingSamples,
+    balancing_weights,
+)
+from earthvlm.weights import unsharded
+
+# How often every tile is among the crops that are encoded once for `--query_epochs`.
+CROP_EPOCHS = 2
+
+
+class StageLoaders:
+    """The batches of each stage, from the training tiles; those of validation from others.
+
+    Each stage's method takes the model as it is trained, which may be in shards.
+    Raises ValueError where the tiles lack the facts that an argument needs.
+    """
+
+    def __init__(
+        self,
+        bridge: OlmoEarthVLMBridge,
+        config: TrainingConfig,
+        accelerator: Accelerator,
+        tiles: ChatEarthNet,
+    ) -> None:
+        self._bridge, self._config, self._accelerator = bridge, config, accelerator
+        self._tiles = tiles
+        if config.balance:
+            self._need_facts("--balance")
+
+    def encoder(self, model: nn.Module) -> DataLoader:
+        """Tiles, and few of them together: the encoder never sees more than a crop."""
+        self._need_facts("--encoder_epochs")
+        return self._loader(self._tiles, with_words=False, layouts=CROP_LAYOUTS)
+
+    def queries(self, model: nn.Module) -> DataLoader:
+        """Larger scenes put together from encoded crops; the encoder stays as it is."""
+        self._need_facts("--query_epochs")
+        mosaics = TokenMosaics(self._encode_crops(model), self._config.seed)
+        size = self._config.encoder_batch_size // 2
+        return DataLoader(
+            mosaics,
+            batch_size=size,
+            sampler=self._sampler([crop.facts for crop in mosaics.crops], size, MOSAICS),
+            collate_fn=collate_mosaics,
+        )
+
+    def bridge(self, model: nn.Module) -> DataLoader:
+        """Conversations about tiles and what is put together from them."""
+        cache = self._cache() if self._config.cache_tokens else None
+        return self._loader(self._tiles, with_words=True, layouts=LAYOUTS, cache=cache)
+
+    def validation(self, tiles: ChatEarthNet) -> DataLoader:
+        """Some tiles as they are, or all, with conversations about them."""
+        return self._loader(tiles, with_words=True, layouts=None)
+
+    def _cache(self) -> TokenCache:
+        bridge, accelerator = self._bridge, self._accelerator
+        if not bridge.config.freeze_olmoearth or bridge.vision is not None:
+            raise ValueError("--cache_tokens needs --freeze_olmoearth, and no vision tower.")
+        cache = TokenCache(Path(self._config.cache_tokens), bridge.encoder, self._tiles)
+        cache.fill(
+            self._config.encoder_batch_size,
+            accelerator.wait_for_everyone,
+            accelerator.local_process_index,
+            int(os.environ.get("LOCAL_WORLD_SIZE", 1)),
+            show_progress=self._accelerator.is_main_process,
+        )
+        return cache
+
+    @torch.no_grad()
+    def _encode_crops(self, model: nn.Module) -> list[EncodedCrop]:
+        from tqdm import tqdm
+
+        crops = []
+        encoder = self._bridge.encoder.eval()
+        loader = self._loader(self._tiles, with_words=False, layouts=CROPS)
+        for epoch in range(CROP_EPOCHS):
+            loader.sampler.epoch = epoch
+            for batch in tqdm(
+                loader, desc="encoding crops", disable=not self._accelerator.is_main_process
+            ):
+                with unsharded(model):
+                    seen = encoder(batch.scenes)
+                for tokens, (rows, columns), facts in zip(
+                    seen.tokens, seen.grids, batch.facts, strict=True
+                ):
+                    grid = tokens[: rows * columns * encoder.band_sets]
+                    grid = grid.unflatten(0, (rows, columns, encoder.band_sets))
+                    crops.append(EncodedCrop(grid.clone(), facts))
+        return crops
+
+    def _need_facts(self, argument: str) -> None:
+        if not self._tiles.has_facts:
+            raise ValueError(f"{argument} needs a facts.json with every tile in --data_dir.")
+
+    def _sampler(
+        self,
+        facts: list[SceneFacts | None],
+        size: int,
+        layouts: Mapping[Layout, float],
+        length_of: Callable[[SampleKey], int] | None = None,
+    ) -> EpochSampler:
+        # Batches that all processes take at one time are of one layout.
+        size *= self._accelerator.num_processes
+        weights = balancing_weights(facts) if self._config.balance else None
+        return EpochSampler(len(facts), size, self._config.seed, layouts, weights, length_of)
+
+    def _loader(
+        self,
+        tiles: ChatEarthNet,
+        with_words: bool,
+        layouts: Mapping[Layout, float] | None,
+        cache: TokenCache | None = None,
+    ) -> DataLoader:
+        """Tiles varied and put together, or, without layouts, some of them as they are."""
+        config = self._config
+        size = config.batch_size if with_words else config.encoder_batch_size
+        samples = TrainingSamples(tiles, self._bridge, config.seed, with_words, cache)
+        count = min(config.validate_tiles or len(samples), len(samples))
+        spread = np.linspace(0, len(samples) - 1, count).astype(int)
+        sampler = [SampleKey(0, int(index)) for index in spread]
+        if layouts:
+            length_of = samples.length_of if with_words else None
+            sampler = self._sampler([t.facts for t in tiles], size, layouts, length_of)
+        return DataLoader(
+            samples,
+            batch_size=size,
+            sampler=sampler,
+            collate_fn=self._collate,
+            num_workers=config.num_workers,
+            worker_init_fn=_end_when_asked,
+            persistent_workers=config.num_workers > 0,
+        )
+
+    def _collate(self, samples: list[Sample]) -> Batch:
+        scenes = [s.scene for s in samples if s.scene is not None]
+        tokens = [s.tokens.float() for s in samples if s.tokens is not None]
+        prompts = [s.prompt for s in samples if s.prompt is not None]
+        facts = [s.facts for s in samples]
+        seen = join_tokens(tokens) if tokens else None
+        return Batch(
+            bridge=self._bridge.collate(scenes, prompts, seen) if prompts else None,
+            scenes=scenes,
+            facts=None if None in facts else facts,
+            sentences=[s.sentence for s in samples],
+            names=[s.name for s in samples],
+        )
+
+
+def _end_when_asked(_: int) -> None:
+    """Workers inherit the handler that waits for the end of a step; they have no steps."""
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)

@@ -1,0 +1,56 @@
+"""What a run's log says of its losses, and their curve."""
+
+from __future__ import annotations
+
+import time
+from collections import defaultdict
+from pathlib import Path
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor
+
+
+class LossWindow:
+    """Losses since the last log entry."""
+
+    def __init__(self, accelerator: Accelerator) -> None:
+        self.processes = accelerator.num_processes
+        self.losses: dict[str, list[Tensor]] = defaultdict(list)
+        self.began = time.time()
+
+    def add(self, losses: dict[str, Tensor]) -> None:
+        for name, value in losses.items():
+            self.losses[name].append(value)
+
+    def entry(self, stage: str, step: int, epoch: float, rates: list[float]) -> dict:
+        means = {n: torch.stack(v).float().mean().item() for n, v in self.losses.items()}
+        tokens = means.pop("answer_tokens", 0.0) * len(self.losses.get("answer_tokens", ()))
+        rate = tokens * self.processes / (time.time() - self.began)
+        self.losses.clear()
+        self.began = time.time()
+        return {
+            "stage": stage,
+            "step": step,
+            "epoch": round(epoch, 3),
+            "loss": means,
+            "learning_rate": rates[-1],
+            "tokens_per_second": round(rate),
+        }
+
+
+def plot_losses(log: list[dict], path: Path) -> None:
+    """Draw each loss of the last stage over its steps, validation beside it."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(7, 4), layout="constrained")
+    axes = figure.add_subplot(xlabel="step", ylabel="loss", title="Training")
+    last = [entry["stage"] for entry in log if entry["stage"] != "validation"][-1]
+    for stage, style in ((last, "-"), ("validation", "o--")):
+        entries = [entry for entry in log if entry["stage"] == stage]
+        for name in entries[0]["loss"] if entries else ():
+            steps = [entry["step"] for entry in entries]
+            axes.plot(steps, [e["loss"][name] for e in entries], style, label=f"{name} ({stage})")
+    axes.legend(fontsize=8)
+    axes.grid(alpha=0.3)
+    figure.savefig(path, dpi=120)
