@@ -16,6 +16,9 @@ from earthvlm.facts import SceneFacts
 from earthvlm.scene import Scene
 from earthvlm.sentinel2 import BANDS, VISIBLE_BANDS, WAVELENGTHS
 
+# So many scenes are turned and nothing else: what they are most often shown as in use.
+UNCHANGED = 0.5
+
 WAVELENGTH = np.array([WAVELENGTHS[b] for b in BANDS], np.float32)
 IS_VISIBLE = np.array([b in VISIBLE_BANDS for b in BANDS])
 TEN_METRE = np.isin(BANDS, (*VISIBLE_BANDS, "B08"))
@@ -36,6 +39,8 @@ def augment(
     pixels, facts = _turn(scene.reflectance, facts, rng)
     if zoom != 1:
         pixels = _resize(pixels, zoom)
+    if rng.random() < UNCHANGED:
+        return replace(scene, reflectance=np.ascontiguousarray(pixels, np.float32)), facts
     pixels = _change_light(pixels, rng)
     if rng.random() < 0.2:
         pixels, facts = add_clouds(pixels, facts, rng)

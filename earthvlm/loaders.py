@@ -157,7 +157,7 @@ class StageLoaders:
             sampler=sampler,
             collate_fn=self._collate,
             num_workers=config.num_workers,
-            worker_init_fn=_end_when_asked,
+            worker_init_fn=_leave_ending_to_parent,
             persistent_workers=config.num_workers > 0,
         )
 
@@ -176,6 +176,6 @@ class StageLoaders:
         )
 
 
-def _end_when_asked(_: int) -> None:
-    """Workers inherit the handler that waits for the end of a step; they have no steps."""
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+def _leave_ending_to_parent(_: int) -> None:
+    """A launcher asks all processes to end: workers read on until the step is done and kept."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)

@@ -231,10 +231,13 @@ class Trainer:
             self._validate(step)
 
     def _set_training(self, model: nn.Module) -> None:
-        """Dropout in what learns; what is frozen, or only encodes ahead, stays as in use."""
+        """Dropout in what learns, but for the encoder; what is frozen stays as in use.
+
+        OlmoEarth skips layers at random while it trains, which a small one that sees every tile
+        varied does not need: it fits worse, and processes would not equal one.
+        """
         model.train()
-        if self.bridge.config.freeze_olmoearth:
-            self.bridge.encoder.eval()
+        self.bridge.encoder.eval()
         if self.bridge.vision is not None and self.bridge.config.freeze_vlm_vision:
             self.bridge.vision.eval()
 

@@ -43,6 +43,7 @@ def start(data: Path, output: Path, language: str, *options: str) -> subprocess.
     return subprocess.Popen(
         command,
         cwd=ROOT,
+        start_new_session=True,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -87,9 +88,9 @@ def test_killed_and_stopped_a_run_ends_as_if_nothing_happened(data, tmp_path, ti
     wait_for(output / "checkpoints" / "4", run)
     run.kill()  # in the second epoch of the bridge's
     run.communicate()
-    run = start(data, output, tiny_language, "--resume=last")
+    run = start(data, output, tiny_language, "--resume=last", "--num_workers=1")
     wait_for(output / "checkpoints" / "6", run)
-    run.send_signal(signal.SIGTERM)
+    os.killpg(run.pid, signal.SIGTERM)  # its worker too, as launchers do
     _, stderr = run.communicate(timeout=300)
     if run.returncode != 0:  # it had steps to go
         assert run.returncode == 143 and "go on with --resume last" in stderr
