@@ -20,7 +20,7 @@ from torch.utils.data import Dataset
 from earthvlm.conversations import describe, short_phrase
 from earthvlm.encoder import SceneTokens, join_tokens
 from earthvlm.facts import SceneFacts
-from earthvlm.training_data import Batch, SampleKey
+from earthvlm.training_data import DESCRIBED, Batch, SampleKey
 
 # How tiles become the crops that are encoded, and crops become scenes (rows, columns, zoom).
 CROPS = {(1, 1, 1): 0.45, (2, 2, 1): 0.45, (2, 2, 0.75): 0.1}
@@ -74,7 +74,7 @@ class TokenMosaics(Dataset):
             )
         rng = random.Random(int(numbers.integers(2**63)))
         facts = scene.facts
-        return scene, describe(facts) if rng.random() < 0.05 else short_phrase(facts, rng)
+        return scene, describe(facts) if rng.random() < DESCRIBED else short_phrase(facts, rng)
 
 
 def collate_mosaics(samples: Sequence[tuple[EncodedCrop, str]]) -> Batch:

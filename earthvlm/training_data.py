@@ -48,6 +48,8 @@ CROP_LAYOUTS = {
     (2, 1, 1): 0.04,
     (2, 2, 1): 0.1,
 }
+# So many scenes are placed beside their description, the others beside what somebody might type.
+DESCRIBED = 0.35
 # Conversations are sorted by length among so many batches: enough for little padding, few enough
 # that batches differ from epoch to epoch.
 LENGTH_WINDOW = 16
@@ -227,7 +229,7 @@ class TrainingSamples(Dataset):
             messages = caption_conversation(sentence, rng)
         else:
             messages = write_conversation(facts, rng) if self.with_words else []
-            sentence = describe(facts) if rng.random() < 0.05 else short_phrase(facts, rng)
+            sentence = describe(facts) if rng.random() < DESCRIBED else short_phrase(facts, rng)
         prompt = self.encode(messages) if self.with_words else None
         tokens = read_tokens(self.tokens_file, key.index) if self.tokens_file else None
         return Sample(scene, prompt, facts, sentence, tile.name, tokens)
