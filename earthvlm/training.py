@@ -33,6 +33,7 @@ from earthvlm.checkpoints import (
     random_states,
     restore_random_states,
     write_checkpoint,
+    write_files,
 )
 from earthvlm.conversations import DESCRIBE, describe
 from earthvlm.loaders import StageLoaders
@@ -118,7 +119,8 @@ class Trainer:
                 self._train(stage, loader, epochs[stage])
         weights = self.bridge.weights()
         if self._is_main:
-            self._save(self.output, self.log[-1]["step"], weights)
+            step = self.log[-1]["step"]
+            write_files(self.output, lambda folder: self._save(folder, step, weights))
             if self.publisher is not None:
                 self.publisher.finish(self.output)
 
@@ -334,7 +336,7 @@ class Trainer:
             self.accelerator.print(f"  {sample['image']}: {sample['answer']}")
 
     def _sample_tiles(self) -> Iterator[tuple[Scene, Tile]]:
-        for index in np.linspace(0, len(self.val_tiles) - 1, 4).astype(int):
+        for index in np.unique(np.linspace(0, len(self.val_tiles) - 1, 4).astype(int)):
             yield self.val_tiles[int(index)]
 
     # Files
