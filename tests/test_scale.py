@@ -9,13 +9,12 @@ import sys
 from pathlib import Path
 
 import pytest
-import torch
 from safetensors.torch import load_file
 
 from tests.generated_chatearthnet import write_generated_chatearthnet
+from tests.training_runs import run_training
 
 ROOT = Path(__file__).parent.parent
-PYTHON = [sys.executable]
 LAUNCH = [sys.executable, "-m", "accelerate.commands.launch", "--num_processes=2"]
 LAUNCH += ["--mixed_precision=no"]
 DDP = [*LAUNCH, "--config_file=configs/ddp.yaml"]
@@ -32,8 +31,13 @@ pytestmark = [pytest.mark.slow, pytest.mark.end_to_end]
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """As many tiles as two steps take: an epoch that does not divide is filled up."""
     folder = tmp_path_factory.mktemp("generated")
-    write_generated_chatearthnet(folder, train=8, val=2)
+    write_generated_chatearthnet(folder, train=8, val=1)
     return folder
+
+
+def train_alone(data: Path, output: Path, language: str, *options: str) -> None:
+    arguments = [f"--data_dir={data}", f"--output_dir={output}", f"--vlm_model={language}"]
+    run_training([*arguments, *OPTIONS, *options], output.with_suffix(".log"))
 
 
 def train(launch: list[str], data: Path, output: Path, language: str, *options: str) -> None:
@@ -49,7 +53,12 @@ def train(launch: list[str], data: Path, output: Path, language: str, *options: 
     assert done.returncode == 0, done.stderr
 
 
-def assert_same_weights(one: Path, other: Path) -> None:
+def assert_same_weights(one: Path, other: Path, but_for: float = 0) -> None:
+    """Within 1e-5. but_for: the share of numbers that may differ by more.
+
+    AdamW divides each gradient by its size: where that is next to nothing, the order in which
+    processes add up decides it.
+    """
     first, second = (
         {
             f"{path.name}/{name}": tensor
@@ -60,15 +69,16 @@ def assert_same_weights(one: Path, other: Path) -> None:
         for folder in (one, other)
     )
     assert first.keys() == second.keys() and len(first) > 20
-    for name, tensor in first.items():
-        torch.testing.assert_close(second[name], tensor, atol=1e-5, rtol=1e-5, msg=name)
+    apart = {name: ((second[name] - first[name]).abs() > 1e-5).sum().item() for name in first}
+    numbers = sum(tensor.numel() for tensor in first.values())
+    assert sum(apart.values()) <= but_for * numbers, {n: c for n, c in apart.items() if c}
 
 
 @pytest.fixture(scope="module")
 def alone(data, tiny_language, tmp_path_factory) -> Path:
     """One process with batches of four."""
     output = tmp_path_factory.mktemp("alone")
-    train(PYTHON, data, output, tiny_language, "--batch_size=4")
+    train_alone(data, output, tiny_language, "--batch_size=4")
     return output
 
 
@@ -83,19 +93,20 @@ def test_shards_equal_one_process_and_go_on_in_one(data, alone, tmp_path, tiny_l
     assert_same_weights(alone, tmp_path / "sharded")
     first = tmp_path / "sharded" / "checkpoints" / "1"
     assert_same_weights(alone / "checkpoints" / "1", first)
-    train(PYTHON, data, tmp_path / "more", tiny_language, "--batch_size=4", f"--resume={first}")
+    train_alone(data, tmp_path / "more", tiny_language, "--batch_size=4", f"--resume={first}")
     assert_same_weights(alone, tmp_path / "more")
 
 
 def test_shards_train_every_stage(data, tmp_path, tiny_language):
-    options = ["--no-freeze_olmoearth", "--encoder_epochs=1", "--query_epochs=1"]
+    options = ["--no-freeze_olmoearth", "--encoder_epochs=1", "--query_epochs=1", "--max_steps=1"]
     one = ["--batch_size=4", "--encoder_batch_size=8"]
     two = ["--batch_size=2", "--encoder_batch_size=4"]
-    train(PYTHON, data, tmp_path / "one", tiny_language, *options, *one)
+    train_alone(data, tmp_path / "one", tiny_language, *options, *one)
     train(FSDP2, data, tmp_path / "two", tiny_language, *options, *two)
     assert_same_weights(
         tmp_path / "one" / "checkpoints" / "encoder-1",
         tmp_path / "two" / "checkpoints" / "encoder-1",
+        but_for=1e-4,
     )
 
 
