@@ -13,7 +13,7 @@ import random
 import shutil
 import signal
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -31,7 +31,8 @@ class Progress:
     """Where a run stands.
 
     stage: what is being trained. step: of that stage. epoch: counted from 0. samples: how many of
-    the epoch's were used, by all processes together. arguments: of the run.
+    the epoch's were used, by all processes together. arguments: of the run. batches: up to which
+    of the epoch's samples the batches of all processes together had which size.
     """
 
     stage: str
@@ -42,6 +43,7 @@ class Progress:
     batch_size: int
     accumulation_steps: int
     arguments: dict[str, object]
+    batches: list[tuple[int, int]] = field(default_factory=list)
 
     @classmethod
     def read(cls, folder: Path) -> Progress:

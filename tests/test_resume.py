@@ -115,6 +115,21 @@ def test_a_failed_checkpoint_leaves_the_earlier_one(tmp_path):
 
 
 @pytest.mark.slow
+def test_a_run_goes_on_with_batches_of_another_size_and_says_so(data, tmp_path, tiny_language):
+    output = tmp_path / "run"
+    options = ["--encoder_epochs=0", "--num_epochs=2", "--warmup_steps=0"]
+    finish(start(data, output, tiny_language, *options, "--batch_size=4", "--max_steps=1"))
+    run = start(data, output, tiny_language, *options, "--batch_size=2", "--resume=last")
+    code, said = run.finish()
+    assert code == 0, said
+    then = "The checkpoint is of 1 processes, batches of 4 and 1 of them a step"
+    assert f"{then}; this run has 1, 2 and 1." in said
+    last = [e for e in json.loads((output / "training_log.json").read_text()) if "epoch" in e][-1]
+    # One step of four tiles, one of the two that were left of them, and three of the next epoch's.
+    assert (last["step"], last["epoch"], last["learning_rate"]) == (5, 2.0, 0.0)
+
+
+@pytest.mark.slow
 def test_a_full_disk_costs_nothing_that_was_saved(data, tmp_path, tiny_language):
     output = tmp_path / "run"
     options = ["--encoder_epochs=0", "--num_epochs=1"]
