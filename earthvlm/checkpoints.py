@@ -165,11 +165,20 @@ def restore_random_states(states: dict[str, object]) -> None:
 
 
 class StopSignal:
-    """Notes that the process was asked to end (SIGTERM), for the loop to end after its step."""
+    """Notes, while it is entered, that the process was asked to end (SIGTERM).
+
+    The loop then ends after its step.
+    """
 
     def __init__(self) -> None:
         self.asked = False
-        signal.signal(signal.SIGTERM, self._note)
+
+    def __enter__(self) -> StopSignal:
+        self._before = signal.signal(signal.SIGTERM, self._note)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        signal.signal(signal.SIGTERM, self._before)
 
     def _note(self, *_: object) -> None:
         self.asked = True

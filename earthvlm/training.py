@@ -104,7 +104,16 @@ class Trainer:
 
         Raises Stopped where the process was asked to end, once a checkpoint is written.
         """
-        self.stop = StopSignal()
+        with StopSignal() as self.stop:
+            self._train_stages()
+        weights = self.bridge.weights()
+        if self._is_main:
+            step = self.log[-1]["step"]
+            write_files(self.output, lambda folder: self._save(folder, step, weights))
+            if self.publisher is not None:
+                self.publisher.finish(self.output)
+
+    def _train_stages(self) -> None:
         self.model = TrainingModel(self.bridge).to(self.accelerator.device)
         if self.config.gradient_checkpointing:
             self.bridge.language_model.activation_checkpointing_enable({"use_reentrant": False})
@@ -118,12 +127,6 @@ class Trainer:
             if epochs[stage]:
                 loader = getattr(self.loaders, stage)(self.model)
                 self._train(stage, loader, epochs[stage])
-        weights = self.bridge.weights()
-        if self._is_main:
-            step = self.log[-1]["step"]
-            write_files(self.output, lambda folder: self._save(folder, step, weights))
-            if self.publisher is not None:
-                self.publisher.finish(self.output)
 
     @property
     def _is_main(self) -> bool:

@@ -62,10 +62,11 @@ class TensorFolder:
 def _shards(folder: Path) -> list[Path]:
     index = folder / INDEX_FILE
     if index.is_file():
-        return [
-            folder / name
-            for name in sorted(set(json.loads(index.read_text())["weight_map"].values()))
-        ]
+        try:
+            names = set(json.loads(index.read_text())["weight_map"].values())
+        except (ValueError, KeyError, AttributeError, TypeError) as error:
+            raise ValueError(f"{index} is damaged or cut short: fetch it again.") from error
+        return [folder / name for name in sorted(names)]
     paths = sorted(folder.glob("*.safetensors"))
     if not paths:
         raise FileNotFoundError(f"{folder} holds no weights in safetensors files.")

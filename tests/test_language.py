@@ -7,6 +7,7 @@ import json
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from importlib.metadata import PackageNotFoundError
 
 import pytest
@@ -16,7 +17,7 @@ from earthvlm import embedded_model
 from earthvlm.bridge import OlmoEarthVLMBridge
 from earthvlm.embedded_model import embedded_model_folder
 from earthvlm.language import load_language_model
-from earthvlm.prompts import SCENE_MARK
+from earthvlm.prompts import FAMILIES, SCENE_MARK
 
 TURNS = [
     {"role": "user", "content": "Is there water?"},
@@ -129,6 +130,23 @@ def test_qwen_is_told_from_its_configuration(tmp_path, tiny_language):
         if ".lora_" in n
     }
     assert adapted == set(bridge.language.family.lora_targets)
+
+
+def test_a_layer_to_adapt_that_is_not_there_is_an_error(tiny_language, monkeypatch):
+    """PEFT adapts what it finds, and says nothing of the rest."""
+    adapted = replace(FAMILIES["llama"], lora_targets=("q_proj", "fc1"))
+    monkeypatch.setitem(FAMILIES, "llama", adapted)
+    with pytest.raises(ValueError, match="has no layers named fc1 to adapt"):
+        OlmoEarthVLMBridge("random-v1.2-nano", tiny_language, device="cpu")
+
+
+@pytest.mark.parametrize(("native", "expected"), [(True, torch.bfloat16), (False, torch.float32)])
+def test_half_precision_is_for_hardware_that_computes_in_it(
+    native, expected, tiny_language, monkeypatch
+):
+    monkeypatch.setattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda: native)
+    assert load_language_model(tiny_language).model.dtype == expected
+    assert load_language_model(tiny_language, torch.float16).model.dtype == torch.float16
 
 
 def test_weights_that_do_not_fit_their_configuration_are_refused(tmp_path, tiny_language):
