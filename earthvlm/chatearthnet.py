@@ -14,11 +14,14 @@ from pathlib import Path
 from torch.utils.data import Dataset
 
 from earthvlm.facts import SceneFacts
+from earthvlm.pictures import locate_chatearthnet
 from earthvlm.scene import Scene
 
 CAPTION_FILE = "ChatEarthNet_caps_{captions}_{split}.json"
 CAPTION_SETS = ("35", "4v")
 SPLITS = ("train", "val", "test")
+# What the Hub knows the dataset by.
+HUB_ID = "JessicaYuan/ChatEarthNet"
 # Written by `earthvlm check`: the tiles that cannot be used, and why.
 CHECK_FILE = "check.json"
 # Bytes of tiles that each process keeps once it has read them: some thousands of 64 x 64 pixels,
@@ -86,6 +89,12 @@ class ChatEarthNet(Dataset):
     @property
     def has_facts(self) -> bool:
         return all(tile.facts is not None for tile in self.tiles)
+
+    @property
+    def hub_id(self) -> str | None:
+        """The Hub's dataset that these tiles are of, as their names tell; None for others."""
+        named = all(locate_chatearthnet(Path(tile.name).stem) for tile in self.tiles)
+        return HUB_ID if self.tiles and named else None
 
     def _read(self, name: str) -> dict[str, dict]:
         path = self.root / name

@@ -474,6 +474,7 @@ class Trainer:
                 "device": _device_name(self.accelerator.device),
                 "torch": torch.__version__,
                 "patch_size": self.bridge.config.patch_size,
+                "dataset": self.train_tiles.hub_id,
                 "earlier": self.earlier_stages,
             },
         )

@@ -252,6 +252,17 @@ def test_a_check_names_what_cannot_be_used_and_training_leaves_it_out(tmp_path, 
     assert tiles.skipped == 4
 
 
+def test_the_dataset_is_known_by_its_tiles_names(tmp_path):
+    names = write_generated_chatearthnet(tmp_path, train=2, val=1)
+    assert ChatEarthNet(tmp_path, "train").hub_id is None
+    captions = tmp_path / "json_files" / "ChatEarthNet_caps_35_train.json"
+    text = captions.read_text()
+    for name, real in zip(names, ("1908_3064_patch00.png", "5107_3291_patch10.png"), strict=False):
+        text = text.replace(name, real)
+    captions.write_text(text)
+    assert ChatEarthNet(tmp_path, "train").hub_id == chatearthnet.HUB_ID
+
+
 def test_tiles_read_last_stay_in_memory_as_far_as_there_is_room(tmp_path, monkeypatch):
     write_generated_chatearthnet(tmp_path, train=3, val=1)
     opened, open_scene = [], chatearthnet.Scene.open

@@ -18,6 +18,7 @@ from safetensors.torch import load_file
 import train_accelerate
 from earthvlm.bridge import OlmoEarthVLMBridge
 from earthvlm.card import write_bridge_card
+from earthvlm.chatearthnet import HUB_ID
 from earthvlm.cli import main
 from earthvlm.hub import fetch
 from earthvlm.publishing import TrainingPublisher, publish_bridge
@@ -135,6 +136,14 @@ def test_the_card_tells_every_stage_of_training(saved):
     assert one[-2:] == ["--encoder_epochs", "3"] and "--patch_size" not in one  # 8 is the default
     assert two[two.index("--model_path") + 1] == one[one.index("--output_dir") + 1] == "RUN1"
     assert two[two.index("--patch_size") + 1] == "4" and two[two.index("--batch_size") + 1] == "4"
+
+
+def test_the_card_names_the_dataset_of_any_stage(saved):
+    config = json.loads((saved / "config.json").read_text())
+    config["training"]["earlier"] = [config["training"] | {"dataset": HUB_ID}]
+    (saved / "config.json").write_text(json.dumps(config))
+    write_bridge_card(saved, "owner/bridge")
+    assert ModelCard.load(saved / "README.md").data.datasets == [HUB_ID]
 
 
 def test_a_card_of_released_weights_carries_their_licence(saved):
@@ -266,6 +275,21 @@ def test_training_goes_on_where_publishing_fails(hub, saved):
     hub.failing = 403
     publisher.finish(saved)
     assert said[-1].endswith(f"earthvlm push {saved} owner/bridge")
+
+
+@pytest.mark.slow
+def test_a_run_ends_well_where_the_hub_refuses(hub, tmp_path, tiny_language, capsys):
+    write_generated_chatearthnet(tmp_path / "data", train=4, val=1)
+    hub.failing = 403
+    options = [f"--data_dir={tmp_path / 'data'}", f"--output_dir={tmp_path / 'run'}"]
+    options += ["--olmoearth_model=random-v1.2-nano", f"--vlm_model={tiny_language}"]
+    options += ["--num_geo_queries=4", "--batch_size=2", "--num_workers=0", "--device=cpu"]
+    options += ["--hub_private", "--push_every=1", "--push_to_hub=owner/bridge"]
+    assert train_accelerate.main(options) == 0
+    said = capsys.readouterr().out
+    assert said.count("Not published: The Hub does not let you write to owner/bridge") >= 2
+    assert f"earthvlm push {tmp_path / 'run'} owner/bridge --private" in said
+    assert OlmoEarthVLMBridge.from_pretrained(tmp_path / "run", "cpu").config.trained_on
 
 
 @pytest.mark.slow

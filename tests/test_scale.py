@@ -22,7 +22,7 @@ FSDP2 = [*LAUNCH, "--config_file=configs/fsdp2.yaml"]
 ZERO2 = [*LAUNCH, "--config_file=configs/zero2.yaml"]
 OPTIONS = ["--olmoearth_model=random-v1.2-nano", "--device=cpu", "--num_geo_queries=4"]
 OPTIONS += ["--num_workers=0", "--lora_r=4", "--validate_tiles=1", "--warmup_steps=0"]
-OPTIONS += ["--max_steps=2", "--save_every=1"]
+OPTIONS += ["--max_steps=2", "--save_every=1", "--accumulation_steps=2"]
 
 pytestmark = [pytest.mark.slow, pytest.mark.end_to_end]
 
@@ -76,31 +76,31 @@ def assert_same_weights(one: Path, other: Path, but_for: float = 0) -> None:
 
 @pytest.fixture(scope="module")
 def alone(data, tiny_language, tmp_path_factory) -> Path:
-    """One process with batches of four."""
+    """One process, two batches of two a step."""
     output = tmp_path_factory.mktemp("alone")
-    train_alone(data, output, tiny_language, "--batch_size=4")
+    train_alone(data, output, tiny_language, "--batch_size=2")
     return output
 
 
 @pytest.mark.parametrize("launch", [DDP, ZERO2], ids=["ddp", "zero2"])
 def test_two_processes_equal_one_with_twice_the_batch(launch, data, alone, tmp_path, tiny_language):
-    train(launch, data, tmp_path, tiny_language, "--batch_size=2")
+    train(launch, data, tmp_path, tiny_language, "--batch_size=1")
     assert_same_weights(alone, tmp_path)
 
 
 def test_shards_equal_one_process_and_go_on_in_one(data, alone, tmp_path, tiny_language):
-    train(FSDP2, data, tmp_path / "sharded", tiny_language, "--batch_size=2")
+    train(FSDP2, data, tmp_path / "sharded", tiny_language, "--batch_size=1")
     assert_same_weights(alone, tmp_path / "sharded")
     first = tmp_path / "sharded" / "checkpoints" / "1"
     assert_same_weights(alone / "checkpoints" / "1", first)
-    train_alone(data, tmp_path / "more", tiny_language, "--batch_size=4", f"--resume={first}")
+    train_alone(data, tmp_path / "more", tiny_language, "--batch_size=2", f"--resume={first}")
     assert_same_weights(alone, tmp_path / "more")
 
 
 def test_shards_train_every_stage(data, tmp_path, tiny_language):
     options = ["--no-freeze_olmoearth", "--encoder_epochs=1", "--query_epochs=1", "--max_steps=1"]
-    one = ["--batch_size=4", "--encoder_batch_size=8"]
-    two = ["--batch_size=2", "--encoder_batch_size=4"]
+    one = ["--batch_size=2", "--encoder_batch_size=4"]
+    two = ["--batch_size=1", "--encoder_batch_size=2"]
     train_alone(data, tmp_path / "one", tiny_language, *options, *one)
     train(FSDP2, data, tmp_path / "two", tiny_language, *options, *two)
     assert_same_weights(
@@ -120,7 +120,7 @@ def test_the_launch_script_joins_two_machines(data, alone, tmp_path, tiny_langua
         machines.append(
             subprocess.Popen(
                 ["configs/launch.sh", "ddp", f"--data_dir={data}", f"--output_dir={tmp_path}"]
-                + [f"--vlm_model={tiny_language}", "--batch_size=2", *OPTIONS]
+                + [f"--vlm_model={tiny_language}", "--batch_size=1", *OPTIONS]
                 + ["--mixed_precision=no"],
                 cwd=ROOT,
                 env=os.environ | place | {"GPUS": "1", "PYTHON": sys.executable},
