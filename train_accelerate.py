@@ -18,6 +18,7 @@ from accelerate.utils import (
 )
 
 from earthvlm.bridge import OlmoEarthVLMBridge
+from earthvlm.chatearthnet import ChatEarthNet
 from earthvlm.checkpoints import find_checkpoint
 from earthvlm.encoder import PATCH_SIZE
 from earthvlm.publishing import TrainingPublisher
@@ -105,18 +106,25 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
 def main(argv: list[str] | None = None) -> int:
     arguments = parse_arguments(argv)
     set_seed(arguments.seed)
-    accelerator = Accelerator(
-        log_with=arguments.log_with,
-        project_dir=arguments.output_dir,
-        mixed_precision=arguments.mixed_precision,
-        cpu=arguments.device == "cpu",
-        # OlmoEarth's encoder has heads of its pretraining that nothing here calls.
-        kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)],
-    )
+    try:
+        accelerator = Accelerator(
+            log_with=arguments.log_with,
+            project_dir=arguments.output_dir,
+            mixed_precision=arguments.mixed_precision,
+            cpu=arguments.device == "cpu",
+            # OlmoEarth's encoder has heads of its pretraining that nothing here calls.
+            kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)],
+        )
+    except ValueError as error:  # a precision that the device has not
+        print(f"train_accelerate: {error}", file=sys.stderr)
+        return 2
     shard_on_cpu(accelerator)
     arguments.mixed_precision = accelerator.mixed_precision
     config = TrainingConfig(**{f.name: getattr(arguments, f.name) for f in fields(TrainingConfig)})
     try:
+        # Before models, which take longer to come.
+        tiles = (ChatEarthNet(config.data_dir, name, config.captions) for name in ("train", "val"))
+        train_tiles, val_tiles = tiles
         checkpoint = None
         if arguments.resume:
             checkpoint = find_checkpoint(arguments.resume, Path(config.output_dir))
@@ -130,7 +138,10 @@ def main(argv: list[str] | None = None) -> int:
                 arguments.push_to_hub, arguments.hub_private, accelerator.print
             )
         bridge = build_bridge(arguments, accelerator)
-        Trainer(bridge, config, accelerator, checkpoint, publisher).run()
+        trainer = Trainer(
+            bridge, train_tiles, val_tiles, config, accelerator, checkpoint, publisher
+        )
+        trainer.run()
     except Stopped as stopped:
         print(
             f"train_accelerate: stopped after {stopped}; go on with --resume last.", file=sys.stderr

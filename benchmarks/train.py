@@ -25,7 +25,7 @@ from torch.utils.data import DataLoader
 
 from benchmarks.report import report
 from earthvlm.bridge import BridgeBatch, OlmoEarthVLMBridge
-from earthvlm.chatearthnet import ChatEarthNet, read_tile
+from earthvlm.chatearthnet import ChatEarthNet
 from earthvlm.encoder import join_tokens
 from earthvlm.sentinel2 import BANDS, CHATEARTHNET_FOLDERS
 from earthvlm.token_cache import TokenCache
@@ -67,7 +67,8 @@ def main() -> None:
     )
     with tempfile.TemporaryDirectory() as temporary:
         data = arguments.data_dir or _generate(Path(temporary))
-        tiles = ChatEarthNet(data, "train")
+        # An epoch of the whole dataset does not stay in memory.
+        tiles = ChatEarthNet(data, "train", memory=0)
         cache = TokenCache(Path(temporary) / "cache", bridge.encoder, tiles)
         cache.fill(16, lambda: None)
         rates = {}
@@ -132,7 +133,6 @@ def _batches(
         samples, batch_size, sampler=sampler, collate_fn=collate, num_workers=recipe.workers
     )
     while True:
-        read_tile.cache_clear()  # an epoch of the whole dataset does not stay in memory
         yield from loader
         sampler.epoch += 1
 

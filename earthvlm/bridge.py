@@ -378,7 +378,7 @@ class OlmoEarthVLMBridge(nn.Module):
         inputs = {"inputs_embeds": torch.cat(rows), "attention_mask": torch.cat(masks)}
         if self.vision is not None and scenes:
             prefix = prompts[0].scene_at + self.vision.num_tokens
-            inputs["past_key_values"] = self._read_picture(**inputs, prefix=prefix)
+            inputs["cache"] = self._read_picture(**inputs, prefix=prefix)
         return inputs
 
     def _read_picture(self, inputs_embeds: Tensor, attention_mask: Tensor, prefix: int) -> Cache:

@@ -58,6 +58,7 @@ def write_bridge_card(
         pipeline_tag=TASK[0],
         tags=TAGS,
         base_model=_base_models(config),
+        datasets=_datasets(config) or None,
         model_name=name,
         eval_results=[_as_result(figure, results["split"]) for figure in figures] or None,
     )
@@ -82,6 +83,12 @@ def _base_models(config: BridgeConfig) -> list[str]:
     ]
     known = models[: 1 if config.olmoearth_model_id.startswith("random-") else 2]
     return [model for model in known if not Path(model).is_absolute()]
+
+
+def _datasets(config: BridgeConfig) -> list[str]:
+    """The Hub's datasets that any stage was trained on."""
+    stages = [*config.training.get("earlier", []), config.training]
+    return sorted({stage["dataset"] for stage in stages if stage.get("dataset")})
 
 
 def _as_result(figure: Figure, split: str) -> EvalResult:

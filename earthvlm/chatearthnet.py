@@ -9,21 +9,24 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 
 from torch.utils.data import Dataset
 
 from earthvlm.facts import SceneFacts
+from earthvlm.pictures import locate_chatearthnet
 from earthvlm.scene import Scene
 
 CAPTION_FILE = "ChatEarthNet_caps_{captions}_{split}.json"
 CAPTION_SETS = ("35", "4v")
 SPLITS = ("train", "val", "test")
+# What the Hub knows the dataset by.
+HUB_ID = "JessicaYuan/ChatEarthNet"
 # Written by `earthvlm check`: the tiles that cannot be used, and why.
 CHECK_FILE = "check.json"
-# A tile of 64 x 64 takes 0.2 MB once read, so this many fit beside everything else.
-TILES_KEPT = 4096
+# Bytes of tiles that each process keeps once it has read them: some thousands of 64 x 64 pixels,
+# and few of ChatEarthNet's own, which come in another order each epoch anyway.
+MEMORY = 1 << 30
 
 
 @dataclass(frozen=True)
@@ -39,13 +42,18 @@ class ChatEarthNet(Dataset):
     """The tiles of one split, in the order of their caption file.
 
     captions: "35" for those by ChatGPT-3.5, "4v" for those by GPT-4V.
+    memory: bytes of the tiles read last that are kept.
     Tiles that `earthvlm check` found unusable are left out; `skipped` says how many.
 
     Raises FileNotFoundError where the caption file is missing, ValueError where it is damaged.
     """
 
-    def __init__(self, data_dir: str | Path, split: str, captions: str = "35") -> None:
+    def __init__(
+        self, data_dir: str | Path, split: str, captions: str = "35", memory: int = MEMORY
+    ) -> None:
         self.root = Path(data_dir)
+        self._kept: dict[str, Scene] = {}  # the longest unread first
+        self._free = memory
         path = self.root / "json_files" / CAPTION_FILE.format(captions=captions, split=split)
         if not path.is_file():
             raise FileNotFoundError(
@@ -68,11 +76,25 @@ class ChatEarthNet(Dataset):
 
     def read(self, tile: Tile) -> Scene:
         """Open a tile's image."""
-        return read_tile(self.root, tile.name)
+        scene = self._kept.pop(tile.name, None)
+        if scene is None:
+            scene = Scene.open(self.root, tile.name)
+            self._free -= scene.reflectance.nbytes
+        self._kept[tile.name] = scene
+        while self._free < 0:
+            oldest = self._kept.pop(next(iter(self._kept)))
+            self._free += oldest.reflectance.nbytes
+        return scene
 
     @property
     def has_facts(self) -> bool:
         return all(tile.facts is not None for tile in self.tiles)
+
+    @property
+    def hub_id(self) -> str | None:
+        """The Hub's dataset that these tiles are of, as their names tell; None for others."""
+        named = all(locate_chatearthnet(Path(tile.name).stem) for tile in self.tiles)
+        return HUB_ID if self.tiles and named else None
 
     def _read(self, name: str) -> dict[str, dict]:
         path = self.root / name
@@ -101,9 +123,3 @@ def read_captions(path: Path) -> list[tuple[str, tuple[str, ...]]]:
         ]
     except (json.JSONDecodeError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"{path} is no caption file of ChatEarthNet: {error!r}.") from error
-
-
-@lru_cache(maxsize=TILES_KEPT)
-def read_tile(root: Path, name: str) -> Scene:
-    """Read a tile; the last few thousand stay in memory."""
-    return Scene.open(root, name)

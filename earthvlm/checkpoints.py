@@ -13,11 +13,12 @@ import random
 import shutil
 import signal
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import numpy as np
 import torch
+from safetensors import SafetensorError
 
 FOLDER = "checkpoints"
 LAST = "last"
@@ -30,7 +31,8 @@ class Progress:
     """Where a run stands.
 
     stage: what is being trained. step: of that stage. epoch: counted from 0. samples: how many of
-    the epoch's were used, by all processes together. arguments: of the run.
+    the epoch's were used, by all processes together. arguments: of the run. batches: up to which
+    of the epoch's samples the batches of all processes together had which size.
     """
 
     stage: str
@@ -41,6 +43,7 @@ class Progress:
     batch_size: int
     accumulation_steps: int
     arguments: dict[str, object]
+    batches: list[tuple[int, int]] = field(default_factory=list)
 
     @classmethod
     def read(cls, folder: Path) -> Progress:
@@ -60,35 +63,81 @@ class Progress:
 def write_checkpoint(output: Path, name: str, write: Callable[[Path], None], keep: int = 0) -> Path:
     """Write a checkpoint aside, rename it, point `last` at it, and remove the oldest ones.
 
-    keep: how many stay; 0 keeps all. What fails while writing leaves the earlier ones as they were.
+    keep: how many stay; 0 keeps all.
+    Raises OSError where it cannot be written; the earlier ones are then as they were.
     """
     root = output / FOLDER
-    root.mkdir(parents=True, exist_ok=True)
-    aside, folder = root / f".{name}.part", root / name
-    shutil.rmtree(aside, ignore_errors=True)
-    aside.mkdir()
-    try:
-        write(aside)
-    except BaseException:
-        shutil.rmtree(aside, ignore_errors=True)
-        raise
-    shutil.rmtree(folder, ignore_errors=True)
+    aside, folder, replaced = (root / n for n in (f".{name}.part", name, f".{name}.old"))
+    _write_aside(aside, write)
+    if folder.is_dir():  # of a run that went on from an earlier one
+        shutil.rmtree(replaced, ignore_errors=True)
+        folder.rename(replaced)
     aside.rename(folder)
     link = root / f".{LAST}.part"
     link.unlink(missing_ok=True)
     link.symlink_to(name)
     os.replace(link, root / LAST)
+    _sync(root)
+    shutil.rmtree(replaced, ignore_errors=True)
     if keep:
-        others = [p for p in root.iterdir() if p.is_dir() and not p.is_symlink()]
-        others = sorted((p for p in others if p.name[0] != "."), key=lambda p: p.stat().st_mtime)
-        for old in others[:-keep]:
+        for old in sorted(_folders(root), key=_age)[:-keep]:
             shutil.rmtree(old)
     return folder
+
+
+def write_files(folder: Path, write: Callable[[Path], None]) -> None:
+    """Write files aside, then let them take the place of those of their names in a folder.
+
+    Raises OSError where they cannot be written; what was there is then as it was.
+    """
+    aside = folder / ".part"
+    _write_aside(aside, write)
+    for path in sorted(p for p in aside.rglob("*") if p.is_file()):
+        target = folder / path.relative_to(aside)
+        target.parent.mkdir(exist_ok=True)
+        os.replace(path, target)
+    shutil.rmtree(aside)
+
+
+def _write_aside(aside: Path, write: Callable[[Path], None]) -> None:
+    shutil.rmtree(aside, ignore_errors=True)
+    aside.mkdir(parents=True)
+    try:
+        write(aside)
+        for path in (*aside.rglob("*"), aside):
+            _sync(path)
+    except BaseException as error:
+        shutil.rmtree(aside, ignore_errors=True)
+        # What torch and safetensors make of a disk that is full.
+        if isinstance(error, RuntimeError | SafetensorError):
+            raise OSError(str(error).splitlines()[0]) from error
+        raise
+
+
+def _sync(path: Path) -> None:
+    """Wait until a file, or a folder's list of files, would survive a loss of power."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _folders(root: Path) -> list[Path]:
+    return [p for p in root.iterdir() if p.name[0] != "." and p.is_dir() and not p.is_symlink()]
+
+
+def _age(folder: Path) -> float:
+    return folder.stat().st_mtime
 
 
 def find_checkpoint(resume: str, output: Path) -> Path:
     """The folder that `--resume` names: "last" is the newest of the output folder."""
     folder = output / FOLDER / LAST if resume == LAST else Path(resume)
+    if not folder.is_dir() and folder.is_symlink():
+        # Killed while a checkpoint took the place of another of its name: both are whole.
+        whole = [*_folders(folder.parent), *folder.parent.glob(".*.old")]
+        folder = max(whole, key=_age, default=folder)
     if not folder.is_dir():
         raise FileNotFoundError(f"There is no checkpoint at {folder}.")
     return folder.resolve()
@@ -116,11 +165,20 @@ def restore_random_states(states: dict[str, object]) -> None:
 
 
 class StopSignal:
-    """Notes that the process was asked to end (SIGTERM), for the loop to end after its step."""
+    """Notes, while it is entered, that the process was asked to end (SIGTERM).
+
+    The loop then ends after its step.
+    """
 
     def __init__(self) -> None:
         self.asked = False
-        signal.signal(signal.SIGTERM, self._note)
+
+    def __enter__(self) -> StopSignal:
+        self._before = signal.signal(signal.SIGTERM, self._note)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        signal.signal(signal.SIGTERM, self._before)
 
     def _note(self, *_: object) -> None:
         self.asked = True

@@ -5,6 +5,8 @@ What a model or dataset is called by may be a folder, too; then nothing goes ove
 
 from __future__ import annotations
 
+import hashlib
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,6 +17,7 @@ BUNDLED = "bundled"
 # What the commit of a folder is called that did not come from the Hub.
 LOCAL_REVISION = "local"
 ANSWER_SECONDS = 5
+GIT_HASH_LENGTH, SHA256_LENGTH = 40, 64
 
 
 @dataclass(frozen=True)
@@ -38,7 +41,8 @@ def fetch(
     options: `token`, `cache_dir`, `local_files_only`, `repo_type` as huggingface_hub takes them.
 
     Raises ValueError where there is no such repository or revision or it is not open to the
-    caller, ConnectionError where the Hub cannot be reached; one sentence each.
+    caller, ConnectionError where the Hub cannot be reached or a file arrives damaged; one sentence
+    each.
     """
     if Path(source).is_dir():
         return Snapshot(Path(source), LOCAL_REVISION)
@@ -48,9 +52,37 @@ def fetch(
     if not options.get("local_files_only"):
         asked = {name: options.get(name) for name in ("repo_type", "token")}
         options["local_files_only"] = _is_silent(**wanted, **asked)
+    wanted |= {"allow_patterns": list(patterns), **options}
     with _plain_errors(str(source), revision):
-        folder = snapshot_download(**wanted, allow_patterns=list(patterns), **options)
-    return Snapshot(Path(folder), Path(folder).name)
+        for _ in range(2):  # a second time where something arrived damaged
+            began = time.time()
+            folder = Path(snapshot_download(**wanted))
+            damaged = [path for path in folder.rglob("*") if _is_damaged(path, began)]
+            if not damaged:
+                return Snapshot(folder, folder.name)
+            for path in damaged:
+                path.resolve().unlink()
+                path.unlink()
+    raise ConnectionError(f"{damaged[0].name} of {source} arrived damaged twice: try again later.")
+
+
+def _is_damaged(path: Path, began: float) -> bool:
+    """Whether a file of the Hub's cache that arrived since is another than the Hub named.
+
+    Its client checks how long a file is, and keeps it under its hash: SHA-256 of a large file,
+    Git's own of any other.
+    """
+    stored = path.resolve()
+    if not path.is_symlink() or stored.stat().st_mtime < began:
+        return False
+    named = stored.name
+    if len(named) not in (GIT_HASH_LENGTH, SHA256_LENGTH):
+        return False
+    is_git = len(named) == GIT_HASH_LENGTH
+    digest = hashlib.sha1(b"blob %d\0" % stored.stat().st_size) if is_git else hashlib.sha256()
+    with stored.open("rb") as file:
+        hashlib.file_digest(file, lambda: digest)
+    return digest.hexdigest() != named
 
 
 def push(
@@ -79,7 +111,7 @@ def push(
     from huggingface_hub import HfApi
 
     api = HfApi(token=token)
-    with _plain_errors(repo_id, revision):
+    with _plain_errors(repo_id, revision, "write to"):
         api.create_repo(repo_id, repo_type=repo_type, private=private, exist_ok=True, **options)
         for key, value in (variables or {}).items():
             api.add_space_variable(repo_id, key, value)
@@ -112,7 +144,7 @@ def _is_silent(token: str | None, **wanted: str | None) -> bool:
 
 
 @contextmanager
-def _plain_errors(name: str, revision: str | None) -> Iterator[None]:
+def _plain_errors(name: str, revision: str | None, action: str = "read") -> Iterator[None]:
     """The Hub's errors as one sentence each, none of which holds a token."""
     from httpx2 import HTTPError
     from huggingface_hub.errors import (
@@ -151,7 +183,7 @@ def _plain_errors(name: str, revision: str | None) -> Iterator[None]:
         status = getattr(getattr(reason, "response", None), "status_code", None)
         if isinstance(reason, HfHubHTTPError) and status in (401, 403):
             raise ValueError(
-                f"The Hub does not let you write to {name}: log in with `hf auth login`, with a "
+                f"The Hub does not let you {action} {name}: log in with `hf auth login`, with a "
                 "token that may."
             ) from None
         raise ConnectionError(

@@ -159,6 +159,8 @@ class StageLoaders:
             num_workers=config.num_workers,
             worker_init_fn=_leave_ending_to_parent,
             persistent_workers=config.num_workers > 0,
+            # Forked, workers share the bridge whose prompts they write; it is too large to send.
+            multiprocessing_context="fork" if config.num_workers else None,
         )
 
     def _collate(self, samples: list[Sample]) -> Batch:
@@ -177,5 +179,8 @@ class StageLoaders:
 
 
 def _leave_ending_to_parent(_: int) -> None:
-    """A launcher asks all processes to end: workers read on until the step is done and kept."""
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    """A launcher asks all processes to end: workers read on until the step is done and kept.
+
+    The parent asks a second time as it ends, and would wait for ever for those that still read on.
+    """
+    signal.signal(signal.SIGTERM, lambda *_: signal.signal(signal.SIGTERM, signal.SIG_DFL))

@@ -217,7 +217,7 @@ def search_figures(similarity: np.ndarray, seed: int = 0) -> list[Figure]:
     figures = []
     for k in RECALL_AT:
         low, high = interval(ranks <= k, seed)
-        name, chance = f"sentence to scene, recall@{k}", k / count
+        name, chance = f"sentence to scene, recall@{k}", min(k / count, 1.0)
         figures.append(Figure(name, float((ranks <= k).mean()), low, high, chance, None, count))
     low, high = interval(ranks, seed, np.median)
     median = float(np.median(ranks))

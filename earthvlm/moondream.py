@@ -69,6 +69,15 @@ VISION_NAMES: dict[str, tuple[str, ...]] = {
         "projection.{0}.{1}",
     ),
 }
+# Tensors of ours whose shapes tell how large the modules are.
+TEXT_SIZES = ("model.embed_tokens.weight", "model.layers.0.mlp.fc1.weight")
+VISION_SIZES = (
+    "encoder.embeddings.patch_embedding.weight",
+    "encoder.embeddings.position_embedding.weight",
+    "encoder.encoder.layers.0.mlp.fc1.weight",
+    "projection.fc1.weight",
+    "projection.fc2.weight",
+)
 VISION_PREFIXES = ("vision_encoder.", "model.vision.")
 # Moondream's detection heads, which nothing here uses.
 REGION_PREFIXES = ("region_model.", "region.", "model.region.")
@@ -93,7 +102,7 @@ def load_moondream_text(folder: Path, dtype: torch.dtype, device: torch.device) 
     from transformers import PhiConfig, PhiForCausalLM
 
     tensors = TensorFolder(folder)
-    sources = _sources(tensors, TEXT_NAMES, skip=VISION_PREFIXES + REGION_PREFIXES)
+    sources = _sources(tensors, TEXT_NAMES, TEXT_SIZES, skip=VISION_PREFIXES + REGION_PREFIXES)
     check_memory(tensors.bytes_in(dtype, sources), device, f"The language model in {folder}")
     shape = _shapes(tensors, sources)
     vocabulary, width = shape["model.embed_tokens.weight"]
@@ -147,7 +156,7 @@ def load_moondream_vision(folder: Path, dtype: torch.dtype, device: torch.device
     from earthvlm.moondream_vision import VisionTower
 
     tensors = TensorFolder(folder)
-    sources = _sources(tensors, VISION_NAMES, only=VISION_PREFIXES)
+    sources = _sources(tensors, VISION_NAMES, VISION_SIZES, only=VISION_PREFIXES)
     check_memory(tensors.bytes_in(dtype, sources), device, f"The vision tower in {folder}")
     shape = _shapes(tensors, sources)
     width, inputs = shape["encoder.embeddings.patch_embedding.weight"]
@@ -177,10 +186,15 @@ def load_moondream_vision(folder: Path, dtype: torch.dtype, device: torch.device
 def _sources(
     tensors: TensorFolder,
     names: dict[str, tuple[str, ...]],
+    measured: tuple[str, ...],
     skip: tuple[str, ...] = (),
     only: tuple[str, ...] = ("",),
 ) -> dict[str, tuple[str, ...]]:
-    """Published names -> names in our module. Raises ValueError that lists unexpected ones."""
+    """Published names -> names in our module.
+
+    measured: those of ours whose shapes tell the module's sizes.
+    Raises ValueError that lists unexpected ones, and the lacking ones of these.
+    """
     found, unexpected = {}, []
     for published in tensors.names():
         plain = published.replace("._orig_mod", "")
@@ -196,8 +210,7 @@ def _sources(
             found[published] = tuple(name.format(*match[0].groups()) for name in match[1])
     if unexpected:
         raise ValueError(f"The weights have tensors Moondream2 has not: {_listed(unexpected)}.")
-    needed = {name for ours in names.values() for name in ours if "{" not in name}
-    lacking = needed - {name for ours in found.values() for name in ours}
+    lacking = set(measured) - {name for ours in found.values() for name in ours}
     if lacking:
         raise ValueError(f"The weights lack {_listed(sorted(lacking))} of Moondream2.")
     return found

@@ -64,7 +64,12 @@ class TrainingPublisher:
             return
         # The checkpoint may be removed while it is published.
         copy = Path(tempfile.mkdtemp(prefix="earthvlm-"))
-        _copy(folder, copy)
+        try:
+            _copy(folder, copy)
+        except OSError as error:  # there may be no room for it
+            shutil.rmtree(copy, ignore_errors=True)
+            self.report(f"Not published: {error}")
+            return
         self.last = self.pool.submit(self._publish_copy, copy, f"Train to step {step}")
 
     def finish(self, folder: Path) -> None:

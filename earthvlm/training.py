@@ -33,6 +33,7 @@ from earthvlm.checkpoints import (
     random_states,
     restore_random_states,
     write_checkpoint,
+    write_files,
 )
 from earthvlm.conversations import DESCRIBE, describe
 from earthvlm.loaders import StageLoaders
@@ -76,6 +77,8 @@ class Trainer:
     def __init__(
         self,
         bridge: OlmoEarthVLMBridge,
+        train_tiles: ChatEarthNet,
+        val_tiles: ChatEarthNet,
         config: TrainingConfig,
         accelerator: Accelerator,
         checkpoint: Path | None = None,
@@ -84,11 +87,10 @@ class Trainer:
         self.bridge, self.config, self.accelerator = bridge, config, accelerator
         self.publisher = publisher
         self.output = Path(config.output_dir)
-        self.train_tiles = ChatEarthNet(config.data_dir, "train", config.captions)
-        self.val_tiles = ChatEarthNet(config.data_dir, "val", config.captions)
-        self.loaders = StageLoaders(bridge, config, accelerator, self.train_tiles)
-        if self.train_tiles.skipped:
-            accelerator.print(f"{self.train_tiles.skipped:,} unusable tiles are left out.")
+        self.train_tiles, self.val_tiles = train_tiles, val_tiles
+        self.loaders = StageLoaders(bridge, config, accelerator, train_tiles)
+        if train_tiles.skipped:
+            accelerator.print(f"{train_tiles.skipped:,} unusable tiles are left out.")
         self.log: list[dict] = []
         self.earlier_stages = _stages_before(bridge.config.training, checkpoint is not None)
         self.earlier_seconds = 0.0
@@ -102,10 +104,19 @@ class Trainer:
 
         Raises Stopped where the process was asked to end, once a checkpoint is written.
         """
-        self.stop = StopSignal()
+        with StopSignal() as self.stop:
+            self._train_stages()
+        weights = self.bridge.weights()
+        if self._is_main:
+            step = self.log[-1]["step"]
+            write_files(self.output, lambda folder: self._save(folder, step, weights))
+            if self.publisher is not None:
+                self.publisher.finish(self.output)
+
+    def _train_stages(self) -> None:
         self.model = TrainingModel(self.bridge).to(self.accelerator.device)
         if self.config.gradient_checkpointing:
-            self.bridge.language_model.gradient_checkpointing_enable({"use_reentrant": False})
+            self.bridge.language_model.activation_checkpointing_enable({"use_reentrant": False})
         epochs = {
             "encoder": self.config.encoder_epochs,
             "queries": self.config.query_epochs,
@@ -116,11 +127,6 @@ class Trainer:
             if epochs[stage]:
                 loader = getattr(self.loaders, stage)(self.model)
                 self._train(stage, loader, epochs[stage])
-        weights = self.bridge.weights()
-        if self._is_main:
-            self._save(self.output, self.log[-1]["step"], weights)
-            if self.publisher is not None:
-                self.publisher.finish(self.output)
 
     @property
     def _is_main(self) -> bool:
@@ -162,7 +168,7 @@ class Trainer:
         # After preparing: what is sharded has other parameters than before.
         parameters = [p for group in optimizer.param_groups for p in group["params"]]
         steps_an_epoch = -(-len(loader) // config.accumulation_steps)
-        steps = steps_an_epoch * epochs
+        steps = self._steps_to_take(stage, sampler, steps_an_epoch, epochs)
         if config.max_steps and stage == "bridge":
             steps = min(steps, config.max_steps)
         warmup = min(config.warmup_steps, steps // 5)
@@ -194,7 +200,7 @@ class Trainer:
                 window.add(losses)
                 sampler.used += sum(b.size for b in batches) * accelerator.num_processes
                 if step % LOG_EVERY == 0 or step == steps:
-                    progress = epoch + (step % steps_an_epoch) / steps_an_epoch
+                    progress = epoch + min(sampler.used / len(sampler), 1)
                     entry = window.entry(stage, step, progress, scheduler.get_last_lr())
                     entry["seconds"] = round(self._seconds(), 1)
                     self.log.append(entry)
@@ -216,14 +222,14 @@ class Trainer:
                     self._set_training(model)
                 asked = self._is_asked_to_stop()
                 if asked or _due(step, config.save_every) or _due(step, config.push_every):
-                    place = stage, step, epoch, sampler.used
-                    self._write_checkpoint(place, optimizer, scheduler, window)
+                    place = stage, step, epoch
+                    self._write_checkpoint(place, sampler, optimizer, scheduler, window)
                 if asked:
                     bar.close()
                     raise Stopped(f"{stage} step {step}")
                 if step == steps:
                     break
-            sampler.used = 0
+            sampler.used, sampler.earlier = 0, ()
             if step == steps:
                 break
         bar.close()
@@ -334,7 +340,7 @@ class Trainer:
             self.accelerator.print(f"  {sample['image']}: {sample['answer']}")
 
     def _sample_tiles(self) -> Iterator[tuple[Scene, Tile]]:
-        for index in np.linspace(0, len(self.val_tiles) - 1, 4).astype(int):
+        for index in np.unique(np.linspace(0, len(self.val_tiles) - 1, 4).astype(int)):
             yield self.val_tiles[int(index)]
 
     # Files
@@ -356,6 +362,19 @@ class Trainer:
                 "same samples, with other steps."
             )
 
+    def _steps_to_take(
+        self, stage: str, sampler: EpochSampler, steps_an_epoch: int, epochs: int
+    ) -> int:
+        """Steps of a stage in all: those before a checkpoint, which may be of another size, too."""
+        progress = self.progress
+        if progress is None or progress.stage != stage or not progress.batches:
+            return steps_an_epoch * epochs
+        size = sampler.batch_size * self.config.accumulation_steps
+        if size == progress.batches[-1][1] * progress.accumulation_steps:
+            return steps_an_epoch * epochs
+        rest = -(-max(len(sampler) - progress.samples, 0) // size)
+        return progress.step + rest + (epochs - progress.epoch - 1) * steps_an_epoch
+
     def _restore(
         self,
         stage: str,
@@ -372,13 +391,19 @@ class Trainer:
             self.model, optimizer.optimizer, state["optimizer"], options=WHOLE_STATE
         )
         scheduler.load_state_dict(state["scheduler"])
+        if self.accelerator.scaler and state.get("scaler"):
+            self.accelerator.scaler.load_state_dict(state["scaler"])
         if self.model.probe is not None:
             set_model_state_dict(self.model.probe, state["probe"], options=WHOLE_STATE)
         for name, values in state["window"].items():
             window.losses[name] = [torch.tensor(v) for v in values]
         progress, self.progress = self.progress, None
         whole = progress.samples >= len(sampler)  # the epoch was at its end
-        sampler.used = 0 if whole else progress.samples
+        if not whole:
+            sampler.used = progress.samples
+            *earlier, (_, size) = progress.batches or [(0, sampler.batch_size)]
+            same = size == sampler.batch_size
+            sampler.earlier = tuple(map(tuple, earlier if same else progress.batches))
         rank = self.accelerator.process_index
         own = self.checkpoint / f"random_{rank}.pt"
         states = torch.load(own, weights_only=True) if own.is_file() else None
@@ -386,12 +411,13 @@ class Trainer:
 
     def _write_checkpoint(
         self,
-        place: tuple[str, int, int, int],
+        place: tuple[str, int, int],
+        sampler: EpochSampler,
         optimizer: torch.optim.Optimizer,
         scheduler: torch.optim.lr_scheduler.LRScheduler,
         window: LossWindow,
     ) -> None:
-        stage, step, epoch, samples = place
+        stage, step, epoch = place
         config, accelerator = self.config, self.accelerator
         states = accelerator.gather_for_metrics([random_states()], use_gather_object=True)
         # All processes hold a part of what is sharded.
@@ -404,6 +430,7 @@ class Trainer:
             "scheduler": scheduler.state_dict(),
             "probe": {name: whole(tensor) for name, tensor in probe.items()},
             "window": {n: [x.item() for x in v] for n, v in window.losses.items()},
+            "scaler": accelerator.scaler.state_dict() if accelerator.scaler else {},
         }
         if not self._is_main:
             return
@@ -411,11 +438,12 @@ class Trainer:
             stage,
             step,
             epoch,
-            samples,
+            sampler.used,
             accelerator.num_processes,
             config.batch_size,
             config.accumulation_steps,
             asdict(config),
+            [*sampler.earlier, (sampler.used, sampler.batch_size)],
         )
 
         def write(folder: Path) -> None:
@@ -446,6 +474,7 @@ class Trainer:
                 "device": _device_name(self.accelerator.device),
                 "torch": torch.__version__,
                 "patch_size": self.bridge.config.patch_size,
+                "dataset": self.train_tiles.hub_id,
                 "earlier": self.earlier_stages,
             },
         )

@@ -128,7 +128,10 @@ class EpochSampler(Sampler[SampleKey]):
         self.length, self.batch_size, self.seed, self.epoch = length, batch_size, seed, 0
         self.layouts, self.length_of = layouts, length_of
         self.odds = None if weights is None else weights / weights.sum()
-        self.used = 0  # of this epoch, by an earlier run that this one goes on from
+        # Of this epoch, by an earlier run that this one goes on from: how many samples were used,
+        # and up to which of them batches had another size than now.
+        self.used = 0
+        self.earlier: tuple[tuple[int, int], ...] = ()
 
     def __len__(self) -> int:
         return self.length
@@ -139,16 +142,20 @@ class EpochSampler(Sampler[SampleKey]):
             order = numbers.permutation(self.length)
         else:
             order = numbers.choice(self.length, self.length, p=self.odds)
-        if self.length_of is not None:
-            order = self._by_length(order, numbers)
+        start = 0
+        for used, size in (*self.earlier, (self.length, self.batch_size)):
+            if self.length_of is not None:
+                order[start:] = self._by_length(order[start:], size, numbers)
+            first, start = start, used
         kinds, odds = tuple(self.layouts), np.array(tuple(self.layouts.values()))
         drawn = numbers.choice(len(odds), p=odds / odds.sum(), size=self.length)
         for place, index in tuple(enumerate(order))[self.used :]:
-            yield SampleKey(self.epoch, int(index), kinds[drawn[place // self.batch_size]])
+            layout = kinds[drawn[(place - first) // self.batch_size]]
+            yield SampleKey(self.epoch, int(index), layout)
 
-    def _by_length(self, order: np.ndarray, numbers: np.random.Generator) -> np.ndarray:
+    def _by_length(self, order: np.ndarray, size: int, numbers: np.random.Generator) -> np.ndarray:
         """Sorted by length within windows of some batches; the batches then in any order."""
-        batches, size = [], self.batch_size
+        batches = []
         for window in np.split(
             order, range(LENGTH_WINDOW * size, len(order), LENGTH_WINDOW * size)
         ):

@@ -12,10 +12,10 @@ from torch import Tensor
 
 
 class LossWindow:
-    """Losses since the last log entry."""
+    """Losses since the last log entry, of which each process has its own."""
 
     def __init__(self, accelerator: Accelerator) -> None:
-        self.processes = accelerator.num_processes
+        self.accelerator = accelerator
         self.losses: dict[str, list[Tensor]] = defaultdict(list)
         self.began = time.time()
 
@@ -24,9 +24,11 @@ class LossWindow:
             self.losses[name].append(value)
 
     def entry(self, stage: str, step: int, epoch: float, rates: list[float]) -> dict:
-        means = {n: torch.stack(v).float().mean().item() for n, v in self.losses.items()}
+        """What the log says of them, over all processes, which call this together."""
+        own = {n: torch.stack(v).float().mean() for n, v in self.losses.items()}
+        means = {n: v.item() for n, v in self.accelerator.reduce(own, "mean").items()}
         tokens = means.pop("answer_tokens", 0.0) * len(self.losses.get("answer_tokens", ()))
-        rate = tokens * self.processes / (time.time() - self.began)
+        rate = tokens * self.accelerator.num_processes / (time.time() - self.began)
         self.losses.clear()
         self.began = time.time()
         return {

@@ -62,10 +62,11 @@ class TensorFolder:
 def _shards(folder: Path) -> list[Path]:
     index = folder / INDEX_FILE
     if index.is_file():
-        return [
-            folder / name
-            for name in sorted(set(json.loads(index.read_text())["weight_map"].values()))
-        ]
+        try:
+            names = set(json.loads(index.read_text())["weight_map"].values())
+        except (ValueError, KeyError, AttributeError, TypeError) as error:
+            raise ValueError(f"{index} is damaged or cut short: fetch it again.") from error
+        return [folder / name for name in sorted(names)]
     paths = sorted(folder.glob("*.safetensors"))
     if not paths:
         raise FileNotFoundError(f"{folder} holds no weights in safetensors files.")
@@ -141,8 +142,9 @@ def stored(state: Mapping[str, Tensor], dtype: torch.dtype) -> dict[str, Tensor]
 
 
 def weights_revision(folder: str | Path) -> str:
-    """The start of a SHA-256 over all safetensors files below a folder."""
+    """The start of a SHA-256 over a bridge's safetensors files, those of its checkpoints not."""
     digest = hashlib.sha256()
-    for path in sorted(Path(folder).rglob("*.safetensors")):
+    pattern = "*.safetensors"
+    for path in sorted((*Path(folder).glob(pattern), *Path(folder).glob(f"*/{pattern}"))):
         digest.update(path.read_bytes())
     return digest.hexdigest()[:12]

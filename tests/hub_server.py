@@ -50,17 +50,22 @@ class LocalHub:
     """What the server knows, what went over it, and what should go wrong.
 
     Datasets and spaces are named "datasets/owner/name". gated: repositories nobody may read.
-    failing: the status every request gets. cut_after: connections end after so many bytes of a
-    file, once for each file named. requests_left: after so many, connections are cut.
+    renamed: new names by old ones. failing: the status every request gets. cut_after: connections
+    end after so many bytes of a file, once for each file named. damaged: files that arrive with
+    other bytes, so many times. requests_left: after so many, connections are cut at `cut`: "before"
+    a request is read, in the "middle" of what it sends, or "after" it was done, without an answer.
     """
 
     url: str = ""
     repositories: dict[str, Repository] = field(default_factory=dict)
     objects: dict[str, bytes] = field(default_factory=dict)
     gated: set[str] = field(default_factory=set)
+    renamed: dict[str, str] = field(default_factory=dict)
     failing: int | None = None
     cut_after: dict[str, int] = field(default_factory=dict)
+    damaged: dict[str, int] = field(default_factory=dict)
     requests_left: int | None = None
+    cut: str = "before"
     requests: int = 0
     sent: list[tuple[str, int, int]] = field(default_factory=list)  # path, first byte, bytes
 
@@ -107,6 +112,12 @@ class _Handler(BaseHTTPRequestHandler):
     def do_PUT(self) -> None:
         self._write()
 
+    is_silenced = False
+
+    @property
+    def _has_wrong_token(self) -> bool:
+        return self.headers.get("Authorization", f"Bearer {TOKEN}") != f"Bearer {TOKEN}"
+
     @property
     def _may_write(self) -> bool:
         return self.headers.get("Authorization") == f"Bearer {TOKEN}"
@@ -120,6 +131,11 @@ class _Handler(BaseHTTPRequestHandler):
         if self.hub.requests_left >= 0:
             return False
         self.close_connection = True
+        if self.hub.cut == "after":
+            self.is_silenced = True
+            return False
+        if self.hub.cut == "middle":
+            self.rfile.read(int(self.headers.get("Content-Length") or 0) // 2)
         self.connection.close()
         return True
 
@@ -131,6 +147,8 @@ class _Handler(BaseHTTPRequestHandler):
         path = unquote(urlsplit(self.path).path)
         if self.hub.failing:
             return self._fail(self.hub.failing, "")
+        if self._has_wrong_token:
+            return self._refuse_token()
         info = re.fullmatch(API_NAME + r"(?:/(revision|tree)/([^/]+(?:/pr/\d+)?))?", path)
         file = re.fullmatch(f"/{NAME}" + r"/resolve/([^/]+)/(.+)", path)
         if info:
@@ -139,6 +157,11 @@ class _Handler(BaseHTTPRequestHandler):
             name, revision = file[1], file[2]
         else:
             return self._fail(404, "")
+        if name in self.hub.renamed:
+            old, new = (
+                n.split("/", name.count("/") - 1)[-1] for n in (name, self.hub.renamed[name])
+            )
+            return self._send(b"", {"Location": self.path.replace(old, new, 1)}, 307)
         repository = self.hub.repositories.get(name)
         if repository is None or (repository.private and not self._may_write):
             return self._fail(401, "RepoNotFound")
@@ -152,7 +175,7 @@ class _Handler(BaseHTTPRequestHandler):
             return self._send_file(file[3], files, sha)
         if info[3] == "tree":
             tree = [
-                {"type": "file", "path": p, "size": len(b), "oid": hashlib.sha1(b).hexdigest()}
+                {"type": "file", "path": p, "size": len(b), "oid": _git_hash(b)} | _large(p, b)
                 for p, b in files.items()
             ]
             return self._send(json.dumps(tree).encode())
@@ -165,8 +188,9 @@ class _Handler(BaseHTTPRequestHandler):
         if path not in files:
             return self._fail(404, "EntryNotFound")
         content = files[path]
+        digest = _large(path, content)["lfs"]["oid"] if _large(path, content) else None
         headers = {
-            "ETag": f'"{hashlib.sha256(content).hexdigest()}"',
+            "ETag": f'"{digest or _git_hash(content)}"',
             "X-Repo-Commit": sha,
             "Accept-Ranges": "bytes",
         }
@@ -179,6 +203,9 @@ class _Handler(BaseHTTPRequestHandler):
             end = start + self.hub.cut_after.pop(path)
         if self.command == "GET":
             self.hub.sent.append((path, start, end - start))
+            if self.hub.damaged.get(path, 0):
+                self.hub.damaged[path] -= 1
+                content = content[:-1] + bytes([content[-1] ^ 1])
         self._send(content[start:], headers, 206 if wanted else 200, upto=end - start)
 
     # Writing
@@ -198,6 +225,8 @@ class _Handler(BaseHTTPRequestHandler):
                 return self._fail(400, "")
             self.hub.objects[stored[1]] = body
             return self._send(b"")
+        if self._has_wrong_token:
+            return self._refuse_token()
         if not self._may_write:
             return self._fail(401, "")
         if path == "/api/validate-yaml":
@@ -305,6 +334,8 @@ class _Handler(BaseHTTPRequestHandler):
         status: int = 200,
         upto: int | None = None,
     ) -> None:
+        if self.is_silenced:
+            return self.connection.close()
         self.send_response(status)
         for name, value in ({"Content-Type": "application/json"} | (headers or {})).items():
             self.send_header(name, value)
@@ -318,9 +349,25 @@ class _Handler(BaseHTTPRequestHandler):
             self.close_connection = True
             self.connection.close()
 
+    def _refuse_token(self) -> None:
+        message = "Invalid credentials in Authorization header"
+        self._send(b"{}", {"X-Error-Message": message}, 401)
+
     def _fail(self, status: int, code: str) -> None:
         self._send(b"{}", {"X-Error-Code": code} if code else None, status)
 
 
 def _full_name(kind: str, name: str) -> str:
     return name if kind == "models" else f"{kind}/{name}"
+
+
+def _git_hash(content: bytes) -> str:
+    return hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()
+
+
+def _large(path: str, content: bytes) -> dict:
+    """What a file's entry tells of it where it is stored as a large one."""
+    if not path.endswith(LARGE_FILES):
+        return {}
+    digest = hashlib.sha256(content).hexdigest()
+    return {"lfs": {"oid": digest, "size": len(content), "pointerSize": 130}}

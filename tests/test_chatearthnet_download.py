@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from earthvlm import chatearthnet_download
+from earthvlm import chatearthnet, chatearthnet_download
 from earthvlm.chatearthnet import ChatEarthNet
 from earthvlm.chatearthnet_download import PARTS, download_chatearthnet
 from earthvlm.cli import main
@@ -208,6 +208,9 @@ def test_one_caption_set_alone(record, tmp_path):
     assert main([*arguments, "--captions", "4v"]) == 0
     folder = tmp_path / "data" / "json_files"
     assert [p.name for p in folder.iterdir()] == ["ChatEarthNet_caps_4v_train.json"]
+    arguments[arguments.index("json")] = "json,rgb"
+    assert main(arguments) == 2  # this record has no pictures
+    arguments[arguments.index("json,rgb")] = "json"
     assert main(arguments) == 0  # the others are not taken for unpacked
     assert len(list(folder.iterdir())) == 2
 
@@ -247,6 +250,33 @@ def test_a_check_names_what_cannot_be_used_and_training_leaves_it_out(tmp_path, 
     tiles = ChatEarthNet(tmp_path, "train")
     assert [tile.name for tile in tiles] == names[4:6]
     assert tiles.skipped == 4
+
+
+def test_the_dataset_is_known_by_its_tiles_names(tmp_path):
+    names = write_generated_chatearthnet(tmp_path, train=2, val=1)
+    assert ChatEarthNet(tmp_path, "train").hub_id is None
+    captions = tmp_path / "json_files" / "ChatEarthNet_caps_35_train.json"
+    text = captions.read_text()
+    for name, real in zip(names, ("1908_3064_patch00.png", "5107_3291_patch10.png"), strict=False):
+        text = text.replace(name, real)
+    captions.write_text(text)
+    assert ChatEarthNet(tmp_path, "train").hub_id == chatearthnet.HUB_ID
+
+
+def test_tiles_read_last_stay_in_memory_as_far_as_there_is_room(tmp_path, monkeypatch):
+    write_generated_chatearthnet(tmp_path, train=3, val=1)
+    opened, open_scene = [], chatearthnet.Scene.open
+    monkeypatch.setattr(
+        chatearthnet.Scene, "open", lambda root, name: opened.append(name) or open_scene(root, name)
+    )
+    tiles = ChatEarthNet(tmp_path, "train", memory=2 * 64 * 64 * 12 * 4)
+    names = [tile.name for tile in tiles]
+    for index in (0, 1, 0, 2, 0, 1):  # the third takes the place of the second
+        tiles[index]
+    assert opened == [names[i] for i in (0, 1, 2, 1)]
+    none = ChatEarthNet(tmp_path, "train", memory=0)
+    none[0], none[0]
+    assert opened[-2:] == [names[0]] * 2
 
 
 def test_a_folder_without_captions_is_refused(tmp_path, capsys):

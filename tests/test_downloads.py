@@ -77,6 +77,36 @@ def test_what_was_interrupted_is_resumed_and_what_is_here_is_not_fetched_again(h
     assert len(hub.sent) == 2
 
 
+@pytest.mark.parametrize("name", ["model.safetensors", "config.json"])
+def test_what_arrives_damaged_is_fetched_again_and_never_used(hub, name):
+    content = os.urandom(100_000)
+    hub.repository("owner/name").commit({name: content})
+    hub.damaged[name] = 1
+    assert (fetch("owner/name", ["*"]).folder / name).read_bytes() == content
+    assert len(hub.sent) == 2
+    hub.repository("owner/other").commit({name: content[::-1]})
+    hub.damaged[name] = 2
+    with pytest.raises(ConnectionError, match=rf"^{name} of owner/other arrived damaged twice"):
+        fetch("owner/other", ["*"])
+    assert (fetch("owner/other", ["*"]).folder / name).read_bytes() == content[::-1]
+
+
+def test_a_renamed_repository_is_found_by_its_old_name(hub):
+    commit = hub.repository("owner/new").commit({"config.json": b"{}"})
+    hub.renamed["owner/old"] = "owner/new"
+    snapshot = fetch("owner/old", ["*.json"])
+    assert snapshot.revision == commit
+    assert (snapshot.folder / "config.json").read_bytes() == b"{}"
+
+
+def test_a_wrong_token_reads_nothing_and_is_not_repeated(hub, monkeypatch):
+    hub.repository("owner/name").commit({"config.json": b"{}"})
+    monkeypatch.setenv("HF_TOKEN", "hf_wrong")
+    with pytest.raises(ValueError, match=r"^The Hub does not let you read owner/name: log in") as e:
+        fetch("owner/name", ["*"])
+    assert "hf_wrong" not in str(e.value)
+
+
 def test_without_the_hub_what_was_fetched_still_loads(hub, monkeypatch):
     hub.repository("owner/name").commit({"config.json": b"{}"})
     first = fetch("owner/name", ["*.json"])

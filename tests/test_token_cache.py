@@ -109,4 +109,4 @@ def test_an_encoder_that_trains_is_not_kept(tiles, tiny_language, tmp_path):
         "random-v1.2-nano", tiny_language, freeze_olmoearth=False, num_geo_queries=4, device="cpu"
     )
     with pytest.raises(ValueError, match="--cache_tokens needs --freeze_olmoearth"):
-        Trainer(bridge, config, Accelerator(cpu=True)).run()
+        Trainer(bridge, tiles, tiles, config, Accelerator(cpu=True)).run()

@@ -40,13 +40,25 @@ def add_download(commands: argparse._SubParsersAction) -> None:
     parser.add_argument(
         "--parts",
         nargs="+",
-        choices=CHATEARTHNET_PARTS,
-        default=CHATEARTHNET_PARTS,
-        help="which of its archives (default: all)",
+        type=_read_parts,
+        default=[CHATEARTHNET_PARTS],
+        metavar="PART",
+        help=f"which of its archives: {', '.join(CHATEARTHNET_PARTS)} (default: all)",
     )
     parser.add_argument("--captions", choices=("35", "4v"), help="only these (default: both)")
     parser.add_argument("--record_url", help=argparse.SUPPRESS)
     parser.set_defaults(run=run_download)
+
+
+def _read_parts(text: str) -> list[str]:
+    """Parts with commas between them."""
+    parts = text.split(",")
+    for part in parts:
+        if part not in CHATEARTHNET_PARTS:
+            raise argparse.ArgumentTypeError(
+                f"there is no part {part!r}: give some of {', '.join(CHATEARTHNET_PARTS)}"
+            )
+    return parts
 
 
 def run_download(arguments: argparse.Namespace) -> int:
@@ -65,7 +77,7 @@ def _download_chatearthnet(arguments: argparse.Namespace) -> Path:
         raise ValueError("ChatEarthNet needs a folder: --data_dir DATA.")
     download_chatearthnet(
         arguments.data_dir,
-        arguments.parts,
+        list(dict.fromkeys(part for parts in arguments.parts for part in parts)),
         arguments.captions,
         arguments.record_url or RECORD_URL,
     )
