@@ -17,7 +17,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from earthvlm.adapter import add_adapter
-from earthvlm.bridge_batch import BridgeBatch, BridgeOutput, pad_batch, read_answers
+from earthvlm.bridge_batch import (
+    BridgeBatch,
+    BridgeOutput,
+    pad_batch,
+    plan_batches,
+    read_answers,
+)
 from earthvlm.bridge_config import BridgeConfig
 from earthvlm.bridge_files import (
     collect_states,
@@ -46,6 +52,7 @@ LIMITS = (
     "Answers can be wrong. The model names broad land cover and rounded shares; single objects, "
     "names of places and changes in time are beyond it."
 )
+ANSWERS_AT_ONCE = 32  # of a list of scenes: beyond, a processor is no faster
 ENGINES = ("torch", "llama")
 UNTRAINED_ENCODER_ID = "random-v1.2-nano"
 
@@ -258,11 +265,16 @@ class OlmoEarthVLMBridge(nn.Module):
         if scene is not None and len(scenes) != len(words):
             raise ValueError(f"{len(scenes)} scenes need as many prompts, not {len(words)}.")
         prompts = [self._ask([{"role": "user", "content": text}]) for text in words]
-        if not prompts:
-            return []
-        vectors = self._show([self.prepare(scene) for scene in scenes], len(prompts))
-        picture = self._picture_tokens if scenes else 0
-        return answer_together(self.language, prompts, vectors, picture, sampling)
+        sizes = [self.encoder.count_patches(scene) for scene in scenes] or [0] * len(prompts)
+        answers = [""] * len(prompts)
+        for batch in plan_batches(sizes, ANSWERS_AT_ONCE):
+            seen = self._show([self.prepare(scenes[i]) for i in batch if scenes], len(batch))
+            asked = [prompts[i] for i in batch]
+            picture = self._picture_tokens if scenes else 0
+            said = answer_together(self.language, asked, seen, picture, sampling)
+            for i, answer in zip(batch, said, strict=True):
+                answers[i] = answer
+        return answers
 
     def stream(
         self,
@@ -293,12 +305,12 @@ class OlmoEarthVLMBridge(nn.Module):
     @torch.inference_mode()
     def embed(self, scenes: Sequence[Scene], batch_size: int = 32) -> np.ndarray:
         """Embed scenes beside sentences: float32 `[B, 384]`, unit length."""
-        embedded = []
-        for start in range(0, len(scenes), batch_size):
-            prepared = [self.encoder.prepare(s) for s in scenes[start : start + batch_size]]
-            tokens, queries = self.see(prepared)
-            embedded.append(self.head(queries, tokens.tokens, tokens.mask).cpu().numpy())
-        return np.concatenate(embedded) if embedded else np.zeros((0, SENTENCE_DIM), np.float32)
+        embedded = np.zeros((len(scenes), SENTENCE_DIM), np.float32)
+        sizes = [self.encoder.count_patches(scene) for scene in scenes]
+        for batch in plan_batches(sizes, batch_size):
+            tokens, queries = self.see([self.encoder.prepare(scenes[i]) for i in batch])
+            embedded[batch] = self.head(queries, tokens.tokens, tokens.mask).cpu().numpy()
+        return embedded
 
     def train(self, mode: bool = True) -> OlmoEarthVLMBridge:
         """Set training or evaluation mode. What was read is forgotten: weights may change now."""

@@ -102,6 +102,17 @@ def test_a_batch_answers_as_its_scenes_alone(tiny_bridge):
     assert together == alone
 
 
+def test_scenes_of_all_sizes_are_answered_and_embedded_in_their_order(tiny_bridge, monkeypatch):
+    monkeypatch.setattr("earthvlm.bridge_batch.PATCHES_IN_BATCH", 150)
+    monkeypatch.setattr("earthvlm.bridge.ANSWERS_AT_ONCE", 3)
+    sizes = [(64, 64), (16, 40), (128, 96), (16, 16), (64, 64), (16, 24)]
+    scenes = [random_scene(*size, seed=seed) for seed, size in enumerate(sizes)]
+    together = tiny_bridge.generate(scenes, max_length=4)
+    assert together == [tiny_bridge.generate(scene, max_length=4) for scene in scenes]
+    alone = np.concatenate([tiny_bridge.embed([scene]) for scene in scenes])
+    np.testing.assert_allclose(tiny_bridge.embed(scenes), alone, atol=1e-5)
+
+
 def test_streamed_pieces_make_the_answer(tiny_bridge):
     message = [{"role": "user", "content": "Is there water?"}]
     pieces = list(tiny_bridge.stream(random_scene(), message, max_length=8))
