@@ -25,6 +25,7 @@ from torch.utils.data import DataLoader
 
 from benchmarks.report import report
 from earthvlm.bridge import BridgeBatch, OlmoEarthVLMBridge
+from earthvlm.bridge_batch import insert_scene
 from earthvlm.chatearthnet import ChatEarthNet
 from earthvlm.encoder import join_tokens
 from earthvlm.sentinel2 import BANDS, CHATEARTHNET_FOLDERS
@@ -166,8 +167,8 @@ def _loss_of_all(bridge: OlmoEarthVLMBridge, batch: BridgeBatch) -> Tensor:
     """The language model's own loss, over logits of every token."""
     scene = bridge.see(batch.scenes)[1]
     device = bridge.device
-    embeds, mask = bridge._insert_scene(
-        batch.ids.to(device), scene, batch.mask.to(device), batch.scene_at
+    embeds, mask = insert_scene(
+        bridge.language, batch.ids.to(device), scene, batch.mask.to(device), batch.scene_at
     )
     unscored = batch.labels.new_full(scene.shape[:2], -100)
     before, after = batch.labels.split(

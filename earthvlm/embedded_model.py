@@ -23,14 +23,19 @@ EMBEDDED_FILE = "SmolLM2-135M-Instruct.Q4_1.gguf"
 EMBEDDED_SHA256_START = "b179c952"
 
 
+def cache_folder() -> Path:
+    """Where what was converted is kept: `$EARTHVLM_CACHE`, else `~/.cache/earthvlm`."""
+    return Path(os.environ.get("EARTHVLM_CACHE") or Path.home() / ".cache" / "earthvlm")
+
+
 def embedded_model_folder() -> tuple[Path, str]:
     """The embedded model as safetensors, converted from its package on first use (20 seconds).
 
     Returns the folder and the model's revision, which is the start of the package file's SHA-256.
-    The cache is `$EARTHVLM_CACHE`, else `~/.cache/earthvlm`. A conversion is written aside and
-    renamed, and its weights are checked against their hash each time.
+    A conversion is written aside and renamed, and its weights are checked against their hash each
+    time.
     """
-    root = Path(os.environ.get("EARTHVLM_CACHE") or Path.home() / ".cache" / "earthvlm")
+    root = cache_folder()
     folder = root / f"smollm2-135m-instruct-{EMBEDDED_SHA256_START}"
     if not _is_whole(folder):
         _convert(_embedded_file(root), folder)

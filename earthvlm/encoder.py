@@ -30,8 +30,8 @@ OLMOEARTH_FILES = ("config.json", "weights.pth")
 # The authors recommend inputs of at most 128 x 128 pixels; larger scenes are cut into crops.
 CROP_SIZE = 128
 PATCH_SIZE = 8
-# A crop of 128 x 128 has 256 tokens a band set; this many at once keep memory flat.
-CROPS_AT_ONCE = 64
+# Patches that are encoded at once: few enough for a processor's caches, many enough for a GPU.
+PATCHES_AT_ONCE = {"cpu": 2048, "cuda": 65_536}
 # OlmoEarth wants a date. For a scene without one: the middle of a northern summer.
 DEFAULT_TIMESTAMP = (15, 6, 2020)  # day, month counted from 0, year
 
@@ -109,6 +109,10 @@ class OlmoEarthEncoder(nn.Module):
         # v1 and v1.1 add positions they know for squares alone; later versions rotate by them.
         self.needs_squares = "rope" not in self.network.position_encoding
 
+    def count_patches(self, scene: Scene) -> int:
+        """How many patches a scene has; it is one token each, or one each a band set."""
+        return -(-scene.height // self.patch_size) * -(-scene.width // self.patch_size)
+
     def prepare(self, scene: Scene) -> PreparedScene:
         """Normalise a scene as its model version was trained, missing bands included."""
         from olmoearth_pretrain_minimal.olmoearth_pretrain_v1.utils.constants import Modality
@@ -143,8 +147,9 @@ class OlmoEarthEncoder(nn.Module):
         device = next(self.network.parameters()).device
         encoded: list[dict[tuple[int, int], Tensor]] = [{} for _ in scenes]
         for (height, width), places in crops.items():
-            for start in range(0, len(places), CROPS_AT_ONCE):
-                some = places[start : start + CROPS_AT_ONCE]
+            count = max(1, PATCHES_AT_ONCE.get(device.type, 2048) // (height * width))
+            for start in range(0, len(places), count):
+                some = places[start : start + count]
                 pixels = torch.stack(
                     [
                         scenes[i].pixels[

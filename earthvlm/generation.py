@@ -1,16 +1,16 @@
-"""Asking a language model: what may be asked, how words are chosen, and words as they come."""
+"""What a language model may be asked, and how the words of its answer are chosen."""
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 if TYPE_CHECKING:
-    from earthvlm.language import LanguageModel
+    from transformers import LogitsProcessorList
 
 DEFAULT_PROMPT = "Describe this scene."
 MAX_PROMPT_CHARACTERS = 2000
@@ -27,64 +27,45 @@ def check_prompt(prompt: str) -> None:
         )
 
 
-def generation_options(
-    max_length: int, temperature: float, top_p: float, top_k: int
-) -> dict[str, object]:
-    """Keywords for transformers' `generate`. Raises ValueError for numbers out of range."""
-    if max_length < 1 or temperature < 0 or not 0 < top_p <= 1 or top_k < 0:
-        raise ValueError(
-            "An answer needs max_length of at least 1, temperature of at least 0, top_p over 0 and "
-            "up to 1, and top_k of at least 0 (0 is off)."
-        )
-    if temperature == 0:
-        return {"max_new_tokens": max_length, "do_sample": False}
-    return {
-        "max_new_tokens": max_length,
-        "do_sample": True,
-        "temperature": temperature,
-        "top_p": top_p,
-        "top_k": top_k,
-    }
+@dataclass(frozen=True)
+class Sampling:
+    """How long an answer may get, in tokens, and how its words are chosen.
 
-
-def stream_pieces(
-    language: LanguageModel, inputs: Mapping[str, object], stop: threading.Event | None = None
-) -> Iterator[str]:
-    """Generate in a thread and yield text as it comes; errors of the model are raised here.
-
-    inputs: keywords for `generate`. Setting `stop`, or closing the iterator, ends it within a
-    token.
+    temperature: 0 takes the likeliest words, more gives variety; top_p and top_k bound it.
+    Raises ValueError for numbers out of range.
     """
-    from transformers import StoppingCriteriaList, TextIteratorStreamer
 
-    stop = stop or threading.Event()
-    done = threading.Event()
-    streamer = TextIteratorStreamer(language.tokenizer, skip_special_tokens=True)
-    errors: list[BaseException] = []
+    max_length: int = 128
+    temperature: float = 0.0
+    top_p: float = 1.0
+    top_k: int = 0
 
-    def should_stop(ids: Tensor, scores: Tensor, **_: object) -> Tensor:
-        return torch.full((len(ids),), stop.is_set() or done.is_set(), device=ids.device)
+    def __post_init__(self) -> None:
+        if self.max_length < 1 or self.temperature < 0 or not 0 < self.top_p <= 1 or self.top_k < 0:
+            raise ValueError(
+                "An answer needs max_length of at least 1, temperature of at least 0, top_p over 0 "
+                "and up to 1, and top_k of at least 0 (0 is off)."
+            )
 
-    def work() -> None:
-        try:
-            with torch.inference_mode():
-                language.model.generate(
-                    **inputs,
-                    eos_token_id=language.stop_ids,
-                    pad_token_id=language.stop_ids[0],
-                    streamer=streamer,
-                    stopping_criteria=StoppingCriteriaList([should_stop]),
-                )
-        except BaseException as error:
-            errors.append(error)
-            streamer.end()
+    def choose(self, logits: Tensor) -> Tensor:
+        """A token for each row of `[B, V]`, `[B]`."""
+        if self.temperature == 0:
+            return logits.argmax(-1)
+        weights = self._warpers(None, logits.float()).softmax(-1)
+        return torch.multinomial(weights, 1)[:, 0]
 
-    thread = threading.Thread(target=work, name="earthvlm-stream", daemon=True)
-    thread.start()
-    try:
-        yield from (piece for piece in streamer if piece)
-    finally:
-        done.set()
-        thread.join()
-    if errors:
-        raise errors[0]
+    @cached_property
+    def _warpers(self) -> LogitsProcessorList:
+        from transformers import (
+            LogitsProcessorList,
+            TemperatureLogitsWarper,
+            TopKLogitsWarper,
+            TopPLogitsWarper,
+        )
+
+        warpers = LogitsProcessorList([TemperatureLogitsWarper(float(self.temperature))])
+        if self.top_k:
+            warpers.append(TopKLogitsWarper(self.top_k))
+        if self.top_p < 1:
+            warpers.append(TopPLogitsWarper(self.top_p))
+        return warpers

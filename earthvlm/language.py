@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
+from torch import Tensor
 
 from earthvlm.embedded_model import EMBEDDED_MODEL_ID, embedded_model_folder
+from earthvlm.generation import Sampling
 from earthvlm.hub import LOCAL_REVISION, fetch
 from earthvlm.moondream import (
     MOONDREAM_ID,
@@ -63,6 +65,28 @@ class LanguageModel:
         generation = generation if isinstance(generation, list) else [generation]
         ids = {i for i in (*generation, self.tokenizer.eos_token_id) if i is not None}
         return sorted(ids)
+
+    @property
+    def context(self) -> int:
+        """How many tokens it reads at most, those of its answer included."""
+        return self.model.config.get_text_config().max_position_embeddings
+
+    def embed(self, ids: Tensor) -> Tensor:
+        """Token ids `[...]` as the model reads them, `[..., D_text]`."""
+        return self.model.get_input_embeddings()(ids)
+
+    def fit(self, length: int, sampling: Sampling) -> Sampling:
+        """How an answer to a prompt of so many tokens is chosen: it ends where the context does.
+
+        Raises ValueError where the prompt leaves no room for an answer.
+        """
+        room = self.context - length
+        if room < 1:
+            raise ValueError(
+                f"The conversation has {length:,} tokens with its scene, and this language model "
+                f"reads at most {self.context:,} with the answer: clear it, or ask in fewer words."
+            )
+        return replace(sampling, max_length=min(sampling.max_length, room))
 
     def encode(self, messages: Sequence[Message]) -> Prompt:
         """Write a conversation as this model was trained to read it; see `write_prompt`."""

@@ -59,7 +59,12 @@ def tiny_bridge(tiny_language: str) -> OlmoEarthVLMBridge:
 
     torch.manual_seed(1)
     return OlmoEarthVLMBridge(
-        "random-v1.2-nano", tiny_language, freeze_olmoearth=False, num_geo_queries=8, device="cpu"
+        "random-v1.2-nano",
+        tiny_language,
+        freeze_olmoearth=False,
+        num_geo_queries=8,
+        device="cpu",
+        dtype=torch.float32,  # exact, whatever this machine computes in by itself
     ).eval()
 
 

@@ -164,9 +164,39 @@ def test_options_reach_the_bridge(bridge, scene_file):
 
 
 def test_many_scenes_are_answered_a_batch_at_a_time(bridge, scene_file, capsys):
-    assert main(["describe", *[scene_file] * 19]) == 0
-    assert [len(call["scenes"]) for call in bridge.calls] == [8, 8, 3]
-    assert len(capsys.readouterr().out.splitlines()) == 19
+    assert main(["describe", *[scene_file] * 37]) == 0
+    assert [len(call["scenes"]) for call in bridge.calls] == [32, 5]
+    assert len(capsys.readouterr().out.splitlines()) == 37
+
+
+def test_large_scenes_are_answered_fewer_at_a_time(bridge, scene_file, monkeypatch):
+    monkeypatch.setattr("earthvlm.commands.describe.PIXELS_AT_ONCE", 2 * 64 * 64)
+    assert main(["describe", *[scene_file] * 3]) == 0
+    assert [len(call["scenes"]) for call in bridge.calls] == [2, 1]
+
+
+def test_a_folder_is_answered_file_by_file_and_what_fails_is_named(bridge, tmp_path, capsys):
+    noise = np.random.default_rng(0).integers(0, 255, (64, 64, 3), np.uint8)
+    for name in ("b.png", "a.jpg"):
+        Image.fromarray(noise).save(tmp_path / name)
+    (tmp_path / "broken.tif").write_text("no scene")
+    (tmp_path / "notes.txt").write_text("no scene either, and not tried")
+    assert main(["describe", str(tmp_path)]) == 2
+    captured = capsys.readouterr()
+    answered = [line.split(": ")[0] for line in captured.out.splitlines()]
+    assert answered == [str(tmp_path / "a.jpg"), str(tmp_path / "b.png")]
+    assert "broken.tif" in captured.err and "notes" not in captured.err
+
+
+def test_the_folder_of_a_dataset_is_its_triplets(bridge, data_dir, capsys):
+    assert main(["describe", str(data_dir), "--json"]) == 0
+    rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert len(rows) == 3 and all(len(row["bands"]) == 9 for row in rows)
+
+
+def test_a_folder_without_scenes_is_refused(no_model, tmp_path, capsys):
+    code = main(["describe", str(tmp_path)])
+    assert_one_sentence(code, capsys.readouterr(), str(tmp_path), "holds no scenes", ".tif")
 
 
 def test_search_prints_rank_similarities_place_and_caption(monkeypatch, capsys):

@@ -47,3 +47,19 @@ def test_scene_embeddings_have_unit_length_whatever_the_padding():
     torch.testing.assert_close(embedded.norm(dim=-1), torch.ones(2))
     tokens[1, 5:] = 99
     torch.testing.assert_close(head(queries, tokens, mask), embedded)
+
+
+def test_reading_in_parts_gathers_the_same(monkeypatch):
+    """What trains attends to all tokens at once; what is used, part by part."""
+    torch.manual_seed(0)
+    fusion = GeospatialQueryEncoder(16, 64, num_queries=4).eval()
+    torch.nn.init.normal_(fusion.attention.in_proj_bias)
+    torch.nn.init.normal_(fusion.attention.out_proj.bias)
+    tokens, positions = 3 * torch.randn(3, 50, 16), torch.rand(3, 50, 2)
+    mask = torch.arange(50) < torch.tensor([50, 7, 31])[:, None]
+    whole = fusion(tokens, positions, mask)[0].detach()
+    monkeypatch.setattr("earthvlm.fusion.TOKENS_AT_ONCE", 24)
+    with torch.no_grad():
+        parts, weights = fusion(tokens, positions, mask)
+    assert weights is None
+    torch.testing.assert_close(parts, whole, atol=1e-5, rtol=1e-5)

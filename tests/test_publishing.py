@@ -65,7 +65,7 @@ def test_a_pushed_bridge_answers_as_before(hub, tiny_bridge):
     assert address.startswith(f"{hub.url}/owner/bridge/commit/")
     repository = hub.repositories["owner/bridge"]
     assert repository.private and len(repository.commits) == 2  # an empty one, and ours
-    again = OlmoEarthVLMBridge.from_pretrained("owner/bridge", device="cpu")
+    again = OlmoEarthVLMBridge.from_pretrained("owner/bridge", device="cpu", dtype=torch.float32)
     assert again.generate(scene, QUESTION, 12) == before
     assert again.commit == repository.refs["main"] and again.commit[:7] in again.summary
 

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections import deque
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,13 +22,18 @@ from earthvlm.commands.arguments import (
     whole_number,
 )
 from earthvlm.commands.messages import USER_ERROR, complain, join_lines, tell
+from earthvlm.sentinel2 import CHATEARTHNET_FOLDERS
 
 if TYPE_CHECKING:
     from earthvlm.scene import Scene
 
 MAX_ANSWER_TOKENS = 2048
-# Scenes opened and answered together: enough to fill a batch, few enough to fit in memory.
-SCENES_AT_ONCE = 8
+# Scenes answered together, and the pixels they may have together, 48 bytes each: enough to fill a
+# batch, few enough to fit in memory. Some more are opened ahead while a batch is answered.
+SCENES_AT_ONCE = 32
+PIXELS_AT_ONCE = SCENES_AT_ONCE * 256 * 256
+OPENED_AHEAD = 4
+SCENE_SUFFIXES = (".tif", ".tiff", ".jp2", ".png", ".jpg", ".jpeg", ".webp")
 
 
 def add_describe(commands: argparse._SubParsersAction) -> None:
@@ -40,11 +49,14 @@ def add_describe(commands: argparse._SubParsersAction) -> None:
         epilog=(
             "examples:\n"
             "  earthvlm describe scene.tif\n"
+            "  earthvlm describe scenes/ --json > answers.jsonl\n"
             "  earthvlm describe *.tif --prompt 'Is there water?' --json > answers.jsonl\n"
             "  earthvlm describe --data_dir ChatEarthNet 1908_3064_patch00.png"
         ),
     )
-    parser.add_argument("path", nargs="*", metavar="PATH", help="a scene's file")
+    parser.add_argument(
+        "path", nargs="*", metavar="PATH", help="a scene's file, or a folder of them"
+    )
     parser.add_argument(
         "--image_path",
         nargs="+",
@@ -100,16 +112,13 @@ def run_describe(arguments: argparse.Namespace) -> int:
     if not paths:
         raise ValueError("No scene is named: earthvlm describe PATH; see earthvlm describe --help.")
     check_model_path(arguments.model_path)
+    paths = [path for named in paths for path in _expand(named, arguments.data_dir)]
     bridge = None
     unread = 0
-    for start in range(0, len(paths), SCENES_AT_ONCE):
-        scenes: dict[int, Scene] = {}
-        for index, path in enumerate(paths[start : start + SCENES_AT_ONCE], start):
-            try:
-                scenes[index] = open_scene(path, arguments.boa_offset, arguments.data_dir)
-            except (ValueError, OSError) as error:
-                complain(error)
-                unread += 1
+    for scenes, errors in _open_in_batches(paths, arguments):
+        for error in errors:
+            complain(error)
+        unread += len(errors)
         if not scenes:
             continue
 
@@ -121,23 +130,73 @@ def run_describe(arguments: argparse.Namespace) -> int:
         if bridge is None:
             bridge = load_bridge(arguments.model_path, arguments.device)
         answers = bridge.generate(
-            list(scenes.values()),
+            [scene for _, scene in scenes],
             prompt,
             max_length=arguments.max_length,
             temperature=arguments.temperature,
             top_p=arguments.top_p,
             top_k=arguments.top_k,
         )
-        for (index, scene), answer in zip(scenes.items(), answers, strict=True):
+        for (path, scene), answer in zip(scenes, answers, strict=True):
             for note in scene.notes:
-                tell(f"{paths[index]}: {note}")
+                tell(f"{path}: {note}")
             if arguments.json:
-                print(json.dumps(_as_dict(paths[index], scene, answer)), flush=True)
+                print(json.dumps(_as_dict(path, scene, answer)), flush=True)
             elif len(paths) == 1:
                 print(answer, flush=True)
             else:
-                print(f"{paths[index]}: {join_lines(answer)}", flush=True)
+                print(f"{path}: {join_lines(answer)}", flush=True)
     return USER_ERROR if unread else 0
+
+
+def _expand(path: str, data_dir: Path | None) -> list[str]:
+    """The scenes' files in a folder, or the path itself where it is none.
+
+    Of ChatEarthNet's data folder these are the triplets. Raises ValueError for a folder without.
+    """
+    folder = Path(path)
+    if data_dir is not None or not folder.is_dir():
+        return [path]
+    triplets = folder / next(iter(CHATEARTHNET_FOLDERS)) / "s2_images"
+    if triplets.is_dir():
+        folder = triplets
+    found = sorted(file for file in folder.iterdir() if file.suffix.lower() in SCENE_SUFFIXES)
+    if not found:
+        raise ValueError(
+            f"The folder '{path}' holds no scenes: they end in {', '.join(SCENE_SUFFIXES)}."
+        )
+    return [str(file) for file in found]
+
+
+def _open_in_batches(
+    paths: list[str], arguments: argparse.Namespace
+) -> Iterator[tuple[list[tuple[str, Scene]], list[Exception]]]:
+    """Scenes in batches, with why others could not be opened; files are read while one waits."""
+    scenes: list[tuple[str, Scene]] = []
+    errors: list[Exception] = []
+    pixels = 0
+    with ThreadPoolExecutor(max_workers=2) as readers:
+        coming = deque()
+        left = iter(paths)
+        while True:
+            for path in islice(left, OPENED_AHEAD - len(coming)):
+                opened = readers.submit(open_scene, path, arguments.boa_offset, arguments.data_dir)
+                coming.append((path, opened))
+            if not coming:
+                break
+            path, opened = coming.popleft()
+            try:
+                scene = opened.result()
+            except (ValueError, OSError) as error:
+                errors.append(error)
+                continue
+            scenes.append((path, scene))
+            pixels += scene.height * scene.width
+            if len(scenes) == SCENES_AT_ONCE or pixels >= PIXELS_AT_ONCE:
+                yield scenes, errors
+                scenes, errors, pixels = [], [], 0
+    if scenes or errors:
+        yield scenes, errors
 
 
 def _as_dict(path: str, scene: Scene, answer: str) -> dict[str, object]:

@@ -1,0 +1,174 @@
+"""A bridge's files: what training changed is written and read strictly, nothing else is kept."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict
+from importlib.resources import files
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from earthvlm.adapter import make_adapter_config, merge_adapter, sketch_adapter
+from earthvlm.bridge_config import (
+    ADAPTER_FILE,
+    ADAPTER_FOLDER,
+    BRIDGE_FILES,
+    CONFIG_FILE,
+    ENCODER_FILE,
+    FUSION_FILE,
+    VISION_FILE,
+    BridgeConfig,
+    check_parts,
+)
+from earthvlm.hub import BUNDLED, LOCAL_REVISION, fetch
+from earthvlm.weights import read_tensors, stored, weights_revision, whole
+
+if TYPE_CHECKING:
+    from earthvlm.bridge import OlmoEarthVLMBridge
+
+
+def collect_states(bridge: OlmoEarthVLMBridge) -> dict[str, dict[str, Tensor]]:
+    """What training changes, by the file it is saved in.
+
+    Where processes share the bridge in shards, all of them call this, and each gets whole tensors.
+    """
+    return {
+        file: {name: whole(tensor) for name, tensor in state.items()}
+        for file, state in _states(bridge).items()
+    }
+
+
+def _states(bridge: OlmoEarthVLMBridge) -> dict[str, dict[str, Tensor]]:
+    states = {FUSION_FILE: {}}
+    for name, part in (("fusion", bridge.fusion), ("head", bridge.head)):
+        for key, tensor in part.state_dict().items():
+            states[FUSION_FILE][f"{name}.{key}"] = tensor
+    if bridge.merged_adapter is not None:
+        states[ADAPTER_FILE] = bridge.merged_adapter
+    elif bridge.config.use_lora:
+        from peft import get_peft_model_state_dict
+
+        states[ADAPTER_FILE] = get_peft_model_state_dict(
+            bridge.language_model, save_embedding_layers=False
+        )
+    if not bridge.config.freeze_olmoearth:
+        states[ENCODER_FILE] = bridge.encoder.state_dict()
+    if bridge.vision is not None and not bridge.config.freeze_vlm_vision:
+        states[VISION_FILE] = bridge.vision.state_dict()
+    return states
+
+
+def write_bridge(
+    bridge: OlmoEarthVLMBridge,
+    folder: Path,
+    weights: Mapping[str, dict[str, Tensor]],
+    dtype: torch.dtype,
+) -> str:
+    """Write configuration and weights (see `collect_states`); return the revision they make."""
+    from safetensors.torch import save_file
+
+    folder.mkdir(parents=True, exist_ok=True)
+    if bridge.config.use_lora:
+        config = bridge.config
+        adapter = make_adapter_config(bridge.language, config.lora_r, config.lora_alpha)
+        adapter.base_model_name_or_path = bridge.language.id
+        adapter.inference_mode = True
+        adapter.save_pretrained(folder / ADAPTER_FOLDER)
+    for file, state in weights.items():
+        save_file(stored(state, dtype), folder / file, {"format": "pt"})
+    (folder / CONFIG_FILE).write_text(json.dumps(asdict(bridge.config), indent=2) + "\n")
+    return weights_revision(folder)
+
+
+def find_bridge(
+    source: str | Path, revision: str | None, **options: str | Path | bool | None
+) -> tuple[Path, str]:
+    """The folder of a bridge, fetched where it is on the Hub, and the commit it is of.
+
+    options: of `fetch`. Raises FileNotFoundError, ValueError or ConnectionError as it does.
+    """
+    if source != BUNDLED:
+        snapshot = fetch(source, BRIDGE_FILES, revision, **options)
+        return snapshot.folder, snapshot.revision
+    folder = Path(str(files("earthvlm") / "bundled" / "bridge"))
+    if not folder.is_dir():
+        raise FileNotFoundError(
+            "This installation has no bundled bridge: give the folder of a saved one."
+        )
+    return folder, LOCAL_REVISION
+
+
+def read_bridge(
+    kind: type[OlmoEarthVLMBridge],
+    folder: Path,
+    device: str | torch.device | None,
+    dtype: torch.dtype | None,
+    trainable: bool,
+) -> OlmoEarthVLMBridge:
+    """Build the bridge that a folder describes, and read its weights.
+
+    trainable: keep the adapter apart; otherwise it is merged into the language model.
+
+    Raises FileNotFoundError or ValueError that names the part that is missing or disagrees.
+    """
+    config = BridgeConfig.read(folder)
+    check_parts(folder, config)
+    bridge = kind(
+        config.olmoearth_model_id,
+        config.vlm_model_id,
+        config.freeze_olmoearth,
+        config.freeze_vlm_vision,
+        config.use_lora and trainable,
+        config.lora_r,
+        config.lora_alpha,
+        config.num_geo_queries,
+        device,
+        dtype=dtype,
+        bands=config.bands,
+        use_vlm_vision=config.use_vlm_vision,
+        olmoearth_revision=_pinned(config.olmoearth_revision),
+        vlm_revision=_pinned(config.vlm_revision),
+        patch_size=config.patch_size,
+    )
+    if bridge.config.vlm_revision != config.vlm_revision:
+        raise ValueError(
+            f"{folder} was trained on {config.vlm_model_id} at {config.vlm_revision}, and here "
+            f"it is at {bridge.config.vlm_revision}."
+        )
+    bridge.config = config
+    if config.use_lora and not trainable:
+        bridge.merged_adapter = sketch_adapter(bridge.language, config.lora_r)
+    _load_weights(bridge, folder)
+    bridge.revision = weights_revision(folder)
+    return bridge
+
+
+def _load_weights(bridge: OlmoEarthVLMBridge, folder: Path) -> None:
+    read = {
+        file: read_tensors(folder / file, expected) for file, expected in _states(bridge).items()
+    }
+    for name, part in (("fusion.", bridge.fusion), ("head.", bridge.head)):
+        state = read[FUSION_FILE].items()
+        part.load_state_dict(
+            {key.removeprefix(name): t for key, t in state if key.startswith(name)}
+        )
+    for file, part in ((ENCODER_FILE, bridge.encoder), (VISION_FILE, bridge.vision)):
+        if file in read:
+            part.load_state_dict(read[file])
+    if bridge.merged_adapter is not None:
+        bridge.merged_adapter = read[ADAPTER_FILE]
+        config = bridge.config
+        merge_adapter(bridge.language, bridge.merged_adapter, config.lora_r, config.lora_alpha)
+    elif ADAPTER_FILE in read:
+        from peft import set_peft_model_state_dict
+
+        set_peft_model_state_dict(bridge.language_model, read[ADAPTER_FILE])
+
+
+def _pinned(revision: str) -> str | None:
+    """A revision to load again; a folder's files have none."""
+    return None if revision == LOCAL_REVISION else revision

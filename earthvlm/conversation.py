@@ -1,0 +1,123 @@
+"""Talks about scenes: what was read of one is kept, so that its next turn reads what is new."""
+
+from __future__ import annotations
+
+import threading
+import weakref
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import torch
+from tokenizers.decoders import DecodeStream
+from torch import Tensor
+
+from earthvlm.decoding import Reading, decode
+from earthvlm.generation import Sampling
+from earthvlm.language import LanguageModel
+from earthvlm.prompts import Prompt
+from earthvlm.scene import Scene
+
+# Stands for each of the scene's vectors among token ids, none of which is negative.
+SCENE_TOKEN = -1
+# Tokens that are kept of all scenes together: some twenty conversations, 0.1 GB for SmolLM2-135M
+# and 0.8 GB for Moondream2.
+TOKENS_KEPT = 4096
+
+
+@dataclass(eq=False)
+class Conversation:
+    """A talk about a scene, as far as the language model has read it.
+
+    vectors: the scene as the language model reads it, `[S, D]`. both_ways: how many of them attend
+    to later ones among them too, after the tokens before the scene.
+    read: the tokens that `reading` holds.
+    """
+
+    language: LanguageModel
+    vectors: Tensor
+    reading: Reading
+    both_ways: int = 0
+    read: list[int] = field(default_factory=list)
+
+    def answer(
+        self, prompt: Prompt, sampling: Sampling, stop: threading.Event | None = None
+    ) -> Iterator[str]:
+        """Answer the last words of a prompt piece by piece, until `stop` is set.
+
+        Of what was read before, all that the prompt begins with is not read again. Raises
+        ValueError for a prompt that is too long.
+        """
+        scene = [SCENE_TOKEN] * len(self.vectors)
+        at = prompt.scene_at
+        asked = [*prompt.ids[:at], *scene, *prompt.ids[at:]]
+        sampling = self.language.fit(len(asked), sampling)
+        # The last token is read anew: what follows it is not kept.
+        known = _common_length(self.read, asked[:-1])
+        scene_end = at + len(scene)
+        if known < scene_end:
+            known = 0
+        pieces = DecodeStream(skip_special_tokens=True)
+        try:
+            with torch.inference_mode():
+                self.reading.forget(known)
+                ids = torch.tensor([prompt.ids], device=self.vectors.device)
+                words = self.language.embed(ids)[0]
+                if known:
+                    logits = self.reading.read(words[None, known - len(scene) :])
+                else:
+                    parts = [words[:at], self.vectors.to(words.dtype), words[at:]]
+                    both_ways = at + self.both_ways if self.both_ways else 0
+                    logits = self.reading.read(torch.cat(parts)[None], both_ways)
+            for step in decode(self.reading, logits, self.language, sampling):
+                asked.append(step[0])
+                piece = pieces.step(self.language.tokenizer.backend_tokenizer, step[0])
+                if piece:
+                    yield piece
+                if stop is not None and stop.is_set():
+                    return
+        finally:
+            self.read = asked[: self.reading.length]
+            self.reading.rest()
+
+
+class ConversationCache:
+    """Keeps the latest conversation about each scene, as long as the scene itself is in use.
+
+    A conversation that is being continued is not in the cache, so two threads never share one.
+    """
+
+    def __init__(self, tokens_kept: int = TOKENS_KEPT) -> None:
+        self.tokens_kept = tokens_kept
+        self._lock = threading.RLock()  # a scene may be collected while the lock is held
+        self._kept: dict[weakref.ref[Scene], Conversation] = {}  # the oldest first
+
+    def __len__(self) -> int:
+        return len(self._kept)
+
+    def take(self, scene: Scene) -> Conversation | None:
+        """The conversation about a scene, which leaves the cache, if there is one."""
+        with self._lock:
+            return self._kept.pop(weakref.ref(scene), None)
+
+    def keep(self, scene: Scene, conversation: Conversation) -> None:
+        """Keep a conversation; the oldest ones are forgotten where there are too many."""
+        with self._lock:
+            self._kept[weakref.ref(scene, self._forget)] = conversation
+            total = sum(len(kept.read) for kept in self._kept.values())
+            while total > self.tokens_kept:
+                total -= len(self._kept.pop(next(iter(self._kept))).read)
+
+    def clear(self) -> None:
+        """Forget all of them."""
+        with self._lock:
+            self._kept.clear()
+
+    def _forget(self, scene: weakref.ref[Scene]) -> None:
+        with self._lock:
+            self._kept.pop(scene, None)
+
+
+def _common_length(read: list[int], asked: list[int]) -> int:
+    """How many tokens two lists begin with alike."""
+    pairs = enumerate(zip(read, asked, strict=False))
+    return next((n for n, (a, b) in pairs if a != b), min(len(read), len(asked)))

@@ -1,0 +1,102 @@
+"""A Llama-like language model as a GGUF file, quantised, as llama.cpp reads it."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from gguf import GGMLQuantizationType
+    from transformers import LlamaForCausalLM
+
+# transformers' names of a layer's parts, and GGUF's.
+LAYER_PARTS = {
+    "input_layernorm": "attn_norm",
+    "self_attn.q_proj": "attn_q",
+    "self_attn.k_proj": "attn_k",
+    "self_attn.v_proj": "attn_v",
+    "self_attn.o_proj": "attn_output",
+    "post_attention_layernorm": "ffn_norm",
+    "mlp.gate_proj": "ffn_gate",
+    "mlp.up_proj": "ffn_up",
+    "mlp.down_proj": "ffn_down",
+}
+
+
+def write_gguf(model: LlamaForCausalLM, path: Path, quantization: str) -> None:
+    """Write a model without its tokenizer: it is asked with embeddings and answers with logits.
+
+    quantization: GGUF's name of how matrices are stored, as in "Q8_0". The file is written aside
+    and renamed. Raises ValueError for a model that is laid out otherwise than Llama's.
+    """
+    import gguf
+
+    config = model.config
+    if config.model_type != "llama" or config.attention_bias or config.mlp_bias:
+        raise ValueError(
+            f"llama.cpp answers for Llama-like models alone here, and this one is a "
+            f"{config.model_type!r} model: leave the engine out."
+        )
+    kind = gguf.GGMLQuantizationType[quantization]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    aside = path.with_suffix(f".{os.getpid()}.part")
+    writer = gguf.GGUFWriter(aside, "llama")
+    writer.add_block_count(config.num_hidden_layers)
+    writer.add_context_length(config.max_position_embeddings)
+    writer.add_embedding_length(config.hidden_size)
+    writer.add_feed_forward_length(config.intermediate_size)
+    writer.add_head_count(config.num_attention_heads)
+    writer.add_head_count_kv(config.num_key_value_heads)
+    writer.add_rope_dimension_count(config.head_dim)
+    writer.add_rope_freq_base(config.rope_parameters["rope_theta"])
+    writer.add_layer_norm_rms_eps(config.rms_norm_eps)
+    writer.add_vocab_size(config.vocab_size)
+    writer.add_tokenizer_model("none")
+    try:
+        for name, tensor in _rename(model).items():
+            values = tensor.detach().float().cpu().numpy()
+            # Vectors stay as they are. The words' matrix is what answers are told apart by.
+            stored = kind if values.ndim > 1 else gguf.GGMLQuantizationType.F32
+            if name in ("token_embd", "output") and stored.name.startswith("Q"):
+                stored = gguf.GGMLQuantizationType.Q8_0
+            stored = _fitting(stored, values.shape[-1])
+            writer.add_tensor(f"{name}.weight", gguf.quantize(values, stored), raw_dtype=stored)
+        writer.write_header_to_file()
+        writer.write_kv_data_to_file()
+        writer.write_tensors_to_file()
+        writer.close()
+        aside.replace(path)
+    finally:
+        aside.unlink(missing_ok=True)
+
+
+def _fitting(kind: GGMLQuantizationType, columns: int) -> GGMLQuantizationType:
+    """This kind, or plain numbers where rows do not divide into its blocks."""
+    import gguf
+
+    block, _ = gguf.GGML_QUANT_SIZES[kind]
+    return kind if columns % block == 0 else gguf.GGMLQuantizationType.F32
+
+
+def _rename(model: LlamaForCausalLM) -> dict[str, Tensor]:
+    config, decoder = model.config, model.get_decoder()
+    tensors = {"token_embd": decoder.embed_tokens.weight, "output_norm": decoder.norm.weight}
+    if not config.tie_word_embeddings:
+        tensors["output"] = model.lm_head.weight
+    heads = {"attn_q": config.num_attention_heads, "attn_k": config.num_key_value_heads}
+    for index, layer in enumerate(decoder.layers):
+        for ours, theirs in LAYER_PARTS.items():
+            weight = layer.get_parameter(f"{ours}.weight")
+            if theirs in heads:
+                weight = _interleave(weight, heads[theirs])
+            tensors[f"blk.{index}.{theirs}"] = weight
+    return tensors
+
+
+def _interleave(weight: Tensor, heads: int) -> Tensor:
+    """Rows in the order in which llama.cpp rotates them: pairs side by side, not half by half."""
+    rows, columns = weight.shape
+    return weight.view(heads, 2, rows // heads // 2, columns).transpose(1, 2).reshape(rows, columns)
