@@ -320,12 +320,13 @@ class SceneIndex:
             )
         return vector / length
 
-    def _embed_words(self, words: str) -> np.ndarray:
-        if not words:
+    def _embed_words(self, text: str) -> np.ndarray:
+        words = parse_words(text)
+        if words == Words(""):
             raise ValueError("the search is empty; type some words, as in 'a lake beside forest'")
-        if len(words) > MAX_QUERY_CHARACTERS:
+        if len(text) > MAX_QUERY_CHARACTERS:
             raise ValueError(
-                f"the search has {len(words)} characters; at most {MAX_QUERY_CHARACTERS} are read"
+                f"the search has {len(text)} characters; at most {MAX_QUERY_CHARACTERS} are read"
             )
         made_by = self.provenance
         if (made_by.sentence_model, made_by.sentence_revision) != (
@@ -337,7 +338,7 @@ class SceneIndex:
                 f"{made_by.sentence_revision}, but words are embedded by {SENTENCE_MODEL_ID} at "
                 f"revision {SENTENCE_MODEL_REVISION}; build the dataset again"
             )
-        return _embed_parsed(parse_words(words))
+        return _embed_parsed(words)
 
     def _embed_scene(self, scene: Scene, bridge: OlmoEarthVLMBridge | None) -> np.ndarray:
         made_by = self.provenance
