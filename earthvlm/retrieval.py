@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import datetime
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib.resources import files
 from pathlib import Path
@@ -220,7 +220,11 @@ class SceneIndex:
         """Return the first k scenes of a split that fit `where`, or all, in the dataset's order."""
         selected = self.table.select(_join_filters(split, where))
         rows = np.arange(len(self)) if selected is None else np.flatnonzero(selected)
-        return [self._get_result(int(row)) for row in rows[:k]]
+        return self.browse_rows(rows[:k])
+
+    def browse_rows(self, rows: Iterable[int]) -> list[SceneResult]:
+        """Return the scenes in some rows of the dataset, which count from 0."""
+        return [self._get_result(int(row)) for row in rows]
 
     def get(self, image_id: str) -> SceneResult:
         """Return a scene by its image_id. Raises ValueError where there is none."""
