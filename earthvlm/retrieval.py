@@ -111,7 +111,7 @@ class SceneIndex:
         self.provenance = provenance
         self.folder = Path(folder)
         self.commit = LOCAL_REVISION  # of the Hub repository it was fetched from
-        self.table = SceneTable(table)
+        self.table = SceneTable.from_dataset(table)
         self._engine: SearchEngine = ExactEngine(self.table)
 
     @classmethod
