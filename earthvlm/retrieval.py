@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import shutil
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib.resources import files
@@ -16,14 +17,25 @@ from PIL import Image
 from earthvlm.embedding_dataset import (
     EMBEDDING_SCHEMA,
     Provenance,
+    count_rows,
+    dataset_files,
     decode_thumbnail,
+    find_makers,
     read_embedding_dataset,
     write_embedding_dataset,
 )
 from earthvlm.hub import BUNDLED, LOCAL_REVISION, fetch
 from earthvlm.scene import Scene
+from earthvlm.scene_store import STORE_FOLDER, fingerprint, open_stored, write_store
 from earthvlm.scene_table import SceneTable
-from earthvlm.search_engines import SIMILARITY_DECIMALS, ExactEngine, Hits, SearchEngine
+from earthvlm.search_engines import (
+    AUTO,
+    SIMILARITY_DECIMALS,
+    ExactEngine,
+    Hits,
+    SearchEngine,
+    make_engine,
+)
 from earthvlm.search_query import SceneFilter, Words, parse_words
 from earthvlm.sentences import SENTENCE_DIM, SENTENCE_MODEL_ID, SENTENCE_MODEL_REVISION
 
@@ -47,6 +59,8 @@ RANK_FUSION_K = 60
 # what is first in one ranking has 0.016.
 RANK_DEPTH = 1000
 UNWANTED_SHARE = 0.5
+# Rows from which a dataset is mapped from files instead of read into memory.
+MAPPED_FROM = 20_000
 MAX_QUERY_CHARACTERS = 2000  # of which the sentence model reads the first 256 word pieces
 DATASET_FILES = ("*.parquet", "scenes/*")
 THUMBNAIL_SIZE = 192  # pixels, about the width of a picture in the app's gallery
@@ -106,13 +120,25 @@ def fuse_ranks(similarities: Sequence[np.ndarray]) -> np.ndarray:
 class SceneIndex:
     """Search in an embedding dataset, by words, by scenes, or by their embeddings."""
 
-    def __init__(self, table: pa.Table, provenance: Provenance, folder: str | Path) -> None:
-        """Index a table with EMBEDDING_SCHEMA's columns, whose scene files lie in `folder`."""
+    def __init__(
+        self,
+        table: pa.Table | SceneTable,
+        provenance: Provenance,
+        folder: str | Path,
+        engine: str = AUTO,
+    ) -> None:
+        """Index a table with EMBEDDING_SCHEMA's columns, whose scene files lie in `folder`.
+
+        engine: see `make_engine`.
+        """
         self.provenance = provenance
         self.folder = Path(folder)
         self.commit = LOCAL_REVISION  # of the Hub repository it was fetched from
-        self.table = SceneTable.from_dataset(table)
-        self._engine: SearchEngine = ExactEngine(self.table)
+        self.table = SceneTable.from_dataset(table) if isinstance(table, pa.Table) else table
+        self.engine: SearchEngine = make_engine(engine, self.table)
+        # Finds where the engine is elsewhere and does not answer; `notice` then says so.
+        self._at_hand = ExactEngine(self.table)
+        self.notice: str | None = None
 
     @classmethod
     def from_pretrained(
@@ -123,9 +149,12 @@ class SceneIndex:
         token: str | None = None,
         cache_dir: str | Path | None = None,
         local_files_only: bool = False,
+        engine: str = AUTO,
     ) -> SceneIndex:
         """Open the dataset of a folder, of a Hub repository, or the "bundled" one.
 
+        A large one is mapped from files that are made when it is opened first; see scene_store.
+        engine: see `make_engine`.
         revision, token, cache_dir, local_files_only: of the Hub repository; see `fetch`.
         Raises what `read_embedding_dataset` does for a folder that holds none, or a damaged one,
         and ConnectionError where the Hub cannot be reached.
@@ -134,7 +163,13 @@ class SceneIndex:
             source = Path(str(files("earthvlm") / "bundled" / "embeddings"))
         options = {"token": token, "cache_dir": cache_dir, "local_files_only": local_files_only}
         snapshot = fetch(source, DATASET_FILES, revision, repo_type="dataset", **options)
-        index = cls(*read_embedding_dataset(snapshot.folder), snapshot.folder)
+        paths = dataset_files(snapshot.folder)
+        provenance = find_makers(paths)
+        if count_rows(paths) < MAPPED_FROM:
+            table, _ = read_embedding_dataset(snapshot.folder)
+        else:
+            table = open_stored(snapshot.folder)
+        index = cls(table, provenance, snapshot.folder, engine)
         index.commit = snapshot.revision
         return index
 
@@ -190,6 +225,24 @@ class SceneIndex:
                 report(len(rows), len(scenes))
         write_embedding_dataset(folder, rows, bridge_id, bridge.revision)
         return cls.from_pretrained(folder)
+
+    def save(self, folder: str | Path) -> None:
+        """Copy the dataset into a folder, with the files it is mapped from; scene files too.
+
+        Whoever opens the copy need not make them again. Raises ValueError where the folder has
+        Parquet files already, which would become part of the copy.
+        """
+        folder, paths = Path(folder), dataset_files(self.folder)
+        if folder.is_dir() and any(folder.glob("*.parquet")):
+            raise ValueError(f"{folder} holds Parquet files already; give an empty folder")
+        folder.mkdir(parents=True, exist_ok=True)
+        for path in paths:
+            shutil.copyfile(path, folder / path.name)
+        for scene_file in filter(None, self.table.column("scene_file").to_pylist()):
+            if (self.folder / scene_file).is_file():
+                (folder / scene_file).parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(self.folder / scene_file, folder / scene_file)
+        write_store(folder / STORE_FOLDER, dataset_files(folder), fingerprint(paths))
 
     def __len__(self) -> int:
         return len(self.table)
@@ -263,10 +316,7 @@ class SceneIndex:
         given = [self.table.find(q.image_id) for q in queries if isinstance(q, SceneResult)]
         # Where there is one ranking, nothing beyond the k-th can be found.
         depth = (k if len(comparisons) == 1 else max(k, RANK_DEPTH)) + len(given)
-        rankings = [
-            self._engine.search(each.space, each.vector[None], depth, where)[0]
-            for each in comparisons
-        ]
+        rankings = [self._rank(each, depth, where) for each in comparisons]
         rows = np.setdiff1d(np.concatenate([hits.rows for hits in rankings]), given).astype(int)
         if not len(rows):
             return []
@@ -287,6 +337,16 @@ class SceneIndex:
             )
             for place in order
         ]
+
+    def _rank(self, comparison: _Comparison, depth: int, where: SceneFilter) -> Hits:
+        wanted = comparison.space, comparison.vector[None], depth, where
+        try:
+            hits = self.engine.search(*wanted)[0]
+        except ConnectionError as error:
+            self.notice = f"{error}; what is at hand was searched."
+            return self._at_hand.search(*wanted)[0]
+        self.notice = None
+        return hits
 
     def _compare_what(
         self, queries: Sequence[Query], bridge: OlmoEarthVLMBridge | None

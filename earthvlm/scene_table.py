@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+import xxhash
 
-from earthvlm.byte_codes import ByteCodes
+from earthvlm.byte_codes import BLOCK_ROWS, ByteCodes
 from earthvlm.embedding_dataset import get_vectors
 from earthvlm.search_query import SceneFilter
 
+FILTER_COLUMNS = ("split", "source", "longitude", "latitude", "date")
 SPACES = {"scene": "scene_embedding", "caption": "caption_embedding"}
 
 
@@ -27,11 +30,17 @@ class SceneTable:
         rows: pa.Table,
         vectors: Mapping[str, np.ndarray],
         codes: Mapping[str, ByteCodes] | None = None,
+        folder: Path | None = None,
     ) -> None:
-        """rows: EMBEDDING_SCHEMA's columns without the embeddings. codes: made where not given."""
+        """rows: EMBEDDING_SCHEMA's columns without the embeddings. codes: made where not given.
+
+        folder: where the files are that it is mapped from.
+        """
+        self.folder = folder
         self._rows, self._vectors, self._codes = rows, vectors, dict(codes or {})
         self._present = {space: ~np.isnan(each[:, 0]) for space, each in vectors.items()}
         self._distinct: dict[str, tuple[str, ...]] = {}
+        self._digests: dict[str, str] = {}
 
     @classmethod
     def from_dataset(cls, table: pa.Table) -> SceneTable:
@@ -55,6 +64,19 @@ class SceneTable:
         if space not in self._codes:
             self._codes[space] = ByteCodes.encode(self._vectors[space])
         return self._codes[space]
+
+    def digest(self, space: str) -> str:
+        """What tells the vectors of a space, and the columns of filters, from all others."""
+        if space not in self._digests:
+            digest = xxhash.xxh3_64()
+            vectors = self._vectors[space]
+            for first in range(0, len(vectors), BLOCK_ROWS):
+                digest.update(np.ascontiguousarray(vectors[first : first + BLOCK_ROWS]))
+            for name in FILTER_COLUMNS:
+                for value in self.column(name).to_pylist():
+                    digest.update(f"{value}\0".encode())
+            self._digests[space] = digest.hexdigest()
+        return self._digests[space]
 
     def read(self, row: int) -> dict[str, Any]:
         """One row's columns, without its vectors."""

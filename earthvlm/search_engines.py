@@ -6,6 +6,7 @@ An engine searches one space of a SceneTable, "scene" or "caption", and knows no
 from __future__ import annotations
 
 from dataclasses import dataclass
+from importlib.util import find_spec
 from typing import Protocol
 
 import numpy as np
@@ -17,6 +18,8 @@ from earthvlm.search_query import SceneFilter
 # A matrix product adds in an order that depends on the machine and its threads; similarities that
 # agree to this many decimals count as equal, so that a search ranks alike everywhere.
 SIMILARITY_DECIMALS = 6
+AUTO = "auto"
+EXACT_UP_TO = 1_000_000
 EQUAL = 10.0**-SIMILARITY_DECIMALS
 FIRST_PASS_FROM = 5_000  # rows; fewer are compared in full at once
 ESTIMATES_AT_ONCE = 2**24  # a batch of queries is cut so that its estimates take 64 MB
@@ -29,6 +32,34 @@ class Hits:
 
     rows: np.ndarray
     similarities: np.ndarray
+
+
+def make_engine(name: str, table: SceneTable) -> SearchEngine:
+    """Make the engine of a name: "auto", "exact", "faiss-sq8", "faiss-hnsw" or "milvus:URI".
+
+    auto: exact up to a million scenes; beyond, faiss-hnsw where faiss is installed. URI: a local
+    file as in milvus:scenes.db, or a server's address as in milvus:http://localhost:19530.
+
+    Raises ValueError for an unknown name, ModuleNotFoundError without what the engine needs, and
+    ConnectionError where Milvus does not answer.
+    """
+    if name == AUTO:
+        large = len(table) > EXACT_UP_TO and find_spec("faiss") is not None
+        name = "faiss-hnsw" if large else "exact"
+    kind, _, uri = name.partition(":")
+    if name == "exact":
+        return ExactEngine(table)
+    if name in ("faiss-sq8", "faiss-hnsw"):
+        from earthvlm.faiss_engine import FaissEngine
+
+        return FaissEngine(table, name.removeprefix("faiss-"), table.folder)
+    if kind == "milvus" and uri:
+        from earthvlm.milvus_engine import MilvusEngine
+
+        return MilvusEngine(table, uri)
+    raise ValueError(
+        f"there is no engine {name!r}; choose auto, exact, faiss-sq8, faiss-hnsw or milvus:URI"
+    )
 
 
 class SearchEngine(Protocol):

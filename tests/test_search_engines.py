@@ -27,7 +27,9 @@ def make_table(vectors: np.ndarray, **columns) -> SceneTable:
 
 def crowd(count: int, spread: float, seed: int = 0) -> np.ndarray:
     """Vectors close around one direction, as those of a trained bridge are."""
-    vectors = make_vectors(1, 99) + spread * make_vectors(count, seed)
+    axes = make_vectors(24, 98)  # in which they differ, few beside the 384 there are
+    apart = np.random.default_rng(seed).standard_normal((count, 24)) @ axes / np.sqrt(24)
+    vectors = make_vectors(1, 99) + spread * (apart + 0.1 * make_vectors(count, seed))
     return (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
 
 
@@ -92,3 +94,77 @@ def test_this_machine_multiplies_bytes_or_says_so(monkeypatch):
     vectors = make_vectors(6000)
     hits = ExactEngine(make_table(vectors)).search("scene", vectors[:1], 3, SceneFilter())[0]
     assert hits.rows[0] == 0
+
+
+def test_engines_have_names():
+    table = make_table(make_vectors(20))
+    assert engines.make_engine("auto", table).name == "exact"
+    for name in ("hnsw", "milvus", "milvus:", "faiss"):
+        with pytest.raises(ValueError, match="there is no engine .*; choose auto, exact"):
+            engines.make_engine(name, table)
+
+
+def test_beyond_a_million_rows_the_default_is_approximate(monkeypatch):
+    pytest.importorskip("faiss")
+    table = make_table(make_vectors(20))
+    monkeypatch.setattr(engines, "EXACT_UP_TO", 10)
+    assert engines.make_engine("auto", table).name == "faiss-hnsw"
+    monkeypatch.setattr(engines, "find_spec", lambda name: None)
+    assert engines.make_engine("auto", table).name == "exact"
+
+
+# faiss
+
+
+@pytest.mark.parametrize("kind", ["sq8", "hnsw"])
+def test_faiss_finds_nearly_all(kind):
+    pytest.importorskip("faiss")
+    vectors = crowd(6000, 0.5)
+    vectors[::7] = np.nan
+    splits = ["tiles" if number % 3 else "val" for number in range(len(vectors))]
+    table = make_table(vectors, split=splits)
+    engine, exact = engines.make_engine(f"faiss-{kind}", table), ExactEngine(table)
+    queries = crowd(40, 0.5, seed=5)
+    for where in (SceneFilter(), SceneFilter(split="val")):
+        found = engine.search("scene", queries, 10, where)
+        expected = exact.search("scene", queries, 10, where)
+        shared = [len(set(a.rows) & set(b.rows)) for a, b in zip(found, expected, strict=True)]
+        assert np.mean(shared) >= 9.5
+        for hits in found:
+            assert len(hits.rows) == 10
+            certain = vectors[hits.rows] @ queries[0] if hits is found[0] else None
+            if certain is not None:
+                np.testing.assert_allclose(hits.similarities, certain, atol=2e-6)
+            assert all(splits[row] == "val" for row in hits.rows) or where.is_empty
+
+
+@pytest.mark.parametrize("kind", ["sq8", "hnsw"])
+def test_a_faiss_index_is_kept_and_built_again_when_damaged(kind, tmp_path, monkeypatch):
+    pytest.importorskip("faiss")
+    from earthvlm.faiss_engine import FaissEngine
+
+    vectors = make_vectors(2000)
+    table = make_table(vectors)
+    built = []
+    build = FaissEngine._build
+    monkeypatch.setattr(FaissEngine, "_build", lambda *a: built.append(a) or build(*a))
+
+    def find() -> list[int]:
+        engine = FaissEngine(table, kind, tmp_path)
+        return engine.search("scene", vectors[7:8], 3, SceneFilter())[0].rows.tolist()
+
+    expected = find()
+    assert expected[0] == 7
+    assert find() == expected and len(built) == 1
+    path = tmp_path / f"faiss-{kind}-scene.index"
+    whole = path.read_bytes()
+    damaged = (whole[:-100], whole[:5000] + b"\0" * 64 + whole[5064:], b"")
+    for count, content in enumerate(damaged, start=2):
+        path.write_bytes(content)
+        assert find() == expected and len(built) == count
+        assert path.read_bytes() == whole or kind == "hnsw"
+    # One of other vectors is not used, whole as it is.
+    other = FaissEngine(make_table(make_vectors(2000, 3)), kind, tmp_path)
+    assert other.search("scene", vectors[7:8], 1, SceneFilter())[0].similarities[0] < 0.9
+    assert len(built) == 5
+    assert sorted(p.suffix for p in tmp_path.iterdir()) == [".index", ".json"]
