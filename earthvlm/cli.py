@@ -48,7 +48,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         # Python flushes stdout again as it exits, and must not fail on the same closed pipe.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return BROKEN_PIPE
-    except (ValueError, OSError, MemoryError, ModuleNotFoundError) as error:
+    except (ValueError, OSError, MemoryError) as error:
         complain(error)
         return USER_ERROR
 

@@ -11,7 +11,8 @@ import io
 import json
 import os
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
@@ -19,6 +20,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from filelock import FileLock, Timeout
 from PIL import Image
 
 from earthvlm.sentences import SENTENCE_DIM, SENTENCE_MODEL_ID, SENTENCE_MODEL_REVISION
@@ -72,11 +74,13 @@ def write_embedding_dataset(
     sentence_model: str = SENTENCE_MODEL_ID,
     sentence_revision: str = SENTENCE_MODEL_REVISION,
     name: str = "embeddings.parquet",
+    metadata: Mapping[str, str] | None = None,
 ) -> Path:
     """Write a Parquet file into a folder, whole or not at all, and return its path.
 
     rows: the columns of EMBEDDING_SCHEMA by name; `image_id` and `split` are needed, the others
         may be None or left out. A thumbnail is a PIL image or the bytes of an encoded one.
+    metadata: what else the file's schema is to tell.
 
     Raises ValueError for a column that is not in the schema, an image_id that is missing or given
     twice, an embedding that is not `[384]` of unit length, and a scene file outside the folder.
@@ -87,17 +91,44 @@ def write_embedding_dataset(
     check_rows(table, "the embedding dataset to write")
     provenance = Provenance(bridge_id, bridge_revision, sentence_model, sentence_revision)
     written = json.dumps({"format_version": FORMAT_VERSION, **asdict(provenance)})
-    table = table.replace_schema_metadata({**table.schema.metadata, _PROVENANCE_KEY: written})
+    table = table.replace_schema_metadata(
+        {**table.schema.metadata, **(metadata or {}), _PROVENANCE_KEY: written}
+    )
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    path = folder / name
-    unfinished = folder / f".{path.name}.{os.getpid()}"
+    write_table(table, folder / name)
+    return folder / name
+
+
+def write_table(table: pa.Table, path: Path) -> None:
+    """Write a table as a file of an embedding dataset, whole or not at all."""
+    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         pq.write_table(table, unfinished, compression="zstd", write_page_checksum=True)
         unfinished.replace(path)
     finally:
         unfinished.unlink(missing_ok=True)
-    return path
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Keep other processes from writing to a dataset; reading it goes on.
+
+    Raises ValueError where another one writes to it.
+    """
+    try:
+        with FileLock(folder / ".lock", timeout=0):
+            yield
+    except Timeout:
+        raise ValueError(
+            f"another process is writing to {folder}; wait until it has finished, and try again"
+        ) from None
+
+
+def next_part(folder: Path) -> str:
+    """The name of one more file of a dataset, after those there are."""
+    numbers = [int(path.stem.removeprefix("part-")) for path in folder.glob("part-?????.parquet")]
+    return f"part-{max(numbers, default=0) + 1:05d}.parquet"
 
 
 def read_embedding_dataset(folder: str | Path) -> tuple[pa.Table, Provenance]:

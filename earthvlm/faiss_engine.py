@@ -37,12 +37,12 @@ class FaissEngine:
     def __init__(self, table: SceneTable, kind: str = "hnsw", folder: Path | None = None) -> None:
         """folder: where indexes are kept; in memory alone where it is None.
 
-        Raises ModuleNotFoundError without faiss.
+        Raises ValueError without faiss.
         """
         try:
             import faiss  # noqa: F401
         except ModuleNotFoundError as error:
-            raise ModuleNotFoundError(
+            raise ValueError(
                 "the engines faiss-sq8 and faiss-hnsw need faiss: pip install 'earthvlm[faiss]'"
             ) from error
         self.name = f"faiss-{kind}"

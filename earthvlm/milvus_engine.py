@@ -43,13 +43,13 @@ class MilvusEngine:
     def __init__(self, table: SceneTable, uri: str, token: str = "") -> None:
         """Connect, and fill the collections of this table where they are not whole.
 
-        Raises ModuleNotFoundError without pymilvus, ConnectionError where Milvus does not answer,
-        and ValueError for a collection of vectors of another size.
+        Raises ValueError without pymilvus, ConnectionError where Milvus does not answer,
+        and ValueError for a collection of vectors of another size, too.
         """
         try:
             from pymilvus import MilvusClient
         except ModuleNotFoundError as error:
-            raise ModuleNotFoundError(
+            raise ValueError(
                 "the engine milvus needs pymilvus: pip install 'earthvlm[milvus]'"
             ) from error
         self._table, self._uri = table, uri

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib.resources import files
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
@@ -21,11 +21,14 @@ from earthvlm.embedding_dataset import (
     dataset_files,
     decode_thumbnail,
     find_makers,
+    locked,
+    next_part,
     read_embedding_dataset,
     write_embedding_dataset,
 )
 from earthvlm.hub import BUNDLED, LOCAL_REVISION, fetch
 from earthvlm.scene import Scene
+from earthvlm.scene_rows import THUMBNAIL_SIZE, check_names, make_rows
 from earthvlm.scene_store import STORE_FOLDER, fingerprint, open_stored, write_store
 from earthvlm.scene_table import SceneTable
 from earthvlm.search_engines import (
@@ -44,6 +47,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "EMBEDDING_SCHEMA",
+    "THUMBNAIL_SIZE",
     "Provenance",
     "SceneFilter",
     "SceneIndex",
@@ -63,7 +67,6 @@ UNWANTED_SHARE = 0.5
 MAPPED_FROM = 20_000
 MAX_QUERY_CHARACTERS = 2000  # of which the sentence model reads the first 256 word pieces
 DATASET_FILES = ("*.parquet", "scenes/*")
-THUMBNAIL_SIZE = 192  # pixels, about the width of a picture in the app's gallery
 
 
 @dataclass(frozen=True, eq=False)
@@ -192,39 +195,65 @@ class SceneIndex:
         called with how many are done and how many there are. Raises ValueError where there are no
         scenes, and for names that are given twice or are no file names.
         """
-        from earthvlm.generation import DEFAULT_PROMPT
-        from earthvlm.sentences import embed_sentences
-
         folder = Path(folder)
-        _check_names([scene.name for scene in scenes])
-        (folder / "scenes").mkdir(parents=True, exist_ok=True)
-        rows: list[dict[str, Any]] = []
-        for start in range(0, len(scenes), batch_size):
-            batch = list(scenes[start : start + batch_size])
-            captions = [caption.strip() for caption in bridge.generate(batch, DEFAULT_PROMPT)]
-            scene_vectors, caption_vectors = bridge.embed(batch), embed_sentences(captions)
-            for index, scene in enumerate(batch):
-                scene_file = f"scenes/{scene.name}.tif"
-                scene.save(folder / scene_file)
-                caption = captions[index] or None
-                row = {
-                    "image_id": scene.name,
-                    "caption": caption,
-                    "split": splits[start + index] if splits else "scenes",
-                    "longitude": scene.longitude,
-                    "latitude": scene.latitude,
-                    "thumbnail": scene.thumbnail(THUMBNAIL_SIZE),
-                    "scene_embedding": scene_vectors[index],
-                    "caption_embedding": caption_vectors[index] if caption else None,
-                    "source": sources[start + index] if sources else None,
-                    "scene_file": scene_file,
-                    "date": scene.date,
-                }
-                rows.append(row)
-            if report:
-                report(len(rows), len(scenes))
+        check_names([scene.name for scene in scenes])
+        rows = make_rows(
+            folder,
+            scenes,
+            bridge,
+            splits=splits,
+            sources=sources,
+            batch_size=batch_size,
+            report=report,
+        )
         write_embedding_dataset(folder, rows, bridge_id, bridge.revision)
         return cls.from_pretrained(folder)
+
+    def add(
+        self,
+        scenes: Sequence[Scene],
+        bridge: OlmoEarthVLMBridge,
+        *,
+        splits: Sequence[str] | None = None,
+        sources: Sequence[str | None] | None = None,
+        captions: bool = True,
+        batch_size: int = 16,
+        report: Callable[[int, int], None] | None = None,
+    ) -> SceneIndex:
+        """Embed scenes, write them into this dataset's folder as one more file, and open it anew.
+
+        See `build`; bridge: the one that made this dataset; captions: whether it describes them.
+        Raises ValueError for another bridge, and for names that are given twice, are there already
+        or are no file names.
+        """
+        self._check_bridge(bridge)
+        names = [scene.name for scene in scenes]
+        check_names(names)
+        there = set(self.table.column("image_id").to_pylist()).intersection(names)
+        if there:
+            raise ValueError(
+                f"this dataset has a scene {min(there)!r} already; give the new one another name"
+            )
+        with locked(self.folder):
+            rows = make_rows(
+                self.folder,
+                scenes,
+                bridge,
+                splits=splits,
+                sources=sources,
+                captions=captions,
+                batch_size=batch_size,
+                report=report,
+            )
+            made_by = self.provenance
+            write_embedding_dataset(
+                self.folder,
+                rows,
+                made_by.bridge_id,
+                made_by.bridge_revision,
+                name=next_part(self.folder),
+            )
+        return type(self).from_pretrained(self.folder)
 
     def save(self, folder: str | Path) -> None:
         """Copy the dataset into a folder, with the files it is mapped from; scene files too.
@@ -405,19 +434,23 @@ class SceneIndex:
         return _embed_parsed(words)
 
     def _embed_scene(self, scene: Scene, bridge: OlmoEarthVLMBridge | None) -> np.ndarray:
-        made_by = self.provenance
         if bridge is None:
+            made_by = self.provenance
             raise ValueError(
                 "a search by scene needs the bridge that made this dataset, "
                 f"{made_by.bridge_id} at revision {made_by.bridge_revision}; pass it as bridge"
             )
+        self._check_bridge(bridge)
+        return bridge.embed([scene])[0]
+
+    def _check_bridge(self, bridge: OlmoEarthVLMBridge) -> None:
+        made_by = self.provenance
         if bridge.revision != made_by.bridge_revision:
             raise ValueError(
                 f"this dataset was made by bridge {made_by.bridge_id} at revision "
                 f"{made_by.bridge_revision}, but the bridge given has revision {bridge.revision}; "
                 "load the former, or build the dataset again with the latter"
             )
-        return bridge.embed([scene])[0]
 
     def _measure(self, comparison: _Comparison, row: int) -> float:
         # Of a row that one ranking did not reach, too.
@@ -478,14 +511,3 @@ def _embed_parsed(words: Words) -> np.ndarray:
     apart = unwanted - (unwanted @ wanted) * wanted
     vector = wanted - UNWANTED_SHARE * apart
     return vector / np.linalg.norm(vector)
-
-
-def _check_names(names: Sequence[str]) -> None:
-    if not names:
-        raise ValueError("an index needs at least one scene; none was given")
-    for name in names:
-        if Path(name).name != name or "\\" in name or not name.isprintable():
-            raise ValueError(f"the scene name {name!r} is no file name; give the scene another")
-    if len(set(names)) < len(names):
-        twice = next(name for name in names if list(names).count(name) > 1)
-        raise ValueError(f"two scenes are named {twice!r}; every scene needs a name of its own")

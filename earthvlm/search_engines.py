@@ -40,8 +40,8 @@ def make_engine(name: str, table: SceneTable) -> SearchEngine:
     auto: exact up to a million scenes; beyond, faiss-hnsw where faiss is installed. URI: a local
     file as in milvus:scenes.db, or a server's address as in milvus:http://localhost:19530.
 
-    Raises ValueError for an unknown name, ModuleNotFoundError without what the engine needs, and
-    ConnectionError where Milvus does not answer.
+    Raises ValueError for an unknown name and without what the engine needs, ConnectionError where
+    Milvus does not answer.
     """
     if name == AUTO:
         large = len(table) > EXACT_UP_TO and find_spec("faiss") is not None
