@@ -27,6 +27,7 @@ from earthvlm.embedding_dataset import (
     write_embedding_dataset,
 )
 from earthvlm.hub import BUNDLED, LOCAL_REVISION, fetch
+from earthvlm.rank_fusion import fuse_ranks, rank_similarities
 from earthvlm.scene import Scene
 from earthvlm.scene_rows import THUMBNAIL_SIZE, check_names, make_rows
 from earthvlm.scene_store import STORE_FOLDER, fingerprint, open_stored, write_store
@@ -39,7 +40,7 @@ from earthvlm.search_engines import (
     SearchEngine,
     make_engine,
 )
-from earthvlm.search_query import SceneFilter, Words, parse_words
+from earthvlm.search_query import SceneFilter, embed_words, read_words
 from earthvlm.sentences import SENTENCE_DIM, SENTENCE_MODEL_ID, SENTENCE_MODEL_REVISION
 
 if TYPE_CHECKING:
@@ -56,16 +57,11 @@ __all__ = [
     "write_embedding_dataset",
 ]
 
-# Cormack, Clarke and Buettcher, "Reciprocal Rank Fusion outperforms Condorcet and individual Rank
-# Learning Methods", SIGIR 2009: a rank r adds 1 / (60 + r).
-RANK_FUSION_K = 60
 # How far down each ranking is read where several are joined: a rank beyond adds below 0.001, and
 # what is first in one ranking has 0.016.
 RANK_DEPTH = 1000
-UNWANTED_SHARE = 0.5
 # Rows from which a dataset is mapped from files instead of read into memory.
 MAPPED_FROM = 20_000
-MAX_QUERY_CHARACTERS = 2000  # of which the sentence model reads the first 256 word pieces
 DATASET_FILES = ("*.parquet", "scenes/*")
 
 
@@ -99,25 +95,6 @@ class SceneResult:
 
 
 Query = str | Scene | SceneResult | np.ndarray
-
-
-def rank_similarities(similarity: np.ndarray) -> np.ndarray:
-    """Rank rows by similarity `[N]` from 1, equals sharing the better rank; NaN stays NaN."""
-    ranks = np.full(similarity.shape, np.nan)
-    present = ~np.isnan(similarity)
-    ascending = np.sort(similarity[present])
-    ranks[present] = 1 + ascending.size - np.searchsorted(ascending, similarity[present], "right")
-    return ranks
-
-
-def fuse_ranks(similarities: Sequence[np.ndarray]) -> np.ndarray:
-    """Join rankings of N rows by reciprocal rank fusion (SIGIR 2009, k = 60): float64 `[N]`.
-
-    Each similarity array `[N]` ranks the rows, NaN being absent from that ranking. Equal
-    similarities share the better rank, so that rows that say the same score the same.
-    """
-    ranks = np.stack([rank_similarities(similarity) for similarity in similarities])
-    return np.nansum(1.0 / (RANK_FUSION_K + ranks), axis=0)
 
 
 class SceneIndex:
@@ -414,13 +391,7 @@ class SceneIndex:
         return vector / length
 
     def _embed_words(self, text: str) -> np.ndarray:
-        words = parse_words(text)
-        if words == Words(""):
-            raise ValueError("the search is empty; type some words, as in 'a lake beside forest'")
-        if len(text) > MAX_QUERY_CHARACTERS:
-            raise ValueError(
-                f"the search has {len(text)} characters; at most {MAX_QUERY_CHARACTERS} are read"
-            )
+        words = read_words(text)
         made_by = self.provenance
         if (made_by.sentence_model, made_by.sentence_revision) != (
             SENTENCE_MODEL_ID,
@@ -431,7 +402,7 @@ class SceneIndex:
                 f"{made_by.sentence_revision}, but words are embedded by {SENTENCE_MODEL_ID} at "
                 f"revision {SENTENCE_MODEL_REVISION}; build the dataset again"
             )
-        return _embed_parsed(words)
+        return embed_words(words)
 
     def _embed_scene(self, scene: Scene, bridge: OlmoEarthVLMBridge | None) -> np.ndarray:
         if bridge is None:
@@ -494,20 +465,3 @@ def _spread(hits: Hits, rows: np.ndarray) -> np.ndarray:
     found = rows[places] == hits.rows
     similarity[places[found]] = hits.similarities[found]
     return similarity
-
-
-def _embed_parsed(words: Words) -> np.ndarray:
-    from earthvlm.sentences import embed_sentences
-
-    texts = [text for text in (words.wanted, *words.unwanted) if text]
-    vectors = embed_sentences(texts)
-    if not words.unwanted:
-        return vectors[0]
-    unwanted = vectors[-len(words.unwanted) :].mean(axis=0)
-    if not words.wanted:
-        return -unwanted / np.linalg.norm(unwanted)
-    wanted = vectors[0]
-    # Only what sets the unwanted apart: both are sentences about scenes, and share much.
-    apart = unwanted - (unwanted @ wanted) * wanted
-    vector = wanted - UNWANTED_SHARE * apart
-    return vector / np.linalg.norm(vector)

@@ -169,7 +169,8 @@ def _map_table(store: Path) -> SceneTable:
     ]
     rows = columns[0].append_column("thumbnail", columns[1].column("thumbnail"))
     load = {
-        (space, part): np.load(store / f"{space}-{part}.npy", mmap_mode="r")
+        # Nothing writes to them; torch warns of arrays that do not let it.
+        (space, part): np.load(store / f"{space}-{part}.npy", mmap_mode="c")
         for space in SPACES
         for part in ("vectors", "codes")
     }

@@ -7,8 +7,14 @@ import math
 import re
 from dataclasses import dataclass
 
+import numpy as np
+
 # A minus counts at the start of a word only, so that "built-up" and " - " stay as they are.
 _MINUS = re.compile(r'(?<!\S)-(?:"([^"]+)"|([^\s"-][^\s"]*))')
+MAX_QUERY_CHARACTERS = 2000  # of which the sentence model reads the first 256 word pieces
+# How far a search moves away from what is unwanted, as a share of what sets that apart.
+UNWANTED_SHARE = 0.5
+
 Box = tuple[float, float, float, float]
 
 
@@ -25,6 +31,36 @@ def parse_words(text: str) -> Words:
     unwanted = tuple(phrase or word for phrase, word in _MINUS.findall(text))
     wanted = " ".join(_MINUS.sub(" ", text).replace('"', " ").split())
     return Words(wanted, unwanted)
+
+
+def read_words(text: str) -> Words:
+    """Parse the words of a search. Raises ValueError where there are none or too many."""
+    words = parse_words(text)
+    if words == Words(""):
+        raise ValueError("the search is empty; type some words, as in 'a lake beside forest'")
+    if len(text) > MAX_QUERY_CHARACTERS:
+        raise ValueError(
+            f"the search has {len(text)} characters; at most {MAX_QUERY_CHARACTERS} are read"
+        )
+    return words
+
+
+def embed_words(words: Words) -> np.ndarray:
+    """Embed words, moved away from what is unwanted: float32 `[384]`, unit length."""
+    from earthvlm.sentences import embed_sentences
+
+    texts = [text for text in (words.wanted, *words.unwanted) if text]
+    vectors = embed_sentences(texts)
+    if not words.unwanted:
+        return vectors[0]
+    unwanted = vectors[-len(words.unwanted) :].mean(axis=0)
+    if not words.wanted:
+        return -unwanted / np.linalg.norm(unwanted)
+    wanted = vectors[0]
+    # Only what sets the unwanted apart: both are sentences about scenes, and share much.
+    apart = unwanted - (unwanted @ wanted) * wanted
+    vector = wanted - UNWANTED_SHARE * apart
+    return vector / np.linalg.norm(vector)
 
 
 @dataclass(frozen=True)

@@ -255,3 +255,19 @@ def test_scenes_are_added_to_an_index(archive, tmp_path):
     # Indexing the folder again leaves what was added.
     assert run(archive, tmp_path / "index").kept == 2
     assert len(SceneIndex.from_pretrained(tmp_path / "index")) == 12
+
+
+def test_the_command_indexes_and_says_what_it_did(archive, tmp_path, monkeypatch, capsys):
+    from earthvlm.cli import main
+
+    monkeypatch.setattr("earthvlm.commands.index.load_bridge", lambda *_: CountingBridge())
+    command = ["index", str(archive), "--output", str(tmp_path / "index"), "--tile_size", "64"]
+    assert main(command) == 0
+    said = capsys.readouterr()
+    assert said.out.startswith("2 images embedded (10 tiles, 0 of them cloudy; 0 without data")
+    assert said.err.splitlines()[-1] == "earthvlm: north.tif: 9 tiles (2 of 2 images)."
+    assert main(command) == 0
+    assert capsys.readouterr().out.startswith("0 images embedded (0 tiles")
+    for wrong in (["index", str(tmp_path / "nowhere"), "--output", "x"], ["index", "."]):
+        assert main(wrong) == 2
+        assert len(capsys.readouterr().err.splitlines()) == 1

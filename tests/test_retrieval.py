@@ -9,9 +9,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from earthvlm.embedding_dataset import read_embedding_dataset
+from earthvlm.rank_fusion import RANK_FUSION_K
 from earthvlm.retrieval import (
     EMBEDDING_SCHEMA,
-    RANK_FUSION_K,
     SceneIndex,
     fuse_ranks,
     write_embedding_dataset,
