@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -48,6 +49,7 @@ class FaissEngine:
         self.name = f"faiss-{kind}"
         self._table, self._kind, self._folder = table, kind, folder
         self._indexes: dict[str, tuple[object, np.ndarray]] = {}
+        self._building = threading.Lock()  # visitors search at the same time
 
     def search(self, space: str, queries: np.ndarray, k: int, where: SceneFilter) -> list[Hits]:
         """See SearchEngine."""
@@ -75,14 +77,15 @@ class FaissEngine:
 
     def index(self, space: str) -> tuple[object, np.ndarray]:
         """The index of a space, which is read or built first, and the rows it counts."""
-        if space not in self._indexes:
-            rows = np.flatnonzero(self._table.present(space))
-            index = self._read(space, len(rows))
-            if index is None:
-                index = self._build(space, rows)
-                self._write(space, index)
-            self._indexes[space] = index, rows
-        return self._indexes[space]
+        with self._building:
+            if space not in self._indexes:
+                rows = np.flatnonzero(self._table.present(space))
+                index = self._read(space, len(rows))
+                if index is None:
+                    index = self._build(space, rows)
+                    self._write(space, index)
+                self._indexes[space] = index, rows
+            return self._indexes[space]
 
     def _build(self, space: str, rows: np.ndarray) -> object:
         import faiss

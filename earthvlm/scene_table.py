@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -39,6 +40,7 @@ class SceneTable:
         self.folder = folder
         self._rows, self._vectors, self._codes = rows, vectors, dict(codes or {})
         self._present = {space: ~np.isnan(each[:, 0]) for space, each in vectors.items()}
+        self._encoding = threading.Lock()  # visitors search at the same time
         self._distinct: dict[str, tuple[str, ...]] = {}
         self._digests: dict[str, str] = {}
 
@@ -61,9 +63,10 @@ class SceneTable:
 
     def codes(self, space: str) -> ByteCodes:
         """The vectors in one byte a number."""
-        if space not in self._codes:
-            self._codes[space] = ByteCodes.encode(self._vectors[space])
-        return self._codes[space]
+        with self._encoding:
+            if space not in self._codes:
+                self._codes[space] = ByteCodes.encode(self._vectors[space])
+            return self._codes[space]
 
     def digest(self, space: str) -> str:
         """What tells the vectors of a space, and the columns of filters, from all others."""
