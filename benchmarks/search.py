@@ -1,0 +1,288 @@
+"""How fast each engine of search is, how much it finds, and what it takes.
+
+python -m benchmarks.search [--rows 163488] [--engines exact faiss-hnsw ...] [--queries 200]
+
+Vectors are drawn around the embeddings of real captions, so that they lie as unevenly as those of a
+trained bridge; queries are drawn likewise. Each engine finds 10; recall is beside float64
+arithmetic. Each runs in a process of its own, whose memory is its own. "numpy" is a plain float32
+matrix product, "faiss-flat" and "faiss-ivf1000" (50 lists probed) are for comparison.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import multiprocessing
+import os
+import resource
+import statistics
+import tempfile
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import psutil
+import pyarrow as pa
+
+from benchmarks.report import RESULTS
+
+ROWS = 163_488  # of ChatEarthNet
+ENGINES = ("numpy", "exact", "faiss-flat", "faiss-ivf1000", "faiss-sq8", "faiss-hnsw", "milvus")
+DIMENSIONS = 384
+FOUND = 10
+BATCH = 64
+CLIENTS = 16
+CLIENT_SECONDS = 3
+BLOCK = 65_536
+# Sentences whose embeddings give the directions in which scenes differ.
+WORDS = {
+    "the scene shows": ("open water", "dense forest", "fields", "a town", "bare soil", "wetland"),
+    "with": ("a river", "roads", "clouds", "snow", "meadows", "a village", "orchards", "factories"),
+    "in": ("the north", "the top left", "every part", "a corner", "the middle", "summer", "winter"),
+}
+
+
+def draw_vectors(folder: Path, rows: int, seed: int, name: str) -> Path:
+    """Write float32 `[rows, 384]` of unit length: mixed from sentences, and an own part each."""
+    from earthvlm.sentences import embed_sentences
+
+    first, second, third = WORDS.values()
+    sentences = [
+        f"The scene shows {a} with {b} in {c}." for a in first for b in second for c in third
+    ]
+    centres = embed_sentences(sentences)
+    rng = np.random.default_rng(seed)
+    path = folder / f"{name}.npy"
+    vectors = np.lib.format.open_memmap(path, "w+", np.float32, (rows, DIMENSIONS))
+    for start in range(0, rows, BLOCK):
+        count = min(BLOCK, rows - start)
+        mixed = np.zeros((count, DIMENSIONS), np.float32)
+        for _ in range(3):
+            share = rng.random((count, 1), dtype=np.float32)
+            mixed += share * centres[rng.integers(0, len(centres), count)]
+        own = rng.standard_normal((count, DIMENSIONS), dtype=np.float32)
+        mixed += 0.4 * own / np.sqrt(DIMENSIONS)
+        vectors[start : start + count] = mixed / np.linalg.norm(mixed, axis=1, keepdims=True)
+    vectors.flush()
+    return path
+
+
+def find_truth(vectors: np.ndarray, queries: np.ndarray) -> np.ndarray:
+    """The cosine of the tenth nearest to each query, by float64 arithmetic."""
+    best = np.full((len(queries), FOUND), -2.0)
+    wanted = queries.astype(np.float64)
+    for start in range(0, len(vectors), BLOCK):
+        found = wanted @ vectors[start : start + BLOCK].astype(np.float64).T
+        both = np.concatenate([best, found], axis=1)
+        best = np.partition(both, both.shape[1] - FOUND, axis=1)[:, -FOUND:]
+    return best.min(axis=1)
+
+
+def make_table(vectors: np.ndarray, folder: Path):
+    """A table of these vectors, whose captions have none."""
+    from earthvlm.byte_codes import ByteCodes
+    from earthvlm.embedding_dataset import EMBEDDING_SCHEMA
+    from earthvlm.scene_table import SPACES, SceneTable
+
+    count = len(vectors)
+    values = {
+        "image_id": pa.array([f"tile_{n}" for n in range(count)]),
+        "split": pa.array(np.where(np.arange(count) % 10, "train", "val")),
+    }
+    fields = [field for field in EMBEDDING_SCHEMA if field.name not in SPACES.values()]
+    columns = [values.get(f.name, pa.nulls(count, f.type)).cast(f.type) for f in fields]
+    rows = pa.table(columns, schema=pa.schema(fields))
+    out = np.lib.format.open_memmap(folder / "codes.npy", "w+", np.int8, vectors.shape)
+    none = np.broadcast_to(np.float32(np.nan), vectors.shape)
+    codes = ByteCodes.encode(vectors, out)
+    out.flush()
+    # Mapped anew, so that what was written counts as little as it would another day.
+    mapped = np.load(folder / "codes.npy", mmap_mode="c")
+    codes = {"scene": ByteCodes(np.asarray(mapped), codes.mean, codes.bounds)}
+    return SceneTable(rows, {"scene": vectors, "caption": none}, codes, folder)
+
+
+def build(name: str, vectors: np.ndarray, folder: Path) -> Callable[[np.ndarray], list[np.ndarray]]:
+    """A function from queries `[Q, 384]` to the rows found for each."""
+    if name == "numpy":
+
+        def search(queries: np.ndarray) -> list[np.ndarray]:
+            found = queries @ vectors.T if len(queries) > 1 else (vectors @ queries[0])[None]
+            return list(np.argpartition(found, found.shape[1] - FOUND, axis=1)[:, -FOUND:])
+
+        return search
+    if name in ("faiss-flat", "faiss-ivf1000"):
+        import faiss
+
+        index = faiss.IndexFlatIP(DIMENSIONS)
+        if name == "faiss-ivf1000":
+            index = faiss.IndexIVFFlat(index, DIMENSIONS, 1000, faiss.METRIC_INNER_PRODUCT)
+            index.train(vectors[:: max(1, len(vectors) // 50_000)])
+            index.nprobe = 50
+        index.add(vectors)
+        faiss.write_index(index, str(folder / "reference.index"))
+        return lambda queries: list(index.search(queries, FOUND)[1])
+    from earthvlm.search_engines import make_engine
+    from earthvlm.search_query import SceneFilter
+
+    table = make_table(vectors, folder)
+    engine = make_engine(f"milvus:{folder / 'scenes.db'}" if name == "milvus" else name, table)
+    everything = SceneFilter()
+    return lambda queries: [
+        hits.rows[:FOUND] for hits in engine.search("scene", queries, FOUND, everything)
+    ]
+
+
+def measure(name: str, paths: tuple[Path, Path, Path], queue: multiprocessing.Queue) -> None:
+    """Measure one engine and put what was found into the queue."""
+    vectors, queries, truth = (np.load(path, mmap_mode="r") for path in paths)
+    vectors, queries = np.asarray(vectors), np.array(queries)
+    with tempfile.TemporaryDirectory(dir=paths[0].parent) as folder:
+        before = psutil.Process().memory_full_info().uss
+        start = time.perf_counter()
+        search = build(name, vectors, Path(folder))
+        search(queries[:1])
+        seconds = time.perf_counter() - start
+        single, found = [], []
+        for query in queries:
+            start = time.perf_counter()
+            found += search(query[None])
+            single.append(time.perf_counter() - start)
+        batches = []
+        for start_row in range(0, len(queries) - BATCH + 1, BATCH):
+            start = time.perf_counter()
+            search(queries[start_row : start_row + BATCH])
+            batches.append(time.perf_counter() - start)
+        near = [
+            np.mean(vectors[rows].astype(np.float64) @ query >= least - 1e-6)
+            for rows, query, least in zip(found, queries, truth, strict=True)
+        ]
+        result = {
+            "median_ms": 1e3 * statistics.median(single),
+            "p99_ms": 1e3 * float(np.percentile(single, 99)),
+            "batch_ms": 1e3 * statistics.median(batches) if batches else None,
+            "queries_per_second": count_together(search, queries),
+            "recall": float(np.mean(near)),
+            "build_s": seconds,
+            "memory_mb": (psutil.Process().memory_full_info().uss - before) / 1e6,
+            "peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3,
+            "disk_mb": sum(p.stat().st_size for p in Path(folder).rglob("*") if p.is_file()) / 1e6,
+        }
+    queue.put(result)
+
+
+def count_together(search: Callable, queries: np.ndarray) -> float:
+    """Queries a second, of as many clients as search one by one at the same time."""
+    done = [0] * CLIENTS
+    end = time.perf_counter() + CLIENT_SECONDS
+
+    def ask(client: int) -> None:
+        number = client
+        while time.perf_counter() < end:
+            search(queries[number % len(queries)][None])
+            done[client] += 1
+            number += CLIENTS
+
+    threads = [threading.Thread(target=ask, args=(client,)) for client in range(CLIENTS)]
+    start = time.perf_counter()
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return sum(done) / (time.perf_counter() - start)
+
+
+def measure_opening(rows: int, folder: Path, vectors: np.ndarray) -> dict[str, float]:
+    """How long a dataset of so many scenes takes to open, first and again, and in what memory."""
+    from earthvlm.embedding_dataset import write_embedding_dataset
+    from earthvlm.retrieval import SceneIndex
+
+    dataset, shard = folder / "dataset", 4096
+    for start in range(0, rows, shard):
+        made = [
+            {
+                "image_id": f"tile_{row}",
+                "split": "val",
+                "caption": f"Scene {row} of fields, a river and trees, with a village beside it.",
+                "longitude": row % 360 - 180.0,
+                "latitude": row % 180 - 90.0,
+                "thumbnail": os.urandom(3000),  # as many bytes as a thumbnail of ChatEarthNet has
+                "scene_embedding": vectors[row],
+                "caption_embedding": vectors[-1 - row],
+            }
+            for row in range(start, min(start + shard, rows))
+        ]
+        name = f"part-{start // shard + 1:05d}.parquet"
+        write_embedding_dataset(dataset, made, "benchmark", "0", name=name)
+    os.environ["EARTHVLM_CACHE"] = str(folder / "cache")
+    seconds = []
+    for _ in range(2):
+        start = time.perf_counter()
+        index = SceneIndex.from_pretrained(dataset)
+        seconds.append(time.perf_counter() - start)
+    before = psutil.Process().memory_full_info().uss
+    start = time.perf_counter()
+    index = SceneIndex.from_pretrained(dataset)
+    index.search(vectors[5], k=12)
+    return {
+        "first_s": seconds[0],
+        "again_s": seconds[1],
+        "again_and_search_s": time.perf_counter() - start,
+        "memory_mb": (psutil.Process().memory_full_info().uss - before) / 1e6,
+        "vectors_mb": 2 * vectors[:rows].nbytes / 1e6,
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--rows", type=int, default=ROWS)
+    parser.add_argument("--queries", type=int, default=200)
+    parser.add_argument("--engines", nargs="+", choices=ENGINES, default=ENGINES)
+    parser.add_argument("--opening", action="store_true", help="measure opening a dataset, too")
+    arguments = parser.parse_args()
+    results: dict[str, dict] = {}
+    with tempfile.TemporaryDirectory(prefix="earthvlm-search-") as temporary:
+        folder = Path(temporary)
+        paths = (
+            draw_vectors(folder, arguments.rows, 0, "vectors"),
+            draw_vectors(folder, arguments.queries, 1, "queries"),
+            folder / "truth.npy",
+        )
+        vectors, queries = (np.load(path, mmap_mode="r") for path in paths[:2])
+        np.save(paths[2], find_truth(vectors, np.asarray(queries)))
+        spawn = multiprocessing.get_context("spawn")
+        print(f"{arguments.rows:,} x {DIMENSIONS}, {arguments.queries} queries, {FOUND} found")
+        print(
+            f"{'engine':<14} {'median':>8} {'p99':>8} {'64 at once':>10} {'x numpy':>8} "
+            f"{'16 clients':>10} {'recall':>7} {'build':>7} {'memory':>8} {'disk':>7}"
+        )
+        for name in arguments.engines:
+            queue = spawn.Queue()
+            process = spawn.Process(target=measure, args=(name, paths, queue))
+            process.start()
+            while process.is_alive() and queue.empty():
+                time.sleep(0.1)
+            if queue.empty():
+                print(f"{name:<14} ended with exit code {process.exitcode}")
+                continue
+            results[name] = r = queue.get()
+            process.join()
+            ratio = results["numpy"]["median_ms"] / r["median_ms"] if "numpy" in results else 0
+            print(
+                f"{name:<14} {r['median_ms']:6.2f}ms {r['p99_ms']:6.2f}ms "
+                f"{r['batch_ms'] or 0:8.1f}ms {ratio:8.1f} {r['queries_per_second']:8.0f}/s "
+                f"{r['recall']:7.4f} {r['build_s']:6.1f}s {r['memory_mb']:6.0f}MB "
+                f"{r['disk_mb']:5.0f}MB"
+            )
+        if arguments.opening:
+            results["opening"] = measure_opening(arguments.rows, folder, np.asarray(vectors))
+            print("opening", json.dumps(results["opening"]))
+    RESULTS.mkdir(exist_ok=True)
+    about = {"cores": os.cpu_count(), "rows": arguments.rows, "engines": results}
+    (RESULTS / f"search-{arguments.rows}.json").write_text(json.dumps(about, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
