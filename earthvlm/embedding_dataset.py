@@ -30,7 +30,7 @@ _THUMBNAIL_QUALITY = 85  # WebP; at this quality the eye sees no difference at t
 _VECTOR = pa.list_(pa.float32(), SENTENCE_DIM)
 _IMAGE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
 _VECTOR_COLUMNS = ("scene_embedding", "caption_embedding")
-_OPTIONAL_COLUMNS = ("source", "scene_file")
+_OPTIONAL_COLUMNS = ("source", "scene_file", "date")
 
 # The Hub's viewer and `datasets` read the key "huggingface": it makes images of the thumbnails.
 EMBEDDING_SCHEMA = pa.schema(
@@ -45,6 +45,7 @@ EMBEDDING_SCHEMA = pa.schema(
         pa.field("caption_embedding", _VECTOR),  # unit length
         pa.field("source", pa.string()),  # whose scene it is, and under which licence
         pa.field("scene_file", pa.string()),  # inside the folder, with forward slashes
+        pa.field("date", pa.date32()),  # of the acquisition
     ],
     metadata={
         "huggingface": json.dumps({"info": {"features": {"thumbnail": {"_type": "Image"}}}}),

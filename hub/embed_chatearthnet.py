@@ -95,6 +95,7 @@ def embed_batch(
             "scene_embedding": scene_vector,
             "caption_embedding": caption_vector,
             "source": "ChatEarthNet (CC-BY-4.0)",
+            "date": scene.date,
         }
         for scene, tile, thumbnail, caption, scene_vector, caption_vector in zip(
             scenes,

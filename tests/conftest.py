@@ -91,6 +91,16 @@ def bundled_bridge() -> OlmoEarthVLMBridge:
     return OlmoEarthVLMBridge.from_pretrained("bundled", device="cpu")
 
 
+@pytest.fixture
+def embed_words(monkeypatch):
+    """Let every search for words be one given vector, without the sentence model."""
+
+    def let_words_be(vector: np.ndarray) -> None:
+        monkeypatch.setattr("earthvlm.sentences.embed_sentences", lambda texts: vector[None])
+
+    return let_words_be
+
+
 def random_scene(height: int = 64, width: int = 64, seed: int = 0) -> Scene:
     """A scene of noise with all bands."""
     rng = np.random.default_rng(seed)

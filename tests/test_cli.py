@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import datetime
 import json
 import os
 import struct
 import subprocess
 import sys
 import zlib
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -17,6 +19,7 @@ from PIL import Image
 
 import earthvlm
 from earthvlm.cli import main
+from earthvlm.search_query import SceneFilter
 from earthvlm.sentinel2 import FILE_ORDER_12
 from tests.generated_chatearthnet import write_generated_chatearthnet
 
@@ -170,37 +173,42 @@ def test_many_scenes_are_answered_a_batch_at_a_time(bridge, scene_file, capsys):
 
 
 def test_search_prints_rank_similarities_place_and_caption(monkeypatch, capsys):
+    from earthvlm.retrieval import SceneResult
+
     searched = {}
+    found = SceneResult(
+        *("lake", "A lake\nbeside forest.", "val", -12.5, 52.47, "ESA", None, None),
+        caption_similarity=0.61234,
+        caption_rank=4,
+        date=datetime.date(2020, 6, 30),
+    )
 
     class FakeIndex:
-        def search(self, query, **options):
-            searched.update(options, query=query)
-            found = SimpleNamespace(
-                image_id="lake",
-                caption="A lake\nbeside forest.",
-                split="val",
-                longitude=-12.5,
-                latitude=52.47,
-                scene_file=None,
-                caption_similarity=0.61234,
-                scene_similarity=None,
-            )
-            return [found, SimpleNamespace(**{**vars(found), "longitude": None, "caption": None})]
+        def get(self, image_id):
+            return found
+
+        def search(self, queries, **options):
+            searched.update(options, queries=queries)
+            return [found, replace(found, longitude=None, caption=None, date=None)]
 
     monkeypatch.setattr("earthvlm.retrieval.SceneIndex.from_pretrained", lambda folder: FakeIndex())
-    assert main(["search", "a lake", "--k", "2", "--split", "val"]) == 0
-    assert searched == {"query": "a lake", "k": 2, "split": "val", "bridge": None}
+    options = "--k 2 --split val --box -4 -5 3 5 --from_date 2020-01-01 --source ESA".split()
+    assert main(["search", "a lake", *options]) == 0
+    where = SceneFilter("val", (-4, -5, 3, 5), datetime.date(2020, 1, 1), source="ESA")
+    assert searched == {"queries": ["a lake"], "k": 2, "where": where, "bridge": None}
     assert capsys.readouterr().out == (
-        "  1  lake  caption 0.612  52.4700 N, 12.5000 W\n"
+        "  1  lake  caption 0.612 (#4)  52.4700 N, 12.5000 W  2020-06-30\n"
         "     A lake beside forest.\n"
-        "  2  lake  caption 0.612\n"
+        "  2  lake  caption 0.612 (#4)\n"
         "     (no caption)\n"
     )
-    assert main(["search", "a lake", "--json"]) == 0
+    assert main(["search", "a lake", "--like", "lake", "--json"]) == 0
+    assert searched["queries"] == ["a lake", found]
     first = json.loads(capsys.readouterr().out.splitlines()[0])
     assert first["rank"] == 1
     assert first["caption_similarity"] == 0.61234
     assert first["scene_similarity"] is None
+    assert first["date"] == "2020-06-30"
 
 
 def test_version(capsys):
@@ -401,7 +409,11 @@ def test_a_device_that_is_not_here_is_refused(scene_file, capfd):
         "describe x.tif --device abacus",
         "describe x.tif --boa_offset maybe",
         "search",
-        "search lake --scene x.tif",
+        "search lake --box 1 2 3",
+        "search lake --box 1 50 3 40",
+        "search lake --from_date yesterday",
+        "search lake --from_date 2020-02-01 --to_date 2020-01-01",
+        "search --like no_such_tile",
         "search lake --k 0",
         "search lake --index no/such/index",
     ],

@@ -1,8 +1,9 @@
-"""`earthvlm search`: find scenes by words, or by another scene."""
+"""`earthvlm search`: find scenes by words, by other scenes, or by both."""
 
 from __future__ import annotations
 
 import argparse
+import datetime
 import json
 from typing import TYPE_CHECKING
 
@@ -29,57 +30,92 @@ def add_search(commands: argparse._SubParsersAction) -> None:
         "search",
         help="find scenes by words, or scenes like another",
         description=(
-            "Find scenes by words, or scenes like another, best first. Beside each are cosine\n"
-            "similarities, from -1 to 1: of the query with the scene's caption, and with the\n"
-            "scene itself."
+            "Find scenes by words, scenes like another, or both at once, best first. Beside each\n"
+            "are cosine similarities, from -1 to 1, with the rank in each comparison:\n"
+            "  caption  of the words with the scene's caption\n"
+            "  scene    of the words, or else of the example, with the scene itself\n"
+            "  example  of an example that was given beside words, with the scene itself"
         ),
         epilog=(
             "examples:\n"
             "  earthvlm search 'a lake beside forest' --k 3\n"
-            "  earthvlm search --scene scene.tif --json"
+            "  earthvlm search 'a river -city' --box 4 47 16 55 --from_date 2018-01-01\n"
+            "  earthvlm search --scene scene.tif --json\n"
+            "  earthvlm search 'more water' --like tile_17"
         ),
     )
-    parser.add_argument("words", nargs="?", metavar="WORDS", help="what the scenes should show")
-    parser.add_argument("--scene", metavar="PATH", help="search by this scene instead of by words")
-    parser.add_argument(
+    add = parser.add_argument
+    add("words", nargs="?", metavar="WORDS", help="what scenes should show; -WORD: should not")
+    add("--scene", metavar="PATH", help="scenes like this file's, beside words or without")
+    add("--like", metavar="IMAGE_ID", help="scenes like this one of the dataset, likewise")
+    add(
         "--k",
         type=whole_number(1, MAX_RESULTS),
         default=5,
         help="how many scenes to find (default: %(default)s)",
     )
-    parser.add_argument("--split", help="search only scenes of this split")
-    parser.add_argument(
+    add("--split", help="search only scenes of this split")
+    add(
+        "--box",
+        nargs=4,
+        type=float,
+        metavar=("WEST", "SOUTH", "EAST", "NORTH"),
+        help="search only in this box, in degrees; WEST above EAST crosses the date line",
+    )
+    add("--from_date", type=day, metavar="YYYY-MM-DD", help="search only from this day on")
+    add("--to_date", type=day, metavar="YYYY-MM-DD", help="search only until this day")
+    add("--source", help="search only scenes whose source contains these words")
+    add(
         "--index",
         default=BUNDLED,
         metavar="DATASET",
         help="an embedding dataset's folder or Hub repository (default: the bundled one)",
     )
-    parser.add_argument("--json", action="store_true", help="print one JSON object a scene")
+    add("--json", action="store_true", help="print one JSON object a scene")
     add_scene_options(parser)
     add_bridge_options(parser)
     parser.set_defaults(run=run_search)
 
 
+def day(text: str) -> datetime.date:
+    """Parse a date as in 2020-06-30."""
+    try:
+        return datetime.date.fromisoformat(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is no date as in 2020-06-30") from None
+
+
 def run_search(arguments: argparse.Namespace) -> int:
     """Print the scenes found, best first."""
-    if (arguments.words is None) == (arguments.scene is None):
+    if arguments.words is None and arguments.scene is None and arguments.like is None:
         raise ValueError(
-            "Search by words or by --scene PATH, one of the two; see earthvlm search --help."
+            "Search by words, by --scene PATH or by --like IMAGE_ID; see earthvlm search --help."
         )
-    query = arguments.words
+    queries = [] if arguments.words is None else [arguments.words]
     if arguments.scene is not None:
         check_model_path(arguments.model_path)
-        query = open_scene(arguments.scene, arguments.boa_offset)
-        for note in query.notes:
+        scene = open_scene(arguments.scene, arguments.boa_offset)
+        for note in scene.notes:
             tell(f"{arguments.scene}: {note}")
+        queries.append(scene)
 
     from earthvlm.retrieval import SceneIndex
+    from earthvlm.search_query import SceneFilter
 
+    where = SceneFilter(
+        split=arguments.split,
+        box=arguments.box,
+        first_date=arguments.from_date,
+        last_date=arguments.to_date,
+        source=arguments.source,
+    )
     index = SceneIndex.from_pretrained(arguments.index)
+    if arguments.like is not None:
+        queries.append(index.get(arguments.like))
     bridge = None
     if arguments.scene is not None:
         bridge = load_bridge(arguments.model_path, arguments.device)
-    results = index.search(query, k=arguments.k, split=arguments.split, bridge=bridge)
+    results = index.search(queries, k=arguments.k, where=where, bridge=bridge)
     if not results:
         tell("No scene was found.")
     for rank, result in enumerate(results, start=1):
@@ -93,9 +129,15 @@ def _as_dict(rank: int, result: SceneResult) -> dict[str, object]:
         "image_id": result.image_id,
         "caption_similarity": result.caption_similarity,
         "scene_similarity": result.scene_similarity,
+        "example_similarity": result.example_similarity,
+        "caption_rank": result.caption_rank,
+        "scene_rank": result.scene_rank,
+        "example_rank": result.example_rank,
         "longitude": result.longitude,
         "latitude": result.latitude,
+        "date": result.date.isoformat() if result.date else None,
         "split": result.split,
+        "source": result.source,
         "caption": result.caption,
         "scene_file": str(result.scene_file) if result.scene_file else None,
     }
@@ -103,10 +145,14 @@ def _as_dict(rank: int, result: SceneResult) -> dict[str, object]:
 
 def _as_text(rank: int, result: SceneResult) -> str:
     parts = [result.image_id]
-    similarities = {"caption": result.caption_similarity, "scene": result.scene_similarity}
-    parts += [f"{name} {value:.3f}" for name, value in similarities.items() if value is not None]
+    for name in ("caption", "scene", "example"):
+        similarity, place = getattr(result, f"{name}_similarity"), getattr(result, f"{name}_rank")
+        if similarity is not None:
+            parts.append(f"{name} {similarity:.3f}" + (f" (#{place})" if place else ""))
     if result.longitude is not None and result.latitude is not None:
         north = "N" if result.latitude >= 0 else "S"
         east = "E" if result.longitude >= 0 else "W"
         parts.append(f"{abs(result.latitude):.4f} {north}, {abs(result.longitude):.4f} {east}")
+    if result.date is not None:
+        parts.append(result.date.isoformat())
     return f"{rank:>3}  {'  '.join(parts)}\n     {join_lines(result.caption or '(no caption)')}"

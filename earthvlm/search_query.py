@@ -1,0 +1,81 @@
+"""What a search asks for: words with a minus, and the scenes among which it looks."""
+
+from __future__ import annotations
+
+import datetime
+import math
+import re
+from dataclasses import dataclass
+
+# A minus counts at the start of a word only, so that "built-up" and " - " stay as they are.
+_MINUS = re.compile(r'(?<!\S)-(?:"([^"]+)"|([^\s"-][^\s"]*))')
+Box = tuple[float, float, float, float]
+
+
+@dataclass(frozen=True)
+class Words:
+    """What scenes should show, and what they should not. `wanted` is empty for minuses alone."""
+
+    wanted: str
+    unwanted: tuple[str, ...] = ()
+
+
+def parse_words(text: str) -> Words:
+    """Read 'river -city -"bare soil"': a minus before a word, or a phrase in quotes, unwants it."""
+    unwanted = tuple(phrase or word for phrase, word in _MINUS.findall(text))
+    wanted = " ".join(_MINUS.sub(" ", text).replace('"', " ").split())
+    return Words(wanted, unwanted)
+
+
+@dataclass(frozen=True)
+class SceneFilter:
+    """Which scenes take part in a search: those that fit everything that is not None.
+
+    split: exactly this one. box: west, south, east, north in degrees, edges included; west may be
+    greater than east, and the box then crosses the date line. first_date, last_date: both
+    included. source: words that a scene's source contains, in any case. A scene without a place,
+    date or source fits no filter that asks for one.
+
+    Raises ValueError, in one sentence, for a box or dates that cannot be.
+    """
+
+    split: str | None = None
+    box: Box | None = None
+    first_date: datetime.date | None = None
+    last_date: datetime.date | None = None
+    source: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.box is not None:
+            object.__setattr__(self, "box", _check_box(self.box))
+        first, last = self.first_date, self.last_date
+        if first is not None and last is not None and first > last:
+            raise ValueError(f"the first date, {first}, is after the last, {last}; swap them")
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether every scene fits."""
+        return self == SceneFilter()
+
+    @property
+    def longitude_ranges(self) -> tuple[tuple[float, float], ...]:
+        """The box from west to east, in two parts where it crosses the date line."""
+        if self.box is None:
+            return ()
+        west, _, east, _ = self.box
+        return ((west, east),) if west <= east else ((west, 180.0), (-180.0, east))
+
+
+def _check_box(box: Box) -> Box:
+    numbers = tuple(float(value) for value in box)
+    fits = len(numbers) == 4 and all(map(math.isfinite, numbers))
+    if fits:
+        west, south, east, north = numbers
+        fits = max(abs(west), abs(east)) <= 180 and -90 <= south <= north <= 90
+    if not fits:
+        given = ", ".join(f"{value:g}" for value in numbers)
+        raise ValueError(
+            "a box is west, south, east and north in degrees, longitudes from -180 to 180 and "
+            f"south at most north, as in 4, 47, 16, 55; {given} was given"
+        )
+    return numbers
