@@ -135,10 +135,10 @@ def describe_briefly(measured: Measured | None) -> str:
 
 
 def percent(share: float) -> str:
-    """A share as people read it: "12 %", "under 1 %", "none"."""
+    """A share as people read it, on one line: "12 %", "under 1 %", "none"."""
     if share == 0:
         return "none"
-    return "under 1 %" if share < 0.005 else f"{100 * share:.0f} %"
+    return "under 1\u00a0%" if share < 0.005 else f"{100 * share:.0f}\u00a0%"
 
 
 def suggest_questions(measured: Measured | None) -> list[str]:
