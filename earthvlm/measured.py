@@ -1,7 +1,7 @@
 """What can be measured in a scene by band arithmetic: shares of cover, beside what a model says.
 
-Every threshold is published, and stands with its source. None of this is a land-cover map: it says
-what a pixel's spectrum looks like, and mistakes dark shadow, bright sand or pale roofs now and then.
+Every threshold is published, and stands with its source. None of this is a map of land cover: it
+says what a pixel's spectrum looks like, and now and then mistakes shadow, sand or pale roofs.
 """
 
 from __future__ import annotations
@@ -42,10 +42,10 @@ DARK_WATER = 0.025
 # International Journal of Remote Sensing 21, 2000: bare below, fully vegetated above.
 BARE_NDVI, DENSE_NDVI = 0.2, 0.5
 SOURCES = (
-    "Water: MNDWI > 0 (Xu 2006), NDWI where B11 is missing (McFeeters 1996), and what is black in the "
-    "infrared (our own line); snow: Hall et al. "
-    "1995; thick cloud: Braaten et al. 2015; plants: NDVI (Sobrino and Raissouni 2000). Each pixel "
-    "counts once. Shadow, sand and roofs can be mistaken; thin cloud is not counted."
+    "Water: MNDWI > 0 (Xu 2006), NDWI where B11 is missing (McFeeters 1996), and what is black in "
+    "the infrared (our own line); snow: Hall et al. 1995; thick cloud: Braaten et al. 2015; "
+    "plants: NDVI (Sobrino and Raissouni 2000). Each pixel counts once. Shadow, sand and roofs can "
+    "be mistaken; thin cloud is not counted."
 )
 SAME_PLACE_DEGREES = 0.02  # about 2 km
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import html
 from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
 from threading import Event
 from typing import Any
 
 import gradio as gr
+from starlette.middleware import Middleware
 
 from earthvlm.generation import DEFAULT_PROMPT
 from earthvlm.hub import BUNDLED
@@ -18,6 +20,7 @@ from earthvlm.service import SceneService
 from earthvlm.ui.api import add_tools
 from earthvlm.ui.chat import add_chat_tab, choose_examples
 from earthvlm.ui.compare import add_compare_tab
+from earthvlm.ui.guard import MAX_FILE_SIZE, Guard
 from earthvlm.ui.models import Models
 from earthvlm.ui.search import add_search_tab
 from earthvlm.ui.state import add_session
@@ -72,9 +75,11 @@ THEME = gr.themes.Base(
 LAUNCH_OPTIONS: dict[str, Any] = {
     "theme": THEME,
     "css_paths": Path(__file__).with_name("style.css"),
-    "max_file_size": "64mb",
+    "max_file_size": MAX_FILE_SIZE,
     "footer_links": ["api"],
     "ssr_mode": False,
+    "app_kwargs": {"middleware": [Middleware(Guard)]},
+    "mcp_server": find_spec("mcp") is not None,
 }
 
 

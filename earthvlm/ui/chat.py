@@ -24,7 +24,7 @@ from earthvlm.ui.scene_view import (
     show_facts,
     show_viewer,
 )
-from earthvlm.ui.state import Session, know_asker, page_only, tell_errors
+from earthvlm.ui.state import Session, know_asker, make_room, page_only, tell_errors
 from earthvlm.ui.uploads import BOA_OFFSETS, SCENE_FILES, open_uploads, take_uploads_only
 
 EXAMPLE_COUNT = 8
@@ -183,8 +183,11 @@ def add_chat_tab(
 
     @page_only
     @tell_errors
-    def open_scene(session: Session, paths: list[str] | None, boa_offset: str) -> Any:
+    def open_scene(
+        session: Session, paths: list[str] | None, boa_offset: str, request: gr.Request
+    ) -> Any:
         """Open an uploaded scene: one GeoTIFF or photo, or a ChatEarthNet scene's three PNGs."""
+        know_asker(session, request)
         scene = open_uploads(paths, BOA_OFFSETS[boa_offset][1])
         return show_opened(session, service.open(scene))
 
@@ -396,6 +399,7 @@ def show_opened(session: Session, opened: OpenScene) -> Any:
     composites = opened.scene.available_composites()
     shown = composites[0] if composites else None
     session.open_scene(opened)
+    make_room()
     questions = [gr.Button(question) for question in opened.questions]
     return (
         session,

@@ -20,8 +20,8 @@ from earthvlm.measured import (
 from earthvlm.scene import Scene
 from earthvlm.sentinel2 import COMPOSITES
 from earthvlm.service import OpenScene, SceneService
-from earthvlm.ui.scene_view import VIEWER_SCRIPT, show_picture, show_viewer
-from earthvlm.ui.state import Session, know_asker, page_only, tell_errors
+from earthvlm.ui.scene_view import VIEWER_SCRIPT, show_beside, show_picture, show_viewer
+from earthvlm.ui.state import Session, know_asker, make_room, page_only, tell_errors
 from earthvlm.ui.uploads import SCENE_FILES, open_uploads, take_uploads_only
 
 EXPLAINED = (
@@ -45,7 +45,7 @@ def add_compare_tab(session: gr.State, service: SceneService) -> None:
             elem_id="open-two",
         )
         beside = gr.UploadButton(
-            "Open one beside the scene in Chat …",
+            "Open one beside Chat's …",
             file_types=SCENE_FILES,
             scale=0,
             min_width=260,
@@ -69,6 +69,9 @@ def add_compare_tab(session: gr.State, service: SceneService) -> None:
     def show_pair(session: Session, scenes: list[OpenScene], name: str) -> Any:
         ordered = in_order_of_date([opened.scene for opened in scenes])
         session.pair = sorted(scenes, key=lambda opened: ordered.index(opened.scene))
+        make_room()
+        if not session.pair:
+            raise ValueError("The two scenes are too large to be open at once here")
         return (session, *draw_both(session, name), "", "", show_changes(session.pair))
 
     def draw_both(session: Session, name: str) -> list[str]:
@@ -76,16 +79,20 @@ def add_compare_tab(session: gr.State, service: SceneService) -> None:
 
     @page_only
     @tell_errors
-    def compare_two(session: Session, paths: list[str] | None, name: str) -> Any:
+    def compare_two(
+        session: Session, paths: list[str] | None, name: str, request: gr.Request
+    ) -> Any:
         """Open two uploaded scenes, put them in order of date, and measure what changed."""
+        know_asker(session, request)
         if not paths or len(paths) != 2:
             raise ValueError(NO_PAIR)
         return show_pair(session, [service.open(open_uploads([path])) for path in paths], name)
 
     @page_only
     @tell_errors
-    def compare_beside(session: Session, path: str | None, name: str) -> Any:
+    def compare_beside(session: Session, path: str | None, name: str, request: gr.Request) -> Any:
         """Open an uploaded scene beside the one in Chat, and measure what changed."""
+        know_asker(session, request)
         opened = session.require_opened()
         added = service.open(open_uploads([path] if path else None))
         return show_pair(session, [opened, added], name)
@@ -114,6 +121,8 @@ def add_compare_tab(session: gr.State, service: SceneService) -> None:
                 text += piece if isinstance(piece, str) else ""
                 said[number] = show_said(text)
                 yield said[0], said[1]
+            said[number] += show_beside(opened, text)
+            yield said[0], said[1]
 
     shown = [session, first, second, said_of_first, said_of_second, changes]
     opening = {"concurrency_limit": 2, "concurrency_id": "open"}

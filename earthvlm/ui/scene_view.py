@@ -55,7 +55,7 @@ def show_viewer(
     maps = f" data-maps='{_encode_maps(attention)}'" if attention else ""
     ratio = f"{scene.width} / {scene.height}"
     return (
-        f'<figure class="viewer" data-scene="{link}"{maps}>'
+        f'<figure class="viewer" data-scene="{link}" data-name="{html.escape(scene.name)}"{maps}>'
         f'<div class="viewport" tabindex="0" role="group" style="aspect-ratio: {ratio}" '
         'aria-label="The scene: plus and minus zoom, arrow keys move, 0 shows all of it">'
         f'<div class="sheet"><img src="{_data_uri(picture)}" alt="{alt}" width="{picture.width}" '

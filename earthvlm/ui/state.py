@@ -7,6 +7,7 @@ import html
 import inspect
 import logging
 import threading
+import time
 import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -20,13 +21,19 @@ from earthvlm.prompts import Message
 from earthvlm.retrieval import SceneResult
 from earthvlm.scene import Scene
 from earthvlm.service import Asker, OpenScene
+from earthvlm.ui.guard import find_address
 
 logger = logging.getLogger(__name__)
 
 SESSION_SECONDS = 3600
+# Visitors' own scenes, all together; one of 2048 x 2048 pixels takes 200 MB.
+OWN_SCENES_BYTES = 1_500_000_000
 NOTICE_SECONDS = 20
 STOP_SECONDS = 10  # a model that answers stops within a token
-NOTHING_OPEN = "No scene is open (an hour without use closes it): upload one or choose an example."
+NOTHING_OPEN = (
+    "No scene is open (an hour without use closes it, sooner where many are open): upload one or "
+    "choose an example."
+)
 UNEXPECTED = "That did not work, and the reason has been logged; try again, or another scene."
 
 
@@ -61,6 +68,17 @@ class Session:
     results: tuple[SceneResult, ...] = ()
     asked_by_link: str = ""
     turn: Turn | None = None
+    used: float = field(default_factory=time.monotonic)
+
+    @property
+    def own_bytes(self) -> int:
+        """What the scenes take that are this visitor's own; those of the index are shared."""
+        scenes = {
+            id(opened.scene): opened.scene.reflectance.nbytes
+            for opened in (self.opened, *self.pair)
+            if opened is not None and opened.origin is None
+        }
+        return sum(scenes.values())
 
     def require_opened(self) -> OpenScene:
         """Return the open scene. Raises ValueError where none is."""
@@ -116,7 +134,21 @@ def know_asker(session: Session, request: gr.Request) -> Asker:
     """Whose request this is, remembered for when the page is closed."""
     user = request.session_hash or f"call-{id(request)}"
     _sessions[user] = session
-    return Asker(user, request.client.host if request.client else "")
+    session.used = time.monotonic()
+    host = request.client.host if request.client else ""
+    return Asker(user, find_address(host, request.headers))
+
+
+def make_room() -> None:
+    """Close the scenes of those who were away longest, where visitors' own take too much memory."""
+    own = [session for session in _sessions.values() if session.own_bytes]
+    taken = sum(session.own_bytes for session in own)
+    for session in sorted(own, key=lambda session: session.used):
+        if taken <= OWN_SCENES_BYTES:
+            return
+        taken -= session.own_bytes
+        session.end_turn()
+        session.opened, session.pair = None, []
 
 
 def tell_errors(action: Callable[..., Any]) -> Callable[..., Any]:

@@ -116,14 +116,14 @@ for (const end of ['pointerup', 'pointercancel']) {
   element.addEventListener(end, () => { held = null; });
 }
 
-let shown = find('.viewer')?.dataset.scene;
+// Other bands of the same scene keep the place and the word; another scene or answer starts anew.
+const seen = () => [find('.viewer')?.dataset.name, find('.viewer')?.dataset.maps];
+let [scene, maps] = seen();
 watch('value', () => {
-  const figure = find('.viewer');
-  if (figure?.dataset.scene !== shown || !figure?.dataset.scene) {
-    Object.assign(view, {zoom: 1, x: 0, y: 0});
-  }
-  shown = figure?.dataset.scene;
-  view.word = -1;
+  const [newScene, newMaps] = seen();
+  if (newScene !== scene) Object.assign(view, {zoom: 1, x: 0, y: 0});
+  if (newMaps !== maps) view.word = -1;
+  [scene, maps] = [newScene, newMaps];
   place();
   overlay();
 });
