@@ -45,7 +45,7 @@ LOOKING = "Looking at the scene …"
 NOTHING_SAID = "(stopped before the first word)"
 # Asked again at 0, a question gets the same answer again.
 RETRY_TEMPERATURE = 0.7
-NEUTRAL = "The words are a model's and can be wrong; what is marked as measured was computed."
+NEUTRAL = "The answers are a model's and can be wrong; what is marked as measured was computed."
 
 
 @dataclass(frozen=True)
@@ -120,7 +120,9 @@ def add_chat_tab(
                 layout="bubble",
                 elem_id="chat",
             )
-            beside = gr.HTML(label="Measured beside the answer", elem_id="beside")
+            beside = gr.HTML(
+                f"<p>{NEUTRAL}</p>", label="Measured beside the answer", elem_id="beside"
+            )
             with gr.Row(elem_classes="questions"):
                 questions = [
                     gr.Button(text, size="sm", min_width=60)
@@ -175,10 +177,10 @@ def add_chat_tab(
         know_asker(session, request)
         image_id = str(request.query_params.get("scene", ""))[:200]
         session.asked_by_link = str(request.query_params.get("q", ""))
+        if first is not None:  # also where the address names a scene that there is not
+            session.open_scene(first)
         if image_id:
             return show_opened(session, service.open_named(image_id))
-        if first is not None:
-            session.open_scene(first)
         return session, *[gr.skip()] * (len(outputs) - 1)
 
     @page_only
@@ -234,11 +236,11 @@ def add_chat_tab(
                     session.conversation = answered if text else before
                     yield {
                         chat: show(answered),
-                        beside: show_beside(opened, text),
+                        beside: show_beside(opened, text) or f"<p>{NEUTRAL}</p>",
                     }
             except Exception:
-                if session.turn is turn:
-                    yield {chat: show(before)}
+                if session.turn is turn:  # nothing is lost: the question can be sent again
+                    yield {chat: show(before), prompt: asked[-1]["content"]}
                 raise
             finally:
                 if session.turn is turn:
@@ -302,7 +304,7 @@ def add_chat_tab(
         """Stop the answer and forget the conversation; the scene stays open."""
         session.end_turn()
         session.conversation, session.attention = [], None
-        return [], ""
+        return [], f"<p>{NEUTRAL}</p>"
 
     @page_only
     @tell_errors
@@ -407,7 +409,7 @@ def show_opened(session: Session, opened: OpenScene) -> Any:
         gr.Radio(composites, value=shown),
         show_facts(opened),
         [],
-        "",
+        f"<p>{NEUTRAL}</p>",
         *questions,
     )
 
