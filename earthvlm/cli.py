@@ -21,12 +21,13 @@ from earthvlm.commands.check import add_check
 from earthvlm.commands.describe import add_describe
 from earthvlm.commands.download import add_download
 from earthvlm.commands.evaluate import add_evaluate
+from earthvlm.commands.index import add_index
 from earthvlm.commands.messages import USER_ERROR, complain
 from earthvlm.commands.push import add_push
 from earthvlm.commands.search import add_search
 
 # Each adds its parser, whose default `run` takes the parsed arguments and returns an exit code.
-COMMANDS = (add_describe, add_search, add_evaluate, add_download, add_check, add_push)
+COMMANDS = (add_describe, add_search, add_index, add_evaluate, add_download, add_check, add_push)
 
 # Exit codes as shells know them: 128 + the number of the signal.
 INTERRUPTED = 130

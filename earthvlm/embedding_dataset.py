@@ -11,7 +11,8 @@ import io
 import json
 import os
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
@@ -19,6 +20,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from filelock import FileLock, Timeout
 from PIL import Image
 
 from earthvlm.sentences import SENTENCE_DIM, SENTENCE_MODEL_ID, SENTENCE_MODEL_REVISION
@@ -72,11 +74,13 @@ def write_embedding_dataset(
     sentence_model: str = SENTENCE_MODEL_ID,
     sentence_revision: str = SENTENCE_MODEL_REVISION,
     name: str = "embeddings.parquet",
+    metadata: Mapping[str, str] | None = None,
 ) -> Path:
     """Write a Parquet file into a folder, whole or not at all, and return its path.
 
     rows: the columns of EMBEDDING_SCHEMA by name; `image_id` and `split` are needed, the others
         may be None or left out. A thumbnail is a PIL image or the bytes of an encoded one.
+    metadata: what else the file's schema is to tell.
 
     Raises ValueError for a column that is not in the schema, an image_id that is missing or given
     twice, an embedding that is not `[384]` of unit length, and a scene file outside the folder.
@@ -84,20 +88,47 @@ def write_embedding_dataset(
     table = pa.Table.from_pylist([_encode_row(row) for row in rows], schema=EMBEDDING_SCHEMA)
     if not table.num_rows:
         raise ValueError("an embedding dataset needs at least one row; none was given")
-    _check_rows(table, "the embedding dataset to write")
+    check_rows(table, "the embedding dataset to write")
     provenance = Provenance(bridge_id, bridge_revision, sentence_model, sentence_revision)
     written = json.dumps({"format_version": FORMAT_VERSION, **asdict(provenance)})
-    table = table.replace_schema_metadata({**table.schema.metadata, _PROVENANCE_KEY: written})
+    table = table.replace_schema_metadata(
+        {**table.schema.metadata, **(metadata or {}), _PROVENANCE_KEY: written}
+    )
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    path = folder / name
-    unfinished = folder / f".{path.name}.{os.getpid()}"
+    write_table(table, folder / name)
+    return folder / name
+
+
+def write_table(table: pa.Table, path: Path) -> None:
+    """Write a table as a file of an embedding dataset, whole or not at all."""
+    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         pq.write_table(table, unfinished, compression="zstd", write_page_checksum=True)
         unfinished.replace(path)
     finally:
         unfinished.unlink(missing_ok=True)
-    return path
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Keep other processes from writing to a dataset; reading it goes on.
+
+    Raises ValueError where another one writes to it.
+    """
+    try:
+        with FileLock(folder / ".lock", timeout=0):
+            yield
+    except Timeout:
+        raise ValueError(
+            f"another process is writing to {folder}; wait until it has finished, and try again"
+        ) from None
+
+
+def next_part(folder: Path) -> str:
+    """The name of one more file of a dataset, after those there are."""
+    numbers = [int(path.stem.removeprefix("part-")) for path in folder.glob("part-?????.parquet")]
+    return f"part-{max(numbers, default=0) + 1:05d}.parquet"
 
 
 def read_embedding_dataset(folder: str | Path) -> tuple[pa.Table, Provenance]:
@@ -107,13 +138,27 @@ def read_embedding_dataset(folder: str | Path) -> tuple[pa.Table, Provenance]:
     column, embeddings that are not `[384]` of unit length, an image_id given twice, a scene file
     outside the folder, and files that different models made.
     """
+    paths = dataset_files(folder)
+    provenance = find_makers(paths)
+    table = pa.concat_tables(read_shard(path)[0] for path in paths).combine_chunks()
+    check_rows(table, str(folder))
+    return table, provenance
+
+
+def dataset_files(folder: str | Path) -> list[Path]:
+    """The Parquet files of a dataset. Raises FileNotFoundError where there are none."""
     folder = Path(folder)
     paths = sorted(path for path in folder.glob("*.parquet") if not path.name.startswith("."))
     if not paths:
         raise FileNotFoundError(
             f"there is no embedding dataset in {folder}; give a folder that holds *.parquet files"
         )
-    tables, makers = zip(*(_read_shard(path) for path in paths), strict=True)
+    return paths
+
+
+def find_makers(paths: Sequence[Path]) -> Provenance:
+    """The models that made all of some files. Raises ValueError where they differ."""
+    makers = [read_provenance(path) for path in paths]
     for path, provenance in zip(paths, makers, strict=True):
         if provenance != makers[0]:
             raise ValueError(
@@ -121,9 +166,12 @@ def read_embedding_dataset(folder: str | Path) -> tuple[pa.Table, Provenance]:
                 f"{paths[0].name} by {makers[0].bridge_id} ({makers[0].bridge_revision}); "
                 "keep the files of one bridge and one sentence model"
             )
-    table = pa.concat_tables(tables).combine_chunks()
-    _check_rows(table, str(folder))
-    return table, makers[0]
+    return makers[0]
+
+
+def count_rows(paths: Sequence[Path]) -> int:
+    """How many rows some files have, by their footers, which `find_makers` has read."""
+    return sum(pq.read_metadata(path).num_rows for path in paths)
 
 
 def read_provenance(path: str | Path) -> Provenance:
@@ -186,7 +234,11 @@ def _encode_row(row: Mapping[str, Any]) -> dict[str, Any]:
     return encoded
 
 
-def _read_shard(path: Path) -> tuple[pa.Table, Provenance]:
+def read_shard(path: Path) -> tuple[pa.Table, Provenance]:
+    """Read one Parquet file as a table of EMBEDDING_SCHEMA's columns; see read_embedding_dataset.
+
+    Its rows are not checked: see check_rows.
+    """
     try:
         table = pq.ParquetFile(path, page_checksum_verification=True).read()
     except (pa.ArrowException, OSError) as error:
@@ -233,7 +285,11 @@ def _find_provenance(metadata: Mapping[bytes, bytes], path: Path) -> Provenance:
     return Provenance(**values)
 
 
-def _check_rows(table: pa.Table, where: str) -> None:
+def check_rows(table: pa.Table, where: str, seen: set[str] | None = None) -> None:
+    """Raise ValueError for rows that break the format.
+
+    seen: the image_ids of other files of the dataset, to which these are added.
+    """
     for name in ("image_id", "split"):
         if any(not value for value in table.column(name).to_pylist()):
             raise ValueError(f"{where} has a row without {name}; every row needs one")
@@ -241,6 +297,14 @@ def _check_rows(table: pa.Table, where: str) -> None:
     image_id, count = Counter(image_ids).most_common(1)[0] if image_ids else ("", 0)
     if count > 1:
         raise ValueError(f"{where} has the image_id {image_id!r} {count} times; once is allowed")
+    if seen is not None:
+        again = seen.intersection(image_ids)
+        if again:
+            raise ValueError(
+                f"{where} has the image_id {min(again)!r}, as another file of its dataset has; "
+                "once is allowed"
+            )
+        seen.update(image_ids)
     for name in _VECTOR_COLUMNS:
         with np.errstate(over="ignore", invalid="ignore"):
             lengths = np.linalg.norm(get_vectors(table, name), axis=1)

@@ -57,7 +57,7 @@ MAX_FILE_BANDS = 100
 CLEAN_TAG = "EARTHVLM_REFLECTANCE"
 DATE_TAG = "ACQUISITION_DATE"
 PLACE_TAGS = ("CENTRE_LONGITUDE", "CENTRE_LATITUDE")
-_DATE_TAGS = (
+DATE_TAGS = (
     *(DATE_TAG, "SENSING_TIME", "PRODUCT_START_TIME", "DATATAKE_1_DATATAKE_SENSING_START"),
     *("datetime", "date"),
 )
@@ -303,5 +303,5 @@ def find_place(
 
 def _find_raster_date(tags: dict[str, str], path: Path) -> datetime.date | None:
     # TIFF's own DATETIME comes last: many programs write the time of saving there.
-    acquired = [tags[tag] for tag in _DATE_TAGS if tag in tags]
+    acquired = [tags[tag] for tag in DATE_TAGS if tag in tags]
     return find_date(*acquired, path.stem, tags.get("TIFFTAG_DATETIME", ""))

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import datetime
-from collections.abc import Callable, Mapping, Sequence
+import shutil
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib.resources import files
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
@@ -16,14 +17,28 @@ from PIL import Image
 from earthvlm.embedding_dataset import (
     EMBEDDING_SCHEMA,
     Provenance,
+    count_rows,
+    dataset_files,
     decode_thumbnail,
+    find_makers,
+    locked,
+    next_part,
     read_embedding_dataset,
     write_embedding_dataset,
 )
 from earthvlm.hub import BUNDLED, LOCAL_REVISION, fetch
 from earthvlm.scene import Scene
+from earthvlm.scene_rows import THUMBNAIL_SIZE, check_names, make_rows
+from earthvlm.scene_store import STORE_FOLDER, fingerprint, open_stored, write_store
 from earthvlm.scene_table import SceneTable
-from earthvlm.search_engines import SIMILARITY_DECIMALS, ExactEngine, Hits, SearchEngine
+from earthvlm.search_engines import (
+    AUTO,
+    SIMILARITY_DECIMALS,
+    ExactEngine,
+    Hits,
+    SearchEngine,
+    make_engine,
+)
 from earthvlm.search_query import SceneFilter, Words, parse_words
 from earthvlm.sentences import SENTENCE_DIM, SENTENCE_MODEL_ID, SENTENCE_MODEL_REVISION
 
@@ -32,6 +47,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "EMBEDDING_SCHEMA",
+    "THUMBNAIL_SIZE",
     "Provenance",
     "SceneFilter",
     "SceneIndex",
@@ -47,9 +63,10 @@ RANK_FUSION_K = 60
 # what is first in one ranking has 0.016.
 RANK_DEPTH = 1000
 UNWANTED_SHARE = 0.5
+# Rows from which a dataset is mapped from files instead of read into memory.
+MAPPED_FROM = 20_000
 MAX_QUERY_CHARACTERS = 2000  # of which the sentence model reads the first 256 word pieces
 DATASET_FILES = ("*.parquet", "scenes/*")
-THUMBNAIL_SIZE = 192  # pixels, about the width of a picture in the app's gallery
 
 
 @dataclass(frozen=True, eq=False)
@@ -106,13 +123,25 @@ def fuse_ranks(similarities: Sequence[np.ndarray]) -> np.ndarray:
 class SceneIndex:
     """Search in an embedding dataset, by words, by scenes, or by their embeddings."""
 
-    def __init__(self, table: pa.Table, provenance: Provenance, folder: str | Path) -> None:
-        """Index a table with EMBEDDING_SCHEMA's columns, whose scene files lie in `folder`."""
+    def __init__(
+        self,
+        table: pa.Table | SceneTable,
+        provenance: Provenance,
+        folder: str | Path,
+        engine: str = AUTO,
+    ) -> None:
+        """Index a table with EMBEDDING_SCHEMA's columns, whose scene files lie in `folder`.
+
+        engine: see `make_engine`.
+        """
         self.provenance = provenance
         self.folder = Path(folder)
         self.commit = LOCAL_REVISION  # of the Hub repository it was fetched from
-        self.table = SceneTable(table)
-        self._engine: SearchEngine = ExactEngine(self.table)
+        self.table = SceneTable.from_dataset(table) if isinstance(table, pa.Table) else table
+        self.engine: SearchEngine = make_engine(engine, self.table)
+        # Finds where the engine is elsewhere and does not answer; `notice` then says so.
+        self._at_hand = ExactEngine(self.table)
+        self.notice: str | None = None
 
     @classmethod
     def from_pretrained(
@@ -123,9 +152,12 @@ class SceneIndex:
         token: str | None = None,
         cache_dir: str | Path | None = None,
         local_files_only: bool = False,
+        engine: str = AUTO,
     ) -> SceneIndex:
         """Open the dataset of a folder, of a Hub repository, or the "bundled" one.
 
+        A large one is mapped from files that are made when it is opened first; see scene_store.
+        engine: see `make_engine`.
         revision, token, cache_dir, local_files_only: of the Hub repository; see `fetch`.
         Raises what `read_embedding_dataset` does for a folder that holds none, or a damaged one,
         and ConnectionError where the Hub cannot be reached.
@@ -134,7 +166,13 @@ class SceneIndex:
             source = Path(str(files("earthvlm") / "bundled" / "embeddings"))
         options = {"token": token, "cache_dir": cache_dir, "local_files_only": local_files_only}
         snapshot = fetch(source, DATASET_FILES, revision, repo_type="dataset", **options)
-        index = cls(*read_embedding_dataset(snapshot.folder), snapshot.folder)
+        paths = dataset_files(snapshot.folder)
+        provenance = find_makers(paths)
+        if count_rows(paths) < MAPPED_FROM:
+            table, _ = read_embedding_dataset(snapshot.folder)
+        else:
+            table = open_stored(snapshot.folder)
+        index = cls(table, provenance, snapshot.folder, engine)
         index.commit = snapshot.revision
         return index
 
@@ -157,39 +195,83 @@ class SceneIndex:
         called with how many are done and how many there are. Raises ValueError where there are no
         scenes, and for names that are given twice or are no file names.
         """
-        from earthvlm.generation import DEFAULT_PROMPT
-        from earthvlm.sentences import embed_sentences
-
         folder = Path(folder)
-        _check_names([scene.name for scene in scenes])
-        (folder / "scenes").mkdir(parents=True, exist_ok=True)
-        rows: list[dict[str, Any]] = []
-        for start in range(0, len(scenes), batch_size):
-            batch = list(scenes[start : start + batch_size])
-            captions = [caption.strip() for caption in bridge.generate(batch, DEFAULT_PROMPT)]
-            scene_vectors, caption_vectors = bridge.embed(batch), embed_sentences(captions)
-            for index, scene in enumerate(batch):
-                scene_file = f"scenes/{scene.name}.tif"
-                scene.save(folder / scene_file)
-                caption = captions[index] or None
-                row = {
-                    "image_id": scene.name,
-                    "caption": caption,
-                    "split": splits[start + index] if splits else "scenes",
-                    "longitude": scene.longitude,
-                    "latitude": scene.latitude,
-                    "thumbnail": scene.thumbnail(THUMBNAIL_SIZE),
-                    "scene_embedding": scene_vectors[index],
-                    "caption_embedding": caption_vectors[index] if caption else None,
-                    "source": sources[start + index] if sources else None,
-                    "scene_file": scene_file,
-                    "date": scene.date,
-                }
-                rows.append(row)
-            if report:
-                report(len(rows), len(scenes))
+        check_names([scene.name for scene in scenes])
+        rows = make_rows(
+            folder,
+            scenes,
+            bridge,
+            splits=splits,
+            sources=sources,
+            batch_size=batch_size,
+            report=report,
+        )
         write_embedding_dataset(folder, rows, bridge_id, bridge.revision)
         return cls.from_pretrained(folder)
+
+    def add(
+        self,
+        scenes: Sequence[Scene],
+        bridge: OlmoEarthVLMBridge,
+        *,
+        splits: Sequence[str] | None = None,
+        sources: Sequence[str | None] | None = None,
+        captions: bool = True,
+        batch_size: int = 16,
+        report: Callable[[int, int], None] | None = None,
+    ) -> SceneIndex:
+        """Embed scenes, write them into this dataset's folder as one more file, and open it anew.
+
+        See `build`; bridge: the one that made this dataset; captions: whether it describes them.
+        Raises ValueError for another bridge, and for names that are given twice, are there already
+        or are no file names.
+        """
+        self._check_bridge(bridge)
+        names = [scene.name for scene in scenes]
+        check_names(names)
+        there = set(self.table.column("image_id").to_pylist()).intersection(names)
+        if there:
+            raise ValueError(
+                f"this dataset has a scene {min(there)!r} already; give the new one another name"
+            )
+        with locked(self.folder):
+            rows = make_rows(
+                self.folder,
+                scenes,
+                bridge,
+                splits=splits,
+                sources=sources,
+                captions=captions,
+                batch_size=batch_size,
+                report=report,
+            )
+            made_by = self.provenance
+            write_embedding_dataset(
+                self.folder,
+                rows,
+                made_by.bridge_id,
+                made_by.bridge_revision,
+                name=next_part(self.folder),
+            )
+        return type(self).from_pretrained(self.folder)
+
+    def save(self, folder: str | Path) -> None:
+        """Copy the dataset into a folder, with the files it is mapped from; scene files too.
+
+        Whoever opens the copy need not make them again. Raises ValueError where the folder has
+        Parquet files already, which would become part of the copy.
+        """
+        folder, paths = Path(folder), dataset_files(self.folder)
+        if folder.is_dir() and any(folder.glob("*.parquet")):
+            raise ValueError(f"{folder} holds Parquet files already; give an empty folder")
+        folder.mkdir(parents=True, exist_ok=True)
+        for path in paths:
+            shutil.copyfile(path, folder / path.name)
+        for scene_file in filter(None, self.table.column("scene_file").to_pylist()):
+            if (self.folder / scene_file).is_file():
+                (folder / scene_file).parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(self.folder / scene_file, folder / scene_file)
+        write_store(folder / STORE_FOLDER, dataset_files(folder), fingerprint(paths))
 
     def __len__(self) -> int:
         return len(self.table)
@@ -220,7 +302,11 @@ class SceneIndex:
         """Return the first k scenes of a split that fit `where`, or all, in the dataset's order."""
         selected = self.table.select(_join_filters(split, where))
         rows = np.arange(len(self)) if selected is None else np.flatnonzero(selected)
-        return [self._get_result(int(row)) for row in rows[:k]]
+        return self.browse_rows(rows[:k])
+
+    def browse_rows(self, rows: Iterable[int]) -> list[SceneResult]:
+        """Return the scenes in some rows of the dataset, which count from 0."""
+        return [self._get_result(int(row)) for row in rows]
 
     def get(self, image_id: str) -> SceneResult:
         """Return a scene by its image_id. Raises ValueError where there is none."""
@@ -259,10 +345,7 @@ class SceneIndex:
         given = [self.table.find(q.image_id) for q in queries if isinstance(q, SceneResult)]
         # Where there is one ranking, nothing beyond the k-th can be found.
         depth = (k if len(comparisons) == 1 else max(k, RANK_DEPTH)) + len(given)
-        rankings = [
-            self._engine.search(each.space, each.vector[None], depth, where)[0]
-            for each in comparisons
-        ]
+        rankings = [self._rank(each, depth, where) for each in comparisons]
         rows = np.setdiff1d(np.concatenate([hits.rows for hits in rankings]), given).astype(int)
         if not len(rows):
             return []
@@ -283,6 +366,16 @@ class SceneIndex:
             )
             for place in order
         ]
+
+    def _rank(self, comparison: _Comparison, depth: int, where: SceneFilter) -> Hits:
+        wanted = comparison.space, comparison.vector[None], depth, where
+        try:
+            hits = self.engine.search(*wanted)[0]
+        except ConnectionError as error:
+            self.notice = f"{error}; what is at hand was searched."
+            return self._at_hand.search(*wanted)[0]
+        self.notice = None
+        return hits
 
     def _compare_what(
         self, queries: Sequence[Query], bridge: OlmoEarthVLMBridge | None
@@ -320,12 +413,13 @@ class SceneIndex:
             )
         return vector / length
 
-    def _embed_words(self, words: str) -> np.ndarray:
-        if not words:
+    def _embed_words(self, text: str) -> np.ndarray:
+        words = parse_words(text)
+        if words == Words(""):
             raise ValueError("the search is empty; type some words, as in 'a lake beside forest'")
-        if len(words) > MAX_QUERY_CHARACTERS:
+        if len(text) > MAX_QUERY_CHARACTERS:
             raise ValueError(
-                f"the search has {len(words)} characters; at most {MAX_QUERY_CHARACTERS} are read"
+                f"the search has {len(text)} characters; at most {MAX_QUERY_CHARACTERS} are read"
             )
         made_by = self.provenance
         if (made_by.sentence_model, made_by.sentence_revision) != (
@@ -337,22 +431,26 @@ class SceneIndex:
                 f"{made_by.sentence_revision}, but words are embedded by {SENTENCE_MODEL_ID} at "
                 f"revision {SENTENCE_MODEL_REVISION}; build the dataset again"
             )
-        return _embed_parsed(parse_words(words))
+        return _embed_parsed(words)
 
     def _embed_scene(self, scene: Scene, bridge: OlmoEarthVLMBridge | None) -> np.ndarray:
-        made_by = self.provenance
         if bridge is None:
+            made_by = self.provenance
             raise ValueError(
                 "a search by scene needs the bridge that made this dataset, "
                 f"{made_by.bridge_id} at revision {made_by.bridge_revision}; pass it as bridge"
             )
+        self._check_bridge(bridge)
+        return bridge.embed([scene])[0]
+
+    def _check_bridge(self, bridge: OlmoEarthVLMBridge) -> None:
+        made_by = self.provenance
         if bridge.revision != made_by.bridge_revision:
             raise ValueError(
                 f"this dataset was made by bridge {made_by.bridge_id} at revision "
                 f"{made_by.bridge_revision}, but the bridge given has revision {bridge.revision}; "
                 "load the former, or build the dataset again with the latter"
             )
-        return bridge.embed([scene])[0]
 
     def _measure(self, comparison: _Comparison, row: int) -> float:
         # Of a row that one ranking did not reach, too.
@@ -413,14 +511,3 @@ def _embed_parsed(words: Words) -> np.ndarray:
     apart = unwanted - (unwanted @ wanted) * wanted
     vector = wanted - UNWANTED_SHARE * apart
     return vector / np.linalg.norm(vector)
-
-
-def _check_names(names: Sequence[str]) -> None:
-    if not names:
-        raise ValueError("an index needs at least one scene; none was given")
-    for name in names:
-        if Path(name).name != name or "\\" in name or not name.isprintable():
-            raise ValueError(f"the scene name {name!r} is no file name; give the scene another")
-    if len(set(names)) < len(names):
-        twice = next(name for name in names if list(names).count(name) > 1)
-        raise ValueError(f"two scenes are named {twice!r}; every scene needs a name of its own")

@@ -2,25 +2,51 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+import xxhash
 
+from earthvlm.byte_codes import BLOCK_ROWS, ByteCodes
 from earthvlm.embedding_dataset import get_vectors
 from earthvlm.search_query import SceneFilter
 
+FILTER_COLUMNS = ("split", "source", "longitude", "latitude", "date")
 SPACES = {"scene": "scene_embedding", "caption": "caption_embedding"}
 
 
 class SceneTable:
-    """N rows in the order of the dataset, with their vectors of each space `[N, 384]`."""
+    """N rows in the order of the dataset, with their vectors of each space `[N, 384]`.
 
-    def __init__(self, table: pa.Table) -> None:
-        """Take a table with EMBEDDING_SCHEMA's columns."""
-        self._vectors = {space: get_vectors(table, column) for space, column in SPACES.items()}
-        self._rows = table.drop_columns(list(SPACES.values()))
+    It is in memory, or mapped from files and read where it is touched.
+    """
+
+    def __init__(
+        self,
+        rows: pa.Table,
+        vectors: Mapping[str, np.ndarray],
+        codes: Mapping[str, ByteCodes] | None = None,
+        folder: Path | None = None,
+    ) -> None:
+        """rows: EMBEDDING_SCHEMA's columns without the embeddings. codes: made where not given.
+
+        folder: where the files are that it is mapped from.
+        """
+        self.folder = folder
+        self._rows, self._vectors, self._codes = rows, vectors, dict(codes or {})
+        self._present = {space: ~np.isnan(each[:, 0]) for space, each in vectors.items()}
+        self._distinct: dict[str, tuple[str, ...]] = {}
+        self._digests: dict[str, str] = {}
+
+    @classmethod
+    def from_dataset(cls, table: pa.Table) -> SceneTable:
+        """Take a table with EMBEDDING_SCHEMA's columns into memory."""
+        vectors = {space: get_vectors(table, column) for space, column in SPACES.items()}
+        return cls(table.drop_columns(list(SPACES.values())), vectors)
 
     def __len__(self) -> int:
         return self._rows.num_rows
@@ -28,6 +54,29 @@ class SceneTable:
     def vectors(self, space: str) -> np.ndarray:
         """Float32 `[N, 384]` of unit length, NaN in rows that have none."""
         return self._vectors[space]
+
+    def present(self, space: str) -> np.ndarray:
+        """Which rows have a vector, bool `[N]`."""
+        return self._present[space]
+
+    def codes(self, space: str) -> ByteCodes:
+        """The vectors in one byte a number."""
+        if space not in self._codes:
+            self._codes[space] = ByteCodes.encode(self._vectors[space])
+        return self._codes[space]
+
+    def digest(self, space: str) -> str:
+        """What tells the vectors of a space, and the columns of filters, from all others."""
+        if space not in self._digests:
+            digest = xxhash.xxh3_64()
+            vectors = self._vectors[space]
+            for first in range(0, len(vectors), BLOCK_ROWS):
+                digest.update(np.ascontiguousarray(vectors[first : first + BLOCK_ROWS]))
+            for name in FILTER_COLUMNS:
+                for value in self.column(name).to_pylist():
+                    digest.update(f"{value}\0".encode())
+            self._digests[space] = digest.hexdigest()
+        return self._digests[space]
 
     def read(self, row: int) -> dict[str, Any]:
         """One row's columns, without its vectors."""
@@ -39,7 +88,10 @@ class SceneTable:
 
     def distinct(self, name: str) -> tuple[str, ...]:
         """The different values of a column of text, in alphabetical order."""
-        return tuple(sorted(value for value in pc.unique(self.column(name)).to_pylist() if value))
+        if name not in self._distinct:
+            values = pc.unique(self.column(name)).to_pylist()
+            self._distinct[name] = tuple(sorted(value for value in values if value))
+        return self._distinct[name]
 
     def find(self, image_id: str) -> int:
         """The row of a scene. Raises ValueError where there is none of that name."""

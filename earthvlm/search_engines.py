@@ -6,16 +6,24 @@ An engine searches one space of a SceneTable, "scene" or "caption", and knows no
 from __future__ import annotations
 
 from dataclasses import dataclass
+from importlib.util import find_spec
 from typing import Protocol
 
 import numpy as np
 
+from earthvlm.byte_codes import multiplies_bytes
 from earthvlm.scene_table import SceneTable
 from earthvlm.search_query import SceneFilter
 
 # A matrix product adds in an order that depends on the machine and its threads; similarities that
 # agree to this many decimals count as equal, so that a search ranks alike everywhere.
 SIMILARITY_DECIMALS = 6
+AUTO = "auto"
+EXACT_UP_TO = 1_000_000
+EQUAL = 10.0**-SIMILARITY_DECIMALS
+FIRST_PASS_FROM = 5_000  # rows; fewer are compared in full at once
+ESTIMATES_AT_ONCE = 2**24  # a batch of queries is cut so that its estimates take 64 MB
+ROWS_AT_ONCE = 2**17
 
 
 @dataclass(frozen=True, eq=False)
@@ -24,6 +32,34 @@ class Hits:
 
     rows: np.ndarray
     similarities: np.ndarray
+
+
+def make_engine(name: str, table: SceneTable) -> SearchEngine:
+    """Make the engine of a name: "auto", "exact", "faiss-sq8", "faiss-hnsw" or "milvus:URI".
+
+    auto: exact up to a million scenes; beyond, faiss-hnsw where faiss is installed. URI: a local
+    file as in milvus:scenes.db, or a server's address as in milvus:http://localhost:19530.
+
+    Raises ValueError for an unknown name and without what the engine needs, ConnectionError where
+    Milvus does not answer.
+    """
+    if name == AUTO:
+        large = len(table) > EXACT_UP_TO and find_spec("faiss") is not None
+        name = "faiss-hnsw" if large else "exact"
+    kind, _, uri = name.partition(":")
+    if name == "exact":
+        return ExactEngine(table)
+    if name in ("faiss-sq8", "faiss-hnsw"):
+        from earthvlm.faiss_engine import FaissEngine
+
+        return FaissEngine(table, name.removeprefix("faiss-"), table.folder)
+    if kind == "milvus" and uri:
+        from earthvlm.milvus_engine import MilvusEngine
+
+        return MilvusEngine(table, uri)
+    raise ValueError(
+        f"there is no engine {name!r}; choose auto, exact, faiss-sq8, faiss-hnsw or milvus:URI"
+    )
 
 
 class SearchEngine(Protocol):
@@ -41,7 +77,10 @@ class SearchEngine(Protocol):
 
 
 class ExactEngine:
-    """Compares a query with every vector."""
+    """Finds the nearest for certain.
+
+    A large table is first compared in one byte a number, which leaves few to compare in full.
+    """
 
     name = "exact"
 
@@ -50,17 +89,43 @@ class ExactEngine:
 
     def search(self, space: str, queries: np.ndarray, k: int, where: SceneFilter) -> list[Hits]:
         """See SearchEngine."""
-        vectors = self._table.vectors(space)
-        selected = self._table.select(where)
-        return [_take_nearest(vectors @ query, k, selected) for query in queries]
+        rows = select_rows(self._table, space, where)
+        if len(rows) < FIRST_PASS_FROM or not multiplies_bytes():
+            return [compare_rows(self._table.vectors(space), rows, q, k) for q in queries]
+        group = max(1, ESTIMATES_AT_ONCE // len(self._table))
+        groups = [queries[first : first + group] for first in range(0, len(queries), group)]
+        return [hits for each in groups for hits in self._narrow(space, each, k, rows)]
+
+    def _narrow(self, space: str, queries: np.ndarray, k: int, rows: np.ndarray) -> list[Hits]:
+        vectors, everywhere = self._table.vectors(space), len(rows) == len(self._table)
+        found = []
+        for query, estimate, off in zip(
+            queries, *self._table.codes(space).compare(queries), strict=True
+        ):
+            if not everywhere:
+                estimate, off = estimate[rows], off[rows]
+            worst = estimate - off
+            # At least k are as near as this, so whatever is certainly farther is not among them.
+            reached = np.partition(worst, len(worst) - k)[len(worst) - k] if k < len(worst) else -2
+            near = np.flatnonzero(estimate + off >= reached - EQUAL)
+            found.append(compare_rows(vectors, near if everywhere else rows[near], query, k))
+        return found
 
 
-def _take_nearest(similarities: np.ndarray, k: int, selected: np.ndarray | None) -> Hits:
-    takes_part = ~np.isnan(similarities)
-    if selected is not None:
-        takes_part &= selected
-    rows = np.flatnonzero(takes_part)
-    found = np.round(similarities[rows], SIMILARITY_DECIMALS)
+def select_rows(table: SceneTable, space: str, where: SceneFilter) -> np.ndarray:
+    """The rows that fit a filter and have a vector of a space, in order."""
+    present, selected = table.present(space), table.select(where)
+    return np.flatnonzero(present if selected is None else present & selected)
+
+
+def compare_rows(vectors: np.ndarray, rows: np.ndarray, query: np.ndarray, k: int) -> Hits:
+    """The k of some rows that are nearest to a query `[384]`, with those as near as the k-th."""
+    everywhere = len(rows) == len(vectors)
+    found = np.empty(len(rows), np.float32)
+    for first in range(0, len(rows), ROWS_AT_ONCE):
+        block = slice(first, first + ROWS_AT_ONCE)
+        found[block] = (vectors[block] if everywhere else vectors[rows[block]]) @ query
+    found = np.round(found, SIMILARITY_DECIMALS)
     if len(rows) > k:
         near = found >= np.partition(found, len(rows) - k)[len(rows) - k]
         rows, found = rows[near], found[near]

@@ -184,6 +184,8 @@ def test_search_prints_rank_similarities_place_and_caption(monkeypatch, capsys):
     )
 
     class FakeIndex:
+        notice = None
+
         def get(self, image_id):
             return found
 
@@ -191,7 +193,9 @@ def test_search_prints_rank_similarities_place_and_caption(monkeypatch, capsys):
             searched.update(options, queries=queries)
             return [found, replace(found, longitude=None, caption=None, date=None)]
 
-    monkeypatch.setattr("earthvlm.retrieval.SceneIndex.from_pretrained", lambda folder: FakeIndex())
+    monkeypatch.setattr(
+        "earthvlm.retrieval.SceneIndex.from_pretrained", lambda *_, **__: FakeIndex()
+    )
     options = "--k 2 --split val --box -4 -5 3 5 --from_date 2020-01-01 --source ESA".split()
     assert main(["search", "a lake", *options]) == 0
     where = SceneFilter("val", (-4, -5, 3, 5), datetime.date(2020, 1, 1), source="ESA")
@@ -414,6 +418,7 @@ def test_a_device_that_is_not_here_is_refused(scene_file, capfd):
         "search lake --from_date yesterday",
         "search lake --from_date 2020-02-01 --to_date 2020-01-01",
         "search --like no_such_tile",
+        "search lake --engine abacus",
         "search lake --k 0",
         "search lake --index no/such/index",
     ],

@@ -71,6 +71,14 @@ def add_search(commands: argparse._SubParsersAction) -> None:
         metavar="DATASET",
         help="an embedding dataset's folder or Hub repository (default: the bundled one)",
     )
+    add(
+        "--engine",
+        default="auto",
+        help=(
+            "exact, faiss-sq8, faiss-hnsw or milvus:URI, a local file's or a server's (default: "
+            "auto, exact up to a million scenes)"
+        ),
+    )
     add("--json", action="store_true", help="print one JSON object a scene")
     add_scene_options(parser)
     add_bridge_options(parser)
@@ -109,13 +117,15 @@ def run_search(arguments: argparse.Namespace) -> int:
         last_date=arguments.to_date,
         source=arguments.source,
     )
-    index = SceneIndex.from_pretrained(arguments.index)
+    index = SceneIndex.from_pretrained(arguments.index, engine=arguments.engine)
     if arguments.like is not None:
         queries.append(index.get(arguments.like))
     bridge = None
     if arguments.scene is not None:
         bridge = load_bridge(arguments.model_path, arguments.device)
     results = index.search(queries, k=arguments.k, where=where, bridge=bridge)
+    if index.notice:
+        tell(index.notice)
     if not results:
         tell("No scene was found.")
     for rank, result in enumerate(results, start=1):

@@ -1,0 +1,141 @@
+"""The faiss engines: one byte a number, or a graph over that; approximate, and fast.
+
+What they find is compared in full afterwards, so that the cosines are exact and only a near one
+that was overlooked can be missing. An index is kept beside the table's files, and built again where
+it is cut short, damaged, or of other vectors. Needs the extra `faiss`.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+
+from earthvlm.scene_table import SceneTable
+from earthvlm.search_engines import Hits, compare_rows, select_rows
+from earthvlm.search_query import SceneFilter
+from earthvlm.sentences import SENTENCE_DIM
+
+# Candidates for each vector wanted, of which the nearest in full are taken.
+CANDIDATES = 4
+# Neighbours of a node and how many are weighed when it is placed (Malkov and Yashunin, 2018).
+GRAPH_NEIGHBOURS = 32
+PLACING_BREADTH = 80
+# How many nodes a search of the graph keeps in view, at least.
+SEARCH_BREADTH = 96
+# Where a filter leaves fewer rows, or a smaller share, a graph would wander among those left out.
+SMALLEST_SHARE = 0.05
+SMALLEST_GRAPH = 1000
+TRAINING_ROWS = 100_000
+
+
+class FaissEngine:
+    """Finds nearly all of the nearest in an index of faiss; kind: "sq8" or "hnsw"."""
+
+    def __init__(self, table: SceneTable, kind: str = "hnsw", folder: Path | None = None) -> None:
+        """folder: where indexes are kept; in memory alone where it is None.
+
+        Raises ValueError without faiss.
+        """
+        try:
+            import faiss  # noqa: F401
+        except ModuleNotFoundError as error:
+            raise ValueError(
+                "the engines faiss-sq8 and faiss-hnsw need faiss: pip install 'earthvlm[faiss]'"
+            ) from error
+        self.name = f"faiss-{kind}"
+        self._table, self._kind, self._folder = table, kind, folder
+        self._indexes: dict[str, tuple[object, np.ndarray]] = {}
+
+    def search(self, space: str, queries: np.ndarray, k: int, where: SceneFilter) -> list[Hits]:
+        """See SearchEngine."""
+        import faiss
+
+        vectors, rows = self._table.vectors(space), select_rows(self._table, space, where)
+        narrow = len(rows) < max(SMALLEST_GRAPH, SMALLEST_SHARE * len(self._table))
+        if narrow or k * CANDIDATES >= len(rows):
+            return [compare_rows(vectors, rows, query, k) for query in queries]
+        index, of_index = self.index(space)
+        chosen = None
+        if len(rows) < len(of_index):
+            chosen = faiss.IDSelectorBitmap(np.packbits(np.isin(of_index, rows), bitorder="little"))
+        wanted = k * CANDIDATES
+        if self._kind == "hnsw":
+            breadth = max(SEARCH_BREADTH, wanted)
+            options = faiss.SearchParametersHNSW(sel=chosen, efSearch=breadth)
+        else:
+            options = faiss.SearchParameters(sel=chosen)
+        _, found = index.search(np.ascontiguousarray(queries), wanted, params=options)
+        return [
+            compare_rows(vectors, np.sort(of_index[places[places >= 0]]), query, k)
+            for places, query in zip(found, queries, strict=True)
+        ]
+
+    def index(self, space: str) -> tuple[object, np.ndarray]:
+        """The index of a space, which is read or built first, and the rows it counts."""
+        if space not in self._indexes:
+            rows = np.flatnonzero(self._table.present(space))
+            index = self._read(space, len(rows))
+            if index is None:
+                index = self._build(space, rows)
+                self._write(space, index)
+            self._indexes[space] = index, rows
+        return self._indexes[space]
+
+    def _build(self, space: str, rows: np.ndarray) -> object:
+        import faiss
+
+        of_bytes, inner = faiss.ScalarQuantizer.QT_8bit, faiss.METRIC_INNER_PRODUCT
+        if self._kind == "hnsw":
+            index = faiss.IndexHNSWSQ(SENTENCE_DIM, of_bytes, GRAPH_NEIGHBOURS, inner)
+            index.hnsw.efConstruction = PLACING_BREADTH
+        else:
+            index = faiss.IndexScalarQuantizer(SENTENCE_DIM, of_bytes, inner)
+        vectors = self._table.vectors(space)
+        sample = rows[:: max(1, len(rows) // TRAINING_ROWS)]
+        index.train(np.ascontiguousarray(vectors[sample]))
+        for first in range(0, len(rows), TRAINING_ROWS):
+            index.add(np.ascontiguousarray(vectors[rows[first : first + TRAINING_ROWS]]))
+        return index
+
+    def _paths(self, space: str) -> tuple[Path, Path]:
+        path = self._folder / f"{self.name}-{space}.index"
+        return path, path.with_suffix(".json")
+
+    def _read(self, space: str, count: int) -> object | None:
+        import faiss
+
+        from earthvlm.scene_store import checksum
+
+        if self._folder is None:
+            return None
+        path, kept = self._paths(space)
+        try:
+            if json.loads(kept.read_text()) != self._describe(space, checksum(path)):
+                return None
+            index = faiss.read_index(str(path))
+        except (OSError, ValueError, RuntimeError):
+            return None
+        return index if (index.ntotal, index.d) == (count, SENTENCE_DIM) else None
+
+    def _write(self, space: str, index: object) -> None:
+        import faiss
+
+        from earthvlm.scene_store import checksum
+
+        if self._folder is None:
+            return
+        path, kept = self._paths(space)
+        unfinished = path.with_name(f".{path.name}.{os.getpid()}")
+        try:
+            faiss.write_index(index, str(unfinished))
+            unfinished.replace(path)
+            unfinished.write_text(json.dumps(self._describe(space, checksum(path))))
+            unfinished.replace(kept)
+        finally:
+            unfinished.unlink(missing_ok=True)
+
+    def _describe(self, space: str, written: str) -> dict[str, str]:
+        return {"checksum": written, "vectors": self._table.digest(space)}

@@ -1,0 +1,232 @@
+// The map of an index, for gr.HTML: `element`, `props`, `trigger` and `watch` are Gradio's.
+// Events: "select" {index: row, value: row} for a scene, "apply" {box: [west, south, east, north]}
+// for a box that was drawn (longitudes as the map has them, beyond 180 too), "clear" for none.
+
+const POINT_RADIUS = 2; // pixels
+const CLICK_RADIUS = 9;
+const COPIES = [-360, 0, 360]; // the world is drawn three times, so that nothing ends at 180 degrees
+const MERCATOR_LATITUDE = 85.05;
+const SMALLEST_BOX = 4; // pixels a side; less is a click
+
+const frame = element.querySelector(".world-map");
+const map = L.map(frame, {
+    zoomControl: true, attributionControl: true, preferCanvas: false,
+    minZoom: 1, maxZoom: 14, zoomSnap: 0.25, worldCopyJump: true,
+    maxBounds: [[-88, -540], [88, 540]], boxZoom: false,
+});
+map.attributionControl.setPrefix('<a href="https://leafletjs.com" target="_blank">Leaflet</a>');
+map.attributionControl.addAttribution("Land: Natural Earth");
+map.setView([20, 0], 1);
+
+drawLand();
+const points = { places: new Float32Array(), rows: new Int32Array() };
+const dots = addDots();
+const found = L.layerGroup().addTo(map);
+let rectangle = null;
+let fitted = "";
+const drawing = addDrawing();
+
+show(props.value);
+watch("value", () => show(props.value));
+// A map in a tab that was hidden has no size until it is shown.
+new ResizeObserver(() => {
+    map.invalidateSize();
+    if (frame.clientWidth) fit(props.value);
+}).observe(frame);
+
+function show(value) {
+    if (!value) return;
+    points.places = new Float32Array(decode(value.points));
+    points.rows = new Int32Array(decode(value.rows));
+    dots.redraw();
+    found.clearLayers();
+    // The best is drawn last, above the others.
+    for (const scene of [...value.results].reverse())
+        for (const turn of COPIES) addResult(scene, turn);
+    showBox(value.box);
+    fit(value);
+}
+
+function decode(text) {
+    return Uint8Array.from(atob(text), (letter) => letter.charCodeAt(0)).buffer;
+}
+
+function fit(value) {
+    // Once for each set of results or points, so that the view stays where a person moved it.
+    const key = value && JSON.stringify([value.results, value.placed, value.box]);
+    if (!value || key === fitted || !frame.clientWidth) return;
+    fitted = key;
+    const places = value.results.length
+        ? value.results.map((scene) => [scene.latitude, scene.longitude])
+        : Array.from(points.rows, (_, i) => [points.places[2 * i + 1], points.places[2 * i]]);
+    if (value.box) map.fitBounds(rectangle.getBounds(), { padding: [30, 30] });
+    else if (places.length)
+        map.fitBounds(L.latLngBounds(places), { padding: [30, 30], maxZoom: 9 });
+}
+
+function addResult(scene, turn) {
+    const marker = L.marker([scene.latitude, scene.longitude + turn], {
+        icon: L.divIcon({ className: "found-scene", html: String(scene.rank), iconSize: [22, 22] }),
+        title: scene.name,
+        alt: `${scene.rank}: ${scene.name}`,
+        keyboard: turn === 0,
+        zIndexOffset: 1000 - scene.rank,
+    });
+    const open = () => trigger("select", { index: scene.row, value: scene.row });
+    marker.on("click", open);
+    marker.on("keypress", (event) => event.originalEvent.key === "Enter" && open());
+    marker.addTo(found);
+}
+
+function addDots() {
+    const Dots = L.GridLayer.extend({
+        createTile(coords) {
+            const tile = L.DomUtil.create("canvas");
+            const size = this.getTileSize();
+            const ratio = window.devicePixelRatio || 1;
+            tile.width = size.x * ratio;
+            tile.height = size.y * ratio;
+            const pen = tile.getContext("2d");
+            pen.scale(ratio, ratio);
+            pen.fillStyle = getComputedStyle(frame).getPropertyValue("--dot");
+            const world = 256 * 2 ** coords.z;
+            const left = coords.x * size.x, top = coords.y * size.y;
+            // Points drawn one over another would hide how many there are.
+            pen.globalAlpha = points.rows.length > 20000 ? 0.35 : 0.75;
+            for (let i = 0; i < points.rows.length; i++) {
+                const y = mercator(points.places[2 * i + 1]) * world - top;
+                if (y < -POINT_RADIUS || y > size.y + POINT_RADIUS) continue;
+                let x = (points.places[2 * i] / 360 + 0.5) * world - left;
+                x -= Math.floor((x + POINT_RADIUS) / world) * world; // the copy in or right of here
+                if (x > size.x + POINT_RADIUS) continue;
+                pen.beginPath();
+                pen.arc(x, y, POINT_RADIUS, 0, 7);
+                pen.fill();
+            }
+            return tile;
+        },
+    });
+    map.on("click", (event) => {
+        const row = nearest(event.latlng);
+        if (row !== null) trigger("select", { index: row, value: row });
+    });
+    map.on("mousemove", (event) => {
+        frame.style.cursor = nearest(event.latlng) === null ? "" : "pointer";
+    });
+    map.createPane("dots").style.zIndex = 450; // above the land, below what was found
+    return new Dots({ pane: "dots", updateWhenZooming: false }).addTo(map);
+}
+
+function mercator(latitude) {
+    const sine = Math.sin((latitude * Math.PI) / 180);
+    return 0.5 - Math.log((1 + sine) / (1 - sine)) / (4 * Math.PI);
+}
+
+function nearest(latlng) {
+    const world = 256 * 2 ** map.getZoom();
+    const x = latlng.lng / 360 + 0.5, y = mercator(latlng.lat);
+    let best = CLICK_RADIUS ** 2, row = null;
+    for (let i = 0; i < points.rows.length; i++) {
+        let dx = points.places[2 * i] / 360 + 0.5 - x;
+        dx = (dx - Math.round(dx)) * world;
+        if (Math.abs(dx) > CLICK_RADIUS) continue;
+        const dy = (mercator(points.places[2 * i + 1]) - y) * world;
+        const distance = dx * dx + dy * dy;
+        if (distance < best) [best, row] = [distance, points.rows[i]];
+    }
+    return row;
+}
+
+function drawLand() {
+    const land = topojson.feature(props.land, props.land.objects.land);
+    const shapes = land.features ? land.features.map((part) => part.geometry) : [land.geometry];
+    const polygons = shapes.flatMap((s) => (s.type === "Polygon" ? [s.coordinates] : s.coordinates));
+    for (const turn of COPIES)
+        L.polygon(
+            polygons.map((rings) => rings.map((ring) => unwrap(ring, turn))),
+            { className: "land", interactive: false, noClip: true }
+        ).addTo(map);
+}
+
+function unwrap(ring, turn) {
+    // A ring over the date line goes on beyond 180 degrees instead of jumping back.
+    let shift = turn;
+    const places = ring.map(([longitude, latitude], i) => {
+        if (i) {
+            const step = longitude - ring[i - 1][0];
+            if (step > 180) shift -= 360;
+            else if (step < -180) shift += 360;
+        }
+        return [Math.max(latitude, -MERCATOR_LATITUDE), longitude + shift];
+    });
+    if (shift !== turn) {
+        // Antarctica goes round the pole, and is closed along the lower edge of the map.
+        places.push([-MERCATOR_LATITUDE, places[places.length - 1][1]]);
+        places.push([-MERCATOR_LATITUDE, places[0][1]]);
+    }
+    return places;
+}
+
+function showBox(box) {
+    if (rectangle) rectangle.remove();
+    rectangle = null;
+    drawing.clear.hidden = !box;
+    if (!box) return;
+    const [west, south, east, north] = box;
+    const bounds = [[south, west], [north, east < west ? east + 360 : east]];
+    rectangle = L.rectangle(bounds, { className: "box", interactive: false }).addTo(map);
+}
+
+function addDrawing() {
+    const bar = L.control({ position: "topright" });
+    const buttons = {};
+    bar.onAdd = () => {
+        const box = L.DomUtil.create("div", "leaflet-bar map-buttons");
+        for (const [name, label] of [["draw", "Draw a box"], ["clear", "Remove the box"]]) {
+            buttons[name] = L.DomUtil.create("button", "", box);
+            buttons[name].type = "button";
+            buttons[name].textContent = label;
+        }
+        L.DomEvent.disableClickPropagation(box);
+        return box;
+    };
+    bar.addTo(map);
+    let active = false, start = null;
+    const setActive = (on) => {
+        active = on;
+        buttons.draw.setAttribute("aria-pressed", String(on));
+        frame.classList.toggle("drawing", on);
+        map.dragging[on ? "disable" : "enable"]();
+    };
+    buttons.draw.addEventListener("click", () => setActive(!active));
+    buttons.clear.addEventListener("click", () => {
+        showBox(null);
+        trigger("clear", {});
+    });
+    buttons.clear.hidden = true;
+    frame.addEventListener("pointerdown", (event) => {
+        if (!active || event.target.closest(".leaflet-control")) return;
+        event.preventDefault();
+        start = { at: [event.clientX, event.clientY], latlng: map.mouseEventToLatLng(event) };
+        frame.setPointerCapture(event.pointerId);
+    });
+    const corners = (event) => {
+        const end = map.mouseEventToLatLng(event);
+        const longitudes = [start.latlng.lng, end.lng].sort((a, b) => a - b);
+        const latitudes = [start.latlng.lat, end.lat].sort((a, b) => a - b);
+        return [longitudes[0], latitudes[0], longitudes[1], latitudes[1]];
+    };
+    frame.addEventListener("pointermove", (event) => {
+        if (start) showBox(corners(event));
+    });
+    frame.addEventListener("pointerup", (event) => {
+        if (!start) return;
+        const [dx, dy] = [event.clientX - start.at[0], event.clientY - start.at[1]];
+        const box = corners(event);
+        start = null;
+        setActive(false);
+        if (Math.min(Math.abs(dx), Math.abs(dy)) < SMALLEST_BOX) showBox(null);
+        else trigger("apply", { box });
+    });
+    return buttons;
+}

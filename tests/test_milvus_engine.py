@@ -1,0 +1,126 @@
+"""Milvus, for real in its local form: the same client talks to a cluster."""
+
+import datetime
+import socket
+
+import numpy as np
+import pytest
+
+from earthvlm.retrieval import SceneFilter, SceneIndex, write_embedding_dataset
+from earthvlm.search_engines import ExactEngine
+from tests.made_scenes import MADE_BY, get_ids, make_rows, make_vectors
+
+pytest.importorskip("milvus_lite")
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("milvus") / "data"
+    rows = make_rows(40)
+    for number, row in enumerate(rows):
+        row["longitude"] = (150 + 60 / 39 * number + 180) % 360 - 180
+        row["latitude"] = -60.0 + 3 * number
+        row["date"] = datetime.date(1965 + 2 * number, 6, 15)
+        row["source"] = 'ESA, "L2A"' if number % 2 else "Other\\more"
+    rows[39] |= {"longitude": None, "latitude": None, "date": None, "source": None}
+    rows[7]["scene_embedding"] = None
+    for row in rows:
+        if row["image_id"] == "tile_08":
+            row["caption"] = row["caption_embedding"] = None
+    write_embedding_dataset(folder, rows, *MADE_BY)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def index(dataset):
+    index = SceneIndex.from_pretrained(dataset, engine=f"milvus:{dataset.parent / 'scenes.db'}")
+    yield index
+    index.engine.close()
+
+
+FILTERS = [
+    {},
+    {"split": "examples"},
+    {"box": (170, -90, -170, 90)},
+    {"box": (-180, -30, 180, 10)},
+    {"first_date": datetime.date(1969, 1, 1), "last_date": datetime.date(1999, 12, 31)},
+    {"last_date": datetime.date(1969, 6, 15)},
+    {"source": '"l2a"'},
+    {"source": "\\more", "split": "tiles"},
+    {"box": (0, 0, 1, 1)},
+]
+
+
+@pytest.mark.parametrize("where", FILTERS)
+def test_milvus_finds_what_exact_search_finds(index, where):
+    where = SceneFilter(**where)
+    queries = make_vectors(3, 9)
+    for space in ("scene", "caption"):
+        for found, expected in zip(
+            index.engine.search(space, queries, 8, where),
+            ExactEngine(index.table).search(space, queries, 8, where),
+            strict=True,
+        ):
+            assert found.rows.tolist() == expected.rows.tolist()
+            np.testing.assert_allclose(found.similarities, expected.similarities, atol=2e-6)
+
+
+def test_a_search_goes_through_milvus(index, dataset, embed_words, monkeypatch):
+    embed_words(make_vectors(1, 9)[0])
+    expected = SceneIndex.from_pretrained(dataset).search("a lake", k=5)
+    monkeypatch.setattr(index, "_at_hand", None)
+    found = index.search("a lake", k=5)
+    assert get_ids(found) == get_ids(expected)
+    assert [r.caption_rank for r in found] == [r.caption_rank for r in expected]
+    assert index.notice is None
+    with pytest.raises(ValueError, match="no split 'val'"):
+        index.search("a lake", split="val")
+
+
+def test_a_collection_is_filled_once_and_again_when_it_was_broken_off(dataset, index, tmp_path):
+    from earthvlm.milvus_engine import MilvusEngine
+
+    uri = str(tmp_path / "other.db")
+    engine = MilvusEngine(index.table, uri)
+    name = engine.collection("scene")
+    engine._client.delete(name, filter="row < 10")
+    engine.close()
+    engine = MilvusEngine(index.table, uri)
+    (count,) = engine._client.query(name, filter="", output_fields=["count(*)"])
+    assert count["count(*)"] == 39  # one has no scene embedding
+    engine.close()
+
+
+def test_vectors_of_another_size_are_refused(index, tmp_path):
+    from pymilvus import MilvusClient
+
+    from earthvlm.milvus_engine import MilvusEngine
+
+    uri = str(tmp_path / "other.db")
+    client = MilvusClient(uri)
+    name = index.engine.collection("scene")
+    client.create_collection(name, dimension=128, primary_field_name="row")
+    client.close()
+    with pytest.raises(ValueError, match="has vectors of 128 numbers, not 384"):
+        MilvusEngine(index.table, uri)
+
+
+def test_a_search_goes_on_when_milvus_goes_away(dataset, tmp_path):
+    index = SceneIndex.from_pretrained(dataset, engine=f"milvus:{tmp_path / 'gone.db'}")
+    query = make_vectors(1, 9)[0]
+    expected = get_ids(index.search(query))
+    assert index.notice is None
+    index.engine._client.drop_collection(index.engine.collection("scene"))
+    assert get_ids(index.search(query)) == expected
+    assert "gone.db does not answer" in index.notice and "\n" not in index.notice
+    index.engine.close()
+
+
+def test_a_server_that_is_not_there_is_named(dataset, monkeypatch):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = f"http://127.0.0.1:{free.getsockname()[1]}"
+    monkeypatch.setattr("earthvlm.milvus_engine.ANSWER_SECONDS", 1)
+    with pytest.raises(ConnectionError, match=f"Milvus at {address} does not answer") as refusal:
+        SceneIndex.from_pretrained(dataset, engine=f"milvus:{address}")
+    assert "\n" not in str(refusal.value)
