@@ -21,6 +21,7 @@ from earthvlm.ui.api import add_tools
 from earthvlm.ui.chat import add_chat_tab, choose_examples
 from earthvlm.ui.compare import add_compare_tab
 from earthvlm.ui.guard import MAX_FILE_SIZE, Guard
+from earthvlm.ui.map_tab import add_map_tab
 from earthvlm.ui.models import Models
 from earthvlm.ui.search import add_search_tab
 from earthvlm.ui.state import add_session
@@ -103,6 +104,8 @@ def build_app(models: Models) -> gr.Blocks:
                 chat = add_chat_tab(page, session, service, examples)
             with gr.Tab("Search", id="search"):
                 add_search_tab(page, session, service, tabs, chat)
+            with gr.Tab("Map", id="map") as map_tab:
+                add_map_tab(session, service, map_tab, tabs, chat)
             with gr.Tab("Compare", id="compare"):
                 add_compare_tab(session, service)
         gr.HTML(describe_models(models), elem_id="about")

@@ -111,7 +111,7 @@ def add_chat_tab(
         with gr.Column(scale=1, min_width=320, elem_classes="ask"):
             chat = gr.Chatbot(
                 label="Conversation about the scene",
-                height=430,
+                height=340,
                 buttons=["copy"],
                 editable="user",
                 feedback_options=None,
@@ -377,7 +377,13 @@ def add_chat_tab(
     private = {"api_visibility": "private", **asking}
     ready_after(chat.retry(retry, [session, *settings], spoken, **private))
     ready_after(chat.edit(edit, [session, *settings], spoken, **private))
-    linked = page.load(open_link, session, outputs, api_visibility="private", **opening)
+    linked = page.load(
+        open_link,
+        session,
+        outputs,
+        api_visibility="private",
+        **opening | {"show_progress": "hidden"},
+    )
     ready_after(linked.success(ask_by_link, [session, *settings], spoken, **private))
     stop.click(stop_answer, session, None, api_name="stop", queue=False, show_progress="hidden")
     clear.click(

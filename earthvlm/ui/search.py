@@ -38,7 +38,7 @@ def add_search_tab(
         words = gr.Textbox(
             "",
             label="What the scene shows",
-            placeholder="a lake beside forest",
+            placeholder="a lake beside forest; a minus unwants, as in: river -city",
             max_lines=1,
             scale=4,
             elem_id="search-words",
@@ -97,12 +97,15 @@ def add_search_tab(
         count: float,
         request: gr.Request,
     ) -> Any:
-        where = None if split == ALL_SPLITS else SceneFilter(split=split)
+        where = SceneFilter(split=None if split == ALL_SPLITS else split, box=session.box)
         k = max(1, min(int(count), MOST_RESULTS))
         results = service.find(query, k, know_asker(session, request), where)
         session.query, session.results = query, tuple(results)
         pictures = [(result.thumbnail, describe_result(result)) for result in results]
-        return session, describe_search(query, len(results), len(index)), pictures
+        found = describe_search(query, len(results), len(index))
+        if session.box is not None:
+            found += ", inside the box on the map"
+        return session, found, pictures
 
     @page_only
     @tell_errors

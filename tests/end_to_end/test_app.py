@@ -25,7 +25,7 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore::DeprecationWarning:gradio.queueing"),
 ]
 
-TABS = ("Chat", "Search", "Compare")
+TABS = ("Chat", "Search", "Map", "Compare")
 # Reflectance x 10000 in the order of BANDS.
 FOREST = (250, 450, 300, 3200, 800, 2300, 2900, 3400, 1600, 750, 220, 3300)
 LAKE = (500, 400, 250, 120, 200, 130, 130, 110, 60, 40, 600, 100)
@@ -362,6 +362,46 @@ def test_a_search_finds_scenes_and_a_click_opens_one_in_chat(page: Page):
     page.get_by_role("button", name="More like the scene in Chat").click()
     page.locator("#found", has_text="most like").wait_for()
     assert re.search(r"scene 0\.\d\d", results.first.inner_text())
+
+
+def test_what_was_found_is_on_the_map_and_a_click_opens_it(page: Page):
+    page.get_by_role("tab", name="Search").click()
+    page.get_by_role("button", name="open water").click()
+    page.locator("#found", has_text="open water").wait_for()
+    page.get_by_role("tab", name="Map").click()
+    page.locator("#map-said", has_text="found last").wait_for()
+    before = page.locator("#facts .file").text_content()
+    page.locator(".found-scene[tabindex='0']").first.press("Enter")
+    page.get_by_role("tab", name="Chat", selected=True).wait_for()
+    page.wait_for_function(
+        "before => document.querySelector('#facts .file').textContent !== before", arg=before
+    )
+
+
+def test_found_scenes_are_saved_as_csv_and_geojson(page: Page):
+    page.get_by_role("tab", name="Search").click()
+    for name, start in (("CSV", "rank,image_id"), ("GeoJSON", "{")):
+        with page.expect_download() as download:
+            page.get_by_role("button", name=f"Save as {name}").click()
+        assert Path(download.value.path()).read_text("utf-8").startswith(start)
+
+
+def test_too_many_questions_are_told_that_the_model_is_busy(page: Page, app_bridge, monkeypatch):
+    from earthvlm.serving import Busy, Line
+
+    def refuse(*_) -> None:
+        raise Busy("Busy: 17 questions are waiting already. Try again in about a minute.")
+
+    monkeypatch.setattr(Line, "join", refuse)
+    page.get_by_label("Your question").fill("Is there water?")
+    page.get_by_role("button", name="Send").click()
+    assert read_notice(page).startswith("Busy: 17 questions")
+    wait_until_idle(page)
+    assert page.get_by_label("Your question").input_value() == "Is there water?"  # nothing is lost
+    monkeypatch.undo()
+    page.get_by_role("button", name="Send").click()
+    answers(page).first.wait_for()
+    wait_until_idle(page)
 
 
 def test_an_empty_search_lists_scenes_and_a_split_narrows_it(page: Page, app_index):
