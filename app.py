@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import os
 import sys
+import warnings
 
 os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")  # read when gradio is imported
 
@@ -28,6 +29,8 @@ def main() -> int:
     except (FileNotFoundError, MemoryError, ValueError) as error:
         print(f"app.py: {error}", file=sys.stderr)
         return 2
+    # Actions that need an open page are kept off the list of MCP tools; see earthvlm/ui/state.py.
+    warnings.filterwarnings("ignore", message="This MCP server includes a tool", module="gradio")
     page = build_app(models)
     warm_up(models)
     page.launch(**LAUNCH_OPTIONS)

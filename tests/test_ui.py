@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import threading
 from pathlib import Path
@@ -11,16 +12,32 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import earthvlm.ui.state as state
+from earthvlm.attention import AnswerAttention
+from earthvlm.familiarity import warn_unfamiliar
+from earthvlm.measured import measure, suggest_questions
 from earthvlm.scene import Scene
-from earthvlm.ui.chat import describe_scene, is_awaited, plain_messages, show_thinking
+from earthvlm.service import OpenScene
+from earthvlm.ui.guard import MAX_REQUEST_BYTES, Guard, find_address
+from earthvlm.ui.scene_view import make_title, show_beside, show_facts, show_viewer
 from earthvlm.ui.search import describe_search
-from earthvlm.ui.state import Session, tell_errors
+from earthvlm.ui.state import Session, make_room, tell_errors
 from earthvlm.ui.uploads import open_uploads
+from tests.conftest import random_scene
+
+HTML = "<img src=x onerror=alert(1)>"
 
 
 def make_scene(name: str) -> Scene:
     array = np.random.default_rng(0).integers(300, 3000, (16, 16, 3)).astype(np.float32)
     return Scene.from_array(array, ("B04", "B03", "B02"), name=name)
+
+
+def opened(scene: Scene) -> OpenScene:
+    measured = measure(scene)
+    return OpenScene(
+        scene, measured, tuple(warn_unfamiliar(scene)), tuple(suggest_questions(measured))
+    )
 
 
 def save_pictures(folder: Path, *names: str) -> list[str]:
@@ -45,26 +62,31 @@ def test_files_that_are_not_one_scene_are_refused(tmp_path: Path, names: tuple[s
         open_uploads(save_pictures(tmp_path, *names))
 
 
-def test_names_and_queries_are_shown_as_text_and_not_as_html():
-    scene = make_scene("<img src=x>")
-    assert "<img" not in describe_scene(scene)
-    assert "<img" not in describe_search(scene, 1, 1)
-    assert "<img" not in describe_search("<img src=x>", 1, 1)
+def test_nothing_from_a_file_or_a_model_is_shown_as_html():
+    scene = opened(make_scene(HTML))
+    attention = AnswerAttention((HTML,), np.full((1, 2, 2), 0.25), np.full((2, 2), 0.25))
+    for shown in (
+        show_viewer(scene, "true colour", attention),
+        show_facts(scene),
+        describe_search(scene.scene, 1, 1),
+        describe_search(HTML, 1, 1),
+    ):
+        assert "&lt;img" in shown
+        assert "<img src=x" not in shown
+    assert "onerror" not in show_beside(scene, HTML)
 
 
-def test_a_conversation_is_plain_text_without_the_sign_of_waiting():
-    turn = Session().begin_turn()
-    messages = [
-        {"role": "user", "content": [{"type": "text", "text": "Is there water?"}]},
-        {"role": "assistant", "content": "Yes.", "metadata": None},
-        show_thinking(turn),
-    ]
-    assert plain_messages(messages) == [
-        {"role": "user", "content": "Is there water?"},
-        {"role": "assistant", "content": "Yes."},
-    ]
-    assert is_awaited(messages, turn)
-    assert not is_awaited(messages[:2], turn)
+def test_a_panel_of_facts_is_marked_as_measured_and_tells_what_is_missing():
+    assert "measured" in show_facts(opened(random_scene()))
+    assert "no cover can be measured" in show_facts(opened(make_scene("photo")))
+    assert "open water" in show_beside(opened(random_scene()), "A lake lies in the north.")
+    assert show_beside(opened(random_scene()), "Hello.") == ""
+
+
+def test_names_are_made_for_people():
+    assert make_title("finland_2017-09-24_69_24") == "Finland"
+    assert make_title("beetzsee_r0_c11") == "Beetzsee"
+    assert make_title("1908_3064_patch00") == "1908_3064_patch00"
 
 
 def test_a_new_question_or_scene_ends_the_answer_under_way():
@@ -72,9 +94,67 @@ def test_a_new_question_or_scene_ends_the_answer_under_way():
     first = session.begin_turn()
     second = session.begin_turn()
     assert first.stop.is_set() and not second.stop.is_set()
-    assert not is_awaited([show_thinking(first)], second)
-    session.open_scene(make_scene("another"))
+    session.conversation = [{"role": "user", "content": "?"}]
+    session.open_scene(opened(make_scene("another")))
     assert second.stop.is_set() and session.turn is None
+    assert session.conversation == []
+
+
+def test_visitors_own_scenes_are_closed_where_they_take_too_much_memory(monkeypatch):
+    scene = opened(random_scene())
+    size = scene.scene.reflectance.nbytes
+    monkeypatch.setattr(state, "OWN_SCENES_BYTES", 2 * size)
+    sessions = [Session(opened=opened(random_scene(seed=n)), used=float(n)) for n in range(3)]
+    assert [session.own_bytes for session in sessions] == [size] * 3
+    monkeypatch.setattr(state, "_sessions", dict(enumerate(sessions)))
+    make_room()
+    assert [session.opened is None for session in sessions] == [True, False, False]
+    with pytest.raises(ValueError, match="No scene is open"):
+        sessions[0].require_opened()
+
+
+def run_guard(path: str, headers: list[tuple[bytes, bytes]], chunks: list[bytes]) -> dict:
+    """What a request to an app behind the guard is answered with, and what the app read."""
+    sent: list[dict] = []
+    read: list[bytes] = []
+    bodies = [{"type": "http.request", "body": chunk, "more_body": True} for chunk in chunks]
+
+    async def app(scope, receive, send):
+        for _ in chunks:
+            read.append((await receive())["body"])
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b""})
+
+    async def receive():
+        return bodies.pop(0)
+
+    async def send(message):
+        sent.append(message)
+
+    asyncio.run(Guard(app)({"type": "http", "path": path, "headers": headers}, receive, send))
+    return {"status": sent[0]["status"], "headers": dict(sent[0]["headers"]), "read": read}
+
+
+def test_large_requests_are_refused_before_they_are_read():
+    declared = [(b"content-length", str(MAX_REQUEST_BYTES + 1).encode())]
+    assert run_guard("/gradio_api/queue/join", declared, [b"x"])["status"] == 413
+    assert run_guard("/gradio_api/upload", declared, [b"x"])["status"] == 200
+    half = b"x" * (MAX_REQUEST_BYTES // 2 + 1)
+    undeclared = run_guard("/gradio_api/queue/join", [], [half, half, half])
+    assert undeclared["status"] == 413 and len(undeclared["read"]) == 1
+
+
+def test_every_answer_has_the_headers_browsers_heed():
+    headers = run_guard("/", [], [])["headers"]
+    assert b"frame-ancestors" in headers[b"content-security-policy"]
+    assert headers[b"x-content-type-options"] == b"nosniff"
+
+
+def test_an_address_is_taken_from_a_proxy_on_a_space_only(monkeypatch):
+    told = {"x-forwarded-for": "203.0.113.9, 10.0.0.1"}
+    assert find_address("10.0.0.1", told) == "10.0.0.1"
+    monkeypatch.setenv("SPACE_ID", "owner/space")
+    assert find_address("10.0.0.1", told) == "203.0.113.9"
 
 
 def test_ending_an_answer_waits_until_it_shows_no_more():
@@ -96,7 +176,7 @@ def test_ending_an_answer_waits_until_it_shows_no_more():
 
 def test_an_action_without_a_scene_asks_for_one():
     with pytest.raises(ValueError, match="No scene is open"):
-        Session().require_scene()
+        Session().require_opened()
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning:gradio")

@@ -1,21 +1,31 @@
-"""The page: a header, the two tabs, and a line that says who answers and where its limits are."""
+"""The page: a header, the tabs, and a line that says who answers and where its limits are."""
 
 from __future__ import annotations
 
 import html
+from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
+from threading import Event
 from typing import Any
 
 import gradio as gr
+from starlette.middleware import Middleware
 
 from earthvlm.generation import DEFAULT_PROMPT
 from earthvlm.hub import BUNDLED
 from earthvlm.retrieval import SceneIndex, SceneResult
 from earthvlm.scene import Scene
+from earthvlm.service import SceneService
+from earthvlm.ui.api import add_tools
 from earthvlm.ui.chat import add_chat_tab, choose_examples
+from earthvlm.ui.compare import add_compare_tab
+from earthvlm.ui.guard import MAX_FILE_SIZE, Guard
+from earthvlm.ui.map_tab import add_map_tab
 from earthvlm.ui.models import Models
 from earthvlm.ui.search import add_search_tab
 from earthvlm.ui.state import add_session
+from earthvlm.ui.zero_gpu import ON_ZERO_GPU, on_gpu
 
 TITLE = "earthvlm"
 PURPOSE = "Ask questions about a Sentinel-2 scene, and search among scenes by words or by example."
@@ -23,7 +33,8 @@ ATTRIBUTION = (
     "Contains modified Copernicus Sentinel data; each scene names its source. "
     "Code and OlmoEarth's architecture: Apache-2.0."
 )
-QUEUE_SIZE = 32
+# Searches and openings; those who wait for the model are counted by the service, more strictly.
+QUEUE_SIZE = 128
 CACHE_SECONDS = (3600, 6 * 3600)  # how often pictures and uploads are deleted, and at what age
 SYSTEM_FONTS = ["system-ui", "-apple-system", "Segoe UI", "Roboto", "sans-serif"]
 
@@ -65,9 +76,11 @@ THEME = gr.themes.Base(
 LAUNCH_OPTIONS: dict[str, Any] = {
     "theme": THEME,
     "css_paths": Path(__file__).with_name("style.css"),
-    "max_file_size": "64mb",
+    "max_file_size": MAX_FILE_SIZE,
     "footer_links": ["api"],
     "ssr_mode": False,
+    "app_kwargs": {"middleware": [Middleware(Guard)]},
+    "mcp_server": find_spec("mcp") is not None,
 }
 
 
@@ -75,23 +88,40 @@ def build_app(models: Models) -> gr.Blocks:
     """Build the page around a bridge that answers and an index that finds; launch it yourself.
 
     Launch it with `LAUNCH_OPTIONS`. Each visitor has a session of their own, and the model works
-    on one request at a time while the others wait in a queue.
+    on one request at a time while the others wait in a bounded line.
     """
-    bridge, index = models.bridge, models.index
+    service = make_service(models)
+    examples = [service.open_result(example) for example in _examples(models.index)]
     with gr.Blocks(
         title=TITLE, analytics_enabled=False, fill_width=True, delete_cache=CACHE_SECONDS
     ) as page:
-        session = add_session()
+        session = add_session(page)
         gr.HTML(f"<h1>{TITLE}</h1><p>{PURPOSE}</p>", elem_id="header")
         if models.notice:
             gr.HTML(f"<p>{html.escape(models.notice)}</p>", elem_id="notice")
         with gr.Tabs(elem_id="tabs") as tabs:
             with gr.Tab("Chat", id="chat"):
-                chat = add_chat_tab(page, session, bridge, _examples(index))
+                chat = add_chat_tab(page, session, service, examples)
             with gr.Tab("Search", id="search"):
-                add_search_tab(page, session, bridge, index, tabs, chat)
+                add_search_tab(page, session, service, tabs, chat)
+            with gr.Tab("Map", id="map") as map_tab:
+                add_map_tab(session, service, map_tab, tabs, chat)
+            with gr.Tab("Compare", id="compare"):
+                add_compare_tab(session, service)
         gr.HTML(describe_models(models), elem_id="about")
+        add_tools(service)
     return page.queue(max_size=QUEUE_SIZE)
+
+
+def make_service(models: Models) -> SceneService:
+    """What the page asks for its scenes and answers."""
+
+    def stream(*arguments: Any, stop: Event | None) -> Iterator[str]:
+        # On ZeroGPU the model runs in another process, which no event reaches: closing ends it.
+        stop = None if ON_ZERO_GPU else stop
+        yield from models.bridge.stream(*arguments, stop=stop)
+
+    return SceneService(models.bridge, models.index, models.training_tiles, stream=on_gpu(stream))
 
 
 def warm_up(models: Models) -> None:

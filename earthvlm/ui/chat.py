@@ -1,32 +1,32 @@
-"""The Chat tab: choose a scene, look at it, ask about it."""
+"""The Chat tab: choose a scene, look at it, ask about it, see where the answer looked."""
 
 from __future__ import annotations
 
-import html
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass
-from threading import Event
 from typing import Any
 
 import gradio as gr
 
-from earthvlm.bridge import OlmoEarthVLMBridge
+from earthvlm.exports import conversation_to_markdown
 from earthvlm.generation import check_prompt
+from earthvlm.measured import describe_briefly, suggest_questions
+from earthvlm.prompts import Message
 from earthvlm.retrieval import SceneIndex, SceneResult
-from earthvlm.scene import Scene
 from earthvlm.sentinel2 import COMPOSITES
-from earthvlm.ui.state import MODEL_QUEUE, Session, Turn, tell_errors
-from earthvlm.ui.uploads import BOA_OFFSETS, SCENE_FILES, open_uploads
-from earthvlm.ui.zero_gpu import ON_ZERO_GPU, on_gpu
-
-QUESTIONS = (
-    "Describe this scene.",
-    "Which land cover dominates?",
-    "Is there water?",
-    "How much is built up?",
-    "What is in the top left?",
+from earthvlm.service import OpenScene, SceneService, Waiting
+from earthvlm.ui.downloads import SAVE_TEXT
+from earthvlm.ui.scene_view import (
+    VIEWER_SCRIPT,
+    make_title,
+    show_beside,
+    show_facts,
+    show_viewer,
 )
+from earthvlm.ui.state import Session, know_asker, make_room, page_only, tell_errors
+from earthvlm.ui.uploads import BOA_OFFSETS, SCENE_FILES, open_uploads, take_uploads_only
+
 EXAMPLE_COUNT = 8
 # A dataset may have a split of scenes chosen to start with; these searches fill up the row.
 EXAMPLE_SPLIT = "examples"
@@ -40,24 +40,32 @@ EXAMPLE_SEARCHES = (
     "a river through meadows",
     "haze or cloud over the land",
 )
-THINKING = "Looking at the scene …"
+QUESTION_COUNT = len(suggest_questions(None))
+LOOKING = "Looking at the scene …"
 NOTHING_SAID = "(stopped before the first word)"
+# Asked again at 0, a question gets the same answer again.
+RETRY_TEMPERATURE = 0.7
+NEUTRAL = "The answers are a model's and can be wrong; what is marked as measured was computed."
 
 
 @dataclass(frozen=True)
 class ChatTab:
-    """What other parts of the page need to know of the Chat tab to open a scene in it."""
+    """What other parts of the page need to know of the Chat tab to open a scene in it.
 
-    scene_outputs: list[gr.components.Component]
+    outputs: what `show_opened` returns values for.
+    """
+
+    outputs: list[gr.components.Component]
 
 
 def add_chat_tab(
-    page: gr.Blocks, session: gr.State, bridge: OlmoEarthVLMBridge, examples: list[SceneResult]
+    page: gr.Blocks, session: gr.State, service: SceneService, examples: list[OpenScene]
 ) -> ChatTab:
     """Add the tab's components and wire them; `examples` are the scenes offered for a start."""
+    first = examples[0] if examples else None
     with gr.Row(elem_classes="choose"):
         gallery = gr.Gallery(
-            [(example.thumbnail, example.caption) for example in examples],
+            [(example.origin.thumbnail, describe_example(example)) for example in examples],
             label="Example scenes",
             columns=len(examples) or 1,
             height="auto",
@@ -68,14 +76,15 @@ def add_chat_tab(
             elem_id="examples",
             scale=5,
         )
-        with gr.Column(scale=2, min_width=260):
+        with gr.Column(scale=1, min_width=250):
             upload = gr.File(
-                label="Your own: GeoTIFF, ChatEarthNet PNGs or a photo",
+                label="Your own: GeoTIFF, PNGs or photo",
                 file_count="multiple",
                 file_types=SCENE_FILES,
                 height=92,
                 elem_id="upload",
             )
+            take_uploads_only(upload)
             with gr.Accordion("How files are read", open=False, elem_classes="settings"):
                 boa_offset = gr.Radio(
                     [(label, choice) for choice, (label, _) in BOA_OFFSETS.items()],
@@ -84,30 +93,41 @@ def add_chat_tab(
                     elem_id="boa_offset",
                 )
     with gr.Row(elem_classes="look-and-ask"):
-        with gr.Column(scale=0, min_width=440):
-            picture = gr.Image(
+        with gr.Column(scale=0, min_width=400, elem_classes="see"):
+            composites = first.scene.available_composites() if first else tuple(COMPOSITES)
+            picture = gr.HTML(
+                show_viewer(first, composites[0]) if first else "",
+                js_on_load=VIEWER_SCRIPT,
                 label="Scene",
-                format="png",
-                interactive=False,
-                buttons=["download", "fullscreen"],
                 elem_id="picture",
             )
             composite = gr.Radio(
-                list(COMPOSITES), value="true colour", label="Bands shown", elem_id="composite"
+                list(composites),
+                value=composites[0],
+                label="Bands shown",
+                elem_id="composite",
+                elem_classes="pills",
             )
-            facts = gr.HTML(label="Facts about the scene", elem_id="facts")
-        with gr.Column(scale=1, min_width=320):
+        with gr.Column(scale=1, min_width=320, elem_classes="ask"):
             chat = gr.Chatbot(
                 label="Conversation about the scene",
-                height=432,
+                height=340,
                 buttons=["copy"],
+                editable="user",
                 feedback_options=None,
+                render_markdown=False,
                 placeholder="Ask about the scene, in your own words or with a question below.",
                 layout="bubble",
                 elem_id="chat",
             )
+            beside = gr.HTML(
+                f"<p>{NEUTRAL}</p>", label="Measured beside the answer", elem_id="beside"
+            )
             with gr.Row(elem_classes="questions"):
-                questions = [gr.Button(text, size="sm", min_width=60) for text in QUESTIONS]
+                questions = [
+                    gr.Button(text, size="sm", min_width=60)
+                    for text in (first.questions if first else suggest_questions(None))
+                ]
             with gr.Row(elem_classes="actions"):
                 prompt = gr.Textbox(
                     "",
@@ -116,12 +136,15 @@ def add_chat_tab(
                     lines=1,
                     max_lines=4,
                     scale=6,
-                    min_width=240,
+                    min_width=200,
                     elem_id="prompt",
                 )
                 send = gr.Button("Send", variant="primary", min_width=70, elem_id="send")
                 stop = gr.Button("Stop", interactive=False, min_width=70, elem_id="stop")
-                clear = gr.Button("Clear", min_width=70, elem_id="clear")
+            with gr.Row(elem_classes="after"):
+                look = gr.Button("Where it looked", size="sm", min_width=90, elem_id="look")
+                save = gr.Button("Save as Markdown", size="sm", min_width=90, elem_id="save")
+                clear = gr.Button("Clear", size="sm", min_width=60, elem_id="clear")
             with gr.Accordion("Answer settings", open=False, elem_classes="settings"):
                 max_length = gr.Slider(
                     16, 512, value=160, step=16, label="Longest answer, in tokens"
@@ -129,202 +152,295 @@ def add_chat_tab(
                 temperature = gr.Slider(
                     0, 1.5, value=0, step=0.1, label="Temperature: 0 always gives the same answer"
                 )
+        with gr.Column(scale=0, min_width=270, elem_classes="know"):
+            facts = gr.HTML(
+                show_facts(first) if first else "", label="Measured facts", elem_id="facts"
+            )
+    saved = gr.Textbox(visible=False)
+    view = [picture, composite, facts]
+    outputs = [session, *view, chat, beside, *questions]
 
     @tell_errors
     def open_example(session: Session, event: gr.SelectData) -> Any:
         """Open one of the example scenes, chosen by its place in the gallery."""
-        return show_result(session, examples[event.index])
+        return show_opened(session, examples[event.index])
+
+    @page_only
+    @tell_errors
+    def open_named(session: Session, image_id: str) -> Any:
+        """Open a scene of the index by its image_id; see search_scenes for those there are."""
+        return show_opened(session, service.open_named(image_id))
 
     @tell_errors
-    def open_first(session: Session) -> Any:
-        """Open the first example, so that a visitor has something to ask about."""
-        return show_result(session, examples[0]) if examples else gr.skip()
+    def open_link(session: Session, request: gr.Request) -> Any:
+        """Open what the page's address asks for (?scene=...&q=...), else the first example."""
+        know_asker(session, request)
+        image_id = str(request.query_params.get("scene", ""))[:200]
+        session.asked_by_link = str(request.query_params.get("q", ""))
+        if first is not None:  # also where the address names a scene that there is not
+            session.open_scene(first)
+        if image_id:
+            return show_opened(session, service.open_named(image_id))
+        return session, *[gr.skip()] * (len(outputs) - 1)
 
+    @page_only
     @tell_errors
-    def open_files(session: Session, paths: list[str] | None, boa_offset: str) -> Any:
+    def open_scene(
+        session: Session, paths: list[str] | None, boa_offset: str, request: gr.Request
+    ) -> Any:
         """Open an uploaded scene: one GeoTIFF or photo, or a ChatEarthNet scene's three PNGs."""
-        return show_scene(session, open_uploads(paths, BOA_OFFSETS[boa_offset][1]))
+        know_asker(session, request)
+        scene = open_uploads(paths, BOA_OFFSETS[boa_offset][1])
+        return show_opened(session, service.open(scene))
 
+    @page_only
     @tell_errors
-    def draw(session: Session, name: str) -> Any:
-        """Draw the open scene with other bands."""
-        scene = session.require_scene()
-        return gr.Image(scene.composite(name), alt_text=f"{scene.name}, {name}")
+    def draw(session: Session, name: str) -> str:
+        """Draw the open scene with other bands: "true colour", "NDVI" and so on."""
+        return show_viewer(session.require_opened(), name, session.attention)
 
-    @tell_errors
-    def ask(session: Session, question: str, messages: list[dict[str, Any]]) -> Any:
-        """Put a question to the open scene; the answer follows."""
-        session.require_scene()
-        check_prompt(question)
-        turn = session.begin_turn()
-        spoken = plain_messages(messages)
-        if spoken and spoken[-1]["role"] == "user":  # overtaken before its first word
-            spoken.pop()
-        asked = {"role": "user", "content": question}
-        return session, "", [*spoken, asked, show_thinking(turn)], *set_busy(True)
-
-    @on_gpu
-    def stream(
-        scene: Scene,
-        spoken: list[dict[str, Any]],
-        max_length: int,
+    def speak(
+        session: Session,
+        asked: list[Message],
+        max_length: float,
         temperature: float,
-        stop: Event | None,
-    ) -> Iterator[str]:
-        yield from bridge.stream(scene, spoken, max_length, temperature, stop=stop)
-
-    @tell_errors
-    def answer(
-        session: Session, messages: list[dict[str, Any]], max_length: int, temperature: float
-    ) -> Iterator[list[dict[str, Any]]]:
-        """Stream the answer to the question that was put last."""
-        turn, spoken = session.turn, plain_messages(messages)
-        if turn is None or not is_awaited(messages, turn):
-            return  # cleared, or overtaken by another question, while it waited for its turn
+        request: gr.Request,
+    ) -> Iterator[dict[Any, Any]]:
+        """Stream the answer to a conversation's last question into the page."""
+        opened = session.require_opened()
+        check_prompt(asked[-1]["content"])
+        before, turn = session.conversation, session.begin_turn()
+        session.attention = None
+        pieces = service.answer(
+            opened.scene,
+            asked,
+            know_asker(session, request),
+            int(max_length),
+            temperature,
+            turn.stop,
+        )
         text = ""
         with turn.speaking():
             try:
-                pieces = stream(
-                    session.require_scene(),
-                    spoken,
-                    int(max_length),
-                    temperature,
-                    None if ON_ZERO_GPU else turn.stop,
-                )
+                yield {session_state: session, prompt: "", chat: show(asked, LOOKING), **busy(True)}
                 with closing(pieces):
-                    while not turn.stop.is_set() and (piece := next(pieces, None)) is not None:
+                    for piece in pieces:
+                        if isinstance(piece, Waiting):
+                            yield {chat: show(asked, describe_wait(piece.ahead))}
+                            continue
                         text += piece
-                        yield [*spoken, {"role": "assistant", "content": text}]
-                if not text and session.turn is turn:
-                    yield [*spoken, {"role": "assistant", "content": NOTHING_SAID}]
-            except Exception:
+                        if not turn.stop.is_set():
+                            yield {chat: show(asked, answer=text)}
+                answered = [*asked, {"role": "assistant", "content": text or NOTHING_SAID}]
                 if session.turn is turn:
-                    yield spoken[:-1]
+                    session.conversation = answered if text else before
+                    yield {
+                        chat: show(answered),
+                        beside: show_beside(opened, text) or f"<p>{NEUTRAL}</p>",
+                    }
+            except Exception:
+                if session.turn is turn:  # nothing is lost: the question can be sent again
+                    yield {chat: show(before), prompt: asked[-1]["content"]}
                 raise
             finally:
                 if session.turn is turn:
                     session.turn = None
 
-    def rest(session: Session) -> Any:
-        """Make the buttons ready for the next question."""
-        return set_busy(session.turn is not None)
+    session_state = session
 
+    @page_only
+    @tell_errors
+    def ask(
+        session: Session,
+        question: str,
+        max_length: float,
+        temperature: float,
+        request: gr.Request,
+    ) -> Any:
+        """Put a question to the open scene; the conversation comes back as the answer grows."""
+        asked = [*session.conversation, {"role": "user", "content": question}]
+        yield from speak(session, asked, max_length, temperature, request)
+
+    @tell_errors
+    def ask_by_link(
+        session: Session, max_length: float, temperature: float, request: gr.Request
+    ) -> Any:
+        """Put the question that stood in the page's address, if one did."""
+        question, session.asked_by_link = session.asked_by_link, ""
+        yield {chat: show(session.conversation)}  # a generator without a yield empties its outputs
+        if question.strip():
+            yield from ask(session, question, max_length, temperature, request)
+
+    @tell_errors
+    def retry(session: Session, max_length: float, temperature: float, request: gr.Request) -> Any:
+        """Put the last question again, for other words."""
+        asked = session.conversation[:-1]
+        if not asked:
+            raise ValueError("There is nothing to ask again yet")
+        session.conversation = asked[:-1]
+        yield from speak(session, asked, max_length, max(temperature, RETRY_TEMPERATURE), request)
+
+    @tell_errors
+    def edit(
+        session: Session,
+        max_length: float,
+        temperature: float,
+        request: gr.Request,
+        event: gr.EditData,
+    ) -> Any:
+        """Put a question in other words; what was said after it is forgotten."""
+        index = event.index[0] if isinstance(event.index, list | tuple) else event.index
+        session.end_turn()
+        session.conversation = session.conversation[:index]
+        yield from ask(session, str(event.value), max_length, temperature, request)
+
+    @page_only
     def stop_answer(session: Session) -> None:
         """Stop the answer that is being written; what is there stays."""
         session.stop_turn()
 
+    @page_only
     def clear_chat(session: Session) -> Any:
         """Stop the answer and forget the conversation; the scene stays open."""
         session.end_turn()
-        return []
+        session.conversation, session.attention = [], None
+        return [], f"<p>{NEUTRAL}</p>"
 
-    scene_outputs = [session, picture, composite, facts, chat]
+    @page_only
+    @tell_errors
+    def where_it_looked(session: Session, name: str, request: gr.Request) -> str:
+        """Lay over the scene where the last answer looked, as a whole and by word."""
+        opened = session.require_opened()
+        asker = know_asker(session, request)
+        session.attention = service.attend(opened.scene, session.conversation, asker)
+        return show_viewer(opened, name, session.attention)
+
+    @page_only
+    @tell_errors
+    def save_chat(session: Session) -> str:
+        """Return the conversation as Markdown, with what was measured and who answered."""
+        opened = session.require_opened()
+        return conversation_to_markdown(
+            opened.scene, session.conversation, opened.measured, service.bridge.summary
+        )
+
+    def rest(session: Session) -> Any:
+        """Make the buttons ready for the next question."""
+        return tuple(busy(session.turn is not None).values())
+
+    def busy(is_busy: bool) -> dict[Any, Any]:
+        return {
+            send: gr.Button(interactive=not is_busy),
+            stop: gr.Button(interactive=is_busy),
+        }
+
     opening = {"concurrency_limit": 2, "concurrency_id": "open", "show_progress": "minimal"}
-    gallery.select(open_example, session, scene_outputs, api_visibility="private", **opening)
+    # Those who wait for the model wait in the service's line, where their page can be told so.
+    asking = {"concurrency_limit": None, "show_progress": "hidden"}
+    gallery.select(open_example, session, outputs, api_visibility="private", **opening)
     opened = upload.upload(
-        open_files, [session, upload, boa_offset], scene_outputs, api_name="open_scene", **opening
+        open_scene, [session, upload, boa_offset], outputs, api_name="open_scene", **opening
     )
     for afterwards in (opened.then, opened.failure):  # room for the next file
         afterwards(lambda: None, None, upload, queue=False, api_visibility="private")
-    page.load(open_first, session, scene_outputs, api_visibility="private", **opening)
+    named = gr.Textbox(label="image_id", visible=False)
+    named.submit(open_named, [session, named], outputs, api_name="open_named", **opening)
     composite.input(draw, [session, composite], picture, api_name="draw", show_progress="hidden")
 
-    def answer_on(triggers: list[Any], question: gr.components.Component, **options: Any) -> None:
-        answered = gr.on(
-            triggers,
-            ask,
-            [session, question, chat],
-            [session, prompt, chat, send, stop],
-            api_name="ask",
-            concurrency_limit=None,
-            **options,
-        ).success(
-            answer,
-            [session, chat, max_length, temperature],
-            chat,
-            api_name="answer",
-            concurrency_limit=1,
-            concurrency_id=MODEL_QUEUE,
-            **options,
-        )
+    settings = [max_length, temperature]
+    spoken = [session, prompt, chat, send, stop, beside, picture]
+
+    def ready_after(answered: Any) -> None:
         for afterwards in (answered.then, answered.failure):
             afterwards(rest, session, [send, stop], queue=False, api_visibility="private")
 
-    answer_on([prompt.submit, send.click], prompt, show_progress="hidden")
+    ready_after(
+        gr.on(
+            [prompt.submit, send.click],
+            ask,
+            [session, prompt, *settings],
+            spoken,
+            api_name="ask",
+            **asking,
+        )
+    )
     for button in questions:
-        answer_on([button.click], button, show_progress="hidden", api_visibility="private")
+        ready_after(
+            button.click(
+                ask,
+                [session, button, *settings],
+                spoken,
+                api_visibility="private",
+                **asking,
+            )
+        )
+    private = {"api_visibility": "private", **asking}
+    ready_after(chat.retry(retry, [session, *settings], spoken, **private))
+    ready_after(chat.edit(edit, [session, *settings], spoken, **private))
+    linked = page.load(
+        open_link,
+        session,
+        outputs,
+        api_visibility="private",
+        **opening | {"show_progress": "hidden"},
+    )
+    ready_after(linked.success(ask_by_link, [session, *settings], spoken, **private))
     stop.click(stop_answer, session, None, api_name="stop", queue=False, show_progress="hidden")
-    clear.click(clear_chat, session, chat, api_name="clear", queue=False, show_progress="hidden")
-    return ChatTab(scene_outputs)
+    clear.click(
+        clear_chat, session, [chat, beside], api_name="clear", queue=False, show_progress="hidden"
+    )
+    look.click(
+        where_it_looked,
+        [session, composite],
+        picture,
+        api_name="where_it_looked",
+        concurrency_limit=None,
+    )
+    save.click(save_chat, session, saved, api_name="save_chat", show_progress="hidden").success(
+        None, saved, None, js=SAVE_TEXT.format(name="conversation.md", kind="text/markdown")
+    )
+    return ChatTab(outputs)
 
 
-def show_scene(session: Session, scene: Scene, origin: SceneResult | None = None) -> Any:
+def show_opened(session: Session, opened: OpenScene) -> Any:
     """Open a scene and return what the Chat tab shows of it, with an empty conversation."""
-    composites = scene.available_composites()
-    picture = scene.composite(composites[0]) if composites else scene.thumbnail(scene.width)
-    session.open_scene(scene)
+    composites = opened.scene.available_composites()
+    shown = composites[0] if composites else None
+    session.open_scene(opened)
+    make_room()
+    questions = [gr.Button(question) for question in opened.questions]
     return (
         session,
-        gr.Image(picture, alt_text=f"{scene.name}, {composites[0] if composites else 'grey'}"),
-        gr.Radio(composites, value=composites[0] if composites else None),
-        describe_scene(scene, origin),
+        show_viewer(opened, shown),
+        gr.Radio(composites, value=shown),
+        show_facts(opened),
         [],
+        f"<p>{NEUTRAL}</p>",
+        *questions,
     )
 
 
-def show_result(session: Session, result: SceneResult) -> Any:
-    """Open a scene of the embedding dataset. Raises ValueError where only its caption is there."""
-    if result.scene_file is None:
-        raise ValueError(
-            f"The dataset holds a thumbnail of {result.image_id} but not its bands; "
-            "open the scene's own file instead"
-        )
-    return show_scene(session, Scene.open(result.scene_file), result)
+def show(conversation: list[Message], pending: str = "", answer: str = "") -> list[dict[str, Any]]:
+    """A conversation as the chatbot takes it, with a sign of waiting or an answer so far."""
+    messages: list[dict[str, Any]] = [dict(message) for message in conversation]
+    if pending:
+        waiting = {"title": pending, "status": "pending"}
+        messages.append({"role": "assistant", "content": "", "metadata": waiting})
+    if answer:
+        messages.append({"role": "assistant", "content": answer})
+    return messages
 
 
-def describe_scene(scene: Scene, origin: SceneResult | None = None) -> str:
-    """Return HTML: the scene's name and measured facts, where it comes from, and its notes."""
-    name, summary = html.escape(scene.name), html.escape(scene.summary())
-    text = f"<p><strong>{name}</strong> {summary}</p>"
-    if origin is not None and origin.source:
-        source = html.escape(origin.source)
-        text += f"<details><summary>Source and licence</summary>{source}</details>"
-    if scene.notes:
-        notes = "".join(f"<li>{html.escape(note)}</li>" for note in scene.notes)
-        text += f'<ul class="notes" aria-label="Good to know about this scene">{notes}</ul>'
-    return text
+def describe_wait(ahead: int) -> str:
+    """What is shown while others are answered first."""
+    return f"{ahead} question{'s' if ahead > 1 else ''} before yours …"
 
 
-def set_busy(busy: bool) -> tuple[gr.Button, gr.Button]:
-    """Return how Send and Stop look while an answer is under way, or not."""
-    return gr.Button(interactive=not busy), gr.Button(interactive=busy)
-
-
-def show_thinking(turn: Turn) -> dict[str, Any]:
-    """Return the message that stands where the answer of a turn will be."""
-    metadata = {"title": THINKING, "status": "pending", "id": str(turn.number)}
-    return {"role": "assistant", "content": "", "metadata": metadata}
-
-
-def is_awaited(messages: list[dict[str, Any]], turn: Turn) -> bool:
-    """Whether a conversation ends with the sign that the answer of this turn is awaited."""
-    return bool(messages) and (messages[-1].get("metadata") or {}).get("id") == str(turn.number)
-
-
-def plain_messages(messages: list[dict[str, Any]]) -> list[dict[str, str]]:
-    """Turn the chatbot's messages into a role and a text each, without its signs of waiting."""
-    return [
-        {"role": message["role"], "content": plain_text(message["content"])}
-        for message in messages
-        if not (message.get("metadata") or {}).get("title")
-    ]
-
-
-def plain_text(content: str | list[dict[str, Any]]) -> str:
-    """Return the text of a chatbot message, which arrives whole or in typed parts."""
-    if isinstance(content, str):
-        return content
-    return "".join(part.get("text", "") for part in content)
+def describe_example(opened: OpenScene) -> str:
+    """A sentence on an example scene: what it is, when, and what was measured in it."""
+    date = opened.scene.date
+    when = f", {date:%B %Y}" if date else ""
+    return f"{make_title(opened.scene.name)}{when}. {describe_briefly(opened.measured)}."
 
 
 def choose_examples(index: SceneIndex) -> list[SceneResult]:

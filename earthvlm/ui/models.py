@@ -6,6 +6,7 @@ import logging
 from dataclasses import dataclass
 
 from earthvlm.bridge import OlmoEarthVLMBridge
+from earthvlm.familiarity import BUNDLED_TRAINING_TILES, TrainingTiles
 from earthvlm.hub import BUNDLED
 from earthvlm.retrieval import SceneIndex
 
@@ -14,11 +15,15 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, eq=False)
 class Models:
-    """What the app works with; the notice says what visitors should know of it, if anything."""
+    """What the app works with; the notice says what visitors should know of it, if anything.
+
+    training_tiles: what the bridge learned from, where that is known here.
+    """
 
     bridge: OlmoEarthVLMBridge
     index: SceneIndex
     notice: str = ""
+    training_tiles: TrainingTiles | None = None
 
 
 def load_models(bridge: str = BUNDLED, embeddings: str = BUNDLED) -> Models:
@@ -29,7 +34,9 @@ def load_models(bridge: str = BUNDLED, embeddings: str = BUNDLED) -> Models:
     """
     try:
         models = Models(
-            OlmoEarthVLMBridge.from_pretrained(bridge), SceneIndex.from_pretrained(embeddings)
+            OlmoEarthVLMBridge.from_pretrained(bridge),
+            SceneIndex.from_pretrained(embeddings),
+            training_tiles=BUNDLED_TRAINING_TILES if bridge == BUNDLED else None,
         )
     except ConnectionError as error:
         logger.warning("%s", error)
@@ -39,6 +46,7 @@ def load_models(bridge: str = BUNDLED, embeddings: str = BUNDLED) -> Models:
             SceneIndex.from_pretrained(BUNDLED),
             f"The Hub does not answer, so {wanted} could not be loaded: the bundled bridge answers "
             "here, about the bundled scenes.",
+            BUNDLED_TRAINING_TILES,
         )
     made_by = models.index.provenance.bridge_revision
     if made_by == models.bridge.revision:
@@ -48,4 +56,5 @@ def load_models(bridge: str = BUNDLED, embeddings: str = BUNDLED) -> Models:
         models.index,
         f"The scenes were embedded by another bridge (revision {made_by}), so they can be searched "
         "by words, and not by scene.",
+        models.training_tiles,
     )

@@ -1,4 +1,4 @@
-"""What the two tabs share: one visitor's session, and how errors are told to people."""
+"""What the tabs share: one visitor's session, and how errors are told to people."""
 
 from __future__ import annotations
 
@@ -7,35 +7,41 @@ import html
 import inspect
 import logging
 import threading
+import time
+import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import gradio as gr
 
+from earthvlm.attention import AnswerAttention
+from earthvlm.prompts import Message
 from earthvlm.retrieval import SceneResult
 from earthvlm.scene import Scene
+from earthvlm.search_query import Box
+from earthvlm.service import Asker, OpenScene
+from earthvlm.ui.guard import find_address
 
 logger = logging.getLogger(__name__)
 
-# One model on a few cores: whatever runs it waits for its turn under this name.
-MODEL_QUEUE = "model"
 SESSION_SECONDS = 3600
+# Visitors' own scenes, all together; one of 2048 x 2048 pixels takes 200 MB.
+OWN_SCENES_BYTES = 1_500_000_000
 NOTICE_SECONDS = 20
 STOP_SECONDS = 10  # a model that answers stops within a token
-NOTHING_OPEN = "No scene is open (an hour without use closes it): upload one or choose an example."
+NOTHING_OPEN = (
+    "No scene is open (an hour without use closes it, sooner where many are open): upload one or "
+    "choose an example."
+)
 UNEXPECTED = "That did not work, and the reason has been logged; try again, or another scene."
 
 
 class Turn:
-    """One answer: a way to stop it, and to wait until it shows no more.
+    """One answer: a way to stop it, and to wait until it shows no more."""
 
-    `number` tells a visitor's answers apart.
-    """
-
-    def __init__(self, number: int) -> None:
-        self.number = number
+    def __init__(self) -> None:
         self.stop = threading.Event()
         self.quiet = threading.Event()
         self.quiet.set()
@@ -53,30 +59,45 @@ class Turn:
 
 @dataclass(eq=False)
 class Session:
-    """What the app remembers of one visitor: the open scene, last search, answer under way."""
+    """What the app remembers of one visitor: open scenes, what was said, the last search."""
 
-    scene: Scene | None = None
-    query: str | Scene | None = None
+    opened: OpenScene | None = None
+    conversation: list[Message] = field(default_factory=list)
+    attention: AnswerAttention | None = None
+    pair: list[OpenScene] = field(default_factory=list)
+    query: str | Scene | SceneResult | None = None
     results: tuple[SceneResult, ...] = ()
+    box: Box | None = None
+    asked_by_link: str = ""
     turn: Turn | None = None
-    turns: int = 0
+    used: float = field(default_factory=time.monotonic)
 
-    def require_scene(self) -> Scene:
+    @property
+    def own_bytes(self) -> int:
+        """What the scenes take that are this visitor's own; those of the index are shared."""
+        scenes = {
+            id(opened.scene): opened.scene.reflectance.nbytes
+            for opened in (self.opened, *self.pair)
+            if opened is not None and opened.origin is None
+        }
+        return sum(scenes.values())
+
+    def require_opened(self) -> OpenScene:
         """Return the open scene. Raises ValueError where none is."""
-        if self.scene is None:
+        if self.opened is None:
             raise ValueError(NOTHING_OPEN)
-        return self.scene
+        return self.opened
 
-    def open_scene(self, scene: Scene) -> None:
-        """Make this the scene that is asked about, and end the answer about the last one."""
+    def open_scene(self, opened: OpenScene) -> None:
+        """Make this the scene that is asked about, and end what was said about the last one."""
         self.end_turn()
-        self.scene = scene
+        self.opened = opened
+        self.conversation, self.attention = [], None
 
     def begin_turn(self) -> Turn:
         """End the answer under way, if any, and make ready for the next one."""
         self.end_turn()
-        self.turns += 1
-        self.turn = Turn(self.turns)
+        self.turn = Turn()
         return self.turn
 
     def stop_turn(self) -> None:
@@ -92,9 +113,44 @@ class Session:
             turn.quiet.wait(timeout=STOP_SECONDS)
 
 
-def add_session() -> gr.State:
-    """Add the visitor's session to the page; it is put away an hour after its last use."""
+# By the hash that Gradio gives each open page, so that a closed one can be told.
+_sessions: weakref.WeakValueDictionary[str, Session] = weakref.WeakValueDictionary()
+
+
+def add_session(page: gr.Blocks) -> gr.State:
+    """Add the visitor's session to the page; it is put away an hour after its last use.
+
+    A page that is closed stops its answer at once.
+    """
+
+    def leave(request: gr.Request) -> None:
+        session = _sessions.get(request.session_hash or "")
+        if session is not None:
+            session.stop_turn()
+
+    page.unload(leave)
     return gr.State(Session(), time_to_live=SESSION_SECONDS, delete_callback=Session.stop_turn)
+
+
+def know_asker(session: Session, request: gr.Request) -> Asker:
+    """Whose request this is, remembered for when the page is closed."""
+    user = request.session_hash or f"call-{id(request)}"
+    _sessions[user] = session
+    session.used = time.monotonic()
+    host = request.client.host if request.client else ""
+    return Asker(user, find_address(host, request.headers))
+
+
+def make_room() -> None:
+    """Close the scenes of those who were away longest, where visitors' own take too much memory."""
+    own = [session for session in _sessions.values() if session.own_bytes]
+    taken = sum(session.own_bytes for session in own)
+    for session in sorted(own, key=lambda session: session.used):
+        if taken <= OWN_SCENES_BYTES:
+            return
+        taken -= session.own_bytes
+        session.end_turn()
+        session.opened, session.pair = None, []
 
 
 def tell_errors(action: Callable[..., Any]) -> Callable[..., Any]:
@@ -107,22 +163,31 @@ def tell_errors(action: Callable[..., Any]) -> Callable[..., Any]:
     if inspect.isgeneratorfunction(action):
 
         @functools.wraps(action)
-        def guarded(*args: Any) -> Any:
+        def guarded(*args: Any, **named: Any) -> Any:
             try:
-                yield from action(*args)
+                yield from action(*args, **named)
             except Exception as error:
                 raise _tell(error) from error
 
     else:
 
         @functools.wraps(action)
-        def guarded(*args: Any) -> Any:
+        def guarded(*args: Any, **named: Any) -> Any:
             try:
-                return action(*args)
+                return action(*args, **named)
             except Exception as error:
                 raise _tell(error) from error
 
     return guarded
+
+
+def page_only(action: Callable[..., Any]) -> Callable[..., Any]:
+    """Keep an action that needs an open page off the list of MCP tools; API clients may call it.
+
+    MCP calls have no session, so what such a tool opened would be gone with the next call.
+    """
+    action._mcp_type = "page"  # Gradio lists as tools what is called "tool", or nothing
+    return action
 
 
 def _tell(error: Exception) -> gr.Error:

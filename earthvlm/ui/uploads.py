@@ -6,6 +6,8 @@ import shutil
 import tempfile
 from pathlib import Path
 
+import gradio as gr
+
 from earthvlm.scene import Scene
 from earthvlm.sentinel2 import CHATEARTHNET_FOLDERS
 
@@ -16,6 +18,22 @@ BOA_OFFSETS = {
     "yes": ("take it off", True),
     "no": ("it is off already", False),
 }
+
+
+def take_uploads_only(component: gr.File | gr.UploadButton) -> gr.File | gr.UploadButton:
+    """Let a file component take what was uploaded to this app, and fetch no web address.
+
+    Gradio would download an address that an API client gives in place of a file, whatever its size.
+    """
+    keep = component.async_move_resource_to_block_cache
+
+    async def keep_uploaded(path: str | Path | None) -> str | None:
+        if str(path).lower().startswith(("http://", "https://")):
+            raise gr.Error("Addresses are not fetched: upload the file itself.", visible=False)
+        return await keep(path)
+
+    component.async_move_resource_to_block_cache = keep_uploaded
+    return component
 
 
 def open_uploads(paths: list[str] | None, boa_offset: bool | None = None) -> Scene:

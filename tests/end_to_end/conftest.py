@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -43,9 +45,10 @@ def app_index() -> SceneIndex:
 
 @pytest.fixture(scope="session")
 def app_page(app_bridge: OlmoEarthVLMBridge, app_index: SceneIndex) -> gr.Blocks:
+    from earthvlm.familiarity import BUNDLED_TRAINING_TILES
     from earthvlm.ui import Models, build_app
 
-    return build_app(Models(app_bridge, app_index))
+    return build_app(Models(app_bridge, app_index, training_tiles=BUNDLED_TRAINING_TILES))
 
 
 @pytest.fixture(scope="session")
@@ -70,6 +73,15 @@ def browser() -> Iterator[Browser]:
             pytest.skip(f"no Chromium starts here: {error.message.splitlines()[0]}")
         yield browser
         browser.close()
+
+
+@pytest.fixture(scope="session")
+def screenshots(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the tests leave pictures of the page: EARTHVLM_SCREENSHOTS, or a temporary folder."""
+    folder = os.environ.get("EARTHVLM_SCREENSHOTS")
+    folder = Path(folder) if folder else tmp_path_factory.mktemp("screenshots")
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
 
 
 @pytest.fixture

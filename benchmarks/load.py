@@ -1,0 +1,159 @@
+"""The app under load: many sessions at once that chat, search and read, through its own API.
+
+    python -m benchmarks.load                          # 50 sessions for 20 seconds
+    python -m benchmarks.load --seconds 300            # as the README's figures
+
+Every session is a `gradio_client.Client` of its own. One in five asks the model questions, one
+after another; the others search by words, with a pause as a reader makes. Nothing may fail but by
+"Busy", which is counted.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import random
+import socket
+import statistics
+import subprocess
+import sys
+import threading
+import time
+import urllib.request
+from collections import Counter
+from pathlib import Path
+
+import psutil
+from gradio_client import Client
+
+from benchmarks.report import report
+
+ROOT = Path(__file__).parent.parent
+CHATTING = 5  # one session in so many asks the model
+PAUSE_SECONDS = (1.0, 4.0)  # between searches of one reader
+BUSY_PAUSE_SECONDS = 5.0
+PATIENCE_SECONDS = 60.0  # a client gives up after that
+MEMORY_EVERY_SECONDS = 2.0
+WORDS = ("a lake beside forest", "dense forest", "open water", "a village", "fields", "snow")
+QUESTIONS = ("Is there water?", "Which land cover dominates?", "How much is built up?")
+
+
+class Load:
+    """What the sessions met, added up under one lock."""
+
+    def __init__(self, url: str, seconds: float) -> None:
+        self.url = url
+        self.until = time.monotonic() + seconds
+        self.search_seconds: list[float] = []
+        self.answer_seconds: list[float] = []
+        self.met: Counter[str] = Counter()
+        self.errors: list[str] = []
+        self._lock = threading.Lock()
+
+    def run_session(self, number: int, ready: threading.Barrier) -> None:
+        """One visitor, until the time is over."""
+        rng = random.Random(number)
+        client = Client(self.url, verbose=False, httpx_kwargs={"timeout": PATIENCE_SECONDS})
+        ready.wait()
+        while time.monotonic() < self.until:
+            chats = number % CHATTING == 0
+            self._try(self._ask if chats else self._search, client, rng)
+            if not chats:
+                time.sleep(rng.uniform(*PAUSE_SECONDS))
+        client.close()
+
+    def _try(self, action, client: Client, rng: random.Random) -> None:
+        began = time.monotonic()
+        try:
+            seconds = action(client, rng)
+        except Exception as error:  # whatever it is, it is what a visitor would have met
+            busy = "busy" in str(error).lower()
+            with self._lock:
+                self.met["busy" if busy else "error"] += 1
+                if not busy:
+                    self.errors.append(f"{type(error).__name__}: {error}"[:200])
+            if busy:
+                time.sleep(BUSY_PAUSE_SECONDS)
+            return
+        with self._lock:
+            self.met["answer" if action == self._ask else "search"] += 1
+            seconds.append(time.monotonic() - began)
+
+    def _search(self, client: Client, rng: random.Random) -> list[float]:
+        found = client.predict(rng.choice(WORDS), 12, api_name="/search_scenes")
+        if len(found) != 12:
+            raise RuntimeError(f"a search found {len(found)} scenes")
+        return self.search_seconds
+
+    def _ask(self, client: Client, rng: random.Random) -> list[float]:
+        asked = ("beetzsee_r0_c00", rng.choice(QUESTIONS), 64)
+        if not client.predict(*asked, api_name="/ask_scene")["answer_by_model"]:
+            raise RuntimeError("an answer was empty")
+        return self.answer_seconds
+
+
+def main() -> None:
+    """Start the app, send the sessions, and print what they met."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--sessions", type=int, default=50)
+    parser.add_argument("--seconds", type=float, default=20)
+    options = parser.parse_args()
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    environment = os.environ | {"GRADIO_SERVER_PORT": str(port)}
+    app = subprocess.Popen([sys.executable, "app.py"], cwd=ROOT, env=environment)
+    try:
+        url = f"http://127.0.0.1:{port}/"
+        _wait_for(url, app)
+        load = Load(url, float("inf"))
+        ready = threading.Barrier(options.sessions + 1)
+        sessions = [
+            threading.Thread(target=load.run_session, args=(number, ready), daemon=True)
+            for number in range(options.sessions)
+        ]
+        for session in sessions:
+            session.start()
+        ready.wait()
+        load.until = time.monotonic() + options.seconds
+        memory, process = [], psutil.Process(app.pid)
+        while time.monotonic() < load.until:
+            memory.append(process.memory_info().rss / 1e6)
+            time.sleep(MEMORY_EVERY_SECONDS)
+        for session in sessions:
+            session.join(timeout=120)
+        _report(load, memory)
+    finally:
+        app.terminate()
+        app.wait()
+    if load.errors:
+        sys.exit("\n".join(sorted(set(load.errors))))
+
+
+def _wait_for(url: str, app: subprocess.Popen) -> None:
+    while True:
+        if app.poll() is not None:
+            raise RuntimeError("The app ended before it was ready.")
+        try:
+            urllib.request.urlopen(url, timeout=1).close()
+            return
+        except OSError:
+            time.sleep(0.2)
+
+
+def _report(load: Load, memory: list[float]) -> None:
+    print(", ".join(f"{count} {what}" for what, count in sorted(load.met.items())))
+    seconds = {"search by words, while others chat": load.search_seconds}
+    if load.answer_seconds:
+        seconds["answer, the wait for its turn included"] = load.answer_seconds
+    report("load_seconds", seconds, "s")
+    # The first half warms caches up; what leaks would show in the second.
+    half = len(memory) // 2 or 1
+    report(
+        "load_memory", {"first half": memory[:half], "second half": memory[half:] or memory}, "MB"
+    )
+    print(f"  95 % of searches within {statistics.quantiles(load.search_seconds, n=20)[-1]:.3f} s")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,168 @@
+"""What a front end asks for: scenes opened by name, answers in turn, what was measured beside them.
+
+The web page, its API and its MCP tools all call this; none of them touches a model itself.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, replace
+
+from earthvlm.attention import AnswerAttention, attend
+from earthvlm.bridge import OlmoEarthVLMBridge
+from earthvlm.familiarity import TrainingTiles, warn_unfamiliar
+from earthvlm.generation import check_prompt
+from earthvlm.measured import Measured, measure, suggest_questions
+from earthvlm.prompts import Message
+from earthvlm.retrieval import Query, SceneIndex, SceneResult
+from earthvlm.scene import Scene
+from earthvlm.search_query import SceneFilter
+from earthvlm.serving import Line
+
+Stream = Callable[..., Iterator[str]]
+
+
+@dataclass(frozen=True, eq=False)
+class OpenScene:
+    """A scene with what was measured in it, before any model speaks.
+
+    origin: the row of the index it came from, None for a visitor's own.
+    warnings: why answers about it deserve less trust. questions: some that fit it.
+    """
+
+    scene: Scene
+    measured: Measured | None
+    warnings: tuple[str, ...]
+    questions: tuple[str, ...]
+    origin: SceneResult | None = None
+
+
+@dataclass(frozen=True)
+class Asker:
+    """Whose question it is: `user` may have one in line, `address` a few."""
+
+    user: str
+    address: str = ""
+
+
+@dataclass(frozen=True)
+class Waiting:
+    """Said while an answer waits for its turn: how many are ahead."""
+
+    ahead: int
+
+
+class SceneService:
+    """One bridge and one index, shared by everybody.
+
+    training_tiles: what the bridge learned from, where that is known; see `warn_unfamiliar`.
+    stream: what runs `bridge.stream`, where that is not called directly (on a borrowed GPU, say).
+    """
+
+    def __init__(
+        self,
+        bridge: OlmoEarthVLMBridge,
+        index: SceneIndex,
+        training_tiles: TrainingTiles | None = None,
+        line: Line | None = None,
+        stream: Stream | None = None,
+    ) -> None:
+        self.bridge = bridge
+        self.index = index
+        self.line = line or Line()
+        self._training_tiles = training_tiles
+        self._stream = stream or bridge.stream
+
+    def open(self, scene: Scene, origin: SceneResult | None = None) -> OpenScene:
+        """Measure a scene and get it ready to be asked about."""
+        measured = measure(scene)
+        warnings = warn_unfamiliar(scene, self._training_tiles)
+        return OpenScene(
+            scene, measured, tuple(warnings), tuple(suggest_questions(measured)), origin
+        )
+
+    def open_result(self, result: SceneResult) -> OpenScene:
+        """Open a scene of the index. Raises ValueError where only its caption is there."""
+        if result.scene_file is None:
+            raise ValueError(
+                f"The dataset holds a thumbnail of {result.image_id} but not its bands; "
+                "open the scene's own file instead"
+            )
+        scene = Scene.open(result.scene_file)
+        return self.open(replace(scene, date=scene.date or result.date), result)
+
+    def open_named(self, image_id: str) -> OpenScene:
+        """Open a scene of the index by its image_id. Raises ValueError where there is none."""
+        return self.open_result(self.index.get(image_id))
+
+    def answer(
+        self,
+        scene: Scene,
+        conversation: Sequence[Message],
+        asker: Asker,
+        max_length: int = 160,
+        temperature: float = 0.0,
+        stop: threading.Event | None = None,
+    ) -> Iterator[Waiting | str]:
+        """Answer the last message of a conversation, piece by piece, when its turn has come.
+
+        Yields Waiting while others are ahead. Setting `stop` ends the wait and the answer; closing
+        the iterator does too. Raises Busy where too many wait, and what `check_prompt` raises.
+        """
+        check_prompt(conversation[-1]["content"])
+        stop = stop or threading.Event()
+        place = self.line.join(asker.user, asker.address)
+        try:
+            for ahead in self.line.wait(place):
+                if stop.is_set():
+                    return
+                yield Waiting(ahead)
+            pieces = self._stream(scene, list(conversation), max_length, temperature, stop=stop)
+            with closing(pieces):
+                for piece in pieces:
+                    if stop.is_set():
+                        return
+                    yield piece
+        finally:
+            self.line.leave(place)
+
+    def ask(self, scene: Scene, question: str, asker: Asker, max_length: int = 160) -> str:
+        """Answer one question about a scene, whole. Raises what `answer` does."""
+        asked: list[Message] = [{"role": "user", "content": question}]
+        pieces = self.answer(scene, asked, asker, max_length)
+        return "".join(piece for piece in pieces if isinstance(piece, str)).strip()
+
+    def attend(
+        self, scene: Scene, conversation: Sequence[Message], asker: Asker
+    ) -> AnswerAttention:
+        """Where the last answer looked, when its turn has come. Raises what `attend` does."""
+        with self._turn(asker):
+            return attend(self.bridge, scene, conversation)
+
+    def find(
+        self,
+        query: Query | Sequence[Query] | None,
+        k: int,
+        asker: Asker,
+        where: SceneFilter | None = None,
+    ) -> list[SceneResult]:
+        """Find scenes; no query lists them. A Scene waits for the model's turn, words do not."""
+        if query is None:
+            return self.index.browse(k=k, where=where)
+        queries = list(query) if isinstance(query, list | tuple) else [query]
+        if not any(isinstance(each, Scene) for each in queries):
+            return self.index.search(query, k, where=where)
+        with self._turn(asker):
+            return self.index.search(query, k, bridge=self.bridge, where=where)
+
+    @contextmanager
+    def _turn(self, asker: Asker) -> Iterator[None]:
+        place = self.line.join(asker.user, asker.address)
+        try:
+            for _ in self.line.wait(place):
+                pass
+            yield
+        finally:
+            self.line.leave(place)

@@ -1,0 +1,102 @@
+"""Sharing one model among many people: in turn, a bounded number waiting, nobody twice."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import Counter, deque
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+MOST_WAITING = 16
+MOST_PER_ADDRESS = 4
+SECONDS_BETWEEN_REPORTS = 0.5
+# A turn nobody asked after for so long was left behind: its page is gone.
+ABANDONED_SECONDS = 10.0
+
+
+class Busy(ValueError):
+    """Too many wait already; the message says so, and when to come back."""
+
+
+@dataclass(eq=False)
+class Place:
+    """A place in the line. `user` is who waits, `address` where from."""
+
+    user: str
+    address: str
+    seen: float = field(default_factory=time.monotonic)
+
+
+class Line:
+    """First come, first served, for one model.
+
+    most_waiting: how many may wait at once, the one being served not counted.
+    most_per_address: how many places one address may hold, since users are made up at will.
+    """
+
+    def __init__(
+        self, most_waiting: int = MOST_WAITING, most_per_address: int = MOST_PER_ADDRESS
+    ) -> None:
+        self.most_waiting = most_waiting
+        self.most_per_address = most_per_address
+        self._places: deque[Place] = deque()
+        self._changed = threading.Condition()
+
+    def __len__(self) -> int:
+        """How many are in line, the one being served included."""
+        return len(self._places)
+
+    def join(self, user: str, address: str = "") -> Place:
+        """Take a place at the end. Raises Busy where the line is full, or this user is in it."""
+        with self._changed:
+            held = Counter(place.address for place in self._places)
+            if any(place.user == user for place in self._places):
+                raise Busy("Your last question is still being answered: wait for it, or stop it.")
+            if len(self._places) > self.most_waiting:
+                raise Busy(
+                    f"Busy: {len(self._places)} questions are waiting already. Try again in about "
+                    "a minute."
+                )
+            if address and held[address] >= self.most_per_address:
+                raise Busy(
+                    f"Busy: {held[address]} questions from your address are waiting already. Try "
+                    "again when one is answered."
+                )
+            place = Place(user, address)
+            self._places.append(place)
+            return place
+
+    def wait(self, place: Place) -> Iterator[int]:
+        """Yield how many are ahead, now and then, until it is this place's turn.
+
+        Closing the iterator does not give the place up; `leave` does.
+        """
+        while True:
+            with self._changed:
+                place.seen = time.monotonic()
+                self._drop_abandoned()
+                if place not in self._places:
+                    raise Busy("The wait was broken off: ask again.")
+                ahead = self._places.index(place)
+                if ahead == 0:
+                    place.seen = float("inf")  # served: no longer asked after
+                    return
+            yield ahead
+            with self._changed:
+                self._changed.wait_for(
+                    lambda: place not in self._places or self._places[0] is place,
+                    timeout=SECONDS_BETWEEN_REPORTS,
+                )
+
+    def leave(self, place: Place) -> None:
+        """Give a place up, served or not; giving it up twice is no error."""
+        with self._changed:
+            if place in self._places:
+                self._places.remove(place)
+                self._changed.notify_all()
+
+    def _drop_abandoned(self) -> None:
+        now = time.monotonic()
+        for place in [p for p in self._places if now - p.seen > ABANDONED_SECONDS]:
+            self._places.remove(place)

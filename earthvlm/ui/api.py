@@ -1,0 +1,96 @@
+"""What programs and assistants may call without a page: three typed tools, for API and MCP."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import gradio as gr
+
+from earthvlm.measured import SOURCES
+from earthvlm.service import Asker, OpenScene, SceneService
+from earthvlm.ui.state import tell_errors
+
+MOST_RESULTS = 50
+
+
+def add_tools(service: SceneService) -> None:
+    """Add the endpoints `/describe_scene`, `/ask_scene` and `/search_scenes`."""
+
+    @tell_errors
+    def describe_scene(image_id: str) -> dict[str, Any]:
+        """Say what a Sentinel-2 scene shows: what was measured in it, and the caption it has.
+
+        Args:
+            image_id: the scene's name, as search_scenes gives it
+
+        Returns:
+            date, place, size and bands; shares of cover, measured by band arithmetic; warnings;
+            and the caption, which a model wrote and which can be wrong
+        """
+        opened = service.open_named(image_id)
+        caption = opened.origin.caption if opened.origin else None
+        return {**_describe(opened), "caption_by_model": caption}
+
+    @tell_errors
+    def ask_scene(image_id: str, question: str, max_length: int = 160) -> dict[str, Any]:
+        """Ask a question about a Sentinel-2 scene; a small vision-language model answers.
+
+        Args:
+            image_id: the scene's name, as search_scenes gives it
+            question: in plain English, such as "Is there water?"
+            max_length: the longest answer, in tokens, at most 512
+
+        Returns:
+            the model's answer, which can be wrong, beside what was measured in the scene
+        """
+        opened = service.open_named(image_id)
+        length = max(1, min(int(max_length), 512))
+        answer = service.ask(opened.scene, question, Asker(f"tool-{object()!r}"), length)
+        return {"answer_by_model": answer, **_describe(opened)}
+
+    @tell_errors
+    def search_scenes(words: str, count: int = 10) -> list[dict[str, Any]]:
+        """Find Sentinel-2 scenes by words, in their captions and in the scenes themselves.
+
+        Args:
+            words: what the scene should show, such as "a lake beside forest"; a minus before a
+                word unwants it, as in "river -city"
+            count: how many scenes to return, at most 50
+
+        Returns:
+            scenes, nearest first: image_id, caption, place, date, cosine similarities
+        """
+        count = max(1, min(int(count), MOST_RESULTS))
+        return [
+            {
+                "image_id": result.image_id,
+                "caption_by_model": result.caption,
+                "longitude": result.longitude,
+                "latitude": result.latitude,
+                "date": result.date.isoformat() if result.date else None,
+                "caption_similarity": result.caption_similarity,
+                "scene_similarity": result.scene_similarity,
+            }
+            for result in service.find(words, count, Asker("tool"))
+        ]
+
+    for tool in (describe_scene, ask_scene):
+        gr.api(tool, concurrency_limit=None, api_name=tool.__name__)
+    gr.api(search_scenes, concurrency_limit=4, concurrency_id="search", api_name="search_scenes")
+
+
+def _describe(opened: OpenScene) -> dict[str, Any]:
+    scene, measured = opened.scene, opened.measured
+    shares = measured.shares if measured else {}
+    return {
+        "image_id": scene.name,
+        "date": scene.date.isoformat() if scene.date else None,
+        "longitude": scene.longitude,
+        "latitude": scene.latitude,
+        "width": scene.width,
+        "height": scene.height,
+        "bands": list(scene.bands),
+        "measured_shares": {cover: round(share, 4) for cover, share in shares.items()},
+        "measured_how": SOURCES,
+        "warnings": [*opened.warnings, *scene.notes],
+    }

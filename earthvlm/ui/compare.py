@@ -1,0 +1,201 @@
+"""The Compare tab: two dates of one place, each described by the model, their change measured."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Iterator
+from typing import Any
+
+import gradio as gr
+
+from earthvlm.generation import DEFAULT_PROMPT
+from earthvlm.measured import (
+    WATER_CHANGE_COLOURS,
+    compare,
+    draw_water_change,
+    in_order_of_date,
+    percent,
+    warn_before_comparing,
+)
+from earthvlm.scene import Scene
+from earthvlm.sentinel2 import COMPOSITES
+from earthvlm.service import OpenScene, SceneService
+from earthvlm.ui.scene_view import VIEWER_SCRIPT, show_beside, show_picture, show_viewer
+from earthvlm.ui.state import Session, know_asker, make_room, page_only, tell_errors
+from earthvlm.ui.uploads import SCENE_FILES, open_uploads, take_uploads_only
+
+EXPLAINED = (
+    "The model learned from single scenes, so it describes each on its own. What changed between "
+    "them is measured from the bands."
+)
+NO_PAIR = "Two scenes are needed: open two, or one beside the scene in Chat."
+
+
+def add_compare_tab(session: gr.State, service: SceneService) -> None:
+    """Add the tab's components and wire them."""
+    gr.HTML(f"<p>{EXPLAINED}</p>", elem_id="explained")
+    with gr.Row(elem_classes="search-by"):
+        both = gr.UploadButton(
+            "Open two scenes …",
+            file_count="multiple",
+            file_types=SCENE_FILES,
+            variant="primary",
+            scale=0,
+            min_width=170,
+            elem_id="open-two",
+        )
+        beside = gr.UploadButton(
+            "Open one beside Chat's …",
+            file_types=SCENE_FILES,
+            scale=0,
+            min_width=260,
+            elem_id="open-beside",
+        )
+        for button in (both, beside):
+            take_uploads_only(button)
+        composite = gr.Radio(
+            list(COMPOSITES), value="true colour", label="Bands shown", elem_classes="pills"
+        )
+    with gr.Row(elem_classes="pair"):
+        with gr.Column(min_width=300):
+            first = gr.HTML(_empty("First scene"), js_on_load=VIEWER_SCRIPT, elem_id="first")
+            said_of_first = gr.HTML(elem_classes="said", label="What the model says of the first")
+        with gr.Column(min_width=300):
+            second = gr.HTML(_empty("Second scene"), js_on_load=VIEWER_SCRIPT, elem_id="second")
+            said_of_second = gr.HTML(elem_classes="said", label="What the model says of the second")
+    describe = gr.Button("Let the model describe each", scale=0, elem_id="describe-both")
+    changes = gr.HTML(label="What changed, measured", elem_id="changes")
+
+    def show_pair(session: Session, scenes: list[OpenScene], name: str) -> Any:
+        ordered = in_order_of_date([opened.scene for opened in scenes])
+        session.pair = sorted(scenes, key=lambda opened: ordered.index(opened.scene))
+        make_room()
+        if not session.pair:
+            raise ValueError("The two scenes are too large to be open at once here")
+        return (session, *draw_both(session, name), "", "", show_changes(session.pair))
+
+    def draw_both(session: Session, name: str) -> list[str]:
+        return [show_in_pair(opened, name) for opened in session.pair]
+
+    @page_only
+    @tell_errors
+    def compare_two(
+        session: Session, paths: list[str] | None, name: str, request: gr.Request
+    ) -> Any:
+        """Open two uploaded scenes, put them in order of date, and measure what changed."""
+        know_asker(session, request)
+        if not paths or len(paths) != 2:
+            raise ValueError(NO_PAIR)
+        return show_pair(session, [service.open(open_uploads([path])) for path in paths], name)
+
+    @page_only
+    @tell_errors
+    def compare_beside(session: Session, path: str | None, name: str, request: gr.Request) -> Any:
+        """Open an uploaded scene beside the one in Chat, and measure what changed."""
+        know_asker(session, request)
+        opened = session.require_opened()
+        added = service.open(open_uploads([path] if path else None))
+        return show_pair(session, [opened, added], name)
+
+    @page_only
+    @tell_errors
+    def draw_pair(session: Session, name: str) -> Any:
+        """Draw both scenes with other bands."""
+        return draw_both(session, name) if session.pair else (gr.skip(), gr.skip())
+
+    @page_only
+    @tell_errors
+    def describe_pair(session: Session, request: gr.Request) -> Iterator[tuple[str, str]]:
+        """Let the model describe each of the two scenes, on its own."""
+        if not session.pair:
+            raise ValueError(NO_PAIR)
+        asker = know_asker(session, request)
+        said = ["", ""]
+        for number, opened in enumerate(session.pair):
+            stop = session.begin_turn().stop
+            asked = [{"role": "user", "content": DEFAULT_PROMPT}]
+            said[number] = show_said("…")
+            yield said[0], said[1]
+            text = ""
+            for piece in service.answer(opened.scene, asked, asker, stop=stop):
+                text += piece if isinstance(piece, str) else ""
+                said[number] = show_said(text)
+                yield said[0], said[1]
+            said[number] += show_beside(opened, text)
+            yield said[0], said[1]
+
+    shown = [session, first, second, said_of_first, said_of_second, changes]
+    opening = {"concurrency_limit": 2, "concurrency_id": "open"}
+    both.upload(compare_two, [session, both, composite], shown, api_name="compare_two", **opening)
+    beside.upload(
+        compare_beside, [session, beside, composite], shown, api_name="compare_beside", **opening
+    )
+    composite.input(draw_pair, [session, composite], [first, second], api_name="draw_pair")
+    describe.click(
+        describe_pair,
+        session,
+        [said_of_first, said_of_second],
+        api_name="describe_pair",
+        concurrency_limit=None,
+        show_progress="hidden",
+    )
+
+
+def show_in_pair(opened: OpenScene, composite: str) -> str:
+    """HTML of one of the two scenes, under its date, with bands it has."""
+    available = opened.scene.available_composites()
+    name = composite if composite in available else next(iter(available), None)
+    heading = _date_of(opened.scene)
+    return f"<h2>{html.escape(heading)}</h2>{show_viewer(opened, name)}"
+
+
+def show_said(text: str) -> str:
+    """HTML of what the model said of one of the two, marked as its words."""
+    return f'<p><span class="mark model">model</span> {html.escape(text)}</p>'
+
+
+def show_changes(pair: list[OpenScene]) -> str:
+    """HTML: how each cover's share changed, where water came and went, and what to doubt."""
+    before, after = pair
+    notes = warn_before_comparing(before.scene, after.scene)
+    doubts = "".join(f"<li>{html.escape(note)}</li>" for note in notes)
+    text = f'<ul class="notes">{doubts}</ul>' if doubts else ""
+    if before.measured is None or after.measured is None:
+        return text + "<p>Without near infrared in both, no change can be measured.</p>"
+    rows = "".join(
+        f'<tr><th scope="row">{change.cover.capitalize()}</th><td>{percent(change.before)}</td>'
+        f"<td>{percent(change.after)}</td><td>{_points(change.difference)}</td></tr>"
+        for change in compare(before.measured, after.measured)
+    )
+    table = (
+        '<h2>What changed <span class="mark">measured</span></h2><div class="scroll"><table><thead>'
+        f'<tr><th scope="col">Cover</th><th scope="col">{_date_of(before.scene)}</th>'
+        f'<th scope="col">{_date_of(after.scene)}</th><th scope="col">Points</th></tr></thead>'
+        f"<tbody>{rows}</tbody></table></div>"
+    )
+    picture = draw_water_change(before.scene, after.scene)
+    drawn = ""
+    if picture is not None:
+        legend = "".join(
+            f'<span><i style="background: rgb{colour}"></i>{name}</span>'
+            for name, colour in WATER_CHANGE_COLOURS.items()
+        )
+        alt = "Where water was gained and lost, over the later scene in grey"
+        drawn = f'<figure>{show_picture(picture, alt)}<figcaption class="key">{legend}</figcaption>'
+        drawn += "</figure>"
+    return f'<div class="changed"><div>{table}{text}</div>{drawn}</div>'
+
+
+def _points(difference: float) -> str:
+    sign = "+" if difference > 0 else "−" if difference < 0 else ""
+    return f"{sign}{abs(difference):.1f}"
+
+
+def _date_of(scene: Scene) -> str:
+    if scene.date is None:
+        return html.escape(scene.name)
+    return f"{scene.date.day} {scene.date:%B %Y}"
+
+
+def _empty(title: str) -> str:
+    return f'<h2>{title}</h2><div class="viewport empty">Nothing open yet</div>'

@@ -1,0 +1,161 @@
+"""The app for programs: gradio_client, MCP, and what an ill-meaning client tries."""
+
+from __future__ import annotations
+
+import ast
+import asyncio
+import json
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+
+import pytest
+import requests
+from gradio_client import Client, handle_file
+from gradio_client.exceptions import AppError
+
+from tests.conftest import random_scene
+
+pytestmark = [
+    pytest.mark.end_to_end,
+    pytest.mark.slow,
+    # Gradio's own, about pandas; as an error it would end tasks of its queue.
+    pytest.mark.filterwarnings("ignore::DeprecationWarning:gradio.queueing"),
+]
+
+
+@pytest.fixture(scope="module")
+def client(app_url: str) -> Iterator[Client]:
+    client = Client(app_url, verbose=False)
+    yield client
+    client.close()
+
+
+def test_tools_search_describe_and_ask(client: Client):
+    found = client.predict("a lake beside forest", 3, api_name="/search_scenes")
+    assert len(found) == 3 and found[0]["scene_similarity"] is not None
+
+    scene = client.predict(found[0]["image_id"], api_name="/describe_scene")
+    assert scene["image_id"] == found[0]["image_id"]
+    assert abs(sum(scene["measured_shares"].values()) - 1) < 0.01
+
+    answer = client.predict(found[0]["image_id"], "Is there water?", api_name="/ask_scene")
+    assert answer["answer_by_model"]
+
+
+def test_a_client_opens_a_file_asks_and_saves(client: Client, tmp_path: Path):
+    random_scene().save(tmp_path / "mine.tif")
+    file = handle_file(tmp_path / "mine.tif")
+    _, _, facts, *_ = client.predict([file], "auto", api_name="/open_scene")
+    assert "mine" in facts
+    job = client.submit("Is there water?", 32, 0, api_name="/ask")
+    job.result()
+    lengths = [len(output[1][-1]["content"]) for output in job.outputs() if output[1]]
+    assert len(lengths) > 2
+    text = client.predict(api_name="/save_chat")
+    assert text.startswith("# mine") and "Is there water?" in text
+
+    client.predict("open water", "all", 8, api_name="/search")
+    csv = client.predict(api_name="/save_results_csv")
+    assert csv.startswith("rank,image_id") and len(csv.splitlines()) >= 9
+    geojson = json.loads(client.predict(api_name="/save_results_geojson"))
+    assert geojson["type"] == "FeatureCollection" and len(geojson["features"]) == 8
+
+
+def test_errors_reach_a_client_as_sentences(client: Client):
+    with pytest.raises(AppError, match="no scene"):
+        client.predict("no_such_scene", api_name="/describe_scene")
+    with pytest.raises(AppError, match="empty"):
+        client.predict("beetzsee_r0_c00", " ", api_name="/ask_scene")
+
+
+def test_an_mcp_client_finds_three_tools_and_uses_them(app_url: str):
+    mcp = pytest.importorskip("mcp")
+    from mcp.client.streamable_http import streamable_http_client
+
+    def read(result) -> object:
+        return ast.literal_eval(result.content[0].text)  # Gradio writes what Python prints
+
+    async def use() -> tuple[set[str], list[dict], dict]:
+        async with streamable_http_client(f"{app_url}gradio_api/mcp/") as (get, put, _):
+            async with mcp.ClientSession(get, put) as session:
+                await session.initialize()
+                tools = {tool.name: tool for tool in (await session.list_tools()).tools}
+                assert "image_id" in tools["ask_scene"].inputSchema["properties"]
+                assert "Args" not in (tools["ask_scene"].description or "")
+                found = await session.call_tool("search_scenes", {"words": "open water"})
+                scenes = read(found)
+                asked = {"image_id": scenes[0]["image_id"], "question": "Is there water?"}
+                answer = await session.call_tool("ask_scene", asked)
+                return set(tools), scenes, read(answer)
+
+    tools, scenes, answer = asyncio.run(use())
+    assert tools == {"describe_scene", "ask_scene", "search_scenes"}
+    assert len(scenes) == 10
+    assert answer["answer_by_model"] and answer["measured_shares"]
+
+
+def call(app_url: str, name: str, data: list, session: str = "test-abuse") -> str:
+    """Call an endpoint as its raw HTTP, past what a client would check; return all it answers."""
+    names = Client(app_url, verbose=False).endpoints
+    number = next(n for n, endpoint in names.items() if endpoint.api_name == f"/{name}")
+    body = {"data": data, "fn_index": number, "session_hash": session}
+    joined = requests.post(f"{app_url}gradio_api/queue/join", json=body, timeout=30)
+    if joined.status_code != 200:
+        return joined.text
+    stream = f"{app_url}gradio_api/queue/data?session_hash={session}"
+    with requests.get(stream, stream=True, timeout=30) as events:
+        said = []
+        for line in events.iter_lines(decode_unicode=True):
+            said.append(line)
+            if "process_completed" in line:
+                break
+    return "\n".join(said)
+
+
+@pytest.mark.parametrize("path", ["/etc/passwd", "../../../../etc/passwd", __file__])
+def test_a_client_reads_no_file_but_those_it_uploaded(app_url: str, path: str):
+    file = {"path": path, "meta": {"_type": "gradio.FileData"}}
+    said = call(app_url, "open_scene", [None, [file], "auto"])
+    assert '"success":false' in said.replace(" ", "")
+    assert "root:" not in said
+    for route in ("file=", "file/"):
+        reply = requests.get(f"{app_url}gradio_api/{route}{path}", timeout=30)
+        assert reply.status_code in (403, 404)
+
+
+def test_a_client_makes_the_app_fetch_no_address(app_url: str):
+    asked = []
+
+    class Bait(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            asked.append(self.path)
+            self.send_response(200)
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None: ...
+
+    with HTTPServer(("127.0.0.1", 0), Bait) as bait:
+        threading.Thread(target=bait.serve_forever, daemon=True).start()
+        for url in (f"http://127.0.0.1:{bait.server_port}/x.tif", "https://example.org/x.tif"):
+            file = {"path": url, "url": url, "meta": {"_type": "gradio.FileData"}}
+            said = call(app_url, "open_scene", [None, [file], "auto"], session="test-fetch")
+            assert '"success":false' in said.replace(" ", "")
+            assert "Addresses are not fetched" in said
+        bait.shutdown()
+    assert not asked
+
+
+def test_an_upload_over_the_limit_is_refused(app_url: str, tmp_path: Path):
+    big = tmp_path / "big.tif"
+    with big.open("wb") as file:
+        file.truncate(65 * 2**20)
+    with big.open("rb") as file:
+        reply = requests.post(f"{app_url}gradio_api/upload", files={"files": file}, timeout=60)
+    assert reply.status_code == 413
+
+
+def test_a_text_from_a_client_comes_back_as_text(client: Client):
+    *_, found, _ = (None, *client.predict("<img src=x>", "all", 4, api_name="/search"))
+    assert "&lt;img" in found

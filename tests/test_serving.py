@@ -1,0 +1,178 @@
+"""The line people wait in, exports, and where an answer looked."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import threading
+
+import numpy as np
+import pytest
+
+import earthvlm.serving as serving
+from earthvlm.attention import attend
+from earthvlm.exports import conversation_to_markdown, results_to_csv, results_to_geojson
+from earthvlm.measured import measure
+from earthvlm.retrieval import SceneResult
+from earthvlm.service import Asker, SceneService, Waiting
+from earthvlm.serving import Busy, Line
+from tests.conftest import random_scene
+
+
+def test_a_line_serves_first_come_first_and_bounds_itself():
+    line = Line(most_waiting=2, most_per_address=2)
+    first, second = line.join("a", "1"), line.join("b", "1")
+    with pytest.raises(Busy, match="from your address"):
+        line.join("c", "1")
+    with pytest.raises(Busy, match="still being answered"):
+        line.join("a", "2")
+    third = line.join("d", "2")
+    with pytest.raises(Busy, match="3 questions are waiting"):
+        line.join("e", "3")
+    assert list(line.wait(first)) == []
+    waiting = line.wait(third)
+    assert next(waiting) == 2
+    line.leave(second)
+    assert next(waiting) == 1
+    line.leave(first)
+    assert list(waiting) == []
+    line.leave(third)
+    line.leave(third)
+    assert len(line) == 0
+
+
+def test_a_place_that_nobody_asks_after_is_given_up():
+    line = Line()
+    left, waits = line.join("left"), line.join("waits")
+    left.seen -= 2 * serving.ABANDONED_SECONDS
+    assert list(line.wait(waits)) == []
+    with pytest.raises(Busy, match="broken off"):
+        list(line.wait(left))
+
+
+def test_answers_come_one_at_a_time_and_in_turn():
+    speaking, most, order = 0, 0, []
+
+    def stream(scene, conversation, max_length, temperature, stop):
+        nonlocal speaking, most
+        speaking += 1
+        most = max(most, speaking)
+        yield conversation[-1]["content"]
+        order.append(conversation[-1]["content"])
+        speaking -= 1
+
+    service = SceneService(None, None, line=Line(), stream=stream)
+    blocker = service.line.join("blocker")
+    scene, waited = random_scene(), []
+
+    def ask(name: str) -> None:
+        for piece in service.answer(scene, [{"role": "user", "content": name}], Asker(name)):
+            waited.append(piece) if isinstance(piece, Waiting) else None
+
+    threads = []
+    for number, name in enumerate("abc", start=2):
+        threads.append(threading.Thread(target=ask, args=(name,)))
+        threads[-1].start()
+        while len(service.line) < number:
+            pass
+    service.line.leave(blocker)
+    for thread in threads:
+        thread.join(20)
+    assert order == ["a", "b", "c"] and most == 1 and waited
+    assert len(service.line) == 0
+
+
+def test_closing_or_stopping_an_answer_frees_the_line():
+    ended = []
+
+    def stream(*_, stop):
+        try:
+            while True:
+                yield "word "
+        finally:
+            ended.append(True)
+
+    service = SceneService(None, None, stream=stream)
+    asked = [{"role": "user", "content": "?"}]
+    pieces = service.answer(random_scene(), asked, Asker("a"))
+    next(pieces)
+    pieces.close()
+    stop = threading.Event()
+    pieces = service.answer(random_scene(), asked, Asker("a"), stop=stop)
+    next(pieces)
+    stop.set()
+    assert list(pieces) == []
+    assert len(service.line) == 0 and len(ended) == 2
+
+
+def test_a_conversation_in_markdown_shows_what_was_said_as_text():
+    scene = random_scene()
+    said = [
+        {"role": "user", "content": "Is [this](http://x) <b>water</b>?"},
+        {"role": "assistant", "content": "Yes.\n# No"},
+    ]
+    text = conversation_to_markdown(scene, said, measure(scene), "a bridge")
+    assert "\\[this\\](http://x) \\<b\\>water\\</b\\>?" in text
+    assert "\n> \\# No" in text and "| water |" in text and "a bridge" in text
+    with pytest.raises(ValueError, match="no conversation"):
+        conversation_to_markdown(scene, [], None, "")
+
+
+def make_result(name: str, caption: str, longitude: float | None = 10.5) -> SceneResult:
+    latitude = None if longitude is None else 50.25
+    return SceneResult(name, caption, "tiles", longitude, latitude, "made up", None, None)
+
+
+def test_results_as_csv_and_geojson():
+    results = [make_result("a", '=HYPERLINK("x")'), make_result("b", "two\nlines", None)]
+    rows = list(csv.DictReader(io.StringIO(results_to_csv(results))))
+    assert [row["image_id"] for row in rows] == ["a", "b"]
+    assert rows[0]["caption"].startswith("'=") and rows[1]["caption"] == "two\nlines"
+    features = json.loads(results_to_geojson(results))["features"]
+    assert features[0]["geometry"] == {"type": "Point", "coordinates": [10.5, 50.25]}
+    assert features[1]["geometry"] is None and features[1]["properties"]["rank"] == 2
+    for export in (results_to_csv, results_to_geojson):
+        with pytest.raises(ValueError, match="no results"):
+            export([])
+
+
+@pytest.mark.parametrize("side", [64, 144])
+def test_attention_covers_the_scene_word_by_word(tiny_bridge, side: int):
+    scene = random_scene(side, side)
+    said = [
+        {"role": "user", "content": "Is there water?"},
+        {"role": "assistant", "content": "No."},
+        {"role": "user", "content": "Sure?"},
+        {"role": "assistant", "content": "Yes, a lake fills the north."},
+    ]
+    before = tiny_bridge.generate(scene, "Is there water?", max_length=8)
+    attention = attend(tiny_bridge, scene, said)
+    assert "".join(attention.words) == said[-1]["content"]
+    assert attention.maps.shape == (6, side // 8, side // 8)
+    np.testing.assert_allclose(attention.maps.sum((1, 2)), 1, rtol=1e-4)
+    assert attention.usual.sum() == pytest.approx(1, rel=1e-4)
+    for shown in (attention.contrast(), attention.contrast(2)):
+        assert shown.min() == 0 and shown.max() == 1
+    assert tiny_bridge.generate(scene, "Is there water?", max_length=8) == before
+    with pytest.raises(ValueError, match="no answer yet"):
+        attend(tiny_bridge, scene, said[:-1])
+
+
+def test_attention_is_the_product_of_both_attentions(tiny_bridge):
+    """With queries that each see one patch alone, the map is the attention to those queries."""
+    import torch
+
+    scene = random_scene()
+    said = [{"role": "user", "content": "?"}, {"role": "assistant", "content": "A lake."}]
+    forward = tiny_bridge.fusion.forward
+    one_hot = torch.zeros(1, 8, 64)
+    one_hot[0, torch.arange(8), torch.arange(8) * 3] = 1
+
+    def see_one_each(*args, **options):
+        return forward(*args, **options)[0], one_hot
+
+    tiny_bridge.fusion.forward = see_one_each
+    maps = attend(tiny_bridge, scene, said).maps.reshape(-1, 64)
+    assert (maps[:, [0, 3, 6, 9, 12, 15, 18, 21]] > 0).all()
+    np.testing.assert_allclose(maps[:, [1, 2, 40]], 0)
