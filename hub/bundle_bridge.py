@@ -14,12 +14,13 @@ import shutil
 import sys
 from pathlib import Path
 
-from earthvlm.bridge_config import CURVE_FILE, LOG_FILE, SAMPLES_FOLDER
+from earthvlm.bridge_config import CURVE_FILE, LOG_FILE
 from earthvlm.hub import BUNDLED
 
 NOTES = Path(__file__).with_name("bundled_bridge.md")
 DEFAULT_OUTPUT = "earthvlm/bundled/bridge"
-KEPT_FILES = (LOG_FILE, CURVE_FILE, f"{SAMPLES_FOLDER}/*.png")
+# Not the samples' pictures: the tiles are not this project's to pass on.
+KEPT_FILES = (LOG_FILE, CURVE_FILE)
 
 
 def bundle_bridge(run: Path, output: Path) -> None:
@@ -30,9 +31,8 @@ def bundle_bridge(run: Path, output: Path) -> None:
 
     bridge = OlmoEarthVLMBridge.from_pretrained(run, device="cpu", trainable=True)
     bridge.save_pretrained(output, dtype=torch.bfloat16)
-    (output / SAMPLES_FOLDER).mkdir(exist_ok=True)
-    for path in (path for pattern in KEPT_FILES for path in run.glob(pattern)):
-        shutil.copyfile(path, output / path.relative_to(run))
+    for name in KEPT_FILES:
+        shutil.copyfile(run / name, output / name)
 
 
 def write_card(output: Path, results: Path | None) -> None:
