@@ -150,12 +150,14 @@ class OlmoEarthVLMBridge(nn.Module):
     def summary(self) -> str:
         """One line: which models answer, in which revision, trained on what."""
         trained = self.config.trained_on or "not trained: its answers mean nothing"
-        words = self.config.vlm_model_id
+        sight, words = self.config.olmoearth_model_id, self.config.vlm_model_id
         fetched = "" if self.commit == LOCAL_REVISION else f" (commit {self.commit[:7]})"
         if words == EMBEDDED_MODEL_ID:
             words = "SmolLM2-135M-Instruct (4-bit weights)"
+        if sight == UNTRAINED_ENCODER_ID:
+            sight = "an encoder of OlmoEarth v1.2 nano's architecture, without released weights"
         return (
-            f"{self.config.olmoearth_model_id} encoder, {self.config.num_geo_queries} queries, "
+            f"{sight}, {self.config.num_geo_queries} queries, "
             f"{words}; bridge revision {self.revision}{fetched}; {trained}"
         )
 
