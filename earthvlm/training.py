@@ -4,28 +4,19 @@ from __future__ import annotations
 
 import json
 import time
-from collections import defaultdict
 from collections.abc import Iterator
-from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
 
-import numpy as np
 import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
-from torch.distributed.checkpoint.state_dict import (
-    StateDictOptions,
-    get_optimizer_state_dict,
-    set_model_state_dict,
-    set_optimizer_state_dict,
-)
 from torch.distributed.fsdp import FSDPModule
 from torch.utils.data import DataLoader
 
 from earthvlm.bridge import OlmoEarthVLMBridge
 from earthvlm.bridge_config import CURVE_FILE, LOG_FILE, SAMPLES_FOLDER, sample_picture
-from earthvlm.chatearthnet import ChatEarthNet, Tile
+from earthvlm.chatearthnet import ChatEarthNet
 from earthvlm.checkpoints import (
     STATE_FILE,
     Progress,
@@ -35,30 +26,21 @@ from earthvlm.checkpoints import (
     write_checkpoint,
     write_files,
 )
-from earthvlm.conversations import DESCRIBE, describe
 from earthvlm.loaders import StageLoaders
-from earthvlm.objectives import TrainingModel, total_loss
+from earthvlm.objectives import TrainingModel
 from earthvlm.publishing import TrainingPublisher
-from earthvlm.scene import Scene
-from earthvlm.sentences import embed_sentences
 from earthvlm.trackers import log_samples
 from earthvlm.training_config import TrainingConfig
-from earthvlm.training_data import (
-    Batch,
-    EpochSampler,
-)
+from earthvlm.training_data import Batch, EpochSampler
 from earthvlm.training_log import LossWindow, plot_losses
-from earthvlm.weights import unsharded, whole
+from earthvlm.training_state import StageState
+from earthvlm.training_step import take_step
+from earthvlm.validation import sample_answers, sample_tiles, validation_losses
+from earthvlm.weights import unsharded
 
 STAGES = ("encoder", "queries", "bridge")
-GRADIENT_NORM = 1.0
-# A loss beyond this is no longer learning: a mean over tokens starts near 10 at most.
-EXPLODED = 1000.0
 LOG_EVERY = 10
 SAMPLE_PIXELS = 128
-# Optimizers' states by parameters' names, whole: they load into any number of processes. What never
-# had a gradient has none.
-WHOLE_STATE = StateDictOptions(full_state_dict=True, cpu_offload=True, strict=False)
 
 
 class Stopped(Exception):
@@ -175,7 +157,8 @@ class Trainer:
         # Stepped once a step whatever the number of processes, so it is not prepared.
         scheduler = get_scheduler(config.schedule, optimizer.optimizer, warmup, steps)
         window = LossWindow(accelerator)
-        step, first_epoch, states = self._restore(stage, optimizer, scheduler, sampler, window)
+        state = StageState(accelerator, self.model, optimizer.optimizer, scheduler, window)
+        step, first_epoch, drawn = self._restore(stage, state, sampler)
         bar = tqdm(
             total=steps,
             initial=step,
@@ -187,14 +170,14 @@ class Trainer:
         for epoch in range(first_epoch, epochs):
             sampler.epoch = epoch
             self._set_training(model)
-            if states is not None and not sampler.used:
-                restore_random_states(states)
-                states = None
+            if drawn is not None and not sampler.used:
+                restore_random_states(drawn)
+                drawn = None
             for batches in _windows(loader, config.accumulation_steps):
-                if states is not None:  # inside an epoch: after the loader drew its own number
-                    restore_random_states(states)
-                    states = None
-                losses = self._step(model, batches, optimizer, parameters, step + 1)
+                if drawn is not None:  # inside an epoch: after the loader drew its own number
+                    restore_random_states(drawn)
+                    drawn = None
+                losses = take_step(accelerator, model, batches, optimizer, parameters, step + 1)
                 scheduler.step()
                 step += 1
                 window.add(losses)
@@ -223,7 +206,7 @@ class Trainer:
                 asked = self._is_asked_to_stop()
                 if asked or _due(step, config.save_every) or _due(step, config.push_every):
                     place = stage, step, epoch
-                    self._write_checkpoint(place, sampler, optimizer, scheduler, window)
+                    self._write_checkpoint(place, state, sampler)
                 if asked:
                     bar.close()
                     raise Stopped(f"{stage} step {step}")
@@ -247,101 +230,28 @@ class Trainer:
         if self.bridge.vision is not None and self.bridge.config.freeze_vlm_vision:
             self.bridge.vision.eval()
 
-    def _step(
-        self,
-        model: nn.Module,
-        batches: list[Batch],
-        optimizer: torch.optim.Optimizer,
-        parameters: list[nn.Parameter],
-        step: int,
-    ) -> dict[str, Tensor]:
-        """One step over some batches; every answer token and every scene counts alike in it.
-
-        Returns losses by name, means over this process's batches.
-        """
-        accelerator = self.accelerator
-        counts = torch.tensor(
-            [[b.answer_tokens for b in batches], [b.size for b in batches]],
-            device=accelerator.device,
-            dtype=torch.float,
-        )
-        totals = accelerator.reduce(counts.sum(1), "sum")
-        shares = counts / totals.clamp(min=1)[:, None] * accelerator.num_processes
-        sums: dict[str, Tensor] = defaultdict(lambda: torch.zeros((), device=accelerator.device))
-        for index, batch in enumerate(batches):
-            last = index == len(batches) - 1
-            with nullcontext() if last else accelerator.no_sync(model):
-                with accelerator.autocast():
-                    losses = model(batch, self._embed(batch.sentences))
-                tokens = losses.pop("answer_tokens", None)
-                weights = {
-                    # What is gathered from all processes counts once a batch.
-                    "contrastive": torch.tensor(1 / len(batches), device=accelerator.device),
-                    "caption": shares[0, index],
-                }
-                weighted = {n: v * weights.get(n, shares[1, index]) for n, v in losses.items()}
-                loss = total_loss(weighted)
-                if not torch.isfinite(loss) or loss > EXPLODED:
-                    raise ValueError(
-                        f"The loss is {loss.item():g} at step {step}, with "
-                        f"{', '.join(batch.names) or 'scenes put together'}: a lower learning "
-                        "rate may help."
-                    )
-                accelerator.backward(loss)
-            for name, value in losses.items():
-                sums[name] += value.detach() / len(batches)
-            if tokens is not None:
-                sums["answer_tokens"] += tokens
-        accelerator.clip_grad_norm_(parameters, GRADIENT_NORM)
-        optimizer.step()
-        optimizer.zero_grad()
-        return sums
-
     def _is_asked_to_stop(self) -> bool:
         asked = torch.tensor(float(self.stop.asked), device=self.accelerator.device)
         return self.accelerator.reduce(asked, "sum").item() > 0
 
-    def _embed(self, sentences: list[str]) -> Tensor:
-        """Sentence embeddings: those of a batch together, the same whatever came before."""
-        device = self.accelerator.device
-        return torch.from_numpy(embed_sentences(sentences, str(device))).to(device)
-
-    @torch.no_grad()
     def _validate(self, step: int) -> None:
         """Loss on the validation tiles as they are, and a few answers to read."""
-        self.model.eval()
-        totals: dict[str, float] = defaultdict(float)
-        batches = 0
-        for batch in self.accelerator.prepare_data_loader(self.loaders.validation(self.val_tiles)):
-            with self.accelerator.autocast():
-                losses = self.model(batch, self._embed(batch.sentences))
-            losses.pop("answer_tokens")
-            for name, value in losses.items():
-                totals[name] += value.item()
-            batches += 1
-        validation = {name: total / batches for name, total in totals.items()}
+        accelerator, loader = self.accelerator, self.loaders.validation(self.val_tiles)
+        losses = validation_losses(accelerator, self.model, loader)
         # What is sharded answers only if all processes ask it together.
         if not self._is_main and not isinstance(self.model, FSDPModule):
             return
-        samples = []
         with unsharded(self.model):
-            for scene, tile in self._sample_tiles():
-                answer = self.bridge.generate(scene, DESCRIBE[0])
-                truth = describe(tile.facts) if tile.facts else tile.captions[0]
-                samples.append({"image": tile.name, "answer": answer, "truth": truth})
+            samples = sample_answers(self.bridge, self.val_tiles)
         if not self._is_main:
             return
-        entry = {"stage": "validation", "step": step, "loss": validation, "samples": samples}
+        entry = {"stage": "validation", "step": step, "loss": losses, "samples": samples}
         self.log.append(entry)
-        self.accelerator.log({f"validation/{n}": v for n, v in validation.items()}, step=step)
-        log_samples(self.accelerator, samples, step)
-        self.accelerator.print(f"step {step}: validation {json.dumps(validation)}")
+        accelerator.log({f"validation/{n}": v for n, v in losses.items()}, step=step)
+        log_samples(accelerator, samples, step)
+        accelerator.print(f"step {step}: validation {json.dumps(losses)}")
         for sample in samples[:2]:
-            self.accelerator.print(f"  {sample['image']}: {sample['answer']}")
-
-    def _sample_tiles(self) -> Iterator[tuple[Scene, Tile]]:
-        for index in np.unique(np.linspace(0, len(self.val_tiles) - 1, 4).astype(int)):
-            yield self.val_tiles[int(index)]
+            accelerator.print(f"  {sample['image']}: {sample['answer']}")
 
     # Files
 
@@ -378,25 +288,13 @@ class Trainer:
     def _restore(
         self,
         stage: str,
-        optimizer: torch.optim.Optimizer,
-        scheduler: torch.optim.lr_scheduler.LRScheduler,
+        state: StageState,
         sampler: EpochSampler,
-        window: LossWindow,
     ) -> tuple[int, int, dict | None]:
         """Step, epoch and random states to go on from: those of the checkpoint, in its stage."""
         if self.progress is None or self.progress.stage != stage:
             return 0, 0, None
-        state = torch.load(self.checkpoint / STATE_FILE, map_location="cpu", weights_only=True)
-        set_optimizer_state_dict(
-            self.model, optimizer.optimizer, state["optimizer"], options=WHOLE_STATE
-        )
-        scheduler.load_state_dict(state["scheduler"])
-        if self.accelerator.scaler and state.get("scaler"):
-            self.accelerator.scaler.load_state_dict(state["scaler"])
-        if self.model.probe is not None:
-            set_model_state_dict(self.model.probe, state["probe"], options=WHOLE_STATE)
-        for name, values in state["window"].items():
-            window.losses[name] = [torch.tensor(v) for v in values]
+        state.load(torch.load(self.checkpoint / STATE_FILE, map_location="cpu", weights_only=True))
         progress, self.progress = self.progress, None
         whole = progress.samples >= len(sampler)  # the epoch was at its end
         if not whole:
@@ -412,26 +310,15 @@ class Trainer:
     def _write_checkpoint(
         self,
         place: tuple[str, int, int],
+        state: StageState,
         sampler: EpochSampler,
-        optimizer: torch.optim.Optimizer,
-        scheduler: torch.optim.lr_scheduler.LRScheduler,
-        window: LossWindow,
     ) -> None:
         stage, step, epoch = place
         config, accelerator = self.config, self.accelerator
         states = accelerator.gather_for_metrics([random_states()], use_gather_object=True)
         # All processes hold a part of what is sharded.
         weights = self.bridge.weights()
-        probe = self.model.probe.state_dict() if self.model.probe is not None else {}
-        state = {
-            "optimizer": get_optimizer_state_dict(
-                self.model, optimizer.optimizer, options=WHOLE_STATE
-            ),
-            "scheduler": scheduler.state_dict(),
-            "probe": {name: whole(tensor) for name, tensor in probe.items()},
-            "window": {n: [x.item() for x in v] for n, v in window.losses.items()},
-            "scaler": accelerator.scaler.state_dict() if accelerator.scaler else {},
-        }
+        kept = state.whole()
         if not self._is_main:
             return
         progress = Progress(
@@ -448,7 +335,7 @@ class Trainer:
 
         def write(folder: Path) -> None:
             self._save(folder, step, weights)
-            torch.save(state, folder / STATE_FILE)
+            torch.save(kept, folder / STATE_FILE)
             for rank, drawn in enumerate(states):
                 torch.save(drawn, folder / f"random_{rank}.pt")
             progress.write(folder)
@@ -465,6 +352,7 @@ class Trainer:
     def _save(self, folder: Path, step: int, weights: dict[str, dict[str, Tensor]]) -> None:
         seconds = round(self._seconds())
         arguments = {k: v for k, v in asdict(self.config).items() if not k.endswith("_dir")}
+        arguments["cache_tokens"] = "CACHE" if self.config.cache_tokens else None  # no path of ours
         self.bridge.with_training(
             f"trained for {step:,} steps on {len(self.train_tiles):,} Sentinel-2 tiles",
             {
@@ -484,7 +372,7 @@ class Trainer:
             plot_losses(self.log, folder / CURVE_FILE)
         if any(entry["stage"] == "validation" for entry in self.log):
             (folder / SAMPLES_FOLDER).mkdir(exist_ok=True)
-            for scene, tile in self._sample_tiles():
+            for scene, tile in sample_tiles(self.val_tiles):
                 scene.thumbnail(SAMPLE_PIXELS).save(sample_picture(folder, tile.name))
 
 

@@ -21,6 +21,7 @@ from earthvlm.objectives import TrainingModel, contrastive_loss
 from earthvlm.training import Trainer
 from earthvlm.training_config import TrainingConfig
 from earthvlm.training_data import EpochSampler, SampleKey, TrainingSamples, balancing_weights
+from earthvlm.training_step import take_step
 from tests.generated_chatearthnet import write_generated_chatearthnet
 from tests.training_runs import TrainingRun
 
@@ -179,7 +180,7 @@ def test_accumulated_batches_count_every_answer_token_alike(
         parameters = [p for p in tiny_bridge.parameters() if p.requires_grad]
         optimizer = trainer.accelerator.prepare(torch.optim.SGD(parameters, lr=0.1))
         assert list(training._windows(batches, trainer.config.accumulation_steps)) == [batches]
-        trainer._step(trainer.model, batches, optimizer, parameters, 1)
+        take_step(trainer.accelerator, trainer.model, batches, optimizer, parameters, 1)
         after.append({n: t.clone() for n, t in tiny_bridge.state_dict().items()})
     assert len({sum(counts) for counts in tokens}) == 1 and tokens[1][0] != tokens[1][1]
     for other in after[1:]:

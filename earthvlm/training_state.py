@@ -1,0 +1,58 @@
+"""What a stage of training needs to go on, beside the weights that a bridge is saved with."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from accelerate import Accelerator
+from torch.distributed.checkpoint.state_dict import (
+    StateDictOptions,
+    get_optimizer_state_dict,
+    set_model_state_dict,
+    set_optimizer_state_dict,
+)
+
+from earthvlm.objectives import TrainingModel
+from earthvlm.training_log import LossWindow
+from earthvlm.weights import whole
+
+# Optimizers' states by parameters' names, whole: they load into any number of processes. What never
+# had a gradient has none.
+WHOLE_STATE = StateDictOptions(full_state_dict=True, cpu_offload=True, strict=False)
+
+
+@dataclass(frozen=True)
+class StageState:
+    """The optimizer, the schedule, the probe, losses that are not logged yet, and fp16's scale."""
+
+    accelerator: Accelerator
+    model: TrainingModel
+    optimizer: torch.optim.Optimizer
+    scheduler: torch.optim.lr_scheduler.LRScheduler
+    window: LossWindow
+
+    def whole(self) -> dict[str, object]:
+        """In types that load without pickle. All processes call this together."""
+        probe = self.model.probe.state_dict() if self.model.probe is not None else {}
+        scaler = self.accelerator.scaler
+        return {
+            "optimizer": get_optimizer_state_dict(self.model, self.optimizer, options=WHOLE_STATE),
+            "scheduler": self.scheduler.state_dict(),
+            "probe": {name: whole(tensor) for name, tensor in probe.items()},
+            "window": {n: [x.item() for x in v] for n, v in self.window.losses.items()},
+            "scaler": scaler.state_dict() if scaler else {},
+        }
+
+    def load(self, state: dict[str, object]) -> None:
+        """Go on from what `whole` returned. All processes call this together."""
+        set_optimizer_state_dict(
+            self.model, self.optimizer, state["optimizer"], options=WHOLE_STATE
+        )
+        self.scheduler.load_state_dict(state["scheduler"])
+        if self.model.probe is not None:
+            set_model_state_dict(self.model.probe, state["probe"], options=WHOLE_STATE)
+        for name, values in state["window"].items():
+            self.window.losses[name] = [torch.tensor(v) for v in values]
+        if self.accelerator.scaler and state.get("scaler"):  # older checkpoints have none
+            self.accelerator.scaler.load_state_dict(state["scaler"])

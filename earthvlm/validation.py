@@ -1,0 +1,55 @@
+"""How a run stands: losses on validation tiles, and what the bridge says of a few of them."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from torch import nn
+from torch.utils.data import DataLoader
+
+from earthvlm.bridge import OlmoEarthVLMBridge
+from earthvlm.chatearthnet import ChatEarthNet, Tile
+from earthvlm.conversations import DESCRIBE, describe
+from earthvlm.scene import Scene
+from earthvlm.training_step import find_losses
+
+SAMPLES = 4
+
+
+@torch.no_grad()
+def validation_losses(
+    accelerator: Accelerator, model: nn.Module, loader: DataLoader
+) -> dict[str, float]:
+    """Mean losses by name over the batches of this process; the model is then out of training."""
+    model.eval()
+    totals: dict[str, float] = defaultdict(float)
+    batches = 0
+    for batch in accelerator.prepare_data_loader(loader):
+        losses = find_losses(accelerator, model, batch)
+        losses.pop("answer_tokens")
+        for name, value in losses.items():
+            totals[name] += value.item()
+        batches += 1
+    return {name: total / batches for name, total in totals.items()}
+
+
+def sample_answers(bridge: OlmoEarthVLMBridge, tiles: ChatEarthNet) -> list[dict[str, str]]:
+    """What the bridge says of the sample tiles, beside what is true."""
+    return [
+        {
+            "image": tile.name,
+            "answer": bridge.generate(scene, DESCRIBE[0]),
+            "truth": describe(tile.facts) if tile.facts else tile.captions[0],
+        }
+        for scene, tile in sample_tiles(tiles)
+    ]
+
+
+def sample_tiles(tiles: ChatEarthNet) -> Iterator[tuple[Scene, Tile]]:
+    """A few tiles, spread over all of them."""
+    for index in np.unique(np.linspace(0, len(tiles) - 1, SAMPLES).astype(int)):
+        yield tiles[int(index)]
