@@ -17,7 +17,7 @@ QUESTIONS = ("Describe this scene.", "Is there water?")
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--engine", default="torch", help="torch or llama")
-    parser.add_argument("--scenes", type=int, default=10)
+    parser.add_argument("--scenes", type=int, default=6)
     arguments = parser.parse_args()
     bridge = OlmoEarthVLMBridge.from_pretrained("bundled", device="cpu", engine=arguments.engine)
     found = SceneIndex.from_pretrained("bundled").browse("tiles", k=arguments.scenes + 1)

@@ -1,6 +1,6 @@
 """What each way to decode brings: the same weights, the same scene and question, in one run.
 
-python -m benchmarks.decoding [--scenes 10] [--compile]
+python -m benchmarks.decoding [--scenes 4] [--compile]
 
 Ways take turns, so that whatever else the machine does slows all of them alike. Beside tokens a
 second: how many of the plain path's tokens each way would have chosen too, given those before.
@@ -62,7 +62,7 @@ class CompiledReading(TorchReading):
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--compile", action="store_true", help="add torch.compile")
-    parser.add_argument("--scenes", type=int, default=10)
+    parser.add_argument("--scenes", type=int, default=4)
     arguments = parser.parse_args()
     bridge = OlmoEarthVLMBridge.from_pretrained("bundled", device="cpu")
     adapted = OlmoEarthVLMBridge.from_pretrained("bundled", device="cpu", trainable=True)

@@ -1,6 +1,6 @@
 """How many scenes are described in a second, in batches and one by one.
 
-python -m benchmarks.describe [--scenes 64]
+python -m benchmarks.describe [--scenes 16]
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ QUESTION = "Describe this scene."
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--scenes", type=int, default=32)
+    parser.add_argument("--scenes", type=int, default=16)
     count = parser.parse_args().scenes
     bridge = OlmoEarthVLMBridge.from_pretrained("bundled", device="cpu")
     found = SceneIndex.from_pretrained("bundled").browse("tiles", k=count)
