@@ -33,7 +33,8 @@ train-smoke: $(VENV)/.dev-ready
 		--max_steps 2 --batch_size 2 --accumulation_steps 2 --validate_every 2 --save_every 1
 
 benchmark: $(VENV)/.dev-ready
-	@set -e; for name in answering embedding app; do $(RUN) -m benchmarks.$$name; done
+	@set -e; for name in answering embedding describe decoding growth app; do \
+		$(RUN) -m benchmarks.$$name; done
 
 clean:
 	rm -rf $(VENV) runs dist build .pytest_cache .ruff_cache

@@ -1,33 +1,57 @@
-"""How soon the bundled bridge begins to answer, and how fast it goes on.
+"""How soon a bridge begins to answer about a scene, the first time and in later turns.
 
-python -m benchmarks.answering
+python -m benchmarks.answering [--engine llama]
 """
 
 from __future__ import annotations
 
+import argparse
 import time
 
 from benchmarks.report import report
 from earthvlm import OlmoEarthVLMBridge, Scene, SceneIndex
 
-QUESTION = [{"role": "user", "content": "Describe this scene."}]
+QUESTIONS = ("Describe this scene.", "Is there water?")
 
 
 def main() -> None:
-    bridge = OlmoEarthVLMBridge.from_pretrained("bundled", device="cpu")
-    found = SceneIndex.from_pretrained("bundled").browse("tiles", k=6)
-    first, rate = [], []
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--engine", default="torch", help="torch or llama")
+    parser.add_argument("--scenes", type=int, default=6)
+    arguments = parser.parse_args()
+    bridge = OlmoEarthVLMBridge.from_pretrained("bundled", device="cpu", engine=arguments.engine)
+    found = SceneIndex.from_pretrained("bundled").browse("tiles", k=arguments.scenes + 1)
+    first: dict[str, list[float]] = {"first turn": [], "second turn": [], "second turn, anew": []}
+    rate = []
     for result in found:
-        scene = Scene.open(result.scene_file)
-        start = time.perf_counter()
-        times, tokens = [], 0
-        for piece in bridge.stream(scene, QUESTION):
-            times.append(time.perf_counter())
-            tokens += len(bridge.language.tokenizer(piece).input_ids)
-        first.append(times[0] - start)
-        rate.append((tokens - 1) / (times[-1] - times[0]))
-    report("first_words", {"first words after (128 x 128 scene)": first[1:]}, "s")
-    report("decoding", {"after them": rate[1:]}, "tokens/s")
+        scene, messages = Scene.open(result.scene_file), []
+        for turn, question in zip(first, QUESTIONS, strict=False):
+            messages.append({"role": "user", "content": question})
+            answer, to_first, then = time_answer(bridge, scene, messages)
+            first[turn].append(to_first)
+            rate.append(then)
+            messages.append({"role": "assistant", "content": answer})
+        # As if nothing of it had been seen or read.
+        _, to_first, _ = time_answer(bridge, Scene(scene.reflectance), messages[:-1])
+        first["second turn, anew"].append(to_first)
+    # The first scene warms up.
+    first = {turn: seconds[1:] for turn, seconds in first.items()}
+    report(f"first_words_{arguments.engine}", first, "s (128 x 128 scene)")
+    saved = [b / a for a, b in zip(first["second turn"], first["second turn, anew"], strict=True)]
+    report(f"reuse_{arguments.engine}", {"second turn, sooner than anew": saved}, "times")
+    report(f"speaking_{arguments.engine}", {"after the first words": rate[2:]}, "tokens/s")
+
+
+def time_answer(
+    bridge: OlmoEarthVLMBridge, scene: Scene, messages: list[dict[str, str]]
+) -> tuple[str, float, float]:
+    """The answer, seconds to its first words, and tokens a second after them."""
+    start, times, said = time.perf_counter(), [], ""
+    for piece in bridge.stream(scene, messages):
+        times.append(time.perf_counter())
+        said += piece
+    tokens = len(bridge.language.tokenizer(said, add_special_tokens=False).input_ids)
+    return said, times[0] - start, (tokens - 1) / max(times[-1] - times[0], 1e-9)
 
 
 if __name__ == "__main__":

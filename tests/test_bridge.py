@@ -13,6 +13,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch.nn import functional as F
 
+from benchmarks.embedding import embed_by_package
 from earthvlm.bridge import OlmoEarthVLMBridge
 from earthvlm.bridge_batch import insert_scene
 from earthvlm.generation import MAX_PROMPT_CHARACTERS
@@ -149,6 +150,12 @@ def test_embeddings_have_unit_length_and_do_not_depend_on_the_batch(tiny_bridge)
     assert together.shape == (3, 384) and together.dtype == np.float32
     np.testing.assert_allclose(np.linalg.norm(together, axis=1), 1, rtol=1e-5)
     np.testing.assert_allclose(together, tiny_bridge.embed(scenes, batch_size=1), atol=1e-5)
+
+
+def test_embeddings_are_those_of_the_package_driven_directly(tiny_bridge):
+    scenes = [random_scene(seed=i) for i in range(3)]
+    directly = np.concatenate([embed_by_package(tiny_bridge, scene) for scene in scenes])
+    np.testing.assert_allclose(tiny_bridge.embed(scenes), directly, atol=1e-3)
 
 
 @pytest.mark.parametrize(
