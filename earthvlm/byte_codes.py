@@ -7,13 +7,15 @@ Cauchy and Schwarz gives |q.y - scale * t * (code.d)| <= |q| |e| + |f| |scale * 
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
 
 import numpy as np
 
 LARGEST_CODE = 127
-BLOCK_ROWS = 16_384  # of which 384 bytes each stay in a core's cache
+BLOCK_ROWS = 16_384
+BATCH_ROWS = 4_096
 # What float32 sums of 384 products may be off, far above their rounding (about 1e-6).
 ROUNDING = 1e-5
 
@@ -54,11 +56,11 @@ class ByteCodes:
             bounds[:, block] = scale, rest, np.linalg.norm(said, axis=1)
         return cls(codes, mean, bounds)
 
-    def compare(self, queries: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Compare with queries `[Q, D]` of unit length: estimates `[Q, N]` and how far each is off.
+    def compare(self, queries: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """For each query of `[Q, 384]` of unit length: estimates `[N]`, and how far each is off.
 
         The cosine lies within the second of the first, for certain; both are NaN for rows without
-        a vector. Raises RuntimeError where `multiplies_bytes` is False.
+        a vector. Use it only where `multiplies_bytes`.
         """
         import torch
 
@@ -66,17 +68,19 @@ class ByteCodes:
         step = np.abs(queries).max(axis=1) / LARGEST_CODE
         digits = np.rint(queries / step[:, None])
         unsaid = np.linalg.norm(queries - digits * step[:, None], axis=1)
+        around = queries @ self.mean
         digits, codes = torch.from_numpy(digits.astype(np.int8)), torch.from_numpy(self.codes)
-        # One query reads the codes at the speed of memory; more are faster block by block.
-        block_rows = len(codes) if len(queries) == 1 else BLOCK_ROWS
-        products = np.empty((len(queries), len(codes)), np.float32)
+        # One query reads the codes at the speed of memory; for more, sums stay in a core's cache.
+        block_rows = len(codes) if len(queries) == 1 else BATCH_ROWS
+        estimates = np.empty((len(queries), len(codes)), np.float32)
         for first in range(0, len(codes), block_rows):
-            block = codes[first : first + block_rows]
-            products[:, first : first + block_rows] = torch._int_mm(digits, block.t()).numpy()
-        products *= scale
-        products *= step[:, None]
-        products += (queries @ self.mean)[:, None]
-        return products, rest + unsaid[:, None] * said + ROUNDING
+            block = slice(first, first + block_rows)
+            sums = torch._int_mm(digits, codes[block].t()).numpy()
+            np.multiply(sums, scale[block], out=estimates[:, block], casting="unsafe")
+            estimates[:, block] *= step[:, None]
+            estimates[:, block] += around[:, None]
+        for estimate, length in zip(estimates, unsaid, strict=True):
+            yield estimate, rest + length * said + np.float32(ROUNDING)
 
 
 @cache

@@ -39,7 +39,11 @@ class SceneTable:
         """
         self.folder = folder
         self._rows, self._vectors, self._codes = rows, vectors, dict(codes or {})
-        self._present = {space: ~np.isnan(each[:, 0]) for space, each in vectors.items()}
+        # From the codes where they are there: reading a number of each vector would map them all.
+        self._present = {
+            space: ~np.isnan(self._codes[space].bounds[0] if space in self._codes else each[:, 0])
+            for space, each in vectors.items()
+        }
         self._encoding = threading.Lock()  # visitors search at the same time
         self._distinct: dict[str, tuple[str, ...]] = {}
         self._digests: dict[str, str] = {}

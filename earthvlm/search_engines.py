@@ -99,9 +99,8 @@ class ExactEngine:
     def _narrow(self, space: str, queries: np.ndarray, k: int, rows: np.ndarray) -> list[Hits]:
         vectors, everywhere = self._table.vectors(space), len(rows) == len(self._table)
         found = []
-        for query, estimate, off in zip(
-            queries, *self._table.codes(space).compare(queries), strict=True
-        ):
+        compared = self._table.codes(space).compare(queries)
+        for query, (estimate, off) in zip(queries, compared, strict=True):
             if not everywhere:
                 estimate, off = estimate[rows], off[rows]
             worst = estimate - off

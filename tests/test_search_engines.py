@@ -74,7 +74,7 @@ def test_exact_search_is_exact(kind, queries, monkeypatch):
 def test_estimates_are_never_farther_off_than_they_say(kind):
     vectors = KINDS[kind]
     queries = np.concatenate([make_vectors(4, 5), vectors[:4]])
-    estimates, off = ByteCodes.encode(vectors).compare(queries)
+    estimates, off = map(np.array, zip(*ByteCodes.encode(vectors).compare(queries), strict=True))
     true = queries.astype(np.float64) @ vectors.T
     assert (np.abs(estimates - true) <= off).all()
     # The bound is worth something: it is small beside how the similarities differ.

@@ -92,13 +92,18 @@ function addDots() {
             const world = 256 * 2 ** coords.z;
             const left = coords.x * size.x, top = coords.y * size.y;
             // Points drawn one over another would hide how many there are.
-            pen.globalAlpha = points.rows.length > 20000 ? 0.35 : 0.75;
+            const many = points.rows.length > 20000;
+            pen.globalAlpha = many ? 0.35 : 0.75;
             for (let i = 0; i < points.rows.length; i++) {
                 const y = mercator(points.places[2 * i + 1]) * world - top;
                 if (y < -POINT_RADIUS || y > size.y + POINT_RADIUS) continue;
                 let x = (points.places[2 * i] / 360 + 0.5) * world - left;
                 x -= Math.floor((x + POINT_RADIUS) / world) * world; // the copy in or right of here
                 if (x > size.x + POINT_RADIUS) continue;
+                if (many) {
+                    pen.fillRect(x - 1.5, y - 1.5, 3, 3); // several times as fast as a disc
+                    continue;
+                }
                 pen.beginPath();
                 pen.arc(x, y, POINT_RADIUS, 0, 7);
                 pen.fill();
