@@ -80,6 +80,7 @@ def read_geotiff(path: Path, *, boa_offset: bool | None = None) -> ImageContent:
     +1000 offset of newer products; None finds out.
     """
     import rasterio
+    from rasterio._err import CPLE_BaseError  # GDAL's own, which RasterioError does not cover
     from rasterio.errors import RasterioError
 
     try:
@@ -87,7 +88,7 @@ def read_geotiff(path: Path, *, boa_offset: bool | None = None) -> ImageContent:
             if set(file.dtypes) == {"uint8"} and file.count in (1, 3, 4):
                 return _read_photo_raster(file, path)
             return _read_scene(file, path, boa_offset)
-    except RasterioError as error:
+    except (RasterioError, CPLE_BaseError) as error:
         raise ValueError(
             f"'{path.name}' is a damaged GeoTIFF (cut short or corrupt); save or download it again"
         ) from error
@@ -283,6 +284,7 @@ def find_place(
     file: rasterio.DatasetReader, tags: dict[str, str]
 ) -> tuple[float | None, float | None]:
     """Return longitude and latitude (degrees) of a raster's centre, None where it has none."""
+    from rasterio._err import CPLE_BaseError
     from rasterio.errors import RasterioError
     from rasterio.warp import transform
 
@@ -294,7 +296,7 @@ def find_place(
         else:
             x, y = file.xy(file.height / 2 - 0.5, file.width / 2 - 0.5)
             (longitude,), (latitude,) = transform(file.crs, "EPSG:4326", [x], [y])
-    except (RasterioError, ValueError):
+    except (RasterioError, CPLE_BaseError, ValueError):
         return None, None
     if not (abs(longitude) <= 180 and abs(latitude) <= 90 and math.isfinite(longitude)):
         return None, None

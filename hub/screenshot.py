@@ -1,6 +1,7 @@
 """Take the README's picture of the app: start it, ask about a scene, and photograph the answer.
 
     python hub/screenshot.py                  # docs/app.png, from the bundled bridge
+    python hub/screenshot.py --example 2 --question "Is there water?" --look
     python hub/screenshot.py --dark --width 360 --height 800 --output phone.png
 
 Needs a Chromium: the system's (or one named by --chromium), else Playwright's own.
@@ -83,6 +84,7 @@ def main() -> None:
         default=["Describe this scene.", "Is there water?"],
         help="what to ask, in turn",
     )
+    parser.add_argument("--look", action="store_true", help="show where the last answer looked")
     parser.add_argument("--width", type=int, default=1440, help="of the window, in pixels")
     parser.add_argument("--height", type=int, default=900)
     parser.add_argument("--dark", action="store_true", help="as on a dark system")
@@ -102,6 +104,10 @@ def main() -> None:
         def photograph(url: str) -> None:
             page.goto(url)
             ask_in_chat(page, arguments.example, arguments.question)
+            if arguments.look:
+                page.locator("#look").click()
+                page.locator("#picture .words").wait_for()
+                page.wait_for_timeout(500)
             arguments.output.parent.mkdir(parents=True, exist_ok=True)
             page.screenshot(path=arguments.output)
 

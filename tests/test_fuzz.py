@@ -17,6 +17,18 @@ def test_the_samples_open_as_they_are(tmp_path: Path):
         assert Scene.open(tmp_path / name).bands
 
 
+def test_a_grid_outside_its_projection_has_no_place(tmp_path: Path):
+    """Found by the fuzzer: GDAL's own error reached the caller."""
+    import rasterio
+    from rasterio.transform import from_origin
+
+    (tmp_path / "far.tif").write_bytes(fuzz_readers.make_samples()["plain.tif"])
+    with rasterio.open(tmp_path / "far.tif", "r+") as file:
+        file.transform = from_origin(1e12, 1e12, 10, 10)
+    scene = Scene.open(tmp_path / "far.tif")
+    assert scene.longitude is None and scene.latitude is None
+
+
 def test_damaged_files_do_no_harm(tmp_path: Path):
     findings = fuzz_readers.fuzz(400, tmp_path)
     assert not findings.wrong

@@ -236,7 +236,8 @@ def add_chat_tab(
                     session.conversation = answered if text else before
                     yield {
                         chat: show(answered),
-                        beside: show_beside(opened, text) or f"<p>{NEUTRAL}</p>",
+                        beside: show_beside(opened, f"{asked[-1]['content']} {text}")
+                        or f"<p>{NEUTRAL}</p>",
                     }
             except Exception:
                 if session.turn is turn:  # nothing is lost: the question can be sent again

@@ -45,10 +45,10 @@ def add_compare_tab(session: gr.State, service: SceneService) -> None:
             elem_id="open-two",
         )
         beside = gr.UploadButton(
-            "Open one beside Chat's …",
+            "Put one beside the scene in Chat …",
             file_types=SCENE_FILES,
             scale=0,
-            min_width=260,
+            min_width=320,
             elem_id="open-beside",
         )
         for button in (both, beside):

@@ -155,9 +155,9 @@ def _show_shares(opened: OpenScene) -> str:
     )
 
 
-def show_beside(opened: OpenScene, answer: str) -> str:
-    """HTML: what was measured of the things an answer speaks of, to hold beside it."""
-    measured = measure_beside(answer, opened.measured)
+def show_beside(opened: OpenScene, said: str) -> str:
+    """HTML: what was measured of the things that were asked and answered, to hold beside them."""
+    measured = measure_beside(said, opened.measured)
     if not measured:
         return ""
     facts = " · ".join(f"{name} <b>{percent(share)}</b>" for name, share in measured)

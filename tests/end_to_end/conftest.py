@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from earthvlm.bridge import OlmoEarthVLMBridge
     from earthvlm.retrieval import SceneIndex
 
+PATIENCE_MS = 120_000  # on a machine with other work to do
 CHROMIUM_FLAGS = [
     "--headless",
     "--no-sandbox",
@@ -89,7 +90,7 @@ def page(browser: Browser, app_url: str) -> Iterator[Page]:
     """The app in a fresh window, with its first example open."""
     window = browser.new_context(viewport={"width": 1440, "height": 900})
     page = window.new_page()
-    page.set_default_timeout(30_000)
+    page.set_default_timeout(PATIENCE_MS)
     page.goto(app_url)
     page.locator("#picture img").wait_for()
     yield page
