@@ -121,8 +121,8 @@ class Trainer:
         bridge, config = self.bridge, self.config
         rate = config.encoder_learning_rate
         parts: list[tuple[nn.Module, float]] = [
-            (bridge.fusion, config.query_learning_rate or rate),
-            (bridge.head, config.head_learning_rate or rate),
+            (bridge.fusion, _first_given(config.query_learning_rate, rate)),
+            (bridge.head, _first_given(config.head_learning_rate, rate)),
         ]
         if stage != "queries":
             parts.append((bridge.encoder, rate))
@@ -393,6 +393,11 @@ def _windows(loader: DataLoader, size: int) -> Iterator[list[Batch]]:
             window = []
     if window:
         yield window
+
+
+def _first_given(*rates: float | None) -> float:
+    """The first that is not None: a rate of 0 leaves what it is for as it is."""
+    return next(rate for rate in rates if rate is not None)
 
 
 def _due(step: int, every: int) -> bool:
