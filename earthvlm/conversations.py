@@ -348,7 +348,7 @@ QUESTIONS: dict[Callable[[SceneFacts, random.Random], tuple[str, str] | None], i
     _ask_built_up: 2,
     _ask_share: 2,
     _ask_present: 2,
-    _ask_place: 6,
+    _ask_place: 12,
     _ask_where: 2,
     _ask_scene_class: 2,
     _ask_clouds: 2,
