@@ -1,4 +1,4 @@
-"""What the benchmarks share: timing, the machine's description, a table and a JSON file."""
+"""What the benchmarks share: the machine's description, a table and a JSON file."""
 
 from __future__ import annotations
 
@@ -6,23 +6,10 @@ import json
 import os
 import platform
 import statistics
-import time
-from collections.abc import Callable
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 RESULTS = Path(__file__).parent / "results"
-
-
-def time_calls(call: Callable[[], object], repeats: int) -> list[float]:
-    """Seconds each of some calls took, after one that does not count."""
-    call()
-    seconds = []
-    for _ in range(repeats):
-        start = time.perf_counter()
-        call()
-        seconds.append(time.perf_counter() - start)
-    return seconds
 
 
 def report(name: str, rows: dict[str, list[float]], unit: str) -> None:

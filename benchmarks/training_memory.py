@@ -19,13 +19,13 @@ from earthvlm.encoder import OlmoEarthEncoder
 from earthvlm.fusion import GeospatialQueryEncoder, SceneEmbeddingHead
 from earthvlm.prompts import FAMILIES
 from earthvlm.sentences import SENTENCE_DIM
+from earthvlm.weights import GIGABYTE
 
 BATCH = 8
 TOKENS = 192  # 32 queries, and a question with a caption of ChatEarthNet's
 SHARDS = 8
 # A trained weight in float32, its gradient, and the two averages AdamW keeps.
 BYTES_A_TRAINED_WEIGHT = 16
-GIGABYTE = 1e9
 
 LANGUAGE_MODELS = {
     "SmolLM2-135M": lambda: LlamaForCausalLM(

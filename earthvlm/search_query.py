@@ -89,11 +89,6 @@ class SceneFilter:
             raise ValueError(f"the first date, {first}, is after the last, {last}; swap them")
 
     @property
-    def is_empty(self) -> bool:
-        """Whether every scene fits."""
-        return self == SceneFilter()
-
-    @property
     def longitude_ranges(self) -> tuple[tuple[float, float], ...]:
         """The box from west to east, in two parts where it crosses the date line."""
         if self.box is None:

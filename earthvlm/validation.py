@@ -13,7 +13,8 @@ from torch.utils.data import DataLoader
 
 from earthvlm.bridge import OlmoEarthVLMBridge
 from earthvlm.chatearthnet import ChatEarthNet, Tile
-from earthvlm.conversations import DESCRIBE, describe
+from earthvlm.conversations import describe
+from earthvlm.question_wordings import DESCRIBE
 from earthvlm.scene import Scene
 from earthvlm.training_step import find_losses
 

@@ -26,6 +26,7 @@ from scenes import (
     unpack_packages,
 )
 
+from earthvlm.card import OLMOEARTH_LICENCE
 from earthvlm.retrieval import THUMBNAIL_SIZE, SceneIndex
 
 if TYPE_CHECKING:
@@ -53,7 +54,6 @@ COPERNICUS = (
     "the use of Copernicus Sentinel Data and Service Information: "
     "https://sentinels.copernicus.eu/documents/247904/690755/Sentinel_Data_Legal_Notice",
 )
-OLMOEARTH_LICENCE = "https://github.com/allenai/olmoearth_pretrain/blob/main/LICENSE"
 
 
 def build_bundle(

@@ -27,14 +27,13 @@ from torch.utils.data import ConcatDataset, DataLoader
 from tqdm import tqdm
 
 from earthvlm.bridge import OlmoEarthVLMBridge
-from earthvlm.chatearthnet import ChatEarthNet, Tile
+from earthvlm.chatearthnet import SPLITS, ChatEarthNet, Tile
 from earthvlm.embedding_dataset import read_provenance, write_embedding_dataset
 from earthvlm.hub import push
 from earthvlm.scene import Scene
 from earthvlm.sentences import embed_sentences
 
 CARD_TEMPLATE = Path(__file__).with_name("chatearthnet_card.md")
-SPLITS = ("train", "val", "test")
 THUMBNAIL_PIXELS = 96
 SHARD_ROWS = 4096
 
