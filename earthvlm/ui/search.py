@@ -105,6 +105,9 @@ def add_search_tab(
         found = describe_search(query, len(results), len(index))
         if session.box is not None:
             found += ", inside the box on the map"
+        # A list without a query is read from the table, whatever became of the engine.
+        if query is not None and index.notice:
+            found += f'<p class="notice">{html.escape(index.notice)}</p>'
         return session, found, pictures
 
     @page_only

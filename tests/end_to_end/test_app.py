@@ -365,6 +365,26 @@ def test_a_search_finds_scenes_and_a_click_opens_one_in_chat(page: Page):
     assert re.search(r"scene 0\.\d\d", results.first.inner_text())
 
 
+def test_an_engine_that_went_away_is_told_beside_what_was_found(page: Page, app_index, monkeypatch):
+    class Away:
+        def search(self, *_):
+            raise ConnectionError("Milvus at <b>host</b> does not answer")
+
+    monkeypatch.setattr(app_index, "engine", Away())
+    page.get_by_role("tab", name="Search").click()
+    page.get_by_role("button", name="open water").click()
+    notice = page.locator("#found .notice")
+    notice.wait_for()
+    assert notice.inner_text() == (
+        "Milvus at <b>host</b> does not answer; what is at hand was searched."
+    )
+    assert page.locator("#results .thumbnail-item").count() == 12
+    monkeypatch.undo()
+    page.get_by_role("button", name="dense forest").click()
+    page.locator("#found", has_text="dense forest").wait_for()
+    assert notice.count() == 0
+
+
 def test_what_was_found_is_on_the_map_and_a_click_opens_it(page: Page):
     page.get_by_role("tab", name="Search").click()
     page.get_by_role("button", name="open water").click()
