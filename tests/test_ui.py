@@ -16,8 +16,10 @@ import earthvlm.ui.state as state
 from earthvlm.attention import AnswerAttention
 from earthvlm.familiarity import warn_unfamiliar
 from earthvlm.measured import measure, suggest_questions
+from earthvlm.retrieval import SceneIndex
 from earthvlm.scene import Scene
 from earthvlm.service import OpenScene
+from earthvlm.ui import Models, build_app, warm_up
 from earthvlm.ui.guard import MAX_REQUEST_BYTES, Guard, find_address
 from earthvlm.ui.scene_view import make_title, show_beside, show_facts, show_viewer
 from earthvlm.ui.search import describe_search
@@ -81,6 +83,21 @@ def test_a_panel_of_facts_is_marked_as_measured_and_tells_what_is_missing():
     assert "no cover can be measured" in show_facts(opened(make_scene("photo")))
     assert "open water" in show_beside(opened(random_scene()), "A lake lies in the north.")
     assert show_beside(opened(random_scene()), "Hello.") == ""
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning:gradio")
+def test_examples_are_searched_for_once_at_the_start(tiny_bridge, monkeypatch):
+    searches, search = [], SceneIndex.search
+
+    def count(self, query, *args, **options):
+        searches.append(query)
+        return search(self, query, *args, **options)
+
+    monkeypatch.setattr(SceneIndex, "search", count)
+    models = Models(tiny_bridge, SceneIndex.from_pretrained("bundled"))
+    build_app(models)
+    warm_up(models)
+    assert searches and len(searches) == len(set(searches))
 
 
 def test_names_are_made_for_people():
