@@ -13,6 +13,7 @@ import pytest
 from PIL import Image
 
 from earthvlm.scene import Scene
+from earthvlm.search_query import SceneFilter
 from earthvlm.sentinel2 import BANDS
 from tests.end_to_end.conftest import PATIENCE_MS
 
@@ -435,6 +436,53 @@ def test_an_empty_search_lists_scenes_and_a_split_narrows_it(page: Page, app_ind
                     .every(caption => caption.innerText.includes(split))""",
         arg=split,
     )
+
+
+def test_typed_filters_narrow_a_search_and_the_map_shows_their_box(
+    page: Page, app_index, screenshots: Path
+):
+    box = (30.0, 50.0, 31.0, 70.0)
+    fitting = len(app_index.browse(where=SceneFilter(box=box, source="finland")))
+    assert 0 < fitting < len(app_index)
+    page.get_by_role("tab", name="Search").click()
+    page.get_by_role("button", name="Filters", exact=True).click()
+    found = page.locator("#found")
+
+    page.get_by_label("First date").fill("31.1.2020")
+    page.get_by_role("button", name="Search", exact=True).click()
+    assert "as in 2020-01-31" in read_notice(page)
+    page.get_by_label("First date").fill("2017-06-13")
+    page.get_by_role("button", name="Search", exact=True).click()
+    assert "has a date" in read_notice(page)  # the bundled scenes' dates are in their files only
+    page.get_by_label("First date").fill("")
+    page.get_by_label("West").fill(str(box[0]))
+    page.get_by_role("button", name="Apply filters").click()
+    assert "west, south, east and north" in read_notice(page)
+    for name, value in zip(("South", "East", "North"), box[1:], strict=True):
+        page.get_by_label(name).fill(str(value))
+    page.get_by_label("Source contains").fill("no such source")
+    page.get_by_role("button", name="Search", exact=True).click()
+    assert "no source of this dataset" in read_notice(page)
+    page.get_by_label("Source contains").fill("finland")
+    page.get_by_role("button", name="Search", exact=True).click()
+    found.get_by_text("inside the box on the map").wait_for()
+    assert found.inner_text().startswith(f"{min(fitting, 12)} of the")
+    assert page.locator("#results .thumbnail-item").count() == min(fitting, 12)
+    for width in (360, 1440):
+        page.set_viewport_size({"width": width, "height": 900})
+        page.wait_for_timeout(300)
+        assert page.evaluate("document.documentElement.scrollWidth") <= width
+        page.screenshot(path=screenshots / f"filters-{width}.png", full_page=True)
+
+    page.get_by_role("tab", name="Map").click()
+    page.locator("#map-said", has_text="scenes in the box").wait_for()
+    page.get_by_role("button", name="Remove the box").click()
+    page.locator("#map-said", has_text="Where the").wait_for()
+    page.get_by_role("tab", name="Search").click()
+    assert page.get_by_label("West").input_value() == ""
+    page.get_by_role("button", name="Clear filters").click()
+    found.get_by_text(f"12 of the {len(app_index)} scenes there are", exact=True).wait_for()
+    assert page.get_by_label("Source contains").input_value() == ""
 
 
 def test_visitors_do_not_see_each_other(page: Page, scene_file: Path, app_url: str):
