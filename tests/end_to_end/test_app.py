@@ -445,7 +445,7 @@ def test_typed_filters_narrow_a_search_and_the_map_shows_their_box(
     fitting = len(app_index.browse(where=SceneFilter(box=box, source="finland")))
     assert 0 < fitting < len(app_index)
     page.get_by_role("tab", name="Search").click()
-    page.get_by_role("button", name="Filters", exact=True).click()
+    page.locator("#filters").get_by_role("button", name="Filters").first.click()
     found = page.locator("#found")
 
     page.get_by_label("First date").fill("31.1.2020")
@@ -455,11 +455,11 @@ def test_typed_filters_narrow_a_search_and_the_map_shows_their_box(
     page.get_by_role("button", name="Search", exact=True).click()
     assert "has a date" in read_notice(page)  # the bundled scenes' dates are in their files only
     page.get_by_label("First date").fill("")
-    page.get_by_label("West").fill(str(box[0]))
+    page.get_by_label("West, degrees").fill(str(box[0]))
     page.get_by_role("button", name="Apply filters").click()
     assert "west, south, east and north" in read_notice(page)
     for name, value in zip(("South", "East", "North"), box[1:], strict=True):
-        page.get_by_label(name).fill(str(value))
+        page.get_by_label(f"{name}, degrees").fill(str(value))
     page.get_by_label("Source contains").fill("no such source")
     page.get_by_role("button", name="Search", exact=True).click()
     assert "no source of this dataset" in read_notice(page)
@@ -479,7 +479,7 @@ def test_typed_filters_narrow_a_search_and_the_map_shows_their_box(
     page.get_by_role("button", name="Remove the box").click()
     page.locator("#map-said", has_text="Where the").wait_for()
     page.get_by_role("tab", name="Search").click()
-    assert page.get_by_label("West").input_value() == ""
+    assert page.get_by_label("West, degrees").input_value() == ""
     page.get_by_role("button", name="Clear filters").click()
     found.get_by_text(f"12 of the {len(app_index)} scenes there are", exact=True).wait_for()
     assert page.get_by_label("Source contains").input_value() == ""
