@@ -13,12 +13,10 @@ import gradio as gr
 from starlette.middleware import Middleware
 
 from earthvlm.generation import DEFAULT_PROMPT
-from earthvlm.hub import BUNDLED
-from earthvlm.retrieval import SceneIndex, SceneResult
 from earthvlm.scene import Scene
 from earthvlm.service import SceneService
 from earthvlm.ui.api import add_tools
-from earthvlm.ui.chat import add_chat_tab, choose_examples
+from earthvlm.ui.chat import add_chat_tab
 from earthvlm.ui.compare import add_compare_tab
 from earthvlm.ui.guard import MAX_FILE_SIZE, Guard
 from earthvlm.ui.map_tab import add_map_tab
@@ -91,7 +89,7 @@ def build_app(models: Models) -> gr.Blocks:
     on one request at a time while the others wait in a bounded line.
     """
     service = make_service(models)
-    examples = [service.open_result(example) for example in _examples(models.index)]
+    examples = [service.open_result(example) for example in models.examples]
     with gr.Blocks(
         title=TITLE, analytics_enabled=False, fill_width=True, delete_cache=CACHE_SECONDS
     ) as page:
@@ -103,9 +101,9 @@ def build_app(models: Models) -> gr.Blocks:
             with gr.Tab("Chat", id="chat"):
                 chat = add_chat_tab(page, session, service, examples)
             with gr.Tab("Search", id="search"):
-                add_search_tab(page, session, service, tabs, chat)
+                filters = add_search_tab(page, session, service, tabs, chat)
             with gr.Tab("Map", id="map") as map_tab:
-                add_map_tab(session, service, map_tab, tabs, chat)
+                add_map_tab(session, service, map_tab, tabs, chat, filters)
             with gr.Tab("Compare", id="compare"):
                 add_compare_tab(session, service)
         gr.HTML(describe_models(models), elem_id="about")
@@ -126,15 +124,10 @@ def make_service(models: Models) -> SceneService:
 
 def warm_up(models: Models) -> None:
     """Answer and embed once, so that the first visitor does not wait for lazy parts to load."""
-    for example in _examples(models.index)[:1]:
+    for example in models.examples[:1]:
         scene = Scene.open(example.scene_file)
         models.bridge.generate(scene, DEFAULT_PROMPT, max_length=1)
         models.bridge.embed([scene])
-
-
-def _examples(index: SceneIndex) -> list[SceneResult]:
-    """Scenes to chat about; a dataset without images, as ChatEarthNet's, has none of its own."""
-    return choose_examples(index) or choose_examples(SceneIndex.from_pretrained(BUNDLED))
 
 
 def describe_models(models: Models) -> str:

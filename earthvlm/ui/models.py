@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass
+from functools import cached_property
 
 from earthvlm.bridge import OlmoEarthVLMBridge
 from earthvlm.familiarity import BUNDLED_TRAINING_TILES, TrainingTiles
 from earthvlm.hub import BUNDLED
-from earthvlm.retrieval import SceneIndex
+from earthvlm.retrieval import SceneIndex, SceneResult
+from earthvlm.ui.chat import choose_examples
 
 logger = logging.getLogger(__name__)
 
@@ -24,6 +26,14 @@ class Models:
     index: SceneIndex
     notice: str = ""
     training_tiles: TrainingTiles | None = None
+
+    @cached_property
+    def examples(self) -> list[SceneResult]:
+        """Scenes to chat about; a dataset without images, as ChatEarthNet's, has none of its own.
+
+        Chosen by searches, which take a while among many scenes, so once.
+        """
+        return choose_examples(self.index) or choose_examples(SceneIndex.from_pretrained(BUNDLED))
 
 
 def load_models(bridge: str = BUNDLED, embeddings: str = BUNDLED) -> Models:

@@ -13,6 +13,7 @@ import pytest
 from PIL import Image
 
 from earthvlm.scene import Scene
+from earthvlm.search_query import SceneFilter
 from earthvlm.sentinel2 import BANDS
 from tests.end_to_end.conftest import PATIENCE_MS
 
@@ -365,6 +366,26 @@ def test_a_search_finds_scenes_and_a_click_opens_one_in_chat(page: Page):
     assert re.search(r"scene 0\.\d\d", results.first.inner_text())
 
 
+def test_an_engine_that_went_away_is_told_beside_what_was_found(page: Page, app_index, monkeypatch):
+    class Away:
+        def search(self, *_):
+            raise ConnectionError("Milvus at <b>host</b> does not answer")
+
+    monkeypatch.setattr(app_index, "engine", Away())
+    page.get_by_role("tab", name="Search").click()
+    page.get_by_role("button", name="open water").click()
+    notice = page.locator("#found .notice")
+    notice.wait_for()
+    assert notice.inner_text() == (
+        "Milvus at <b>host</b> does not answer; what is at hand was searched."
+    )
+    assert page.locator("#results .thumbnail-item").count() == 12
+    monkeypatch.undo()
+    page.get_by_role("button", name="dense forest").click()
+    page.locator("#found", has_text="dense forest").wait_for()
+    assert notice.count() == 0
+
+
 def test_what_was_found_is_on_the_map_and_a_click_opens_it(page: Page):
     page.get_by_role("tab", name="Search").click()
     page.get_by_role("button", name="open water").click()
@@ -415,6 +436,53 @@ def test_an_empty_search_lists_scenes_and_a_split_narrows_it(page: Page, app_ind
                     .every(caption => caption.innerText.includes(split))""",
         arg=split,
     )
+
+
+def test_typed_filters_narrow_a_search_and_the_map_shows_their_box(
+    page: Page, app_index, screenshots: Path
+):
+    box = (30.0, 50.0, 31.0, 70.0)
+    fitting = len(app_index.browse(where=SceneFilter(box=box, source="finland")))
+    assert 0 < fitting < len(app_index)
+    page.get_by_role("tab", name="Search").click()
+    page.locator("#filters").get_by_role("button", name="Filters").first.click()
+    found = page.locator("#found")
+
+    page.get_by_label("First date").fill("31.1.2020")
+    page.get_by_role("button", name="Search", exact=True).click()
+    assert "as in 2020-01-31" in read_notice(page)
+    page.get_by_label("First date").fill("2017-06-13")
+    page.get_by_role("button", name="Search", exact=True).click()
+    assert "has a date" in read_notice(page)  # the bundled scenes' dates are in their files only
+    page.get_by_label("First date").fill("")
+    page.get_by_label("West, degrees").fill(str(box[0]))
+    page.get_by_role("button", name="Apply filters").click()
+    assert "west, south, east and north" in read_notice(page)
+    for name, value in zip(("South", "East", "North"), box[1:], strict=True):
+        page.get_by_label(f"{name}, degrees").fill(str(value))
+    page.get_by_label("Source contains").fill("no such source")
+    page.get_by_role("button", name="Search", exact=True).click()
+    assert "no source of this dataset" in read_notice(page)
+    page.get_by_label("Source contains").fill("finland")
+    page.get_by_role("button", name="Search", exact=True).click()
+    found.get_by_text("inside the box on the map").wait_for()
+    assert found.inner_text().startswith(f"{min(fitting, 12)} of the")
+    assert page.locator("#results .thumbnail-item").count() == min(fitting, 12)
+    for width in (360, 1440):
+        page.set_viewport_size({"width": width, "height": 900})
+        page.wait_for_timeout(300)
+        assert page.evaluate("document.documentElement.scrollWidth") <= width
+        page.screenshot(path=screenshots / f"filters-{width}.png", full_page=True)
+
+    page.get_by_role("tab", name="Map").click()
+    page.locator("#map-said", has_text="scenes in the box").wait_for()
+    page.get_by_role("button", name="Remove the box").click()
+    page.locator("#map-said", has_text="Where the").wait_for()
+    page.get_by_role("tab", name="Search").click()
+    assert page.get_by_label("West, degrees").input_value() == ""
+    page.get_by_role("button", name="Clear filters").click()
+    found.get_by_text(f"12 of the {len(app_index)} scenes there are", exact=True).wait_for()
+    assert page.get_by_label("Source contains").input_value() == ""
 
 
 def test_visitors_do_not_see_each_other(page: Page, scene_file: Path, app_url: str):
