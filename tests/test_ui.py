@@ -106,7 +106,7 @@ def test_filters_are_read_from_what_was_typed():
     typed = read_filter("2020-01-31", " 2021-02-01 ", " Copernicus ", (170, -20, -170.5, 0))
     dates = datetime.date(2020, 1, 31), datetime.date(2021, 2, 1)
     assert typed == SceneFilter(None, (170, -20, -170.5, 0), *dates, "Copernicus")
-    assert read_filter("", "", " ", (None,) * 4).is_empty
+    assert read_filter("", "", " ", (None,) * 4) == SceneFilter()
     drawn = round_box((1.123456, 2.0, 3.000049, 4.0))
     assert read_filter("", "", "", tuple(show_box(drawn))).box == drawn == (1.1235, 2, 3, 4)
 
