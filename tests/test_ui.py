@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import datetime
 import logging
 import threading
 from pathlib import Path
@@ -17,11 +16,10 @@ import earthvlm.ui.state as state
 from earthvlm.attention import AnswerAttention
 from earthvlm.familiarity import warn_unfamiliar
 from earthvlm.measured import measure, suggest_questions
-from earthvlm.retrieval import SceneFilter, SceneIndex
+from earthvlm.retrieval import SceneIndex
 from earthvlm.scene import Scene
 from earthvlm.service import OpenScene
 from earthvlm.ui import Models, build_app, warm_up
-from earthvlm.ui.filters import read_filter, round_box, show_box
 from earthvlm.ui.guard import MAX_REQUEST_BYTES, Guard, find_address
 from earthvlm.ui.scene_view import make_title, show_beside, show_facts, show_viewer
 from earthvlm.ui.search import describe_search
@@ -100,30 +98,6 @@ def test_examples_are_searched_for_once_at_the_start(tiny_bridge, monkeypatch):
     build_app(models)
     warm_up(models)
     assert searches and len(searches) == len(set(searches))
-
-
-def test_filters_are_read_from_what_was_typed():
-    typed = read_filter("2020-01-31", " 2021-02-01 ", " Copernicus ", (170, -20, -170.5, 0))
-    dates = datetime.date(2020, 1, 31), datetime.date(2021, 2, 1)
-    assert typed == SceneFilter(None, (170, -20, -170.5, 0), *dates, "Copernicus")
-    assert read_filter("", "", " ", (None,) * 4) == SceneFilter()
-    drawn = round_box((1.123456, 2.0, 3.000049, 4.0))
-    assert read_filter("", "", "", tuple(show_box(drawn))).box == drawn == (1.1235, 2, 3, 4)
-
-
-@pytest.mark.parametrize(
-    ("typed", "said"),
-    [
-        (("31.1.2020", "", "", (None,) * 4), "first date .* 2020-01-31"),
-        (("", "2020-02-30", "", (None,) * 4), "last date"),
-        (("2020-02-02", "2020-02-01", "", (None,) * 4), "swap"),
-        (("", "", "", (4, 47, None, 55)), "all of west, south, east and north"),
-        (("", "", "", (4, 55, 16, 47)), "south at most north"),
-    ],
-)
-def test_filters_that_cannot_be_are_explained(typed, said: str):
-    with pytest.raises(ValueError, match=said):
-        read_filter(*typed)
 
 
 def test_names_are_made_for_people():

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import html
-from dataclasses import replace
 from typing import Any
 
 import gradio as gr
@@ -12,24 +11,15 @@ from earthvlm.retrieval import SceneIndex
 from earthvlm.search_query import Box, SceneFilter
 from earthvlm.service import SceneService
 from earthvlm.ui.chat import ChatTab, show_opened
-from earthvlm.ui.filters import FilterFields, round_box, show_box
 from earthvlm.ui.state import Session, tell_errors
 from earthvlm.ui.world_map import add_world_map, clicked_scene, drawn_box
 from earthvlm.world_map import map_scenes
 
 
 def add_map_tab(
-    session: gr.State,
-    service: SceneService,
-    tab: gr.Tab,
-    tabs: gr.Tabs,
-    chat: ChatTab,
-    filters: FilterFields,
+    session: gr.State, service: SceneService, tab: gr.Tab, tabs: gr.Tabs, chat: ChatTab
 ) -> None:
-    """Add the tab's components and wire them; `tab` is the one they are in.
-
-    filters: of the Search tab, where a box that is drawn here is shown as numbers.
-    """
+    """Add the tab's components and wire them; `tab` is the one they are in."""
     index = service.index
     said = gr.HTML(describe_map(index, None, 0), elem_id="map-said")
     world = add_world_map(map_scenes(index))
@@ -44,27 +34,26 @@ def add_map_tab(
     @tell_errors
     def draw_box(session: Session, event: gr.EventData) -> Any:
         """Bound the search by the box that was drawn."""
-        session.where = replace(session.where, box=round_box(drawn_box(event)))
-        return *show(session), *show_box(session.where.box)
+        session.box = drawn_box(event)
+        return show(session)
 
     @tell_errors
     def remove_box(session: Session) -> Any:
         """Search everywhere again."""
-        session.where = replace(session.where, box=None)
-        return *show(session), *show_box(None)
+        session.box = None
+        return show(session)
 
     def show(session: Session) -> Any:
         """Show the scenes, those found last, and the box."""
-        box = session.where.box
-        value = map_scenes(index, session.results or (), SceneFilter(box=box))
-        said = describe_map(index, box, value["placed"], len(value["results"]))
-        return session, value, said, gr.Button(visible=box is not None)
+        value = map_scenes(index, session.results, SceneFilter(box=session.box))
+        said = describe_map(index, session.box, value["placed"], len(value["results"]))
+        return session, value, said, gr.Button(visible=session.box is not None)
 
     outputs = [session, world, said, go]
     quiet = {"api_visibility": "private", "show_progress": "hidden"}
     world.select(open_clicked, session, [tabs, *chat.outputs], **quiet)
-    world.apply(draw_box, session, [*outputs, *filters.box], **quiet)
-    world.clear(remove_box, session, [*outputs, *filters.box], **quiet)
+    world.apply(draw_box, session, outputs, **quiet)
+    world.clear(remove_box, session, outputs, **quiet)
     tab.select(show, session, outputs, **quiet)
     go.click(lambda: gr.Tabs(selected="search"), None, tabs, **quiet)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import html
-from dataclasses import replace
 from typing import Any
 
 import gradio as gr
@@ -15,13 +14,6 @@ from earthvlm.search_query import SceneFilter
 from earthvlm.service import SceneService
 from earthvlm.ui.chat import ChatTab, show_opened
 from earthvlm.ui.downloads import SAVE_TEXT
-from earthvlm.ui.filters import (
-    FilterFields,
-    add_filters,
-    describe_filter,
-    read_filter,
-    show_box,
-)
 from earthvlm.ui.state import Session, know_asker, page_only, tell_errors
 from earthvlm.ui.uploads import SCENE_FILES, open_uploads, take_uploads_only
 
@@ -39,13 +31,9 @@ FIRST_RESULTS = 12
 
 def add_search_tab(
     page: gr.Blocks, session: gr.State, service: SceneService, tabs: gr.Tabs, chat: ChatTab
-) -> FilterFields:
-    """Add the tab's components and wire them; a result opens in the Chat tab.
-
-    Returns the filters' fields, so that a box drawn elsewhere can be put into them.
-    """
+) -> None:
+    """Add the tab's components and wire them; a result opens in the Chat tab."""
     index = service.index
-    dated = index.table.column("date").null_count < len(index)
     with gr.Row(elem_classes="search-by"):
         words = gr.Textbox(
             "",
@@ -80,7 +68,6 @@ def add_search_tab(
             elem_id="alike-file",
         )
         take_uploads_only(upload)
-    filters = add_filters()
     with gr.Row(elem_classes="found"):
         found = gr.HTML(
             describe_search(None, min(FIRST_RESULTS, len(index)), len(index)),
@@ -110,43 +97,18 @@ def add_search_tab(
         count: float,
         request: gr.Request,
     ) -> Any:
-        where = replace(session.where, split=None if split == ALL_SPLITS else split)
+        where = SceneFilter(split=None if split == ALL_SPLITS else split, box=session.box)
         k = max(1, min(int(count), MOST_RESULTS))
         results = service.find(query, k, know_asker(session, request), where)
         session.query, session.results = query, tuple(results)
         pictures = [(result.thumbnail, describe_result(result)) for result in results]
         found = describe_search(query, len(results), len(index))
-        found += html.escape(describe_filter(where))
+        if session.box is not None:
+            found += ", inside the box on the map"
         # A list without a query is read from the table, whatever became of the engine.
         if query is not None and index.notice:
             found += f'<p class="notice">{html.escape(index.notice)}</p>'
         return session, found, pictures
-
-    @page_only
-    @tell_errors
-    def filter_search(
-        session: Session,
-        first_date: str = "",
-        last_date: str = "",
-        source: str = "",
-        west: float | None = None,
-        south: float | None = None,
-        east: float | None = None,
-        north: float | None = None,
-    ) -> Any:
-        """Look only among scenes of these dates, sources and box from now on; blank is any."""
-        where = read_filter(first_date, last_date, source, (west, south, east, north))
-        index.table.check(where)
-        if not dated and (where.first_date or where.last_date):
-            raise ValueError("no scene of this dataset has a date; leave the dates blank")
-        session.where = where
-        return session
-
-    @tell_errors
-    def clear_filters(session: Session) -> Any:
-        """Look among all scenes again."""
-        session.where = SceneFilter()
-        return session, "", "", "", *show_box(None)
 
     @page_only
     @tell_errors
@@ -193,7 +155,7 @@ def add_search_tab(
     @tell_errors
     def open_result(session: Session, event: gr.SelectData) -> Any:
         """Open one of the scenes found in the Chat tab, chosen by its place in the list."""
-        results = first if session.results is None else session.results
+        results = session.results or first
         opened = service.open_result(results[event.index])
         return gr.Tabs(selected="chat"), *show_opened(session, opened)
 
@@ -201,47 +163,40 @@ def add_search_tab(
     @tell_errors
     def save_results_csv(session: Session) -> str:
         """Return the scenes found last as CSV."""
-        return results_to_csv(first if session.results is None else session.results)
+        return results_to_csv(session.results or first)
 
     @page_only
     @tell_errors
     def save_results_geojson(session: Session) -> str:
         """Return the scenes found last as a GeoJSON FeatureCollection."""
-        return results_to_geojson(first if session.results is None else session.results)
+        return results_to_geojson(session.results or first)
 
     outputs = [session, found, gallery]
-    fields = [session, *filters.inputs]
     searching = {"concurrency_limit": 4, "concurrency_id": "search", "show_progress": "minimal"}
+    typed = [session, words, split, count]
+    gr.on([words.submit, find.click], search_words, typed, outputs, api_name="search", **searching)
+    for button in suggestions:
+        button.click(
+            search_suggestion,
+            [session, button, split, count],
+            [words, *outputs],
+            api_visibility="private",
+            **searching,
+        )
     # A scene may have to wait for the model, and nobody's words should wait behind it.
     waiting = searching | {"concurrency_limit": None, "concurrency_id": "search-scene"}
-    private = {"api_visibility": "private"}
-
-    def wire(triggers: list[Any], action: Any, inputs: list[Any], outputs: list[Any], **how: Any):
-        # The filters first, so that what was typed there counts without being applied.
-        gr.on(triggers, filter_search, fields, session, show_progress="hidden", **private).success(
-            action, inputs, outputs, **how
-        )
-
-    typed, shown = [session, words, split, count], [session, split, count]
-    wire([words.submit, find.click], search_words, typed, outputs, api_name="search", **searching)
-    for button in suggestions:
-        inputs = [session, button, split, count]
-        wire([button.click], search_suggestion, inputs, [words, *outputs], **private, **searching)
-    wire([alike.click], search_alike, shown, outputs, api_name="search_alike", **waiting)
-    inputs = [session, upload, split, count]
-    wire([upload.upload], search_file, inputs, outputs, api_name="search_file", **waiting)
-    changed = [split.input, count.release]
-    wire(changed, search_again, shown, outputs, api_name="search_again", **waiting)
+    shown = [session, split, count]
+    alike.click(search_alike, shown, outputs, api_name="search_alike", **waiting)
+    upload.upload(
+        search_file, [session, upload, split, count], outputs, api_name="search_file", **waiting
+    )
     gr.on(
-        [filters.apply.click, *(field.submit for field in filters.inputs)],
-        filter_search,
-        fields,
-        session,
-        api_name="filter_search",
-        show_progress="hidden",
-    ).success(search_again, shown, outputs, **private, **waiting)
-    filters.clear.click(clear_filters, session, fields, **private).success(
-        search_again, shown, outputs, **private, **waiting
+        [split.input, count.release],
+        search_again,
+        shown,
+        outputs,
+        api_name="search_again",
+        **waiting,
     )
     gallery.select(
         open_result,
@@ -257,7 +212,6 @@ def add_search_tab(
         button.click(action, session, saved, show_progress="hidden").success(
             None, saved, None, js=SAVE_TEXT.format(name=name, kind=kind)
         )
-    return filters
 
 
 def describe_result(result: SceneResult) -> str:

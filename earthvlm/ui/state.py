@@ -20,7 +20,7 @@ from earthvlm.attention import AnswerAttention
 from earthvlm.prompts import Message
 from earthvlm.retrieval import SceneResult
 from earthvlm.scene import Scene
-from earthvlm.search_query import SceneFilter
+from earthvlm.search_query import Box
 from earthvlm.service import Asker, OpenScene
 from earthvlm.ui.guard import find_address
 
@@ -66,8 +66,8 @@ class Session:
     attention: AnswerAttention | None = None
     pair: list[OpenScene] = field(default_factory=list)
     query: str | Scene | SceneResult | None = None
-    results: tuple[SceneResult, ...] | None = None  # None before the first search
-    where: SceneFilter = SceneFilter()
+    results: tuple[SceneResult, ...] = ()
+    box: Box | None = None
     asked_by_link: str = ""
     turn: Turn | None = None
     used: float = field(default_factory=time.monotonic)
