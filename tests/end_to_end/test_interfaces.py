@@ -7,6 +7,7 @@ import asyncio
 import json
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
@@ -90,7 +91,9 @@ def test_an_mcp_client_finds_three_tools_and_uses_them(app_url: str):
                 answer = await session.call_tool("ask_scene", asked)
                 return set(tools), scenes, read(answer)
 
-    tools, scenes, answer = asyncio.run(use())
+    # In a thread of its own: the browser of other tests keeps a loop running in this one.
+    with ThreadPoolExecutor(1) as thread:
+        tools, scenes, answer = thread.submit(asyncio.run, use()).result()
     assert tools == {"describe_scene", "ask_scene", "search_scenes"}
     assert len(scenes) == 10
     assert answer["answer_by_model"] and answer["measured_shares"]
