@@ -61,7 +61,9 @@ def main() -> None:
 def embed_by_package(bridge: OlmoEarthVLMBridge, scene: Scene) -> np.ndarray:
     """A scene's embedding `[1, 384]` without this project's way to the encoder."""
     encoder = bridge.encoder
-    pixels = encoder.normalizer.normalize(Modality.SENTINEL2_L2A, scene.reflectance)
+    # Bands that the encoder never saw are missing to it.
+    reflectance = np.where(np.isin(BANDS, encoder.bands), scene.reflectance, np.nan)
+    pixels = encoder.normalizer.normalize(Modality.SENTINEL2_L2A, reflectance)
     sample = MaskedOlmoEarthSample(
         timestamps=torch.tensor([[DEFAULT_TIMESTAMP]]),
         sentinel2_l2a=torch.from_numpy(pixels.astype(np.float32))[None, :, :, None],
