@@ -1,7 +1,8 @@
-"""Take the README's picture of the app: start it, ask about a scene, and photograph the answer.
+"""Take the README's pictures of the app: start it, ask or search, and photograph the answer.
 
     python hub/screenshot.py                  # docs/app.png, from the bundled bridge
     python hub/screenshot.py --example 2 --question "Is there water?" --look
+    python hub/screenshot.py --search "a lake" --tab Map --height 800 --output docs/map.png
     python hub/screenshot.py --dark --width 360 --height 800 --output phone.png
 
 Needs a Chromium: the system's (or one named by --chromium), else Playwright's own.
@@ -72,6 +73,16 @@ def ask_in_chat(page: Page, example: int, questions: list[str]) -> None:
     page.wait_for_timeout(500)
 
 
+def search_scenes(page: Page, words: str, tab: str) -> None:
+    """Search by words, and show the results or where they are."""
+    page.get_by_role("tab", name="Search").click()
+    page.get_by_label("What the scene shows").fill(words)
+    page.get_by_label("What the scene shows").press("Enter")
+    page.locator("#found", has_text=words).wait_for()
+    page.get_by_role("tab", name=tab).click()
+    page.wait_for_timeout(2000)  # pictures and the map are drawn after the words about them
+
+
 def main() -> None:
     """Parse the arguments and take the picture."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -85,6 +96,10 @@ def main() -> None:
         help="what to ask, in turn",
     )
     parser.add_argument("--look", action="store_true", help="show where the last answer looked")
+    parser.add_argument("--search", metavar="WORDS", help="search for these in place of asking")
+    parser.add_argument(
+        "--tab", default="Search", choices=("Search", "Map"), help="which shows what was found"
+    )
     parser.add_argument("--width", type=int, default=1440, help="of the window, in pixels")
     parser.add_argument("--height", type=int, default=900)
     parser.add_argument("--dark", action="store_true", help="as on a dark system")
@@ -103,7 +118,10 @@ def main() -> None:
 
         def photograph(url: str) -> None:
             page.goto(url)
-            ask_in_chat(page, arguments.example, arguments.question)
+            if arguments.search:
+                search_scenes(page, arguments.search, arguments.tab)
+            else:
+                ask_in_chat(page, arguments.example, arguments.question)
             if arguments.look:
                 page.locator("#look").click()
                 page.locator("#picture .words").wait_for()
