@@ -33,12 +33,11 @@ LAKE = (500, 400, 250, 120, 200, 130, 130, 110, 60, 40, 600, 100)
 # Remembers every text that the last answer had on its way.
 WATCH_ANSWER = """() => {
   window.answerSoFar = [];
-  new MutationObserver(() => {
+  setInterval(() => {
     const bots = document.querySelectorAll('#chat [data-testid="bot"]');
     const text = bots.length ? bots[bots.length - 1].innerText.trim() : '';
     if (text && text !== window.answerSoFar.at(-1)) window.answerSoFar.push(text);
-  }).observe(document.body,  // a scene that opens puts a new conversation in place
-             {childList: true, subtree: true, characterData: true});
+  }, 10);
 }"""
 
 
@@ -101,7 +100,17 @@ def read_notice(page: Page) -> str:
     return sentence
 
 
-def test_an_uploaded_geotiff_is_shown_and_answered_word_by_word(page: Page, scene_file: Path):
+def test_an_uploaded_geotiff_is_shown_and_answered_word_by_word(
+    page: Page, scene_file: Path, app_bridge, monkeypatch
+):
+    stream = app_bridge.stream
+
+    def pause_between_words(*arguments, **options):
+        for piece in stream(*arguments, **options):
+            yield piece
+            time.sleep(0.05)  # model and browser share two cores here: let the page be drawn
+
+    monkeypatch.setattr(app_bridge, "stream", pause_between_words)
     open_file(page, scene_file)
     facts = page.locator("#facts").inner_text()
     assert "128 × 96 pixels" in facts and "12 of 12" in facts
