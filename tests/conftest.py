@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
-from collections.abc import Iterator
+from collections.abc import Coroutine, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -104,6 +107,12 @@ def embed_words(monkeypatch):
         monkeypatch.setattr("earthvlm.sentences.embed_sentences", lambda texts: vector[None])
 
     return let_words_be
+
+
+def run_apart(coroutine: Coroutine) -> Any:
+    """Run in a thread of its own: the browser of other tests keeps a loop running in this one."""
+    with ThreadPoolExecutor(1) as thread:
+        return thread.submit(asyncio.run, coroutine).result()
 
 
 def random_scene(height: int = 64, width: int = 64, seed: int = 0) -> Scene:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import threading
 from pathlib import Path
@@ -25,7 +24,7 @@ from earthvlm.ui.scene_view import make_title, show_beside, show_facts, show_vie
 from earthvlm.ui.search import describe_search
 from earthvlm.ui.state import Session, make_room, tell_errors
 from earthvlm.ui.uploads import open_uploads
-from tests.conftest import random_scene
+from tests.conftest import random_scene, run_apart
 
 HTML = "<img src=x onerror=alert(1)>"
 
@@ -148,7 +147,7 @@ def run_guard(path: str, headers: list[tuple[bytes, bytes]], chunks: list[bytes]
     async def send(message):
         sent.append(message)
 
-    asyncio.run(Guard(app)({"type": "http", "path": path, "headers": headers}, receive, send))
+    run_apart(Guard(app)({"type": "http", "path": path, "headers": headers}, receive, send))
     return {"status": sent[0]["status"], "headers": dict(sent[0]["headers"]), "read": read}
 
 

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import ast
-import asyncio
 import json
 import threading
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
@@ -16,7 +14,7 @@ import requests
 from gradio_client import Client, handle_file
 from gradio_client.exceptions import AppError
 
-from tests.conftest import random_scene
+from tests.conftest import random_scene, run_apart
 
 pytestmark = [
     pytest.mark.end_to_end,
@@ -91,9 +89,7 @@ def test_an_mcp_client_finds_three_tools_and_uses_them(app_url: str):
                 answer = await session.call_tool("ask_scene", asked)
                 return set(tools), scenes, read(answer)
 
-    # In a thread of its own: the browser of other tests keeps a loop running in this one.
-    with ThreadPoolExecutor(1) as thread:
-        tools, scenes, answer = thread.submit(asyncio.run, use()).result()
+    tools, scenes, answer = run_apart(use())
     assert tools == {"describe_scene", "ask_scene", "search_scenes"}
     assert len(scenes) == 10
     assert answer["answer_by_model"] and answer["measured_shares"]
