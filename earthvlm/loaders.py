@@ -158,7 +158,6 @@ class StageLoaders:
             collate_fn=self._collate,
             num_workers=config.num_workers,
             worker_init_fn=_leave_ending_to_parent,
-            persistent_workers=config.num_workers > 0,
             # Forked, workers share the bridge whose prompts they write; it is too large to send.
             multiprocessing_context="fork" if config.num_workers else None,
         )
@@ -181,6 +180,7 @@ class StageLoaders:
 def _leave_ending_to_parent(_: int) -> None:
     """A launcher asks all processes to end: workers read on until the step is done and kept.
 
-    The parent asks a second time as it ends, and would wait for ever for those that still read on.
+    They end with the epoch they read for. Workers that outlived it would leave the request that
+    multiprocessing makes as the run ends to it, too, and it would wait for them for ever.
     """
     signal.signal(signal.SIGTERM, lambda *_: signal.signal(signal.SIGTERM, signal.SIG_DFL))

@@ -109,8 +109,8 @@ class EpochSampler(Sampler[SampleKey]):
     """Every index once an epoch, shuffled by the seed; what shares a batch is of one size.
 
     Scenes of one layout need no padding, conversations of about one length little. The epoch
-    travels with the index so that workers that outlive an epoch draw new variations, the same ones
-    whatever their number.
+    travels with the index, so that workers draw new variations in each, the same ones whatever
+    their number.
 
     weights: how often each index is drawn, beside the others; some then come twice, some not.
     length_of: about how long a sample's conversation is.

@@ -87,7 +87,7 @@ def test_killed_and_stopped_a_run_ends_as_if_nothing_happened(data, tmp_path, ti
     os.killpg(run.pid, signal.SIGTERM)  # its worker too, as launchers do
     code, said = run.finish()
     assert code == 143 and "go on with --resume last" in said, said
-    finish(start(data, output, tiny_language, "--resume=last"))
+    finish(start(data, output, tiny_language, "--resume=last", "--num_workers=1"))
 
     whole, broken = weights(tmp_path / "whole"), weights(output)
     assert all(torch.equal(whole[name], broken[name]) for name in whole | broken)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import resource
+import signal
 import sys
 from multiprocessing import forkserver
 from pathlib import Path
@@ -21,6 +22,9 @@ IMPORTED = (
     "sentence_transformers",
     "transformers.models.llama.modeling_llama",
 )
+
+
+PATIENCE = 600  # seconds, on a busy machine: a run that takes longer hangs
 
 
 class TrainingRun:
@@ -57,7 +61,10 @@ class TrainingRun:
 
     def finish(self) -> tuple[int, str]:
         """Wait for the end; the exit code, and what was said."""
-        self.process.join()
+        self.process.join(PATIENCE)
+        if self.is_running:
+            os.killpg(self.pid, signal.SIGKILL)
+            raise AssertionError(f"The run did not end. It said: {self.log.read_text()}")
         return self.process.exitcode, self.log.read_text() if self.log.is_file() else ""
 
 
