@@ -125,11 +125,11 @@ def _change_light(pixels: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 def _drop_bands(pixels: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     draw = rng.random()
-    if draw < 0.08:
+    if draw < 0.2:
         dropped = ~IS_VISIBLE
-    elif draw < 0.12:
+    elif draw < 0.24:
         dropped = ~TEN_METRE
-    elif draw < 0.16:
+    elif draw < 0.28:
         dropped = ~IS_VISIBLE & (rng.random(len(BANDS)) < 0.3)
     else:
         return pixels

@@ -31,6 +31,8 @@ IN_VIEW = 0.02
 # From this share of cloud on, the ground cannot be told.
 HIDDEN = 0.85
 VEILED = 0.15
+# So many scenes are found by their description, the others by what somebody might type.
+DESCRIBED = 0.35
 
 
 def write_conversation(facts: SceneFacts, rng: random.Random, turns: int = 5) -> list[Message]:
@@ -76,6 +78,11 @@ def describe(facts: SceneFacts) -> str:
     if facts.cloud_share > 0.02 or facts.haze_share > VEILED:
         sentences.append(_sky(facts))
     return " ".join(sentences)
+
+
+def search_sentence(facts: SceneFacts, rng: random.Random) -> str:
+    """Words that should find a scene of these facts: its description, or a few words."""
+    return describe(facts) if rng.random() < DESCRIBED else short_phrase(facts, rng)
 
 
 def short_phrase(facts: SceneFacts, rng: random.Random) -> str:

@@ -17,10 +17,10 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from earthvlm.conversations import describe, short_phrase
+from earthvlm.conversations import search_sentence
 from earthvlm.encoder import SceneTokens, join_tokens
 from earthvlm.facts import SceneFacts
-from earthvlm.training_data import DESCRIBED, Batch, SampleKey
+from earthvlm.training_data import Batch, SampleKey
 
 # How tiles become the crops that are encoded, and crops become scenes (rows, columns, zoom).
 CROPS = {(1, 1, 1): 0.45, (2, 2, 1): 0.45, (2, 2, 0.75): 0.1}
@@ -73,8 +73,7 @@ class TokenMosaics(Dataset):
                 SceneFacts.mosaic([[c.facts for c in row] for row in grid]),
             )
         rng = random.Random(int(numbers.integers(2**63)))
-        facts = scene.facts
-        return scene, describe(facts) if rng.random() < DESCRIBED else short_phrase(facts, rng)
+        return scene, search_sentence(scene.facts, rng)
 
 
 def collate_mosaics(samples: Sequence[tuple[EncodedCrop, str]]) -> Batch:

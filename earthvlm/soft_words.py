@@ -1,9 +1,10 @@
 """What each query should say, where facts are known: a word's embedding, or a number's.
 
 A language model reads words. Taught to write down what it gathered as the model's own word
-embeddings ("tree cover", 70, "water", 20, ... for the scene and each of its quarters), the queries
-can be read from the first step on; the language model then learns to answer from them, which takes
-far fewer examples than learning to read an unknown code. Later training may move them freely.
+embeddings ("tree cover", 70, "water", 20, ... for the scene; then "top left", "water", 60, ... for
+each quarter, whose name leads a question to it), the queries can be read from the first step on;
+the language model then learns to answer from them, which takes far fewer examples than learning to
+read an unknown code. Later training may move them freely.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from earthvlm.conversations import HIDDEN
 from earthvlm.facts import QUARTERS, SCENE_NAMES, SceneFacts
 from earthvlm.language import LanguageModel
 
-SCENE_RANKS = 5
+SCENE_RANKS = 4
 QUARTER_RANKS = 2
 # A share is its tenths, mixed with the next tenth: 0.67 is three parts "6" and seven parts "7".
 # So a small error in a share is a small error in its embedding.
@@ -54,7 +55,7 @@ class SoftWords(nn.Module):
         """Words and shares of the queries in their order; None where the facts do not tell."""
         words: list[str | float | None] = _ranked(facts, SCENE_RANKS)
         for name in QUARTERS:
-            words += _ranked(facts.quarter(name), QUARTER_RANKS)
+            words += [name, *_ranked(facts.quarter(name), QUARTER_RANKS)]
         words += [facts.cloud_share, facts.haze_share]
         return [*words, SCENE_NAMES.get(facts.scene_class or "")]
 

@@ -17,8 +17,7 @@ from earthvlm.bridge import BridgeBatch, OlmoEarthVLMBridge
 from earthvlm.chatearthnet import ChatEarthNet
 from earthvlm.conversations import (
     caption_conversation,
-    describe,
-    short_phrase,
+    search_sentence,
     write_conversation,
 )
 from earthvlm.encoder import PreparedScene, SceneTokens
@@ -48,8 +47,8 @@ CROP_LAYOUTS = {
     (2, 1, 1): 0.04,
     (2, 2, 1): 0.1,
 }
-# So many scenes are placed beside their description, the others beside what somebody might type.
-DESCRIBED = 0.35
+# So many tiles are shown as they are and placed beside their own caption, which is of that alone.
+CAPTIONED = 0.5
 # Conversations are sorted by length among so many batches: enough for little padding, few enough
 # that batches differ from epoch to epoch.
 LENGTH_WINDOW = 16
@@ -226,9 +225,11 @@ class TrainingSamples(Dataset):
         rng, numbers = self._draw(key)
         tile = self.tiles.tiles[key.index]
         scene, facts = None, tile.facts
+        alone = key.layout in (None, (1, 1, 1))
+        captioned = facts is None or (alone and numbers.random() < CAPTIONED)
         if self.tokens_file is None:
             scene = self.tiles.read(tile)
-            if facts is not None and key.layout is not None:
+            if not captioned and key.layout is not None:
                 scene, facts = self._vary(scene, facts, key.layout, numbers)
             scene = self.prepare(scene)
         if facts is None:
@@ -236,7 +237,7 @@ class TrainingSamples(Dataset):
             messages = caption_conversation(sentence, rng)
         else:
             messages = write_conversation(facts, rng) if self.with_words else []
-            sentence = describe(facts) if rng.random() < DESCRIBED else short_phrase(facts, rng)
+            sentence = rng.choice(tile.captions) if captioned else search_sentence(facts, rng)
         prompt = self.encode(messages) if self.with_words else None
         tokens = read_tokens(self.tokens_file, key.index) if self.tokens_file else None
         return Sample(scene, prompt, facts, sentence, tile.name, tokens)

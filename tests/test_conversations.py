@@ -140,5 +140,6 @@ def test_phrases_name_what_dominates():
 def test_soft_words_say_what_a_description_says():
     words = SoftWords.write(MIXED)
     assert words[:5] == ["tree cover", 0.75, "water", 0.25, "nothing"]
-    assert words[10:14] == ["water", 1.0, "nothing", 0.0]
+    assert words[8:13] == ["top left", "water", 1.0, "nothing", 0.0]
+    assert len(words) <= 32  # the queries of a default bridge
     assert words[-1] is None  # the kind of scene is not known
