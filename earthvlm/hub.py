@@ -11,6 +11,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from huggingface_hub import HfApi
 
 # What the bridge and the scenes are called that come with earthvlm.
 BUNDLED = "bundled"
@@ -101,7 +105,8 @@ def push(
 ) -> str:
     """Push a folder's files that match the patterns as one commit, and return its address.
 
-    The repository is made where there is none. Either all of the commit is there, or nothing.
+    The repository is made where there is none; one that was renamed is found by its old name.
+    Either all of the commit is there, or nothing.
     variables: what a Space's app reads from its environment.
     options: further ones of `HfApi.create_repo`, as `space_sdk`.
 
@@ -112,6 +117,7 @@ def push(
 
     api = HfApi(token=token)
     with _plain_errors(repo_id, revision, "write to"):
+        repo_id = _current_name(api, repo_id, repo_type)
         api.create_repo(repo_id, repo_type=repo_type, private=private, exist_ok=True, **options)
         for key, value in (variables or {}).items():
             api.add_space_variable(repo_id, key, value)
@@ -127,6 +133,20 @@ def push(
             allow_patterns=list(patterns),
         )
     return commit.pr_url or commit.commit_url
+
+
+def _current_name(api: HfApi, repo_id: str, repo_type: str) -> str:
+    """What a repository is called now; its own name where there is none yet.
+
+    A repository made by a name that was given up would stand beside the renamed one, and hide it
+    from all who still use that name.
+    """
+    from huggingface_hub.errors import RepositoryNotFoundError
+
+    try:
+        return api.repo_info(repo_id, repo_type=repo_type, timeout=ANSWER_SECONDS).id
+    except RepositoryNotFoundError:
+        return repo_id
 
 
 def _is_silent(token: str | None, **wanted: str | None) -> bool:
@@ -149,7 +169,6 @@ def _plain_errors(name: str, revision: str | None, action: str = "read") -> Iter
     from httpx2 import HTTPError
     from huggingface_hub.errors import (
         GatedRepoError,
-        HfHubHTTPError,
         HFValidationError,
         LocalEntryNotFoundError,
         LocalTokenNotFoundError,
@@ -176,17 +195,32 @@ def _plain_errors(name: str, revision: str | None, action: str = "read") -> Iter
     except RevisionNotFoundError:
         raise ValueError(f"The Hub repository {name} has no revision {revision}.") from None
     except (LocalEntryNotFoundError, OfflineModeIsEnabled, HTTPError, RuntimeError) as error:
-        # A large file that could not be sent comes as a RuntimeError around the reason.
-        reason = error.__cause__ if isinstance(error, RuntimeError) else error
-        if not isinstance(reason, Exception):
-            raise
-        status = getattr(getattr(reason, "response", None), "status_code", None)
-        if isinstance(reason, HfHubHTTPError) and status in (401, 403):
+        status, reason = _find_answer(error)
+        if status in (401, 403):
             raise ValueError(
                 f"The Hub does not let you {action} {name}: log in with `hf auth login`, with a "
                 "token that may."
             ) from None
-        raise ConnectionError(
-            f"There is no folder {name}, and the Hub, which may have a repository of that name, "
-            f"cannot be reached ({type(reason).__name__})."
-        ) from error
+        if isinstance(error, RuntimeError) and error.__cause__ is None:
+            raise
+        hub = (
+            f"There is no folder {name}, and the Hub, which may have a repository of that name,"
+            if action == "read"
+            else f"The Hub, where {name} would go,"
+        )
+        ended = f"answered {status}: try again later" if status else f"cannot be reached ({reason})"
+        raise ConnectionError(f"{hub} {ended}.") from error
+
+
+def _find_answer(error: BaseException) -> tuple[int | None, str]:
+    """The status that the Hub answered with, if it did, and what kind of error is at the bottom.
+
+    The client wraps what happened: a large file that could not be sent comes as a RuntimeError.
+    """
+    while True:
+        response = getattr(error, "response", None)
+        if response is not None:
+            return response.status_code, type(error).__name__
+        if error.__cause__ is None:
+            return None, type(error).__name__
+        error = error.__cause__

@@ -76,7 +76,7 @@ def hub(monkeypatch, tmp_path_factory) -> Iterator[LocalHub]:
     """An empty Hub on this machine, which huggingface_hub's client here asks, and may write to."""
     import huggingface_hub.constants as constants
 
-    with serve() as hub:
+    with serve(tmp_path_factory.mktemp("hub")) as hub:
         monkeypatch.setattr(constants, "ENDPOINT", hub.url)
         template = hub.url + "/{repo_id}/resolve/{revision}/{filename}"
         monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
@@ -88,9 +88,9 @@ def hub(monkeypatch, tmp_path_factory) -> Iterator[LocalHub]:
         yield hub
 
 
-def hub_environment(hub: LocalHub, home: Path) -> dict[str, str]:
-    """What makes another process ask that Hub, with a cache of its own."""
-    asked = {"HF_ENDPOINT": hub.url, "HF_TOKEN": TOKEN, "HF_HOME": str(home)}
+def hub_environment(url: str, home: Path) -> dict[str, str]:
+    """What makes another process ask the Hub at this address, with a cache of its own."""
+    asked = {"HF_ENDPOINT": url, "HF_TOKEN": TOKEN, "HF_HOME": str(home)}
     return {**os.environ, **asked, "HF_HUB_DISABLE_XET": "1", "HF_HUB_OFFLINE": "0"}
 
 

@@ -1,4 +1,4 @@
-"""A Hub on this machine: the HTTP huggingface_hub's real client speaks, files in memory."""
+"""A Hub on this machine: the HTTP that huggingface_hub's real client speaks."""
 
 from __future__ import annotations
 
@@ -11,38 +11,17 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 import yaml
+
+from tests.hub_store import Files, Objects, Repository
 
 TOKEN = "hf_the_token_that_may_write"
 NAME = r"((?:datasets/|spaces/)?[^/]+/[^/]+)"
 API_NAME = r"/api/(models|datasets|spaces)/([^/]+/[^/]+)"
 LARGE_FILES = (".safetensors", ".parquet", ".png", ".tif")
-
-
-@dataclass
-class Repository:
-    """Commits by their hash, the newest last; tags and branches by name."""
-
-    commits: dict[str, dict[str, bytes]] = field(default_factory=dict)
-    refs: dict[str, str] = field(default_factory=dict)
-    private: bool = False
-    variables: dict[str, str] = field(default_factory=dict)
-
-    def commit(self, files: dict[str, bytes], ref: str = "main") -> str:
-        sha = hashlib.sha1(json.dumps([len(self.commits), sorted(files)]).encode()).hexdigest()
-        self.commits[sha] = files
-        self.refs[ref] = sha
-        return sha
-
-    @property
-    def files(self) -> dict[str, bytes]:
-        """Those of the main branch."""
-        return self.commits[self.refs["main"]]
-
-    def resolve(self, revision: str) -> str | None:
-        return revision if revision in self.commits else self.refs.get(revision)
 
 
 @dataclass
@@ -52,13 +31,14 @@ class LocalHub:
     Datasets and spaces are named "datasets/owner/name". gated: repositories nobody may read.
     renamed: new names by old ones. failing: the status every request gets. cut_after: connections
     end after so many bytes of a file, once for each file named. damaged: files that arrive with
-    other bytes, so many times. requests_left: after so many, connections are cut at `cut`: "before"
-    a request is read, in the "middle" of what it sends, or "after" it was done, without an answer.
+    other bytes, so many times. requests_left: after so many, connections are cut, "before" a
+    request is read, or "after" it was done, without an answer. upload_left: once so many bytes
+    arrived, connections are cut. received: the bytes that did.
     """
 
+    objects: Objects
     url: str = ""
     repositories: dict[str, Repository] = field(default_factory=dict)
-    objects: dict[str, bytes] = field(default_factory=dict)
     gated: set[str] = field(default_factory=set)
     renamed: dict[str, str] = field(default_factory=dict)
     failing: int | None = None
@@ -66,16 +46,20 @@ class LocalHub:
     damaged: dict[str, int] = field(default_factory=dict)
     requests_left: int | None = None
     cut: str = "before"
+    upload_left: int | None = None
     requests: int = 0
+    received: int = 0
+    counting: threading.Lock = field(default_factory=threading.Lock)
     sent: list[tuple[str, int, int]] = field(default_factory=list)  # path, first byte, bytes
 
     def repository(self, name: str) -> Repository:
-        return self.repositories.setdefault(name, Repository())
+        return self.repositories.setdefault(name, Repository(self.objects))
 
 
 @contextmanager
-def serve() -> Iterator[LocalHub]:
-    hub = LocalHub()
+def serve(folder: Path) -> Iterator[LocalHub]:
+    """Answer until the context ends; what is pushed is kept in this folder."""
+    hub = LocalHub(Objects(folder))
 
     class Handler(_Handler):
         pass
@@ -124,18 +108,17 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _is_cut(self) -> bool:
         """Count a request; end its connection where no more are let through."""
-        self.hub.requests += 1
-        if self.hub.requests_left is None:
-            return False
-        self.hub.requests_left -= 1
-        if self.hub.requests_left >= 0:
-            return False
+        with self.hub.counting:
+            self.hub.requests += 1
+            if self.hub.requests_left is None:
+                return False
+            self.hub.requests_left -= 1
+            if self.hub.requests_left >= 0:
+                return False
         self.close_connection = True
         if self.hub.cut == "after":
             self.is_silenced = True
             return False
-        if self.hub.cut == "middle":
-            self.rfile.read(int(self.headers.get("Content-Length") or 0) // 2)
         self.connection.close()
         return True
 
@@ -158,10 +141,7 @@ class _Handler(BaseHTTPRequestHandler):
         else:
             return self._fail(404, "")
         if name in self.hub.renamed:
-            old, new = (
-                n.split("/", name.count("/") - 1)[-1] for n in (name, self.hub.renamed[name])
-            )
-            return self._send(b"", {"Location": self.path.replace(old, new, 1)}, 307)
+            return self._redirect(name)
         repository = self.hub.repositories.get(name)
         if repository is None or (repository.private and not self._may_write):
             return self._fail(401, "RepoNotFound")
@@ -184,7 +164,13 @@ class _Handler(BaseHTTPRequestHandler):
         about |= {"siblings": siblings, "tags": [], "downloads": 0, "likes": 0}
         return self._send(json.dumps(about).encode())
 
-    def _send_file(self, path: str, files: dict[str, bytes], sha: str) -> None:
+    def _redirect(self, name: str) -> None:
+        """Send a request for a renamed repository on to its new name."""
+        names = name, self.hub.renamed[name]
+        old, new = (full.split("/", full.count("/") - 1)[-1] for full in names)
+        self._send(b"", {"Location": self.path.replace(old, new, 1)}, 307)
+
+    def _send_file(self, path: str, files: Files, sha: str) -> None:
         if path not in files:
             return self._fail(404, "EntryNotFound")
         content = files[path]
@@ -213,9 +199,11 @@ class _Handler(BaseHTTPRequestHandler):
     def _write(self) -> None:
         if self._is_cut():
             return
-        body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
-        if self.headers.get("Transfer-Encoding") == "chunked":
-            body = self._read_chunks()
+        try:
+            body = self._read_body()
+        except ConnectionAbortedError:
+            self.close_connection = True
+            return self.connection.close()
         url = urlsplit(self.path)
         path = unquote(url.path)
         if self.hub.failing:
@@ -223,7 +211,7 @@ class _Handler(BaseHTTPRequestHandler):
         if stored := re.fullmatch(r"/objects/([0-9a-f]{64})", path):
             if hashlib.sha256(body).hexdigest() != stored[1]:
                 return self._fail(400, "")
-            self.hub.objects[stored[1]] = body
+            self.hub.objects.store(body)
             return self._send(b"")
         if self._has_wrong_token:
             return self._refuse_token()
@@ -231,16 +219,20 @@ class _Handler(BaseHTTPRequestHandler):
             return self._fail(401, "")
         if path == "/api/validate-yaml":
             return self._check_card(json.loads(body))
-        if space := re.fullmatch(r"/api/spaces/([^/]+/[^/]+)/variables", path):
-            return self._set_variable(f"spaces/{space[1]}", json.loads(body))
         if path == "/api/repos/create":
             return self._create(json.loads(body))
-        if batch := re.fullmatch(f"/{NAME}" + r"\.git/info/lfs/objects/batch", path):
-            return self._offer(json.loads(body)) if batch else None
-        action = re.fullmatch(API_NAME + r"/(preupload|commit|branch)/(.+)", path)
-        repository = action and self.hub.repositories.get(_full_name(action[1], action[2]))
-        if not repository:
+        batch = re.fullmatch(f"/{NAME}" + r"\.git/info/lfs/objects/batch", path)
+        action = re.fullmatch(API_NAME + r"/(preupload|commit|branch|variables)(?:/(.+))?", path)
+        name = batch[1] if batch else _full_name(action[1], action[2]) if action else ""
+        if name in self.hub.renamed:
+            return self._redirect(name)
+        repository = self.hub.repositories.get(name)
+        if repository is None:
             return self._fail(404, "RepoNotFound")
+        if batch:
+            return self._offer(repository, json.loads(body))
+        if action[3] == "variables":
+            return self._set_variable(repository, json.loads(body))
         if action[3] == "branch":
             if action[4] in repository.refs:
                 return self._fail(409, "")
@@ -248,15 +240,28 @@ class _Handler(BaseHTTPRequestHandler):
             return self._send(b"{}")
         if action[3] == "preupload":
             return self._sort(json.loads(body))
-        name = _full_name(action[1], action[2])
         return self._commit(repository, name, action[4], body, "create_pr=1" in url.query)
 
-    def _read_chunks(self) -> bytes:
+    def _read_body(self) -> bytes:
+        if self.headers.get("Transfer-Encoding") != "chunked":
+            return self._receive(int(self.headers.get("Content-Length") or 0))
         body = b""
         while size := int(self.rfile.readline(), 16):
-            body += self.rfile.read(size)
+            body += self._receive(size)
             self.rfile.readline()
         self.rfile.readline()
+        return body
+
+    def _receive(self, size: int) -> bytes:
+        """Raises ConnectionAbortedError where the connection is to be cut within these bytes."""
+        with self.hub.counting:  # files arrive side by side
+            left = self.hub.upload_left
+            read = size if left is None else min(size, left)
+            self.hub.upload_left = left if left is None else left - read
+            self.hub.received += read
+        body = self.rfile.read(read)
+        if left is not None and read == left:
+            raise ConnectionAbortedError
         return body
 
     def _create(self, asked: dict) -> None:
@@ -264,13 +269,14 @@ class _Handler(BaseHTTPRequestHandler):
         name = _full_name(f"{kind}s", f"{asked['organization']}/{asked['name']}")
         known = name in self.hub.repositories
         if not known:
-            self.hub.repositories[name] = Repository(private=asked.get("visibility") == "private")
-            self.hub.repositories[name].commit({})
+            repository = self.hub.repository(name)
+            repository.private = asked.get("visibility") == "private"
+            repository.commit({})
         where = json.dumps({"url": f"{self.hub.url}/{name}"}).encode()
         self._send(where, status=409 if known else 200)
 
-    def _set_variable(self, name: str, asked: dict) -> None:
-        variables = self.hub.repositories[name].variables
+    def _set_variable(self, repository: Repository, asked: dict) -> None:
+        variables = repository.variables
         variables[asked["key"]] = asked["value"]
         self._send(json.dumps({k: {"value": v} for k, v in variables.items()}).encode())
 
@@ -294,11 +300,15 @@ class _Handler(BaseHTTPRequestHandler):
         ]
         self._send(json.dumps({"files": files}).encode())
 
-    def _offer(self, asked: dict) -> None:
+    def _offer(self, repository: Repository, asked: dict) -> None:
+        """Say where to upload what the repository does not hold yet."""
+        held = {
+            digest for files in repository.commits.values() for digest in files.digests.values()
+        }
         objects = []
         for wanted in asked["objects"]:
             href = f"{self.hub.url}/objects/{wanted['oid']}"
-            known = wanted["oid"] in self.hub.objects
+            known = wanted["oid"] in held
             objects.append(wanted if known else wanted | {"actions": {"upload": {"href": href}}})
         self._send(json.dumps({"transfer": "basic", "objects": objects}).encode())
 
@@ -306,20 +316,21 @@ class _Handler(BaseHTTPRequestHandler):
         self, repository: Repository, name: str, revision: str, body: bytes, as_request: bool
     ) -> None:
         sha = repository.resolve(revision)
-        files = dict(repository.commits.get(sha or "", {}))
+        digests = dict(repository.commits[sha].digests) if sha else {}
         for line in body.splitlines():
             entry = json.loads(line)
             value = entry["value"]
             if entry["key"] == "file":
-                files[value["path"]] = base64.b64decode(value["content"])
+                content = base64.b64decode(value["content"])
+                digests[value["path"]] = self.hub.objects.store(content)
             elif entry["key"] == "lfsFile":
                 if value["oid"] not in self.hub.objects:
                     return self._fail(400, "")
-                files[value["path"]] = self.hub.objects[value["oid"]]
+                digests[value["path"]] = value["oid"]
             elif entry["key"] == "deletedFile":
-                del files[value["path"]]
+                del digests[value["path"]]
         ref = f"refs/pr/{len(repository.refs)}" if as_request else revision
-        sha = repository.commit(files, ref)
+        sha = repository.commit_stored(digests, ref)
         done = {"commitUrl": f"{self.hub.url}/{name}/commit/{sha}", "commitOid": sha}
         if as_request:
             done["pullRequestUrl"] = f"{self.hub.url}/{name}/discussions/1"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import subprocess
@@ -9,6 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import requests
 import torch
 
 from earthvlm.bridge import OlmoEarthVLMBridge
@@ -127,8 +129,28 @@ def test_each_refusal_is_one_sentence(hub, monkeypatch):
     with pytest.raises(ValueError, match=r"neither a folder nor the id of a Hub repository"):
         fetch("no/such/folder", ["*"])
     hub.failing = 500
-    with pytest.raises(ConnectionError, match="cannot be reached"):
-        fetch("owner/other", ["*"])
+    for hub.failing in (404, 409, 429, 500, 503):
+        with pytest.raises(ConnectionError) as caught:
+            fetch("owner/other", ["*"])
+        assert str(caught.value) == (
+            "There is no folder owner/other, and the Hub, which may have a repository of that "
+            f"name, answered {hub.failing}: try again later."
+        )
+
+
+def test_the_hub_of_these_tests_keeps_on_disk_what_it_was_sent_and_nothing_else(hub):
+    content = os.urandom(1000)
+    hub.repository("owner/name").commit({"model.safetensors": content})
+    files, folder = hub.repositories["owner/name"].files, hub.objects.folder
+    digest = hashlib.sha256(content).hexdigest()
+    assert files.digests == {"model.safetensors": digest}
+    assert [path.name for path in folder.iterdir()] == [digest]
+    assert (folder / digest).read_bytes() == content
+    refused = requests.put(f"{hub.url}/objects/{digest}", content[:-1], timeout=30)
+    assert refused.status_code == 400 and (folder / digest).read_bytes() == content
+    (folder / digest).write_bytes(content[:-1])
+    with pytest.raises(ValueError, match="the disk holds another content"):
+        files["model.safetensors"]
 
 
 def test_moondream_comes_at_its_pinned_revision_with_its_tokenizer(hub, tmp_path):

@@ -124,6 +124,15 @@ def test_it_is_published_and_opened_from_there(data, bridge, tmp_path, hub, caps
     assert len(index) == 13 and index.commit == repository.refs["main"]
     assert index.commit[:7] in index.summary
 
+    hub.renamed["datasets/owner/before"] = "datasets/owner/embeddings"
+    assert SceneIndex.from_pretrained("owner/before").commit == index.commit
+    again = [*options(data, bridge, out), "--push_to_hub=owner/before"]
+    assert embed_chatearthnet.main(again) == 0  # its card says anew how many rows were embedded
+    assert f"Published: {hub.url}/datasets/owner/embeddings/commit/" in capsys.readouterr().out
+    assert list(hub.repositories) == ["datasets/owner/embeddings"]
+    newest = SceneIndex.from_pretrained("owner/before")
+    assert newest.commit == repository.refs["main"] != index.commit and len(newest) == 13
+
 
 def test_all_of_chatearthnet_fits_in_two_gigabytes(bridge, tmp_path):
     write_generated_chatearthnet(tmp_path / "data", train=8, val=1, side=256)

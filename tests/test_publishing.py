@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 import re
 import shutil
 import subprocess
@@ -25,7 +26,7 @@ from earthvlm.publishing import TrainingPublisher, publish_bridge
 from earthvlm.weights import weights_revision
 from tests.conftest import hub_environment, random_scene
 from tests.generated_chatearthnet import write_generated_chatearthnet
-from tests.hub_server import TOKEN, Repository
+from tests.hub_server import TOKEN
 
 ROOT = Path(__file__).parent.parent
 QUESTION = "Describe this scene."
@@ -181,31 +182,86 @@ def test_the_code_in_the_card_runs(hub, saved, monkeypatch, tmp_path, capsys):
     assert capsys.readouterr().out.strip()
 
 
-@pytest.mark.parametrize("cut", ["before", "middle", "after"])
-def test_a_push_cut_anywhere_leaves_the_old_commit_or_the_new(hub, saved, monkeypatch, cut):
+@pytest.fixture
+def impatient(monkeypatch):
+    """The Hub's client tries again as often as ever, but does not wait."""
     import huggingface_hub.utils._http as http
 
     monkeypatch.setattr(http.time, "sleep", lambda seconds: None)
+
+
+@pytest.mark.parametrize("cut", ["before", "after"])
+def test_a_push_cut_at_any_request_leaves_the_old_commit_or_the_new(hub, saved, impatient, cut):
     publish_bridge(saved, "owner/whole")
     needed, cuts, hub.cut = hub.requests, 0, cut
     whole = hub.repositories["owner/whole"].files
     for allowed in range(needed):
-        hub.objects.clear()
         hub.requests_left = allowed
         try:
             publish_bridge(saved, "owner/bridge")
             break  # what exists already needs fewer requests
         except ConnectionError:
             cuts += 1
-            repository = hub.repositories.get("owner/bridge", Repository())
-            for files in repository.commits.values():  # an answer that was lost was done
-                assert not files or (files.keys() == whole.keys() and cut == "after")
+            if "owner/bridge" in hub.repositories:
+                for files in hub.repositories["owner/bridge"].commits.values():
+                    # an answer that was lost was done
+                    assert not files or (files.keys() == whole.keys() and cut == "after")
     assert cuts >= 5
     hub.requests_left = None
     publish_bridge(saved, "owner/bridge")
     newest = hub.repositories["owner/bridge"].files
     assert newest.keys() == whole.keys()
     assert all(newest[name] == whole[name] for name in whole if name.endswith(".safetensors"))
+
+
+def test_an_upload_cut_at_ten_random_bytes_leaves_the_old_commit_or_the_new(
+    hub, saved, tiny_bridge, impatient, tmp_path
+):
+    publish_bridge(saved, "owner/bridge")
+    repository = hub.repositories["owner/bridge"]
+    old = repository.refs["main"]
+    with torch.no_grad():
+        for parameter in tiny_bridge.parameters():
+            parameter.add_(0.01)  # so that every file of weights is another
+    tiny_bridge.save_pretrained(tmp_path / "next")
+    before = hub.received
+    publish_bridge(tmp_path / "next", "owner/bridge")
+    new, total = repository.files.digests, hub.received - before
+    assert new["fusion.safetensors"] != repository.commits[old].digests["fusion.safetensors"]
+    del repository.commits[repository.refs["main"]]
+    repository.refs["main"] = old
+    for point in random.Random(0).sample(range(total), 10):
+        hub.upload_left = point
+        with pytest.raises(ConnectionError):
+            publish_bridge(tmp_path / "next", "owner/bridge")
+        assert repository.refs["main"] == old and list(repository.commits)[-1] == old
+    hub.upload_left = None
+    publish_bridge(tmp_path / "next", "owner/bridge")
+    assert repository.files.digests == new
+
+
+@pytest.mark.parametrize("status", [404, 409, 429, 500, 503])
+def test_each_refusal_of_a_push_is_one_sentence(hub, saved, impatient, status):
+    hub.failing = status
+    with pytest.raises(ConnectionError) as caught:
+        publish_bridge(saved, "owner/bridge")
+    said = f"The Hub, where owner/bridge would go, answered {status}: try again later."
+    assert str(caught.value) == said
+    hub.failing = None
+    publish_bridge(saved, "owner/bridge")
+
+
+def test_a_renamed_repository_is_pushed_to_by_its_old_name(hub, saved):
+    publish_bridge(saved, "owner/new")
+    hub.renamed["owner/old"] = "owner/new"
+    first = OlmoEarthVLMBridge.from_pretrained("owner/old", device="cpu")
+    repository = hub.repositories["owner/new"]
+    assert first.commit == repository.refs["main"]
+    assert publish_bridge(saved, "owner/old", revision="next").startswith(f"{hub.url}/owner/new/")
+    assert set(hub.repositories) == {"owner/new"}  # none was made beside it, to hide it
+    again = OlmoEarthVLMBridge.from_pretrained("owner/old", device="cpu", revision="next")
+    assert again.commit == repository.refs["next"] != first.commit
+    assert again.revision == first.revision
 
 
 @pytest.mark.parametrize(
@@ -242,8 +298,9 @@ def test_a_repository_of_something_else_is_no_bridge(hub):
 
 def test_a_damaged_download_is_not_used(hub, saved):
     publish_bridge(saved, "owner/bridge")
-    files = hub.repositories["owner/bridge"].files
-    files["fusion.safetensors"] = files["fusion.safetensors"][:-100]
+    repository = hub.repositories["owner/bridge"]
+    short = repository.files["fusion.safetensors"][:-100]
+    repository.commit({**repository.files, "fusion.safetensors": short})
     with pytest.raises(ValueError, match=r"fusion\.safetensors is damaged"):
         OlmoEarthVLMBridge.from_pretrained("owner/bridge", device="cpu")
 
@@ -304,7 +361,7 @@ def test_a_trained_bridge_is_pushed_and_answers_in_another_process(
         done = subprocess.run(
             [sys.executable, *command],
             cwd=ROOT,
-            env=hub_environment(hub, tmp_path / cache),
+            env=hub_environment(hub.url, tmp_path / cache),
             capture_output=True,
             text=True,
             timeout=300,

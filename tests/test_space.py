@@ -96,7 +96,7 @@ def test_the_space_shows_what_the_hub_holds_and_names_its_revision(hub, tmp_path
     publish_space.main(["owner/space", "--bridge=owner/bridge", "--embeddings=owner/embeddings"])
     variables = write_files(hub, tmp_path / "space")
     with running_app(
-        tmp_path / "space", hub_environment(hub, tmp_path / "home") | variables
+        tmp_path / "space", hub_environment(hub.url, tmp_path / "home") | variables
     ) as page:
         assert hub.repositories["owner/bridge"].refs["main"][:7] in page
         assert hub.repositories["datasets/owner/embeddings"].refs["main"][:7] in page
@@ -110,7 +110,7 @@ def test_the_app_falls_back_where_the_hub_says_nothing(tmp_path):
         silent.bind(("127.0.0.1", 0))
         silent.listen(64)
         url = f"http://127.0.0.1:{silent.getsockname()[1]}"
-        environment = hub_environment(LocalHub(url), tmp_path)
+        environment = hub_environment(url, tmp_path)
         environment |= {"EARTHVLM_BRIDGE": "owner/bridge", "EARTHVLM_EMBEDDINGS": "owner/scenes"}
         with running_app(ROOT, environment) as page:
             assert "The Hub does not answer, so owner/bridge and owner/scenes" in page
