@@ -56,6 +56,7 @@ class LanguageModel:
 
     @property
     def dim(self) -> int:
+        """The width of its word embeddings, `D_text`."""
         return self.model.get_input_embeddings().embedding_dim
 
     @property
