@@ -32,12 +32,17 @@ CHATEARTHNET = (
 
 
 def write_bridge_card(
-    folder: Path, repo_id: str, results: dict | None = None, notes: str = ""
+    folder: Path,
+    repo_id: str,
+    results: dict | None = None,
+    notes: str = "",
+    samples: str = "",
 ) -> None:
     """Write README.md into a saved bridge's folder, from the files beside it.
 
     results: what `earthvlm evaluate --output` wrote of this bridge. notes: Markdown on its data and
-        limits, which no file beside it tells.
+        limits, which no file beside it tells. samples: Markdown with answers beyond those that its
+        log holds.
     Raises ValueError for results of another bridge.
     """
     config = BridgeConfig.read(folder)
@@ -68,6 +73,7 @@ def write_bridge_card(
         _how_to_use(repo_id),
         "## How good\n\n" + (_table(figures, results) if results else "Not measured yet."),
         _samples(folder),
+        samples,
         _training(config, folder),
         notes.strip(),
         _licences(config, released),
@@ -151,8 +157,8 @@ def _samples(folder: Path) -> str:
     if not validations:
         return ""
     rows = "\n".join(
-        f"| {_picture(folder, sample['image'])} | {_cell(sample['answer'])} "
-        f"| {_cell(sample['truth'])} |"
+        f"| {_picture(folder, sample['image'])} | {as_cell(sample['answer'])} "
+        f"| {as_cell(sample['truth'])} |"
         for sample in validations[-1]["samples"]
     )
     head = "| scene | answer | what is true |\n|---|---|---|"
@@ -165,7 +171,8 @@ def _picture(folder: Path, image: str) -> str:
     return f"![{image}]({path.relative_to(folder)})" if path.is_file() else f"`{image}`"
 
 
-def _cell(text: str) -> str:
+def as_cell(text: str) -> str:
+    """Text as it can stand in a table of Markdown."""
     return " ".join(text.replace("|", "\\|").split())
 
 

@@ -3,7 +3,8 @@
     python hub/bundle_bridge.py --run RUN --results results.json
 
 RUN is what train_accelerate.py wrote; results.json is what `earthvlm evaluate --output` wrote for
-the bundled bridge, so the first call of two goes without it.
+the bundled bridge, so the first call of two goes without it. The card shows what the bridge says of
+a few of the bundled scenes.
 """
 
 from __future__ import annotations
@@ -15,12 +16,21 @@ import sys
 from pathlib import Path
 
 from earthvlm.bridge_config import CURVE_FILE, LOG_FILE
+from earthvlm.card import as_cell, write_bridge_card
+from earthvlm.generation import DEFAULT_PROMPT
 from earthvlm.hub import BUNDLED
+from earthvlm.measured import describe_briefly, measure
+from earthvlm.retrieval import SceneIndex
+from earthvlm.scene import Scene
 
 NOTES = Path(__file__).with_name("bundled_bridge.md")
 DEFAULT_OUTPUT = "earthvlm/bundled/bridge"
 # Not the samples' pictures: the tiles are not this project's to pass on.
 KEPT_FILES = (LOG_FILE, CURVE_FILE)
+# Bundled scenes for the card: a lake, hills of mixed cover, and a lake as dark as its forest.
+SHOWN_SCENES = ("beetzsee_r2_c09", "portugal_2017-12-21_56_35", "finland_2017-09-24_69_24")
+SHOWN_QUESTIONS = (DEFAULT_PROMPT, "Is there water?")
+PICTURES_FOLDER = "pictures"
 
 
 def bundle_bridge(run: Path, output: Path) -> None:
@@ -36,11 +46,37 @@ def bundle_bridge(run: Path, output: Path) -> None:
 
 
 def write_card(output: Path, results: Path | None) -> None:
-    """Write README.md, with the figures where they were measured."""
-    from earthvlm.card import write_bridge_card
+    """Write README.md, with the figures where they were measured, and the pictures it shows."""
+    figures = json.loads(results.read_text()) if results else None
+    write_bridge_card(output, BUNDLED, figures, NOTES.read_text("utf-8"), show_scenes(output))
 
-    measured = json.loads(results.read_text()) if results else None
-    write_bridge_card(output, BUNDLED, measured, NOTES.read_text("utf-8"))
+
+def show_scenes(output: Path) -> str:
+    """Ask the bridge in `output` about SHOWN_SCENES, write their pictures beside it, and return
+    Markdown: its answers, what is measured, and whose each scene is."""
+    from earthvlm.bridge import OlmoEarthVLMBridge
+
+    bridge = OlmoEarthVLMBridge.from_pretrained(output, device="cpu")
+    index = SceneIndex.from_pretrained(BUNDLED)
+    (output / PICTURES_FOLDER).mkdir(exist_ok=True)
+    lines = [
+        "## What it says of scenes that come along",
+        "",
+        "The last column is band arithmetic, which the bridge knows nothing of.",
+        "",
+        f"| scene | {' | '.join(SHOWN_QUESTIONS)} | measured |",
+        f"|---|{'---|' * len(SHOWN_QUESTIONS)}---|",
+    ]
+    sources = []
+    for shown in map(index.get, SHOWN_SCENES):
+        scene = Scene.open(shown.scene_file)
+        picture = f"{PICTURES_FOLDER}/{shown.image_id}.png"
+        scene.composite().save(output / picture)
+        cells = [bridge.generate(scene, question) for question in SHOWN_QUESTIONS]
+        cells.append(describe_briefly(measure(scene)))
+        lines.append(f"| ![{shown.image_id}]({picture}) | {' | '.join(map(as_cell, cells))} |")
+        sources.append(f"- `{shown.image_id}`: {shown.source}")
+    return "\n".join([*lines, "", *sources])
 
 
 def main(arguments: list[str] | None = None) -> int:

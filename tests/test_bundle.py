@@ -4,6 +4,7 @@ import bz2
 import datetime
 import json
 import os
+import re
 import sys
 import tarfile
 from pathlib import Path
@@ -12,8 +13,12 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import rasterio
+from PIL import Image
 from rasterio.transform import from_origin
 
+from earthvlm.bridge import OlmoEarthVLMBridge
+from earthvlm.card import as_cell
+from earthvlm.measured import describe_briefly, measure
 from earthvlm.retrieval import SceneIndex
 from earthvlm.scene import Scene
 from earthvlm.sentinel2 import BANDS
@@ -22,6 +27,7 @@ HUB = Path(__file__).parent.parent / "hub"
 sys.path.insert(0, str(HUB))
 
 import bundle  # noqa: E402
+import bundle_bridge  # noqa: E402
 import scenes  # noqa: E402
 
 PATCH = "S2A_MSIL2A_20170613T101031_87_48"
@@ -288,6 +294,27 @@ def test_user_errors_are_one_sentence_and_exit_2(tmp_path, capsys):
     assert not (tmp_path / "out").exists()
 
 
+def test_the_bridges_card_shows_answers_with_pictures_and_their_makers(tiny_bridge, tmp_path):
+    run, output = tmp_path / "run", tmp_path / "bridge"
+    tiny_bridge.save_pretrained(run)
+    for name in bundle_bridge.KEPT_FILES:
+        (run / name).write_text("[]")
+    assert bundle_bridge.main(["--run", str(run), "--output", str(output)]) == 0
+    card = (output / "README.md").read_text()
+    bridge = OlmoEarthVLMBridge.from_pretrained(output, "cpu")
+    index = SceneIndex.from_pretrained("bundled")
+    for name in bundle_bridge.SHOWN_SCENES:
+        shown = index.get(name)
+        scene = Scene.open(shown.scene_file)
+        row = next(line for line in card.splitlines() if line.startswith(f"| ![{name}]"))
+        picture = re.search(r"\((.+?)\)", row)[1]
+        np.testing.assert_array_equal(Image.open(output / picture), scene.composite())
+        for question in bundle_bridge.SHOWN_QUESTIONS:
+            assert f"| {as_cell(bridge.generate(scene, question))} |" in row
+        assert as_cell(describe_briefly(measure(scene))) in row
+        assert f"- `{name}`: {shown.source}" in card
+
+
 # What is bundled
 
 
@@ -305,6 +332,12 @@ def test_the_bundled_dataset_is_whole():
     assert scene.bands == BANDS and scene.date == datetime.date(2017, 2, 16) and not scene.notes
     size = sum(path.stat().st_size for path in index.folder.rglob("*") if path.is_file())
     assert size < 20e6
+
+
+def test_the_bundled_bridges_card_shows_pictures_that_are_there():
+    folder = SceneIndex.from_pretrained("bundled").folder.parent / "bridge"
+    pictures = re.findall(r"!\[.*?\]\((.+?)\)", (folder / "README.md").read_text())
+    assert pictures and all((folder / picture).is_file() for picture in pictures)
 
 
 def test_the_bundled_dataset_was_made_by_the_bundled_bridge():
