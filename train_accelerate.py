@@ -164,6 +164,7 @@ def shard_on_cpu(accelerator: Accelerator) -> None:
 
 
 def build_bridge(arguments: argparse.Namespace, accelerator: Accelerator) -> OlmoEarthVLMBridge:
+    """The bridge to train: a saved one that is trained further, or a new one."""
     if arguments.model_path:
         bridge = OlmoEarthVLMBridge.from_pretrained(
             arguments.model_path, accelerator.device, trainable=True

@@ -72,9 +72,8 @@ def attend(
         tokens.tokens, tokens.positions, tokens.mask, return_attention=True
     )
     ids = torch.tensor([prompt.ids], device=bridge.device)
-    words = bridge.language.model.get_input_embeddings()(ids)
     at, count = prompt.scene_at, queries.shape[1]
-    embeds = torch.cat([words[:, :at], queries.to(words.dtype), words[:, at:]], dim=1)
+    embeds = bridge.language.embed_around(ids, queries, at)
     # The state before a token chose it, so its row of attention is the one above.
     answer = _last_answer(prompt.labels, bridge.language.stop_ids)
     rows = torch.tensor(answer, device=bridge.device) + count - 1

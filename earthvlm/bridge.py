@@ -139,6 +139,7 @@ class OlmoEarthVLMBridge(nn.Module):
 
     @property
     def device(self) -> torch.device:
+        """Where its layers are, and where scenes are sent."""
         return self.fusion.queries.device
 
     @property

@@ -88,8 +88,7 @@ def insert_scene(
     language: LanguageModel, ids: Tensor, scene: Tensor, mask: Tensor, scene_at: int
 ) -> tuple[Tensor, Tensor]:
     """Word embeddings with the scene's S vectors among them: `[B, L + S, D_text]`, and mask."""
-    words = language.embed(ids)
-    embeds = torch.cat([words[:, :scene_at], scene.to(words.dtype), words[:, scene_at:]], dim=1)
+    embeds = language.embed_around(ids, scene, scene_at)
     seen = mask.new_ones(scene.shape[:2])
     return embeds, torch.cat([mask[:, :scene_at], seen, mask[:, scene_at:]], dim=1).long()
 

@@ -88,6 +88,7 @@ class ChatEarthNet(Dataset):
 
     @property
     def has_facts(self) -> bool:
+        """Whether the land cover of every tile is known, not its caption alone."""
         return all(tile.facts is not None for tile in self.tiles)
 
     @property

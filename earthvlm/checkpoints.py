@@ -57,6 +57,7 @@ class Progress:
             raise ValueError(f"{path} is damaged: {error}.") from error
 
     def write(self, folder: Path) -> None:
+        """Write it as JSON into a checkpoint's folder."""
         (folder / STEP_FILE).write_text(json.dumps(asdict(self), indent=1) + "\n")
 
 

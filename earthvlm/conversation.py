@@ -60,14 +60,10 @@ class Conversation:
         try:
             with torch.inference_mode():
                 self.reading.forget(known)
-                ids = torch.tensor([prompt.ids], device=self.vectors.device)
-                words = self.language.embed(ids)[0]
-                if known:
-                    logits = self.reading.read(words[None, known - len(scene) :])
-                else:
-                    parts = [words[:at], self.vectors.to(words.dtype), words[at:]]
-                    both_ways = at + self.both_ways if self.both_ways else 0
-                    logits = self.reading.read(torch.cat(parts)[None], both_ways)
+                ids = torch.tensor(prompt.ids, device=self.vectors.device)
+                vectors = self.language.embed_around(ids, self.vectors, at)
+                both_ways = at + self.both_ways if self.both_ways and not known else 0
+                logits = self.reading.read(vectors[None, known:], both_ways)
             for step in decode(self.reading, logits, self.language, sampling):
                 asked.append(step[0])
                 piece = pieces.step(self.language.tokenizer.backend_tokenizer, step[0])

@@ -64,9 +64,13 @@ class TorchReading:
             real = torch.arange(end, device=vectors.device).expand(len(vectors), end) >= padding
             positions = (real.cumsum(1) - 1).clamp(min=0)[:, start:]
             mask = prefix_attention(real, both_ways, vectors.dtype) if both_ways else real.long()
-        # By place: transformers 5.24 calls the fourth `cache`, and earlier ones do not know that.
         output = self.model(
-            None, mask, positions, self.cache, vectors, use_cache=True, logits_to_keep=1
+            inputs_embeds=vectors,
+            attention_mask=mask,
+            position_ids=positions,
+            cache=self.cache,
+            use_cache=True,
+            logits_to_keep=1,
         )
         return output.logits[:, -1]
 
@@ -122,11 +126,12 @@ def answer_together(
     picture_tokens: so many of a scene's first are read in both directions. Raises ValueError for a
     prompt that is too long.
     """
-    conversations = []
-    for prompt, scene in zip(prompts, scenes, strict=True):
-        words = language.embed(torch.tensor(prompt.ids, device=scenes.device))
-        parts = [words[: prompt.scene_at], scene.to(words.dtype), words[prompt.scene_at :]]
-        conversations.append(torch.cat(parts))
+    conversations = [
+        language.embed_around(
+            torch.tensor(prompt.ids, device=scenes.device), scene, prompt.scene_at
+        )
+        for prompt, scene in zip(prompts, scenes, strict=True)
+    ]
     lengths = [len(vectors) for vectors in conversations]
     longest = max(lengths)
     sampling = language.fit(longest, sampling)

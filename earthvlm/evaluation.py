@@ -92,6 +92,7 @@ class Records:
             path.write_text(json.dumps(run))
 
     def add(self, records: Sequence[Record]) -> None:
+        """Keep what this process measured, on disk where there is a folder to resume from."""
         if self.folder is None:
             self.new += records
             return
@@ -121,6 +122,7 @@ class Records:
         return records
 
     def remove(self) -> None:
+        """Remove the folder: the evaluation is complete."""
         if self.folder is not None:
             shutil.rmtree(self.folder, ignore_errors=True)
 

@@ -54,6 +54,7 @@ class SceneFacts:
         return cls(land_cover, sky, sky, entry["scene"])
 
     def flipped(self, axis: int) -> SceneFacts:
+        """Mirrored: top and bottom change places for axis 0, left and right for 1."""
         return self._mapped(lambda grid: np.flip(grid, axis))
 
     def rotated(self, turns: int) -> SceneFacts:
@@ -92,14 +93,17 @@ class SceneFacts:
 
     @property
     def dominant(self) -> str:
+        """The land cover with the largest share of what can be seen."""
         return next(iter(self.shares))
 
     @property
     def cloud_share(self) -> float:
+        """How much of the scene clouds hide, from 0 to 1."""
         return float(self.cloud.mean())
 
     @property
     def haze_share(self) -> float:
+        """How much of the scene haze veils, from 0 to 1."""
         return float(self.haze.mean())
 
     @staticmethod

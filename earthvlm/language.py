@@ -56,6 +56,7 @@ class LanguageModel:
 
     @property
     def dim(self) -> int:
+        """The width of its word embeddings, `D_text`."""
         return self.model.get_input_embeddings().embedding_dim
 
     @property
@@ -74,6 +75,15 @@ class LanguageModel:
     def embed(self, ids: Tensor) -> Tensor:
         """Token ids `[...]` as the model reads them, `[..., D_text]`."""
         return self.model.get_input_embeddings()(ids)
+
+    def embed_around(self, ids: Tensor, scene: Tensor, at: int) -> Tensor:
+        """Token ids `[..., L]` with a scene `[..., S, D_text]` before the one at `at`.
+
+        Returns `[..., L + S, D_text]`.
+        """
+        words = self.embed(ids)
+        parts = words[..., :at, :], scene.to(words.dtype), words[..., at:, :]
+        return torch.cat(parts, dim=-2)
 
     def fit(self, length: int, sampling: Sampling) -> Sampling:
         """How an answer to a prompt of so many tokens is chosen: it ends where the context does.

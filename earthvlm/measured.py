@@ -80,6 +80,7 @@ class Change:
 
     @property
     def difference(self) -> float:
+        """In percentage points."""
         return 100 * (self.after - self.before)
 
 

@@ -57,17 +57,20 @@ def mentioned_land_cover(answer: str) -> list[str]:
 
 
 def score_dominant(answer: str, facts: SceneFacts, place: str) -> float:
+    """1 where the first land cover an answer names is the one with the largest share, else 0."""
     named = mentioned_land_cover(answer)
     return float(bool(named) and named[0] == facts.dominant)
 
 
 def score_water(answer: str, facts: SceneFacts, place: str) -> float:
+    """1 where an answer begins with yes and water is in view, or with no and none is, else 0."""
     says = answer.strip().lower().startswith("yes")
     denies = answer.strip().lower().startswith("no")
     return float(says if facts.shares["water"] > IN_VIEW else denies)
 
 
 def score_quarter(answer: str, facts: SceneFacts, place: str) -> float:
+    """As `score_dominant`, of the quarter called `place`."""
     return score_dominant(answer, facts.quarter(place), place)
 
 

@@ -51,6 +51,7 @@ class VisionTower(nn.Module):
 
     @property
     def num_tokens(self) -> int:
+        """How many vectors a picture becomes, whatever its size."""
         return (self.crop_size // self.patch_size) ** 2
 
     @property

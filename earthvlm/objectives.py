@@ -126,6 +126,7 @@ def contrastive_loss(scenes: Tensor, sentences: Tensor) -> Tensor:
 
 
 def total_loss(losses: dict[str, Tensor]) -> Tensor:
+    """The weighted sum of those of a step's losses that are minimised."""
     weights = {
         "caption": 1.0,
         "contrastive": CONTRASTIVE_WEIGHT,

@@ -113,9 +113,8 @@ class SceneService:
         """
         check_prompt(conversation[-1]["content"])
         stop = stop or threading.Event()
-        place = self.line.join(asker.user, asker.address)
-        try:
-            for ahead in self.line.wait(place):
+        with self._place(asker) as waiting:
+            for ahead in waiting:
                 if stop.is_set():
                     return
                 yield Waiting(ahead)
@@ -125,8 +124,6 @@ class SceneService:
                     if stop.is_set():
                         return
                     yield piece
-        finally:
-            self.line.leave(place)
 
     def ask(self, scene: Scene, question: str, asker: Asker, max_length: int = 160) -> str:
         """Answer one question about a scene, whole. Raises what `answer` does."""
@@ -158,11 +155,17 @@ class SceneService:
             return self.index.search(query, k, bridge=self.bridge, where=where)
 
     @contextmanager
-    def _turn(self, asker: Asker) -> Iterator[None]:
+    def _place(self, asker: Asker) -> Iterator[Iterator[int]]:
+        """A place in the line: how many are ahead, until its turn has come."""
         place = self.line.join(asker.user, asker.address)
         try:
-            for _ in self.line.wait(place):
-                pass
-            yield
+            yield self.line.wait(place)
         finally:
             self.line.leave(place)
+
+    @contextmanager
+    def _turn(self, asker: Asker) -> Iterator[None]:
+        with self._place(asker) as waiting:
+            for _ in waiting:
+                pass
+            yield

@@ -351,10 +351,12 @@ class Trainer:
 
     def _save(self, folder: Path, step: int, weights: dict[str, dict[str, Tensor]]) -> None:
         seconds = round(self._seconds())
+        earlier = sum(stage["seconds"] for stage in self.earlier_stages)
         arguments = {k: v for k, v in asdict(self.config).items() if not k.endswith("_dir")}
         arguments["cache_tokens"] = "CACHE" if self.config.cache_tokens else None  # no path of ours
         self.bridge.with_training(
-            f"trained for {step:,} steps on {len(self.train_tiles):,} Sentinel-2 tiles",
+            f"trained for {_duration(seconds + earlier)} on {len(self.train_tiles):,} Sentinel-2 "
+            "tiles",
             {
                 "arguments": arguments,
                 "steps": step,
@@ -402,6 +404,13 @@ def _first_given(*rates: float | None) -> float:
 
 def _due(step: int, every: int) -> bool:
     return every > 0 and step % every == 0
+
+
+def _duration(seconds: float) -> str:
+    """As people say it: "40 seconds", "12 minutes", "3.1 hours"."""
+    if seconds < 120:
+        return f"{seconds:.0f} seconds"
+    return f"{seconds / 60:.0f} minutes" if seconds < 7200 else f"{seconds / 3600:.1f} hours"
 
 
 def _device_name(device: torch.device) -> str:

@@ -20,6 +20,7 @@ class LossWindow:
         self.began = time.time()
 
     def add(self, losses: dict[str, Tensor]) -> None:
+        """Take in the losses of one step, by name."""
         for name, value in losses.items():
             self.losses[name].append(value)
 

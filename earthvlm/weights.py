@@ -41,12 +41,15 @@ class TensorFolder:
                 raise ValueError(f"{path} is damaged or cut short: fetch it again.") from error
 
     def names(self) -> list[str]:
+        """The tensors of all its files."""
         return list(self._path_of)
 
     def shape(self, name: str) -> tuple[int, ...]:
+        """A tensor's shape, known without reading it."""
         return self._shape_of[name]
 
     def read(self, name: str) -> Tensor:
+        """A tensor from its file."""
         from safetensors import safe_open
 
         # Opened anew each time: a file that stays open keeps in memory all that was read from it.

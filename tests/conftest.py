@@ -13,10 +13,10 @@ import numpy as np
 import pytest
 
 from earthvlm.bridge import OlmoEarthVLMBridge
-from earthvlm.embedded_model import embedded_model_folder
 from earthvlm.scene import Scene
 from earthvlm.sentinel2 import BANDS
 from tests.hub_server import TOKEN, LocalHub, serve
+from tests.tiny_models import save_tiny_model
 
 
 @pytest.fixture(scope="session")
@@ -31,27 +31,9 @@ def practice_data() -> Path:
 @pytest.fixture(scope="session")
 def tiny_language(tmp_path_factory: pytest.TempPathFactory) -> str:
     """A Llama of two layers at random, with the embedded model's tokenizer."""
-    import torch
-    from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
-
-    source, _ = embedded_model_folder()
-    tokenizer = AutoTokenizer.from_pretrained(source)
-    torch.manual_seed(0)
-    model = LlamaForCausalLM(
-        LlamaConfig(
-            vocab_size=len(tokenizer),
-            hidden_size=64,
-            intermediate_size=96,
-            num_hidden_layers=2,
-            num_attention_heads=4,
-            num_key_value_heads=2,
-            eos_token_id=tokenizer.eos_token_id,
-            pad_token_id=tokenizer.pad_token_id,
-        )
-    )
     folder = tmp_path_factory.mktemp("tiny-language")
-    model.save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
+    heads = {"num_attention_heads": 4, "num_key_value_heads": 2}
+    save_tiny_model(folder, "llama", num_hidden_layers=2, **heads)
     return str(folder)
 
 

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer, Gemma3TextConfig
 
 from earthvlm.bridge import OlmoEarthVLMBridge
 from earthvlm.conversation import ConversationCache
@@ -16,6 +15,7 @@ from earthvlm.decoding import TorchReading
 from earthvlm.scene import Scene
 from tests.conftest import random_scene
 from tests.moondream_reference import write_checkpoint
+from tests.tiny_models import save_tiny_model
 
 QUESTIONS = ("Is there water?", "Where is it?", "And what is beside it?")
 
@@ -36,25 +36,18 @@ def moondream_bridge(tmp_path: Path) -> OlmoEarthVLMBridge:
 
 
 @pytest.fixture
-def windowed_bridge(tiny_language: str, tmp_path: Path) -> OlmoEarthVLMBridge:
+def windowed_bridge(tmp_path: Path) -> OlmoEarthVLMBridge:
     """A random Gemma 3, some of whose layers look back over a few tokens only."""
-    tokenizer = AutoTokenizer.from_pretrained(tiny_language)
-    torch.manual_seed(0)
-    config = Gemma3TextConfig(
-        vocab_size=len(tokenizer),
-        hidden_size=64,
-        intermediate_size=96,
+    save_tiny_model(
+        tmp_path,
+        "gemma3_text",
         num_hidden_layers=2,
         num_attention_heads=4,
         num_key_value_heads=2,
         head_dim=16,
         sliding_window=8,
         layer_types=["sliding_attention", "full_attention"],
-        eos_token_id=tokenizer.eos_token_id,
-        pad_token_id=tokenizer.pad_token_id,
     )
-    AutoModelForCausalLM.from_config(config).save_pretrained(tmp_path)
-    tokenizer.save_pretrained(tmp_path)
     return OlmoEarthVLMBridge(
         "random-v1.2-nano", str(tmp_path), num_geo_queries=8, device="cpu", dtype=torch.float32
     ).eval()

@@ -18,6 +18,7 @@ from earthvlm.bridge import OlmoEarthVLMBridge
 from earthvlm.embedded_model import embedded_model_folder
 from earthvlm.language import load_language_model
 from earthvlm.prompts import FAMILIES, SCENE_MARK
+from tests.tiny_models import save_tiny_model
 
 TURNS = [
     {"role": "user", "content": "Is there water?"},
@@ -55,21 +56,10 @@ def test_roles_must_alternate(tiny_language, messages):
         load_language_model(tiny_language).encode(messages)
 
 
-def test_phi_is_asked_as_moondream_was_trained(tmp_path, tiny_language):
-    from transformers import AutoTokenizer, PhiConfig, PhiForCausalLM
-
-    tokenizer = AutoTokenizer.from_pretrained(tiny_language)
-    PhiForCausalLM(
-        PhiConfig(
-            vocab_size=len(tokenizer),
-            hidden_size=64,
-            intermediate_size=96,
-            num_hidden_layers=1,
-            num_attention_heads=1,
-        )
-    ).save_pretrained(tmp_path)
-    tokenizer.save_pretrained(tmp_path)
+def test_phi_is_asked_as_moondream_was_trained(tmp_path):
+    save_tiny_model(tmp_path, "phi", num_attention_heads=1)
     model = load_language_model(str(tmp_path))
+    tokenizer = model.tokenizer
     text = tokenizer.decode(model.encode(TURNS).ids)
     assert text == (
         f"{tokenizer.bos_token}\n\nQuestion: Is there water?\n\nAnswer: Yes.{tokenizer.eos_token}"
@@ -86,24 +76,8 @@ GEMMA_TEMPLATE = (
 )
 
 
-def test_gemma_has_no_system_turn_and_scales_what_it_looks_up(tmp_path, tiny_language):
-    from transformers import AutoTokenizer, Gemma3ForCausalLM, Gemma3TextConfig
-
-    tokenizer = AutoTokenizer.from_pretrained(tiny_language)
-    tokenizer.chat_template = GEMMA_TEMPLATE
-    Gemma3ForCausalLM(
-        Gemma3TextConfig(
-            vocab_size=len(tokenizer),
-            hidden_size=64,
-            intermediate_size=96,
-            num_hidden_layers=1,
-            num_attention_heads=2,
-            num_key_value_heads=1,
-            head_dim=32,
-            pad_token_id=0,
-        )
-    ).save_pretrained(tmp_path)
-    tokenizer.save_pretrained(tmp_path)
+def test_gemma_has_no_system_turn_and_scales_what_it_looks_up(tmp_path):
+    save_tiny_model(tmp_path, "gemma3_text", GEMMA_TEMPLATE, head_dim=32)
     model = load_language_model(str(tmp_path))
     prompt = model.encode(TURNS)
     assert model.tokenizer.decode(prompt.ids[prompt.scene_at :]).startswith("\nIs there water?")
@@ -114,15 +88,8 @@ def test_gemma_has_no_system_turn_and_scales_what_it_looks_up(tmp_path, tiny_lan
     assert bridge.fusion.output_scale.item() == pytest.approx(looked_up.std().item(), rel=0.1)
 
 
-def test_qwen_is_told_from_its_configuration(tmp_path, tiny_language):
-    from transformers import AutoTokenizer, Qwen2Config, Qwen2ForCausalLM
-
-    tokenizer = AutoTokenizer.from_pretrained(tiny_language)
-    sizes = dict(hidden_size=64, intermediate_size=96, num_hidden_layers=1)
-    heads = dict(num_attention_heads=2, num_key_value_heads=1)
-    config = Qwen2Config(vocab_size=len(tokenizer), **sizes, **heads)
-    Qwen2ForCausalLM(config).save_pretrained(tmp_path)
-    tokenizer.save_pretrained(tmp_path)
+def test_qwen_is_told_from_its_configuration(tmp_path):
+    save_tiny_model(tmp_path, "qwen2")
     bridge = OlmoEarthVLMBridge("random-v1.2-nano", str(tmp_path), device="cpu")
     adapted = {
         n.split(".lora_")[0].rpartition(".")[2]
