@@ -21,8 +21,6 @@ from earthvlm.scene import Scene
 from earthvlm.search_query import SceneFilter
 from earthvlm.serving import Line
 
-Stream = Callable[..., Iterator[str]]
-
 
 @dataclass(frozen=True, eq=False)
 class OpenScene:
@@ -58,7 +56,8 @@ class SceneService:
     """One bridge and one index, shared by everybody.
 
     training_tiles: what the bridge learned from, where that is known; see `warn_unfamiliar`.
-    stream: what runs `bridge.stream`, where that is not called directly (on a borrowed GPU, say).
+    borrow: wraps each function that runs the bridge, where it is to run in another process with a
+        GPU; what such a function takes and gives can be pickled.
     """
 
     def __init__(
@@ -67,13 +66,22 @@ class SceneService:
         index: SceneIndex,
         training_tiles: TrainingTiles | None = None,
         line: Line | None = None,
-        stream: Stream | None = None,
+        borrow: Callable[[Callable], Callable] | None = None,
     ) -> None:
         self.bridge = bridge
         self.index = index
         self.line = line or Line()
         self._training_tiles = training_tiles
-        self._stream = stream or bridge.stream
+        self._stream, self._attend, self._search = (
+            bridge.stream,
+            self._attend_here,
+            self._search_here,
+        )
+        if borrow is not None:
+            stream = borrow(bridge.stream)
+            # No event reaches another process: there, closing ends the answer.
+            self._stream = lambda *arguments, stop: stream(*arguments)
+            self._attend, self._search = borrow(self._attend), borrow(self._search)
 
     def open(self, scene: Scene, origin: SceneResult | None = None) -> OpenScene:
         """Measure a scene and get it ready to be asked about."""
@@ -136,7 +144,10 @@ class SceneService:
     ) -> AnswerAttention:
         """Where the last answer looked, when its turn has come. Raises what `attend` does."""
         with self._turn(asker):
-            return attend(self.bridge, scene, conversation)
+            return self._attend(scene, list(conversation))
+
+    def _attend_here(self, scene: Scene, conversation: Sequence[Message]) -> AnswerAttention:
+        return attend(self.bridge, scene, conversation)
 
     def find(
         self,
@@ -152,7 +163,12 @@ class SceneService:
         if not any(isinstance(each, Scene) for each in queries):
             return self.index.search(query, k, where=where)
         with self._turn(asker):
-            return self.index.search(query, k, bridge=self.bridge, where=where)
+            return self._search(query, k, where)
+
+    def _search_here(
+        self, query: Query | Sequence[Query], k: int, where: SceneFilter | None
+    ) -> list[SceneResult]:
+        return self.index.search(query, k, bridge=self.bridge, where=where)
 
     @contextmanager
     def _place(self, asker: Asker) -> Iterator[Iterator[int]]:

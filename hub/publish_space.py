@@ -26,6 +26,7 @@ ROOT = Path(__file__).parent.parent
 PARTS = ("app.py", "earthvlm", "requirements.txt", "LICENSE", "NOTICE")
 LEFT_OUT = shutil.ignore_patterns("__pycache__", ".*")
 README = "README.md"
+ZERO_GPU = "zero-"  # how the Hub's names of that hardware begin
 
 
 def write_space(
@@ -92,6 +93,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--output", type=Path, help="write the files here, and publish nothing")
     options = parser.parse_args(argv)
     try:
+        if options.torch_index and (options.hardware or "").startswith(ZERO_GPU):
+            raise ValueError("ZeroGPU needs a torch with CUDA: leave --torch_index out.")
         with tempfile.TemporaryDirectory(prefix="earthvlm-space-") as temporary:
             folder = options.output or Path(temporary) / "space"
             variables = write_space(folder, options.bridge, options.embeddings, options.torch_index)

@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import threading
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -62,7 +63,7 @@ def test_answers_come_one_at_a_time_and_in_turn():
         order.append(conversation[-1]["content"])
         speaking -= 1
 
-    service = SceneService(None, None, line=Line(), stream=stream)
+    service = SceneService(SimpleNamespace(stream=stream), None)
     blocker = service.line.join("blocker")
     scene, waited = random_scene(), []
 
@@ -93,7 +94,7 @@ def test_closing_or_stopping_an_answer_frees_the_line():
         finally:
             ended.append(True)
 
-    service = SceneService(None, None, stream=stream)
+    service = SceneService(SimpleNamespace(stream=stream), None)
     asked = [{"role": "user", "content": "?"}]
     pieces = service.answer(random_scene(), asked, Asker("a"))
     next(pieces)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import socket
 import subprocess
@@ -9,6 +10,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -19,6 +21,8 @@ import earthvlm
 from earthvlm.bridge import OlmoEarthVLMBridge
 from earthvlm.hub import push
 from earthvlm.publishing import publish_bridge
+from earthvlm.ui.zero_gpu import borrow_gpu
+from tests import zero_gpu
 from tests.conftest import hub_environment
 from tests.hub_server import LocalHub
 
@@ -115,6 +119,37 @@ def test_the_app_falls_back_where_the_hub_says_nothing(tmp_path):
         with running_app(ROOT, environment) as page:
             assert "The Hub does not answer, so owner/bridge and owner/scenes" in page
             assert OlmoEarthVLMBridge.from_pretrained("bundled").revision in page
+
+
+@pytest.mark.slow
+@pytest.mark.end_to_end
+@pytest.mark.skipif(find_spec("spaces") is None, reason="the spaces package is not installed")
+def test_on_zero_gpu_each_call_of_the_bridge_borrows_a_gpu():
+    ended = subprocess.run(
+        [sys.executable, "-m", "tests.zero_gpu"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=300,
+    )
+    assert ended.returncode == 0, ended.stderr
+    told = json.loads(ended.stdout.splitlines()[-1])
+    assert told["device"] == "cuda:0"  # the bridge was loaded after torch was given a GPU
+    assert told["asked"] == ["/schedule", "/allow", "/release"] * 3
+    assert told["answer"].startswith("No") and told["words"].strip() == told["answer"]
+    assert told["found"] == zero_gpu.SCENE
+
+
+def test_elsewhere_nothing_of_zero_gpu_is_used():
+    assert borrow_gpu is None
+
+
+def test_zero_gpu_is_not_published_with_a_torch_that_has_no_cuda(hub, capsys):
+    asked = ["owner/space", "--hardware=zero-a10g", "--torch_index=http://127.0.0.1/cpu"]
+    assert publish_space.main(asked) == 2
+    assert "ZeroGPU needs a torch with CUDA" in capsys.readouterr().err
+    assert not hub.repositories
 
 
 def test_the_app_says_in_one_sentence_what_a_name_does_not_mean():

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import html
-from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
-from threading import Event
 from typing import Any
 
 import gradio as gr
@@ -23,7 +21,7 @@ from earthvlm.ui.map_tab import add_map_tab
 from earthvlm.ui.models import Models
 from earthvlm.ui.search import add_search_tab
 from earthvlm.ui.state import add_session
-from earthvlm.ui.zero_gpu import ON_ZERO_GPU, on_gpu
+from earthvlm.ui.zero_gpu import borrow_gpu
 
 TITLE = "earthvlm"
 PURPOSE = "Ask questions about a Sentinel-2 scene, and search among scenes by words or by example."
@@ -113,13 +111,7 @@ def build_app(models: Models) -> gr.Blocks:
 
 def make_service(models: Models) -> SceneService:
     """What the page asks for its scenes and answers."""
-
-    def stream(*arguments: Any, stop: Event | None) -> Iterator[str]:
-        # On ZeroGPU the model runs in another process, which no event reaches: closing ends it.
-        stop = None if ON_ZERO_GPU else stop
-        yield from models.bridge.stream(*arguments, stop=stop)
-
-    return SceneService(models.bridge, models.index, models.training_tiles, stream=on_gpu(stream))
+    return SceneService(models.bridge, models.index, models.training_tiles, borrow=borrow_gpu)
 
 
 def warm_up(models: Models) -> None:
