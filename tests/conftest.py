@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 from collections.abc import Coroutine, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -54,20 +55,51 @@ def tiny_bridge(tiny_language: str) -> OlmoEarthVLMBridge:
 
 
 @pytest.fixture
+def saved(tiny_bridge: OlmoEarthVLMBridge, tmp_path: Path) -> Path:
+    """That bridge as a run leaves it, with a log, and one sample with its picture."""
+    import torch
+
+    tiny_bridge.with_training(
+        "trained for 2 steps on 8 Sentinel-2 tiles",
+        {
+            "arguments": {"batch_size": 4},
+            "steps": 2,
+            "seconds": 60,
+            "device": "CPU",
+            "torch": torch.__version__,
+        },
+    )
+    tiny_bridge.save_pretrained(tmp_path / "bridge")
+    (tmp_path / "bridge" / "samples").mkdir()
+    random_scene().composite().save(tmp_path / "bridge" / "samples" / "a.png")
+    sample = {"image": "a.png", "answer": "Water | land.", "truth": "Water.\nNothing else."}
+    log = [{"stage": "validation", "step": 2, "loss": {}, "samples": [sample]}]
+    (tmp_path / "bridge" / "training_log.json").write_text(json.dumps(log))
+    return tmp_path / "bridge"
+
+
+@pytest.fixture
 def hub(monkeypatch, tmp_path_factory) -> Iterator[LocalHub]:
     """An empty Hub on this machine, which huggingface_hub's client here asks, and may write to."""
     import huggingface_hub.constants as constants
 
     with serve(tmp_path_factory.mktemp("hub")) as hub:
-        monkeypatch.setattr(constants, "ENDPOINT", hub.url)
-        template = hub.url + "/{repo_id}/resolve/{revision}/{filename}"
-        monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
+        ask_hub_at(hub.url, monkeypatch)
         monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path_factory.mktemp("hub-cache")))
         monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
         monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
         monkeypatch.setattr(constants, "HF_TOKEN_PATH", "/nonexistent")
         monkeypatch.setenv("HF_TOKEN", TOKEN)
         yield hub
+
+
+def ask_hub_at(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let huggingface_hub's client in this process take the Hub to be there."""
+    import huggingface_hub.constants as constants
+
+    monkeypatch.setattr(constants, "ENDPOINT", url)
+    template = url + "/{repo_id}/resolve/{revision}/{filename}"
+    monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
 
 
 def hub_environment(url: str, home: Path) -> dict[str, str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import os
 import signal
 import subprocess
@@ -16,7 +17,9 @@ from huggingface_hub import DatasetCard
 
 from earthvlm.bridge import OlmoEarthVLMBridge
 from earthvlm.chatearthnet import ChatEarthNet
+from earthvlm.embedding_dataset import write_embedding_dataset
 from earthvlm.retrieval import SceneIndex
+from earthvlm.scene import Scene
 from tests.generated_chatearthnet import write_generated_chatearthnet
 
 ROOT = Path(__file__).parent.parent
@@ -134,16 +137,28 @@ def test_it_is_published_and_opened_from_there(data, bridge, tmp_path, hub, caps
     assert newest.commit == repository.refs["main"] != index.commit and len(newest) == 13
 
 
-def test_all_of_chatearthnet_fits_in_two_gigabytes(bridge, tmp_path):
-    write_generated_chatearthnet(tmp_path / "data", train=8, val=1, side=256)
-    json_file = tmp_path / "data" / "json_files" / "ChatEarthNet_caps_35_train.json"
-    longer = json_file.read_text().replace("The scene shows", "The scene shows a lot. " * 40)
-    json_file.write_text(longer)  # captions of ChatEarthNet have some 900 characters
-    out = tmp_path / "out"
-    asked = [f"--data_dir={tmp_path / 'data'}", f"--bridge={bridge}", f"--output={out}"]
-    assert embed_chatearthnet.main([*asked, "--splits", "train", "--num_workers=0"]) == 0
-    size = (out / "train-00000-of-00001.parquet").stat().st_size / 8
-    assert size * CHATEARTHNET_ROWS < 2e9
+def test_what_is_no_embedding_dataset_is_said_in_one_sentence(hub, tiny_bridge):
+    tiny_bridge.push_to_hub("owner/bridge")
+    with pytest.raises(ValueError, match="^There is no folder owner/bridge, and no Hub repository"):
+        SceneIndex.from_pretrained("owner/bridge")  # of another kind
+    hub.repository("datasets/owner/texts").commit({"data.csv": b"a,b"})
+    with pytest.raises(FileNotFoundError, match="^there is no embedding dataset in") as caught:
+        SceneIndex.from_pretrained("owner/texts")
+    assert "\n" not in str(caught.value)
+
+
+def test_all_of_chatearthnet_fits_in_two_gigabytes(tmp_path):
+    """By rows of real scenes: the bundled ones', their embeddings, and captions as long as its."""
+    bundled = SceneIndex.from_pretrained("bundled").folder
+    rows = pq.read_table(bundled / "embeddings.parquet").to_pylist()
+    rng = np.random.default_rng(0)
+    for row in rows:
+        scene = Scene.open(bundled / row["scene_file"])
+        row["thumbnail"] = scene.thumbnail(embed_chatearthnet.THUMBNAIL_PIXELS)
+        row["caption"] = base64.b64encode(rng.bytes(750)).decode()  # which hardly compresses
+        row |= {"source": "ChatEarthNet (CC-BY-4.0)", "scene_file": None}
+    path = write_embedding_dataset(tmp_path, rows, "bundled", "revision")
+    assert path.stat().st_size / len(rows) * CHATEARTHNET_ROWS < 2e9
 
 
 @pytest.mark.slow

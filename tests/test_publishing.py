@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-import random
 import re
 import shutil
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -30,27 +30,6 @@ from tests.hub_server import TOKEN
 
 ROOT = Path(__file__).parent.parent
 QUESTION = "Describe this scene."
-
-
-@pytest.fixture
-def saved(tiny_bridge, tmp_path) -> Path:
-    tiny_bridge.with_training(
-        "trained for 2 steps on 8 Sentinel-2 tiles",
-        {
-            "arguments": {"batch_size": 4},
-            "steps": 2,
-            "seconds": 60,
-            "device": "CPU",
-            "torch": torch.__version__,
-        },
-    )
-    tiny_bridge.save_pretrained(tmp_path / "bridge")
-    (tmp_path / "bridge" / "samples").mkdir()
-    random_scene().composite().save(tmp_path / "bridge" / "samples" / "a.png")
-    sample = {"image": "a.png", "answer": "Water | land.", "truth": "Water.\nNothing else."}
-    log = [{"stage": "validation", "step": 2, "loss": {}, "samples": [sample]}]
-    (tmp_path / "bridge" / "training_log.json").write_text(json.dumps(log))
-    return tmp_path / "bridge"
 
 
 def results_of(folder: Path) -> dict:
@@ -182,129 +161,6 @@ def test_the_code_in_the_card_runs(hub, saved, monkeypatch, tmp_path, capsys):
     assert capsys.readouterr().out.strip()
 
 
-@pytest.fixture
-def impatient(monkeypatch):
-    """The Hub's client tries again as often as ever, but does not wait."""
-    import huggingface_hub.utils._http as http
-
-    monkeypatch.setattr(http.time, "sleep", lambda seconds: None)
-
-
-@pytest.mark.parametrize("cut", ["before", "after"])
-def test_a_push_cut_at_any_request_leaves_the_old_commit_or_the_new(hub, saved, impatient, cut):
-    publish_bridge(saved, "owner/whole")
-    needed, cuts, hub.cut = hub.requests, 0, cut
-    whole = hub.repositories["owner/whole"].files
-    for allowed in range(needed):
-        hub.requests_left = allowed
-        try:
-            publish_bridge(saved, "owner/bridge")
-            break  # what exists already needs fewer requests
-        except ConnectionError:
-            cuts += 1
-            if "owner/bridge" in hub.repositories:
-                for files in hub.repositories["owner/bridge"].commits.values():
-                    # an answer that was lost was done
-                    assert not files or (files.keys() == whole.keys() and cut == "after")
-    assert cuts >= 5
-    hub.requests_left = None
-    publish_bridge(saved, "owner/bridge")
-    newest = hub.repositories["owner/bridge"].files
-    assert newest.keys() == whole.keys()
-    assert all(newest[name] == whole[name] for name in whole if name.endswith(".safetensors"))
-
-
-def test_an_upload_cut_at_ten_random_bytes_leaves_the_old_commit_or_the_new(
-    hub, saved, tiny_bridge, impatient, tmp_path
-):
-    publish_bridge(saved, "owner/bridge")
-    repository = hub.repositories["owner/bridge"]
-    old = repository.refs["main"]
-    with torch.no_grad():
-        for parameter in tiny_bridge.parameters():
-            parameter.add_(0.01)  # so that every file of weights is another
-    tiny_bridge.save_pretrained(tmp_path / "next")
-    before = hub.received
-    publish_bridge(tmp_path / "next", "owner/bridge")
-    new, total = repository.files.digests, hub.received - before
-    assert new["fusion.safetensors"] != repository.commits[old].digests["fusion.safetensors"]
-    del repository.commits[repository.refs["main"]]
-    repository.refs["main"] = old
-    for point in random.Random(0).sample(range(total), 10):
-        hub.upload_left = point
-        with pytest.raises(ConnectionError):
-            publish_bridge(tmp_path / "next", "owner/bridge")
-        assert repository.refs["main"] == old and list(repository.commits)[-1] == old
-    hub.upload_left = None
-    publish_bridge(tmp_path / "next", "owner/bridge")
-    assert repository.files.digests == new
-
-
-@pytest.mark.parametrize("status", [404, 409, 429, 500, 503])
-def test_each_refusal_of_a_push_is_one_sentence(hub, saved, impatient, status):
-    hub.failing = status
-    with pytest.raises(ConnectionError) as caught:
-        publish_bridge(saved, "owner/bridge")
-    said = f"The Hub, where owner/bridge would go, answered {status}: try again later."
-    assert str(caught.value) == said
-    hub.failing = None
-    publish_bridge(saved, "owner/bridge")
-
-
-def test_a_renamed_repository_is_pushed_to_by_its_old_name(hub, saved):
-    publish_bridge(saved, "owner/new")
-    hub.renamed["owner/old"] = "owner/new"
-    first = OlmoEarthVLMBridge.from_pretrained("owner/old", device="cpu")
-    repository = hub.repositories["owner/new"]
-    assert first.commit == repository.refs["main"]
-    assert publish_bridge(saved, "owner/old", revision="next").startswith(f"{hub.url}/owner/new/")
-    assert set(hub.repositories) == {"owner/new"}  # none was made beside it, to hide it
-    again = OlmoEarthVLMBridge.from_pretrained("owner/old", device="cpu", revision="next")
-    assert again.commit == repository.refs["next"] != first.commit
-    assert again.revision == first.revision
-
-
-@pytest.mark.parametrize(
-    ("token", "said"),
-    [("", "log in with `hf auth login`"), ("hf_wrong", "does not let you write to owner/bridge")],
-)
-def test_who_may_not_write_is_told_so_in_one_sentence(hub, saved, monkeypatch, token, said):
-    monkeypatch.setenv("HF_TOKEN", token)
-    with pytest.raises(ValueError, match=said) as caught:
-        publish_bridge(saved, "owner/bridge")
-    assert "hf_" not in str(caught.value) and "\n" not in str(caught.value)
-
-
-def test_a_private_repository_is_as_none_to_others(hub, saved, monkeypatch):
-    publish_bridge(saved, "owner/bridge", private=True)
-    monkeypatch.setenv("HF_TOKEN", "")
-    with pytest.raises(ValueError, match="no Hub repository of that name that you may read"):
-        OlmoEarthVLMBridge.from_pretrained("owner/bridge", device="cpu")
-
-
-def test_a_repository_of_something_else_is_no_bridge(hub):
-    hub.repository("owner/other").commit({"config.json": b'{"model_type": "bert"}'})
-    with pytest.raises(ValueError, match="is no bridge's configuration"):
-        OlmoEarthVLMBridge.from_pretrained("owner/other", device="cpu")
-    hub.repository("owner/data").commit({"data.parquet": b"PAR1"})
-    with pytest.raises(FileNotFoundError, match=r"holds no config\.json: it is no bridge"):
-        OlmoEarthVLMBridge.from_pretrained("owner/data", device="cpu")
-    hub.repository("datasets/owner/scenes").commit({"data.parquet": b"PAR1"})
-    with pytest.raises(
-        ValueError, match=r"^There is no folder owner/scenes, and no Hub repository"
-    ):
-        OlmoEarthVLMBridge.from_pretrained("owner/scenes", device="cpu")
-
-
-def test_a_damaged_download_is_not_used(hub, saved):
-    publish_bridge(saved, "owner/bridge")
-    repository = hub.repositories["owner/bridge"]
-    short = repository.files["fusion.safetensors"][:-100]
-    repository.commit({**repository.files, "fusion.safetensors": short})
-    with pytest.raises(ValueError, match=r"fusion\.safetensors is damaged"):
-        OlmoEarthVLMBridge.from_pretrained("owner/bridge", device="cpu")
-
-
 def test_the_command_pushes_and_says_where(hub, saved, capsys, tmp_path):
     (tmp_path / "results.json").write_text(json.dumps(results_of(saved)))
     assert (
@@ -313,6 +169,24 @@ def test_the_command_pushes_and_says_where(hub, saved, capsys, tmp_path):
     assert capsys.readouterr().out.startswith(f"{hub.url}/owner/bridge/commit/")
     assert main(["push", str(tmp_path / "nothing here"), "owner/bridge"]) == 2
     assert "nothing here holds no config.json: it is no bridge" in capsys.readouterr().err
+
+
+def test_training_does_not_wait_for_what_is_published(saved, monkeypatch):
+    may_end, published = threading.Event(), []
+
+    def publish_slowly(folder, repo_id, **options):
+        assert may_end.wait(60)
+        published.append(options["commit_message"])
+        return "somewhere"
+
+    monkeypatch.setattr("earthvlm.publishing.publish_bridge", publish_slowly)
+    publisher = TrainingPublisher("owner/bridge", private=False, report=lambda sentence: None)
+    publisher.publish_soon(saved, 10)
+    publisher.publish_soon(saved, 20)  # the one before is still on its way
+    assert not publisher.last.done() and not published
+    may_end.set()
+    publisher.finish(saved)
+    assert published == ["Train to step 10", "Add the trained bridge"]
 
 
 def test_training_goes_on_where_publishing_fails(hub, saved):
@@ -380,6 +254,7 @@ def test_a_trained_bridge_is_pushed_and_answers_in_another_process(
     assert "Published: " in run("first", *launch, *options)
     published = hub.repositories["owner/bridge"].files
     assert sum(name.startswith("samples/") for name in published) == 2
+    assert not any(TOKEN.encode() in content for content in published.values())
     describe = ["-m", "earthvlm", "describe", str(tmp_path / "scene.tif"), "--max_length=12"]
     assert main([*describe[2:], f"--model_path={tmp_path / 'run'}"]) == 0
     assert run("second", *describe, "--model_path=owner/bridge") == capsys.readouterr().out
