@@ -30,6 +30,8 @@ OLMOEARTH_FILES = ("config.json", "weights.pth")
 # The authors recommend inputs of at most 128 x 128 pixels; larger scenes are cut into crops.
 CROP_SIZE = 128
 PATCH_SIZE = 8
+MODALITY = "sentinel2_l2a"
+RESOLUTION = 10  # metres, of the bands OlmoEarth was trained on
 # Patches that are encoded at once: few enough for a processor's caches, many enough for a GPU.
 PATCHES_AT_ONCE = {"cpu": 2048, "cuda": 65_536}
 # OlmoEarth wants a date. For a scene without one: the middle of a northern summer.
@@ -103,7 +105,7 @@ class OlmoEarthEncoder(nn.Module):
         self.crop_size = crop_size
         self.network, self.revision = _load_network(self.model_id, revision or None)
         # v1 splits the bands into three sets, every later version keeps one.
-        self.band_sets = self.network.tokenization_config.get_num_bandsets("sentinel2_l2a")
+        self.band_sets = self.network.tokenization_config.get_num_bandsets(MODALITY)
         self.normalizer = NormalizerV1() if self.band_sets > 1 else NormalizerV1_1()
         self.dim: int = self.network.embedding_size
         # v1 and v1.1 add positions they know for squares alone; later versions rotate by them.
@@ -186,9 +188,14 @@ class OlmoEarthEncoder(nn.Module):
                 (*pixels.shape[:3], 1, self.band_sets), device=pixels.device
             ),
         )
+        patches = self.network.patch_embeddings(sample, self.patch_size)
+        # Where matrices are multiplied in bfloat16, what blocks add to stays in float32.
+        patches[MODALITY] = patches[MODALITY].float()
         # Every token is seen, so the fast pass without attention masks is exact.
-        output = self.network(sample, patch_size=self.patch_size, fast_pass=True)
-        return output["tokens_and_masks"].sentinel2_l2a[:, :height, :width, 0]
+        tokens, _, _ = self.network.apply_attn(
+            patches, sample.timestamps, self.patch_size, RESOLUTION, fast_pass=True
+        )
+        return tokens[MODALITY][:, :height, :width, 0]
 
     def _assemble(
         self,
@@ -227,6 +234,11 @@ def join_tokens(scenes: Sequence[Tensor]) -> SceneTokens:
     return SceneTokens(padded, pad(positions, batch_first=True), mask, grids)
 
 
+def multiplies_bfloat16(device: torch.device) -> bool:
+    """Whether this is a processor with instructions that multiply bfloat16: others imitate them."""
+    return device.type == "cpu" and torch.cpu._is_avx512_bf16_supported()
+
+
 def olmoearth_repository(model_id: str) -> str:
     """The Hub repository of a model id. Raises ValueError that lists the ids where it is none."""
     from olmoearth_pretrain_minimal import ModelID
@@ -248,7 +260,7 @@ def _load_network(model_id: str, revision: str | None) -> tuple[nn.Module, str]:
     if random:
         version, size = random.groups()
         model = OlmoEarthPretrain_v1(
-            model_size=size, model_version=version, supported_modality_names=["sentinel2_l2a"]
+            model_size=size, model_version=version, supported_modality_names=[MODALITY]
         )
         return model.model.encoder, LOCAL_REVISION
     source = model_id if Path(model_id).is_dir() else olmoearth_repository(model_id)
@@ -291,7 +303,7 @@ def _with_inputs_recorded(folder: Path) -> Iterator[Path]:
         yield folder
         return
     supported = config["model"]["encoder_config"]["supported_modality_names"]
-    unseen = [name for name in supported if name != "sentinel2_l2a"]
+    unseen = [name for name in supported if name != MODALITY]
     config["data_loader"] = {
         "masking_config": {"strategy_config": {"only_decode_modalities": unseen}}
     }
