@@ -1,11 +1,12 @@
 """How fast each engine of search is, how much it finds, and what it takes.
 
-python -m benchmarks.search [--rows 163488] [--engines exact faiss-hnsw ...] [--queries 200]
+python -m benchmarks.search [--rows 163488] [--data_dir DATA] [--engines exact ...] [--opening]
 
-Vectors are drawn around the embeddings of real captions, so that they lie as unevenly as those of a
-trained bridge; queries are drawn likewise. Each engine finds 10; recall is beside float64
-arithmetic. Each runs in a process of its own, whose memory is its own. "numpy" is a plain float32
-matrix product, "faiss-flat" and "faiss-ivf1000" (50 lists probed) are for comparison.
+Vectors are drawn around the embeddings of real scenes, the bundled ones or those of the tiles in
+DATA, so that they lie as unevenly as those; queries are drawn likewise. Each engine finds 10; recall
+is beside float64 arithmetic. Each runs in a process of its own, whose memory is its own. "numpy" is
+a plain float32 matrix product, "faiss-flat" and "faiss-ivf1000" (50 lists probed) are for
+comparison.
 """
 
 from __future__ import annotations
@@ -38,35 +39,41 @@ BATCH = 64
 CLIENTS = 16
 CLIENT_SECONDS = 3
 BLOCK = 65_536
-# Sentences whose embeddings give the directions in which scenes differ.
-WORDS = {
-    "the scene shows": ("open water", "dense forest", "fields", "a town", "bare soil", "wetland"),
-    "with": ("a river", "roads", "clouds", "snow", "meadows", "a village", "orchards", "factories"),
-    "in": ("the north", "the top left", "every part", "a corner", "the middle", "summer", "winter"),
-}
+# How far a drawn vector lies from a scene's, in deviations of all scenes. At 0.1 the tenth nearest of
+# 3,374 drawn ones is as near (0.987 in the median) as that of as many real tiles (0.990).
+SPREAD = 0.1
 
 
-def draw_vectors(folder: Path, rows: int, seed: int, name: str) -> Path:
-    """Write float32 `[rows, 384]` of unit length: mixed from sentences, and an own part each."""
-    from earthvlm.sentences import embed_sentences
+def embed_scenes(data_dir: Path | None) -> np.ndarray:
+    """Embeddings `[N, 384]` of real scenes: all tiles of a dataset, or the bundled scenes."""
+    if data_dir is None:
+        from earthvlm.retrieval import SceneIndex
 
-    first, second, third = WORDS.values()
-    sentences = [
-        f"The scene shows {a} with {b} in {c}." for a in first for b in second for c in third
-    ]
-    centres = embed_sentences(sentences)
+        return SceneIndex.from_pretrained("bundled").table.vectors("scene")
+    from earthvlm import OlmoEarthVLMBridge
+    from earthvlm.chatearthnet import ChatEarthNet
+
+    splits = [ChatEarthNet(data_dir, split) for split in ("train", "val")]
+    scenes = [tiles.read(tile) for tiles in splits for tile in tiles]
+    return OlmoEarthVLMBridge.from_pretrained("bundled", device="cpu").embed(scenes)
+
+
+def draw_vectors(folder: Path, rows: int, seed: int, name: str, scenes: np.ndarray) -> Path:
+    """Write float32 `[rows, 384]` of unit length, which lie as unevenly as those of real scenes.
+
+    Each is a scene's, moved by a normal deviate with the covariance of all scenes, which is drawing
+    from a kernel estimate of their density.
+    """
     rng = np.random.default_rng(seed)
+    _, sizes, directions = np.linalg.svd(scenes - scenes.mean(axis=0), full_matrices=False)
+    deviations = SPREAD / np.sqrt(len(scenes)) * sizes[:, None] * directions
     path = folder / f"{name}.npy"
     vectors = np.lib.format.open_memmap(path, "w+", np.float32, (rows, DIMENSIONS))
     for start in range(0, rows, BLOCK):
         count = min(BLOCK, rows - start)
-        mixed = np.zeros((count, DIMENSIONS), np.float32)
-        for _ in range(3):
-            share = rng.random((count, 1), dtype=np.float32)
-            mixed += share * centres[rng.integers(0, len(centres), count)]
-        own = rng.standard_normal((count, DIMENSIONS), dtype=np.float32)
-        mixed += 0.4 * own / np.sqrt(DIMENSIONS)
-        vectors[start : start + count] = mixed / np.linalg.norm(mixed, axis=1, keepdims=True)
+        moves = rng.standard_normal((count, len(deviations)), dtype=np.float32)
+        drawn = scenes[rng.integers(0, len(scenes), count)] + moves @ deviations
+        vectors[start : start + count] = drawn / np.linalg.norm(drawn, axis=1, keepdims=True)
     vectors.flush()
     return path
 
@@ -266,15 +273,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rows", type=int, default=ROWS)
     parser.add_argument("--queries", type=int, default=200)
+    parser.add_argument("--data_dir", type=Path, help="a dataset whose tiles are drawn around")
     parser.add_argument("--engines", nargs="+", choices=ENGINES, default=ENGINES)
     parser.add_argument("--opening", action="store_true", help="measure opening a dataset, too")
     arguments = parser.parse_args()
     results: dict[str, dict] = {}
     with tempfile.TemporaryDirectory(prefix="earthvlm-search-") as temporary:
         folder = Path(temporary)
+        scenes = embed_scenes(arguments.data_dir)
         paths = (
-            draw_vectors(folder, arguments.rows, 0, "vectors"),
-            draw_vectors(folder, arguments.queries, 1, "queries"),
+            draw_vectors(folder, arguments.rows, 0, "vectors", scenes),
+            draw_vectors(folder, arguments.queries, 1, "queries", scenes),
             folder / "truth.npy",
         )
         vectors, queries = (np.load(path, mmap_mode="r") for path in paths[:2])

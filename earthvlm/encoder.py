@@ -24,6 +24,10 @@ from earthvlm.sentinel2 import BANDS
 from earthvlm.weights import check_memory
 
 if TYPE_CHECKING:
+    from olmoearth_pretrain_minimal.olmoearth_pretrain_v1.utils.datatypes import (
+        MaskedOlmoEarthSample,
+    )
+
     from earthvlm.moondream_vision import PictureCrops
 
 OLMOEARTH_FILES = ("config.json", "weights.pth")
@@ -188,14 +192,26 @@ class OlmoEarthEncoder(nn.Module):
                 (*pixels.shape[:3], 1, self.band_sets), device=pixels.device
             ),
         )
-        patches = self.network.patch_embeddings(sample, self.patch_size)
-        # Where matrices are multiplied in bfloat16, what blocks add to stays in float32.
-        patches[MODALITY] = patches[MODALITY].float()
-        # Every token is seen, so the fast pass without attention masks is exact.
-        tokens, _, _ = self.network.apply_attn(
-            patches, sample.timestamps, self.patch_size, RESOLUTION, fast_pass=True
+        return self._attend(sample)[:, :height, :width, 0]
+
+    def _attend(self, sample: MaskedOlmoEarthSample) -> Tensor:
+        """What the network itself does where nothing is masked, to `[B, H/p, W/p, 1, sets, D]`."""
+        network, patch = self.network, self.patch_size
+        patches = network.patch_embeddings(sample, patch)
+        # Where matrices are multiplied in bfloat16, what blocks add to stays as precise as weights.
+        tokens = {MODALITY: patches[MODALITY].to(network.norm.weight.dtype)}
+        encoded = network.composite_encodings(tokens, sample.timestamps, patch, RESOLUTION)[MODALITY]
+        # A crop has one date, and rotations tell how far apart tokens are: all crops have the
+        # positions of the first, whose angles the network itself computes anew for each.
+        first = {MODALITY: encoded[:1]}
+        mask = {f"{MODALITY}_mask": patches[f"{MODALITY}_mask"][:1]}
+        positions = network.build_rope_positions(
+            first, mask, patch, RESOLUTION, timestamps=sample.timestamps[:1]
         )
-        return tokens[MODALITY][:, :height, :width, 0]
+        seen = encoded.flatten(1, -2)
+        for block in network.blocks:
+            seen = block(seen, rope_positions=positions)
+        return network.norm(seen).view(encoded.shape)
 
     def _assemble(
         self,
