@@ -3,10 +3,10 @@
 python -m benchmarks.search [--rows 163488] [--data_dir DATA] [--engines exact ...] [--opening]
 
 Vectors are drawn around the embeddings of real scenes, the bundled ones or those of the tiles in
-DATA, so that they lie as unevenly as those; queries are drawn likewise. Each engine finds 10; recall
-is beside float64 arithmetic. Each runs in a process of its own, whose memory is its own. "numpy" is
-a plain float32 matrix product, "faiss-flat" and "faiss-ivf1000" (50 lists probed) are for
-comparison.
+DATA, so that they lie as unevenly as those; queries are drawn likewise. Each engine finds 10;
+recall is beside float64 arithmetic. Each runs in a process of its own, whose memory is its own.
+"numpy" is a plain float32 matrix product, "faiss-flat" and "faiss-ivf1000" (50 lists probed) are
+for comparison.
 """
 
 from __future__ import annotations
@@ -39,8 +39,8 @@ BATCH = 64
 CLIENTS = 16
 CLIENT_SECONDS = 3
 BLOCK = 65_536
-# How far a drawn vector lies from a scene's, in deviations of all scenes. At 0.1 the tenth nearest of
-# 3,374 drawn ones is as near (0.987 in the median) as that of as many real tiles (0.990).
+# How far a drawn vector lies from a scene's, in deviations of all scenes. At 0.1 the tenth nearest
+# of 3,374 drawn ones is as near (0.987 in the median) as that of as many real tiles (0.990).
 SPREAD = 0.1
 
 
@@ -91,8 +91,8 @@ def find_truth(vectors: np.ndarray, queries: np.ndarray) -> np.ndarray:
 
 def make_table(vectors: np.ndarray, folder: Path):
     """A table of these vectors, whose captions have none."""
-    from earthvlm.byte_codes import ByteCodes
     from earthvlm.embedding_dataset import EMBEDDING_SCHEMA
+    from earthvlm.scene_store import map_codes, write_codes
     from earthvlm.scene_table import SPACES, SceneTable
 
     count = len(vectors)
@@ -103,13 +103,10 @@ def make_table(vectors: np.ndarray, folder: Path):
     fields = [field for field in EMBEDDING_SCHEMA if field.name not in SPACES.values()]
     columns = [values.get(f.name, pa.nulls(count, f.type)).cast(f.type) for f in fields]
     rows = pa.table(columns, schema=pa.schema(fields))
-    out = np.lib.format.open_memmap(folder / "codes.npy", "w+", np.int8, vectors.shape)
     none = np.broadcast_to(np.float32(np.nan), vectors.shape)
-    codes = ByteCodes.encode(vectors, out)
-    out.flush()
+    write_codes(folder, "scene", vectors)
     # Mapped anew, so that what was written counts as little as it would another day.
-    mapped = np.load(folder / "codes.npy", mmap_mode="c")
-    codes = {"scene": ByteCodes(np.asarray(mapped), codes.mean, codes.bounds)}
+    codes = {"scene": map_codes(folder, "scene")}
     return SceneTable(rows, {"scene": vectors, "caption": none}, codes, folder)
 
 

@@ -200,7 +200,9 @@ class OlmoEarthEncoder(nn.Module):
         patches = network.patch_embeddings(sample, patch)
         # Where matrices are multiplied in bfloat16, what blocks add to stays as precise as weights.
         tokens = {MODALITY: patches[MODALITY].to(network.norm.weight.dtype)}
-        encoded = network.composite_encodings(tokens, sample.timestamps, patch, RESOLUTION)[MODALITY]
+        encoded = network.composite_encodings(tokens, sample.timestamps, patch, RESOLUTION)[
+            MODALITY
+        ]
         # A crop has one date, and rotations tell how far apart tokens are: all crops have the
         # positions of the first, whose angles the network itself computes anew for each.
         first = {MODALITY: encoded[:1]}

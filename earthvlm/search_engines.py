@@ -11,7 +11,7 @@ from typing import Protocol
 
 import numpy as np
 
-from earthvlm.byte_codes import multiplies_bytes
+from earthvlm.byte_codes import ByteCodes, multiplies_bytes
 from earthvlm.scene_table import SceneTable
 from earthvlm.search_query import SceneFilter
 
@@ -79,7 +79,7 @@ class SearchEngine(Protocol):
 class ExactEngine:
     """Finds the nearest for certain.
 
-    A large table is first compared in one byte a number, which leaves few to compare in full.
+    A large table is first compared in brief, which leaves few to compare in full.
     """
 
     name = "exact"
@@ -90,7 +90,8 @@ class ExactEngine:
     def search(self, space: str, queries: np.ndarray, k: int, where: SceneFilter) -> list[Hits]:
         """See SearchEngine."""
         rows = select_rows(self._table, space, where)
-        if len(rows) < FIRST_PASS_FROM or not multiplies_bytes():
+        brief = None if len(rows) < FIRST_PASS_FROM else self._table.codes(space)
+        if brief is None or (isinstance(brief, ByteCodes) and not multiplies_bytes()):
             return [compare_rows(self._table.vectors(space), rows, q, k) for q in queries]
         group = max(1, ESTIMATES_AT_ONCE // len(self._table))
         groups = [queries[first : first + group] for first in range(0, len(queries), group)]
