@@ -67,6 +67,19 @@ class PrincipalParts:
         for estimate, rest in zip(estimates, rests, strict=True):
             yield estimate, rest * self.rests + np.float32(ROUNDING)
 
+    def points(self, rows: np.ndarray) -> np.ndarray:
+        """Some rows as points `[n, K + 1]`, the nearer to a query's the nearer the vectors are.
+
+        Between vectors of unit length, 2 - 2 q.x = |Dq - Dx|^2 + |r|^2 + what only the query tells
+        - 2 q.r, of which the last is left out.
+        """
+        return np.column_stack([self.parts[rows], self.rests[rows]])
+
+    def query_points(self, queries: np.ndarray) -> np.ndarray:
+        """Queries `[Q, D]` as points `[Q, K + 1]`."""
+        parts = (queries - self.mean) @ self.directions.T
+        return np.column_stack([parts, np.zeros(len(parts), np.float32)])
+
 
 def encode_vectors(
     vectors: np.ndarray, allocate: Callable[..., np.ndarray] = lambda name, *what: np.empty(*what)

@@ -149,15 +149,16 @@ def test_beyond_a_million_rows_the_default_is_approximate(monkeypatch):
 # faiss
 
 
-@pytest.mark.parametrize("kind", ["sq8", "hnsw"])
-def test_faiss_finds_nearly_all(kind):
+@pytest.mark.parametrize(("kind", "own"), [("sq8", 0.1), ("hnsw", 0.1), ("hnsw", 0.02)])
+def test_faiss_finds_nearly_all(kind, own):
     pytest.importorskip("faiss")
-    vectors = crowd(6000, 0.5)
+    vectors = crowd(6000, 0.5, own=own)
     vectors[::7] = np.nan
     splits = ["tiles" if number % 3 else "val" for number in range(len(vectors))]
     table = make_table(vectors, split=splits)
     engine, exact = engines.make_engine(f"faiss-{kind}", table), ExactEngine(table)
-    queries = crowd(40, 0.5, seed=5)
+    assert isinstance(table.codes("scene"), ByteCodes if own == 0.1 else PrincipalParts)
+    queries = crowd(40, 0.5, seed=5, own=own)
     for where in (SceneFilter(), SceneFilter(split="val")):
         found = engine.search("scene", queries, 10, where)
         expected = exact.search("scene", queries, 10, where)
@@ -201,3 +202,18 @@ def test_a_faiss_index_is_kept_and_built_again_when_damaged(kind, tmp_path, monk
     assert other.search("scene", vectors[7:8], 1, SceneFilter())[0].similarities[0] < 0.9
     assert len(built) == 5
     assert sorted(p.suffix for p in tmp_path.iterdir()) == [".index", ".json"]
+
+
+def test_a_graph_over_other_directions_is_not_used(tmp_path):
+    """Directions that are found anew may differ, and points with them."""
+    pytest.importorskip("faiss")
+    from earthvlm.faiss_engine import FaissEngine
+
+    vectors, query = KINDS["narrow"], KINDS["narrow"][7:8]
+    FaissEngine(make_table(vectors), "hnsw", tmp_path).search("scene", query, 3, SceneFilter())
+    table = make_table(vectors)
+    parts = table.codes("scene")
+    parts.directions[:] = parts.directions[::-1].copy()
+    parts.parts[:] = parts.parts[:, ::-1].copy()
+    found = FaissEngine(table, "hnsw", tmp_path).search("scene", query, 3, SceneFilter())[0]
+    assert found.rows[0] == 7
