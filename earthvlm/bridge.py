@@ -319,10 +319,10 @@ class OlmoEarthVLMBridge(nn.Module):
         """
         embedded = np.zeros((len(scenes), SENTENCE_DIM), np.float32)
         sizes = [self.encoder.count_patches(scene) for scene in scenes]
-        fast = torch.autocast("cpu", torch.bfloat16, enabled=multiplies_bfloat16(self.device))
+        in_bfloat16 = multiplies_bfloat16(self.device)
         for batch in plan_batches(sizes, batch_size):
-            with fast:
-                tokens, queries = self.see([self.encoder.prepare(scenes[i]) for i in batch])
+            tokens = self.encoder([self.encoder.prepare(scenes[i]) for i in batch], in_bfloat16)
+            queries = self.gather(tokens)
             embedded[batch] = self.head(queries, tokens.tokens, tokens.mask).cpu().numpy()
         return embedded
 

@@ -8,7 +8,7 @@ import tempfile
 import warnings
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from pickle import UnpicklingError
@@ -138,8 +138,12 @@ class OlmoEarthEncoder(nn.Module):
         timestamp = DEFAULT_TIMESTAMP if date is None else (date.day, date.month - 1, date.year)
         return PreparedScene(torch.from_numpy(pixels.astype(np.float32)), timestamp)
 
-    def forward(self, scenes: Sequence[PreparedScene]) -> SceneTokens:
-        """Encode scenes of any sizes, crops of one size together."""
+    def forward(self, scenes: Sequence[PreparedScene], in_bfloat16: bool = False) -> SceneTokens:
+        """Encode scenes of any sizes, crops of one size together.
+
+        in_bfloat16: let the processor multiply the blocks' matrices in it; see
+            `multiplies_bfloat16`.
+        """
         patch = self.patch_size
         grids = tuple((s.pixels.shape[0] // patch, s.pixels.shape[1] // patch) for s in scenes)
         crops = defaultdict(list)  # crop size in patches -> (scene, top, left) in patches
@@ -167,13 +171,13 @@ class OlmoEarthEncoder(nn.Module):
                 )
                 timestamps = torch.tensor([scenes[i].timestamp for i, _, _ in some])
                 tokens = self._encode_crops(
-                    pixels.to(device, non_blocking=True), timestamps.to(device)
+                    pixels.to(device, non_blocking=True), timestamps.to(device), in_bfloat16
                 )
                 for (i, top, left), crop in zip(some, tokens, strict=True):
                     encoded[i][top, left] = crop
         return self._assemble(encoded, grids, step)
 
-    def _encode_crops(self, pixels: Tensor, timestamps: Tensor) -> Tensor:
+    def _encode_crops(self, pixels: Tensor, timestamps: Tensor, in_bfloat16: bool) -> Tensor:
         """Encode crops `[B, H, W, 12]` of one size to `[B, H/patch, W/patch, band sets, D]`."""
         from olmoearth_pretrain_minimal.olmoearth_pretrain_v1.utils.datatypes import (
             MaskedOlmoEarthSample,
@@ -192,14 +196,13 @@ class OlmoEarthEncoder(nn.Module):
                 (*pixels.shape[:3], 1, self.band_sets), device=pixels.device
             ),
         )
-        return self._attend(sample)[:, :height, :width, 0]
+        return self._attend(sample, in_bfloat16)[:, :height, :width, 0]
 
-    def _attend(self, sample: MaskedOlmoEarthSample) -> Tensor:
+    def _attend(self, sample: MaskedOlmoEarthSample, in_bfloat16: bool) -> Tensor:
         """What the network itself does where nothing is masked, to `[B, H/p, W/p, 1, sets, D]`."""
         network, patch = self.network, self.patch_size
         patches = network.patch_embeddings(sample, patch)
-        # Where matrices are multiplied in bfloat16, what blocks add to stays as precise as weights.
-        tokens = {MODALITY: patches[MODALITY].to(network.norm.weight.dtype)}
+        tokens = {MODALITY: patches[MODALITY]}
         encoded = network.composite_encodings(tokens, sample.timestamps, patch, RESOLUTION)[
             MODALITY
         ]
@@ -211,8 +214,10 @@ class OlmoEarthEncoder(nn.Module):
             first, mask, patch, RESOLUTION, timestamps=sample.timestamps[:1]
         )
         seen = encoded.flatten(1, -2)
-        for block in network.blocks:
-            seen = block(seen, rope_positions=positions)
+        # Pixels differ by less than bfloat16 keeps, so patches are made in full precision.
+        with torch.autocast("cpu", torch.bfloat16) if in_bfloat16 else nullcontext():
+            for block in network.blocks:
+                seen = block(seen, rope_positions=positions)
         return network.norm(seen).view(encoded.shape)
 
     def _assemble(
