@@ -83,7 +83,7 @@ class FaissEngine:
         """The index of a space, which is read or built first, and the rows it counts."""
         with self._building:
             if space not in self._indexes:
-                rows = np.flatnonzero(self._table.present(space))
+                rows = self._table.rows(space)
                 index = self._read(space, len(rows))
                 if index is None:
                     index = self._build(space, rows)

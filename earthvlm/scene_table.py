@@ -45,6 +45,7 @@ class SceneTable:
             space: self._codes[space].present if space in self._codes else ~np.isnan(each[:, 0])
             for space, each in vectors.items()
         }
+        self._with_vectors = {space: np.flatnonzero(has) for space, has in self._present.items()}
         self._encoding = threading.Lock()  # visitors search at the same time
         self._distinct: dict[str, tuple[str, ...]] = {}
         self._digests: dict[str, str] = {}
@@ -65,6 +66,10 @@ class SceneTable:
     def present(self, space: str) -> np.ndarray:
         """Which rows have a vector, bool `[N]`."""
         return self._present[space]
+
+    def rows(self, space: str) -> np.ndarray:
+        """The rows that have a vector, in order."""
+        return self._with_vectors[space]
 
     def codes(self, space: str) -> ByteCodes | PrincipalParts:
         """The vectors in brief, for a first pass over them."""

@@ -114,8 +114,10 @@ class ExactEngine:
 
 def select_rows(table: SceneTable, space: str, where: SceneFilter) -> np.ndarray:
     """The rows that fit a filter and have a vector of a space, in order."""
-    present, selected = table.present(space), table.select(where)
-    return np.flatnonzero(present if selected is None else present & selected)
+    selected = table.select(where)
+    return (
+        table.rows(space) if selected is None else np.flatnonzero(table.present(space) & selected)
+    )
 
 
 def compare_rows(vectors: np.ndarray, rows: np.ndarray, query: np.ndarray, k: int) -> Hits:
