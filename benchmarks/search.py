@@ -33,7 +33,16 @@ from benchmarks.drawn_vectors import DIMENSIONS, draw_vectors, embed_scenes, emb
 from benchmarks.report import RESULTS
 
 ROWS = 163_488  # of ChatEarthNet
-ENGINES = ("numpy", "exact", "faiss-flat", "faiss-ivf1000", "faiss-sq8", "faiss-hnsw", "milvus")
+ENGINES = (
+    "numpy",
+    "exact",
+    "faiss-flat",
+    "faiss-ivf1000",
+    "faiss-sq8",
+    "faiss-ivf",
+    "faiss-hnsw",
+    "milvus",
+)
 QUERIES = ("queries", "words")
 FOUND = 10
 BATCH = 64

@@ -1,4 +1,4 @@
-"""The faiss engines: one byte a number, or a graph; approximate, and fast.
+"""The faiss engines: one byte a number, lists of neighbours, or a graph; approximate, and fast.
 
 What they find is compared in full afterwards, so that the cosines are exact and only a near one
 that was overlooked can be missing. An index is kept beside the table's files, and built again where
@@ -28,6 +28,10 @@ GRAPH_NEIGHBOURS = 32
 PLACING_BREADTH = 80
 # How many nodes a search of the graph keeps in view, at least.
 SEARCH_BREADTH = 96
+# Lists of neighbours, by the root of how many there are, and how many of them are read.
+LISTS_BY_ROOT = 2.5
+LISTS_READ = 64
+ROWS_A_LIST = 39  # of those it is trained on, at least, or faiss warns
 # Where a filter leaves fewer rows, or a smaller share, a graph would wander among those left out.
 SMALLEST_SHARE = 0.05
 SMALLEST_GRAPH = 1000
@@ -35,7 +39,7 @@ TRAINING_ROWS = 100_000
 
 
 class FaissEngine:
-    """Finds nearly all of the nearest in an index of faiss; kind: "sq8" or "hnsw"."""
+    """Finds nearly all of the nearest in an index of faiss; kind: "sq8", "ivf" or "hnsw"."""
 
     def __init__(self, table: SceneTable, kind: str = "hnsw", folder: Path | None = None) -> None:
         """folder: where indexes are kept; in memory alone where it is None.
@@ -46,7 +50,7 @@ class FaissEngine:
             import faiss  # noqa: F401
         except ModuleNotFoundError as error:
             raise ValueError(
-                "the engines faiss-sq8 and faiss-hnsw need faiss: pip install 'earthvlm[faiss]'"
+                f"the engine faiss-{kind} needs faiss: pip install 'earthvlm[faiss]'"
             ) from error
         self.name = f"faiss-{kind}"
         self._table, self._kind, self._folder = table, kind, folder
@@ -69,6 +73,8 @@ class FaissEngine:
         if self._kind == "hnsw":
             breadth = max(SEARCH_BREADTH, wanted)
             options = faiss.SearchParametersHNSW(sel=chosen, efSearch=breadth)
+        elif self._kind == "ivf":
+            options = faiss.SearchParametersIVF(sel=chosen, nprobe=LISTS_READ)
         else:
             options = faiss.SearchParameters(sel=chosen)
         parts = self._parts(space)
@@ -92,22 +98,15 @@ class FaissEngine:
             return self._indexes[space]
 
     def _parts(self, space: str) -> PrincipalParts | None:
-        """What a graph is built over where vectors lie in few directions: a tenth of the work."""
-        brief = self._table.codes(space) if self._kind == "hnsw" else None
+        """What is indexed in place of vectors that lie in few directions: a tenth of the work."""
+        brief = None if self._kind == "sq8" else self._table.codes(space)
         return brief if isinstance(brief, PrincipalParts) else None
 
     def _build(self, space: str, rows: np.ndarray) -> object:
         import faiss
 
         parts, vectors = self._parts(space), self._table.vectors(space)
-        of_bytes, inner = faiss.ScalarQuantizer.QT_8bit, faiss.METRIC_INNER_PRODUCT
-        if parts is not None:
-            size = parts.parts.shape[1] + 1
-            index = faiss.IndexHNSWFlat(size, GRAPH_NEIGHBOURS, faiss.METRIC_L2)
-        elif self._kind == "hnsw":
-            index = faiss.IndexHNSWSQ(SENTENCE_DIM, of_bytes, GRAPH_NEIGHBOURS, inner)
-        else:
-            index = faiss.IndexScalarQuantizer(SENTENCE_DIM, of_bytes, inner)
+        index = faiss.index_factory(*self._plan(parts, len(rows)))
         if self._kind == "hnsw":
             index.hnsw.efConstruction = PLACING_BREADTH
         get = vectors.__getitem__ if parts is None else parts.points
@@ -115,6 +114,20 @@ class FaissEngine:
         for first in range(0, len(rows), TRAINING_ROWS):
             index.add(np.ascontiguousarray(get(rows[first : first + TRAINING_ROWS])))
         return index
+
+    def _plan(self, parts: PrincipalParts | None, count: int) -> tuple[int, str, int]:
+        """The size of points, faiss's name for their index, and how they are compared."""
+        import faiss
+
+        lists = min(round(LISTS_BY_ROOT * count**0.5), min(count, TRAINING_ROWS) // ROWS_A_LIST)
+        kinds = {
+            "sq8": "",
+            "ivf": f"IVF{max(1, lists)},",
+            "hnsw": f"HNSW{GRAPH_NEIGHBOURS},",
+        }
+        if parts is None:
+            return SENTENCE_DIM, kinds[self._kind] + "SQ8", faiss.METRIC_INNER_PRODUCT
+        return parts.parts.shape[1] + 1, kinds[self._kind] + "Flat", faiss.METRIC_L2
 
     def _paths(self, space: str) -> tuple[Path, Path]:
         path = self._folder / f"{self.name}-{space}.index"

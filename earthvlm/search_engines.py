@@ -19,6 +19,7 @@ from earthvlm.search_query import SceneFilter
 # agree to this many decimals count as equal, so that a search ranks alike everywhere.
 SIMILARITY_DECIMALS = 6
 AUTO = "auto"
+FAISS_ENGINES = ("faiss-sq8", "faiss-ivf", "faiss-hnsw")
 EXACT_UP_TO = 1_000_000
 EQUAL = 10.0**-SIMILARITY_DECIMALS
 FIRST_PASS_FROM = 5_000  # rows; fewer are compared in full at once
@@ -35,21 +36,21 @@ class Hits:
 
 
 def make_engine(name: str, table: SceneTable) -> SearchEngine:
-    """Make the engine of a name: "auto", "exact", "faiss-sq8", "faiss-hnsw" or "milvus:URI".
+    """Make the engine of a name: "auto", "exact", "faiss-KIND" or "milvus:URI".
 
-    auto: exact up to a million scenes; beyond, faiss-hnsw where faiss is installed. URI: a local
-    file as in milvus:scenes.db, or a server's address as in milvus:http://localhost:19530.
+    auto: exact up to a million scenes; beyond, faiss-ivf where faiss is installed. KIND: sq8, ivf
+    or hnsw, see FaissEngine. URI: a local file as in milvus:scenes.db, or a server's address as in milvus:http://localhost:19530.
 
     Raises ValueError for an unknown name and without what the engine needs, ConnectionError where
     Milvus does not answer.
     """
     if name == AUTO:
         large = len(table) > EXACT_UP_TO and find_spec("faiss") is not None
-        name = "faiss-hnsw" if large else "exact"
+        name = "faiss-ivf" if large else "exact"
     kind, _, uri = name.partition(":")
     if name == "exact":
         return ExactEngine(table)
-    if name in ("faiss-sq8", "faiss-hnsw"):
+    if name in FAISS_ENGINES:
         from earthvlm.faiss_engine import FaissEngine
 
         return FaissEngine(table, name.removeprefix("faiss-"), table.folder)
@@ -58,7 +59,7 @@ def make_engine(name: str, table: SceneTable) -> SearchEngine:
 
         return MilvusEngine(table, uri)
     raise ValueError(
-        f"there is no engine {name!r}; choose auto, exact, faiss-sq8, faiss-hnsw or milvus:URI"
+        f"there is no engine {name!r}; choose auto, exact, {', '.join(FAISS_ENGINES)} or milvus:URI"
     )
 
 

@@ -1,5 +1,7 @@
 """Engines: the exact one is exact whatever the vectors."""
 
+from itertools import product
+
 import numpy as np
 import pytest
 
@@ -141,7 +143,7 @@ def test_beyond_a_million_rows_the_default_is_approximate(monkeypatch):
     pytest.importorskip("faiss")
     table = make_table(make_vectors(20))
     monkeypatch.setattr(engines, "EXACT_UP_TO", 10)
-    assert engines.make_engine("auto", table).name == "faiss-hnsw"
+    assert engines.make_engine("auto", table).name == "faiss-ivf"
     monkeypatch.setattr(engines, "find_spec", lambda name: None)
     assert engines.make_engine("auto", table).name == "exact"
 
@@ -149,7 +151,7 @@ def test_beyond_a_million_rows_the_default_is_approximate(monkeypatch):
 # faiss
 
 
-@pytest.mark.parametrize(("kind", "own"), [("sq8", 0.1), ("hnsw", 0.1), ("hnsw", 0.02)])
+@pytest.mark.parametrize(("kind", "own"), [("sq8", 0.1), *product(("ivf", "hnsw"), (0.1, 0.02))])
 def test_faiss_finds_nearly_all(kind, own):
     pytest.importorskip("faiss")
     vectors = crowd(6000, 0.5, own=own)
@@ -172,7 +174,7 @@ def test_faiss_finds_nearly_all(kind, own):
             assert all(splits[row] == "val" for row in hits.rows) or where == SceneFilter()
 
 
-@pytest.mark.parametrize("kind", ["sq8", "hnsw"])
+@pytest.mark.parametrize("kind", ["sq8", "ivf", "hnsw"])
 def test_a_faiss_index_is_kept_and_built_again_when_damaged(kind, tmp_path, monkeypatch):
     pytest.importorskip("faiss")
     from earthvlm.faiss_engine import FaissEngine
