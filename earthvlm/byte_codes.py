@@ -34,10 +34,9 @@ class ByteCodes:
     bounds: np.ndarray
 
     @classmethod
-    def encode(cls, vectors: np.ndarray, out: np.ndarray | None = None) -> ByteCodes:
-        """Encode float32 `[N, D]`, NaN where a row has none, into `out`, int8 `[N, D]`."""
+    def encode(cls, vectors: np.ndarray, codes: np.ndarray) -> ByteCodes:
+        """Encode float32 `[N, D]`, NaN where a row has none, into `codes`, int8 `[N, D]`."""
         count, size = vectors.shape
-        codes = np.empty((count, size), np.int8) if out is None else out
         bounds = np.empty((3, count), np.float32)
         blocks = [slice(first, first + BLOCK_ROWS) for first in range(0, count, BLOCK_ROWS)]
         total, present = np.zeros(size), 0
@@ -55,6 +54,11 @@ class ByteCodes:
             rest = np.linalg.norm(centred - said, axis=1)
             bounds[:, block] = scale, rest, np.linalg.norm(said, axis=1)
         return cls(codes, mean, bounds)
+
+    @property
+    def present(self) -> np.ndarray:
+        """Which rows have a vector, bool `[N]`."""
+        return ~np.isnan(self.bounds[0])
 
     def compare(self, queries: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """For each query of `[Q, 384]` of unit length: estimates `[N]`, and how far each is off.

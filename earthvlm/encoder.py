@@ -8,7 +8,7 @@ import tempfile
 import warnings
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from pickle import UnpicklingError
@@ -24,12 +24,18 @@ from earthvlm.sentinel2 import BANDS
 from earthvlm.weights import check_memory
 
 if TYPE_CHECKING:
+    from olmoearth_pretrain_minimal.olmoearth_pretrain_v1.utils.datatypes import (
+        MaskedOlmoEarthSample,
+    )
+
     from earthvlm.moondream_vision import PictureCrops
 
 OLMOEARTH_FILES = ("config.json", "weights.pth")
 # The authors recommend inputs of at most 128 x 128 pixels; larger scenes are cut into crops.
 CROP_SIZE = 128
 PATCH_SIZE = 8
+MODALITY = "sentinel2_l2a"
+RESOLUTION = 10  # metres, of the bands OlmoEarth was trained on
 # Patches that are encoded at once: few enough for a processor's caches, many enough for a GPU.
 PATCHES_AT_ONCE = {"cpu": 2048, "cuda": 65_536}
 # OlmoEarth wants a date. For a scene without one: the middle of a northern summer.
@@ -103,7 +109,7 @@ class OlmoEarthEncoder(nn.Module):
         self.crop_size = crop_size
         self.network, self.revision = _load_network(self.model_id, revision or None)
         # v1 splits the bands into three sets, every later version keeps one.
-        self.band_sets = self.network.tokenization_config.get_num_bandsets("sentinel2_l2a")
+        self.band_sets = self.network.tokenization_config.get_num_bandsets(MODALITY)
         self.normalizer = NormalizerV1() if self.band_sets > 1 else NormalizerV1_1()
         self.dim: int = self.network.embedding_size
         # v1 and v1.1 add positions they know for squares alone; later versions rotate by them.
@@ -132,8 +138,12 @@ class OlmoEarthEncoder(nn.Module):
         timestamp = DEFAULT_TIMESTAMP if date is None else (date.day, date.month - 1, date.year)
         return PreparedScene(torch.from_numpy(pixels.astype(np.float32)), timestamp)
 
-    def forward(self, scenes: Sequence[PreparedScene]) -> SceneTokens:
-        """Encode scenes of any sizes, crops of one size together."""
+    def forward(self, scenes: Sequence[PreparedScene], in_bfloat16: bool = False) -> SceneTokens:
+        """Encode scenes of any sizes, crops of one size together.
+
+        in_bfloat16: let the processor multiply the blocks' matrices in it; see
+            `multiplies_bfloat16`.
+        """
         patch = self.patch_size
         grids = tuple((s.pixels.shape[0] // patch, s.pixels.shape[1] // patch) for s in scenes)
         crops = defaultdict(list)  # crop size in patches -> (scene, top, left) in patches
@@ -161,13 +171,13 @@ class OlmoEarthEncoder(nn.Module):
                 )
                 timestamps = torch.tensor([scenes[i].timestamp for i, _, _ in some])
                 tokens = self._encode_crops(
-                    pixels.to(device, non_blocking=True), timestamps.to(device)
+                    pixels.to(device, non_blocking=True), timestamps.to(device), in_bfloat16
                 )
                 for (i, top, left), crop in zip(some, tokens, strict=True):
                     encoded[i][top, left] = crop
         return self._assemble(encoded, grids, step)
 
-    def _encode_crops(self, pixels: Tensor, timestamps: Tensor) -> Tensor:
+    def _encode_crops(self, pixels: Tensor, timestamps: Tensor, in_bfloat16: bool) -> Tensor:
         """Encode crops `[B, H, W, 12]` of one size to `[B, H/patch, W/patch, band sets, D]`."""
         from olmoearth_pretrain_minimal.olmoearth_pretrain_v1.utils.datatypes import (
             MaskedOlmoEarthSample,
@@ -186,9 +196,29 @@ class OlmoEarthEncoder(nn.Module):
                 (*pixels.shape[:3], 1, self.band_sets), device=pixels.device
             ),
         )
-        # Every token is seen, so the fast pass without attention masks is exact.
-        output = self.network(sample, patch_size=self.patch_size, fast_pass=True)
-        return output["tokens_and_masks"].sentinel2_l2a[:, :height, :width, 0]
+        return self._attend(sample, in_bfloat16)[:, :height, :width, 0]
+
+    def _attend(self, sample: MaskedOlmoEarthSample, in_bfloat16: bool) -> Tensor:
+        """What the network itself does where nothing is masked, to `[B, H/p, W/p, 1, sets, D]`."""
+        network, patch = self.network, self.patch_size
+        patches = network.patch_embeddings(sample, patch)
+        tokens = {MODALITY: patches[MODALITY]}
+        encoded = network.composite_encodings(tokens, sample.timestamps, patch, RESOLUTION)[
+            MODALITY
+        ]
+        # A crop has one date, and rotations tell how far apart tokens are: all crops have the
+        # positions of the first, whose angles the network itself computes anew for each.
+        first = {MODALITY: encoded[:1]}
+        mask = {f"{MODALITY}_mask": patches[f"{MODALITY}_mask"][:1]}
+        positions = network.build_rope_positions(
+            first, mask, patch, RESOLUTION, timestamps=sample.timestamps[:1]
+        )
+        seen = encoded.flatten(1, -2)
+        # Pixels differ by less than bfloat16 keeps, so patches are made in full precision.
+        with torch.autocast("cpu", torch.bfloat16) if in_bfloat16 else nullcontext():
+            for block in network.blocks:
+                seen = block(seen, rope_positions=positions)
+        return network.norm(seen).view(encoded.shape)
 
     def _assemble(
         self,
@@ -227,6 +257,11 @@ def join_tokens(scenes: Sequence[Tensor]) -> SceneTokens:
     return SceneTokens(padded, pad(positions, batch_first=True), mask, grids)
 
 
+def multiplies_bfloat16(device: torch.device) -> bool:
+    """Whether this is a processor with instructions that multiply bfloat16: others imitate them."""
+    return device.type == "cpu" and torch.cpu._is_avx512_bf16_supported()
+
+
 def olmoearth_repository(model_id: str) -> str:
     """The Hub repository of a model id. Raises ValueError that lists the ids where it is none."""
     from olmoearth_pretrain_minimal import ModelID
@@ -248,7 +283,7 @@ def _load_network(model_id: str, revision: str | None) -> tuple[nn.Module, str]:
     if random:
         version, size = random.groups()
         model = OlmoEarthPretrain_v1(
-            model_size=size, model_version=version, supported_modality_names=["sentinel2_l2a"]
+            model_size=size, model_version=version, supported_modality_names=[MODALITY]
         )
         return model.model.encoder, LOCAL_REVISION
     source = model_id if Path(model_id).is_dir() else olmoearth_repository(model_id)
@@ -291,7 +326,7 @@ def _with_inputs_recorded(folder: Path) -> Iterator[Path]:
         yield folder
         return
     supported = config["model"]["encoder_config"]["supported_modality_names"]
-    unseen = [name for name in supported if name != "sentinel2_l2a"]
+    unseen = [name for name in supported if name != MODALITY]
     config["data_loader"] = {
         "masking_config": {"strategy_config": {"only_decode_modalities": unseen}}
     }

@@ -1,4 +1,4 @@
-"""The faiss engines: one byte a number, or a graph over that; approximate, and fast.
+"""The faiss engines: one byte a number, lists of neighbours, or a graph; approximate, and fast.
 
 What they find is compared in full afterwards, so that the cosines are exact and only a near one
 that was overlooked can be missing. An index is kept beside the table's files, and built again where
@@ -13,19 +13,25 @@ import threading
 from pathlib import Path
 
 import numpy as np
+import xxhash
 
+from earthvlm.principal_parts import PrincipalParts
 from earthvlm.scene_table import SceneTable
 from earthvlm.search_engines import Hits, compare_rows, select_rows
 from earthvlm.search_query import SceneFilter
 from earthvlm.sentences import SENTENCE_DIM
 
-# Candidates for each vector wanted, of which the nearest in full are taken.
-CANDIDATES = 4
+# Candidates for each vector wanted, of which the nearest in full are taken: scenes lie close.
+CANDIDATES = 16
 # Neighbours of a node and how many are weighed when it is placed (Malkov and Yashunin, 2018).
 GRAPH_NEIGHBOURS = 32
 PLACING_BREADTH = 80
 # How many nodes a search of the graph keeps in view, at least.
 SEARCH_BREADTH = 96
+# Lists of neighbours, by the root of how many there are, and how many of them are read.
+LISTS_BY_ROOT = 2.5
+LISTS_READ = 64
+ROWS_A_LIST = 39  # of those it is trained on, at least, or faiss warns
 # Where a filter leaves fewer rows, or a smaller share, a graph would wander among those left out.
 SMALLEST_SHARE = 0.05
 SMALLEST_GRAPH = 1000
@@ -33,7 +39,7 @@ TRAINING_ROWS = 100_000
 
 
 class FaissEngine:
-    """Finds nearly all of the nearest in an index of faiss; kind: "sq8" or "hnsw"."""
+    """Finds nearly all of the nearest in an index of faiss; kind: "sq8", "ivf" or "hnsw"."""
 
     def __init__(self, table: SceneTable, kind: str = "hnsw", folder: Path | None = None) -> None:
         """folder: where indexes are kept; in memory alone where it is None.
@@ -44,7 +50,7 @@ class FaissEngine:
             import faiss  # noqa: F401
         except ModuleNotFoundError as error:
             raise ValueError(
-                "the engines faiss-sq8 and faiss-hnsw need faiss: pip install 'earthvlm[faiss]'"
+                f"the engine faiss-{kind} needs faiss: pip install 'earthvlm[faiss]'"
             ) from error
         self.name = f"faiss-{kind}"
         self._table, self._kind, self._folder = table, kind, folder
@@ -67,9 +73,13 @@ class FaissEngine:
         if self._kind == "hnsw":
             breadth = max(SEARCH_BREADTH, wanted)
             options = faiss.SearchParametersHNSW(sel=chosen, efSearch=breadth)
+        elif self._kind == "ivf":
+            options = faiss.SearchParametersIVF(sel=chosen, nprobe=LISTS_READ)
         else:
             options = faiss.SearchParameters(sel=chosen)
-        _, found = index.search(np.ascontiguousarray(queries), wanted, params=options)
+        parts = self._parts(space)
+        aims = queries if parts is None else parts.query_points(queries)
+        _, found = index.search(np.ascontiguousarray(aims), wanted, params=options)
         return [
             compare_rows(vectors, np.sort(of_index[places[places >= 0]]), query, k)
             for places, query in zip(found, queries, strict=True)
@@ -79,7 +89,7 @@ class FaissEngine:
         """The index of a space, which is read or built first, and the rows it counts."""
         with self._building:
             if space not in self._indexes:
-                rows = np.flatnonzero(self._table.present(space))
+                rows = self._table.rows(space)
                 index = self._read(space, len(rows))
                 if index is None:
                     index = self._build(space, rows)
@@ -87,21 +97,37 @@ class FaissEngine:
                 self._indexes[space] = index, rows
             return self._indexes[space]
 
+    def _parts(self, space: str) -> PrincipalParts | None:
+        """What is indexed in place of vectors that lie in few directions: a tenth of the work."""
+        brief = None if self._kind == "sq8" else self._table.codes(space)
+        return brief if isinstance(brief, PrincipalParts) else None
+
     def _build(self, space: str, rows: np.ndarray) -> object:
         import faiss
 
-        of_bytes, inner = faiss.ScalarQuantizer.QT_8bit, faiss.METRIC_INNER_PRODUCT
+        parts, vectors = self._parts(space), self._table.vectors(space)
+        index = faiss.index_factory(*self._plan(parts, len(rows)))
         if self._kind == "hnsw":
-            index = faiss.IndexHNSWSQ(SENTENCE_DIM, of_bytes, GRAPH_NEIGHBOURS, inner)
             index.hnsw.efConstruction = PLACING_BREADTH
-        else:
-            index = faiss.IndexScalarQuantizer(SENTENCE_DIM, of_bytes, inner)
-        vectors = self._table.vectors(space)
-        sample = rows[:: max(1, len(rows) // TRAINING_ROWS)]
-        index.train(np.ascontiguousarray(vectors[sample]))
+        get = vectors.__getitem__ if parts is None else parts.points
+        index.train(np.ascontiguousarray(get(rows[:: max(1, len(rows) // TRAINING_ROWS)])))
         for first in range(0, len(rows), TRAINING_ROWS):
-            index.add(np.ascontiguousarray(vectors[rows[first : first + TRAINING_ROWS]]))
+            index.add(np.ascontiguousarray(get(rows[first : first + TRAINING_ROWS])))
         return index
+
+    def _plan(self, parts: PrincipalParts | None, count: int) -> tuple[int, str, int]:
+        """The size of points, faiss's name for their index, and how they are compared."""
+        import faiss
+
+        lists = min(round(LISTS_BY_ROOT * count**0.5), min(count, TRAINING_ROWS) // ROWS_A_LIST)
+        kinds = {
+            "sq8": "",
+            "ivf": f"IVF{max(1, lists)},",
+            "hnsw": f"HNSW{GRAPH_NEIGHBOURS},",
+        }
+        if parts is None:
+            return SENTENCE_DIM, kinds[self._kind] + "SQ8", faiss.METRIC_INNER_PRODUCT
+        return parts.parts.shape[1] + 1, kinds[self._kind] + "Flat", faiss.METRIC_L2
 
     def _paths(self, space: str) -> tuple[Path, Path]:
         path = self._folder / f"{self.name}-{space}.index"
@@ -121,7 +147,7 @@ class FaissEngine:
             index = faiss.read_index(str(path))
         except (OSError, ValueError, RuntimeError):
             return None
-        return index if (index.ntotal, index.d) == (count, SENTENCE_DIM) else None
+        return index if index.ntotal == count else None
 
     def _write(self, space: str, index: object) -> None:
         import faiss
@@ -141,4 +167,11 @@ class FaissEngine:
             unfinished.unlink(missing_ok=True)
 
     def _describe(self, space: str, written: str) -> dict[str, str]:
-        return {"checksum": written, "vectors": self._table.digest(space)}
+        parts = self._parts(space)
+        # Found anew, directions may be others as good, in which these points lie elsewhere.
+        directions = "" if parts is None else xxhash.xxh3_64_hexdigest(parts.directions.tobytes())
+        return {
+            "checksum": written,
+            "vectors": self._table.digest(space),
+            "directions": directions,
+        }

@@ -94,7 +94,7 @@ class MilvusEngine:
         from pymilvus import DataType
 
         name = self.collection(space)
-        rows = np.flatnonzero(self._table.present(space))
+        rows = self._table.rows(space)
         if client.has_collection(name):
             self._check_size(client, name)
             client.load_collection(name)

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import datetime
 import shutil
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
-from PIL import Image
 
+from earthvlm.comparisons import Comparison, Query, check_bridge, compare_what
 from earthvlm.embedding_dataset import (
     EMBEDDING_SCHEMA,
     Provenance,
@@ -29,6 +28,7 @@ from earthvlm.embedding_dataset import (
 from earthvlm.hub import BUNDLED, LOCAL_REVISION, fetch
 from earthvlm.rank_fusion import fuse_ranks, rank_similarities
 from earthvlm.scene import Scene
+from earthvlm.scene_result import SceneResult
 from earthvlm.scene_rows import THUMBNAIL_SIZE, check_names, make_rows
 from earthvlm.scene_store import STORE_FOLDER, fingerprint, open_stored, write_store
 from earthvlm.scene_table import SceneTable
@@ -40,8 +40,7 @@ from earthvlm.search_engines import (
     SearchEngine,
     make_engine,
 )
-from earthvlm.search_query import SceneFilter, embed_words, read_words
-from earthvlm.sentences import SENTENCE_DIM, SENTENCE_MODEL_ID, SENTENCE_MODEL_REVISION
+from earthvlm.search_query import SceneFilter
 
 if TYPE_CHECKING:
     from earthvlm.bridge import OlmoEarthVLMBridge
@@ -50,6 +49,7 @@ __all__ = [
     "EMBEDDING_SCHEMA",
     "THUMBNAIL_SIZE",
     "Provenance",
+    "Query",
     "SceneFilter",
     "SceneIndex",
     "SceneResult",
@@ -63,38 +63,6 @@ RANK_DEPTH = 1000
 # Rows from which a dataset is mapped from files instead of read into memory.
 MAPPED_FROM = 20_000
 DATASET_FILES = ("*.parquet", "scenes/*")
-
-
-@dataclass(frozen=True, eq=False)
-class SceneResult:
-    """A scene of an index. Similarities are cosines, None where nothing was compared.
-
-    A rank is the place, from 1, among the scenes compared in that way, None beyond RANK_DEPTH.
-    caption: of words and the caption. scene: of words, or else the example, and the scene itself.
-    example: of an example given beside words, and the scene itself.
-    score: the sum over the ranks of 1 / (60 + rank); 0 where it was not searched for.
-    scene_file: the GeoTIFF with all its bands, None where the dataset does not hold it.
-    """
-
-    image_id: str
-    caption: str | None
-    split: str
-    longitude: float | None
-    latitude: float | None
-    source: str | None
-    thumbnail: Image.Image | None
-    scene_file: Path | None
-    score: float = 0.0
-    caption_similarity: float | None = None
-    scene_similarity: float | None = None
-    example_similarity: float | None = None
-    caption_rank: int | None = None
-    scene_rank: int | None = None
-    example_rank: int | None = None
-    date: datetime.date | None = None
-
-
-Query = str | Scene | SceneResult | np.ndarray
 
 
 class SceneIndex:
@@ -203,7 +171,7 @@ class SceneIndex:
         Raises ValueError for another bridge, and for names that are given twice, are there already
         or are no file names.
         """
-        self._check_bridge(bridge)
+        check_bridge(self.provenance, bridge)
         names = [scene.name for scene in scenes]
         check_names(names)
         there = set(self.table.column("image_id").to_pylist()).intersection(names)
@@ -318,7 +286,7 @@ class SceneIndex:
         where = _join_filters(split, where)
         self.table.check(where)
         queries = list(query) if isinstance(query, list | tuple) else [query]
-        comparisons = self._compare_what(queries, bridge)
+        comparisons = compare_what(queries, self.table, self.provenance, bridge)
         given = [self.table.find(q.image_id) for q in queries if isinstance(q, SceneResult)]
         # Where there is one ranking, nothing beyond the k-th can be found.
         depth = (k if len(comparisons) == 1 else max(k, RANK_DEPTH)) + len(given)
@@ -344,7 +312,7 @@ class SceneIndex:
             for place in order
         ]
 
-    def _rank(self, comparison: _Comparison, depth: int, where: SceneFilter) -> Hits:
+    def _rank(self, comparison: Comparison, depth: int, where: SceneFilter) -> Hits:
         wanted = comparison.space, comparison.vector[None], depth, where
         try:
             hits = self.engine.search(*wanted)[0]
@@ -354,76 +322,7 @@ class SceneIndex:
         self.notice = None
         return hits
 
-    def _compare_what(
-        self, queries: Sequence[Query], bridge: OlmoEarthVLMBridge | None
-    ) -> list[_Comparison]:
-        texts = [query.strip() for query in queries if isinstance(query, str)]
-        examples = [self._embed_example(q, bridge) for q in queries if not isinstance(q, str)]
-        if len(texts) > 1 or not queries:
-            raise ValueError("a search has words once, an example, or both; put the words together")
-        comparisons = []
-        if texts:
-            words = self._embed_words(texts[0])
-            comparisons = [
-                _Comparison("caption", "caption", words),
-                _Comparison("scene", "scene", words),
-            ]
-        if examples:
-            mean = np.mean(examples, axis=0)
-            name = "example" if texts else "scene"
-            comparisons.append(_Comparison(name, "scene", mean / np.linalg.norm(mean)))
-        return comparisons
-
-    def _embed_example(
-        self, query: Scene | SceneResult | np.ndarray, bridge: OlmoEarthVLMBridge | None
-    ) -> np.ndarray:
-        if isinstance(query, SceneResult):
-            query = self.table.vectors("scene")[self.table.find(query.image_id)]
-        if isinstance(query, Scene):
-            query = self._embed_scene(query, bridge)
-        vector = np.asarray(query, dtype=np.float32)
-        length = float(np.linalg.norm(vector))
-        if vector.shape != (SENTENCE_DIM,) or not np.isfinite(length) or length == 0:
-            raise ValueError(
-                f"a query vector has the shape ({SENTENCE_DIM},) and finite values that are not "
-                f"all 0; one of shape {vector.shape} and length {length:g} was given"
-            )
-        return vector / length
-
-    def _embed_words(self, text: str) -> np.ndarray:
-        words = read_words(text)
-        made_by = self.provenance
-        if (made_by.sentence_model, made_by.sentence_revision) != (
-            SENTENCE_MODEL_ID,
-            SENTENCE_MODEL_REVISION,
-        ):
-            raise ValueError(
-                f"this dataset's sentence model is {made_by.sentence_model} at revision "
-                f"{made_by.sentence_revision}, but words are embedded by {SENTENCE_MODEL_ID} at "
-                f"revision {SENTENCE_MODEL_REVISION}; build the dataset again"
-            )
-        return embed_words(words)
-
-    def _embed_scene(self, scene: Scene, bridge: OlmoEarthVLMBridge | None) -> np.ndarray:
-        if bridge is None:
-            made_by = self.provenance
-            raise ValueError(
-                "a search by scene needs the bridge that made this dataset, "
-                f"{made_by.bridge_id} at revision {made_by.bridge_revision}; pass it as bridge"
-            )
-        self._check_bridge(bridge)
-        return bridge.embed([scene])[0]
-
-    def _check_bridge(self, bridge: OlmoEarthVLMBridge) -> None:
-        made_by = self.provenance
-        if bridge.revision != made_by.bridge_revision:
-            raise ValueError(
-                f"this dataset was made by bridge {made_by.bridge_id} at revision "
-                f"{made_by.bridge_revision}, but the bridge given has revision {bridge.revision}; "
-                "load the former, or build the dataset again with the latter"
-            )
-
-    def _measure(self, comparison: _Comparison, row: int) -> float:
+    def _measure(self, comparison: Comparison, row: int) -> float:
         # Of a row that one ranking did not reach, too.
         similarity = self.table.vectors(comparison.space)[row] @ comparison.vector
         return float(np.round(similarity, SIMILARITY_DECIMALS))
@@ -442,15 +341,6 @@ class SceneIndex:
             values[f"{name}_similarity"] = None if np.isnan(similarity) else similarity
             values[f"{name}_rank"] = None if np.isnan(rank) else int(rank)
         return SceneResult(**values, score=float(score))
-
-
-@dataclass(frozen=True, eq=False)
-class _Comparison:
-    """A vector to compare with those of a space; `name` is what a result calls it."""
-
-    name: str
-    space: str
-    vector: np.ndarray
 
 
 def _join_filters(split: str | None, where: SceneFilter | None) -> SceneFilter:

@@ -7,7 +7,7 @@ it does not fit them, is cut short or is damaged:
     rows.arrow              the columns without embeddings and thumbnails
     thumbnails.arrow        the thumbnails
     SPACE-vectors.npy       float32 [N, 384]
-    SPACE-codes.npy, SPACE-mean.npy, SPACE-bounds.npy      see byte_codes
+    SPACE-parts.npy, ... or SPACE-codes.npy, ...   the fields of PrincipalParts, or of ByteCodes
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import os
 import shutil
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import fields
 from pathlib import Path
 
 import numpy as np
@@ -32,10 +33,11 @@ from earthvlm.embedding_dataset import (
     get_vectors,
     read_shard,
 )
+from earthvlm.principal_parts import PrincipalParts, encode_vectors
 from earthvlm.scene_table import SPACES, SceneTable
 from earthvlm.sentences import SENTENCE_DIM
 
-STORE_FORMAT = 1
+STORE_FORMAT = 2
 STORE_FOLDER = "index"  # beside the Parquet files
 MANIFEST = "manifest.json"
 # The end of a Parquet file: its footer, which tells the place and size of every page, and the last
@@ -135,12 +137,31 @@ def _write_rows(folder: Path, paths: Sequence[Path]) -> None:
             rows(table.drop_columns(["thumbnail"]))
             pictures(table.select(["thumbnail"]))
     for space, vectors in arrays.items():
-        out = np.lib.format.open_memmap(
-            folder / f"{space}-codes.npy", "w+", np.int8, (count, SENTENCE_DIM)
-        )
-        codes = ByteCodes.encode(vectors, out)
-        np.save(folder / f"{space}-mean.npy", codes.mean)
-        np.save(folder / f"{space}-bounds.npy", codes.bounds)
+        write_codes(folder, space, vectors)
+
+
+def write_codes(folder: Path, space: str, vectors: np.ndarray) -> None:
+    """Write the vectors of a space in brief, the largest array while it is made."""
+
+    def allocate(name: str, shape: tuple[int, ...], dtype: type) -> np.ndarray:
+        return np.lib.format.open_memmap(folder / f"{space}-{name}.npy", "w+", dtype, shape)
+
+    codes = encode_vectors(vectors, allocate)
+    for field in fields(codes)[1:]:
+        np.save(folder / f"{space}-{field.name}.npy", getattr(codes, field.name))
+
+
+def map_codes(folder: Path, space: str) -> ByteCodes | PrincipalParts:
+    """What `write_codes` wrote, its largest array mapped."""
+    narrow = (folder / f"{space}-parts.npy").is_file()
+    kind = PrincipalParts if narrow else ByteCodes
+    first, *others = (folder / f"{space}-{field.name}.npy" for field in fields(kind))
+    return kind(_map_array(first), *map(np.load, others))
+
+
+def _map_array(path: Path) -> np.ndarray:
+    # Nothing writes to it; torch warns of arrays that do not let it.
+    return np.asarray(np.load(path, mmap_mode="c"))
 
 
 @contextmanager
@@ -168,20 +189,8 @@ def _map_table(store: Path) -> SceneTable:
         for name in ("rows.arrow", "thumbnails.arrow")
     ]
     rows = columns[0].append_column("thumbnail", columns[1].column("thumbnail"))
-    load = {
-        # Nothing writes to them; torch warns of arrays that do not let it.
-        (space, part): np.load(store / f"{space}-{part}.npy", mmap_mode="c")
-        for space in SPACES
-        for part in ("vectors", "codes")
-    }
-    codes = {
-        space: ByteCodes(
-            np.asarray(load[space, "codes"]),
-            *(np.load(store / f"{space}-{part}.npy") for part in ("mean", "bounds")),
-        )
-        for space in SPACES
-    }
-    vectors = {space: np.asarray(load[space, "vectors"]) for space in SPACES}
+    codes = {space: map_codes(store, space) for space in SPACES}
+    vectors = {space: _map_array(store / f"{space}-vectors.npy") for space in SPACES}
     return SceneTable(rows, vectors, codes, folder=store)
 
 

@@ -14,6 +14,7 @@ import xxhash
 
 from earthvlm.byte_codes import BLOCK_ROWS, ByteCodes
 from earthvlm.embedding_dataset import get_vectors
+from earthvlm.principal_parts import PrincipalParts, encode_vectors
 from earthvlm.search_query import SceneFilter
 
 FILTER_COLUMNS = ("split", "source", "longitude", "latitude", "date")
@@ -30,7 +31,7 @@ class SceneTable:
         self,
         rows: pa.Table,
         vectors: Mapping[str, np.ndarray],
-        codes: Mapping[str, ByteCodes] | None = None,
+        codes: Mapping[str, ByteCodes | PrincipalParts] | None = None,
         folder: Path | None = None,
     ) -> None:
         """rows: EMBEDDING_SCHEMA's columns without the embeddings. codes: made where not given.
@@ -41,9 +42,10 @@ class SceneTable:
         self._rows, self._vectors, self._codes = rows, vectors, dict(codes or {})
         # From the codes where they are there: reading a number of each vector would map them all.
         self._present = {
-            space: ~np.isnan(self._codes[space].bounds[0] if space in self._codes else each[:, 0])
+            space: self._codes[space].present if space in self._codes else ~np.isnan(each[:, 0])
             for space, each in vectors.items()
         }
+        self._with_vectors = {space: np.flatnonzero(has) for space, has in self._present.items()}
         self._encoding = threading.Lock()  # visitors search at the same time
         self._distinct: dict[str, tuple[str, ...]] = {}
         self._digests: dict[str, str] = {}
@@ -65,11 +67,15 @@ class SceneTable:
         """Which rows have a vector, bool `[N]`."""
         return self._present[space]
 
-    def codes(self, space: str) -> ByteCodes:
-        """The vectors in one byte a number."""
+    def rows(self, space: str) -> np.ndarray:
+        """The rows that have a vector, in order."""
+        return self._with_vectors[space]
+
+    def codes(self, space: str) -> ByteCodes | PrincipalParts:
+        """The vectors in brief, for a first pass over them."""
         with self._encoding:
             if space not in self._codes:
-                self._codes[space] = ByteCodes.encode(self._vectors[space])
+                self._codes[space] = encode_vectors(self._vectors[space])
             return self._codes[space]
 
     def digest(self, space: str) -> str:

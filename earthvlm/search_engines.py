@@ -11,7 +11,7 @@ from typing import Protocol
 
 import numpy as np
 
-from earthvlm.byte_codes import multiplies_bytes
+from earthvlm.byte_codes import ByteCodes, multiplies_bytes
 from earthvlm.scene_table import SceneTable
 from earthvlm.search_query import SceneFilter
 
@@ -19,6 +19,7 @@ from earthvlm.search_query import SceneFilter
 # agree to this many decimals count as equal, so that a search ranks alike everywhere.
 SIMILARITY_DECIMALS = 6
 AUTO = "auto"
+FAISS_ENGINES = ("faiss-sq8", "faiss-ivf", "faiss-hnsw")
 EXACT_UP_TO = 1_000_000
 EQUAL = 10.0**-SIMILARITY_DECIMALS
 FIRST_PASS_FROM = 5_000  # rows; fewer are compared in full at once
@@ -35,21 +36,21 @@ class Hits:
 
 
 def make_engine(name: str, table: SceneTable) -> SearchEngine:
-    """Make the engine of a name: "auto", "exact", "faiss-sq8", "faiss-hnsw" or "milvus:URI".
+    """Make the engine of a name: "auto", "exact", "faiss-KIND" or "milvus:URI".
 
-    auto: exact up to a million scenes; beyond, faiss-hnsw where faiss is installed. URI: a local
-    file as in milvus:scenes.db, or a server's address as in milvus:http://localhost:19530.
+    auto: exact up to a million scenes; beyond, faiss-ivf where faiss is installed. KIND: sq8, ivf
+    or hnsw, see FaissEngine. URI: a local file as in milvus:scenes.db, or a server's address as in milvus:http://localhost:19530.
 
     Raises ValueError for an unknown name and without what the engine needs, ConnectionError where
     Milvus does not answer.
     """
     if name == AUTO:
         large = len(table) > EXACT_UP_TO and find_spec("faiss") is not None
-        name = "faiss-hnsw" if large else "exact"
+        name = "faiss-ivf" if large else "exact"
     kind, _, uri = name.partition(":")
     if name == "exact":
         return ExactEngine(table)
-    if name in ("faiss-sq8", "faiss-hnsw"):
+    if name in FAISS_ENGINES:
         from earthvlm.faiss_engine import FaissEngine
 
         return FaissEngine(table, name.removeprefix("faiss-"), table.folder)
@@ -58,7 +59,7 @@ def make_engine(name: str, table: SceneTable) -> SearchEngine:
 
         return MilvusEngine(table, uri)
     raise ValueError(
-        f"there is no engine {name!r}; choose auto, exact, faiss-sq8, faiss-hnsw or milvus:URI"
+        f"there is no engine {name!r}; choose auto, exact, {', '.join(FAISS_ENGINES)} or milvus:URI"
     )
 
 
@@ -79,7 +80,7 @@ class SearchEngine(Protocol):
 class ExactEngine:
     """Finds the nearest for certain.
 
-    A large table is first compared in one byte a number, which leaves few to compare in full.
+    A large table is first compared in brief, which leaves few to compare in full.
     """
 
     name = "exact"
@@ -90,7 +91,8 @@ class ExactEngine:
     def search(self, space: str, queries: np.ndarray, k: int, where: SceneFilter) -> list[Hits]:
         """See SearchEngine."""
         rows = select_rows(self._table, space, where)
-        if len(rows) < FIRST_PASS_FROM or not multiplies_bytes():
+        brief = None if len(rows) < FIRST_PASS_FROM else self._table.codes(space)
+        if brief is None or (isinstance(brief, ByteCodes) and not multiplies_bytes()):
             return [compare_rows(self._table.vectors(space), rows, q, k) for q in queries]
         group = max(1, ESTIMATES_AT_ONCE // len(self._table))
         groups = [queries[first : first + group] for first in range(0, len(queries), group)]
@@ -113,8 +115,10 @@ class ExactEngine:
 
 def select_rows(table: SceneTable, space: str, where: SceneFilter) -> np.ndarray:
     """The rows that fit a filter and have a vector of a space, in order."""
-    present, selected = table.present(space), table.select(where)
-    return np.flatnonzero(present if selected is None else present & selected)
+    selected = table.select(where)
+    return (
+        table.rows(space) if selected is None else np.flatnonzero(table.present(space) & selected)
+    )
 
 
 def compare_rows(vectors: np.ndarray, rows: np.ndarray, query: np.ndarray, k: int) -> Hits:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from benchmarks.embedding import embed_by_package
 from earthvlm import Scene, SceneIndex
 from earthvlm.chatearthnet import ChatEarthNet
 from earthvlm.conversations import describe
@@ -24,6 +25,13 @@ def tiles(practice_data):
     chosen = np.random.default_rng(0).choice(len(tiles), TILES, replace=False)
     scenes, known = zip(*(tiles[int(index)] for index in chosen), strict=True)
     return list(scenes), [tile.facts for tile in known]
+
+
+@pytest.mark.filterwarnings("ignore:Up to .* bands were:UserWarning")
+def test_embeddings_are_those_of_the_package_in_float32(bundled_bridge, tiles):
+    """In bfloat16, where the processor multiplies it, and in batches."""
+    directly = np.concatenate([embed_by_package(bundled_bridge, scene) for scene in tiles[0]])
+    np.testing.assert_allclose(bundled_bridge.embed(tiles[0]), directly, atol=1e-3)
 
 
 def right(score, answers, facts) -> float:

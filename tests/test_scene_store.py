@@ -30,8 +30,12 @@ def store_of(tmp_path):
     return store
 
 
-def test_a_mapped_dataset_is_the_one_in_memory(dataset, tmp_path, monkeypatch):
+@pytest.mark.parametrize(("fewest", "brief"), [(2_000, "codes"), (10, "parts")])
+def test_a_mapped_dataset_is_the_one_in_memory(dataset, tmp_path, monkeypatch, fewest, brief):
+    monkeypatch.setattr("earthvlm.principal_parts.FEWEST_ROWS", fewest)
+    monkeypatch.setattr("earthvlm.search_engines.FIRST_PASS_FROM", 5)
     mapped = SceneIndex.from_pretrained(dataset)
+    assert isinstance(getattr(mapped.table.codes("scene"), brief).base, np.memmap)
     monkeypatch.setattr("earthvlm.retrieval.MAPPED_FROM", 100)
     memory = SceneIndex.from_pretrained(dataset)
     assert mapped.table.folder == store_of(tmp_path) and memory.table.folder is None

@@ -1,11 +1,14 @@
 """Engines: the exact one is exact whatever the vectors."""
 
+from itertools import product
+
 import numpy as np
 import pytest
 
 import earthvlm.search_engines as engines
 from earthvlm.byte_codes import ByteCodes, multiplies_bytes
 from earthvlm.embedding_dataset import EMBEDDING_SCHEMA
+from earthvlm.principal_parts import MOST_DIRECTIONS, PrincipalParts, encode_vectors
 from earthvlm.scene_table import SPACES, SceneTable
 from earthvlm.search_engines import ExactEngine
 from earthvlm.search_query import SceneFilter
@@ -25,21 +28,35 @@ def make_table(vectors: np.ndarray, **columns) -> SceneTable:
     return SceneTable(rows, {space: vectors for space in SPACES})
 
 
-def crowd(count: int, spread: float, seed: int = 0) -> np.ndarray:
+def crowd(count: int, spread: float, seed: int = 0, own: float = 0.1) -> np.ndarray:
     """Vectors close around one direction, as those of a trained bridge are."""
     axes = make_vectors(24, 98)  # in which they differ, few beside the 384 there are
     apart = np.random.default_rng(seed).standard_normal((count, 24)) @ axes / np.sqrt(24)
-    vectors = make_vectors(1, 99) + spread * (apart + 0.1 * make_vectors(count, seed))
+    vectors = make_vectors(1, 99) + spread * (apart + own * make_vectors(count, seed))
     return (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
 
 
 KINDS = {
     "apart": make_vectors(6000),
     "close": crowd(6000, 0.3),
+    "narrow": crowd(6000, 0.3, own=0.02),
     "nearly one": crowd(6000, 1e-4),
     "all one": np.repeat(make_vectors(1), 6000, axis=0),
     "some twice": np.concatenate([make_vectors(3000), make_vectors(3000)]),
 }
+
+
+def encode_as_bytes(vectors: np.ndarray) -> ByteCodes:
+    return ByteCodes.encode(vectors, np.empty(vectors.shape, np.int8))
+
+
+def encode_as_parts(vectors: np.ndarray) -> PrincipalParts:
+    """In as many directions as a search would take at most, whether it would take them or not."""
+    mean = vectors.mean(axis=0)
+    _, _, directions = np.linalg.svd(vectors - mean, full_matrices=False)
+    directions = directions[:MOST_DIRECTIONS]
+    out = np.empty((len(vectors), len(directions)), np.float32)
+    return PrincipalParts.encode(vectors, mean, directions, out)
 
 
 def find_nearest(vectors: np.ndarray, query: np.ndarray, k: int, rows: np.ndarray) -> set[int]:
@@ -71,15 +88,33 @@ def test_exact_search_is_exact(kind, queries, monkeypatch):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_estimates_are_never_farther_off_than_they_say(kind):
+@pytest.mark.parametrize("encode", [encode_as_bytes, encode_as_parts])
+def test_estimates_are_never_farther_off_than_they_say(kind, encode):
     vectors = KINDS[kind]
     queries = np.concatenate([make_vectors(4, 5), vectors[:4]])
-    estimates, off = map(np.array, zip(*ByteCodes.encode(vectors).compare(queries), strict=True))
+    estimates, off = map(np.array, zip(*encode(vectors).compare(queries), strict=True))
     true = queries.astype(np.float64) @ vectors.T
     assert (np.abs(estimates - true) <= off).all()
     # The bound is worth something: it is small beside how the similarities differ.
-    if kind in ("apart", "close"):
+    if (encode, kind) in (
+        (encode_as_bytes, "apart"),
+        (encode_as_bytes, "close"),
+        (encode_as_parts, "narrow"),
+    ):
         assert off.mean() < 0.5 * true.std(axis=1).mean()
+
+
+def test_narrow_vectors_are_read_by_their_parts_and_broad_ones_by_bytes():
+    kinds = {kind: type(encode_vectors(vectors)) for kind, vectors in KINDS.items()}
+    assert kinds == {
+        "apart": ByteCodes,
+        "close": ByteCodes,
+        "narrow": PrincipalParts,
+        "nearly one": PrincipalParts,
+        "all one": PrincipalParts,
+        "some twice": ByteCodes,
+    }
+    assert encode_vectors(KINDS["narrow"]).parts.shape == (6000, 32)
 
 
 def test_this_machine_multiplies_bytes_or_says_so(monkeypatch):
@@ -108,7 +143,7 @@ def test_beyond_a_million_rows_the_default_is_approximate(monkeypatch):
     pytest.importorskip("faiss")
     table = make_table(make_vectors(20))
     monkeypatch.setattr(engines, "EXACT_UP_TO", 10)
-    assert engines.make_engine("auto", table).name == "faiss-hnsw"
+    assert engines.make_engine("auto", table).name == "faiss-ivf"
     monkeypatch.setattr(engines, "find_spec", lambda name: None)
     assert engines.make_engine("auto", table).name == "exact"
 
@@ -116,15 +151,16 @@ def test_beyond_a_million_rows_the_default_is_approximate(monkeypatch):
 # faiss
 
 
-@pytest.mark.parametrize("kind", ["sq8", "hnsw"])
-def test_faiss_finds_nearly_all(kind):
+@pytest.mark.parametrize(("kind", "own"), [("sq8", 0.1), *product(("ivf", "hnsw"), (0.1, 0.02))])
+def test_faiss_finds_nearly_all(kind, own):
     pytest.importorskip("faiss")
-    vectors = crowd(6000, 0.5)
+    vectors = crowd(6000, 0.5, own=own)
     vectors[::7] = np.nan
     splits = ["tiles" if number % 3 else "val" for number in range(len(vectors))]
     table = make_table(vectors, split=splits)
     engine, exact = engines.make_engine(f"faiss-{kind}", table), ExactEngine(table)
-    queries = crowd(40, 0.5, seed=5)
+    assert isinstance(table.codes("scene"), ByteCodes if own == 0.1 else PrincipalParts)
+    queries = crowd(40, 0.5, seed=5, own=own)
     for where in (SceneFilter(), SceneFilter(split="val")):
         found = engine.search("scene", queries, 10, where)
         expected = exact.search("scene", queries, 10, where)
@@ -138,7 +174,7 @@ def test_faiss_finds_nearly_all(kind):
             assert all(splits[row] == "val" for row in hits.rows) or where == SceneFilter()
 
 
-@pytest.mark.parametrize("kind", ["sq8", "hnsw"])
+@pytest.mark.parametrize("kind", ["sq8", "ivf", "hnsw"])
 def test_a_faiss_index_is_kept_and_built_again_when_damaged(kind, tmp_path, monkeypatch):
     pytest.importorskip("faiss")
     from earthvlm.faiss_engine import FaissEngine
@@ -168,3 +204,18 @@ def test_a_faiss_index_is_kept_and_built_again_when_damaged(kind, tmp_path, monk
     assert other.search("scene", vectors[7:8], 1, SceneFilter())[0].similarities[0] < 0.9
     assert len(built) == 5
     assert sorted(p.suffix for p in tmp_path.iterdir()) == [".index", ".json"]
+
+
+def test_a_graph_over_other_directions_is_not_used(tmp_path):
+    """Directions that are found anew may differ, and points with them."""
+    pytest.importorskip("faiss")
+    from earthvlm.faiss_engine import FaissEngine
+
+    vectors, query = KINDS["narrow"], KINDS["narrow"][7:8]
+    FaissEngine(make_table(vectors), "hnsw", tmp_path).search("scene", query, 3, SceneFilter())
+    table = make_table(vectors)
+    parts = table.codes("scene")
+    parts.directions[:] = parts.directions[::-1].copy()
+    parts.parts[:] = parts.parts[:, ::-1].copy()
+    found = FaissEngine(table, "hnsw", tmp_path).search("scene", query, 3, SceneFilter())[0]
+    assert found.rows[0] == 7

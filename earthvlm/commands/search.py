@@ -75,8 +75,8 @@ def add_search(commands: argparse._SubParsersAction) -> None:
         "--engine",
         default="auto",
         help=(
-            "exact, faiss-sq8, faiss-hnsw or milvus:URI, a local file's or a server's (default: "
-            "auto, exact up to a million scenes)"
+            "exact, faiss-sq8, faiss-ivf, faiss-hnsw or milvus:URI, a local file's or a server's "
+            "(default: auto, exact up to a million scenes)"
         ),
     )
     add("--json", action="store_true", help="print one JSON object a scene")

@@ -1,0 +1,38 @@
+"""SceneResult: a scene of an index, with what a search found of it."""
+
+from __future__ import annotations
+
+import datetime
+from dataclasses import dataclass
+from pathlib import Path
+
+from PIL import Image
+
+
+@dataclass(frozen=True, eq=False)
+class SceneResult:
+    """A scene of an index. Similarities are cosines, None where nothing was compared.
+
+    A rank is the place, from 1, among the scenes compared in that way, None beyond RANK_DEPTH.
+    caption: of words and the caption. scene: of words, or else the example, and the scene itself.
+    example: of an example given beside words, and the scene itself.
+    score: the sum over the ranks of 1 / (60 + rank); 0 where it was not searched for.
+    scene_file: the GeoTIFF with all its bands, None where the dataset does not hold it.
+    """
+
+    image_id: str
+    caption: str | None
+    split: str
+    longitude: float | None
+    latitude: float | None
+    source: str | None
+    thumbnail: Image.Image | None
+    scene_file: Path | None
+    score: float = 0.0
+    caption_similarity: float | None = None
+    scene_similarity: float | None = None
+    example_similarity: float | None = None
+    caption_rank: int | None = None
+    scene_rank: int | None = None
+    example_rank: int | None = None
+    date: datetime.date | None = None
