@@ -20,8 +20,8 @@ from pathlib import Path
 from benchmarks.report import report
 
 LAYERS, WIDTH, FEED_FORWARD, VOCABULARY = 24, 2048, 8192, 51200
-# Tokens that are timed, by what weights are kept in. float32 goes without a cache of keys and values:
-# it is what the others are compared with.
+# Tokens that are timed, by what weights are kept in. float32 goes without a cache of keys and
+# values: it is what the others are compared with.
 TOKENS = {"bfloat16": 12, "int8": 12, "float32": 3}
 
 
