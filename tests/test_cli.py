@@ -186,7 +186,7 @@ def test_the_next_batch_is_opened_while_one_is_answered(bridge, scene_file, monk
 
     def open_scene(path, *options):
         opened.append(path)
-        if len(opened) == 2 * 4 - 1:
+        if len(opened) == 2 * 8 - 1:
             enough.set()
         return earthvlm.Scene.open(path)
 
@@ -195,11 +195,11 @@ def test_the_next_batch_is_opened_while_one_is_answered(bridge, scene_file, monk
         assert enough.wait(timeout=60)
         return ["" for _ in scenes]
 
-    monkeypatch.setattr(describe, "SCENES_AT_ONCE", 4)
+    monkeypatch.setattr(describe, "SCENES_AT_ONCE", 8)
     monkeypatch.setattr(describe, "open_scene", open_scene)
     monkeypatch.setattr(bridge, "generate", generate)
-    assert main(["describe", *[scene_file] * 9]) == 0
-    assert bridge.calls == [4, 4, 1]
+    assert main(["describe", *[scene_file] * 17]) == 0
+    assert bridge.calls == [8, 8, 1]
 
 
 def test_a_folder_is_answered_file_by_file_and_what_fails_is_named(bridge, tmp_path, capsys):
