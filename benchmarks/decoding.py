@@ -83,9 +83,9 @@ def compare(
     report("decoding_agreement", agreement, "of the plain path's first 20 tokens chosen too")
     others = [[token for other in plain if other is not said for token in other] for said in plain]
     drafts = {
-        "in the question": [tokens_a_reading(prompt.ids, said) for said in plain],
+        "in the question": [tokens_a_reading(list(prompt.ids), said) for said in plain],
         "in answers about other scenes too": [
-            tokens_a_reading(known + prompt.ids, said)
+            tokens_a_reading([*known, *prompt.ids], said)
             for known, said in zip(others, plain, strict=True)
         ],
     }

@@ -64,13 +64,16 @@ class TorchReading:
             real = torch.arange(end, device=vectors.device).expand(len(vectors), end) >= padding
             positions = (real.cumsum(1) - 1).clamp(min=0)[:, start:]
             mask = prefix_attention(real, both_ways, vectors.dtype) if both_ways else real.long()
+        # The last place by its index: as a slice it would make torch copy the vocabulary's matrix,
+        # which takes as long as the rest.
+        last = torch.tensor([vectors.shape[1] - 1], device=vectors.device)
         output = self.model(
             inputs_embeds=vectors,
             attention_mask=mask,
             position_ids=positions,
             cache=self.cache,
             use_cache=True,
-            logits_to_keep=1,
+            logits_to_keep=last,
         )
         return output.logits[:, -1]
 
