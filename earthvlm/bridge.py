@@ -33,6 +33,7 @@ from earthvlm.bridge_files import (
 )
 from earthvlm.conversation import Conversation, ConversationCache
 from earthvlm.decoding import Reading, TorchReading, answer_together
+from earthvlm.drafts import AnswerDrafts
 from earthvlm.embedded_model import EMBEDDED_MODEL_ID
 from earthvlm.encoder import PATCH_SIZE, OlmoEarthEncoder, PreparedScene, SceneTokens
 from earthvlm.fusion import GeospatialQueryEncoder, SceneEmbeddingHead
@@ -134,6 +135,7 @@ class OlmoEarthVLMBridge(nn.Module):
         self.merged_adapter: dict[str, Tensor] | None = None
         self._conversations = ConversationCache()
         self._start_reading: Callable[[], Reading] = partial(TorchReading, self.language.model)
+        self._drafts: AnswerDrafts | None = AnswerDrafts()
         self.revision = "untrained"
         self.commit = LOCAL_REVISION  # of the Hub repository it was fetched from
 
@@ -320,6 +322,7 @@ class OlmoEarthVLMBridge(nn.Module):
         self._conversations.clear()
         if mode:
             self._start_reading = partial(TorchReading, self.language.model)
+            self._drafts = AnswerDrafts()
         return super().train(mode)
 
     def _ask(self, messages: Sequence[Message]) -> Prompt:
@@ -332,7 +335,8 @@ class OlmoEarthVLMBridge(nn.Module):
     def _look(self, scene: Scene) -> Conversation:
         """Look at a scene, to talk about it."""
         vectors = self._show([self.prepare(scene)], 1)[0]
-        return Conversation(self.language, vectors, self._start_reading(), self._picture_tokens)
+        reading = self._start_reading()
+        return Conversation(self.language, vectors, reading, self._picture_tokens, self._drafts)
 
     # Files
 
@@ -397,6 +401,7 @@ class OlmoEarthVLMBridge(nn.Module):
                 raise ValueError("llama.cpp reads no pictures here: leave the engine out.")
             llama = LlamaEngine(bridge.language, bridge.revision)
             bridge._start_reading = partial(LlamaReading, llama)
+            bridge._drafts = None  # it takes as long for several tokens as for one after another
         return bridge.eval()
 
     def push_to_hub(
