@@ -30,20 +30,38 @@ def main() -> None:
     some = scenes[::EVERY]
     bridge.generate(scenes[:2], QUESTION, max_length=4)
     bridge.generate(scenes[0], QUESTION, max_length=4)
-    together, alone, same = [], [], []
+    ways = {
+        f"batch of {len(scenes)}": lambda: bridge.generate(scenes, QUESTION),
+        "one by one": lambda: [bridge.generate(scene, QUESTION) for scene in some],
+    }
+    if bridge._drafts is not None:
+        ways["one by one, nothing foretold"] = lambda: generate_undrafted(bridge, some)
+    rates: dict[str, list[float]] = {name: [] for name in ways}
+    same = []
     for _ in range(REPEATS):
-        start = time.perf_counter()
-        answers = bridge.generate(scenes, QUESTION)
-        together.append(len(scenes) / (time.perf_counter() - start))
-        start = time.perf_counter()
-        others = [bridge.generate(scene, QUESTION) for scene in some]
-        alone.append(len(some) / (time.perf_counter() - start))
-        same.append(sum(a == b for a, b in zip(answers[::EVERY], others, strict=True)) / len(some))
-    one_by_one = f"one by one, {arguments.engine}"
-    report("describe", {f"batch of {len(scenes)}": together, one_by_one: alone}, "scenes/s")
-    ratios = [a / b for a, b in zip(together, alone, strict=True)]
-    report("describe_ratio", {f"batch against {one_by_one}": ratios}, "times")
+        answers = {}
+        for name, describe in ways.items():
+            start = time.perf_counter()
+            answers[name] = describe()
+            rates[name].append(len(answers[name]) / (time.perf_counter() - start))
+        batch, alone, *_ = answers.values()
+        same.append(sum(a == b for a, b in zip(batch[::EVERY], alone, strict=True)) / len(some))
+    report("describe", rates, "scenes/s")
+    batch = next(iter(rates.values()))
+    ratios = {
+        f"batch against {name}": [a / b for a, b in zip(batch, rate, strict=True)]
+        for name, rate in list(rates.items())[1:]
+    }
+    report("describe_ratio", ratios, "times")
     report("describe_agreement", {"answers that are the same": same}, "of those one by one")
+
+
+def generate_undrafted(bridge: OlmoEarthVLMBridge, scenes: list[Scene]) -> list[str]:
+    """One by one, as if no answer had been said before."""
+    drafts, bridge._drafts = bridge._drafts, None
+    answers = [bridge.generate(scene, QUESTION) for scene in scenes]
+    bridge._drafts = drafts
+    return answers
 
 
 if __name__ == "__main__":

@@ -269,6 +269,8 @@ class OlmoEarthVLMBridge(nn.Module):
         words = [prompt] * (len(scenes) if scene is not None else 1) if alike else list(prompt)
         if scene is not None and len(scenes) != len(words):
             raise ValueError(f"{len(scenes)} scenes need as many prompts, not {len(words)}.")
+        if len(scenes) == 1:  # as any single one: by the engine that was chosen
+            return [self.generate(scenes[0], words[0], max_length, temperature, top_p, top_k)]
         prompts = [self._ask([{"role": "user", "content": text}]) for text in words]
         sizes = [self.encoder.count_patches(scene) for scene in scenes] or [0] * len(prompts)
         answers = [""] * len(prompts)
@@ -380,7 +382,7 @@ class OlmoEarthVLMBridge(nn.Module):
         trainable: keep the adapter apart, ready to train on; otherwise it is merged into the
             language model, which then answers faster.
         engine: "torch", or "llama" for llama.cpp (`pip install earthvlm[llama]`), which answers
-            single scenes several times as fast on a CPU from weights of 8 bits; lists of scenes,
+            single scenes several times as fast on a CPU from weights of 8 bits; lists of several,
             and what is trainable, stay with torch. None takes `$EARTHVLM_ENGINE`, else "torch".
         revision, token, cache_dir, local_files_only: of the Hub repository; see `fetch`.
 
