@@ -41,6 +41,7 @@ from earthvlm.generation import DEFAULT_PROMPT, Sampling, check_prompt
 from earthvlm.hub import BUNDLED, LOCAL_REVISION
 from earthvlm.language import load_language_model
 from earthvlm.moondream_vision import PictureCrops
+from earthvlm.processor_attention import choose_attention
 from earthvlm.prompts import Message, Prompt
 from earthvlm.scene import Scene
 from earthvlm.sentences import SENTENCE_DIM
@@ -322,6 +323,7 @@ class OlmoEarthVLMBridge(nn.Module):
     def train(self, mode: bool = True) -> OlmoEarthVLMBridge:
         """Set training or evaluation mode. What was read is forgotten: weights may change now."""
         self._conversations.clear()
+        choose_attention(self.language.model, answering=not mode)
         if mode:
             self._start_reading = partial(TorchReading, self.language.model)
             self._drafts = AnswerDrafts()
