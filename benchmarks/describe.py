@@ -16,7 +16,7 @@ from earthvlm import OlmoEarthVLMBridge, Scene, SceneIndex
 
 QUESTION = "Describe this scene."
 EVERY = 4  # of so many scenes one is described by itself, too
-REPEATS = 3
+REPEATS = 2
 
 
 def main() -> None:
