@@ -25,13 +25,13 @@ from benchmarks.decoding_ways import Start, make_ways
 from benchmarks.report import report
 from earthvlm import OlmoEarthVLMBridge, Scene, SceneIndex
 from earthvlm.decoding import Reading
+from earthvlm.drafts import DRAFTED
 from earthvlm.language import LanguageModel
 from earthvlm.prompts import Prompt
 
 TOKENS = 40
 QUESTION = [{"role": "user", "content": "Describe this scene."}]
 OFFERED = ["not merged", "int8 weights, torch", "Q8_0"]
-DRAFTED = 4  # tokens looked up at a time
 
 
 def main() -> None:

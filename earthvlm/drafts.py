@@ -11,7 +11,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Sequence
 
-# Tokens foretold at a time: reading nine takes 1.14 times as long as one (benchmarks.decoding).
+# Tokens foretold at a time: reading nine takes 1.2 times as long as one (benchmarks.decoding).
 DRAFTED = 8
 # How many tokens are looked up: the longer first, the shorter where that was never said.
 LOOKED_AT = (4, 2)
