@@ -1,84 +1,75 @@
-"""What each way to decode brings: the same weights, the same scene and question, in one run.
+"""What each way to decode brings: the same weights, the same scenes and question, in one run.
 
-python -m benchmarks.decoding [--scenes 4] [--compile]
+    python -m benchmarks.decoding                      # the ways that are offered here
+    python -m benchmarks.decoding --all                # every way that was tried
+    python -m benchmarks.decoding --only torchao ONNX  # the plain path, and ways of these names
 
 Ways take turns, so that whatever else the machine does slows all of them alike. Beside tokens a
-second: how many of the plain path's tokens each way would have chosen too, given those before.
-The rows of llama.cpp need the extra `llama`; --compile adds torch.compile, which takes minutes.
+second: how many of the plain path's tokens each way would have chosen too, given those before; and
+how many tokens could be read at once, were they looked up in what was said before.
 """
 
 from __future__ import annotations
 
 import argparse
-import copy
+import statistics
+import tempfile
 import time
-from collections.abc import Callable
+from pathlib import Path
 
 import torch
-from torch import Tensor, nn
-from transformers import PreTrainedModel, StaticCache
+from torch import Tensor
+from transformers.generation.candidate_generator import PromptLookupCandidateGenerator
 
+from benchmarks.decoding_ways import Start, make_ways
 from benchmarks.report import report
 from earthvlm import OlmoEarthVLMBridge, Scene, SceneIndex
-from earthvlm.decoding import Reading, TorchReading
+from earthvlm.decoding import Reading
+from earthvlm.drafts import DRAFTED
 from earthvlm.language import LanguageModel
 from earthvlm.prompts import Prompt
 
 TOKENS = 40
 QUESTION = [{"role": "user", "content": "Describe this scene."}]
-
-
-class Int8Linear(nn.Module):
-    """A layer in 8 bits by torch's own kernel, a scale a row."""
-
-    def __init__(self, linear: nn.Linear) -> None:
-        super().__init__()
-        weight = linear.weight.detach().float()
-        scale = weight.abs().amax(1, keepdim=True) / 127
-        self.weight = (weight / scale).round().to(torch.int8)
-        self.scale = scale[:, 0].to(torch.bfloat16)
-
-    def forward(self, x: Tensor) -> Tensor:
-        flat = x.flatten(0, -2).to(torch.bfloat16)
-        seen = torch.ops.aten._weight_int8pack_mm(flat, self.weight, self.scale)
-        return seen.unflatten(0, x.shape[:-1])
-
-
-class CompiledReading(TorchReading):
-    """A cache of fixed length, and a compiled step for each token after the first reading."""
-
-    def __init__(self, model: PreTrainedModel, step: Callable[..., object]) -> None:
-        super().__init__(model)
-        self.cache = StaticCache(config=model.config, max_cache_len=256)
-        self.step = step
-
-    def read(self, vectors: Tensor, both_ways: int = 0) -> Tensor:
-        start = int(self.length)
-        places = torch.arange(start, start + vectors.shape[1])[None]
-        model = self.model if vectors.shape[1] > 1 else self.step
-        return model(None, None, places, self.cache, vectors, use_cache=True).logits[:, -1]
+OFFERED = ["not merged", "int8 weights, torch", "Q8_0"]
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--compile", action="store_true", help="add torch.compile")
+    chosen = parser.add_mutually_exclusive_group()
+    chosen.add_argument("--only", nargs="+", default=OFFERED, help="parts of the names of ways")
+    chosen.add_argument("--all", action="store_true", help="every way; compiling takes minutes")
     parser.add_argument("--scenes", type=int, default=4)
     arguments = parser.parse_args()
     bridge = OlmoEarthVLMBridge.from_pretrained("bundled", device="cpu")
-    adapted = OlmoEarthVLMBridge.from_pretrained("bundled", device="cpu", trainable=True)
     language, prompt = bridge.language, bridge.language.encode(QUESTION)
     found = SceneIndex.from_pretrained("bundled").browse("tiles", k=arguments.scenes)
     scenes = [bridge._look(Scene.open(result.scene_file)).vectors for result in found]
-    ways = make_ways(bridge, adapted.language.model, arguments.compile)
 
-    plain = [speak(ways["plain"](), language, prompt, scene)[0] for scene in scenes]
+    def is_wanted(name: str) -> bool:
+        return arguments.all or any(part in name for part in ("plain", *arguments.only))
+
+    with tempfile.TemporaryDirectory(prefix="earthvlm-") as folder:
+        ways = make_ways(bridge, is_wanted, Path(folder))
+        compare(ways, language, prompt, scenes)
+
+
+def compare(
+    ways: dict[str, Start], language: LanguageModel, prompt: Prompt, scenes: list[Tensor]
+) -> None:
+    """Report how fast each way is, and how far it says the same; "plain" is one of them."""
+    for start in ways.values():
+        speak(start(), language, prompt, scenes[0], tokens=4)  # warms up, and compiles
     first: dict[str, list[float]] = {name: [] for name in ways}
     rate: dict[str, list[float]] = {name: [] for name in ways}
+    plain = []
     for scene in scenes:
         for name, start in ways.items():
-            _, to_first, then = speak(start(), language, prompt, scene)
+            said, to_first, then = speak(start(), language, prompt, scene)
             first[name].append(to_first)
             rate[name].append((TOKENS - 1) / then)
+            if name == "plain":
+                plain.append(said)
     report("decoding", rate, "tokens/s")
     report("decoding_first", first, "s to the first token, scene seen already")
     times = {
@@ -90,52 +81,32 @@ def main() -> None:
         for name, start in ways.items()
     }
     report("decoding_agreement", agreement, "of the plain path's first 20 tokens chosen too")
-    drafts = [draft_length(said) for said in plain]
-    report("decoding_lookup", {"drafted right by prompt lookup": drafts}, "of tokens")
-
-
-def make_ways(
-    bridge: OlmoEarthVLMBridge, adapted: PreTrainedModel, compiled: bool
-) -> dict[str, Callable[[], Reading]]:
-    """What starts a reading, by the name of the way."""
-    model = bridge.language.model
-    whole = copy.deepcopy(model).float()
-    eight = copy.deepcopy(model).to(torch.bfloat16)
-    for module in list(eight.modules()):
-        for name, child in module.named_children():
-            if isinstance(child, nn.Linear):
-                setattr(module, name, Int8Linear(child))
-    ways: dict[str, Callable[[], Reading]] = {
-        "plain": lambda: TorchReading(model),
-        "adapter not merged": lambda: TorchReading(adapted),
-        "float32": lambda: TorchReading(whole),
-        "int8 weights, torch": lambda: TorchReading(eight),
+    others = [[token for other in plain if other is not said for token in other] for said in plain]
+    drafts = {
+        "in the question": [tokens_a_reading(list(prompt.ids), said) for said in plain],
+        "in answers about other scenes too": [
+            tokens_a_reading([*known, *prompt.ids], said)
+            for known, said in zip(others, plain, strict=True)
+        ],
     }
-    if compiled:
-        step = torch.compile(model, dynamic=False)
-        ways["static cache"] = lambda: CompiledReading(model, model)
-        ways["static cache, compiled"] = lambda: CompiledReading(model, step)
-    try:
-        from earthvlm.llama_engine import LlamaEngine, LlamaReading
-
-        for kind in ("F16", "Q8_0", "Q4_1", "Q4_0"):
-            engine = LlamaEngine(bridge.language, bridge.revision, kind)
-            ways[f"llama.cpp, {kind}"] = lambda engine=engine: LlamaReading(engine)
-    except ModuleNotFoundError as error:
-        print(error)
-    return ways
+    report("decoding_lookup", drafts, f"tokens a reading, {DRAFTED} looked up")
+    costs = {
+        name: [cost_of_drafts(start(), language, prompt, scene) for scene in scenes]
+        for name, start in ways.items()
+    }
+    report("decoding_drafts", costs, f"times as long to read {DRAFTED + 1} tokens as one")
 
 
 @torch.inference_mode()
 def speak(
-    reading: Reading, language: LanguageModel, prompt: Prompt, scene: Tensor
+    reading: Reading, language: LanguageModel, prompt: Prompt, scene: Tensor, tokens: int = TOKENS
 ) -> tuple[list[int], float, float]:
     """The likeliest tokens, seconds to the first of them, and for the others."""
     vectors = _vectors(language, prompt, scene)
     start = time.perf_counter()
     said = [reading.read(vectors).argmax(-1)]
     first = time.perf_counter()
-    while len(said) < TOKENS:
+    while len(said) < tokens:
         said.append(reading.read(language.embed(said[-1][:, None])).argmax(-1))
     end = time.perf_counter()
     reading.rest()
@@ -155,14 +126,39 @@ def agree(
     return same / 20
 
 
-def draft_length(said: list[int], pair: int = 2) -> float:
-    """The share of tokens which the last two, where they occurred before, would have foretold."""
-    right = 0
-    for place in range(pair, len(said)):
-        last = said[place - pair : place]
-        earlier = [n for n in range(place - pair) if said[n : n + pair] == last]
-        right += bool(earlier) and said[earlier[-1] + pair] == said[place]
-    return right / len(said)
+def tokens_a_reading(known: list[int], said: list[int]) -> float:
+    """How many tokens a reading would yield, were those that follow looked up in what is known."""
+    look_up = PromptLookupCandidateGenerator(
+        num_output_tokens=DRAFTED, max_matching_ngram_size=3, max_length=100_000
+    )
+    place = readings = 0
+    while place < len(said):
+        ids = torch.tensor([known + said[:place]])
+        drafted = look_up.get_candidates(ids)[0][0, ids.shape[1] :].tolist()
+        right = 0
+        while (
+            right < min(len(drafted), len(said) - place) and drafted[right] == said[place + right]
+        ):
+            right += 1
+        place += right + 1  # the reading tells one more than was drafted right
+        readings += 1
+    return len(said) / readings
+
+
+@torch.inference_mode()
+def cost_of_drafts(
+    reading: Reading, language: LanguageModel, prompt: Prompt, scene: Tensor
+) -> float:
+    """How many times as long it takes to read some tokens at once as to read one."""
+    vectors = _vectors(language, prompt, scene)
+    reading.read(vectors)
+    seconds = {1: [], DRAFTED + 1: []}
+    for count in list(seconds) * 8:
+        start = time.perf_counter()
+        reading.read(vectors[:, :count])
+        seconds[count].append(time.perf_counter() - start)
+    reading.rest()
+    return statistics.median(seconds[DRAFTED + 1]) / statistics.median(seconds[1])
 
 
 def _vectors(language: LanguageModel, prompt: Prompt, scene: Tensor) -> Tensor:

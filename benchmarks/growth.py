@@ -1,57 +1,67 @@
-"""How time and memory grow: with a scene's size, a conversation's length, and a batch.
+"""How time and memory grow: with a scene, a conversation, a batch, and the number of users.
 
-python -m benchmarks.growth [--large]
+    python -m benchmarks.growth                             # small sizes
+    python -m benchmarks.growth --large --plot docs/growth.svg
 
 Each size is measured in a process of its own, whose peak memory is reported above what loading the
-bridge took. Plots go to `results/growth.png`. --large goes on to 2,048 pixels and long talks.
+bridge took. Of each kind the last step's exponent is told: 1 is growth in proportion, of a scene
+with its pixels.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import math
+import statistics
 import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from benchmarks.report import RESULTS, report
 
 ROOT = Path(__file__).parent.parent
-SIDES = (64, 128, 256, 512, 1024, 2048)
-TURNS = (1, 4, 16, 48)
-BATCHES = (1, 4, 16, 64)
+# What grows, the sizes, and how many of them are measured without --large.
 KINDS = {
-    "scene": ("a scene's side, pixels", SIDES, 4),
-    "conversation": ("turns read before", TURNS, 3),
-    "batch": ("scenes of 64 x 64 embedded at once", BATCHES, 4),
+    "scene": ("pixels of a scene's side", (64, 128, 256, 512, 1024, 2048), 3),
+    "conversation": ("turns read before", (1, 4, 16, 48, 96), 3),
+    "batch": ("scenes embedded at once", (1, 4, 16, 64, 256), 3),
+    "users": ("users who ask at once", (1, 2, 4, 8, 16), 3),
 }
-PATCH_SIZE = 4
+SIDE = 64  # pixels, of scenes where something else grows
 LONG = 10.0  # seconds of calls after which no other is made
 WORDS = "There is a lake beside the forest, and some fields in the top left of the scene. " * 2
+QUESTION = {"role": "user", "content": "Is there water?"}
+ANSWER_TOKENS = 16  # of each user's answer
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--large", action="store_true", help="all sizes, which takes minutes")
+    parser.add_argument("--plot", type=Path, default=RESULTS / "growth.svg", help="where it goes")
     parser.add_argument("--one", nargs=2, metavar=("KIND", "SIZE"), help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.one:
         print(json.dumps(measure(arguments.one[0], int(arguments.one[1]))))
         return
-    seconds: dict[str, list[float]] = {}
-    memory: dict[str, list[float]] = {}
-    for kind, (label, sizes, small) in KINDS.items():
+    seconds: dict[str, dict[int, list[float]]] = {}
+    memory: dict[str, dict[int, list[float]]] = {}
+    for kind, (_, sizes, small) in KINDS.items():
+        seconds[kind], memory[kind] = {}, {}
         for size in sizes if arguments.large else sizes[:small]:
             command = [sys.executable, "-m", "benchmarks.growth", "--one", kind, str(size)]
             run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
             found = json.loads(run.stdout.splitlines()[-1])
-            seconds[f"{label}: {size}"] = found["seconds"]
-            memory[f"{label}: {size}"] = [found["gigabytes"]]
-    report("growth_time", seconds, "s")
-    report("growth_memory", memory, "GB above the bridge")
-    plot(seconds, memory)
+            seconds[kind][size], memory[kind][size] = found["seconds"], [found["gigabytes"]]
+    report("growth_time", _rows(seconds), "s")
+    report("growth_memory", _rows(memory), "GB above the bridge")
+    exponents = {label: [_exponent(kind, seconds[kind])] for kind, (label, _, _) in KINDS.items()}
+    report("growth_exponent", exponents, "power with which time grew in the last step")
+    plot(seconds, memory, arguments.plot)
 
 
 def measure(kind: str, size: int) -> dict[str, object]:
@@ -62,25 +72,24 @@ def measure(kind: str, size: int) -> dict[str, object]:
     from earthvlm.sentinel2 import BANDS
 
     bridge = OlmoEarthVLMBridge.from_pretrained("bundled", device="cpu")
-    bridge.encoder.patch_size = PATCH_SIZE
     rng = np.random.default_rng(0)
 
     def draw(side: int) -> Scene:
         return Scene.from_array(rng.uniform(100, 4000, (side, side, 12)).astype(np.float32), BANDS)
 
-    scenes = [draw(size if kind == "scene" else 64) for _ in range(size if kind == "batch" else 1)]
-    messages = []
-    for _ in range(size if kind == "conversation" else 0):
-        messages += [{"role": "user", "content": "And?"}, {"role": "assistant", "content": WORDS}]
-    messages.append({"role": "user", "content": "Is there water?"})
-    bridge.embed([draw(64)])  # lazy parts are loaded
-    next(bridge.stream(draw(64), messages[-1:], max_length=1), None)
+    bridge.embed([draw(SIDE)])  # lazy parts are loaded
+    next(bridge.stream(draw(SIDE), [QUESTION], max_length=1), None)
+    if kind == "users":
+        call = _ask_at_once(bridge, [draw(SIDE) for _ in range(size)])
+    elif kind == "batch":
+        call = partial(bridge.embed, [draw(SIDE) for _ in range(size)])
+    else:
+        said = [{"role": "user", "content": "And?"}, {"role": "assistant", "content": WORDS}]
+        messages = [*(said * size if kind == "conversation" else []), QUESTION]
+        scene = draw(size if kind == "scene" else SIDE)
 
-    def call() -> None:
-        if kind == "batch":
-            bridge.embed(scenes, size)
-        else:
-            asked = Scene(scenes[0].reflectance)  # nothing is known of it yet
+        def call() -> None:
+            asked = Scene(scene.reflectance)  # nothing is known of it yet
             for _ in bridge.stream(asked, messages, max_length=1):
                 pass
 
@@ -91,6 +100,28 @@ def measure(kind: str, size: int) -> dict[str, object]:
             call()
             seconds.append(time.perf_counter() - start)
     return {"seconds": seconds, "gigabytes": peak.added / 1e9}
+
+
+def _ask_at_once(bridge, scenes: list) -> Callable[[], None]:
+    """As many users as scenes, each asking about one; it is over when the last is answered."""
+    from earthvlm import Scene
+    from earthvlm.retrieval import SceneIndex
+    from earthvlm.service import Asker, SceneService
+
+    service = SceneService(bridge, SceneIndex.from_pretrained("bundled"))
+
+    def ask(user: int) -> None:
+        scene = Scene(scenes[user].reflectance)
+        service.ask(scene, QUESTION["content"], Asker(str(user)), ANSWER_TOKENS)
+
+    def call() -> None:
+        users = [threading.Thread(target=ask, args=(user,)) for user in range(len(scenes))]
+        for user in users:
+            user.start()
+        for user in users:
+            user.join()
+
+    return call
 
 
 class PeakMemory:
@@ -116,32 +147,50 @@ class PeakMemory:
             self.added = max(self.added, self._process.memory_info().rss - self._start)
 
 
-def plot(seconds: dict[str, list[float]], memory: dict[str, list[float]]) -> None:
+def plot(
+    seconds: dict[str, dict[int, list[float]]],
+    memory: dict[str, dict[int, list[float]]],
+    path: Path,
+) -> None:
     """Draw both against each size, on logarithmic axes with a line that grows in proportion."""
-    import statistics
-
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(12, 6), layout="constrained")
-    axes = figure.subplots(2, len(KINDS))
+    figure = Figure(figsize=(12, 5), layout="constrained")
+    axes = figure.subplots(2, len(KINDS), sharex="col")
     for column, (kind, (label, _, _)) in enumerate(KINDS.items()):
-        for row, (values, unit) in enumerate(((seconds, "seconds"), (memory, "GB"))):
-            points = {
-                int(name.rpartition(" ")[2]): statistics.median(found)
-                for name, found in values.items()
-                if name.startswith(label)
-            }
-            # Of a scene, what is read grows with its area.
-            work = {size: size**2 if kind == "scene" else size for size in points}
+        for row, (values, unit) in enumerate(((seconds, "seconds"), (memory, "GB added"))):
+            points = {size: statistics.median(found) for size, found in values[kind].items()}
             last = max(points)
-            plain = [points[last] * work[size] / work[last] for size in points]
+            plain = [points[last] * _work(kind, size) / _work(kind, last) for size in points]
             axis = axes[row, column]
-            axis.loglog(list(points), [max(v, 1e-4) for v in points.values()], "o-")
-            axis.loglog(list(points), plain, ":", color="grey")
-            axis.set_xlabel(label)
-            axis.set_ylabel(unit)
-    RESULTS.mkdir(exist_ok=True)
-    figure.savefig(RESULTS / "growth.png", dpi=100)
+            axis.loglog(list(points), plain, ":", color="grey", label="in proportion")
+            axis.loglog(list(points), [max(v, 1e-3) for v in points.values()], "o-")
+            axis.set_xticks(list(points), [f"{size:,}" for size in points])
+            axis.minorticks_off()
+            axis.set_ylabel(unit if column == 0 else "")
+            axis.set_xlabel(label if row else "")
+    axes[0, 0].legend()
+    path.parent.mkdir(exist_ok=True)
+    figure.savefig(path)
+
+
+def _work(kind: str, size: int) -> int:
+    """What is read: of a scene it grows with its area."""
+    return size**2 if kind == "scene" else size
+
+
+def _exponent(kind: str, points: dict[int, list[float]]) -> float:
+    (a, before), (b, after) = sorted(points.items())[-2:]
+    more = statistics.median(after) / statistics.median(before)
+    return math.log(more) / math.log(_work(kind, b) / _work(kind, a))
+
+
+def _rows(values: dict[str, dict[int, list[float]]]) -> dict[str, list[float]]:
+    return {
+        f"{label}: {size:,}": found
+        for kind, (label, _, _) in KINDS.items()
+        for size, found in values[kind].items()
+    }
 
 
 if __name__ == "__main__":

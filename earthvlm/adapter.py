@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
+from earthvlm.int8_linear import Int8Linear
 from earthvlm.language import LanguageModel
 
 if TYPE_CHECKING:
@@ -41,6 +42,10 @@ def add_adapter(language: LanguageModel, rank: int, alpha: int) -> nn.Module:
     missing = [target for target in language.family.lora_targets if target not in found]
     if missing:
         raise ValueError(f"{language.id} has no layers named {', '.join(missing)} to adapt.")
+    if any(isinstance(layer, Int8Linear) for layer in _layers(language).values()):
+        raise ValueError(
+            "Weights of 8 bits answer, and cannot be trained: leave dtype=torch.int8 out."
+        )
     return get_peft_model(language.model, make_adapter_config(language, rank, alpha))
 
 
@@ -60,13 +65,16 @@ def merge_adapter(
 ) -> None:
     """Add an adapter to the weights of the layers it adapts: it then costs nothing to use."""
     for layer, linear in _layers(language).items():
-        down, up = (
-            tensors[NAME.format(layer=layer, factor=factor)].to(linear.weight) for factor in FACTORS
-        )
-        linear.weight.addmm_(up, down, alpha=alpha / rank)
+        names = [NAME.format(layer=layer, factor=factor) for factor in FACTORS]
+        if isinstance(linear, Int8Linear):
+            down, up = (tensors[name].to(linear.scale) for name in names)
+            linear.add_(up @ down * (alpha / rank))
+        else:
+            down, up = (tensors[name].to(linear.weight) for name in names)
+            linear.weight.addmm_(up, down, alpha=alpha / rank)
 
 
-def _layers(language: LanguageModel) -> dict[str, nn.Linear]:
+def _layers(language: LanguageModel) -> dict[str, nn.Linear | Int8Linear]:
     return {
         name: module
         for name, module in language.model.named_modules()

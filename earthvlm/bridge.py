@@ -33,6 +33,7 @@ from earthvlm.bridge_files import (
 )
 from earthvlm.conversation import Conversation, ConversationCache
 from earthvlm.decoding import Reading, TorchReading, answer_together
+from earthvlm.drafts import AnswerDrafts
 from earthvlm.embedded_model import EMBEDDED_MODEL_ID
 from earthvlm.encoder import (
     PATCH_SIZE,
@@ -46,6 +47,7 @@ from earthvlm.generation import DEFAULT_PROMPT, Sampling, check_prompt
 from earthvlm.hub import BUNDLED, LOCAL_REVISION
 from earthvlm.language import load_language_model
 from earthvlm.moondream_vision import PictureCrops
+from earthvlm.processor_attention import choose_attention
 from earthvlm.prompts import Message, Prompt
 from earthvlm.scene import Scene
 from earthvlm.sentences import SENTENCE_DIM
@@ -140,6 +142,7 @@ class OlmoEarthVLMBridge(nn.Module):
         self.merged_adapter: dict[str, Tensor] | None = None
         self._conversations = ConversationCache()
         self._start_reading: Callable[[], Reading] = partial(TorchReading, self.language.model)
+        self._drafts: AnswerDrafts | None = AnswerDrafts()
         self.revision = "untrained"
         self.commit = LOCAL_REVISION  # of the Hub repository it was fetched from
 
@@ -273,6 +276,8 @@ class OlmoEarthVLMBridge(nn.Module):
         words = [prompt] * (len(scenes) if scene is not None else 1) if alike else list(prompt)
         if scene is not None and len(scenes) != len(words):
             raise ValueError(f"{len(scenes)} scenes need as many prompts, not {len(words)}.")
+        if len(scenes) == 1:  # as any single one: by the engine that was chosen
+            return [self.generate(scenes[0], words[0], max_length, temperature, top_p, top_k)]
         prompts = [self._ask([{"role": "user", "content": text}]) for text in words]
         sizes = [self.encoder.count_patches(scene) for scene in scenes] or [0] * len(prompts)
         answers = [""] * len(prompts)
@@ -329,8 +334,10 @@ class OlmoEarthVLMBridge(nn.Module):
     def train(self, mode: bool = True) -> OlmoEarthVLMBridge:
         """Set training or evaluation mode. What was read is forgotten: weights may change now."""
         self._conversations.clear()
+        choose_attention(self.language.model, answering=not mode)
         if mode:
             self._start_reading = partial(TorchReading, self.language.model)
+            self._drafts = AnswerDrafts()
         return super().train(mode)
 
     def _ask(self, messages: Sequence[Message]) -> Prompt:
@@ -343,7 +350,8 @@ class OlmoEarthVLMBridge(nn.Module):
     def _look(self, scene: Scene) -> Conversation:
         """Look at a scene, to talk about it."""
         vectors = self._show([self.prepare(scene)], 1)[0]
-        return Conversation(self.language, vectors, self._start_reading(), self._picture_tokens)
+        reading = self._start_reading()
+        return Conversation(self.language, vectors, reading, self._picture_tokens, self._drafts)
 
     # Files
 
@@ -387,7 +395,7 @@ class OlmoEarthVLMBridge(nn.Module):
         trainable: keep the adapter apart, ready to train on; otherwise it is merged into the
             language model, which then answers faster.
         engine: "torch", or "llama" for llama.cpp (`pip install earthvlm[llama]`), which answers
-            single scenes several times as fast on a CPU from weights of 8 bits; lists of scenes,
+            single scenes several times as fast on a CPU from weights of 8 bits; lists of several,
             and what is trainable, stay with torch. None takes `$EARTHVLM_ENGINE`, else "torch".
         revision, token, cache_dir, local_files_only: of the Hub repository; see `fetch`.
 
@@ -408,6 +416,7 @@ class OlmoEarthVLMBridge(nn.Module):
                 raise ValueError("llama.cpp reads no pictures here: leave the engine out.")
             llama = LlamaEngine(bridge.language, bridge.revision)
             bridge._start_reading = partial(LlamaReading, llama)
+            bridge._drafts = None  # it takes as long for several tokens as for one after another
         return bridge.eval()
 
     def push_to_hub(

@@ -11,7 +11,8 @@ import torch
 from tokenizers.decoders import DecodeStream
 from torch import Tensor
 
-from earthvlm.decoding import Reading, decode
+from earthvlm.decoding import Reading, decode, decode_drafted
+from earthvlm.drafts import AnswerDrafts
 from earthvlm.generation import Sampling
 from earthvlm.language import LanguageModel
 from earthvlm.prompts import Prompt
@@ -30,6 +31,7 @@ class Conversation:
 
     vectors: the scene as the language model reads it, `[S, D]`. both_ways: how many of them attend
     to later ones among them too, after the tokens before the scene.
+    drafts: answers that foretell how others go on, where reading several tokens at once pays.
     read: the tokens that `reading` holds.
     """
 
@@ -37,6 +39,7 @@ class Conversation:
     vectors: Tensor
     reading: Reading
     both_ways: int = 0
+    drafts: AnswerDrafts | None = None
     read: list[int] = field(default_factory=list)
 
     def answer(
@@ -64,9 +67,9 @@ class Conversation:
                 vectors = self.language.embed_around(ids, self.vectors, at)
                 both_ways = at + self.both_ways if self.both_ways and not known else 0
                 logits = self.reading.read(vectors[None, known:], both_ways)
-            for step in decode(self.reading, logits, self.language, sampling):
-                asked.append(step[0])
-                piece = pieces.step(self.language.tokenizer.backend_tokenizer, step[0])
+            for token in self._decode(logits, sampling):
+                asked.append(token)
+                piece = pieces.step(self.language.tokenizer.backend_tokenizer, token)
                 if piece:
                     yield piece
                 if stop is not None and stop.is_set():
@@ -74,6 +77,14 @@ class Conversation:
         finally:
             self.read = asked[: self.reading.length]
             self.reading.rest()
+            if self.drafts is not None:
+                self.drafts.learn(asked[scene_end + len(prompt.ids) - at :])
+
+    def _decode(self, logits: Tensor, sampling: Sampling) -> Iterator[int]:
+        # What is drawn at random is seldom what was said before.
+        if self.drafts is None or sampling.temperature > 0:
+            return (step[0] for step in decode(self.reading, logits, self.language, sampling))
+        return decode_drafted(self.reading, logits, self.language, sampling, self.drafts)
 
 
 class ConversationCache:

@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from transformers import DynamicCache, PreTrainedModel
 
+from earthvlm.drafts import DRAFTED, AnswerDrafts
 from earthvlm.generation import Sampling
 from earthvlm.language import LanguageModel
 from earthvlm.moondream_vision import prefix_attention
@@ -57,6 +58,14 @@ class TorchReading:
         return self.cache.get_seq_length()
 
     def read(self, vectors: Tensor, both_ways: int = 0) -> Tensor:
+        return self._read(vectors, vectors.shape[1] - 1, both_ways)[:, 0]
+
+    def read_each(self, vectors: Tensor) -> Tensor:
+        """Read on, `[1, L, D]`; return logits of what follows each of the tokens, `[L, V]`."""
+        return self._read(vectors, 0)[0]
+
+    def _read(self, vectors: Tensor, first: int, both_ways: int = 0) -> Tensor:
+        """Logits of what follows the tokens from `first` on, `[B, L - first, V]`."""
         mask = positions = None
         if both_ways or self.padding is not None:
             start, end = self.length, self.length + vectors.shape[1]
@@ -64,15 +73,18 @@ class TorchReading:
             real = torch.arange(end, device=vectors.device).expand(len(vectors), end) >= padding
             positions = (real.cumsum(1) - 1).clamp(min=0)[:, start:]
             mask = prefix_attention(real, both_ways, vectors.dtype) if both_ways else real.long()
+        # By their indices: a slice would make torch copy the vocabulary's matrix, which takes as
+        # long as the rest.
+        kept = torch.arange(first, vectors.shape[1], device=vectors.device)
         output = self.model(
             inputs_embeds=vectors,
             attention_mask=mask,
             position_ids=positions,
             cache=self.cache,
             use_cache=True,
-            logits_to_keep=1,
+            logits_to_keep=kept,
         )
-        return output.logits[:, -1]
+        return output.logits
 
     def forget(self, length: int) -> None:
         self.cache.crop(length - self.length)
@@ -111,6 +123,43 @@ def decode(
                 chosen = chosen[going]
                 reading.keep_rows(going)
             logits = reading.read(language.embed(chosen[:, None]))
+
+
+def decode_drafted(
+    reading: TorchReading,
+    logits: Tensor,
+    language: LanguageModel,
+    sampling: Sampling,
+    drafts: AnswerDrafts,
+) -> Iterator[int]:
+    """Yield the tokens of one conversation's answer, several of which may be read at once.
+
+    logits: `[1, V]`, what may come first. They are those that `decode` yields, as far as rounding
+    goes: what was foretold is kept where it is what the model chooses.
+    """
+    said: list[int] = []
+    draft: tuple[int, ...] = ()
+    while True:
+        with torch.inference_mode():
+            chosen = sampling.choose(logits).tolist()
+            right = 0
+            while right < len(draft) and draft[right] == chosen[right]:
+                right += 1
+            if right < len(draft):
+                reading.forget(reading.length - len(draft) + right)
+        for token in chosen[: right + 1]:
+            if token in language.stop_ids:
+                return
+            said.append(token)
+            yield token
+            if len(said) == sampling.max_length:
+                return
+        with torch.inference_mode():
+            foretold = drafts.foretell(said)
+            # Always as many: other sums round otherwise, and what was said before should not tell.
+            draft = (*foretold, *[said[-1]] * (DRAFTED - len(foretold)))
+            ids = torch.tensor([[said[-1], *draft]], device=logits.device)
+            logits = reading.read_each(language.embed(ids))
 
 
 @torch.inference_mode()

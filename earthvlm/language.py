@@ -13,6 +13,7 @@ from torch import Tensor
 from earthvlm.embedded_model import EMBEDDED_MODEL_ID, embedded_model_folder
 from earthvlm.generation import Sampling
 from earthvlm.hub import LOCAL_REVISION, fetch
+from earthvlm.int8_linear import keep_in_int8
 from earthvlm.moondream import (
     MOONDREAM_ID,
     MOONDREAM_REVISION,
@@ -112,7 +113,8 @@ def load_language_model(
 ) -> LanguageModel:
     """Load a causal language model: "embedded", a Hub id or a folder.
 
-    dtype: bfloat16 where the hardware computes in it, float32 otherwise.
+    dtype: bfloat16 where the hardware computes in it, float32 otherwise; torch.int8 keeps the
+        matrices in 8 bits and computes likewise, for answering alone.
     revision: of a Hub repository; Moondream2's is pinned to `MOONDREAM_REVISION`, others' to the
         newest.
     with_vision: load Moondream2's vision tower too.
@@ -123,7 +125,8 @@ def load_language_model(
     MemoryError where the model will not fit.
     """
     device = torch.device(device or "cpu")
-    dtype = dtype or preferred_dtype(device)
+    in_int8 = dtype == torch.int8
+    dtype = preferred_dtype(device) if in_int8 else dtype or preferred_dtype(device)
     if id_or_path == EMBEDDED_MODEL_ID:
         folder, revision = embedded_model_folder()
     else:
@@ -132,14 +135,19 @@ def load_language_model(
         snapshot = fetch(id_or_path, LANGUAGE_FILES, revision)
         folder, revision = snapshot.folder, snapshot.revision
     if is_moondream(folder):
-        return _load_moondream(id_or_path, folder, revision, dtype, device, with_vision)
+        return _load_moondream(id_or_path, folder, revision, dtype, device, with_vision, in_int8)
     if with_vision:
         raise ValueError(f"{id_or_path!r} has no vision tower that is known here.")
-    return _load_by_transformers(id_or_path, folder, revision, dtype, device)
+    return _load_by_transformers(id_or_path, folder, revision, dtype, device, in_int8)
 
 
 def _load_by_transformers(
-    name: str, folder: Path, revision: str, dtype: torch.dtype, device: torch.device
+    name: str,
+    folder: Path,
+    revision: str,
+    dtype: torch.dtype,
+    device: torch.device,
+    in_int8: bool,
 ) -> LanguageModel:
     from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
@@ -164,6 +172,9 @@ def _load_by_transformers(
             names = sorted(str(key) for key in report[kind])
             raise ValueError(f"{name!r} has {kind.replace('_', ' ')}: {', '.join(names[:8])}.")
     tokenizer = AutoTokenizer.from_pretrained(folder)
+    if in_int8:
+        for layer in [name for name, _ in model.named_modules() if name]:
+            keep_in_int8(model, layer)
     model = model.to(device).eval()
     return LanguageModel(model, tokenizer, FAMILIES[config.model_type], name, revision)
 
@@ -175,9 +186,10 @@ def _load_moondream(
     dtype: torch.dtype,
     device: torch.device,
     with_vision: bool,
+    in_int8: bool,
 ) -> LanguageModel:
     tokenizer = load_moondream_tokenizer(folder, from_hub=revision != LOCAL_REVISION)
-    model = load_moondream_text(folder, dtype, device)
+    model = load_moondream_text(folder, dtype, device, in_int8)
     for config in (model.config, model.generation_config):
         config.bos_token_id, config.eos_token_id = tokenizer.bos_token_id, tokenizer.eos_token_id
     vision = load_moondream_vision(folder, dtype, device) if with_vision else None

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from earthvlm.hub import fetch
+from earthvlm.int8_linear import keep_in_int8
 from earthvlm.weights import TensorFolder, check_memory
 
 if TYPE_CHECKING:
@@ -93,8 +94,12 @@ def is_moondream(folder: Path) -> bool:
     return any("moondream" in str(kind).lower() for kind in kinds)
 
 
-def load_moondream_text(folder: Path, dtype: torch.dtype, device: torch.device) -> PhiForCausalLM:
+def load_moondream_text(
+    folder: Path, dtype: torch.dtype, device: torch.device, in_int8: bool = False
+) -> PhiForCausalLM:
     """The text model as `PhiForCausalLM`, its sizes read from the tensors' shapes.
+
+    in_int8: keep the matrices it multiplies with in 8 bits, made so one by one.
 
     Raises ValueError that lists tensors which are missing or unexpected, FileNotFoundError or
     ValueError for missing or damaged files, MemoryError where the model will not fit.
@@ -103,7 +108,8 @@ def load_moondream_text(folder: Path, dtype: torch.dtype, device: torch.device) 
 
     tensors = TensorFolder(folder)
     sources = _sources(tensors, TEXT_NAMES, TEXT_SIZES, skip=VISION_PREFIXES + REGION_PREFIXES)
-    check_memory(tensors.bytes_in(dtype, sources), device, f"The language model in {folder}")
+    kept = torch.int8 if in_int8 else dtype
+    check_memory(tensors.bytes_in(kept, sources), device, f"The language model in {folder}")
     shape = _shapes(tensors, sources)
     vocabulary, width = shape["model.embed_tokens.weight"]
     config = PhiConfig(
@@ -125,7 +131,7 @@ def load_moondream_text(folder: Path, dtype: torch.dtype, device: torch.device) 
     )
     with torch.device("meta"):
         model = PhiForCausalLM(config)
-    _fill(model, tensors, sources, dtype, device)
+    _fill(model, tensors, sources, dtype, device, in_int8=in_int8)
     # Not a weight, so not in the files; made on the device where it was only sketched.
     model.model.rotary_emb = type(model.model.rotary_emb)(config).to(device)
     return model.eval()
@@ -233,6 +239,7 @@ def _fill(
     dtype: torch.dtype,
     device: torch.device,
     reshape: Callable[[str, Tensor], Tensor] = lambda name, tensor: tensor,
+    in_int8: bool = False,
 ) -> None:
     """Give a module on the meta device its weights, one tensor in memory at a time."""
     shapes = {name: value.shape for name, value in module.state_dict().items()}
@@ -251,6 +258,8 @@ def _fill(
             part = part.clone() if len(names) > 1 else part
             module.load_state_dict({name: part}, strict=False, assign=True)
             missing.discard(name)
+            if in_int8 and name.endswith(".weight"):
+                keep_in_int8(module, name.removesuffix(".weight"))
     if missing:
         raise ValueError(f"The weights lack {_listed(sorted(missing))}.")
 

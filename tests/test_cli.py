@@ -8,6 +8,7 @@ import os
 import struct
 import subprocess
 import sys
+import threading
 import zlib
 from dataclasses import replace
 from pathlib import Path
@@ -176,6 +177,29 @@ def test_large_scenes_are_answered_fewer_at_a_time(bridge, scene_file, monkeypat
     monkeypatch.setattr("earthvlm.commands.describe.PIXELS_AT_ONCE", 2 * 64 * 64)
     assert main(["describe", *[scene_file] * 3]) == 0
     assert [len(call["scenes"]) for call in bridge.calls] == [2, 1]
+
+
+def test_the_next_batch_is_opened_while_one_is_answered(bridge, scene_file, monkeypatch):
+    from earthvlm.commands import describe
+
+    opened, enough = [], threading.Event()
+
+    def open_scene(path, *options):
+        opened.append(path)
+        if len(opened) == 2 * 8 - 1:
+            enough.set()
+        return earthvlm.Scene.open(path)
+
+    def generate(scenes, *options, **more):
+        bridge.calls.append(len(scenes))
+        assert enough.wait(timeout=60)
+        return ["" for _ in scenes]
+
+    monkeypatch.setattr(describe, "SCENES_AT_ONCE", 8)
+    monkeypatch.setattr(describe, "open_scene", open_scene)
+    monkeypatch.setattr(bridge, "generate", generate)
+    assert main(["describe", *[scene_file] * 17]) == 0
+    assert bridge.calls == [8, 8, 1]
 
 
 def test_a_folder_is_answered_file_by_file_and_what_fails_is_named(bridge, tmp_path, capsys):

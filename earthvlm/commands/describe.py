@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 from collections import deque
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -29,10 +30,10 @@ if TYPE_CHECKING:
 
 MAX_ANSWER_TOKENS = 2048
 # Scenes answered together, and the pixels they may have together, 48 bytes each: enough to fill a
-# batch, few enough to fit in memory. Some more are opened ahead while a batch is answered.
+# batch, few enough to fit in memory. As many are opened ahead while a batch is answered.
 SCENES_AT_ONCE = 32
 PIXELS_AT_ONCE = SCENES_AT_ONCE * 256 * 256
-OPENED_AHEAD = 4
+READERS = min(8, os.cpu_count() or 1)  # files decoded at a time
 SCENE_SUFFIXES = (".tif", ".tiff", ".jp2", ".png", ".jpg", ".jpeg", ".webp")
 
 
@@ -171,15 +172,20 @@ def _expand(path: str, data_dir: Path | None) -> list[str]:
 def _open_in_batches(
     paths: list[str], arguments: argparse.Namespace
 ) -> Iterator[tuple[list[tuple[str, Scene]], list[Exception]]]:
-    """Scenes in batches, with why others could not be opened; files are read while one waits."""
+    """Scenes in batches, with why others could not be opened.
+
+    While one is answered, as many files as the next may hold are opened.
+    """
     scenes: list[tuple[str, Scene]] = []
     errors: list[Exception] = []
-    pixels = 0
-    with ThreadPoolExecutor(max_workers=2) as readers:
-        coming = deque()
-        left = iter(paths)
+    pixels, latest = 0, PIXELS_AT_ONCE  # until one was opened
+    coming: deque[tuple[str, Future[Scene]]] = deque()
+    left = iter(paths)
+    readers = ThreadPoolExecutor(READERS)
+    try:
         while True:
-            for path in islice(left, OPENED_AHEAD - len(coming)):
+            ahead = max(2, min(SCENES_AT_ONCE, PIXELS_AT_ONCE // latest))
+            for path in islice(left, max(0, ahead - len(coming))):
                 opened = readers.submit(open_scene, path, arguments.boa_offset, arguments.data_dir)
                 coming.append((path, opened))
             if not coming:
@@ -191,10 +197,13 @@ def _open_in_batches(
                 errors.append(error)
                 continue
             scenes.append((path, scene))
-            pixels += scene.height * scene.width
+            latest = scene.height * scene.width
+            pixels += latest
             if len(scenes) == SCENES_AT_ONCE or pixels >= PIXELS_AT_ONCE:
                 yield scenes, errors
                 scenes, errors, pixels = [], [], 0
+    finally:
+        readers.shutdown(cancel_futures=True)
     if scenes or errors:
         yield scenes, errors
 

@@ -1,0 +1,127 @@
+"""Answers that foretell others: what is said stays the same, and fewer readings say it."""
+
+from __future__ import annotations
+
+import threading
+
+import pytest
+import torch
+
+from earthvlm.bridge import OlmoEarthVLMBridge
+from earthvlm.drafts import DRAFTED, PLACES_KEPT, AnswerDrafts
+from tests.conftest import random_scene
+from tests.test_conversation import copy_of
+
+ASKED = [{"role": "user", "content": "Is there water?"}]
+
+
+@pytest.fixture
+def bridge(tiny_bridge: OlmoEarthVLMBridge) -> OlmoEarthVLMBridge:
+    tiny_bridge.eval().language.model.generation_config.eos_token_id = None
+    return tiny_bridge
+
+
+@pytest.fixture
+def readings(bridge, monkeypatch) -> list[int]:
+    """How many tokens each reading of the language model took."""
+    counts = []
+    forward = bridge.language.model.forward
+
+    def count(*arguments, **named):
+        counts.append(named["inputs_embeds"].shape[1])
+        return forward(*arguments, **named)
+
+    monkeypatch.setattr(bridge.language.model, "forward", count)
+    return counts
+
+
+def answer(bridge: OlmoEarthVLMBridge, scene, **options) -> str:
+    return "".join(bridge.stream(copy_of(scene), ASKED, max_length=24, **options))
+
+
+def test_what_was_said_foretells_how_an_answer_goes_on():
+    drafts = AnswerDrafts()
+    assert drafts.foretell([]) == ()
+    drafts.learn(range(20))
+    assert drafts.foretell([]) == tuple(range(DRAFTED))
+    assert drafts.foretell([0]) == tuple(range(1, DRAFTED + 1))
+    assert drafts.foretell([17, 18]) == (19,)  # as far as it went on
+    assert drafts.foretell([99, 98, 7, 8])[0] == 9  # two are enough, where four were never said
+    assert drafts.foretell([8, 7]) == ()
+    drafts.learn([7, 8, 30])
+    assert drafts.foretell([99, 98, 7, 8]) == (30,)  # the latest
+    assert drafts.foretell([5, 6, 7, 8])[0] == 9  # unless more speaks for an earlier one
+
+
+def test_the_oldest_are_forgotten():
+    drafts = AnswerDrafts()
+    drafts.learn([-2, -3, -4])
+    drafts.learn(range(PLACES_KEPT))
+    assert drafts.foretell([-2, -3]) == ()
+    assert drafts.foretell([PLACES_KEPT - 3, PLACES_KEPT - 2])
+
+
+def test_the_same_answer_takes_fewer_readings(bridge, readings):
+    scene = random_scene()
+    bridge._drafts = None
+    plain = answer(bridge, scene)
+    assert len(readings) == 24 and set(readings[1:]) == {1}
+    bridge._drafts = AnswerDrafts()
+    assert answer(bridge, scene) == plain
+    readings.clear()
+    assert answer(bridge, scene) == plain
+    assert len(readings) == 1 + -(-23 // (DRAFTED + 1))
+
+
+def test_what_was_foretold_wrong_is_not_said(bridge, readings):
+    scene = random_scene()
+    first = answer(bridge, scene)
+    said = bridge.language.tokenizer(first, add_special_tokens=False).input_ids
+    # Right at first, then wrong, whatever comes before.
+    bridge._drafts = AnswerDrafts()
+    for place in range(1, len(said)):
+        bridge._drafts.learn([*said[max(0, place - 4) : place + 3], 5, 6, 7])
+    readings.clear()
+    assert answer(bridge, scene) == first
+    assert 4 < len(readings) < 24
+
+
+def test_later_turns_read_on_from_what_was_kept(bridge):
+    scene = random_scene()
+    again = [{"role": "user", "content": "And where?"}]
+
+    def talk(asked) -> list[str]:
+        messages, answers = list(ASKED), []
+        for more in (again, []):
+            said = "".join(bridge.stream(asked(), messages, max_length=24))
+            answers.append(said)
+            messages += [{"role": "assistant", "content": said}, *more]
+        return answers
+
+    kept = copy_of(scene)
+    bridge._drafts = None
+    plain = talk(lambda: copy_of(scene))
+    bridge._drafts = AnswerDrafts()
+    assert talk(lambda: kept) == talk(lambda: copy_of(scene)) == plain
+
+
+def test_stopped_within_what_was_foretold_it_goes_on_rightly(bridge):
+    scene, stop = random_scene(), threading.Event()
+    first = answer(bridge, scene)
+    asked = copy_of(scene)
+    said = ""
+    for piece in bridge.stream(asked, ASKED, max_length=24, stop=stop):
+        said += piece
+        if len(said) > len(first) // 3:
+            stop.set()
+    assert first.startswith(said) and said != first
+    assert "".join(bridge.stream(asked, ASKED, max_length=24)) == first
+
+
+def test_answers_that_are_drawn_at_random_are_not_foretold(bridge, readings):
+    scene = random_scene()
+    answer(bridge, scene)
+    readings.clear()
+    torch.manual_seed(0)
+    answer(bridge, scene, temperature=1.0)
+    assert set(readings[1:]) == {1}

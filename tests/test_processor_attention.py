@@ -1,0 +1,43 @@
+"""Attention in float32 while answering in bfloat16: the same, and what trains is left alone."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from earthvlm.bridge import OlmoEarthVLMBridge
+from earthvlm.decoding import TorchReading
+from earthvlm.processor_attention import NAME, USUAL, choose_attention
+from tests.moondream_reference import write_checkpoint
+
+
+@pytest.mark.parametrize("padding", [None, torch.tensor([3, 0])])
+@pytest.mark.parametrize("both_ways", [0, 9])
+def test_what_is_read_is_the_same(tmp_path, padding, both_ways):
+    write_checkpoint(tmp_path, "2024")
+    torch.manual_seed(0)
+    bridge = OlmoEarthVLMBridge(
+        "random-v1.2-nano", str(tmp_path), device="cpu", dtype=torch.bfloat16
+    )
+    model = bridge.language.model
+    vectors = bridge.language.embed(torch.randint(0, 200, (2, 14)))
+    found = {}
+    for answering in (False, True):
+        choose_attention(model, answering)
+        assert model.config._attn_implementation == (NAME if answering else USUAL)
+        reading = TorchReading(model, padding)
+        with torch.inference_mode():
+            first = reading.read(vectors, both_ways)
+            found[answering] = torch.stack([first, reading.read(vectors[:, :1])])
+    torch.testing.assert_close(found[True], found[False], atol=0.05, rtol=0.05)
+
+
+def test_it_is_chosen_for_answers_in_bfloat16_alone(tiny_language):
+    def choice(dtype: torch.dtype, training: bool) -> str:
+        bridge = OlmoEarthVLMBridge("random-v1.2-nano", tiny_language, device="cpu", dtype=dtype)
+        bridge.train(training)
+        return bridge.language.model.config._attn_implementation
+
+    assert choice(torch.bfloat16, training=False) == NAME
+    assert choice(torch.bfloat16, training=True) == USUAL
+    assert choice(torch.float32, training=False) == USUAL
