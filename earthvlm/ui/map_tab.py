@@ -81,8 +81,8 @@ def describe_map(index: SceneIndex, box: Box | None, placed: int, found: int = 0
     if box is None:
         numbered = f"; the {found} found last are numbered" if found else ""
         text = (
-            f"Where the {len(index):,} scenes are{numbered}. Click one to open it in Chat, draw a "
-            "box to search inside it."
+            f"Where the {len(index):,} scenes are{numbered}. Click one to open it in Chat, draw or "
+            "type a box to search inside it."
         )
     else:
         text = f"{placed:,} scenes in the box ({describe_box(box)}). Search looks only there now."

@@ -140,6 +140,7 @@ def test_a_box_drawn_on_the_map_bounds_the_search(page: Page, app_index, screens
     open_tab(page, "Map")
     page.locator("#map-said", has_text=f"the {len(placed)} found last are numbered").wait_for()
     markers = page.locator(".found-scene[tabindex='0']")
+    wait_for_count(markers, len(placed))
     page.wait_for_function("!document.querySelector('.leaflet-zoom-anim')")
     # Round the result that lies farthest north, so that others are left out.
     places = [marker.bounding_box() for marker in markers.all()]
@@ -151,9 +152,7 @@ def test_a_box_drawn_on_the_map_bounds_the_search(page: Page, app_index, screens
     page.mouse.move(x + 16, y + 16, steps=4)
     page.mouse.up()
 
-    page.wait_for_function(
-        "field => field.value", arg=box_field(page).element_handle()
-    )  # the box that was drawn, as numbers
+    page.wait_for_function("field => field.value", arg=box_field(page).element_handle())
     box = parse_box(box_field(page).input_value())
     inside = {result.image_id for result in app_index.browse(where=SceneFilter(box=box))}
     assert 0 < len(inside) < len(app_index)
