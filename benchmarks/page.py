@@ -67,7 +67,7 @@ def main() -> None:
             views, stops = zip(*(_visit(browser, url, endless) for _ in range(TABS)), strict=True)
             browser.close()
     finally:
-        page.close()
+        page.close(verbose=False)
     report("page_view", {"first view whole, nothing cached": list(views)}, "s")
     report("page_closed", {"model free after its tab was closed": list(stops)}, "s")
 

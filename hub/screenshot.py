@@ -31,9 +31,11 @@ LOADING_MS = 120_000  # the first page on a cold machine
 README = (
     "--example 7 --look --height 960 --output docs/app.png",
     "--search 'a lake beside forest' --height 0 --output docs/search.png",
-    "--search 'a lake beside forest' --tab Map --height 800 --output docs/map.png",
+    "--search 'a lake beside forest' --tab Map --height 0 --output docs/map.png",
 )
-MARGIN = 20  # below what is shown, in pixels
+# What a picture of height 0 goes down to, and pixels below it.
+LOWEST = {"Chat": ".look-and-ask", "Search": "#results", "Map": "#show-in-search"}
+MARGIN = 8
 
 
 def find_free_port() -> int:
@@ -107,7 +109,7 @@ def photograph(page: Page, url: str, wanted: argparse.Namespace) -> None:
         page.locator("#picture .words").wait_for()
         page.wait_for_timeout(500)
     if not wanted.height:
-        shown = page.locator("#results" if wanted.search else ".look-and-ask").bounding_box()
+        shown = page.locator(LOWEST[wanted.tab if wanted.search else "Chat"]).bounding_box()
         height = round(shown["y"] + shown["height"]) + MARGIN
     wanted.output.parent.mkdir(parents=True, exist_ok=True)
     area = {"x": 0, "y": 0, "width": wanted.width, "height": height}

@@ -63,6 +63,7 @@ THEME = gr.themes.Base(
     block_info_text_color="*body_text_color_subdued",
     block_label_text_color="*body_text_color_subdued",
     block_title_text_color="*body_text_color_subdued",
+    block_title_text_color_dark="*body_text_color_subdued",
     block_title_text_size="*text_sm",
     input_background_fill="white",
     input_background_fill_dark="*neutral_800",

@@ -188,6 +188,7 @@ def show_changes(pair: list[OpenScene]) -> str:
 
 
 def _points(difference: float) -> str:
+    difference = round(difference, 1)
     sign = "+" if difference > 0 else "−" if difference < 0 else ""
     return f"{sign}{abs(difference):.1f}"
 

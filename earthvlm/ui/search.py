@@ -73,7 +73,7 @@ def add_search_tab(
             label="Scenes shown",
             elem_id="count",
         )
-    with gr.Row(elem_classes="search-by"):
+    with gr.Row(elem_classes="alike"):
         alike = gr.Button("More like the scene in Chat", scale=0, min_width=240, elem_id="alike")
         upload = gr.UploadButton(
             "More like a file …",
@@ -311,7 +311,7 @@ def describe_search(query: Asked, found: int, total: int, where: SceneFilter) ->
     if query is None:
         return f"{found} of the {total} scenes there are{limits}"
     named = (_name(each) for each in (query if isinstance(query, tuple) else (query,)))
-    return f"{found} scenes {' and '.join(named)}{limits}"
+    return f"{found} scene{'s' if found > 1 else ''} {' and '.join(named)}{limits}"
 
 
 def _name(query: str | Scene | SceneResult) -> str:

@@ -158,6 +158,7 @@ def test_a_box_drawn_on_the_map_bounds_the_search(page: Page, app_index, screens
     assert 0 < len(inside) < len(app_index)
     page.locator("#map-said", has_text=f"{len(inside)} scenes in the box").wait_for()
     wait_for_count(markers, min(len(inside), MOST_SHOWN))
+    page.wait_for_function("!document.querySelector('.leaflet-zoom-anim')")
     page.screenshot(path=screenshots / f"box-{page.viewport_size['width']}.png", full_page=True)
 
     page.get_by_role("button", name="Show in Search").click()
