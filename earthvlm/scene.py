@@ -35,6 +35,7 @@ from earthvlm.sentinel2 import (
     VISIBLE_BANDS,
     normalise_band_name,
 )
+from earthvlm.where_and_when import describe_date, describe_place
 
 # Percentiles that become black and white. Of each band's dark end only this share is taken off:
 # enough to lift haze, not so much that forest glows and the sea turns grey (found by eye).
@@ -236,14 +237,8 @@ class Scene:
         elif missing:
             bands = f"{len(self.bands)} of 12 bands (without {', '.join(missing)})"
         parts = [f"{self.width} x {self.height} pixels", bands]
-        parts.append(f"{self.date.day} {self.date:%B %Y}" if self.date else "date unknown")
-        if self.longitude is not None and self.latitude is not None:
-            north = f"{abs(self.latitude):.3f}° {'N' if self.latitude >= 0 else 'S'}"
-            parts.append(
-                f"{north} {abs(self.longitude):.3f}° {'E' if self.longitude >= 0 else 'W'}"
-            )
-        else:
-            parts.append("place unknown")
+        parts.append(describe_date(self.date) if self.date else "date unknown")
+        parts.append(describe_place(self.longitude, self.latitude) or "place unknown")
         return ", ".join(parts)
 
     def save(self, path: str | Path) -> None:

@@ -16,6 +16,10 @@ MAX_QUERY_CHARACTERS = 2000  # of which the sentence model reads the first 256 w
 UNWANTED_SHARE = 0.5
 
 Box = tuple[float, float, float, float]
+BOX_FORM = (
+    "a box is west, south, east and north in degrees, longitudes from -180 to 180 and south at "
+    "most north, as in 4, 47, 16, 55"
+)
 
 
 @dataclass(frozen=True)
@@ -97,6 +101,23 @@ class SceneFilter:
         return ((west, east),) if west <= east else ((west, 180.0), (-180.0, east))
 
 
+def parse_date(text: str) -> datetime.date:
+    """Read a date as in 2020-06-30. Raises ValueError, in one sentence, for anything else."""
+    try:
+        return datetime.datetime.strptime(text.strip(), "%Y-%m-%d").date()
+    except ValueError:
+        raise ValueError(f"{text[:40]!r} is no date as in 2020-06-30") from None
+
+
+def parse_box(text: str) -> Box:
+    """Read "4, 47, 16, 55": west, south, east, north in degrees. Raises ValueError as above."""
+    parts = text.replace("−", "-").replace(",", " ").split()
+    try:
+        return _check_box(tuple(float(part) for part in parts))
+    except ValueError:
+        raise ValueError(f"{BOX_FORM}; {text[:60]!r} was given") from None
+
+
 def _check_box(box: Box) -> Box:
     numbers = tuple(float(value) for value in box)
     fits = len(numbers) == 4 and all(map(math.isfinite, numbers))
@@ -105,8 +126,5 @@ def _check_box(box: Box) -> Box:
         fits = max(abs(west), abs(east)) <= 180 and -90 <= south <= north <= 90
     if not fits:
         given = ", ".join(f"{value:g}" for value in numbers)
-        raise ValueError(
-            "a box is west, south, east and north in degrees, longitudes from -180 to 180 and "
-            f"south at most north, as in 4, 47, 16, 55; {given} was given"
-        )
+        raise ValueError(f"{BOX_FORM}; {given} was given")
     return numbers

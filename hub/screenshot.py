@@ -1,8 +1,8 @@
 """Take the README's pictures of the app: start it, ask or search, and photograph the answer.
 
-    python hub/screenshot.py                  # docs/app.png, from the bundled bridge
-    python hub/screenshot.py --example 2 --question "Is there water?" --look
-    python hub/screenshot.py --search "a lake" --tab Map --height 800 --output docs/map.png
+    python hub/screenshot.py --readme         # docs/app.png, docs/search.png and docs/map.png
+    python hub/screenshot.py --example 2 --question "Is there water?" --look --output water.png
+    python hub/screenshot.py --search "a lake" --tab Map --height 800 --output lakes.png
     python hub/screenshot.py --dark --width 360 --height 800 --output phone.png
 
 Needs a Chromium: the system's (or one named by --chromium), else Playwright's own.
@@ -13,12 +13,13 @@ from __future__ import annotations
 import argparse
 import os
 import re
+import shlex
 import shutil
 import socket
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from playwright.sync_api import Page, sync_playwright
@@ -26,6 +27,15 @@ from playwright.sync_api import Page, sync_playwright
 ROOT = Path(__file__).resolve().parent.parent
 CHROMIUM_FLAGS = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic"]
 LOADING_MS = 120_000  # the first page on a cold machine
+# Each of the README's pictures, as one would ask for it.
+README = (
+    "--example 7 --look --height 960 --output docs/app.png",
+    "--search 'a lake beside forest' --height 0 --output docs/search.png",
+    "--search 'a lake beside forest' --tab Map --height 0 --output docs/map.png",
+)
+# What a picture of height 0 goes down to, and pixels below it.
+LOWEST = {"Chat": ".look-and-ask", "Search": "#results", "Map": "#show-in-search"}
+MARGIN = 8
 
 
 def find_free_port() -> int:
@@ -74,19 +84,44 @@ def ask_in_chat(page: Page, example: int, questions: list[str]) -> None:
 
 
 def search_scenes(page: Page, words: str, tab: str) -> None:
-    """Search by words, and show the results or where they are."""
+    """Search by words, and show the results or, on the map, where they are."""
     page.get_by_role("tab", name="Search").click()
     page.get_by_label("What the scene shows").fill(words)
     page.get_by_label("What the scene shows").press("Enter")
     page.locator("#found", has_text=words).wait_for()
     page.get_by_role("tab", name=tab).click()
+    page.mouse.move(0, 0)
     page.wait_for_timeout(2000)  # pictures and the map are drawn after the words about them
 
 
+def photograph(page: Page, url: str, wanted: argparse.Namespace) -> None:
+    """Open the app, do what is wanted, and take a picture of its window."""
+    height = wanted.height or 900
+    page.set_viewport_size({"width": wanted.width, "height": height})
+    page.emulate_media(color_scheme="dark" if wanted.dark else "light")
+    page.goto(url)
+    if wanted.search:
+        search_scenes(page, wanted.search, wanted.tab)
+    else:
+        ask_in_chat(page, wanted.example, wanted.question)
+    if wanted.look:
+        page.locator("#look").click()
+        page.locator("#picture .words").wait_for()
+        page.wait_for_timeout(500)
+    if not wanted.height:
+        shown = page.locator(LOWEST[wanted.tab if wanted.search else "Chat"]).bounding_box()
+        height = round(shown["y"] + shown["height"]) + MARGIN
+    wanted.output.parent.mkdir(parents=True, exist_ok=True)
+    area = {"x": 0, "y": 0, "width": wanted.width, "height": height}
+    page.screenshot(path=wanted.output, full_page=True, clip=area)
+    print(wanted.output)
+
+
 def main() -> None:
-    """Parse the arguments and take the picture."""
+    """Parse the arguments and take the pictures."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--output", type=Path, default=ROOT / "docs" / "app.png")
+    parser.add_argument("--readme", action="store_true", help="take the README's pictures")
+    parser.add_argument("--output", type=Path, default=Path("app.png"), help="where to save it")
     parser.add_argument("--url", help="an app that runs already; by default app.py is started")
     parser.add_argument("--example", type=int, default=0, help="which example scene, from 0")
     parser.add_argument(
@@ -101,41 +136,25 @@ def main() -> None:
         "--tab", default="Search", choices=("Search", "Map"), help="which shows what was found"
     )
     parser.add_argument("--width", type=int, default=1440, help="of the window, in pixels")
-    parser.add_argument("--height", type=int, default=900)
+    parser.add_argument("--height", type=int, default=900, help="0: as far as what is shown goes")
     parser.add_argument("--dark", action="store_true", help="as on a dark system")
     parser.add_argument("--chromium", default=shutil.which("chromium"), help="path of a Chromium")
     arguments = parser.parse_args()
+    pictures = [arguments]
+    if arguments.readme:
+        os.chdir(ROOT)
+        pictures = [parser.parse_args(shlex.split(line)) for line in README]
 
-    with sync_playwright() as playwright:
+    with sync_playwright() as playwright, ExitStack() as until_done:
         browser = playwright.chromium.launch(
             executable_path=arguments.chromium, args=CHROMIUM_FLAGS
         )
-        page = browser.new_page(
-            viewport={"width": arguments.width, "height": arguments.height},
-            color_scheme="dark" if arguments.dark else "light",
-        )
+        until_done.callback(browser.close)
+        url = arguments.url or until_done.enter_context(start_app())
+        page = browser.new_page()
         page.set_default_timeout(LOADING_MS)
-
-        def photograph(url: str) -> None:
-            page.goto(url)
-            if arguments.search:
-                search_scenes(page, arguments.search, arguments.tab)
-            else:
-                ask_in_chat(page, arguments.example, arguments.question)
-            if arguments.look:
-                page.locator("#look").click()
-                page.locator("#picture .words").wait_for()
-                page.wait_for_timeout(500)
-            arguments.output.parent.mkdir(parents=True, exist_ok=True)
-            page.screenshot(path=arguments.output)
-
-        if arguments.url:
-            photograph(arguments.url)
-        else:
-            with start_app() as url:
-                photograph(url)
-        browser.close()
-    print(arguments.output)
+        for wanted in pictures:
+            photograph(page, url, wanted)
 
 
 if __name__ == "__main__":

@@ -255,7 +255,7 @@ def test_search_prints_rank_similarities_place_and_caption(monkeypatch, capsys):
     where = SceneFilter("val", (-4, -5, 3, 5), datetime.date(2020, 1, 1), source="ESA")
     assert searched == {"queries": ["a lake"], "k": 2, "where": where, "bridge": None}
     assert capsys.readouterr().out == (
-        "  1  lake  caption 0.612 (#4)  52.4700 N, 12.5000 W  2020-06-30\n"
+        "  1  lake  caption 0.612 (#4)  52.4700° N 12.5000° W  2020-06-30\n"
         "     A lake beside forest.\n"
         "  2  lake  caption 0.612 (#4)\n"
         "     (no caption)\n"

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from earthvlm.retrieval import SceneFilter, SceneIndex, write_embedding_dataset
-from earthvlm.search_query import Words, parse_words
+from earthvlm.search_query import Words, parse_box, parse_date, parse_words
 from tests.made_scenes import MADE_BY, get_ids, make_rows, make_vectors, mix_vectors
 
 
@@ -26,6 +26,27 @@ from tests.made_scenes import MADE_BY, get_ids, make_rows, make_vectors, mix_vec
 )
 def test_a_minus_is_read_where_a_word_starts(text, wanted, unwanted):
     assert parse_words(text) == Words(wanted, unwanted)
+
+
+def test_dates_and_boxes_are_read_from_text():
+    assert parse_date(" 2020-02-29 ") == datetime.date(2020, 2, 29)
+    assert parse_box("170, -20, −170.5, 0") == (170, -20, -170.5, 0)
+    assert parse_box("4 47\t16,55") == (4, 47, 16, 55)
+
+
+@pytest.mark.parametrize("text", ["29.2.2020", "2021-02-29", "20200229", "yesterday", ""])
+def test_what_is_no_date_is_explained(text):
+    with pytest.raises(ValueError, match="is no date as in 2020-06-30"):
+        parse_date(text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "4, 47, 16", "4, 47, 16, 55, 0", "4, 55, 16, 47", "181, 0, 4, 1", "a b c d", "nan 0 1 1"],
+)
+def test_what_is_no_box_is_explained(text):
+    with pytest.raises(ValueError, match="west, south, east and north in degrees.*was given$"):
+        parse_box(text)
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import logging
 import threading
 from pathlib import Path
@@ -15,14 +16,15 @@ import earthvlm.ui.state as state
 from earthvlm.attention import AnswerAttention
 from earthvlm.familiarity import warn_unfamiliar
 from earthvlm.measured import measure, suggest_questions
-from earthvlm.retrieval import SceneIndex
+from earthvlm.retrieval import SceneFilter, SceneIndex
 from earthvlm.scene import Scene
 from earthvlm.service import OpenScene
 from earthvlm.ui import Models, build_app, warm_up
+from earthvlm.ui.filters import read_filter, write_box
 from earthvlm.ui.guard import MAX_REQUEST_BYTES, Guard, find_address
 from earthvlm.ui.scene_view import make_title, show_beside, show_facts, show_viewer
 from earthvlm.ui.search import describe_search
-from earthvlm.ui.state import Session, make_room, tell_errors
+from earthvlm.ui.state import Session, add_session, make_room, tell_errors
 from earthvlm.ui.uploads import open_uploads
 from tests.conftest import random_scene, run_apart
 
@@ -69,12 +71,45 @@ def test_nothing_from_a_file_or_a_model_is_shown_as_html():
     for shown in (
         show_viewer(scene, "true colour", attention),
         show_facts(scene),
-        describe_search(scene.scene, 1, 1),
-        describe_search(HTML, 1, 1),
+        describe_search(scene.scene, 1, 1, SceneFilter()),
+        describe_search((HTML, scene.scene), 1, 1, SceneFilter()),
+        describe_search(None, 1, 1, SceneFilter(source=HTML)),
     ):
         assert "&lt;img" in shown
         assert "<img src=x" not in shown
     assert "onerror" not in show_beside(scene, HTML)
+
+
+def test_a_page_holds_a_picture_once():
+    assert show_viewer(opened(make_scene("photo")), "true colour").count(";base64,") == 1
+
+
+def test_filters_are_read_from_what_was_typed():
+    typed = read_filter("2020-01-31", " 2021-02-01 ", " Copernicus ", "170, -20, -170.5, 0", "val")
+    dates = datetime.date(2020, 1, 31), datetime.date(2021, 2, 1)
+    assert typed == SceneFilter("val", (170, -20, -170.5, 0), *dates, "Copernicus")
+    assert read_filter("", "", " ", "", "all") == SceneFilter()
+    with pytest.raises(ValueError, match="swap them"):
+        read_filter("2020-02-02", "2020-02-01", "", "")
+
+
+def test_a_drawn_box_is_typed_into_its_field_as_it_is_read():
+    text = write_box((-123.456789, -0.00001, 3.000049, 40.5))
+    assert text == "-123.4568, 0, 3, 40.5"
+    assert read_filter("", "", "", text).box == (-123.4568, 0, 3, 40.5)
+
+
+def test_what_a_search_looked_for_is_told():
+    where = read_filter("2020-01-31", "", "ESA", "4, 47, 16, 55")
+    said = describe_search(("a lake", make_scene("mine")), 3, 9, where)
+    assert said == (
+        "3 scenes nearest to <strong>a lake</strong> and most like <strong>mine</strong>, taken "
+        "from 31 January 2020 on, of a source with “ESA”, inside 4.00° E to 16.00° E, 47.00° N to "
+        "55.00° N"
+    )
+    assert describe_search("a lake", 0, 9, SceneFilter(source="ESA")) == (
+        "No scene fits: none is of a source with “ESA”"
+    )
 
 
 def test_a_panel_of_facts_is_marked_as_measured_and_tells_what_is_missing():
@@ -103,6 +138,15 @@ def test_names_are_made_for_people():
     assert make_title("finland_2017-09-24_69_24") == "Finland"
     assert make_title("beetzsee_r0_c11") == "Beetzsee"
     assert make_title("1908_3064_patch00") == "1908_3064_patch00"
+
+
+def test_a_session_is_put_away_an_hour_after_its_last_use():
+    with gr.Blocks() as page:
+        kept = add_session(page)
+    assert kept.time_to_live == 3600
+    turn = kept.value.begin_turn()
+    kept.delete_callback(kept.value)
+    assert turn.stop.is_set()
 
 
 def test_a_new_question_or_scene_ends_the_answer_under_way():

@@ -17,6 +17,7 @@ from earthvlm.commands.arguments import (
 )
 from earthvlm.commands.messages import join_lines, tell
 from earthvlm.hub import BUNDLED
+from earthvlm.where_and_when import describe_place
 
 if TYPE_CHECKING:
     from earthvlm.retrieval import SceneResult
@@ -87,10 +88,12 @@ def add_search(commands: argparse._SubParsersAction) -> None:
 
 def day(text: str) -> datetime.date:
     """Parse a date as in 2020-06-30."""
+    from earthvlm.search_query import parse_date
+
     try:
-        return datetime.date.fromisoformat(text)
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r} is no date as in 2020-06-30") from None
+        return parse_date(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
 
 
 def run_search(arguments: argparse.Namespace) -> int:
@@ -159,10 +162,8 @@ def _as_text(rank: int, result: SceneResult) -> str:
         similarity, place = getattr(result, f"{name}_similarity"), getattr(result, f"{name}_rank")
         if similarity is not None:
             parts.append(f"{name} {similarity:.3f}" + (f" (#{place})" if place else ""))
-    if result.longitude is not None and result.latitude is not None:
-        north = "N" if result.latitude >= 0 else "S"
-        east = "E" if result.longitude >= 0 else "W"
-        parts.append(f"{abs(result.latitude):.4f} {north}, {abs(result.longitude):.4f} {east}")
+    if where := describe_place(result.longitude, result.latitude, decimals=4):
+        parts.append(where)
     if result.date is not None:
         parts.append(result.date.isoformat())
     return f"{rank:>3}  {'  '.join(parts)}\n     {join_lines(result.caption or '(no caption)')}"

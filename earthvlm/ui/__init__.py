@@ -1,4 +1,4 @@
-"""The web app: chat with a scene in one tab, search among scenes in the other."""
+"""The web app: chat with a scene, search, a map, and two dates side by side."""
 
 from earthvlm.ui.app import LAUNCH_OPTIONS, build_app, warm_up
 from earthvlm.ui.models import Models, load_models

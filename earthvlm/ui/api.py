@@ -8,6 +8,7 @@ import gradio as gr
 
 from earthvlm.measured import SOURCES
 from earthvlm.service import Asker, OpenScene, SceneService
+from earthvlm.ui.filters import ALL_SPLITS, read_filter
 from earthvlm.ui.state import tell_errors
 
 MOST_RESULTS = 50
@@ -49,18 +50,33 @@ def add_tools(service: SceneService) -> None:
         return {"answer_by_model": answer, **_describe(opened)}
 
     @tell_errors
-    def search_scenes(words: str, count: int = 10) -> list[dict[str, Any]]:
+    def search_scenes(
+        words: str,
+        count: int = 10,
+        split: str = ALL_SPLITS,
+        first_date: str = "",
+        last_date: str = "",
+        source: str = "",
+        box: str = "",
+    ) -> list[dict[str, Any]]:
         """Find Sentinel-2 scenes by words, in their captions and in the scenes themselves.
 
         Args:
             words: what the scene should show, such as "a lake beside forest"; a minus before a
                 word unwants it, as in "river -city"
             count: how many scenes to return, at most 50
+            split: only of this part of the dataset; "all" for every one
+            first_date: only scenes of this day or later, as in 2020-06-30; empty for any
+            last_date: only scenes of this day or earlier, likewise
+            source: only scenes whose source contains these words; empty for any
+            box: only scenes inside west, south, east, north in degrees, as in "4, 47, 16, 55";
+                empty for anywhere
 
         Returns:
             scenes, nearest first: image_id, caption, place, date, cosine similarities
         """
         count = max(1, min(int(count), MOST_RESULTS))
+        where = read_filter(first_date, last_date, source, box, split)
         return [
             {
                 "image_id": result.image_id,
@@ -71,7 +87,7 @@ def add_tools(service: SceneService) -> None:
                 "caption_similarity": result.caption_similarity,
                 "scene_similarity": result.scene_similarity,
             }
-            for result in service.find(words, count, Asker("tool"))
+            for result in service.find(words, count, Asker("tool"), where)
         ]
 
     for tool in (describe_scene, ask_scene):

@@ -61,6 +61,7 @@ THEME = gr.themes.Base(
     block_info_text_color="*body_text_color_subdued",
     block_label_text_color="*body_text_color_subdued",
     block_title_text_color="*body_text_color_subdued",
+    block_title_text_color_dark="*body_text_color_subdued",
     block_title_text_size="*text_sm",
     input_background_fill="white",
     input_background_fill_dark="*neutral_800",
@@ -99,9 +100,9 @@ def build_app(models: Models) -> gr.Blocks:
             with gr.Tab("Chat", id="chat"):
                 chat = add_chat_tab(page, session, service, examples)
             with gr.Tab("Search", id="search"):
-                add_search_tab(page, session, service, tabs, chat)
+                search = add_search_tab(session, service, tabs, chat)
             with gr.Tab("Map", id="map") as map_tab:
-                add_map_tab(session, service, map_tab, tabs, chat)
+                add_map_tab(session, service, map_tab, tabs, chat, search)
             with gr.Tab("Compare", id="compare"):
                 add_compare_tab(session, service)
         gr.HTML(describe_models(models), elem_id="about")

@@ -23,6 +23,7 @@ from earthvlm.service import OpenScene, SceneService
 from earthvlm.ui.scene_view import VIEWER_SCRIPT, show_beside, show_picture, show_viewer
 from earthvlm.ui.state import Session, know_asker, make_room, page_only, tell_errors
 from earthvlm.ui.uploads import SCENE_FILES, open_uploads, take_uploads_only
+from earthvlm.where_and_when import describe_date
 
 EXPLAINED = (
     "The model learned from single scenes, so it describes each on its own. What changed between "
@@ -187,6 +188,7 @@ def show_changes(pair: list[OpenScene]) -> str:
 
 
 def _points(difference: float) -> str:
+    difference = round(difference, 1)
     sign = "+" if difference > 0 else "−" if difference < 0 else ""
     return f"{sign}{abs(difference):.1f}"
 
@@ -194,7 +196,7 @@ def _points(difference: float) -> str:
 def _date_of(scene: Scene) -> str:
     if scene.date is None:
         return html.escape(scene.name)
-    return f"{scene.date.day} {scene.date:%B %Y}"
+    return describe_date(scene.date)
 
 
 def _empty(title: str) -> str:

@@ -8,22 +8,36 @@ from typing import Any
 import gradio as gr
 
 from earthvlm.retrieval import SceneIndex
-from earthvlm.search_query import Box, SceneFilter
+from earthvlm.search_query import Box, SceneFilter, parse_box
 from earthvlm.service import SceneService
 from earthvlm.ui.chat import ChatTab, show_opened
+from earthvlm.ui.filters import add_box_field, write_box
+from earthvlm.ui.search import SearchTab
 from earthvlm.ui.state import Session, tell_errors
 from earthvlm.ui.world_map import add_world_map, clicked_scene, drawn_box
+from earthvlm.where_and_when import describe_box
 from earthvlm.world_map import map_scenes
 
 
 def add_map_tab(
-    session: gr.State, service: SceneService, tab: gr.Tab, tabs: gr.Tabs, chat: ChatTab
+    session: gr.State,
+    service: SceneService,
+    tab: gr.Tab,
+    tabs: gr.Tabs,
+    chat: ChatTab,
+    search: SearchTab,
 ) -> None:
-    """Add the tab's components and wire them; `tab` is the one they are in."""
+    """Add the tab's components and wire them; `tab` is the one they are in.
+
+    The box is the Search tab's: drawn or typed here, it stands in that tab's field, and the last
+    search is done again inside it.
+    """
     index = service.index
     said = gr.HTML(describe_map(index, None, 0), elem_id="map-said")
     world = add_world_map(map_scenes(index))
-    go = gr.Button("Search in this box", visible=False, scale=0, elem_id="search-in-box")
+    with gr.Row(elem_classes="search-by"):
+        box = add_box_field()
+        go = gr.Button("Show in Search", scale=0, min_width=150, elem_id="show-in-search")
 
     @tell_errors
     def open_clicked(session: Session, event: gr.SelectData) -> Any:
@@ -32,29 +46,33 @@ def add_map_tab(
         return gr.Tabs(selected="chat"), *show_opened(session, opened)
 
     @tell_errors
-    def draw_box(session: Session, event: gr.EventData) -> Any:
-        """Bound the search by the box that was drawn."""
-        session.box = drawn_box(event)
-        return show(session)
+    def draw_box(event: gr.EventData) -> str:
+        """Write down the box that was drawn."""
+        return write_box(drawn_box(event))
 
     @tell_errors
-    def remove_box(session: Session) -> Any:
-        """Search everywhere again."""
-        session.box = None
-        return show(session)
+    def type_box(text: str) -> str:
+        """Write down the box that was typed, if it is one."""
+        return write_box(parse_box(text)) if text.strip() else ""
 
-    def show(session: Session) -> Any:
+    @tell_errors
+    def show(session: Session, box: str) -> Any:
         """Show the scenes, those found last, and the box."""
-        value = map_scenes(index, session.results, SceneFilter(box=session.box))
-        said = describe_map(index, session.box, value["placed"], len(value["results"]))
-        return session, value, said, gr.Button(visible=session.box is not None)
+        bounds = parse_box(box) if box.strip() else None
+        found = session.results if session.query is not None else None
+        value = map_scenes(index, found or (), SceneFilter(box=bounds))
+        return value, describe_map(index, bounds, value["placed"], len(value["results"])), box
 
-    outputs = [session, world, said, go]
     quiet = {"api_visibility": "private", "show_progress": "hidden"}
+    shown = [world, said, box]
     world.select(open_clicked, session, [tabs, *chat.outputs], **quiet)
-    world.apply(draw_box, session, outputs, **quiet)
-    world.clear(remove_box, session, outputs, **quiet)
-    tab.select(show, session, outputs, **quiet)
+    for changed in (
+        world.apply(draw_box, None, search.box, **quiet),
+        world.clear(lambda: "", None, search.box, **quiet),
+        box.submit(type_box, box, search.box, **quiet),
+    ):
+        search.again(changed).success(show, [session, search.box], shown, **quiet)
+    tab.select(show, [session, search.box], shown, **quiet)
     go.click(lambda: gr.Tabs(selected="search"), None, tabs, **quiet)
 
 
@@ -63,15 +81,9 @@ def describe_map(index: SceneIndex, box: Box | None, placed: int, found: int = 0
     if box is None:
         numbered = f"; the {found} found last are numbered" if found else ""
         text = (
-            f"Where the {len(index):,} scenes are{numbered}. Click one to open it in Chat, draw a "
-            "box to search inside it."
+            f"Where the {len(index):,} scenes are{numbered}. Click one to open it in Chat, draw or "
+            "type a box to search inside it."
         )
     else:
         text = f"{placed:,} scenes in the box ({describe_box(box)}). Search looks only there now."
     return f"<p>{html.escape(text)}</p>"
-
-
-def describe_box(box: Box) -> str:
-    """A box in words: "11.0 to 12.5 E, 52.0 to 52.6 N", in degrees."""
-    west, south, east, north = box
-    return f"{west:.1f} to {east:.1f} E, {south:.1f} to {north:.1f} N"

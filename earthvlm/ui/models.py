@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 from earthvlm.bridge import OlmoEarthVLMBridge
 from earthvlm.familiarity import BUNDLED_TRAINING_TILES, TrainingTiles
 from earthvlm.hub import BUNDLED
 from earthvlm.retrieval import SceneIndex, SceneResult
-from earthvlm.ui.chat import choose_examples
+from earthvlm.ui.examples import choose_examples
 
 logger = logging.getLogger(__name__)
 
@@ -61,10 +61,8 @@ def load_models(bridge: str = BUNDLED, embeddings: str = BUNDLED) -> Models:
     made_by = models.index.provenance.bridge_revision
     if made_by == models.bridge.revision:
         return models
-    return Models(
-        models.bridge,
-        models.index,
+    notice = (
         f"The scenes were embedded by another bridge (revision {made_by}), so they can be searched "
-        "by words, and not by scene.",
-        models.training_tiles,
+        "by words, and not by scene."
     )
+    return replace(models, notice=notice)

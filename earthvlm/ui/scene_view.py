@@ -20,12 +20,14 @@ from earthvlm.measured import COVER_RULES, SOURCES, measure_beside, percent
 from earthvlm.scene import NDVI_COLOURS, NDVI_STOPS, Scene
 from earthvlm.sentinel2 import COMPOSITES, WAVELENGTHS
 from earthvlm.service import OpenScene
+from earthvlm.where_and_when import describe_date, describe_place
 
 # Runs once for each viewer: zoom, move, and the overlay of where an answer looked.
 VIEWER_SCRIPT = Path(__file__).with_name("viewer.js").read_text("utf-8")
 MAX_PICTURE_SIDE = 1536  # larger scenes are shrunk for the page; the model sees them whole
 SMALL_PICTURE_SIDE = 512  # up to here lossless: pixels are what one zooms in for
 MAX_MAP_SIDE = 32  # of an overlay, which is drawn smoothly
+UNKNOWN = "not in the file"
 # Light enough on dark and dark enough on light; the names stand beside them.
 COVER_COLOURS = {
     "cloud": "#b9bfc9",
@@ -50,6 +52,7 @@ def show_viewer(
     """HTML of a scene's picture with tools to zoom, and the overlay where there is one."""
     scene = opened.scene
     picture = scene.composite(composite) if composite else scene.thumbnail(MAX_PICTURE_SIDE)
+    source, kind = _encode(picture)
     alt = html.escape(f"{scene.name}, {composite or 'grey'}")
     link = html.escape(opened.origin.image_id) if opened.origin else ""
     maps = f" data-maps='{_encode_maps(attention)}'" if attention else ""
@@ -58,13 +61,14 @@ def show_viewer(
         f'<figure class="viewer" data-scene="{link}" data-name="{html.escape(scene.name)}"{maps}>'
         f'<div class="viewport" tabindex="0" role="group" style="aspect-ratio: {ratio}" '
         'aria-label="The scene: plus and minus zoom, arrow keys move, 0 shows all of it">'
-        f'<div class="sheet"><img src="{_data_uri(picture)}" alt="{alt}" width="{picture.width}" '
+        f'<div class="sheet"><img src="{source}" alt="{alt}" width="{picture.width}" '
         f'height="{picture.height}" draggable="false"><canvas aria-hidden="true"></canvas></div>'
         "</div>"
         '<div class="tools" role="toolbar" aria-label="Picture">'
         f"{_tool('zoom-in', 'Zoom in', '+')}{_tool('zoom-out', 'Zoom out', '−')}"
         f"{_tool('whole', 'Show the whole scene', '⤢')}"
-        f'<a class="tool" download="{html.escape(scene.name)}.png" href="{_data_uri(picture)}" '
+        # The script gives it the picture's own source, which would double the page here.
+        f'<a class="tool" download="{html.escape(scene.name)}.{kind}" '
         'aria-label="Download the picture" title="Download the picture">↓</a>'
         + (_tool("link", "Copy a link to this scene and question", "Link") if link else "")
         + "</div>"
@@ -76,7 +80,7 @@ def show_viewer(
 def show_picture(picture: Image.Image, alt: str) -> str:
     """HTML of a picture alone."""
     return (
-        f'<img src="{_data_uri(picture)}" alt="{html.escape(alt)}" width="{picture.width}" '
+        f'<img src="{_encode(picture)[0]}" alt="{html.escape(alt)}" width="{picture.width}" '
         f'height="{picture.height}">'
     )
 
@@ -103,15 +107,9 @@ def describe_composite(scene: Scene, composite: str | None) -> str:
 def show_facts(opened: OpenScene) -> str:
     """HTML of the panel of facts: what was computed from the file, marked as that."""
     scene = opened.scene
-    place = "not in the file"
-    if scene.longitude is not None and scene.latitude is not None:
-        north = f"{abs(scene.latitude):.3f}° {'N' if scene.latitude >= 0 else 'S'}"
-        east = f"{abs(scene.longitude):.3f}° {'E' if scene.longitude >= 0 else 'W'}"
-        place = f"{north} {east}"
-    day = f"{scene.date.day} {scene.date:%B %Y}" if scene.date else "not in the file"
     facts = {
-        "Date": day,
-        "Place": place,
+        "Date": describe_date(scene.date) if scene.date else UNKNOWN,
+        "Place": describe_place(scene.longitude, scene.latitude) or UNKNOWN,
         "Size": f"{scene.width} × {scene.height} pixels",
         "Bands": f"{len(scene.bands)} of 12",
     }
@@ -199,7 +197,8 @@ def _encode_maps(attention: AnswerAttention) -> str:
     return json.dumps({"columns": size[0], "rows": size[1], "maps": encoded})
 
 
-def _data_uri(picture: Image.Image) -> str:
+def _encode(picture: Image.Image) -> tuple[str, str]:
+    """A picture as a data URI, and the format it is in: "png" or "webp"."""
     if max(picture.size) > MAX_PICTURE_SIDE:
         picture = picture.copy()
         picture.thumbnail((MAX_PICTURE_SIDE, MAX_PICTURE_SIDE), Image.Resampling.LANCZOS)
@@ -208,4 +207,4 @@ def _data_uri(picture: Image.Image) -> str:
     data = io.BytesIO()
     picture.save(data, **options)
     kind = str(options["format"]).lower()
-    return f"data:image/{kind};base64,{base64.b64encode(data.getvalue()).decode()}"
+    return f"data:image/{kind};base64,{base64.b64encode(data.getvalue()).decode()}", kind

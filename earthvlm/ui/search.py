@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import html
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import gradio as gr
@@ -14,8 +16,10 @@ from earthvlm.search_query import SceneFilter
 from earthvlm.service import SceneService
 from earthvlm.ui.chat import ChatTab, show_opened
 from earthvlm.ui.downloads import SAVE_TEXT
-from earthvlm.ui.state import Session, know_asker, page_only, tell_errors
+from earthvlm.ui.filters import ALL_SPLITS, add_filters, describe_filter, read_filter
+from earthvlm.ui.state import Asked, Session, know_asker, page_only, tell_errors
 from earthvlm.ui.uploads import SCENE_FILES, open_uploads, take_uploads_only
+from earthvlm.where_and_when import describe_place
 
 SEARCHES = (
     "a lake beside forest",
@@ -24,14 +28,25 @@ SEARCHES = (
     "open water",
     "haze over the land",
 )
-ALL_SPLITS = "all"
 MOST_RESULTS = 96
 FIRST_RESULTS = 12
 
 
+@dataclass(frozen=True)
+class SearchTab:
+    """What the map needs of the Search tab.
+
+    box: the field that holds the box. again: does the last search again after an event, as where
+    the box was changed, and returns what ends then.
+    """
+
+    box: gr.Textbox
+    again: Callable[[Any], Any]
+
+
 def add_search_tab(
-    page: gr.Blocks, session: gr.State, service: SceneService, tabs: gr.Tabs, chat: ChatTab
-) -> None:
+    session: gr.State, service: SceneService, tabs: gr.Tabs, chat: ChatTab
+) -> SearchTab:
     """Add the tab's components and wire them; a result opens in the Chat tab."""
     index = service.index
     with gr.Row(elem_classes="search-by"):
@@ -58,6 +73,7 @@ def add_search_tab(
             label="Scenes shown",
             elem_id="count",
         )
+    with gr.Row(elem_classes="alike"):
         alike = gr.Button("More like the scene in Chat", scale=0, min_width=240, elem_id="alike")
         upload = gr.UploadButton(
             "More like a file …",
@@ -68,9 +84,13 @@ def add_search_tab(
             elem_id="alike-file",
         )
         take_uploads_only(upload)
+        with_words = gr.Checkbox(
+            False, label="and with the words above", min_width=200, elem_id="with-words"
+        )
+    filters = add_filters()
     with gr.Row(elem_classes="found"):
         found = gr.HTML(
-            describe_search(None, min(FIRST_RESULTS, len(index)), len(index)),
+            describe_search(None, min(FIRST_RESULTS, len(index)), len(index), SceneFilter()),
             label="What was found",
             elem_id="found",
         )
@@ -79,7 +99,7 @@ def add_search_tab(
     first = index.browse(k=FIRST_RESULTS)
     gallery = gr.Gallery(
         [(result.thumbnail, describe_result(result)) for result in first],
-        label="Scenes, each with its cosine similarities: click one to open it in Chat",
+        label="Scenes, with cosine similarity and rank in each comparison: click one to open it",
         columns=4,
         height="auto",
         allow_preview=False,
@@ -92,19 +112,16 @@ def add_search_tab(
 
     def search(
         session: Session,
-        query: str | Scene | SceneResult | None,
-        split: str,
+        query: Asked,
         count: float,
+        where: SceneFilter,
         request: gr.Request,
     ) -> Any:
-        where = SceneFilter(split=None if split == ALL_SPLITS else split, box=session.box)
         k = max(1, min(int(count), MOST_RESULTS))
         results = service.find(query, k, know_asker(session, request), where)
         session.query, session.results = query, tuple(results)
         pictures = [(result.thumbnail, describe_result(result)) for result in results]
-        found = describe_search(query, len(results), len(index))
-        if session.box is not None:
-            found += ", inside the box on the map"
+        found = describe_search(query, len(results), len(index), where)
         # A list without a query is read from the table, whatever became of the engine.
         if query is not None and index.notice:
             found += f'<p class="notice">{html.escape(index.notice)}</p>'
@@ -113,91 +130,149 @@ def add_search_tab(
     @page_only
     @tell_errors
     def search_words(
-        session: Session, words: str, split: str, count: float, request: gr.Request
+        session: Session,
+        words: str,
+        split: str,
+        count: float,
+        first_date: str,
+        last_date: str,
+        source: str,
+        box: str,
+        request: gr.Request,
     ) -> Any:
-        """Find scenes by words, in captions and in the scenes themselves; no words lists all."""
-        return search(session, words if words.strip() else None, split, count, request)
+        """Find scenes by words, in captions and in the scenes themselves; no words lists all.
+
+        Dates as in 2020-06-30; source: words it contains; box: west, south, east, north in degrees.
+        """
+        where = read_filter(first_date, last_date, source, box, split)
+        return search(session, words if words.strip() else None, count, where, request)
 
     @tell_errors
     def search_suggestion(
-        session: Session, words: str, split: str, count: float, request: gr.Request
+        session: Session,
+        words: str,
+        split: str,
+        count: float,
+        first_date: str,
+        last_date: str,
+        source: str,
+        box: str,
+        request: gr.Request,
     ) -> Any:
         """Find scenes by one of the suggested searches."""
-        return words, *search(session, words, split, count, request)
+        where = read_filter(first_date, last_date, source, box, split)
+        return words, *search(session, words, count, where, request)
 
     @page_only
     @tell_errors
-    def search_alike(session: Session, split: str, count: float, request: gr.Request) -> Any:
-        """Find scenes like the one that is open in Chat."""
+    def search_alike(
+        session: Session,
+        words: str,
+        with_words: bool,
+        split: str,
+        count: float,
+        first_date: str,
+        last_date: str,
+        source: str,
+        box: str,
+        request: gr.Request,
+    ) -> Any:
+        """Find scenes like the one that is open in Chat, with words too where that is wanted."""
         opened = session.require_opened()
         # The index keeps its scenes' embeddings: only a visitor's own needs the model.
-        query = opened.origin or opened.scene
-        return search(session, query, split, count, request)
+        query = join(words, with_words, opened.origin or opened.scene)
+        where = read_filter(first_date, last_date, source, box, split)
+        return search(session, query, count, where, request)
 
     @page_only
     @tell_errors
     def search_file(
         session: Session,
         paths: list[str] | None,
+        words: str,
+        with_words: bool,
         split: str,
         count: float,
+        first_date: str,
+        last_date: str,
+        source: str,
+        box: str,
         request: gr.Request,
     ) -> Any:
-        """Find scenes like an uploaded one."""
-        return search(session, open_uploads(paths), split, count, request)
+        """Find scenes like an uploaded one, with words too where that is wanted."""
+        where = read_filter(first_date, last_date, source, box, split)
+        query = join(words, with_words, open_uploads(paths))
+        return search(session, query, count, where, request)
 
     @page_only
     @tell_errors
-    def search_again(session: Session, split: str, count: float, request: gr.Request) -> Any:
-        """Do the last search again with another split or number of scenes."""
-        return search(session, session.query, split, count, request)
+    def search_again(
+        session: Session,
+        split: str,
+        count: float,
+        first_date: str,
+        last_date: str,
+        source: str,
+        box: str,
+        request: gr.Request,
+    ) -> Any:
+        """Do the last search again with other filters or another number of scenes."""
+        where = read_filter(first_date, last_date, source, box, split)
+        return search(session, session.query, count, where, request)
+
+    def join(words: str, with_words: bool, example: Scene | SceneResult) -> Asked:
+        return (words, example) if with_words and words.strip() else example
+
+    def last_results(session: Session) -> Sequence[SceneResult]:
+        """What the page shows: the scenes found last, which may be none, or those it began with."""
+        return first if session.results is None else session.results
 
     @tell_errors
     def open_result(session: Session, event: gr.SelectData) -> Any:
         """Open one of the scenes found in the Chat tab, chosen by its place in the list."""
-        results = session.results or first
-        opened = service.open_result(results[event.index])
+        opened = service.open_result(last_results(session)[event.index])
         return gr.Tabs(selected="chat"), *show_opened(session, opened)
 
     @page_only
     @tell_errors
     def save_results_csv(session: Session) -> str:
         """Return the scenes found last as CSV."""
-        return results_to_csv(session.results or first)
+        return results_to_csv(last_results(session))
 
     @page_only
     @tell_errors
     def save_results_geojson(session: Session) -> str:
         """Return the scenes found last as a GeoJSON FeatureCollection."""
-        return results_to_geojson(session.results or first)
+        return results_to_geojson(last_results(session))
 
     outputs = [session, found, gallery]
+    shown = [session, split, count, *filters.inputs]
     searching = {"concurrency_limit": 4, "concurrency_id": "search", "show_progress": "minimal"}
-    typed = [session, words, split, count]
-    gr.on([words.submit, find.click], search_words, typed, outputs, api_name="search", **searching)
-    for button in suggestions:
-        button.click(
-            search_suggestion,
-            [session, button, split, count],
-            [words, *outputs],
-            api_visibility="private",
-            **searching,
-        )
     # A scene may have to wait for the model, and nobody's words should wait behind it.
     waiting = searching | {"concurrency_limit": None, "concurrency_id": "search-scene"}
-    shown = [session, split, count]
-    alike.click(search_alike, shown, outputs, api_name="search_alike", **waiting)
-    upload.upload(
-        search_file, [session, upload, split, count], outputs, api_name="search_file", **waiting
-    )
+    private = {"api_visibility": "private"}
+
+    def again(event: Any) -> Any:
+        return event.success(search_again, shown, outputs, **private, **waiting)
+
+    typed, joined = [session, words, *shown[1:]], [words, with_words, *shown[1:]]
+    gr.on([words.submit, find.click], search_words, typed, outputs, api_name="search", **searching)
+    for button in suggestions:
+        suggested = [session, button, *shown[1:]]
+        button.click(search_suggestion, suggested, [words, *outputs], **private, **searching)
+    alike.click(search_alike, [session, *joined], outputs, api_name="search_alike", **waiting)
+    like_file = [session, upload, *joined]
+    upload.upload(search_file, like_file, outputs, api_name="search_file", **waiting)
+    changed = [split.input, count.release, filters.apply.click]
     gr.on(
-        [split.input, count.release],
+        [*changed, *(field.submit for field in filters.inputs)],
         search_again,
         shown,
         outputs,
         api_name="search_again",
         **waiting,
     )
+    again(filters.clear.click(lambda: [""] * 4, None, filters.inputs, queue=False, **private))
     gallery.select(
         open_result,
         session,
@@ -212,36 +287,35 @@ def add_search_tab(
         button.click(action, session, saved, show_progress="hidden").success(
             None, saved, None, js=SAVE_TEXT.format(name=name, kind=kind)
         )
+    return SearchTab(filters.box, again)
 
 
 def describe_result(result: SceneResult) -> str:
-    """Return a result's text under its picture: cosine similarities, place, split, caption."""
-    similarities = [
-        f"{name} {similarity:.2f}"
-        for name, similarity in (
-            ("caption", result.caption_similarity),
-            ("scene", result.scene_similarity),
-        )
-        if similarity is not None
-    ]
-    lines = [" · ".join(similarities), describe_place(result), result.caption or "no caption"]
+    """Return a result's text: cosine similarity and rank by each comparison, place, caption."""
+    compared = []
+    for name in ("caption", "scene", "example"):
+        similarity, rank = getattr(result, f"{name}_similarity"), getattr(result, f"{name}_rank")
+        if similarity is not None:
+            compared.append(f"{name} {similarity:.2f}" + (f" #{rank}" if rank else ""))
+    place = describe_place(result.longitude, result.latitude, decimals=2)
+    told = [part for part in (place, result.split) if part]
+    lines = [" · ".join(compared), " · ".join(told), result.caption or "no caption"]
     return "\n".join(line for line in lines if line)
 
 
-def describe_place(result: SceneResult) -> str:
-    """Return where a result lies, in degrees, and its split."""
-    if result.longitude is None or result.latitude is None:
-        return result.split
-    north = f"{abs(result.latitude):.2f}° {'N' if result.latitude >= 0 else 'S'}"
-    east = f"{abs(result.longitude):.2f}° {'E' if result.longitude >= 0 else 'W'}"
-    return f"{north} {east} · {result.split}"
-
-
-def describe_search(query: str | Scene | SceneResult | None, found: int, total: int) -> str:
+def describe_search(query: Asked, found: int, total: int, where: SceneFilter) -> str:
     """Return HTML: one line that says what is shown below it."""
+    limits = html.escape(describe_filter(where))
+    if not found:
+        return f"No scene fits: none is {limits.lstrip(', ')}" if limits else "No scene fits"
     if query is None:
-        return f"{found} of the {total} scenes there are"
+        return f"{found} of the {total} scenes there are{limits}"
+    named = (_name(each) for each in (query if isinstance(query, tuple) else (query,)))
+    return f"{found} scene{'s' if found > 1 else ''} {' and '.join(named)}{limits}"
+
+
+def _name(query: str | Scene | SceneResult) -> str:
     if isinstance(query, str):
-        return f"{found} scenes nearest to <strong>{html.escape(query)}</strong>"
+        return f"nearest to <strong>{html.escape(query)}</strong>"
     name = query.name if isinstance(query, Scene) else query.image_id
-    return f"{found} scenes most like <strong>{html.escape(name)}</strong>"
+    return f"most like <strong>{html.escape(name)}</strong>"

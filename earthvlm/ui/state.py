@@ -20,12 +20,13 @@ from earthvlm.attention import AnswerAttention
 from earthvlm.prompts import Message
 from earthvlm.retrieval import SceneResult
 from earthvlm.scene import Scene
-from earthvlm.search_query import Box
 from earthvlm.service import Asker, OpenScene
 from earthvlm.ui.guard import find_address
 
 logger = logging.getLogger(__name__)
 
+# What a search is for: words, an example, both, or nothing, which lists the scenes.
+Asked = str | Scene | SceneResult | tuple[str, Scene | SceneResult] | None
 SESSION_SECONDS = 3600
 # Visitors' own scenes, all together; one of 2048 x 2048 pixels takes 200 MB.
 OWN_SCENES_BYTES = 1_500_000_000
@@ -65,9 +66,8 @@ class Session:
     conversation: list[Message] = field(default_factory=list)
     attention: AnswerAttention | None = None
     pair: list[OpenScene] = field(default_factory=list)
-    query: str | Scene | SceneResult | None = None
-    results: tuple[SceneResult, ...] = ()
-    box: Box | None = None
+    query: Asked = None
+    results: tuple[SceneResult, ...] | None = None  # before the first search
     asked_by_link: str = ""
     turn: Turn | None = None
     used: float = field(default_factory=time.monotonic)

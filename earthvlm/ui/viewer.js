@@ -46,6 +46,12 @@ function overlay() {
     word.setAttribute('aria-pressed', String(Number(word.dataset.word) === view.word)));
 }
 
+// The picture to download is the one that is shown.
+function offerPicture() {
+  const picture = find('.sheet img');
+  if (picture) find('a.tool').href = picture.src;
+}
+
 function shareLink() {
   const address = new URL(location.href);
   const asked = [...document.querySelectorAll('#chat [data-testid="user"]')].at(-1);
@@ -124,8 +130,11 @@ watch('value', () => {
   if (newScene !== scene) Object.assign(view, {zoom: 1, x: 0, y: 0});
   if (newMaps !== maps) view.word = -1;
   [scene, maps] = [newScene, newMaps];
+  draw();
+});
+function draw() {
   place();
   overlay();
-});
-place();
-overlay();
+  offerPicture();
+}
+draw();

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import shutil
+import threading
 from collections.abc import Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,7 +17,9 @@ if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
 
     from earthvlm.bridge import OlmoEarthVLMBridge
+    from earthvlm.prompts import Message
     from earthvlm.retrieval import SceneIndex
+    from earthvlm.scene import Scene
 
 PATIENCE_MS = 120_000  # on a machine with other work to do
 CHROMIUM_FLAGS = [
@@ -28,6 +32,10 @@ CHROMIUM_FLAGS = [
     "--disable-component-update",
     "--disable-sync",
 ]
+
+
+# For tests that are worth their time on a phone's width as well.
+BOTH_WIDTHS = pytest.mark.parametrize("page", [360, 1440], indirect=True, ids=str)
 
 
 @pytest.fixture(scope="session")
@@ -85,10 +93,35 @@ def screenshots(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@dataclass
+class HeldAnswers:
+    """Answers of the real bridge, each held back until it is let go."""
+
+    asked: list[tuple[str, float]] = field(default_factory=list)  # questions and temperatures
+    let_go: threading.Semaphore = field(default_factory=lambda: threading.Semaphore(0))
+
+
 @pytest.fixture
-def page(browser: Browser, app_url: str) -> Iterator[Page]:
-    """The app in a fresh window, with its first example open."""
-    window = browser.new_context(viewport={"width": 1440, "height": 900})
+def held_answers(app_bridge: OlmoEarthVLMBridge, monkeypatch) -> Iterator[HeldAnswers]:
+    """Hold back every answer, so that a test sees what the page shows before it."""
+    held, stream = HeldAnswers(), app_bridge.stream
+
+    def hold(
+        scene: Scene, messages: list[Message], length: int, temperature: float, **options: object
+    ) -> Iterator[str]:
+        held.asked.append((messages[-1]["content"], temperature))
+        held.let_go.acquire()
+        yield from stream(scene, messages, length, temperature, **options)
+
+    monkeypatch.setattr(app_bridge, "stream", hold)
+    yield held
+    held.let_go.release(100)  # whoever still waits is not to wait for ever
+
+
+@pytest.fixture
+def page(request: pytest.FixtureRequest, browser: Browser, app_url: str) -> Iterator[Page]:
+    """The app in a fresh window, 1440 pixels wide or as BOTH_WIDTHS asks, with a scene open."""
+    window = browser.new_context(viewport={"width": getattr(request, "param", 1440), "height": 900})
     page = window.new_page()
     page.set_default_timeout(PATIENCE_MS)
     page.goto(app_url)

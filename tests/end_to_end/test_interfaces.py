@@ -35,6 +35,10 @@ def test_tools_search_describe_and_ask(client: Client):
     found = client.predict("a lake beside forest", 3, api_name="/search_scenes")
     assert len(found) == 3 and found[0]["scene_similarity"] is not None
 
+    where = {"first_date": "2017-06-01", "box": "-11, 51, -5, 56"}
+    irish = client.predict("fields", **where, api_name="/search_scenes")
+    assert [scene["date"] for scene in irish] == ["2017-06-17", "2017-06-17"]
+
     scene = client.predict(found[0]["image_id"], api_name="/describe_scene")
     assert scene["image_id"] == found[0]["image_id"]
     assert abs(sum(scene["measured_shares"].values()) - 1) < 0.01
@@ -60,6 +64,24 @@ def test_a_client_opens_a_file_asks_and_saves(client: Client, tmp_path: Path):
     assert csv.startswith("rank,image_id") and len(csv.splitlines()) >= 9
     geojson = json.loads(client.predict(api_name="/save_results_geojson"))
     assert geojson["type"] == "FeatureCollection" and len(geojson["features"]) == 8
+
+
+def test_a_client_searches_by_file_and_words_with_filters(client: Client, tmp_path: Path):
+    random_scene().save(tmp_path / "mine.tif")
+    file = handle_file(tmp_path / "mine.tif")
+    told = ("2017-06-01", "2017-12-31", "ireland", "-11, 51, -5, 56")
+    found, _ = client.predict([file], "fields", True, "all", 8, *told, api_name="/search_file")
+    assert "nearest to <strong>fields</strong> and most like <strong>mine</strong>" in found
+    rows = client.predict(api_name="/save_results_csv").splitlines()
+    assert len(rows) == 3 and all(",ireland_2017-06-17_" in row for row in rows[1:])
+
+
+def test_a_client_that_found_nothing_has_nothing_to_save(client: Client):
+    found, _ = client.predict("open water", first_date="2030-01-01", api_name="/search")
+    assert found.startswith("No scene fits")
+    for name in ("csv", "geojson"):
+        with pytest.raises(AppError, match="no results to save"):
+            client.predict(api_name=f"/save_results_{name}")
 
 
 def test_errors_reach_a_client_as_sentences(client: Client):

@@ -1,0 +1,245 @@
+"""The Search and Map tabs in a browser: words, examples, filters, boxes, and back to Chat."""
+
+from __future__ import annotations
+
+import csv
+import datetime
+import json
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from earthvlm.search_query import SceneFilter, parse_box
+from tests.end_to_end.conftest import BOTH_WIDTHS
+from tests.end_to_end.visitor import answers, ask, open_tab, read_notice, wait_for_count
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Locator, Page
+
+pytestmark = [
+    pytest.mark.end_to_end,
+    pytest.mark.slow,
+    # Gradio's own, about pandas; as an error it would end tasks of its queue.
+    pytest.mark.filterwarnings("ignore::DeprecationWarning:gradio.queueing"),
+]
+MOST_SHOWN = 12
+
+
+def results(page: Page) -> Locator:
+    return page.locator("#results .thumbnail-item")
+
+
+def search(page: Page, words: str) -> None:
+    """Search by words, and wait until what was found is told."""
+    open_tab(page, "Search")
+    page.get_by_label("What the scene shows").fill(words)
+    page.get_by_label("What the scene shows").press("Enter")
+    page.locator("#found", has_text=f"nearest to {words}").wait_for()
+
+
+def save_csv(page: Page) -> list[dict[str, str]]:
+    """Save what was found, and return the rows of the file."""
+    with page.expect_download() as download:
+        page.get_by_role("button", name="Save as CSV").click()
+    with Path(download.value.path()).open(encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def box_field(page: Page) -> Locator:
+    """The field of the box in the tab that is shown."""
+    return page.get_by_label("Box: west, south, east, north").locator("visible=true")
+
+
+@BOTH_WIDTHS
+def test_a_search_finds_scenes_and_a_click_opens_one_in_chat(page: Page):
+    search(page, "a lake beside forest")
+    wait_for_count(results(page), MOST_SHOWN)
+    caption = results(page).first.inner_text()
+    assert re.search(r"caption -?\d\.\d\d #\d+ · scene -?\d\.\d\d #\d+", caption)
+
+    results(page).nth(2).click()
+    page.get_by_role("tab", name="Chat", selected=True).wait_for()
+    name = page.locator("#facts strong")
+    name.wait_for()
+    assert answers(page).count() == 0
+    assert ask(page, "Describe this scene.")
+
+    open_tab(page, "Search")
+    page.get_by_role("button", name="More like the scene in Chat").click()
+    page.locator("#found", has_text=f"most like {name.text_content()}").wait_for()
+    assert re.search(r"^scene 0\.\d\d", results(page).first.inner_text())
+
+    page.get_by_label("and with the words above").check()
+    page.get_by_role("button", name="More like the scene in Chat").click()
+    page.locator("#found", has_text="nearest to a lake beside forest and most like").wait_for()
+    assert re.search(r"caption .* · scene .* · example 0", results(page).first.inner_text())
+
+
+@BOTH_WIDTHS
+def test_typed_filters_narrow_a_search(page: Page, app_index, screenshots: Path):
+    dates = {"first_date": datetime.date(2017, 6, 1), "last_date": datetime.date(2017, 12, 31)}
+    in_time = app_index.browse(where=SceneFilter(**dates))
+    finnish = SceneFilter(**dates, source="FINLAND", box=(29, 60, 31.5, 70))
+    in_finland = app_index.browse(where=finnish)
+    assert 0 < len(in_finland) < len(in_time) < MOST_SHOWN
+    found = page.locator("#found")
+    open_tab(page, "Search")
+    page.locator("#filters button.label-wrap").click()
+
+    page.get_by_label("First date").fill("1.6.2017")
+    page.get_by_label("First date").press("Enter")
+    assert read_notice(page) == "'1.6.2017' is no date as in 2020-06-30."
+    page.get_by_label("First date").fill("2017-06-01")
+    page.get_by_label("Last date").fill("2017-12-31")
+    page.get_by_role("button", name="Search", exact=True).click()
+    text = "scenes there are, taken from 1 June 2017 on, taken until 31 December 2017"
+    found.filter(has_text=text).wait_for()
+    wait_for_count(results(page), len(in_time))
+
+    page.get_by_label("Source contains").fill("no such source")
+    page.get_by_role("button", name="Apply filters").click()
+    assert "no source of this dataset" in read_notice(page).lower()
+    page.get_by_label("Source contains").fill("FINLAND")
+    box_field(page).fill("29, 70, 31.5, 60")
+    box_field(page).press("Enter")
+    assert "south at most north" in read_notice(page)
+    wait_for_count(results(page), len(in_time))  # what was found before is still there
+    box_field(page).fill("29, 60, 31.5, 70")
+    page.get_by_label("What the scene shows").fill("forest")
+    page.get_by_role("button", name="Search", exact=True).click()
+    found.filter(has_text="inside 29.00° E to 31.50° E, 60.00° N to 70.00° N").wait_for()
+    wait_for_count(results(page), len(in_finland))
+    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+    page.screenshot(path=screenshots / f"filters-{page.viewport_size['width']}.png", full_page=True)
+    assert {row["image_id"] for row in save_csv(page)} == {r.image_id for r in in_finland}
+
+    page.get_by_role("button", name="Clear filters").click()
+    found.filter(has_text="nearest to forest").filter(has_not_text="taken").wait_for()
+    wait_for_count(results(page), MOST_SHOWN)
+    assert page.get_by_label("Source contains").input_value() == ""
+    assert box_field(page).input_value() == ""
+
+
+def test_a_search_that_finds_nothing_leaves_nothing_to_save(page: Page):
+    open_tab(page, "Search")
+    page.locator("#filters button.label-wrap").click()
+    page.get_by_label("First date").fill("2030-01-01")
+    page.get_by_label("First date").press("Enter")
+    page.locator("#found", has_text="No scene fits: none is taken from 1 January 2030").wait_for()
+    wait_for_count(results(page), 0)
+    page.get_by_role("button", name="Save as CSV").click()
+    assert "no results to save" in read_notice(page)
+
+
+@BOTH_WIDTHS
+def test_a_box_drawn_on_the_map_bounds_the_search(page: Page, app_index, screenshots: Path):
+    search(page, "open water")
+    placed = [row for row in save_csv(page) if row["longitude"]]
+    open_tab(page, "Map")
+    page.locator("#map-said", has_text=f"the {len(placed)} found last are numbered").wait_for()
+    markers = page.locator(".found-scene[tabindex='0']")
+    wait_for_count(markers, len(placed))
+    page.wait_for_function("!document.querySelector('.leaflet-zoom-anim')")
+    # Round the result that lies farthest north, so that others are left out.
+    places = [marker.bounding_box() for marker in markers.all()]
+    north = min(places, key=lambda place: place["y"])
+    x, y = north["x"] + north["width"] / 2, north["y"] + north["height"] / 2
+    page.get_by_role("button", name="Draw a box").click()
+    page.mouse.move(x - 16, y - 16)
+    page.mouse.down()
+    page.mouse.move(x + 16, y + 16, steps=4)
+    page.mouse.up()
+
+    page.wait_for_function("field => field.value", arg=box_field(page).element_handle())
+    box = parse_box(box_field(page).input_value())
+    inside = {result.image_id for result in app_index.browse(where=SceneFilter(box=box))}
+    assert 0 < len(inside) < len(app_index)
+    page.locator("#map-said", has_text=f"{len(inside)} scenes in the box").wait_for()
+    wait_for_count(markers, min(len(inside), MOST_SHOWN))
+    page.wait_for_function("!document.querySelector('.leaflet-zoom-anim')")
+    page.screenshot(path=screenshots / f"box-{page.viewport_size['width']}.png", full_page=True)
+
+    page.get_by_role("button", name="Show in Search").click()
+    page.locator("#found", has_text="nearest to open water, inside").wait_for()
+    found = {row["image_id"] for row in save_csv(page)}
+    assert len(found) == min(len(inside), MOST_SHOWN) and found <= inside
+
+    open_tab(page, "Map")
+    page.get_by_role("button", name="Remove the box").click()
+    page.locator("#map-said", has_text=f"Where the {len(app_index)} scenes are").wait_for()
+    wait_for_count(markers, len(placed))
+    assert box_field(page).input_value() == ""
+
+
+def test_a_box_typed_on_the_map_is_the_searchs(page: Page, app_index):
+    open_tab(page, "Map")
+    box_field(page).fill("far away")
+    box_field(page).press("Enter")
+    assert "west, south, east and north" in read_notice(page)
+    box_field(page).fill("-11 51 -5 56")
+    box_field(page).press("Enter")
+    inside = app_index.browse(where=SceneFilter(box=(-11, 51, -5, 56)))
+    page.locator("#map-said", has_text=f"{len(inside)} scenes in the box").wait_for()
+    open_tab(page, "Search")
+    page.locator("#found", has_text="inside 11.00° W to 5.00° W, 51.00° N to 56.00° N").wait_for()
+    wait_for_count(results(page), len(inside))
+    page.locator("#filters button.label-wrap").click()
+    assert box_field(page).input_value() == "-11, 51, -5, 56"
+
+
+def test_an_engine_that_went_away_is_told_beside_what_was_found(page: Page, app_index, monkeypatch):
+    class Away:
+        def search(self, *_):
+            raise ConnectionError("Milvus at <b>host</b> does not answer")
+
+    monkeypatch.setattr(app_index, "engine", Away())
+    open_tab(page, "Search")
+    page.get_by_role("button", name="open water").click()
+    notice = page.locator("#found .notice")
+    notice.wait_for()
+    assert notice.inner_text() == (
+        "Milvus at <b>host</b> does not answer; what is at hand was searched."
+    )
+    wait_for_count(results(page), MOST_SHOWN)
+    monkeypatch.undo()
+    page.get_by_role("button", name="dense forest").click()
+    page.locator("#found", has_text="dense forest").wait_for()
+    assert notice.count() == 0
+
+
+def test_what_was_found_is_on_the_map_and_a_click_opens_it(page: Page):
+    open_tab(page, "Search")
+    page.get_by_role("button", name="open water").click()
+    page.locator("#found", has_text="open water").wait_for()
+    open_tab(page, "Map")
+    page.locator("#map-said", has_text="found last").wait_for()
+    before = page.locator("#facts .file").text_content()
+    page.locator(".found-scene[tabindex='0']").first.press("Enter")
+    page.get_by_role("tab", name="Chat", selected=True).wait_for()
+    page.wait_for_function(
+        "before => document.querySelector('#facts .file').textContent !== before", arg=before
+    )
+
+
+def test_found_scenes_are_saved_as_csv_and_geojson(page: Page):
+    search(page, "open water")
+    rows = save_csv(page)
+    assert [row["rank"] for row in rows] == [str(rank) for rank in range(1, MOST_SHOWN + 1)]
+    with page.expect_download() as download:
+        page.get_by_role("button", name="Save as GeoJSON").click()
+    features = json.loads(Path(download.value.path()).read_text("utf-8"))["features"]
+    assert [feature["id"] for feature in features] == [row["image_id"] for row in rows]
+
+
+def test_an_empty_search_lists_scenes_and_a_split_narrows_it(page: Page, app_index):
+    open_tab(page, "Search")
+    page.locator("#found", has_text=f"of the {len(app_index)} scenes").wait_for()
+    split = app_index.splits[0]
+    page.locator("#split").get_by_label(split, exact=True).check()
+    page.wait_for_function(
+        """split => [...document.querySelectorAll('#results .caption-label')]
+                    .every(caption => caption.innerText.includes(split))""",
+        arg=split,
+    )

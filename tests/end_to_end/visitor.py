@@ -1,0 +1,73 @@
+"""What a visitor does in the app's page, waiting for what it leads to and never for a time."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Locator, Page
+
+
+def answers(page: Page) -> Locator:
+    return page.locator('#chat [data-testid="bot"]')
+
+
+def questions(page: Page) -> Locator:
+    return page.locator('#chat [data-testid="user"]')
+
+
+def wait_until_idle(page: Page) -> None:
+    page.locator("#stop[disabled]").wait_for()
+    page.locator("#send:not([disabled])").wait_for()
+
+
+def ask(page: Page, question: str) -> str:
+    """Ask, wait for the end of the answer and return it."""
+    before = answers(page).count()
+    page.get_by_label("Your question").fill(question)
+    page.get_by_role("button", name="Send").click()
+    # The sign of waiting can be drawn a moment before the buttons change.
+    said = {"has_text": re.compile(r"\S"), "has_not_text": "Looking at the scene"}
+    answers(page).nth(before).filter(**said).wait_for()
+    wait_until_idle(page)
+    return answers(page).last.inner_text().strip()
+
+
+def upload(page: Page, *paths: Path) -> None:
+    page.locator("#upload input[type=file]").set_input_files(list(paths))
+
+
+def open_file(page: Page, path: Path) -> None:
+    upload(page, path)
+    page.locator("#facts strong", has_text=path.stem).wait_for()
+
+
+def open_tab(page: Page, name: str) -> None:
+    page.get_by_role("tab", name=name).click()
+    page.get_by_role("tab", name=name, selected=True).wait_for()
+
+
+def wait_for_count(found: Locator, count: int) -> None:
+    """Wait until there are so many of something, and no more."""
+    if count:
+        found.nth(count - 1).wait_for()
+    found.nth(count).wait_for(state="detached")
+
+
+def read_facts(page: Page) -> str:
+    """Return what was measured, without the seconds that Gradio counts over it while it waits."""
+    return re.sub(r"^[\d./]+s\n", "", page.locator("#facts").inner_text())
+
+
+def read_notice(page: Page) -> str:
+    """Return the notice that is shown, which is one plain sentence, and put it away."""
+    notice = page.get_by_test_id("toast-text")
+    notice.wait_for()
+    sentence = notice.inner_text().strip()
+    assert re.fullmatch(r"[^\n]*\w[^\n]*\.", sentence)
+    assert "Traceback" not in sentence
+    page.get_by_test_id("toast-close").click()
+    notice.wait_for(state="detached")
+    return sentence
