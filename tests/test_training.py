@@ -71,7 +71,8 @@ def test_a_run_learns_saves_and_goes_on(data, tmp_path, tiny_language):
     checkpoints = {p.name for p in (tmp_path / "run" / "checkpoints").iterdir()}
     assert checkpoints == {"encoder-5", "queries-5", "queries-10", "5", "last"}
     bridge = OlmoEarthVLMBridge.from_pretrained(tmp_path / "run", device="cpu")
-    assert "6 steps on 12 Sentinel-2 tiles" in bridge.summary
+    assert " on 12 Sentinel-2 tiles" in bridge.summary
+    assert bridge.config.training["steps"] == 6
     evaluated = ["evaluate", "--model_path", str(tmp_path / "run"), "--data_dir", str(data)]
     assert main([*evaluated, "--output", str(tmp_path / "results.json")]) == 0
     figures = json.loads((tmp_path / "results.json").read_text())["figures"]
