@@ -407,10 +407,10 @@ def _due(step: int, every: int) -> bool:
 
 
 def _duration(seconds: float) -> str:
-    """As people say it: "40 seconds", "12 minutes", "3.1 hours"."""
+    """In the unit that suits it: "40 s", "12 min", "3.1 h"."""
     if seconds < 120:
-        return f"{seconds:.0f} seconds"
-    return f"{seconds / 60:.0f} minutes" if seconds < 7200 else f"{seconds / 3600:.1f} hours"
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
 
 
 def _device_name(device: torch.device) -> str:
