@@ -9,6 +9,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
+from typing import Any
 
 from earthvlm.attention import AnswerAttention, attend
 from earthvlm.bridge import OlmoEarthVLMBridge
@@ -73,7 +74,7 @@ class SceneService:
         self.line = line or Line()
         self._training_tiles = training_tiles
         self._stream, self._attend, self._search = (
-            bridge.stream,
+            self._stream_here,
             self._attend_here,
             self._search_here,
         )
@@ -145,6 +146,9 @@ class SceneService:
         """Where the last answer looked, when its turn has come. Raises what `attend` does."""
         with self._turn(asker):
             return self._attend(scene, list(conversation))
+
+    def _stream_here(self, *arguments: Any, stop: threading.Event) -> Iterator[str]:
+        return self.bridge.stream(*arguments, stop=stop)
 
     def _attend_here(self, scene: Scene, conversation: Sequence[Message]) -> AnswerAttention:
         return attend(self.bridge, scene, conversation)
