@@ -133,6 +133,16 @@ def test_a_search_that_finds_nothing_leaves_nothing_to_save(page: Page):
     assert "no results to save" in read_notice(page)
 
 
+# The map has come to rest: its markers stand where they stood for some frames.
+STANDS_STILL = """() => {
+  const markers = [...document.querySelectorAll(".found-scene")];
+  const places = JSON.stringify(markers.map((marker) => marker.getBoundingClientRect()));
+  window.stillFor = places === window.placesBefore ? window.stillFor + 1 : 0;
+  window.placesBefore = places;
+  return window.stillFor > 20;
+}"""
+
+
 @BOTH_WIDTHS
 def test_a_box_drawn_on_the_map_bounds_the_search(page: Page, app_index, screenshots: Path):
     search(page, "open water")
@@ -141,7 +151,7 @@ def test_a_box_drawn_on_the_map_bounds_the_search(page: Page, app_index, screens
     page.locator("#map-said", has_text=f"the {len(placed)} found last are numbered").wait_for()
     markers = page.locator(".found-scene[tabindex='0']")
     wait_for_count(markers, len(placed))
-    page.wait_for_function("!document.querySelector('.leaflet-zoom-anim')")
+    page.wait_for_function(STANDS_STILL)
     # Round the result that lies farthest north, so that others are left out.
     places = [marker.bounding_box() for marker in markers.all()]
     north = min(places, key=lambda place: place["y"])
