@@ -162,8 +162,7 @@ def cost_of_drafts(
 
 
 def _vectors(language: LanguageModel, prompt: Prompt, scene: Tensor) -> Tensor:
-    words, at = language.embed(torch.tensor(prompt.ids)), prompt.scene_at
-    return torch.cat([words[:at], scene.to(words.dtype), words[at:]])[None]
+    return language.embed_around(torch.tensor(prompt.ids), scene, prompt.scene_at)[None]
 
 
 if __name__ == "__main__":

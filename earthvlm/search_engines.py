@@ -39,7 +39,8 @@ def make_engine(name: str, table: SceneTable) -> SearchEngine:
     """Make the engine of a name: "auto", "exact", "faiss-KIND" or "milvus:URI".
 
     auto: exact up to a million scenes; beyond, faiss-ivf where faiss is installed. KIND: sq8, ivf
-    or hnsw, see FaissEngine. URI: a local file as in milvus:scenes.db, or a server's address as in milvus:http://localhost:19530.
+    or hnsw, see FaissEngine. URI: a local file as in milvus:scenes.db, or a server's address as in
+    milvus:http://localhost:19530.
 
     Raises ValueError for an unknown name and without what the engine needs, ConnectionError where
     Milvus does not answer.

@@ -147,22 +147,6 @@ def add_search_tab(
         where = read_filter(first_date, last_date, source, box, split)
         return search(session, words if words.strip() else None, count, where, request)
 
-    @tell_errors
-    def search_suggestion(
-        session: Session,
-        words: str,
-        split: str,
-        count: float,
-        first_date: str,
-        last_date: str,
-        source: str,
-        box: str,
-        request: gr.Request,
-    ) -> Any:
-        """Find scenes by one of the suggested searches."""
-        where = read_filter(first_date, last_date, source, box, split)
-        return words, *search(session, words, count, where, request)
-
     @page_only
     @tell_errors
     def search_alike(
@@ -258,8 +242,8 @@ def add_search_tab(
     typed, joined = [session, words, *shown[1:]], [words, with_words, *shown[1:]]
     gr.on([words.submit, find.click], search_words, typed, outputs, api_name="search", **searching)
     for button in suggestions:
-        suggested = [session, button, *shown[1:]]
-        button.click(search_suggestion, suggested, [words, *outputs], **private, **searching)
+        written = button.click(lambda text: text, button, words, queue=False, **private)
+        written.success(search_words, typed, outputs, **private, **searching)
     alike.click(search_alike, [session, *joined], outputs, api_name="search_alike", **waiting)
     like_file = [session, upload, *joined]
     upload.upload(search_file, like_file, outputs, api_name="search_file", **waiting)
