@@ -22,6 +22,9 @@ UNCHANGED = 0.5
 WAVELENGTH = np.array([WAVELENGTHS[b] for b in BANDS], np.float32)
 IS_VISIBLE = np.array([b in VISIBLE_BANDS for b in BANDS])
 TEN_METRE = np.isin(BANDS, (*VISIBLE_BANDS, "B08"))
+GREEN, NEAR_INFRARED = BANDS.index("B03"), BANDS.index("B08")
+# Water brighter than that in the near infrared is none: a band may be darker for other reasons.
+BRIGHTEST_WATER = 1000
 
 # A thick cloud against its own blue: flat to 900 nm, darker in the short-wave infrared.
 CLOUD_SPECTRUM = np.interp(WAVELENGTH, [400, 900, 1610, 2190], [1.05, 1.0, 0.7, 0.55]).astype(
@@ -41,6 +44,8 @@ def augment(
         pixels = _resize(pixels, zoom)
     if rng.random() < UNCHANGED:
         return replace(scene, reflectance=np.ascontiguousarray(pixels, np.float32)), facts
+    if rng.random() < 0.2:
+        pixels = _stain_water(pixels, rng)
     pixels = _change_light(pixels, rng)
     if rng.random() < 0.2:
         pixels, facts = add_clouds(pixels, facts, rng)
@@ -112,6 +117,14 @@ def _resize(pixels: np.ndarray, factor: float) -> np.ndarray:
     image = torch.from_numpy(np.ascontiguousarray(pixels)).permute(2, 0, 1)[None]
     image = F.interpolate(image, size, mode="bilinear", antialias=factor < 1)
     return image[0].permute(1, 2, 0).numpy()
+
+
+def _stain_water(pixels: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Lakes as brown as bogs feed them, darker in the visible than in the near infrared."""
+    infrared = pixels[..., NEAR_INFRARED]
+    water = (pixels[..., GREEN] > infrared) & (infrared < BRIGHTEST_WATER)
+    gains = np.where(IS_VISIBLE, rng.uniform(0.3, 0.8), rng.uniform(0.6, 1.0)).astype(np.float32)
+    return np.where(water[..., None], pixels * gains, pixels)
 
 
 def _change_light(pixels: np.ndarray, rng: np.random.Generator) -> np.ndarray:
