@@ -70,6 +70,7 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     add("--num_epochs", type=int, default=1, help="passes over the tiles")
     add("--encoder_epochs", type=int, default=0, help="passes without the language model, first")
     add("--query_epochs", type=int, default=0, help="passes over larger scenes of encoded crops")
+    add("--head_epochs", type=int, default=0, help="passes over encoded tiles, last, for search")
     add("--balance", action="store_true", help="draw scenes of rare land cover more often")
     add("--cache_tokens", metavar="FOLDER", help="keep what a frozen encoder sees; no variations")
     add("--encoder_batch_size", type=int, default=64, help="scenes a step of those")

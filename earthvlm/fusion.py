@@ -159,10 +159,18 @@ class SceneEmbeddingHead(nn.Module):
 
     def forward(self, queries: Tensor, tokens: Tensor, key_mask: Tensor) -> Tensor:
         """From `[B, Q, D_text]` and `[B, N, D_olmo]` with its mask to `[B, D_sentence]`."""
+        return self.place(*self.pool(queries, tokens, key_mask))
+
+    @staticmethod
+    def pool(queries: Tensor, tokens: Tensor, key_mask: Tensor) -> tuple[Tensor, Tensor]:
+        """The mean query `[B, D_text]` and the mean token `[B, D_olmo]`: all that is read."""
         weights = key_mask.to(tokens.dtype)[..., None]
-        mean_token = (tokens * weights).sum(1) / weights.sum(1)
-        pooled = [self.token_norm(mean_token), self.query_norm(queries.mean(1))]
-        return F.normalize(self.layers(torch.cat(pooled, dim=-1)).float(), dim=-1)
+        return queries.mean(1), (tokens * weights).sum(1) / weights.sum(1)
+
+    def place(self, mean_query: Tensor, mean_token: Tensor) -> Tensor:
+        """From what `pool` returns to unit vectors `[B, D_sentence]`."""
+        normed = [self.token_norm(mean_token), self.query_norm(mean_query)]
+        return F.normalize(self.layers(torch.cat(normed, dim=-1)).float(), dim=-1)
 
 
 def encode_positions(positions: Tensor) -> Tensor:

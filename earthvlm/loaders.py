@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -15,9 +15,10 @@ from torch.utils.data import DataLoader
 
 from earthvlm.bridge import OlmoEarthVLMBridge
 from earthvlm.chatearthnet import ChatEarthNet
-from earthvlm.encoder import join_tokens
+from earthvlm.encoder import SceneTokens, join_tokens
 from earthvlm.facts import SceneFacts
 from earthvlm.mosaics import CROPS, MOSAICS, EncodedCrop, TokenMosaics, collate_mosaics
+from earthvlm.pooled_scenes import PooledScenes, collate_pooled
 from earthvlm.token_cache import TokenCache
 from earthvlm.training_config import TrainingConfig
 from earthvlm.training_data import (
@@ -33,8 +34,10 @@ from earthvlm.training_data import (
 )
 from earthvlm.weights import unsharded
 
-# How often every tile is among the crops that are encoded once for `--query_epochs`.
+# How often every tile is among what is encoded once for `--query_epochs`, and for `--head_epochs`.
 CROP_EPOCHS = 2
+HEAD_CROP_EPOCHS = 4
+HEAD_BATCH_SIZE = 256
 
 
 class StageLoaders:
@@ -73,6 +76,17 @@ class StageLoaders:
             collate_fn=collate_mosaics,
         )
 
+    def head(self, model: nn.Module) -> DataLoader:
+        """Many scenes at once, encoded and pooled; the search head alone learns of them."""
+        scenes = self._pool_scenes(model)
+        size = HEAD_BATCH_SIZE // self._accelerator.num_processes
+        return DataLoader(
+            scenes,
+            batch_size=size,
+            sampler=self._sampler(scenes.facts, size, {(1, 1, 1): 1.0}),
+            collate_fn=collate_pooled,
+        )
+
     def bridge(self, model: nn.Module) -> DataLoader:
         """Conversations about tiles and what is put together from them."""
         cache = self._cache() if self._config.cache_tokens else None
@@ -96,27 +110,47 @@ class StageLoaders:
         )
         return cache
 
-    @torch.no_grad()
     def _encode_crops(self, model: nn.Module) -> list[EncodedCrop]:
+        crops = []
+        band_sets = self._bridge.encoder.band_sets
+        for batch, seen in self._encoded(model, CROPS, CROP_EPOCHS):
+            for tokens, (rows, columns), facts in zip(
+                seen.tokens, seen.grids, batch.facts, strict=True
+            ):
+                grid = tokens[: rows * columns * band_sets]
+                grid = grid.unflatten(0, (rows, columns, band_sets))
+                crops.append(EncodedCrop(grid.clone(), facts))
+        return crops
+
+    def _pool_scenes(self, model: nn.Module) -> PooledScenes:
+        bridge, pooled, sentences, facts = self._bridge, [], [], []
+        bridge.fusion.eval()
+        layouts = CROP_LAYOUTS if self._tiles.has_facts else {(1, 1, 1): 1.0}
+        for batch, seen in self._encoded(model, layouts, HEAD_CROP_EPOCHS):
+            with torch.no_grad(), unsharded(model), self._accelerator.autocast():
+                queries = bridge.gather(seen)
+                pooled.append(bridge.head.pool(queries, seen.tokens, seen.mask))
+            sentences += batch.sentences
+            facts += batch.facts or [None] * batch.size
+        queries, tokens = (torch.cat(parts).float().cpu() for parts in zip(*pooled, strict=True))
+        return PooledScenes(queries, tokens, sentences, facts)
+
+    def _encoded(
+        self, model: nn.Module, layouts: Mapping[Layout, float], epochs: int
+    ) -> Iterator[tuple[Batch, SceneTokens]]:
+        """Every tile some times, varied and put together, with what the encoder sees of it."""
         from tqdm import tqdm
 
-        crops = []
         encoder = self._bridge.encoder.eval()
-        loader = self._loader(self._tiles, with_words=False, layouts=CROPS)
-        for epoch in range(CROP_EPOCHS):
+        loader = self._loader(self._tiles, with_words=False, layouts=layouts)
+        for epoch in range(epochs):
             loader.sampler.epoch = epoch
             for batch in tqdm(
-                loader, desc="encoding crops", disable=not self._accelerator.is_main_process
+                loader, desc="encoding", disable=not self._accelerator.is_main_process
             ):
-                with unsharded(model):
+                with torch.no_grad(), unsharded(model):
                     seen = encoder(batch.scenes)
-                for tokens, (rows, columns), facts in zip(
-                    seen.tokens, seen.grids, batch.facts, strict=True
-                ):
-                    grid = tokens[: rows * columns * encoder.band_sets]
-                    grid = grid.unflatten(0, (rows, columns, encoder.band_sets))
-                    crops.append(EncodedCrop(grid.clone(), facts))
-        return crops
+                yield batch, seen
 
     def _need_facts(self, argument: str) -> None:
         if not self._tiles.has_facts:

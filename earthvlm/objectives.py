@@ -85,7 +85,10 @@ class TrainingModel(nn.Module):
         """Losses by name; without conversations, those of encoder, queries and search alone."""
         bridge = self.bridge
         losses = {}
-        if batch.bridge is None:
+        if batch.pooled is not None:
+            device = bridge.device
+            embedding = bridge.head.place(*(part.to(device) for part in batch.pooled))
+        elif batch.bridge is None:
             known = batch.tokens is not None
             tokens = batch.tokens if known else bridge.encoder(batch.scenes)
             queries = bridge.gather(tokens)

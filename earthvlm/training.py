@@ -1,4 +1,4 @@
-"""Training over Accelerate: the encoder, then queries on mosaics, then the whole bridge."""
+"""Training over Accelerate: encoder, queries on mosaics, the whole bridge, the search head."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ from earthvlm.training_step import take_step
 from earthvlm.validation import sample_answers, sample_tiles, validation_losses
 from earthvlm.weights import unsharded
 
-STAGES = ("encoder", "queries", "bridge")
+STAGES = ("encoder", "queries", "bridge", "head")
 LOG_EVERY = 10
 SAMPLE_PIXELS = 128
 
@@ -103,6 +103,7 @@ class Trainer:
             "encoder": self.config.encoder_epochs,
             "queries": self.config.query_epochs,
             "bridge": self.config.num_epochs,
+            "head": self.config.head_epochs,
         }
         first = STAGES.index(self.progress.stage) if self.progress else 0
         for stage in STAGES[first:]:
@@ -120,11 +121,14 @@ class Trainer:
         """The parameters that a stage trains, each with its learning rate."""
         bridge, config = self.bridge, self.config
         rate = config.encoder_learning_rate
+        head = (bridge.head, _first_given(config.head_learning_rate, rate))
         parts: list[tuple[nn.Module, float]] = [
             (bridge.fusion, _first_given(config.query_learning_rate, rate)),
-            (bridge.head, _first_given(config.head_learning_rate, rate)),
+            head,
         ]
-        if stage != "queries":
+        if stage == "head":
+            parts = [head]
+        elif stage != "queries":
             parts.append((bridge.encoder, rate))
         if stage == "encoder" and self.model.probe is not None:
             parts.append((self.model.probe, rate))

@@ -17,6 +17,7 @@ class TrainingConfig:
     num_epochs: int = 1
     encoder_epochs: int = 0
     query_epochs: int = 0
+    head_epochs: int = 0
     encoder_batch_size: int = 64
     balance: bool = False
     cache_tokens: str | None = None

@@ -74,6 +74,7 @@ class Batch:
     """Samples with their conversations padded together.
 
     tokens: what the encoder saw, where that is known already; scenes are then not needed.
+    pooled: what the search head reads, where nothing else is to learn.
     names: of the samples' tiles, for messages.
     """
 
@@ -82,6 +83,7 @@ class Batch:
     facts: list[SceneFacts] | None
     sentences: list[str]
     tokens: SceneTokens | None = None
+    pooled: tuple[Tensor, Tensor] | None = None
     names: list[str] = field(default_factory=list)
 
     @property

@@ -47,6 +47,7 @@ def test_a_run_learns_saves_and_goes_on(data, tmp_path, tiny_language):
     options += [
         "--balance",
         "--query_epochs=1",
+        "--head_epochs=3",
         "--save_every=5",
         "--validate_every=3",
         "--validate_tiles=1",
@@ -60,6 +61,7 @@ def test_a_run_learns_saves_and_goes_on(data, tmp_path, tiny_language):
         "encoder",
         "queries",
         "bridge",
+        "head",
     ]
     assert stages.count("validation") == 2  # at 3 and at 6, which is the end
     first, last = (
@@ -72,7 +74,7 @@ def test_a_run_learns_saves_and_goes_on(data, tmp_path, tiny_language):
     assert checkpoints == {"encoder-5", "queries-5", "queries-10", "5", "last"}
     bridge = OlmoEarthVLMBridge.from_pretrained(tmp_path / "run", device="cpu")
     assert " on 12 Sentinel-2 tiles" in bridge.summary
-    assert bridge.config.training["steps"] == 6
+    assert bridge.config.training["steps"] == 3
     evaluated = ["evaluate", "--model_path", str(tmp_path / "run"), "--data_dir", str(data)]
     assert main([*evaluated, "--output", str(tmp_path / "results.json")]) == 0
     figures = json.loads((tmp_path / "results.json").read_text())["figures"]
