@@ -45,7 +45,7 @@ def augment(
     if rng.random() < UNCHANGED:
         return replace(scene, reflectance=np.ascontiguousarray(pixels, np.float32)), facts
     if rng.random() < 0.2:
-        pixels = _stain_water(pixels, rng)
+        pixels = stain_water(pixels, rng)
     pixels = _change_light(pixels, rng)
     if rng.random() < 0.2:
         pixels, facts = add_clouds(pixels, facts, rng)
@@ -86,6 +86,14 @@ def add_clouds(
     return pixels, replace(facts, cloud=_cell_means(hides, shape), haze=_cell_means(veils, shape))
 
 
+def stain_water(pixels: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Lakes as brown as bogs feed them, darker in the visible than in the near infrared."""
+    infrared = pixels[..., NEAR_INFRARED]
+    water = (pixels[..., GREEN] > infrared) & (infrared < BRIGHTEST_WATER)
+    gains = np.where(IS_VISIBLE, rng.uniform(0.3, 0.8), rng.uniform(0.6, 1.0)).astype(np.float32)
+    return np.where(water[..., None], pixels * gains, pixels)
+
+
 def _cell_means(mask: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
     image = torch.from_numpy(mask.astype(np.float32))[None, None]
     return F.adaptive_avg_pool2d(image, shape)[0, 0].numpy()
@@ -117,14 +125,6 @@ def _resize(pixels: np.ndarray, factor: float) -> np.ndarray:
     image = torch.from_numpy(np.ascontiguousarray(pixels)).permute(2, 0, 1)[None]
     image = F.interpolate(image, size, mode="bilinear", antialias=factor < 1)
     return image[0].permute(1, 2, 0).numpy()
-
-
-def _stain_water(pixels: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Lakes as brown as bogs feed them, darker in the visible than in the near infrared."""
-    infrared = pixels[..., NEAR_INFRARED]
-    water = (pixels[..., GREEN] > infrared) & (infrared < BRIGHTEST_WATER)
-    gains = np.where(IS_VISIBLE, rng.uniform(0.3, 0.8), rng.uniform(0.6, 1.0)).astype(np.float32)
-    return np.where(water[..., None], pixels * gains, pixels)
 
 
 def _change_light(pixels: np.ndarray, rng: np.random.Generator) -> np.ndarray:

@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from earthvlm.augmentation import add_clouds, augment, join_scenes
+from earthvlm.augmentation import add_clouds, augment, join_scenes, stain_water
 from earthvlm.conversations import QUESTIONS, describe, short_phrase, write_conversation
 from earthvlm.facts import LAND_COVER, QUARTERS, SceneFacts
 from earthvlm.metrics import (
@@ -17,6 +17,7 @@ from earthvlm.metrics import (
     score_quarter,
     score_water,
 )
+from earthvlm.sentinel2 import BANDS
 from earthvlm.soft_words import SoftWords
 from tests.conftest import random_scene
 
@@ -102,6 +103,20 @@ def test_clouds_are_bright_and_counted():
     shares, bright = np.array(covered).T
     assert shares.max() > 0.8 and shares.min() == 0
     assert np.corrcoef(shares, bright)[0, 1] > 0.8
+
+
+def test_stained_water_is_darker_in_the_visible_and_land_stays():
+    green, infrared = BANDS.index("B03"), BANDS.index("B08")
+    pixels = np.full((8, 8, 12), 2000, np.float32)
+    pixels[:4] = 250
+    pixels[:4, :, infrared] = 200
+    browner = 0
+    for seed in range(20):
+        stained = stain_water(pixels, np.random.default_rng(seed))
+        np.testing.assert_array_equal(stained[4:], pixels[4:])
+        assert (stained[:4] < pixels[:4]).all() and (stained > 50).all()
+        browner += (stained[:4, :, green] < stained[:4, :, infrared]).all()
+    assert browner > 10
 
 
 def test_every_question_has_an_answer_that_is_true():

@@ -81,9 +81,14 @@ def test_a_run_learns_saves_and_goes_on(data, tmp_path, tiny_language):
     assert {f["tiles"] for f in figures} == {2}
     assert all(0 <= f["low"] <= f["value"] <= f["high"] for f in figures)
     assert all(f["blind"] <= 1 for f in figures if "recall" in f["name"])  # chance, too
-    more = ["--max_steps=1", "--validate_tiles=1", f"--model_path={tmp_path / 'run'}"]
+    more = ["--num_epochs=0", "--head_epochs=1", f"--model_path={tmp_path / 'run'}"]
     code, said = train(data, tmp_path / "more", tiny_language, *more)
     assert code == 0, said
+    for name in ("encoder.safetensors", "adapter/adapter_model.safetensors"):
+        assert (tmp_path / "run" / name).read_bytes() == (tmp_path / "more" / name).read_bytes()
+    before, after = (load_file(tmp_path / run / "fusion.safetensors") for run in ("run", "more"))
+    changed = {name.split(".")[0] for name in before if not torch.equal(before[name], after[name])}
+    assert changed == {"head"}
 
 
 @pytest.mark.slow
