@@ -18,7 +18,8 @@ from earthvlm.chatearthnet import ChatEarthNet
 from earthvlm.encoder import SceneTokens, join_tokens
 from earthvlm.facts import SceneFacts
 from earthvlm.mosaics import CROPS, MOSAICS, EncodedCrop, TokenMosaics, collate_mosaics
-from earthvlm.pooled_scenes import PooledScenes, collate_pooled
+from earthvlm.pooled_scenes import PooledScene, PooledScenes, collate_pooled
+from earthvlm.sentences import embed_sentences
 from earthvlm.token_cache import TokenCache
 from earthvlm.training_config import TrainingConfig
 from earthvlm.training_data import (
@@ -123,17 +124,17 @@ class StageLoaders:
         return crops
 
     def _pool_scenes(self, model: nn.Module) -> PooledScenes:
-        bridge, pooled, sentences, facts = self._bridge, [], [], []
+        bridge, scenes, facts = self._bridge, [], []
         bridge.fusion.eval()
         layouts = CROP_LAYOUTS if self._tiles.has_facts else {(1, 1, 1): 1.0}
         for batch, seen in self._encoded(model, layouts, HEAD_CROP_EPOCHS):
             with torch.no_grad(), unsharded(model), self._accelerator.autocast():
-                queries = bridge.gather(seen)
-                pooled.append(bridge.head.pool(queries, seen.tokens, seen.mask))
-            sentences += batch.sentences
+                pooled = bridge.head.pool(bridge.gather(seen), seen.tokens, seen.mask)
+            queries, tokens = (part.float().cpu() for part in pooled)
+            places = torch.from_numpy(embed_sentences(batch.sentences, str(bridge.device)))
+            scenes += map(PooledScene, queries, tokens, batch.sentences, places)
             facts += batch.facts or [None] * batch.size
-        queries, tokens = (torch.cat(parts).float().cpu() for parts in zip(*pooled, strict=True))
-        return PooledScenes(queries, tokens, sentences, facts)
+        return PooledScenes(scenes, facts)
 
     def _encoded(
         self, model: nn.Module, layouts: Mapping[Layout, float], epochs: int

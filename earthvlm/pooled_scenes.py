@@ -16,36 +16,43 @@ from torch.utils.data import Dataset
 from earthvlm.facts import SceneFacts
 from earthvlm.training_data import Batch, SampleKey
 
-PooledScene = tuple[tuple[Tensor, Tensor], str]
-
 
 @dataclass(frozen=True)
+class PooledScene:
+    """mean_query `[D_text]`, mean_token `[D_olmo]`; sentence, and where it lies: `[D_sentence]`."""
+
+    mean_query: Tensor
+    mean_token: Tensor
+    sentence: str
+    sentence_embedding: Tensor
+
+
 class PooledScenes(Dataset):
-    """mean_queries `[N, D_text]`, mean_tokens `[N, D_olmo]`, sentences: one for each scene.
+    """Scenes as they were pooled, in the order that their sampler draws.
 
     facts: what each scene holds, None where only its caption is known.
     """
 
-    mean_queries: Tensor
-    mean_tokens: Tensor
-    sentences: Sequence[str]
-    facts: Sequence[SceneFacts | None]
+    def __init__(self, scenes: Sequence[PooledScene], facts: Sequence[SceneFacts | None]) -> None:
+        self.scenes, self.facts = scenes, facts
 
     def __len__(self) -> int:
-        return len(self.sentences)
+        return len(self.scenes)
 
     def __getitem__(self, key: SampleKey) -> PooledScene:
-        index = key.index
-        return (self.mean_queries[index], self.mean_tokens[index]), self.sentences[index]
+        return self.scenes[key.index]
 
 
-def collate_pooled(samples: Sequence[PooledScene]) -> Batch:
+def collate_pooled(scenes: Sequence[PooledScene]) -> Batch:
     """A batch of scenes of which the search head alone is to learn."""
-    queries, tokens = zip(*(pooled for pooled, _ in samples), strict=True)
     return Batch(
         bridge=None,
         scenes=[],
         facts=None,
-        sentences=[sentence for _, sentence in samples],
-        pooled=(torch.stack(queries), torch.stack(tokens)),
+        sentences=[scene.sentence for scene in scenes],
+        pooled=(
+            torch.stack([scene.mean_query for scene in scenes]),
+            torch.stack([scene.mean_token for scene in scenes]),
+        ),
+        sentence_embeddings=torch.stack([scene.sentence_embedding for scene in scenes]),
     )

@@ -75,6 +75,7 @@ class Batch:
 
     tokens: what the encoder saw, where that is known already; scenes are then not needed.
     pooled: what the search head reads, where nothing else is to learn.
+    sentence_embeddings: where the sentences lie, `[B, D_sentence]`, where that is known already.
     names: of the samples' tiles, for messages.
     """
 
@@ -84,6 +85,7 @@ class Batch:
     sentences: list[str]
     tokens: SceneTokens | None = None
     pooled: tuple[Tensor, Tensor] | None = None
+    sentence_embeddings: Tensor | None = None
     names: list[str] = field(default_factory=list)
 
     @property

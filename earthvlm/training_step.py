@@ -71,7 +71,9 @@ def take_step(
 def find_losses(accelerator: Accelerator, model: nn.Module, batch: Batch) -> dict[str, Tensor]:
     """A batch's losses by name, in the run's precision."""
     device = accelerator.device
-    # Those of a batch together, so that they are the same whatever came before.
-    sentences = torch.from_numpy(embed_sentences(batch.sentences, str(device))).to(device)
+    sentences = batch.sentence_embeddings
+    if sentences is None:
+        # Those of a batch together, so that they are the same whatever came before.
+        sentences = torch.from_numpy(embed_sentences(batch.sentences, str(device)))
     with accelerator.autocast():
-        return model(batch, sentences)
+        return model(batch, sentences.to(device))
