@@ -16,7 +16,24 @@ CONFIDENCE = 0.95
 BOOTSTRAP_SAMPLES = 2000
 RECALL_AT = (1, 5, 10)
 
-Score = Callable[[str, SceneFacts, str], float]  # answer, facts, place asked about -> 0 to 1
+# WorldCover's classes, as ChatEarthNet's captions, which were written from them, name them.
+CAPTIONED_COVER = {
+    "water": r"waters?|lakes?|rivers?|seas?|oceans?|ponds?|reservoirs?",
+    "developed area": r"developed|built-up|urban|buildings?|towns?|cit(?:y|ies)|residential",
+    "tree": r"trees?|forests?|forested|wood(?:ed|s|lands?)",
+    "shrub": r"shrubs?|shrublands?|bush(?:es)?",
+    "grass": r"grass(?:es|y|lands?)?|meadows?",
+    "crop": r"crops?|croplands?|farmlands?|agricultural|agriculture|fields?",
+    "bare land": r"bare|barren",
+    "snow": r"snow|ice",
+    "wetland": r"wetlands?|marsh(?:es)?",
+    "mangroves": r"mangroves?",
+    "moss": r"moss(?:es)?|lichens?",
+}
+DENIED = re.compile(r"\b(?:no|without|absence of|lack of)\s+(?:any\s+|visible\s+)*[\w-]+")
+
+Truth = SceneFacts | Sequence[str]  # a tile's facts, or its captions
+Score = Callable[[str, Truth, str], float]  # answer, truth, place asked about -> 0 to 1
 
 
 @dataclass(frozen=True)
@@ -56,6 +73,12 @@ def mentioned_land_cover(answer: str) -> list[str]:
     return sorted(found, key=found.__getitem__)
 
 
+def captioned_land_cover(text: str) -> set[str]:
+    """The classes of `CAPTIONED_COVER` that a text names as being there."""
+    text = DENIED.sub("", text.lower())
+    return {c for c, words in CAPTIONED_COVER.items() if re.search(rf"\b(?:{words})\b", text)}
+
+
 def score_dominant(answer: str, facts: SceneFacts, place: str) -> float:
     """1 where the first land cover an answer names is the one with the largest share, else 0."""
     named = mentioned_land_cover(answer)
@@ -74,27 +97,30 @@ def score_quarter(answer: str, facts: SceneFacts, place: str) -> float:
     return score_dominant(answer, facts.quarter(place), place)
 
 
-def score_mentions(answer: str, facts: SceneFacts, place: str) -> float:
-    """F1 of the land covers named, against those that cover more than 8 percent."""
-    named, there = _mentions(answer, facts)
-    return 2 * len(named & there) / (len(named) + len(there))
+def score_mentions(answer: str, truth: Truth, place: str) -> float:
+    """F1 of the land covers named, against those that are there."""
+    named, there = _mentions(answer, truth)
+    return 2 * len(named & there) / (len(named) + len(there)) if named | there else 1.0
 
 
-def score_mentions_precision(answer: str, facts: SceneFacts, place: str) -> float:
+def score_mentions_precision(answer: str, truth: Truth, place: str) -> float:
     """How many of the land covers named are there."""
-    named, there = _mentions(answer, facts)
-    return len(named & there) / max(len(named), 1)
+    named, there = _mentions(answer, truth)
+    return len(named & there) / max(len(named), 1) if named | there else 1.0
 
 
-def score_mentions_recall(answer: str, facts: SceneFacts, place: str) -> float:
+def score_mentions_recall(answer: str, truth: Truth, place: str) -> float:
     """How many of the land covers that are there are named."""
-    named, there = _mentions(answer, facts)
-    return len(named & there) / max(len(there), 1)
+    named, there = _mentions(answer, truth)
+    return len(named & there) / max(len(there), 1) if named | there else 1.0
 
 
-def _mentions(answer: str, facts: SceneFacts) -> tuple[set[str], set[str]]:
-    there = {cover for cover, share in facts.shares.items() if share > MENTIONED}
-    return set(mentioned_land_cover(answer)), there
+def _mentions(answer: str, truth: Truth) -> tuple[set[str], set[str]]:
+    """Land covers an answer names, and those of more than 8 percent, or that a caption names."""
+    if isinstance(truth, SceneFacts):
+        there = {cover for cover, share in truth.shares.items() if share > MENTIONED}
+        return set(mentioned_land_cover(answer)), there
+    return captioned_land_cover(answer), set().union(*map(captioned_land_cover, truth))
 
 
 def mean_figure(
