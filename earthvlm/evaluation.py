@@ -28,6 +28,7 @@ from earthvlm.metrics import (
     caption_figures,
     loss_figures,
     mean_figure,
+    pair_ranks,
     score_dominant,
     score_mentions,
     score_mentions_precision,
@@ -242,8 +243,8 @@ def _score(
     losses = {k: np.array([r.losses[k] for r in records]) for k in ("scene", "blind", "no_scene")}
     figures += loss_figures(losses, np.array([r.tokens for r in records]), seed)
     sentences = embed_sentences([sentences[0] for sentences in truth])
-    scenes = np.array([record.embedding for record in records])
-    return figures + search_figures(sentences @ scenes.T, seed)
+    scenes = np.array([record.embedding for record in records], np.float32)
+    return figures + search_figures(pair_ranks(sentences, scenes), seed)
 
 
 def _said(

@@ -10,27 +10,15 @@ from dataclasses import dataclass
 import numpy as np
 
 from earthvlm.conversations import IN_VIEW, MENTIONED
-from earthvlm.facts import LAND_COVER, SceneFacts
+from earthvlm.facts import SceneFacts
+from earthvlm.mentions import captioned_land_cover, mentioned_land_cover
 
 CONFIDENCE = 0.95
 BOOTSTRAP_SAMPLES = 2000
+# So that 49,048 tiles, ChatEarthNet's largest split but one, are scored in some 100 MB.
+RESAMPLES_AT_ONCE = 100
+SENTENCES_AT_ONCE = 256
 RECALL_AT = (1, 5, 10)
-
-# WorldCover's classes, as ChatEarthNet's captions, which were written from them, name them.
-CAPTIONED_COVER = {
-    "water": r"waters?|lakes?|rivers?|seas?|oceans?|ponds?|reservoirs?",
-    "developed area": r"developed|built-up|urban|buildings?|towns?|cit(?:y|ies)|residential",
-    "tree": r"trees?|forests?|forested|wood(?:ed|s|lands?)",
-    "shrub": r"shrubs?|shrublands?|bush(?:es)?",
-    "grass": r"grass(?:es|y|lands?)?|meadows?",
-    "crop": r"crops?|croplands?|farmlands?|agricultural|agriculture|fields?",
-    "bare land": r"bare|barren",
-    "snow": r"snow|ice",
-    "wetland": r"wetlands?|marsh(?:es)?",
-    "mangroves": r"mangroves?",
-    "moss": r"moss(?:es)?|lichens?",
-}
-DENIED = re.compile(r"\b(?:no|without|absence of|lack of)\s+(?:any\s+|visible\s+)*[\w-]+")
 
 Truth = SceneFacts | Sequence[str]  # a tile's facts, or its captions
 Score = Callable[[str, Truth, str], float]  # answer, truth, place asked about -> 0 to 1
@@ -62,21 +50,6 @@ class Task:
     question: str
     score: Score
     max_length: int
-
-
-def mentioned_land_cover(answer: str) -> list[str]:
-    """The land covers an answer names as being there, in the order it names them."""
-    text = answer.lower()
-    for denied in LAND_COVER:
-        text = text.replace(f"no {denied}", "")
-    found = {cover: text.find(cover) for cover in LAND_COVER if cover in text}
-    return sorted(found, key=found.__getitem__)
-
-
-def captioned_land_cover(text: str) -> set[str]:
-    """The classes of `CAPTIONED_COVER` that a text names as being there."""
-    text = DENIED.sub("", text.lower())
-    return {c for c, words in CAPTIONED_COVER.items() if re.search(rf"\b(?:{words})\b", text)}
 
 
 def score_dominant(answer: str, facts: SceneFacts, place: str) -> float:
@@ -149,6 +122,7 @@ def loss_figures(losses: dict[str, np.ndarray], tokens: np.ndarray, seed: int = 
         paired=True,
         confidence_level=CONFIDENCE,
         n_resamples=BOOTSTRAP_SAMPLES,
+        batch=RESAMPLES_AT_ONCE,
         method="percentile",
         rng=np.random.default_rng(seed),
     ).confidence_interval
@@ -238,11 +212,21 @@ def _words(text: str) -> list[str]:
     return re.findall(r"[a-z0-9]+", text.lower())
 
 
-def search_figures(similarity: np.ndarray, seed: int = 0) -> list[Figure]:
-    """Recall and median rank from similarities `[N sentences, N scenes]`, pairs on the diagonal."""
-    count = len(similarity)
-    # A tie counts against the scene: ranks are of the worst place it may have.
-    ranks = (similarity >= np.diag(similarity)[:, None]).sum(1)
+def pair_ranks(sentences: np.ndarray, scenes: np.ndarray) -> np.ndarray:
+    """For each sentence `[N, D]`, the rank of its own scene among all scenes `[N, D]`, from 1."""
+    ranks = []
+    for start in range(0, len(sentences), SENTENCES_AT_ONCE):  # all similarities are gigabytes
+        block = sentences[start : start + SENTENCES_AT_ONCE]
+        similarity = block @ scenes.T
+        own = similarity[np.arange(len(block)), start + np.arange(len(block))]
+        # A tie counts against the scene: ranks are of the worst place it may have.
+        ranks.append((similarity >= own[:, None]).sum(1))
+    return np.concatenate(ranks)
+
+
+def search_figures(ranks: np.ndarray, seed: int = 0) -> list[Figure]:
+    """Recall and median rank from what `pair_ranks` returned."""
+    count = len(ranks)
     figures = []
     for k in RECALL_AT:
         low, high = interval(ranks <= k, seed)
@@ -270,6 +254,7 @@ def interval(
             statistic,
             confidence_level=CONFIDENCE,
             n_resamples=BOOTSTRAP_SAMPLES,
+            batch=RESAMPLES_AT_ONCE,
             method="percentile",
             rng=np.random.default_rng(seed),
         ).confidence_interval

@@ -12,14 +12,15 @@ import numpy as np
 import pytest
 from accelerate import PartialState
 
-from earthvlm import evaluation
+from earthvlm import evaluation, metrics
 from earthvlm.chatearthnet import ChatEarthNet
 from earthvlm.cli import main
 from earthvlm.evaluation import Record, Records, evaluate
+from earthvlm.mentions import captioned_land_cover
 from earthvlm.metrics import (
     caption_figures,
-    captioned_land_cover,
     loss_figures,
+    pair_ranks,
     score_mentions,
     score_mentions_precision,
     score_mentions_recall,
@@ -71,9 +72,12 @@ def test_perplexity_counts_every_token_alike():
     assert perplexity.blind == pytest.approx(8 ** (2 / 4)) and perplexity.no_scene == 1
 
 
-def test_a_tie_counts_against_the_scene():
+def test_a_tie_counts_against_the_scene(monkeypatch):
     similarity = np.array([[0.9, 0.1, 0.9], [0.2, 0.8, 0.1], [0.5, 0.5, 0.5]])
-    figures = {f.name.split(", ")[1]: f for f in search_figures(similarity)}
+    monkeypatch.setattr(metrics, "SENTENCES_AT_ONCE", 2)
+    ranks = pair_ranks(similarity, np.eye(3))
+    assert ranks.tolist() == [2, 1, 3]
+    figures = {f.name.split(", ")[1]: f for f in search_figures(ranks)}
     assert figures["recall@1"].value == pytest.approx(1 / 3)
     assert figures["median rank"].value == 2 and figures["median rank"].blind == 2
 

@@ -12,7 +12,7 @@ import torch
 from accelerate import Accelerator
 from safetensors.torch import load_file
 
-from earthvlm import objectives, training
+from earthvlm import objectives, training, training_step
 from earthvlm.bridge import OlmoEarthVLMBridge
 from earthvlm.chatearthnet import ChatEarthNet
 from earthvlm.cli import main
@@ -170,6 +170,13 @@ def test_a_loss_that_is_no_number_names_the_step_and_the_tiles(data, tiny_bridge
         trainer.run()
 
 
+def test_a_loss_that_explodes_is_named_too(data, tiny_bridge, tmp_path, monkeypatch):
+    monkeypatch.setattr(training_step, "EXPLODED", 0.1)
+    trainer = make_trainer(tiny_bridge, data, tmp_path, batch_size=4)
+    with pytest.raises(ValueError, match=r"The loss is \d+\.\d+ at step 1, with generated_00\d\d"):
+        trainer.run()
+
+
 def test_a_gradient_that_is_no_number_is_named_before_any_weight_changes(
     data, tiny_bridge, tmp_path
 ):
@@ -181,6 +188,16 @@ def test_a_gradient_that_is_no_number_is_named_before_any_weight_changes(
     assert str(said.value).count("generated_") == 4  # of all batches of the step
     after = tiny_bridge.state_dict()
     assert all(torch.equal(tensor, after[name]) for name, tensor in before.items())
+
+
+def test_what_is_kept_of_a_bridge_is_what_trains(tiny_language, tiny_bridge):
+    frozen = OlmoEarthVLMBridge("random-v1.2-nano", tiny_language, num_geo_queries=4, device="cpu")
+    for bridge, encoder in ((frozen, set()), (tiny_bridge, {"encoder.safetensors"})):
+        kept = bridge.weights()
+        files = {"fusion.safetensors", "adapter/adapter_model.safetensors"}
+        assert kept.keys() == files | encoder
+        trains = sum(p.numel() for p in bridge.parameters() if p.requires_grad)
+        assert sum(t.numel() for state in kept.values() for t in state.values()) == trains
 
 
 def test_a_step_is_clipped(data, tiny_bridge, tmp_path):
