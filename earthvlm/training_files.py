@@ -9,6 +9,7 @@ from pathlib import Path
 
 import torch
 from accelerate import Accelerator
+from accelerate.utils import gather_object
 from torch import Tensor
 
 from earthvlm.bridge import OlmoEarthVLMBridge
@@ -133,7 +134,8 @@ class TrainingFiles:
     ) -> Path | None:
         """The checkpoint's folder, on the main process; None where it could not be written."""
         config, accelerator = self.config, self.accelerator
-        states = accelerator.gather_for_metrics([random_states()], use_gather_object=True)
+        # Not as metrics are gathered: that leaves out what filled up an epoch's last batch.
+        states = gather_object([random_states()])
         # All processes hold a part of what is sharded.
         weights = self.bridge.weights()
         kept = state.whole()
