@@ -59,7 +59,8 @@ def whole_state(model: nn.Module, optimizer: object) -> dict[str, object]:
     for names, flat, group in _groups(model, optimizer):
         for name, parameter in names.items():
             averages = {k: safe_get_full_optimizer_state(parameter, k).cpu() for k in AVERAGES}
-            state[name] = averages | {"step": optimizer.optimizer.state[flat]["step"].cpu()}
+            # Its own for each: torch counts every parameter's steps in place.
+            state[name] = averages | {"step": optimizer.optimizer.state[flat]["step"].cpu().clone()}
         groups.append({k: v for k, v in group.items() if k != "params"} | {"params": [*names]})
     return {"state": state, "param_groups": groups}
 
