@@ -17,6 +17,7 @@ from accelerate.utils import (
     set_seed,
 )
 
+from earthvlm import deepspeed_zero2
 from earthvlm.bridge import OlmoEarthVLMBridge
 from earthvlm.chatearthnet import ChatEarthNet
 from earthvlm.checkpoints import find_checkpoint
@@ -116,11 +117,13 @@ def main(argv: list[str] | None = None) -> int:
             # OlmoEarth's encoder has heads of its pretraining that nothing here calls.
             kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)],
         )
+        arguments.mixed_precision = accelerator.mixed_precision
+        shard_on_cpu(accelerator)
+        if deepspeed_zero2.is_asked_for():
+            deepspeed_zero2.set_up(accelerator, arguments.mixed_precision)
     except ValueError as error:  # a precision that the device has not
         print(f"train_accelerate: {error}", file=sys.stderr)
         return 2
-    shard_on_cpu(accelerator)
-    arguments.mixed_precision = accelerator.mixed_precision
     config = TrainingConfig(**{f.name: getattr(arguments, f.name) for f in fields(TrainingConfig)})
     try:
         # Before models, which take longer to come.

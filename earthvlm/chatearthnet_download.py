@@ -7,13 +7,20 @@ import os
 import shutil
 import zipfile
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import CancelledError, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from threading import Event
 
 import requests
 from requests.adapters import HTTPAdapter
-from tenacity import retry, retry_if_exception_type, stop_after_attempt, wait_exponential
+from tenacity import (
+    Retrying,
+    retry_if_exception,
+    sleep_using_event,
+    stop_after_attempt,
+    wait_exponential,
+)
 from tqdm import tqdm
 from urllib3.util import Retry
 
@@ -67,13 +74,18 @@ def download_chatearthnet(
         if _read_note(aside, archive) != archive.md5
     ]
     _check_disk(aside, archives)
+    stop = Event()
     with ThreadPoolExecutor(max_workers=len(PARTS)) as threads:
-        fetched = [(archive, threads.submit(_fetch, archive, aside)) for archive in archives]
-        for archive, path in fetched:
-            unpack(path.result(), data_dir, archive.folder, captions)
-            if captions is None or archive.folder != PARTS["json"]:
-                (aside / f"{archive.name}.md5").write_text(archive.md5)
-            path.result().unlink()
+        fetched = [(archive, threads.submit(_fetch, archive, aside, stop)) for archive in archives]
+        try:
+            for archive, path in fetched:
+                unpack(path.result(), data_dir, archive.folder, captions)
+                if captions is None or archive.folder != PARTS["json"]:
+                    (aside / f"{archive.name}.md5").write_text(archive.md5)
+                path.result().unlink()
+        except BaseException:  # an interrupt, too, would else wait for hours of other archives
+            stop.set()
+            raise
 
 
 def list_archives(record_url: str, parts: Sequence[str]) -> list[Archive]:
@@ -111,8 +123,15 @@ def _read_note(aside: Path, archive: Archive) -> str:
 
 def _check_disk(aside: Path, archives: Sequence[Archive]) -> None:
     """Raise OSError where archives and what they hold, which is about as large, will not fit."""
-    here = sum(path.stat().st_size for path in aside.iterdir())
-    needed = 2 * sum(archive.size for archive in archives) - here
+
+    def missing(size: int, *files: Path) -> int:
+        return max(size - sum(path.stat().st_size for path in files if path.is_file()), 0)
+
+    needed = sum(
+        missing(archive.size, aside / archive.name)
+        + missing(archive.size, *(aside.parent / archive.folder).rglob("*"))
+        for archive in archives
+    )
     free = shutil.disk_usage(aside).free
     if needed > free:
         raise OSError(
@@ -136,12 +155,19 @@ def _session() -> requests.Session:
     return session
 
 
-def _fetch(archive: Archive, aside: Path) -> Path:
-    """The archive on disk, whole and checked."""
+def _fetch(archive: Archive, aside: Path, stop: Event) -> Path:
+    """The archive on disk, whole and checked; CancelledError once `stop` is set."""
     path = aside / archive.name
+    receive = Retrying(
+        retry=retry_if_exception(_may_pass),
+        stop=stop_after_attempt(CONNECTIONS_TRIED),
+        wait=wait_exponential(multiplier=0.1, max=LONGEST_WAIT),
+        sleep=sleep_using_event(stop),
+        reraise=True,
+    )
     for _ in range(2):  # a second time from the start, where the first arrived damaged
         try:
-            _receive(archive, path)
+            receive(_receive, archive, path, stop)
         except requests.RequestException as error:
             raise ConnectionError(
                 f"{archive.name} could not be fetched ({type(error).__name__}): try again later, "
@@ -154,13 +180,15 @@ def _fetch(archive: Archive, aside: Path) -> Path:
     raise ValueError(f"{archive.name} arrived twice with another md5 than its record's.")
 
 
-@retry(
-    retry=retry_if_exception_type(requests.RequestException),
-    stop=stop_after_attempt(CONNECTIONS_TRIED),
-    wait=wait_exponential(multiplier=0.1, max=LONGEST_WAIT),
-    reraise=True,
-)
-def _receive(archive: Archive, path: Path) -> None:
+def _may_pass(error: BaseException) -> bool:
+    """Whether it is worth asking again: not where the server says that there is no such file."""
+    refused = isinstance(error, requests.HTTPError) and error.response.status_code < 500
+    return isinstance(error, requests.RequestException) and not (
+        refused and error.response.status_code not in (408, 429)
+    )
+
+
+def _receive(archive: Archive, path: Path, stop: Event) -> None:
     """Append what is missing of an archive to its file."""
     have = path.stat().st_size if path.is_file() else 0
     if have >= archive.size:
@@ -181,6 +209,8 @@ def _receive(archive: Archive, path: Path) -> None:
             ) as bar,
         ):
             for piece in response.iter_content(CHUNK):
+                if stop.is_set():
+                    raise CancelledError
                 file.write(piece)
                 bar.update(len(piece))
     if path.stat().st_size < archive.size:

@@ -12,9 +12,10 @@ import os
 import random
 import shutil
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from pickle import UnpicklingError
 
 import numpy as np
 import torch
@@ -24,6 +25,7 @@ FOLDER = "checkpoints"
 LAST = "last"
 STEP_FILE = "training_step.json"
 STATE_FILE = "state.pt"
+RANDOM_FILE = "random_{rank}.pt"
 
 
 @dataclass(frozen=True)
@@ -153,6 +155,33 @@ def random_states() -> dict[str, object]:
         "torch": torch.get_rng_state(),
         "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
     }
+
+
+def write_state(folder: Path, state: dict[str, object], drawn: Sequence[dict]) -> None:
+    """Write what a stage needs to go on, and each process's random states, into a checkpoint."""
+    torch.save(state, folder / STATE_FILE)
+    for rank, states in enumerate(drawn):
+        torch.save(states, folder / RANDOM_FILE.format(rank=rank))
+
+
+def read_state(folder: Path) -> dict[str, object]:
+    """Raises FileNotFoundError or ValueError, naming the file, where a checkpoint is damaged."""
+    return _load(folder / STATE_FILE)
+
+
+def read_random_states(folder: Path, rank: int) -> dict[str, object] | None:
+    """A process's random states; None where the checkpoint is of fewer processes."""
+    path = folder / RANDOM_FILE.format(rank=rank)
+    return _load(path) if path.is_file() else None
+
+
+def _load(path: Path) -> dict[str, object]:
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError:
+        raise FileNotFoundError(f"{path.parent} is no checkpoint: it has no {path.name}.") from None
+    except (RuntimeError, EOFError, UnpicklingError) as error:
+        raise ValueError(f"{path} is damaged: go on from an earlier checkpoint.") from error
 
 
 def restore_random_states(states: dict[str, object]) -> None:

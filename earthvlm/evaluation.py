@@ -28,6 +28,7 @@ from earthvlm.metrics import (
     caption_figures,
     loss_figures,
     mean_figure,
+    pair_ranks,
     score_dominant,
     score_mentions,
     score_mentions_precision,
@@ -97,7 +98,8 @@ class Records:
             self.new += records
             return
         with open(self.folder / f"{self.state.process_index}.jsonl", "a") as file:
-            file.writelines(json.dumps(asdict(record)) + "\n" for record in records)
+            # The line break comes first: what a process that was killed left half written ends.
+            file.writelines("\n" + json.dumps(asdict(record)) for record in records)
 
     def collect(self) -> list[Record]:
         """All of them, of every process, in the tiles' order."""
@@ -116,7 +118,7 @@ class Records:
             for line in path.read_text().splitlines():
                 try:
                     record = Record(**json.loads(line))
-                except ValueError:  # the last line of a process that was killed
+                except ValueError:  # what a process was writing when it was killed
                     continue
                 records[record.index] = record
         return records
@@ -143,13 +145,15 @@ def evaluate(
     folder: where what is done so far is kept until the figures are there.
 
     Returns the figures, and each tile's answers beside what is true for people to read. Tiles
-    without facts are described and searched for, not asked about.
+    without facts are described and searched for, not asked about; the land cover that a
+    description names is then compared with what their captions name.
     """
     count = min(limit or len(tiles), len(tiles))
     chosen = [tiles.tiles[int(i)] for i in np.linspace(0, len(tiles) - 1, count)]
     others = _exchange(count, seed)
     state = PartialState(cpu=bridge.device.type == "cpu")
-    run = {"bridge": bridge.revision, "tiles": [tile.name for tile in chosen], "seed": seed}
+    asked = [[tile.name, *references(tile)] for tile in chosen]
+    run = {"bridge": bridge.revision, "tiles": asked, "seed": seed}
     records = Records(folder, run, state)
     own = range(state.process_index, count, state.num_processes)
     missing = [index for index in own if index not in records.done]
@@ -234,14 +238,13 @@ def _score(
         if task is not DESCRIPTION:
             figures.append(_mean(task.name, task.score, said, tiles, seed))
             continue
-        if len(tasks) > 1:  # land cover is known
-            figures += [_mean(name, score, said, tiles, seed) for name, score in MENTIONS]
+        figures += [_mean(name, score, said, tiles, seed) for name, score in MENTIONS]
         figures += _caption_figures(said, truth, seed)
     losses = {k: np.array([r.losses[k] for r in records]) for k in ("scene", "blind", "no_scene")}
     figures += loss_figures(losses, np.array([r.tokens for r in records]), seed)
     sentences = embed_sentences([sentences[0] for sentences in truth])
-    scenes = np.array([record.embedding for record in records])
-    return figures + search_figures(sentences @ scenes.T, seed)
+    scenes = np.array([record.embedding for record in records], np.float32)
+    return figures + search_figures(pair_ranks(sentences, scenes), seed)
 
 
 def _said(
@@ -265,7 +268,7 @@ def _mean(
     scores = {
         kind: np.array(
             [
-                score(answer, tile.facts, _place(i))
+                score(answer, tile.facts or tile.captions, _place(i))
                 for i, (answer, tile) in enumerate(zip(answers, tiles, strict=True))
             ]
         )

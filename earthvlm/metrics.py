@@ -10,13 +10,18 @@ from dataclasses import dataclass
 import numpy as np
 
 from earthvlm.conversations import IN_VIEW, MENTIONED
-from earthvlm.facts import LAND_COVER, SceneFacts
+from earthvlm.facts import SceneFacts
+from earthvlm.mentions import captioned_land_cover, mentioned_land_cover
 
 CONFIDENCE = 0.95
 BOOTSTRAP_SAMPLES = 2000
+# So that 49,048 tiles, ChatEarthNet's largest split but one, are scored in some 100 MB.
+RESAMPLES_AT_ONCE = 100
+SENTENCES_AT_ONCE = 256
 RECALL_AT = (1, 5, 10)
 
-Score = Callable[[str, SceneFacts, str], float]  # answer, facts, place asked about -> 0 to 1
+Truth = SceneFacts | Sequence[str]  # a tile's facts, or its captions
+Score = Callable[[str, Truth, str], float]  # answer, truth, place asked about -> 0 to 1
 
 
 @dataclass(frozen=True)
@@ -47,15 +52,6 @@ class Task:
     max_length: int
 
 
-def mentioned_land_cover(answer: str) -> list[str]:
-    """The land covers an answer names as being there, in the order it names them."""
-    text = answer.lower()
-    for denied in LAND_COVER:
-        text = text.replace(f"no {denied}", "")
-    found = {cover: text.find(cover) for cover in LAND_COVER if cover in text}
-    return sorted(found, key=found.__getitem__)
-
-
 def score_dominant(answer: str, facts: SceneFacts, place: str) -> float:
     """1 where the first land cover an answer names is the one with the largest share, else 0."""
     named = mentioned_land_cover(answer)
@@ -74,27 +70,30 @@ def score_quarter(answer: str, facts: SceneFacts, place: str) -> float:
     return score_dominant(answer, facts.quarter(place), place)
 
 
-def score_mentions(answer: str, facts: SceneFacts, place: str) -> float:
-    """F1 of the land covers named, against those that cover more than 8 percent."""
-    named, there = _mentions(answer, facts)
-    return 2 * len(named & there) / (len(named) + len(there))
+def score_mentions(answer: str, truth: Truth, place: str) -> float:
+    """F1 of the land covers named, against those that are there."""
+    named, there = _mentions(answer, truth)
+    return 2 * len(named & there) / (len(named) + len(there)) if named | there else 1.0
 
 
-def score_mentions_precision(answer: str, facts: SceneFacts, place: str) -> float:
+def score_mentions_precision(answer: str, truth: Truth, place: str) -> float:
     """How many of the land covers named are there."""
-    named, there = _mentions(answer, facts)
-    return len(named & there) / max(len(named), 1)
+    named, there = _mentions(answer, truth)
+    return len(named & there) / max(len(named), 1) if named | there else 1.0
 
 
-def score_mentions_recall(answer: str, facts: SceneFacts, place: str) -> float:
+def score_mentions_recall(answer: str, truth: Truth, place: str) -> float:
     """How many of the land covers that are there are named."""
-    named, there = _mentions(answer, facts)
-    return len(named & there) / max(len(there), 1)
+    named, there = _mentions(answer, truth)
+    return len(named & there) / max(len(there), 1) if named | there else 1.0
 
 
-def _mentions(answer: str, facts: SceneFacts) -> tuple[set[str], set[str]]:
-    there = {cover for cover, share in facts.shares.items() if share > MENTIONED}
-    return set(mentioned_land_cover(answer)), there
+def _mentions(answer: str, truth: Truth) -> tuple[set[str], set[str]]:
+    """Land covers an answer names, and those of more than 8 percent, or that a caption names."""
+    if isinstance(truth, SceneFacts):
+        there = {cover for cover, share in truth.shares.items() if share > MENTIONED}
+        return set(mentioned_land_cover(answer)), there
+    return captioned_land_cover(answer), set().union(*map(captioned_land_cover, truth))
 
 
 def mean_figure(
@@ -123,6 +122,7 @@ def loss_figures(losses: dict[str, np.ndarray], tokens: np.ndarray, seed: int = 
         paired=True,
         confidence_level=CONFIDENCE,
         n_resamples=BOOTSTRAP_SAMPLES,
+        batch=RESAMPLES_AT_ONCE,
         method="percentile",
         rng=np.random.default_rng(seed),
     ).confidence_interval
@@ -212,11 +212,21 @@ def _words(text: str) -> list[str]:
     return re.findall(r"[a-z0-9]+", text.lower())
 
 
-def search_figures(similarity: np.ndarray, seed: int = 0) -> list[Figure]:
-    """Recall and median rank from similarities `[N sentences, N scenes]`, pairs on the diagonal."""
-    count = len(similarity)
-    # A tie counts against the scene: ranks are of the worst place it may have.
-    ranks = (similarity >= np.diag(similarity)[:, None]).sum(1)
+def pair_ranks(sentences: np.ndarray, scenes: np.ndarray) -> np.ndarray:
+    """For each sentence `[N, D]`, the rank of its own scene among all scenes `[N, D]`, from 1."""
+    ranks = []
+    for start in range(0, len(sentences), SENTENCES_AT_ONCE):  # all similarities are gigabytes
+        block = sentences[start : start + SENTENCES_AT_ONCE]
+        similarity = block @ scenes.T
+        own = similarity[np.arange(len(block)), start + np.arange(len(block))]
+        # A tie counts against the scene: ranks are of the worst place it may have.
+        ranks.append((similarity >= own[:, None]).sum(1))
+    return np.concatenate(ranks)
+
+
+def search_figures(ranks: np.ndarray, seed: int = 0) -> list[Figure]:
+    """Recall and median rank from what `pair_ranks` returned."""
+    count = len(ranks)
     figures = []
     for k in RECALL_AT:
         low, high = interval(ranks <= k, seed)
@@ -244,6 +254,7 @@ def interval(
             statistic,
             confidence_level=CONFIDENCE,
             n_resamples=BOOTSTRAP_SAMPLES,
+            batch=RESAMPLES_AT_ONCE,
             method="percentile",
             rng=np.random.default_rng(seed),
         ).confidence_interval

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import numpy as np
 import torch
 from accelerate import Accelerator
-from torch import nn
+from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from earthvlm.bridge import OlmoEarthVLMBridge
@@ -25,17 +25,22 @@ SAMPLES = 4
 def validation_losses(
     accelerator: Accelerator, model: nn.Module, loader: DataLoader
 ) -> dict[str, float]:
-    """Mean losses by name over the batches of this process; the model is then out of training."""
+    """Mean losses by name, over all processes: of captions a token, of others a scene.
+
+    All processes call this together. The model is then out of training.
+    """
     model.eval()
-    totals: dict[str, float] = defaultdict(float)
-    batches = 0
+    sums: dict[str, Tensor] = defaultdict(lambda: torch.zeros(2, device=accelerator.device))
     for batch in accelerator.prepare_data_loader(loader):
         losses = find_losses(accelerator, model, batch)
-        losses.pop("answer_tokens")
+        tokens = losses.pop("answer_tokens")
         for name, value in losses.items():
-            totals[name] += value.item()
-        batches += 1
-    return {name: total / batches for name, total in totals.items()}
+            count = float(tokens) if name == "caption" else batch.size
+            sums[name] += torch.stack(
+                [value.float() * count, torch.full_like(value, count).float()]
+            )
+    totals = accelerator.reduce(dict(sums), "sum")
+    return {name: (total[0] / total[1]).item() for name, total in totals.items()}
 
 
 def sample_answers(bridge: OlmoEarthVLMBridge, tiles: ChatEarthNet) -> list[dict[str, str]]:

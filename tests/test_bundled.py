@@ -10,7 +10,7 @@ from earthvlm import Scene, SceneIndex
 from earthvlm.chatearthnet import ChatEarthNet
 from earthvlm.conversations import describe
 from earthvlm.evaluation import QUESTIONS
-from earthvlm.metrics import score_dominant, score_water, search_figures
+from earthvlm.metrics import pair_ranks, score_dominant, score_water, search_figures
 from earthvlm.sentences import embed_sentences
 from earthvlm.sentinel2 import BANDS, VISIBLE_BANDS
 
@@ -52,8 +52,9 @@ def test_answers_are_about_the_scene(bundled_bridge, tiles, task, score, least):
 
 def test_sentences_find_their_scenes_better_than_chance(bundled_bridge, tiles):
     scenes, facts = tiles
-    similarity = embed_sentences([describe(f) for f in facts]) @ bundled_bridge.embed(scenes).T
-    at_ten = next(f for f in search_figures(similarity) if "@10" in f.name)
+    sentences = embed_sentences([describe(f) for f in facts])
+    ranks = pair_ranks(sentences, bundled_bridge.embed(scenes))
+    at_ten = next(f for f in search_figures(ranks) if "@10" in f.name)
     assert at_ten.low > at_ten.blind
 
 

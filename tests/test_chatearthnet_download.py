@@ -6,7 +6,11 @@ import hashlib
 import io
 import json
 import re
+import signal
+import subprocess
+import sys
 import threading
+import time
 import zipfile
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -18,6 +22,7 @@ from PIL import Image
 
 from earthvlm import chatearthnet, chatearthnet_download
 from earthvlm.chatearthnet import ChatEarthNet
+from earthvlm.chatearthnet_check import check_chatearthnet
 from earthvlm.chatearthnet_download import PARTS, download_chatearthnet
 from earthvlm.cli import main
 from tests.generated_chatearthnet import write_generated_chatearthnet
@@ -30,6 +35,9 @@ class Record:
         self.archives: dict[str, bytes] = {}
         self.faults: list[str] = []
         self.requests: list[tuple[str, int]] = []  # archive, first byte asked for
+        self.times: list[float] = []
+        self.together: threading.Barrier | None = None  # requests wait here for each other
+        self.released = threading.Event()  # what stalls waits for it
         self.lock = threading.Lock()
 
     def describe(self, url: str) -> bytes:
@@ -64,16 +72,26 @@ def record() -> Iterator[tuple[Record, str]]:
             with record.lock:
                 fault = record.faults.pop(0) if record.faults else ""
                 record.requests.append((name, start))
+                record.times.append(time.monotonic())
+            if record.together is not None:
+                record.together.wait(60)
             if fault == "busy":
                 return self._send(429, b"", {"Retry-After": "1"})
+            if fault == "gone":
+                return self._send(404, b"")
             body = record.archives[name][start:]
             if fault == "corrupt":
                 body = bytes(len(body))
-            upto = len(body) // 2 if fault == "drop" else None
-            return self._send(206 if asked else 200, body, upto=upto)
+            upto = len(body) // 2 if fault in ("drop", "stall") else None
+            return self._send(206 if asked else 200, body, upto=upto, stalls=fault == "stall")
 
         def _send(
-            self, status: int, body: bytes, headers: dict | None = None, upto: int | None = None
+            self,
+            status: int,
+            body: bytes,
+            headers: dict | None = None,
+            upto: int | None = None,
+            stalls: bool = False,
         ) -> None:
             self.send_response(status)
             for name, value in (headers or {}).items():
@@ -83,6 +101,8 @@ def record() -> Iterator[tuple[Record, str]]:
             self.wfile.write(body[:upto])
             if upto is not None:
                 self.wfile.flush()
+                if stalls:
+                    record.released.wait()
                 self.close_connection = True
                 self.connection.close()
 
@@ -90,6 +110,7 @@ def record() -> Iterator[tuple[Record, str]]:
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()
     yield record, f"http://127.0.0.1:{server.server_port}/record"
+    record.released.set()
     server.shutdown()
     server.server_close()
 
@@ -135,15 +156,58 @@ def test_everything_arrives_and_a_second_call_fetches_nothing(published, tmp_pat
     assert not list((tmp_path / "data").rglob("*.zip"))
 
 
-@pytest.mark.parametrize("fault", ["drop", "busy", "corrupt"])
+@pytest.mark.parametrize("fault", ["drop", "stall", "busy", "corrupt"])
 def test_what_goes_wrong_on_the_way_is_made_good(published, tmp_path, monkeypatch, fault):
     record, url, source = published
     monkeypatch.setattr(chatearthnet_download, "CHUNK", 500)  # what is lost at most
+    if fault == "stall":
+        monkeypatch.setattr(chatearthnet_download, "TIMEOUT", (60, 1))
     record.faults = [fault] * 3
     download_chatearthnet(tmp_path / "data", record_url=url)
     assert _same(tmp_path / "data", source)
     resumed = [start for _, start in record.requests if start]
-    assert bool(resumed) == (fault == "drop")
+    assert bool(resumed) == (fault in ("drop", "stall"))
+
+
+def test_archives_are_fetched_at_one_time(published, tmp_path):
+    record, url, source = published
+    record.together = threading.Barrier(len(PARTS))  # breaks where one waits for another's end
+    download_chatearthnet(tmp_path / "data", record_url=url)
+    assert _same(tmp_path / "data", source)
+
+
+def test_a_busy_server_is_asked_again_when_it_said(published, tmp_path):
+    record, url, _ = published
+    record.faults = ["busy"]
+    download_chatearthnet(tmp_path / "data", ["json"], record_url=url)
+    first, second = record.times
+    assert second - first >= 1
+
+
+def test_a_file_that_is_not_there_is_not_asked_for_again(published, tmp_path):
+    record, url, _ = published
+    record.faults = ["gone"] * 20
+    with pytest.raises(ConnectionError, match=r"json_files\.zip could not be fetched"):
+        download_chatearthnet(tmp_path / "data", ["json"], record_url=url)
+    assert len(record.requests) == 1
+
+
+def test_an_interrupt_ends_all_downloads_and_the_next_call_goes_on(published, tmp_path):
+    record, url, source = published
+    record.faults = ["stall"] * len(PARTS)
+    command = [sys.executable, "-m", "earthvlm", "download", "chatearthnet"]
+    command += ["--data_dir", str(tmp_path / "data"), "--record_url", url]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    while len(list((tmp_path / "data").rglob("*.zip"))) < len(PARTS):
+        assert process.poll() is None, process.stderr.read()
+        time.sleep(0.01)
+    process.send_signal(signal.SIGINT)
+    record.released.set()  # pieces arrive again: each is the last of its archive
+    _, said = process.communicate()
+    assert process.returncode == 130 and "Traceback" not in said
+    assert all(f"{folder}.zip" in said for folder in PARTS.values())  # a bar each
+    download_chatearthnet(tmp_path / "data", record_url=url)
+    assert _same(tmp_path / "data", source)
 
 
 def test_an_archive_that_stays_damaged_is_named_and_nothing_of_it_is_unpacked(published, tmp_path):
@@ -196,6 +260,18 @@ def test_too_small_a_disk_is_said_before_anything_is_fetched(published, tmp_path
     assert not record.requests
 
 
+def test_what_is_unpacked_needs_no_room_again(published, tmp_path, monkeypatch):
+    record, url, source = published
+    download_chatearthnet(tmp_path / "data", record_url=url)
+    for note in (tmp_path / "data" / ".download").iterdir():
+        note.unlink()
+    room = int(1.5 * sum(map(len, record.archives.values())))
+    usage = chatearthnet_download.shutil.disk_usage(tmp_path)._replace(free=room)
+    monkeypatch.setattr(chatearthnet_download.shutil, "disk_usage", lambda _: usage)
+    download_chatearthnet(tmp_path / "data", record_url=url)
+    assert _same(tmp_path / "data", source)
+
+
 def test_one_caption_set_alone(record, tmp_path):
     server, url = record
     buffer = io.BytesIO()
@@ -244,12 +320,24 @@ def test_a_check_names_what_cannot_be_used_and_training_leaves_it_out(tmp_path, 
     assert main(["check", str(tmp_path), "--workers", "2"]) == 1
     report = capsys.readouterr().out.splitlines()
     assert report[0] == "captions 35, train: 6 tiles, published are 98,092"
+    assert not any(line.startswith("captions 35:") for line in report)  # there is no test split
     for line in ("missing partner: 1 tiles", "unreadable: 1 tiles", "blank: 1 tiles",
                  "missing: 1 tiles", "on disk without a caption: 1 tiles"):  # fmt: skip
         assert line in report
     tiles = ChatEarthNet(tmp_path, "train")
     assert [tile.name for tile in tiles] == names[4:6]
     assert tiles.skipped == 4
+
+
+def test_a_whole_caption_set_is_counted_beside_the_published_one(tmp_path):
+    write_generated_chatearthnet(tmp_path, train=2, val=1)
+    folder = tmp_path / "json_files"
+    captions = (folder / "ChatEarthNet_caps_35_val.json").read_text()
+    for split in chatearthnet.SPLITS:
+        (folder / f"ChatEarthNet_caps_4v_{split}.json").write_text(captions)
+    lines = check_chatearthnet(tmp_path).lines()
+    assert "captions 4v, test: 1 tiles" in lines
+    assert "captions 4v: 3 tiles, published are 10,000" in lines
 
 
 def test_the_dataset_is_known_by_its_tiles_names(tmp_path):

@@ -11,8 +11,8 @@ import pytest
 from earthvlm.augmentation import add_clouds, augment, join_scenes, stain_water
 from earthvlm.conversations import QUESTIONS, describe, short_phrase, write_conversation
 from earthvlm.facts import LAND_COVER, QUARTERS, SceneFacts
+from earthvlm.mentions import mentioned_land_cover
 from earthvlm.metrics import (
-    mentioned_land_cover,
     score_mentions,
     score_quarter,
     score_water,

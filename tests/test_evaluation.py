@@ -12,11 +12,20 @@ import numpy as np
 import pytest
 from accelerate import PartialState
 
-from earthvlm import evaluation
+from earthvlm import evaluation, metrics
 from earthvlm.chatearthnet import ChatEarthNet
 from earthvlm.cli import main
 from earthvlm.evaluation import Record, Records, evaluate
-from earthvlm.metrics import caption_figures, loss_figures, search_figures
+from earthvlm.mentions import captioned_land_cover
+from earthvlm.metrics import (
+    caption_figures,
+    loss_figures,
+    pair_ranks,
+    score_mentions,
+    score_mentions_precision,
+    score_mentions_recall,
+    search_figures,
+)
 from tests.generated_chatearthnet import write_generated_chatearthnet
 
 ROOT = Path(__file__).parent.parent
@@ -63,9 +72,12 @@ def test_perplexity_counts_every_token_alike():
     assert perplexity.blind == pytest.approx(8 ** (2 / 4)) and perplexity.no_scene == 1
 
 
-def test_a_tie_counts_against_the_scene():
+def test_a_tie_counts_against_the_scene(monkeypatch):
     similarity = np.array([[0.9, 0.1, 0.9], [0.2, 0.8, 0.1], [0.5, 0.5, 0.5]])
-    figures = {f.name.split(", ")[1]: f for f in search_figures(similarity)}
+    monkeypatch.setattr(metrics, "SENTENCES_AT_ONCE", 2)
+    ranks = pair_ranks(similarity, np.eye(3))
+    assert ranks.tolist() == [2, 1, 3]
+    figures = {f.name.split(", ")[1]: f for f in search_figures(ranks)}
     assert figures["recall@1"].value == pytest.approx(1 / 3)
     assert figures["median rank"].value == 2 and figures["median rank"].blind == 2
 
@@ -119,9 +131,38 @@ def test_captions_alone_are_enough_to_describe_and_search(
 ):
     figures, rows = evaluate(tiny_bridge, ChatEarthNet(captions_alone, "val"))
     names = [f.name for f in figures]
-    assert names[:6] == ["BLEU-4", "METEOR", "ROUGE-L", "CIDEr", "loss a token", "perplexity"]
+    assert names[:3] == [f"description, land-cover {n}" for n in ("precision", "recall", "F1")]
+    assert names[3:9] == ["BLEU-4", "METEOR", "ROUGE-L", "CIDEr", "loss a token", "perplexity"]
     assert rows[0].keys() == {"image", "truth", "description"}
     assert rows[0]["truth"] in ChatEarthNet(captions_alone, "val").tiles[0].captions
+
+
+def test_land_cover_is_compared_with_what_captions_name():
+    captions = ("Farmland surrounds a small lake.", "Crops and grasslands; no developed areas.")
+    said = "Fields beside a forest, and some water. There is no snow."
+    named = {"crop", "water", "grass"}
+    assert set().union(*map(captioned_land_cover, captions)) == named
+    assert captioned_land_cover(said) == {"crop", "tree", "water"}
+    assert score_mentions_precision(said, captions, "") == pytest.approx(2 / 3)
+    assert score_mentions_recall(said, captions, "") == pytest.approx(2 / 3)
+    assert score_mentions(said, captions, "") == pytest.approx(2 / 3)
+    assert score_mentions("Nothing.", captions, "") == 0 == score_mentions(said, ("A scene.",), "")
+    assert score_mentions("Nothing.", ("A scene.",), "") == 1
+
+
+def test_other_captions_are_another_run(captions_alone, tiny_bridge, monkeypatch):
+    tiles, runs = ChatEarthNet(captions_alone, "val"), []
+
+    def stop(folder: None, run: dict, state: PartialState) -> None:
+        runs.append(run)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(evaluation, "Records", stop)
+    for captions in (("One.",), ("Another.",)):
+        tiles.tiles = [replace(tile, captions=captions) for tile in tiles]
+        with pytest.raises(KeyboardInterrupt):
+            evaluate(tiny_bridge, tiles)
+    assert runs[0] != runs[1]
 
 
 def test_records_outlive_a_process_and_not_another_run(tmp_path):
@@ -129,9 +170,11 @@ def test_records_outlive_a_process_and_not_another_run(tmp_path):
     record = Record(3, {"description": "Water."}, {"scene": 1.0}, 2, [0.5])
     Records(tmp_path / "parts", {"bridge": "a"}, state).add([record])
     with open(tmp_path / "parts" / "0.jsonl", "a") as file:
-        file.write('{"index": 4, "ans')  # killed while it wrote
+        file.write('\n{"index": 4, "ans')  # killed while it wrote
     again = Records(tmp_path / "parts", {"bridge": "a"}, state)
     assert again.done == {3} and again.collect() == [record]
+    again.add([replace(record, index=4)])
+    assert [r.index for r in again.collect()] == [3, 4]
     assert Records(tmp_path / "parts", {"bridge": "b"}, state).done == set()
 
 

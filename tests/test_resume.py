@@ -17,8 +17,11 @@ from earthvlm.bridge import OlmoEarthVLMBridge
 from earthvlm.checkpoints import (
     find_checkpoint,
     random_states,
+    read_random_states,
+    read_state,
     restore_random_states,
     write_checkpoint,
+    write_state,
 )
 from tests.generated_chatearthnet import write_generated_chatearthnet
 from tests.training_runs import TrainingRun
@@ -127,6 +130,31 @@ def test_a_run_goes_on_with_batches_of_another_size_and_says_so(data, tmp_path, 
     last = [e for e in json.loads((output / "training_log.json").read_text()) if "epoch" in e][-1]
     # One step of four tiles, one of the two that were left of them, and three of the next epoch's.
     assert (last["step"], last["epoch"], last["learning_rate"]) == (5, 2.0, 0.0)
+
+
+@pytest.mark.slow
+def test_a_run_killed_after_its_last_step_ends_as_it_would_have(data, tmp_path, tiny_language):
+    output = tmp_path / "run"
+    options = ["--encoder_epochs=0", "--max_steps=2", "--validate_every=1"]
+    finish(start(data, output, tiny_language, *options))
+    before, told = weights(output), losses(output)
+    finish(start(data, output, tiny_language, *options, "--resume=last"))
+    after = weights(output)
+    assert all(torch.equal(before[name], after[name]) for name in before | after)
+    assert losses(output) == told
+
+
+def test_a_damaged_checkpoint_is_named(tmp_path):
+    with pytest.raises(FileNotFoundError, match="is no checkpoint: it has no state.pt"):
+        read_state(tmp_path)
+    assert read_random_states(tmp_path, 0) is None
+    write_state(tmp_path, {"optimizer": torch.ones(1000)}, [{"torch": torch.ones(1000)}])
+    for path, read in (("state.pt", read_state), ("random_0.pt", read_random_states)):
+        whole = (tmp_path / path).read_bytes()
+        for damaged in (whole[: len(whole) // 2], b"", b"nonsense"):
+            (tmp_path / path).write_bytes(damaged)
+            with pytest.raises(ValueError, match=f"{path} is damaged: go on from an earlier"):
+                read(tmp_path, *([0] if read is read_random_states else []))
 
 
 @pytest.mark.slow

@@ -12,16 +12,15 @@ import torch
 from accelerate import Accelerator
 from safetensors.torch import load_file
 
-from earthvlm import objectives, training
+from earthvlm import objectives, training, training_step
 from earthvlm.bridge import OlmoEarthVLMBridge
 from earthvlm.chatearthnet import ChatEarthNet
 from earthvlm.cli import main
-from earthvlm.facts import LAND_COVER, SceneFacts
 from earthvlm.objectives import TrainingModel, contrastive_loss
 from earthvlm.training import Trainer
 from earthvlm.training_config import TrainingConfig
-from earthvlm.training_data import EpochSampler, SampleKey, TrainingSamples, balancing_weights
-from earthvlm.training_step import take_step
+from earthvlm.training_data import SampleKey, TrainingSamples
+from earthvlm.training_step import GRADIENT_NORM, take_step
 from tests.generated_chatearthnet import write_generated_chatearthnet
 from tests.training_runs import TrainingRun
 
@@ -119,34 +118,6 @@ def test_missing_data_is_one_sentence(tmp_path, tiny_language):
     assert "Traceback" not in said
 
 
-def test_an_epoch_holds_every_tile_once_and_one_layout_a_batch():
-    sampler = EpochSampler(50, batch_size=8, seed=3)
-    first = list(sampler)
-    assert sorted(key.index for key in first) == list(range(50))
-    assert first == list(sampler)
-    for start in range(0, 50, 8):
-        assert len({key.layout for key in first[start : start + 8]}) == 1
-    sampler.epoch = 1
-    assert [key.index for key in sampler] != [key.index for key in first]
-
-
-def test_an_epoch_goes_on_with_batches_of_another_size():
-    lengths = np.random.default_rng(0).integers(10, 900, 50)
-
-    def going_on(size: int, used: int = 0, earlier: tuple = ()) -> list[SampleKey]:
-        sampler = EpochSampler(50, size, 3, length_of=lambda key: lengths[key.index])
-        sampler.used, sampler.earlier = used, earlier
-        return list(sampler)
-
-    used = going_on(8)[:16]
-    used += going_on(4, 16, ((16, 8),))[:12]
-    rest = going_on(8, 28, ((16, 8), (28, 4)))
-    assert sorted(key.index for key in used + rest) == list(range(50))
-    assert going_on(4, 24, ((16, 8),)) == going_on(4, 16, ((16, 8),))[8:]
-    for start in range(0, len(rest), 8):
-        assert len({key.layout for key in rest[start : start + 8]}) == 1
-
-
 def make_trainer(bridge, data: Path, output: Path, **options) -> Trainer:
     config = TrainingConfig(str(data), str(output), num_workers=0, **options)
     tiles = (ChatEarthNet(data, split) for split in ("train", "val"))
@@ -179,7 +150,7 @@ def test_accumulated_batches_count_every_answer_token_alike(
         options = {"batch_size": size, "accumulation_steps": -(-4 // size)}
         trainer = make_trainer(tiny_bridge, data, tmp_path, **options)
         keys = [SampleKey(0, index, (1, 1, 1.0)) for index in range(4)]
-        samples = TrainingSamples(trainer.train_tiles, tiny_bridge, 0)
+        samples = TrainingSamples(trainer.files.train_tiles, tiny_bridge, 0)
         batches = [
             trainer.loaders._collate([samples[key] for key in keys[start : start + size]])
             for start in range(0, 4, size)
@@ -204,6 +175,61 @@ def test_a_loss_that_is_no_number_names_the_step_and_the_tiles(data, tiny_bridge
         tiny_bridge.fusion.queries.fill_(float("nan"))
     with pytest.raises(ValueError, match=r"The loss is nan at step 1, with generated_00\d\d\.png,"):
         trainer.run()
+
+
+def test_a_loss_that_explodes_is_named_too(data, tiny_bridge, tmp_path, monkeypatch):
+    monkeypatch.setattr(training_step, "EXPLODED", 0.1)
+    trainer = make_trainer(tiny_bridge, data, tmp_path, batch_size=4)
+    with pytest.raises(ValueError, match=r"The loss is \d+\.\d+ at step 1, with generated_00\d\d"):
+        trainer.run()
+
+
+def test_a_gradient_that_is_no_number_is_named_before_any_weight_changes(
+    data, tiny_bridge, tmp_path
+):
+    trainer = make_trainer(tiny_bridge, data, tmp_path, batch_size=2, accumulation_steps=2)
+    before = {name: tensor.clone() for name, tensor in tiny_bridge.state_dict().items()}
+    tiny_bridge.fusion.queries.register_hook(lambda gradient: gradient * float("nan"))
+    with pytest.raises(ValueError, match=r"The gradient is nan at step 1, with generated_") as said:
+        trainer.run()
+    assert str(said.value).count("generated_") == 4  # of all batches of the step
+    after = tiny_bridge.state_dict()
+    assert all(torch.equal(tensor, after[name]) for name, tensor in before.items())
+
+
+def test_what_is_kept_of_a_bridge_is_what_trains(tiny_language, tiny_bridge):
+    frozen = OlmoEarthVLMBridge("random-v1.2-nano", tiny_language, num_geo_queries=4, device="cpu")
+    for bridge, encoder in ((frozen, set()), (tiny_bridge, {"encoder.safetensors"})):
+        kept = bridge.weights()
+        files = {"fusion.safetensors", "adapter/adapter_model.safetensors"}
+        assert kept.keys() == files | encoder
+        trains = sum(p.numel() for p in bridge.parameters() if p.requires_grad)
+        assert sum(t.numel() for state in kept.values() for t in state.values()) == trains
+
+
+def test_a_step_is_clipped(data, tiny_bridge, tmp_path):
+    trainer = make_trainer(tiny_bridge, data, tmp_path, batch_size=4)
+    parameters = [p for p in tiny_bridge.parameters() if p.requires_grad]
+    before = [p.detach().clone() for p in parameters]
+    optimizer = trainer.accelerator.prepare(torch.optim.SGD(parameters, lr=1.0))
+    batches = [next(iter(trainer.loaders.bridge(trainer.model)))]
+    take_step(trainer.accelerator, trainer.model, batches, optimizer, parameters, 1)
+    moved = sum((p - b).square().sum() for p, b in zip(parameters, before, strict=True)).sqrt()
+    assert moved.item() == pytest.approx(GRADIENT_NORM, rel=1e-3)  # it would be more otherwise
+
+
+@pytest.mark.parametrize("schedule", ["cosine", "linear"])
+def test_rates_rise_and_fall_as_asked(schedule, data, tiny_bridge, tmp_path, monkeypatch):
+    monkeypatch.setattr(training, "LOG_EVERY", 1)
+    monkeypatch.setattr(Trainer, "_validate", lambda *_: None)
+    options = {"schedule": schedule, "warmup_steps": 2, "learning_rate": 1.0, "max_steps": 10}
+    monkeypatch.setattr(training, "take_step", lambda *_: {"caption": torch.zeros(())})
+    trainer = make_trainer(tiny_bridge, data, tmp_path, batch_size=1, **options)
+    trainer.run()
+    rates = [entry["learning_rate"] for entry in trainer.files.log]
+    falls = {"cosine": lambda x: (1 + np.cos(np.pi * x)) / 2, "linear": lambda x: 1 - x}
+    expected = [0.5, *(falls[schedule](step / 8) for step in range(9))]
+    assert rates == pytest.approx(expected)
 
 
 def test_gradient_checkpointing_changes_no_gradient(data, tiny_bridge, tmp_path):
@@ -236,54 +262,6 @@ def test_half_precisions_train_and_go_on(precision, data, tmp_path, tiny_languag
     assert log[-1]["step"] == 2 and 0 < log[-1]["loss"]["caption"] < 20
     weights = load_file(tmp_path / "run" / "fusion.safetensors")
     assert all(t.dtype == torch.float32 and t.isfinite().all() for t in weights.values())
-
-
-def test_balanced_epochs_show_rare_land_cover_more_often():
-    def facts(cover: int) -> SceneFacts:
-        shares = np.zeros((2, 2, len(LAND_COVER)), np.float32)
-        shares[..., cover] = 1
-        return SceneFacts(shares, np.zeros((2, 2)), np.zeros((2, 2)))
-
-    weights = balancing_weights([facts(1)] * 96 + [facts(3)] * 4)
-    assert weights[-1] / weights[0] == pytest.approx(24**0.5)
-    drawn = [k.index for k in EpochSampler(100, batch_size=8, seed=3, weights=weights)]
-    assert len(drawn) == 100 and max(drawn) < 100
-    assert 8 <= sum(index >= 96 for index in drawn) <= 30  # 17 expected, 4 unbalanced
-
-
-def test_batches_by_length_are_padded_little(practice_data, tiny_bridge):
-    tiles = ChatEarthNet(practice_data / "s2_practice", "train")
-    samples = TrainingSamples(tiles, tiny_bridge, seed=0)
-    layouts = {(1, 1, 1): 1.0}
-
-    def padding(sampler: EpochSampler) -> float:
-        lengths = np.array([len(samples[key].prompt.ids) for key in list(sampler)[:192]])
-        return 1 - lengths.sum() / lengths.reshape(-1, 8).max(1).sum() / 8
-
-    by_length = EpochSampler(len(tiles), 8, 0, layouts, length_of=samples.length_of)
-    assert sorted(key.index for key in by_length) == list(range(len(tiles)))
-    assert padding(by_length) < 0.15 < padding(EpochSampler(len(tiles), 8, 0, layouts))
-
-
-def test_a_sample_depends_on_its_key_alone(data, tiny_bridge):
-    tiles = ChatEarthNet(data, "train")
-    keys = list(EpochSampler(len(tiles), 4, seed=0))
-    samples = TrainingSamples(tiles, tiny_bridge, seed=0)
-    again = TrainingSamples(tiles, tiny_bridge, seed=0)
-    backwards = [again[key] for key in keys[::-1]][::-1]
-    for one, other in zip([samples[key] for key in keys], backwards, strict=True):
-        assert torch.equal(one.scene.pixels, other.scene.pixels)
-        assert one.prompt == other.prompt and one.sentence == other.sentence
-
-
-def test_tiles_without_facts_train_on_their_captions(data, tiny_bridge, tmp_path):
-    for folder in data.iterdir():
-        if folder.name != "facts.json":
-            (tmp_path / folder.name).symlink_to(folder)
-    tiles = ChatEarthNet(tmp_path, "train")
-    sample = TrainingSamples(tiles, tiny_bridge, 0)[next(iter(EpochSampler(len(tiles), 4, 0)))]
-    assert sample.facts is None
-    assert any(sample.sentence in tile.captions for tile in tiles)
 
 
 def test_contrastive_loss_falls_as_scenes_come_to_their_sentences():
