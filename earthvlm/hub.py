@@ -70,6 +70,19 @@ def fetch(
     raise ConnectionError(f"{damaged[0].name} of {source} arrived damaged twice: try again later.")
 
 
+def list_files(repo_id: str, patterns: Sequence[str], revision: str | None = None) -> list[str]:
+    """The files of a Hub repository that match the patterns, in alphabetical order.
+
+    Raises ValueError or ConnectionError as `fetch` does.
+    """
+    from huggingface_hub import HfApi
+    from huggingface_hub.utils import filter_repo_objects
+
+    with _plain_errors(repo_id, revision):
+        names = HfApi().list_repo_files(repo_id, revision=revision)
+    return sorted(filter_repo_objects(names, allow_patterns=list(patterns)))
+
+
 def _is_damaged(path: Path, began: float) -> bool:
     """Whether a file of the Hub's cache that arrived since is another than the Hub named.
 
