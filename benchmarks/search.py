@@ -53,7 +53,7 @@ CLIENT_SECONDS = 3
 
 def make_table(vectors: np.ndarray, folder: Path):
     """A table of these vectors, whose captions have none."""
-    from earthvlm.embedding_dataset import EMBEDDING_SCHEMA
+    from earthvlm.embedding_schema import EMBEDDING_SCHEMA
     from earthvlm.scene_store import map_codes, write_codes
     from earthvlm.scene_table import SPACES, SceneTable
 

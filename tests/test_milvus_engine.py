@@ -6,7 +6,8 @@ import socket
 import numpy as np
 import pytest
 
-from earthvlm.retrieval import SceneFilter, SceneIndex, write_embedding_dataset
+from earthvlm.embedding_dataset import write_embedding_dataset
+from earthvlm.retrieval import SceneFilter, SceneIndex
 from earthvlm.search_engines import ExactEngine
 from tests.made_scenes import MADE_BY, get_ids, make_rows, make_vectors
 

@@ -7,7 +7,7 @@ import pytest
 
 import earthvlm.search_engines as engines
 from earthvlm.byte_codes import ByteCodes, multiplies_bytes
-from earthvlm.embedding_dataset import EMBEDDING_SCHEMA
+from earthvlm.embedding_schema import EMBEDDING_SCHEMA
 from earthvlm.principal_parts import MOST_DIRECTIONS, PrincipalParts, encode_vectors
 from earthvlm.scene_table import SPACES, SceneTable
 from earthvlm.search_engines import ExactEngine
