@@ -33,7 +33,7 @@ from earthvlm.principal_parts import PrincipalParts, encode_vectors
 from earthvlm.scene_table import SPACES, SceneTable
 from earthvlm.sentences import SENTENCE_DIM
 
-STORE_FORMAT = 2
+STORE_FORMAT = 3
 STORE_FOLDER = "index"  # beside the Parquet files
 MANIFEST = "manifest.json"
 # The end of a Parquet file: its footer, which tells the place and size of every page, and the last

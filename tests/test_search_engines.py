@@ -8,7 +8,12 @@ import pytest
 import earthvlm.search_engines as engines
 from earthvlm.byte_codes import ByteCodes, multiplies_bytes
 from earthvlm.embedding_schema import EMBEDDING_SCHEMA
-from earthvlm.principal_parts import MOST_DIRECTIONS, PrincipalParts, encode_vectors
+from earthvlm.principal_parts import (
+    MOST_DIRECTIONS,
+    PrincipalParts,
+    encode_vectors,
+    turn_directions,
+)
 from earthvlm.scene_table import SPACES, SceneTable
 from earthvlm.search_engines import ExactEngine
 from earthvlm.search_query import SceneFilter
@@ -46,17 +51,30 @@ KINDS = {
 }
 
 
+def find_all_directions(vectors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    mean = vectors.mean(axis=0)
+    return mean, np.linalg.svd(vectors - mean, full_matrices=False)[2]
+
+
 def encode_as_bytes(vectors: np.ndarray) -> ByteCodes:
-    return ByteCodes.encode(vectors, np.empty(vectors.shape, np.int8))
+    """In all directions, as a search takes them of vectors that are far apart."""
+    mean, directions = find_all_directions(vectors)
+    out = np.empty(vectors.shape, np.int8)
+    return ByteCodes.encode(vectors, mean, turn_directions(directions), out)
+
+
+def encode_as_some_bytes(vectors: np.ndarray) -> ByteCodes:
+    """In half of the directions."""
+    mean, directions = find_all_directions(vectors)
+    out = np.empty((len(vectors), 192), np.int8)
+    return ByteCodes.encode(vectors, mean, turn_directions(directions[:192]), out)
 
 
 def encode_as_parts(vectors: np.ndarray) -> PrincipalParts:
     """In as many directions as a search would take at most, whether it would take them or not."""
-    mean = vectors.mean(axis=0)
-    _, _, directions = np.linalg.svd(vectors - mean, full_matrices=False)
-    directions = directions[:MOST_DIRECTIONS]
-    out = np.empty((len(vectors), len(directions)), np.float32)
-    return PrincipalParts.encode(vectors, mean, directions, out)
+    mean, directions = find_all_directions(vectors)
+    out = np.empty((len(vectors), MOST_DIRECTIONS), np.float32)
+    return PrincipalParts.encode(vectors, mean, directions[:MOST_DIRECTIONS], out)
 
 
 def find_nearest(vectors: np.ndarray, query: np.ndarray, k: int, rows: np.ndarray) -> set[int]:
@@ -88,10 +106,10 @@ def test_exact_search_is_exact(kind, queries, monkeypatch):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("encode", [encode_as_bytes, encode_as_parts])
+@pytest.mark.parametrize("encode", [encode_as_bytes, encode_as_some_bytes, encode_as_parts])
 def test_estimates_are_never_farther_off_than_they_say(kind, encode):
     vectors = KINDS[kind]
-    queries = np.concatenate([make_vectors(4, 5), vectors[:4]])
+    queries = np.concatenate([make_vectors(4, 5), vectors[:4], vectors.mean(axis=0)[None]])
     estimates, off = map(np.array, zip(*encode(vectors).compare(queries), strict=True))
     true = queries.astype(np.float64) @ vectors.T
     assert (np.abs(estimates - true) <= off).all()
