@@ -24,8 +24,8 @@ from earthvlm.publishing import publish_bridge
 from earthvlm.ui.zero_gpu import borrow_gpu
 from tests import zero_gpu
 from tests.conftest import hub_environment
-from tests.hub_server import LocalHub
-from tests.hub_store import Repository
+from tests.hub_server import TOKEN
+from tests.hub_store import LocalHub, Repository
 
 ROOT = Path(__file__).parent.parent
 BUNDLED = Path(earthvlm.__file__).parent / "bundled"
@@ -88,6 +88,7 @@ def test_a_space_is_published_with_what_it_needs(hub, saved, capsys):
     first = space.files["requirements.txt"].decode().splitlines()[0]
     assert first == "--extra-index-url http://127.0.0.1/cpu"
     assert not any("__pycache__" in name or name.startswith("tests/") for name in space.files)
+    assert not any(TOKEN.encode() in content for content in space.files.values())
 
 
 def read_front_matter(space: Repository) -> dict:
