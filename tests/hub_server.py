@@ -106,7 +106,7 @@ class _Handler(BaseHTTPRequestHandler):
             return self._fail(self.hub.failing, "")
         if self._has_wrong_token:
             return self._refuse_token()
-        info = re.fullmatch(API_NAME + r"(?:/(revision|tree)/([^/]+(?:/pr/\d+)?))?", path)
+        info = re.fullmatch(API_NAME + r"(?:/(revision|tree)/([^/]+(?:/pr/\d+)?)(/.+)?)?", path)
         file = re.fullmatch(f"/{NAME}" + r"/resolve/([^/]+)/(.+)", path)
         if info:
             name, revision = full_name(info[1], info[2]), info[4] or "main"
@@ -128,10 +128,14 @@ class _Handler(BaseHTTPRequestHandler):
         if file:
             return self._send_file(file[3], files, sha)
         if info[3] == "tree":
+            folder = f"{info[5][1:]}/" if info[5] else ""
             tree = [
                 {"type": "file", "path": p, "size": len(b), "oid": _git_hash(b)} | _large(p, b)
                 for p, b in files.items()
+                if p.startswith(folder)
             ]
+            if folder and not tree:
+                return self._fail(404, "EntryNotFound")
             return self._send(json.dumps(tree).encode())
         siblings = [{"rfilename": p} for p in files]
         about = {"id": info[2], "modelId": info[2], "sha": sha, "private": repository.private}
@@ -156,11 +160,12 @@ class _Handler(BaseHTTPRequestHandler):
             "X-Repo-Commit": sha,
             "Accept-Ranges": "bytes",
         }
-        wanted = re.fullmatch(r"bytes=(\d+)-", self.headers.get("Range", ""))
-        start = int(wanted[1]) if wanted else 0
+        wanted = re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range", ""))
+        start, last = 0, len(content) - 1
         if wanted:
-            headers["Content-Range"] = f"bytes {start}-{len(content) - 1}/{len(content)}"
-        end = len(content)
+            start, last = int(wanted[1]), min(last, int(wanted[2] or last))
+            headers["Content-Range"] = f"bytes {start}-{last}/{len(content)}"
+        end = last + 1
         if self.command == "GET" and path in self.hub.cut_after:
             end = start + self.hub.cut_after.pop(path)
         if self.command == "GET":
@@ -168,7 +173,8 @@ class _Handler(BaseHTTPRequestHandler):
             if self.hub.damaged.get(path, 0):
                 self.hub.damaged[path] -= 1
                 content = content[:-1] + bytes([content[-1] ^ 1])
-        self._send(content[start:], headers, 206 if wanted else 200, upto=end - start)
+        asked = content[start : last + 1]
+        self._send(asked, headers, 206 if wanted else 200, upto=end - start)
 
     # Writing
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import shutil
+import time
 
 import numpy as np
 import pytest
@@ -184,6 +185,35 @@ def test_what_was_broken_off_goes_on(archive, tmp_path, monkeypatch):
     assert (report.embedded, report.kept) == (1, 1)
     assert len(SceneIndex.from_pretrained(output)) == 10
     assert "more__south" not in bridge.embedded
+
+
+def _index_slowly(archive, output) -> None:
+    import earthvlm.archive
+
+    earthvlm.archive.PART_ROWS = 1
+    run(archive, output)
+
+
+def test_killed_at_any_moment_it_goes_on(archive, tmp_path):
+    for seed, name in enumerate("abcdef"):
+        write_image(archive / f"{name}.tif", 64, 64, seed=seed)
+    run(archive, tmp_path / "whole")
+    output, context = tmp_path / "index", multiprocessing.get_context("fork")
+    output.mkdir()
+    # While tiles are written, between files of the dataset, and wherever else that is.
+    for sight in ("scenes/*.tif", "part-00002.parquet", "part-00004.parquet"):
+        process = context.Process(target=_index_slowly, args=(archive, output))
+        process.start()
+        while not list(output.glob(sight)) and process.is_alive():
+            time.sleep(0.001)
+        process.kill()
+        process.join()
+    done = len(list(output.glob("part-*.parquet")))
+    assert done
+    assert run(archive, output).kept == done
+    whole, again = (SceneIndex.from_pretrained(tmp_path / name) for name in ("whole", "index"))
+    assert sorted(get_ids(again.browse())) == sorted(get_ids(whole.browse()))
+    assert all(result.scene_file for result in again.browse())
 
 
 def test_an_image_that_is_none_is_named_and_the_others_indexed(archive, tmp_path):

@@ -153,6 +153,19 @@ def test_it_is_published_and_opened_from_there(data, bridge, tmp_path, hub, caps
     assert newest.commit == repository.refs["main"] != index.commit and len(newest) == 13
 
 
+def test_datasets_streams_it_from_the_hub(data, bridge, tmp_path, hub, monkeypatch):
+    from datasets import load_dataset
+
+    monkeypatch.setattr("datasets.config.HF_ENDPOINT", hub.url)
+    out = tmp_path / "out"
+    embed_chatearthnet.main([*options(data, bridge, out), "--push_to_hub=owner/embeddings"])
+    rows = list(load_dataset("owner/embeddings", split="train", streaming=True))
+    assert [row["image_id"] for row in rows] == [tile.name for tile in ChatEarthNet(data, "train")]
+    assert rows[0]["thumbnail"].size == (64, 64) and len(rows[0]["scene_embedding"]) == 384
+    asked = {path for path, _, _ in hub.sent}
+    assert "train-00002-of-00003.parquet" in asked and "val-00000-of-00001.parquet" not in asked
+
+
 def test_what_is_no_embedding_dataset_is_said_in_one_sentence(hub, tiny_bridge):
     tiny_bridge.push_to_hub("owner/bridge")
     with pytest.raises(ValueError, match="^There is no folder owner/bridge, and no Hub repository"):
