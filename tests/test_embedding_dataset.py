@@ -160,12 +160,22 @@ def test_a_damaged_dataset_is_refused_in_one_sentence(tmp_path, damage, message)
     assert "\n" not in str(refusal.value)
 
 
-def test_every_damaged_page_is_refused_or_read_whole(tmp_path):
+def zero(block: bytes) -> bytes:
+    return bytes(len(block))
+
+
+def flip_a_bit(block: bytes) -> bytes:
+    return bytes([block[0] ^ 1]) + block[1:]
+
+
+@pytest.mark.parametrize("damage", [zero, flip_a_bit])
+def test_every_damaged_page_is_refused_or_read_whole(tmp_path, damage):
     path = write_embedding_dataset(tmp_path, make_rows(3), *MADE_BY)
     whole = path.read_bytes()
     refused = 0
     for position in range(4, len(whole), len(whole) // 60):
-        path.write_bytes(whole[:position] + bytes(16) + whole[position + 16 :])
+        end = position + 16
+        path.write_bytes(whole[:position] + damage(whole[position:end]) + whole[end:])
         try:
             SceneIndex.from_pretrained(tmp_path)
         except ValueError as error:

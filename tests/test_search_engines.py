@@ -105,6 +105,27 @@ def test_exact_search_is_exact(kind, queries, monkeypatch):
             assert (np.diff(hits.similarities) <= 0).all()
 
 
+class Doubtful:
+    """Estimates that are off by all they may be: too low for the nearest, too high for others."""
+
+    def __init__(self, vectors: np.ndarray) -> None:
+        self.vectors = vectors
+
+    def compare(self, queries: np.ndarray):
+        for query in queries:
+            true = self.vectors @ query
+            nearest = true >= np.sort(true)[-10]
+            yield true + np.where(nearest, -0.2, 0.2).astype(np.float32), np.full(len(true), 0.2)
+
+
+def test_whoever_may_be_among_the_nearest_is_compared():
+    vectors, query = make_vectors(6000), make_vectors(1, 5)
+    table = make_table(vectors)
+    table._codes["scene"] = Doubtful(vectors)
+    hits = ExactEngine(table).search("scene", query, 10, SceneFilter())[0]
+    assert set(hits.rows) == find_nearest(vectors, query[0], 10, np.arange(len(vectors)))
+
+
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("encode", [encode_as_bytes, encode_as_some_bytes, encode_as_parts])
 def test_estimates_are_never_farther_off_than_they_say(kind, encode):
@@ -120,6 +141,30 @@ def test_estimates_are_never_farther_off_than_they_say(kind, encode):
         (encode_as_parts, "narrow"),
     ):
         assert off.mean() < 0.5 * true.std(axis=1).mean()
+
+
+def test_bytes_keep_their_bound_for_queries_made_to_break_it():
+    vectors = make_vectors(50)
+    size = vectors.shape[1]
+    codes = ByteCodes.encode(
+        vectors,
+        np.zeros(size, np.float32),
+        np.eye(size, dtype=np.float32),
+        np.empty(vectors.shape, np.int8),
+    )
+    for row, vector in enumerate(vectors):
+        code = codes.codes[row].astype(np.float32)
+        unsaid = vector - codes.bounds[0, row] * code
+        # Along what the code leaves out, in steps that bytes say whole.
+        along = np.rint(127 * unsaid / np.abs(unsaid).max())
+        # One part so large that bytes leave all others out, which lie along the code.
+        coarse = 0.45 * np.sign(code)
+        coarse[np.abs(code).argmin()] = 127
+        for query in (along, coarse):
+            query /= np.linalg.norm(query)
+            estimate, off = (each[row] for each in next(codes.compare(query[None])))
+            wrong = abs(estimate - query.astype(np.float64) @ vector)
+            assert 0.6 * off < wrong <= off
 
 
 def test_narrow_vectors_are_read_by_their_parts_and_broad_ones_by_bytes():
