@@ -69,7 +69,12 @@ def _describe_models(bridge: str, embeddings: str) -> dict[str, list[str]]:
     """The front matter's models and datasets, and what to fetch while the Space is built."""
     models, preload = [], []
     if bridge != BUNDLED:
-        config = BridgeConfig.read(fetch(bridge, BRIDGE_FILES[:1]).folder)
+        snapshot = fetch(bridge, BRIDGE_FILES[:1])
+        if snapshot.revision == LOCAL_REVISION:
+            raise ValueError(
+                f"{bridge} is a folder, which a Space has not: earthvlm push it first."
+            )
+        config = BridgeConfig.read(snapshot.folder)
         models, preload = [bridge], [bridge]
         for repository, patterns, commit in _find_base_models(bridge, config):
             # As the bridge loads them: some files, at one commit where that was noted.

@@ -116,10 +116,12 @@ def test_a_space_is_built_with_the_models_its_bridge_was_trained_on(hub, saved):
     ]
 
 
-def test_a_space_of_a_bridge_whose_models_lie_in_a_folder_is_refused(hub, saved, capsys):
+def test_a_space_of_what_lies_in_a_folder_is_refused(hub, saved, capsys):
     publish_bridge(saved, "owner/bridge")  # whose language model was written by this test
     assert publish_space.main(["owner/space", "--bridge=owner/bridge"]) == 2
     assert "owner/bridge was trained on the files in /" in capsys.readouterr().err
+    assert publish_space.main(["owner/space", f"--bridge={saved}"]) == 2
+    assert f"{saved} is a folder, which a Space has not" in capsys.readouterr().err
     assert "spaces/owner/space" not in hub.repositories
 
 
