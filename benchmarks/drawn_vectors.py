@@ -11,7 +11,7 @@ BLOCK = 65_536
 # How far a drawn vector lies from a scene's, in deviations of all scenes. At 0.1 the tenth nearest
 # of 3,374 drawn ones is as near (0.987 in the median) as that of as many real tiles (0.990).
 SPREAD = 0.1
-
+CAPTIONS = 1500  # enough that what is drawn around them differs in as many directions
 
 WORDS = {
     "what": ("open water", "dense forest", "fields", "a town", "bare soil", "a wetland", "snow"),
@@ -41,20 +41,35 @@ def embed_scenes(data_dir: Path | None) -> np.ndarray:
     return OlmoEarthVLMBridge.from_pretrained("bundled", device="cpu").embed(scenes)
 
 
-def draw_vectors(path: Path, rows: int, seed: int, scenes: np.ndarray) -> None:
-    """Write float32 `[rows, 384]` of unit length, which lie as unevenly as those of real scenes.
+def embed_captions(data_dir: Path | None) -> np.ndarray:
+    """Embeddings `[N, 384]` of captions: of some tiles of a dataset, or of the bundled scenes."""
+    from earthvlm.sentences import embed_sentences
 
-    Each is a scene's, moved by a normal deviate with the covariance of all scenes, which is drawing
+    if data_dir is None:
+        from earthvlm.retrieval import SceneIndex
+
+        return SceneIndex.from_pretrained("bundled").table.vectors("caption")
+    from earthvlm.chatearthnet import ChatEarthNet
+
+    tiles = ChatEarthNet(data_dir, "train").tiles
+    some = tiles[:: max(1, len(tiles) // CAPTIONS)][:CAPTIONS]
+    return np.array(embed_sentences([tile.captions[0] for tile in some]), np.float32)
+
+
+def draw_vectors(path: Path, rows: int, seed: int, real: np.ndarray) -> None:
+    """Write float32 `[rows, 384]` of unit length, which lie as unevenly as real ones `[N, 384]`.
+
+    Each is one of those, moved by a normal deviate with the covariance of all, which is drawing
     from a kernel estimate of their density.
     """
     rng = np.random.default_rng(seed)
-    _, sizes, directions = np.linalg.svd(scenes - scenes.mean(axis=0), full_matrices=False)
-    deviations = SPREAD / np.sqrt(len(scenes)) * sizes[:, None] * directions
+    _, sizes, directions = np.linalg.svd(real - real.mean(axis=0), full_matrices=False)
+    deviations = SPREAD / np.sqrt(len(real)) * sizes[:, None] * directions
     vectors = np.lib.format.open_memmap(path, "w+", np.float32, (rows, DIMENSIONS))
     for start in range(0, rows, BLOCK):
         count = min(BLOCK, rows - start)
         moves = rng.standard_normal((count, len(deviations)), dtype=np.float32)
-        drawn = scenes[rng.integers(0, len(scenes), count)] + moves @ deviations
+        drawn = real[rng.integers(0, len(real), count)] + moves @ deviations
         vectors[start : start + count] = drawn / np.linalg.norm(drawn, axis=1, keepdims=True)
     vectors.flush()
 

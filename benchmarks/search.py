@@ -1,18 +1,18 @@
 """How fast each engine of search is, how much it finds, and what it takes.
 
-python -m benchmarks.search [--rows 163488] [--data_dir DATA] [--engines exact ...] [--opening]
+python -m benchmarks.search [--rows 163488] [--data_dir DATA] [--captions] [--engines exact ...]
 
 Vectors are drawn around the embeddings of real scenes, the bundled ones or those of the tiles in
-DATA, so that they lie as unevenly as those; queries are drawn likewise. Each engine finds 10;
-recall is beside float64 arithmetic, and once more for words, which lie farther from all scenes.
-Each runs in a process of its own, whose memory is its own, and takes turns there with "numpy", a
-plain float32 matrix product. "faiss-flat" and "faiss-ivf1000" (50 lists probed) are for comparison.
+DATA, or of their captions, so that they lie as unevenly as those; queries are drawn likewise. Each
+engine finds 10; recall is beside float64 arithmetic, and once more for words, which lie farther
+from all scenes. Each runs in a process of its own, whose memory is its own, and takes turns there
+with "numpy", a plain float32 matrix product. "faiss-flat" and "faiss-ivf1000" (50 lists probed) are
+for comparison. --opening: how long a dataset of so many scenes takes to open, too.
 """
 
 from __future__ import annotations
 
 import argparse
-import io
 import json
 import multiprocessing
 import os
@@ -27,9 +27,16 @@ from pathlib import Path
 import numpy as np
 import psutil
 import pyarrow as pa
-from PIL import Image
 
-from benchmarks.drawn_vectors import DIMENSIONS, draw_vectors, embed_scenes, embed_words, find_truth
+from benchmarks.drawn_vectors import (
+    DIMENSIONS,
+    draw_vectors,
+    embed_captions,
+    embed_scenes,
+    embed_words,
+    find_truth,
+)
+from benchmarks.opening import measure_opening
 from benchmarks.report import RESULTS
 
 ROWS = 163_488  # of ChatEarthNet
@@ -53,7 +60,7 @@ CLIENT_SECONDS = 3
 
 def make_table(vectors: np.ndarray, folder: Path):
     """A table of these vectors, whose captions have none."""
-    from earthvlm.embedding_dataset import EMBEDDING_SCHEMA
+    from earthvlm.embedding_schema import EMBEDDING_SCHEMA
     from earthvlm.scene_store import map_codes, write_codes
     from earthvlm.scene_table import SPACES, SceneTable
 
@@ -184,86 +191,22 @@ def count_together(search: Callable, queries: np.ndarray) -> float:
     return sum(done) / (time.perf_counter() - start)
 
 
-def draw_pictures(count: int) -> list[bytes]:
-    """Pictures of 96 x 96 pixels in about the 3,000 bytes that a tile's thumbnail takes."""
-    rng, drawn = np.random.default_rng(2), []
-    for _ in range(count):
-        picture = Image.fromarray(rng.integers(0, 256, (28, 28, 3), np.uint8))
-        buffer = io.BytesIO()
-        picture.resize((96, 96), Image.Resampling.BICUBIC).save(buffer, "WEBP", quality=85)
-        drawn.append(buffer.getvalue())
-    return drawn
-
-
-def measure_opening(rows: int, folder: Path, vectors: np.ndarray) -> dict[str, float]:
-    """How long a dataset of so many scenes takes to open, first and again, and in what memory."""
-    from earthvlm.embedding_dataset import write_embedding_dataset
-
-    dataset, shard = folder / "dataset", 4096
-    pictures = draw_pictures(shard)
-    for start in range(0, rows, shard):
-        made = [
-            {
-                "image_id": f"tile_{row}",
-                "split": "val",
-                "caption": f"Scene {row} of fields, a river and trees, with a village beside it.",
-                "longitude": row % 360 - 180.0,
-                "latitude": row % 180 - 90.0,
-                "thumbnail": pictures[row % len(pictures)],
-                "scene_embedding": vectors[row],
-                "caption_embedding": vectors[-1 - row],
-            }
-            for row in range(start, min(start + shard, rows))
-        ]
-        name = f"part-{start // shard + 1:05d}.parquet"
-        write_embedding_dataset(dataset, made, "benchmark", "0", name=name)
-    os.environ["EARTHVLM_CACHE"] = str(folder / "cache")
-    spawn = multiprocessing.get_context("spawn")
-    queue = spawn.Queue()
-    for _ in range(2):
-        process = spawn.Process(target=open_dataset, args=(dataset, np.array(vectors[5]), queue))
-        process.start()
-        process.join()
-    (first, _, _), (again, searched, memory) = queue.get(), queue.get()
-    return {
-        "first_s": first,
-        "again_s": again,
-        "first_search_s": searched,
-        "memory_mb": memory,
-        "vectors_mb": 2 * vectors[:rows].nbytes / 1e6,
-    }
-
-
-def open_dataset(dataset: Path, query: np.ndarray, queue: multiprocessing.Queue) -> None:
-    """Put into the queue how long opening and a search take, and the memory both need."""
-    import torch  # noqa: F401, what every command loads counts for none
-
-    from earthvlm.retrieval import SceneIndex
-
-    before = psutil.Process().memory_full_info().uss
-    start = time.perf_counter()
-    index = SceneIndex.from_pretrained(dataset)
-    opened = time.perf_counter()
-    index.search(query, k=12)
-    searched = time.perf_counter()
-    memory = (psutil.Process().memory_full_info().uss - before) / 1e6
-    queue.put((opened - start, searched - opened, memory))
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rows", type=int, default=ROWS)
     parser.add_argument("--queries", type=int, default=200)
     parser.add_argument("--data_dir", type=Path, help="a dataset whose tiles are drawn around")
+    parser.add_argument("--captions", action="store_true", help="around captions, not scenes")
     parser.add_argument("--engines", nargs="+", choices=ENGINES, default=ENGINES)
     parser.add_argument("--opening", action="store_true", help="measure opening a dataset, too")
     arguments = parser.parse_args()
     results: dict[str, dict] = {}
     with tempfile.TemporaryDirectory(prefix="earthvlm-search-") as temporary:
         folder = Path(temporary)
-        scenes = embed_scenes(arguments.data_dir)
-        draw_vectors(folder / "vectors.npy", arguments.rows, 0, scenes)
-        draw_vectors(folder / "queries.npy", arguments.queries, 1, scenes)
+        embed = embed_captions if arguments.captions else embed_scenes
+        real = embed(arguments.data_dir)
+        draw_vectors(folder / "vectors.npy", arguments.rows, 0, real)
+        draw_vectors(folder / "queries.npy", arguments.queries, 1, real)
         np.save(folder / "words.npy", embed_words())
         spawn = multiprocessing.get_context("spawn")
         print(f"{arguments.rows:,} x {DIMENSIONS}, {arguments.queries} queries, {FOUND} found")
@@ -295,7 +238,8 @@ def main() -> None:
             print("opening", json.dumps(results["opening"]))
     RESULTS.mkdir(exist_ok=True)
     about = {"cores": os.cpu_count(), "rows": arguments.rows, "engines": results}
-    (RESULTS / f"search-{arguments.rows}.json").write_text(json.dumps(about, indent=1) + "\n")
+    name = f"search-{arguments.rows}{'-captions' * arguments.captions}.json"
+    (RESULTS / name).write_text(json.dumps(about, indent=1) + "\n")
 
 
 if __name__ == "__main__":

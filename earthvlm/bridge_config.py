@@ -46,6 +46,7 @@ class BridgeConfig:
 
     bands: what the encoder was trained on; a scene's other bands are ignored.
     trained_on: a sentence for people, empty for a bridge that was never trained.
+    earthvlm_version: of the earthvlm that wrote it, which reads it; empty in older files.
     """
 
     olmoearth_model_id: str
@@ -67,6 +68,7 @@ class BridgeConfig:
     trained_on: str = ""
     training: dict = field(default_factory=dict)
     format_version: int = FORMAT_VERSION
+    earthvlm_version: str = ""
 
     @classmethod
     def read(cls, folder: Path) -> BridgeConfig:
@@ -78,7 +80,7 @@ class BridgeConfig:
             if version > FORMAT_VERSION:
                 raise ValueError(
                     f"{path} has format {version}, newer than this earthvlm reads "
-                    f"({FORMAT_VERSION}): pip install --upgrade earthvlm."
+                    f"({FORMAT_VERSION}): pip install 'earthvlm>={values['earthvlm_version']}'."
                 )
             unknown = set(values) - {f.name for f in fields(cls)}
             if unknown:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from earthvlm import __version__
 from earthvlm.adapter import make_adapter_config, merge_adapter, sketch_adapter
 from earthvlm.bridge_config import (
     ADAPTER_FILE,
@@ -80,7 +81,8 @@ def write_bridge(
         adapter.save_pretrained(folder / ADAPTER_FOLDER)
     for file, state in weights.items():
         save_file(stored(state, dtype), folder / file, {"format": "pt"})
-    (folder / CONFIG_FILE).write_text(json.dumps(asdict(bridge.config), indent=2) + "\n")
+    written = asdict(bridge.config) | {"earthvlm_version": __version__}
+    (folder / CONFIG_FILE).write_text(json.dumps(written, indent=2) + "\n")
     return weights_revision(folder)
 
 

@@ -1,8 +1,10 @@
-"""ByteCodes: vectors as one byte a number, with a proven bound on what that costs.
+"""ByteCodes: vectors by one byte for each of some components, with a proven bound on the rest.
 
-A first pass over a quarter of the bytes tells which vectors can be among the nearest; only those
-are compared in full. With y = x - mean = scale * code + e and q = t * d + f, the inequality of
-Cauchy and Schwarz gives |q.y - scale * t * (code.d)| <= |q| |e| + |f| |scale * code|.
+A first pass over a fraction of the bytes tells which vectors can be among the nearest; only those
+are compared in full. With y = x - mean, D the directions, orthonormal, and r = y - D'Dy; with
+Dy = scale * code + e, c = q - mean and Dc = t * d + f, the inequality of Cauchy and Schwarz gives
+|c.y - scale * t * (code.d)| <= |Dc| |e| + |f| |scale * code| + |c - D'Dc| |r|, and
+q.x = c.y + y.mean + q.mean.
 """
 
 from __future__ import annotations
@@ -22,57 +24,61 @@ ROUNDING = 1e-5
 
 @dataclass(frozen=True, eq=False)
 class ByteCodes:
-    """N vectors of D numbers around their mean.
+    """N vectors of D numbers around their mean, in K directions.
 
-    codes: int8 `[N, D]`. mean: float32 `[D]`. bounds: float32 `[3, N]`: each row's scale, the
-    length of what its code leaves out, and the length of what its code says. Rows without a vector
-    have NaN there.
+    codes: int8 `[N, K]`. mean: float32 `[D]`. directions: float32 `[K, D]`. levels: float32 `[N]`,
+    each row's part along the mean, times its length. bounds: float32 `[4, N]`: each row's scale,
+    and the lengths of what its code leaves out, of what its code says, and of what lies in other
+    directions. Rows without a vector have NaN in levels and bounds.
     """
 
     codes: np.ndarray
     mean: np.ndarray
+    directions: np.ndarray
+    levels: np.ndarray
     bounds: np.ndarray
 
     @classmethod
-    def encode(cls, vectors: np.ndarray, codes: np.ndarray) -> ByteCodes:
-        """Encode float32 `[N, D]`, NaN where a row has none, into `codes`, int8 `[N, D]`."""
-        count, size = vectors.shape
-        bounds = np.empty((3, count), np.float32)
-        blocks = [slice(first, first + BLOCK_ROWS) for first in range(0, count, BLOCK_ROWS)]
-        total, present = np.zeros(size), 0
-        for block in blocks:
-            whole = vectors[block][~np.isnan(vectors[block, 0])]
-            total, present = total + whole.sum(axis=0, dtype=np.float64), present + len(whole)
-        mean = (total / max(present, 1)).astype(np.float32)
-        for block in blocks:
+    def encode(
+        cls, vectors: np.ndarray, mean: np.ndarray, directions: np.ndarray, out: np.ndarray
+    ) -> ByteCodes:
+        """Encode float32 `[N, D]`, NaN where a row has none, into `out`, int8 `[N, K]`."""
+        levels = np.empty(len(vectors), np.float32)
+        bounds = np.empty((4, len(vectors)), np.float32)
+        for first in range(0, len(vectors), BLOCK_ROWS):
+            block = slice(first, first + BLOCK_ROWS)
             centred = vectors[block] - mean
-            scale = np.abs(centred).max(axis=1) / LARGEST_CODE
-            divisor = np.where(scale > 0, scale, 1)[:, None]
-            code = np.rint(centred / divisor)
+            parts = centred @ directions.T
+            scale = np.abs(parts).max(axis=1) / LARGEST_CODE
+            code = np.rint(parts / np.where(scale > 0, scale, 1)[:, None])
             said = code * scale[:, None]
-            codes[block] = np.nan_to_num(code)
-            rest = np.linalg.norm(centred - said, axis=1)
-            bounds[:, block] = scale, rest, np.linalg.norm(said, axis=1)
-        return cls(codes, mean, bounds)
+            out[block] = np.nan_to_num(code)
+            levels[block] = centred @ mean
+            lengths = (parts - said, said, centred - parts @ directions)
+            bounds[:, block] = scale, *(np.linalg.norm(each, axis=1) for each in lengths)
+        return cls(out, mean, directions, levels, bounds)
 
     @property
     def present(self) -> np.ndarray:
         """Which rows have a vector, bool `[N]`."""
-        return ~np.isnan(self.bounds[0])
+        return ~np.isnan(self.levels)
 
     def compare(self, queries: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """For each query of `[Q, 384]` of unit length: estimates `[N]`, and how far each is off.
+        """For each query of `[Q, D]`: estimates `[N]`, and how far each is off.
 
         The cosine lies within the second of the first, for certain; both are NaN for rows without
         a vector. Use it only where `multiplies_bytes`.
         """
         import torch
 
-        scale, rest, said = self.bounds
-        step = np.abs(queries).max(axis=1) / LARGEST_CODE
-        digits = np.rint(queries / step[:, None])
-        unsaid = np.linalg.norm(queries - digits * step[:, None], axis=1)
-        around = queries @ self.mean
+        scale, unsaid, said, beside = self.bounds
+        centred = queries - self.mean
+        parts = centred @ self.directions.T
+        step = np.maximum(np.abs(parts).max(axis=1), np.finfo(np.float32).tiny) / LARGEST_CODE
+        digits = np.rint(parts / step[:, None])
+        left = (parts, parts - digits * step[:, None], centred - parts @ self.directions)
+        lengths = zip(*(np.linalg.norm(each, axis=1) for each in left), strict=True)
+        level = queries @ self.mean
         digits, codes = torch.from_numpy(digits.astype(np.int8)), torch.from_numpy(self.codes)
         # One query reads the codes at the speed of memory; for more, sums stay in a core's cache.
         block_rows = len(codes) if len(queries) == 1 else BATCH_ROWS
@@ -82,9 +88,14 @@ class ByteCodes:
             sums = torch._int_mm(digits, codes[block].t()).numpy()
             np.multiply(sums, scale[block], out=estimates[:, block], casting="unsafe")
             estimates[:, block] *= step[:, None]
-            estimates[:, block] += around[:, None]
-        for estimate, length in zip(estimates, unsaid, strict=True):
-            yield estimate, rest + length * said + np.float32(ROUNDING)
+            estimates[:, block] += self.levels[block]
+            estimates[:, block] += level[:, None]
+        for estimate, (whole, rest, aside) in zip(estimates, lengths, strict=True):
+            off = whole * unsaid
+            off += rest * said
+            off += aside * beside
+            off += np.float32(ROUNDING)
+            yield estimate, off
 
 
 @cache

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from earthvlm.embedding_dataset import Provenance
+from earthvlm.embedding_schema import Provenance
 from earthvlm.scene import Scene
 from earthvlm.scene_result import SceneResult
 from earthvlm.scene_table import SceneTable

@@ -50,7 +50,8 @@ def fetch(
     """
     if Path(source).is_dir():
         return Snapshot(Path(source), LOCAL_REVISION)
-    from huggingface_hub import snapshot_download
+    from huggingface_hub import constants, snapshot_download
+    from huggingface_hub.file_download import repo_folder_name
 
     wanted = {"repo_id": str(source), "revision": revision}
     if not options.get("local_files_only"):
@@ -58,16 +59,41 @@ def fetch(
         options["local_files_only"] = _is_silent(**wanted, **asked)
     wanted |= {"allow_patterns": list(patterns), **options}
     with _plain_errors(str(source), revision):
+        name = repo_folder_name(
+            repo_id=str(source), repo_type=options.get("repo_type") or constants.REPO_TYPE_MODEL
+        )
+        cache = Path(options.get("cache_dir") or constants.HF_HUB_CACHE) / name
         for _ in range(2):  # a second time where something arrived damaged
             began = time.time()
-            folder = Path(snapshot_download(**wanted))
-            damaged = [path for path in folder.rglob("*") if _is_damaged(path, began)]
+            try:
+                folder = Path(snapshot_download(**wanted))
+            finally:  # where another file broke it off, too
+                damaged = _remove_damaged(cache, began)
             if not damaged:
                 return Snapshot(folder, folder.name)
-            for path in damaged:
-                path.resolve().unlink()
-                path.unlink()
-    raise ConnectionError(f"{damaged[0].name} of {source} arrived damaged twice: try again later.")
+    raise ConnectionError(f"{damaged[0]} of {source} arrived damaged twice: try again later.")
+
+
+def _remove_damaged(cache: Path, began: float) -> list[str]:
+    """Take what arrived damaged since out of a repository's cache, and return its names."""
+    damaged = [path for path in (cache / "snapshots").rglob("*") if _is_damaged(path, began)]
+    for path in damaged:
+        path.resolve().unlink(missing_ok=True)  # of two names, as their content may be one
+        path.unlink()
+    return [path.name for path in damaged]
+
+
+def list_files(repo_id: str, patterns: Sequence[str], revision: str | None = None) -> list[str]:
+    """The files of a Hub repository that match the patterns, in alphabetical order.
+
+    Raises ValueError or ConnectionError as `fetch` does.
+    """
+    from huggingface_hub import HfApi
+    from huggingface_hub.utils import filter_repo_objects
+
+    with _plain_errors(repo_id, revision):
+        names = HfApi().list_repo_files(repo_id, revision=revision)
+    return sorted(filter_repo_objects(names, allow_patterns=list(patterns)))
 
 
 def _is_damaged(path: Path, began: float) -> bool:

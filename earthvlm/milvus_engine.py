@@ -154,8 +154,9 @@ class MilvusEngine:
         try:
             yield
         except (MilvusException, RpcError, OSError) as error:
+            kind = type(error).__name__.lstrip("_")
             raise ConnectionError(
-                f"Milvus at {self._uri} does not answer ({type(error).__name__}); start it, or "
+                f"Milvus at {self._uri} does not answer ({kind}); start it, or "
                 "search with another engine"
             ) from error
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from importlib.resources import files
@@ -14,23 +13,21 @@ import pyarrow as pa
 
 from earthvlm.comparisons import Comparison, Query, check_bridge, compare_what
 from earthvlm.embedding_dataset import (
-    EMBEDDING_SCHEMA,
-    Provenance,
     count_rows,
     dataset_files,
-    decode_thumbnail,
     find_makers,
     locked,
     next_part,
     read_embedding_dataset,
     write_embedding_dataset,
 )
+from earthvlm.embedding_schema import Provenance
 from earthvlm.hub import BUNDLED, LOCAL_REVISION, fetch
-from earthvlm.rank_fusion import fuse_ranks, rank_similarities
+from earthvlm.rank_fusion import join_hits
 from earthvlm.scene import Scene
 from earthvlm.scene_result import SceneResult
-from earthvlm.scene_rows import THUMBNAIL_SIZE, check_names, make_rows
-from earthvlm.scene_store import STORE_FOLDER, fingerprint, open_stored, write_store
+from earthvlm.scene_rows import check_names, make_rows
+from earthvlm.scene_store import copy_dataset, open_stored
 from earthvlm.scene_table import SceneTable
 from earthvlm.search_engines import (
     AUTO,
@@ -45,17 +42,7 @@ from earthvlm.search_query import SceneFilter
 if TYPE_CHECKING:
     from earthvlm.bridge import OlmoEarthVLMBridge
 
-__all__ = [
-    "EMBEDDING_SCHEMA",
-    "THUMBNAIL_SIZE",
-    "Provenance",
-    "Query",
-    "SceneFilter",
-    "SceneIndex",
-    "SceneResult",
-    "fuse_ranks",
-    "write_embedding_dataset",
-]
+__all__ = ["Query", "SceneFilter", "SceneIndex", "SceneResult"]
 
 # How far down each ranking is read where several are joined: a rank beyond adds below 0.001, and
 # what is first in one ranking has 0.016.
@@ -206,17 +193,8 @@ class SceneIndex:
         Whoever opens the copy need not make them again. Raises ValueError where the folder has
         Parquet files already, which would become part of the copy.
         """
-        folder, paths = Path(folder), dataset_files(self.folder)
-        if folder.is_dir() and any(folder.glob("*.parquet")):
-            raise ValueError(f"{folder} holds Parquet files already; give an empty folder")
-        folder.mkdir(parents=True, exist_ok=True)
-        for path in paths:
-            shutil.copyfile(path, folder / path.name)
-        for scene_file in filter(None, self.table.column("scene_file").to_pylist()):
-            if (self.folder / scene_file).is_file():
-                (folder / scene_file).parent.mkdir(parents=True, exist_ok=True)
-                shutil.copyfile(self.folder / scene_file, folder / scene_file)
-        write_store(folder / STORE_FOLDER, dataset_files(folder), fingerprint(paths))
+        scene_files = filter(None, self.table.column("scene_file").to_pylist())
+        copy_dataset(self.folder, Path(folder), scene_files)
 
     def __len__(self) -> int:
         return len(self.table)
@@ -290,23 +268,17 @@ class SceneIndex:
         given = [self.table.find(q.image_id) for q in queries if isinstance(q, SceneResult)]
         # Where there is one ranking, nothing beyond the k-th can be found.
         depth = (k if len(comparisons) == 1 else max(k, RANK_DEPTH)) + len(given)
-        rankings = [self._rank(each, depth, where) for each in comparisons]
-        rows = np.setdiff1d(np.concatenate([hits.rows for hits in rankings]), given).astype(int)
-        if not len(rows):
-            return []
-        similarities = [_spread(hits, rows) for hits in rankings]
-        scores = fuse_ranks(similarities)
-        total = np.nansum(similarities, axis=0)
-        names = self.table.column("image_id").take(pa.array(rows)).to_pylist()
-        order = np.lexsort((np.array(names), -total, -scores))[:k]
-        ranks = [rank_similarities(similarity) for similarity in similarities]
+        found = join_hits([self._rank(each, depth, where) for each in comparisons], given)
+        names = self.table.column("image_id").take(pa.array(found.rows)).to_pylist()
+        total = np.nansum(found.similarities, axis=0)
+        order = np.lexsort((np.array(names), -total, -found.scores))[:k]
         return [
             self._get_result(
-                int(rows[place]),
-                scores[place],
+                int(found.rows[place]),
+                found.scores[place],
                 {
-                    each.name: (self._measure(each, int(rows[place])), rank[place])
-                    for each, rank in zip(comparisons, ranks, strict=True)
+                    each.name: (self._measure(each, int(found.rows[place])), rank[place])
+                    for each, rank in zip(comparisons, found.ranks, strict=True)
                 },
             )
             for place in order
@@ -333,25 +305,9 @@ class SceneIndex:
         score: float = 0.0,
         compared: Mapping[str, tuple[float, float]] | None = None,
     ) -> SceneResult:
-        values = self.table.read(row)
-        scene_file = self.folder / values["scene_file"] if values["scene_file"] else None
-        values["scene_file"] = scene_file if scene_file and scene_file.is_file() else None
-        values["thumbnail"] = decode_thumbnail(values["thumbnail"], values["image_id"])
-        for name, (similarity, rank) in (compared or {}).items():
-            values[f"{name}_similarity"] = None if np.isnan(similarity) else similarity
-            values[f"{name}_rank"] = None if np.isnan(rank) else int(rank)
-        return SceneResult(**values, score=float(score))
+        return SceneResult.of_row(self.table.read(row), self.folder, score, compared)
 
 
 def _join_filters(split: str | None, where: SceneFilter | None) -> SceneFilter:
     where = where or SceneFilter()
     return where if split is None else replace(where, split=split)
-
-
-def _spread(hits: Hits, rows: np.ndarray) -> np.ndarray:
-    """The similarity of each of some sorted rows, NaN where it was not found."""
-    similarity = np.full(len(rows), np.nan)
-    places = np.searchsorted(rows, hits.rows).clip(max=len(rows) - 1)
-    found = rows[places] == hits.rows
-    similarity[places[found]] = hits.similarities[found]
-    return similarity

@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import datetime
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 from PIL import Image
+
+from earthvlm.embedding_dataset import decode_thumbnail
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,3 +41,25 @@ class SceneResult:
     scene_rank: int | None = None
     example_rank: int | None = None
     date: datetime.date | None = None
+
+    @classmethod
+    def of_row(
+        cls,
+        row: Mapping[str, Any],
+        folder: Path,
+        score: float = 0.0,
+        compared: Mapping[str, tuple[float, float]] | None = None,
+    ) -> SceneResult:
+        """What a row of a dataset in a folder says, and a search, if any.
+
+        compared: similarity and rank by the comparison's name, NaN where there is none.
+        Raises ValueError for a damaged thumbnail.
+        """
+        values = dict(row)
+        scene_file = folder / row["scene_file"] if row["scene_file"] else None
+        values["scene_file"] = scene_file if scene_file and scene_file.is_file() else None
+        values["thumbnail"] = decode_thumbnail(row["thumbnail"], row["image_id"])
+        for name, (similarity, rank) in (compared or {}).items():
+            values[f"{name}_similarity"] = None if np.isnan(similarity) else similarity
+            values[f"{name}_rank"] = None if np.isnan(rank) else int(rank)
+        return cls(**values, score=float(score))

@@ -27,17 +27,13 @@ import xxhash
 from filelock import FileLock
 
 from earthvlm.byte_codes import ByteCodes
-from earthvlm.embedding_dataset import (
-    check_rows,
-    dataset_files,
-    get_vectors,
-    read_shard,
-)
+from earthvlm.embedding_dataset import dataset_files, read_shard
+from earthvlm.embedding_schema import check_rows, get_vectors
 from earthvlm.principal_parts import PrincipalParts, encode_vectors
 from earthvlm.scene_table import SPACES, SceneTable
 from earthvlm.sentences import SENTENCE_DIM
 
-STORE_FORMAT = 2
+STORE_FORMAT = 3
 STORE_FOLDER = "index"  # beside the Parquet files
 MANIFEST = "manifest.json"
 # The end of a Parquet file: its footer, which tells the place and size of every page, and the last
@@ -114,6 +110,24 @@ def write_store(store: Path, paths: Sequence[Path], made_from: str) -> None:
         unfinished.rename(store)
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
+
+
+def copy_dataset(folder: Path, target: Path, scene_files: Iterable[str]) -> None:
+    """Copy a dataset into another folder, with scene files of it, and its store made there.
+
+    Raises ValueError where the folder has Parquet files already, which would become part of it.
+    """
+    paths = dataset_files(folder)
+    if target.is_dir() and any(target.glob("*.parquet")):
+        raise ValueError(f"{target} holds Parquet files already; give an empty folder")
+    target.mkdir(parents=True, exist_ok=True)
+    for path in paths:
+        shutil.copyfile(path, target / path.name)
+    for scene_file in scene_files:
+        if (folder / scene_file).is_file():
+            (target / scene_file).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(folder / scene_file, target / scene_file)
+    write_store(target / STORE_FOLDER, dataset_files(target), fingerprint(paths))
 
 
 def _write_rows(folder: Path, paths: Sequence[Path]) -> None:

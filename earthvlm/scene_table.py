@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 import xxhash
 
 from earthvlm.byte_codes import BLOCK_ROWS, ByteCodes
-from earthvlm.embedding_dataset import get_vectors
+from earthvlm.embedding_schema import get_vectors
 from earthvlm.principal_parts import PrincipalParts, encode_vectors
 from earthvlm.search_query import SceneFilter
 

@@ -27,7 +27,8 @@ from scenes import (
 )
 
 from earthvlm.card import OLMOEARTH_LICENCE
-from earthvlm.retrieval import THUMBNAIL_SIZE, SceneIndex
+from earthvlm.retrieval import SceneIndex
+from earthvlm.scene_rows import THUMBNAIL_SIZE
 
 if TYPE_CHECKING:
     from earthvlm.bridge import OlmoEarthVLMBridge

@@ -27,6 +27,7 @@ from torch.utils.data import ConcatDataset, DataLoader
 from tqdm import tqdm
 
 from earthvlm.bridge import OlmoEarthVLMBridge
+from earthvlm.card import OLMOEARTH_LICENCE
 from earthvlm.chatearthnet import SPLITS, ChatEarthNet, Tile
 from earthvlm.embedding_dataset import read_provenance, write_embedding_dataset
 from earthvlm.hub import push
@@ -159,10 +160,16 @@ def write_card(
         summary=bridge.summary.rstrip("."),
         limits=bridge.limits,
         thumbnail_pixels=THUMBNAIL_PIXELS,
+        licence=(
+            "license: other\nlicense_name: cc-by-4.0-and-olmoearth-artifact-license\n"
+            f"license_link: {OLMOEARTH_LICENCE}"
+            if released
+            else "license: cc-by-4.0"
+        ),
         encoder_licence=(
             "The scene embeddings were made with OlmoEarth by Ai2 and are under the [OlmoEarth "
-            "Artifact License](https://github.com/allenai/olmoearth_pretrain/blob/main/LICENSE), "
-            "whose use restrictions pass on to what is made from them."
+            f"Artifact License]({OLMOEARTH_LICENCE}), whose use restrictions pass on to what is "
+            "made from them."
             if released
             else "No released OlmoEarth weights had a part in the scene embeddings."
         ),

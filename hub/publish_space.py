@@ -12,7 +12,7 @@ import argparse
 import shutil
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,9 @@ import yaml
 
 from earthvlm.bridge_config import BRIDGE_FILES, BridgeConfig
 from earthvlm.embedded_model import EMBEDDED_MODEL_ID
-from earthvlm.hub import BUNDLED, fetch, push
+from earthvlm.encoder import OLMOEARTH_FILES, RANDOM_MODEL_ID, olmoearth_repository
+from earthvlm.hub import BUNDLED, LOCAL_REVISION, fetch, list_files, push
+from earthvlm.language import LANGUAGE_FILES
 
 ROOT = Path(__file__).parent.parent
 PARTS = ("app.py", "earthvlm", "requirements.txt", "LICENSE", "NOTICE")
@@ -68,15 +70,39 @@ def _describe_models(bridge: str, embeddings: str) -> dict[str, list[str]]:
     models, preload = [], []
     if bridge != BUNDLED:
         snapshot = fetch(bridge, BRIDGE_FILES[:1])
+        if snapshot.revision == LOCAL_REVISION:
+            raise ValueError(
+                f"{bridge} is a folder, which a Space has not: earthvlm push it first."
+            )
         config = BridgeConfig.read(snapshot.folder)
-        models.append(bridge)
-        preload.append(bridge)
-        if config.vlm_model_id != EMBEDDED_MODEL_ID:
-            models.append(config.vlm_model_id)
-            preload.append(config.vlm_model_id)
+        models, preload = [bridge], [bridge]
+        for repository, patterns, commit in _find_base_models(bridge, config):
+            # As the bridge loads them: some files, at one commit where that was noted.
+            names = ",".join(list_files(repository, patterns, commit or None))
+            models.append(repository)
+            preload.append(f"{repository} {names} {commit}".rstrip())
     datasets = [] if embeddings == BUNDLED else [embeddings]
     front = {"models": models, "datasets": datasets, "preload_from_hub": preload}
     return {name: values for name, values in front.items() if values}
+
+
+def _find_base_models(
+    bridge: str, config: BridgeConfig
+) -> Iterator[tuple[str, tuple[str, ...], str]]:
+    """The repositories of the models that a bridge was trained on, their files and commits."""
+    used = []
+    if config.vlm_model_id != EMBEDDED_MODEL_ID:
+        used.append((config.vlm_model_id, LANGUAGE_FILES, config.vlm_revision))
+    if not RANDOM_MODEL_ID.fullmatch(config.olmoearth_model_id):
+        used.append((config.olmoearth_model_id, OLMOEARTH_FILES, config.olmoearth_revision))
+    for model_id, patterns, commit in used:
+        if commit == LOCAL_REVISION:
+            raise ValueError(
+                f"{bridge} was trained on the files in {model_id}, which a Space has not: publish "
+                "them, and train on the repository."
+            )
+        # OlmoEarth's ids go without their owner.
+        yield model_id if "/" in model_id else olmoearth_repository(model_id), patterns, commit
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -1,4 +1,4 @@
-"""What a Hub keeps: contents on disk by their hash, and commits that name them."""
+"""What a Hub keeps: contents on disk by their hash, commits that name them, and repositories."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import tempfile
+import threading
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -80,3 +81,37 @@ class Repository:
 
     def resolve(self, revision: str) -> str | None:
         return revision if revision in self.commits else self.refs.get(revision)
+
+
+@dataclass
+class LocalHub:
+    """What the server knows, what went over it, and what should go wrong.
+
+    Datasets and spaces are named "datasets/owner/name". gated: repositories nobody may read.
+    renamed: new names by old ones. failing: the status every request gets. cut_after: connections
+    end after so many bytes of a file, once for each file named. damaged: files that arrive with
+    other bytes, so many times. lost: files that are listed and cannot be sent. requests_left:
+    after so many, connections are cut, "before" a request is read, or "after" it was done, without
+    an answer. upload_left: once so many bytes arrived, connections are cut. received: the bytes
+    that did.
+    """
+
+    objects: Objects
+    url: str = ""
+    repositories: dict[str, Repository] = field(default_factory=dict)
+    gated: set[str] = field(default_factory=set)
+    renamed: dict[str, str] = field(default_factory=dict)
+    failing: int | None = None
+    cut_after: dict[str, int] = field(default_factory=dict)
+    damaged: dict[str, int] = field(default_factory=dict)
+    lost: set[str] = field(default_factory=set)
+    requests_left: int | None = None
+    cut: str = "before"
+    upload_left: int | None = None
+    requests: int = 0
+    received: int = 0
+    counting: threading.Lock = field(default_factory=threading.Lock)
+    sent: list[tuple[str, int, int]] = field(default_factory=list)  # path, first byte, bytes
+
+    def repository(self, name: str) -> Repository:
+        return self.repositories.setdefault(name, Repository(self.objects))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import shutil
+import time
 
 import numpy as np
 import pytest
@@ -87,7 +88,7 @@ def test_tiles_cover_an_image_and_keep_their_places(archive):
 def test_cloudy_and_empty_tiles_are_marked(tmp_path):
     def change(values):
         values[:, :64, 64:] = np.random.default_rng(9).integers(5000, 5500, (12, 64, 64))
-        values[:, 64:, :64] = 0  # outside the swath
+        values[:, 64:104, :64] = 0  # most of it outside the swath
         values[:, 64:, 64:] = np.random.default_rng(9).integers(5000, 5500, (12, 64, 64))
         for band in ("B11", "B12"):
             values[FILE_ORDER_12.index(band), 64:, 64:] //= 12  # snow is dark here
@@ -112,12 +113,12 @@ def test_cloud_is_told_on_real_scenes(practice_data):
 def test_the_offset_is_told_from_the_whole_image(tmp_path):
     def change(values):
         values += 1000  # newer products
-        values[:, :, 64:] += 400  # a tile in which nothing is dark
+        values[:, :, 64:] += 1500  # a tile in which nothing is dark
 
-    write_image(tmp_path / "image.tif", 64, 128, change=change, ACQUISITION_DATE="2023-06-30")
+    write_image(tmp_path / "image.tif", 64, 128, change=change)  # which does not tell its date
     dark, bright = (s for s, _ in CutImage(tmp_path / "image.tif", "image", SIZE).tiles())
     assert dark.reflectance.min() == pytest.approx(200, abs=30)
-    assert bright.reflectance.min() == pytest.approx(600, abs=30)
+    assert bright.reflectance.min() == pytest.approx(1700, abs=30)
 
 
 # The index
@@ -184,6 +185,35 @@ def test_what_was_broken_off_goes_on(archive, tmp_path, monkeypatch):
     assert (report.embedded, report.kept) == (1, 1)
     assert len(SceneIndex.from_pretrained(output)) == 10
     assert "more__south" not in bridge.embedded
+
+
+def _index_slowly(archive, output) -> None:
+    import earthvlm.archive
+
+    earthvlm.archive.PART_ROWS = 1
+    run(archive, output)
+
+
+def test_killed_at_any_moment_it_goes_on(archive, tmp_path):
+    for seed, name in enumerate("abcdef"):
+        write_image(archive / f"{name}.tif", 64, 64, seed=seed)
+    run(archive, tmp_path / "whole")
+    output, context = tmp_path / "index", multiprocessing.get_context("fork")
+    output.mkdir()
+    # While tiles are written, between files of the dataset, and wherever else that is.
+    for sight in ("scenes/*.tif", "part-00002.parquet", "part-00004.parquet"):
+        process = context.Process(target=_index_slowly, args=(archive, output))
+        process.start()
+        while not list(output.glob(sight)) and process.is_alive():
+            time.sleep(0.001)
+        process.kill()
+        process.join()
+    done = len(list(output.glob("part-*.parquet")))
+    assert done
+    assert run(archive, output).kept == done
+    whole, again = (SceneIndex.from_pretrained(tmp_path / name) for name in ("whole", "index"))
+    assert sorted(get_ids(again.browse())) == sorted(get_ids(whole.browse()))
+    assert all(result.scene_file for result in again.browse())
 
 
 def test_an_image_that_is_none_is_named_and_the_others_indexed(archive, tmp_path):

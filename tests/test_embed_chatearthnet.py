@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,11 +17,13 @@ import pytest
 from huggingface_hub import DatasetCard
 
 from earthvlm.bridge import OlmoEarthVLMBridge
+from earthvlm.card import OLMOEARTH_LICENCE
 from earthvlm.chatearthnet import ChatEarthNet
 from earthvlm.embedding_dataset import write_embedding_dataset
 from earthvlm.retrieval import SceneIndex
 from earthvlm.scene import Scene
 from tests.generated_chatearthnet import write_generated_chatearthnet
+from tests.hub_server import TOKEN
 
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT / "hub"))
@@ -72,13 +75,25 @@ def test_every_tile_becomes_a_row_that_can_be_found(data, bridge, tmp_path, caps
     assert max(found, key=lambda result: result.caption_similarity).caption == said
 
 
-def test_the_card_tells_the_run_and_is_valid(data, bridge, tmp_path):
+def test_the_card_tells_the_run_and_is_valid(data, bridge, tmp_path, hub):
     embed_chatearthnet.main(options(data, bridge, tmp_path / "out"))
     card = DatasetCard.load(tmp_path / "out" / "README.md")
-    assert card.data.license == "other" and "CC-BY-4.0" in card.text
+    card.validate()
+    assert card.data.license == "cc-by-4.0" and "CC-BY-4.0" in card.text
     assert "| `train` | 10 |" in card.text and "13 of them in" in card.text
     assert SceneIndex.from_pretrained(tmp_path / "out").provenance.bridge_revision in card.text
     assert card.data.size_categories == ["n<1K"]
+
+
+def test_a_card_of_released_weights_carries_their_licence(tiny_bridge, tmp_path, hub):
+    released = replace(tiny_bridge.config, olmoearth_model_id="OlmoEarth-v1-Nano")
+    tiny_bridge.config = released
+    values = {"bridge_id": "owner/bridge", "command": "accelerate launch", "run": "13 of them"}
+    embed_chatearthnet.write_card(tmp_path, {"train": 13}, tiny_bridge, values)
+    card = DatasetCard.load(tmp_path / "README.md")
+    card.validate()
+    assert card.data.license == "other" and card.data.license_link == OLMOEARTH_LICENCE
+    assert "use restrictions pass on" in " ".join(card.text.split())
 
 
 def test_datasets_reads_it_whole_and_streaming(data, bridge, tmp_path):
@@ -123,6 +138,7 @@ def test_it_is_published_and_opened_from_there(data, bridge, tmp_path, hub, caps
     assert f"Published: {hub.url}/datasets/owner/embeddings/commit/" in capsys.readouterr().out
     repository = hub.repositories["datasets/owner/embeddings"]
     assert set(repository.files) == {*FILES, "README.md"}
+    assert not any(TOKEN.encode() in content for content in repository.files.values())
     index = SceneIndex.from_pretrained("owner/embeddings")
     assert len(index) == 13 and index.commit == repository.refs["main"]
     assert index.commit[:7] in index.summary
@@ -135,6 +151,19 @@ def test_it_is_published_and_opened_from_there(data, bridge, tmp_path, hub, caps
     assert list(hub.repositories) == ["datasets/owner/embeddings"]
     newest = SceneIndex.from_pretrained("owner/before")
     assert newest.commit == repository.refs["main"] != index.commit and len(newest) == 13
+
+
+def test_datasets_streams_it_from_the_hub(data, bridge, tmp_path, hub, monkeypatch):
+    from datasets import load_dataset
+
+    monkeypatch.setattr("datasets.config.HF_ENDPOINT", hub.url)
+    out = tmp_path / "out"
+    embed_chatearthnet.main([*options(data, bridge, out), "--push_to_hub=owner/embeddings"])
+    rows = list(load_dataset("owner/embeddings", split="train", streaming=True))
+    assert [row["image_id"] for row in rows] == [tile.name for tile in ChatEarthNet(data, "train")]
+    assert rows[0]["thumbnail"].size == (64, 64) and len(rows[0]["scene_embedding"]) == 384
+    asked = {path for path, _, _ in hub.sent}
+    assert "train-00002-of-00003.parquet" in asked and "val-00000-of-00001.parquet" not in asked
 
 
 def test_what_is_no_embedding_dataset_is_said_in_one_sentence(hub, tiny_bridge):

@@ -4,13 +4,22 @@ from __future__ import annotations
 
 import random
 import socket
+import threading
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
 
 import pytest
 import torch
 
 from earthvlm.bridge import OlmoEarthVLMBridge
+from earthvlm.bridge_config import BRIDGE_FILES
+from earthvlm.embedding_dataset import write_embedding_dataset
+from earthvlm.hub import Snapshot, fetch
 from earthvlm.publishing import publish_bridge
+from earthvlm.retrieval import SceneIndex
 from tests.conftest import ask_hub_at
+from tests.made_scenes import MADE_BY, make_rows
 
 
 @pytest.fixture
@@ -82,15 +91,51 @@ def test_each_refusal_of_a_push_is_one_sentence(hub, saved, impatient, status):
     publish_bridge(saved, "owner/bridge")
 
 
-def test_a_push_to_a_hub_that_says_nothing_ends(hub, saved, monkeypatch):
+@pytest.fixture
+def fetched(hub, saved) -> Snapshot:
+    """A bridge that was fetched before."""
+    publish_bridge(saved, "owner/bridge")
+    return fetch("owner/bridge", BRIDGE_FILES)
+
+
+@pytest.fixture
+def silent(hub, impatient, monkeypatch) -> Iterator[list[socket.socket]]:
+    """A Hub that takes a connection and says nothing; the connections, of which it closes others.
+
+    Whoever asks again, to wait for longer, is thus found out and not waited for.
+    """
+    asked: list[socket.socket] = []
     monkeypatch.setattr("earthvlm.hub.ANSWER_SECONDS", 0.2)
-    with socket.socket() as silent:  # takes connections, and never answers
-        silent.bind(("127.0.0.1", 0))
-        silent.listen(8)
-        url = f"http://127.0.0.1:{silent.getsockname()[1]}"
-        ask_hub_at(url, monkeypatch)
-        with pytest.raises(ConnectionError, match=r"would go, cannot be reached \(.+\)\.$"):
-            publish_bridge(saved, "owner/bridge")
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+
+        def listen() -> None:
+            with suppress(OSError):  # when it is closed
+                while True:
+                    connection, _ = listening.accept()
+                    asked.append(connection)
+                    if len(asked) > 1:
+                        connection.close()
+
+        thread = threading.Thread(target=listen, daemon=True)
+        thread.start()
+        ask_hub_at(f"http://127.0.0.1:{listening.getsockname()[1]}", monkeypatch)
+        yield asked
+        listening.shutdown(socket.SHUT_RDWR)
+        thread.join()
+
+
+def test_a_push_to_a_hub_that_says_nothing_ends(silent, saved):
+    with pytest.raises(ConnectionError, match=r"would go, cannot be reached \(.+\)\.$"):
+        publish_bridge(saved, "owner/bridge")
+
+
+def test_a_hub_that_says_nothing_is_asked_once_and_what_was_fetched_is_used(hub, fetched, silent):
+    assert fetch("owner/bridge", BRIDGE_FILES) == fetched
+    assert len(silent) == 1
+    silent.clear()
+    with pytest.raises(ConnectionError, match=r"cannot be reached \(.+\)\.$"):
+        fetch("owner/other", BRIDGE_FILES)
+    assert len(silent) == 1
 
 
 @pytest.mark.parametrize(
@@ -102,6 +147,13 @@ def test_who_may_not_write_is_told_so_in_one_sentence(hub, saved, monkeypatch, t
     with pytest.raises(ValueError, match=said) as caught:
         publish_bridge(saved, "owner/bridge")
     assert "hf_" not in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_who_asks_with_a_token_and_has_none_is_told_so(hub, monkeypatch):
+    hub.repository("owner/bridge").commit({"config.json": b"{}"})
+    monkeypatch.setenv("HF_TOKEN", "")
+    with pytest.raises(ValueError, match=r"^owner/bridge needs a token: log in with `hf auth"):
+        fetch("owner/bridge", ["*"], token=True)
 
 
 def test_a_private_repository_is_as_none_to_others(hub, saved, monkeypatch):
@@ -125,13 +177,73 @@ def test_a_repository_of_something_else_is_no_bridge(hub):
         OlmoEarthVLMBridge.from_pretrained("owner/scenes", device="cpu")
 
 
-def test_a_damaged_download_is_not_used(hub, saved):
+def test_a_damaged_bridge_is_not_used(hub, saved):
     publish_bridge(saved, "owner/bridge")
     repository = hub.repositories["owner/bridge"]
     short = repository.files["fusion.safetensors"][:-100]
     repository.commit({**repository.files, "fusion.safetensors": short})
     with pytest.raises(ValueError, match=r"fusion\.safetensors is damaged"):
         OlmoEarthVLMBridge.from_pretrained("owner/bridge", device="cpu")
+
+
+def read_files(folder: Path) -> dict[str, bytes]:
+    paths = sorted(path for path in folder.rglob("*") if path.is_file())
+    return {str(path.relative_to(folder)): path.read_bytes() for path in paths}
+
+
+def test_a_download_cut_at_any_request_goes_on_to_the_same_files(hub, saved, impatient, tmp_path):
+    publish_bridge(saved, "owner/bridge")
+    hub.requests = 0
+    whole = read_files(fetch("owner/bridge", BRIDGE_FILES).folder)
+    needed = hub.requests
+    assert len(whole) == 5 and needed > 10
+    for allowed in range(needed):
+        cache = {"cache_dir": tmp_path / str(allowed)}
+        hub.requests_left = allowed
+        with pytest.raises(ConnectionError):
+            fetch("owner/bridge", BRIDGE_FILES, **cache)
+        hub.requests_left = None
+        assert read_files(fetch("owner/bridge", BRIDGE_FILES, **cache).folder) == whole
+
+
+def test_a_download_cut_at_ten_random_bytes_ends_with_the_same_files(
+    hub, saved, impatient, tmp_path
+):
+    publish_bridge(saved, "owner/bridge")
+    whole = read_files(fetch("owner/bridge", BRIDGE_FILES).folder)
+    for point in random.Random(0).sample(range(len(whole["fusion.safetensors"])), 10):
+        hub.cut_after["fusion.safetensors"] = point
+        cache = tmp_path / str(point)
+        assert read_files(fetch("owner/bridge", BRIDGE_FILES, cache_dir=cache).folder) == whole
+        assert not hub.cut_after
+
+
+def test_what_arrived_damaged_before_a_download_broke_off_is_not_used(hub, impatient):
+    content = random.Random(0).randbytes(100_000)
+    hub.repository("owner/name").commit({"model.safetensors": content, "config.json": b"{}"})
+    hub.damaged["model.safetensors"] = 1
+    hub.lost.add("config.json")
+    with pytest.raises(ConnectionError, match="answered 500: try again later"):
+        fetch("owner/name", ["*"])
+    assert not hub.damaged["model.safetensors"]
+    hub.lost.clear()
+    assert (fetch("owner/name", ["*"]).folder / "model.safetensors").read_bytes() == content
+
+
+def test_a_dataset_of_which_a_part_arrived_is_not_searched(hub, impatient, tmp_path):
+    rows = make_rows(6)
+    write_embedding_dataset(tmp_path, rows[:4], *MADE_BY, name="a.parquet")
+    write_embedding_dataset(tmp_path, rows[4:], *MADE_BY, name="b.parquet")
+    hub.repository("datasets/owner/scenes").commit(read_files(tmp_path))
+    hub.lost.add("b.parquet")
+    with pytest.raises(ConnectionError):
+        SceneIndex.from_pretrained("owner/scenes")
+    hub.failing = 503
+    for options in ({}, {"local_files_only": True}):
+        with pytest.raises(ConnectionError):
+            SceneIndex.from_pretrained("owner/scenes", **options)
+    hub.failing, hub.lost = None, set()
+    assert len(SceneIndex.from_pretrained("owner/scenes")) == 6
 
 
 def test_a_renamed_repository_is_pushed_to_by_its_old_name(hub, saved):

@@ -1,12 +1,17 @@
 """Milvus, for real in its local form: the same client talks to a cluster."""
 
 import datetime
+import signal
 import socket
+import subprocess
+import sys
+from collections.abc import Iterator
 
 import numpy as np
 import pytest
 
-from earthvlm.retrieval import SceneFilter, SceneIndex, write_embedding_dataset
+from earthvlm.embedding_dataset import write_embedding_dataset
+from earthvlm.retrieval import SceneFilter, SceneIndex
 from earthvlm.search_engines import ExactEngine
 from tests.made_scenes import MADE_BY, get_ids, make_rows, make_vectors
 
@@ -124,3 +129,44 @@ def test_a_server_that_is_not_there_is_named(dataset, monkeypatch):
     with pytest.raises(ConnectionError, match=f"Milvus at {address} does not answer") as refusal:
         SceneIndex.from_pretrained(dataset, engine=f"milvus:{address}")
     assert "\n" not in str(refusal.value)
+
+
+@pytest.fixture
+def server(tmp_path) -> Iterator[tuple[str, subprocess.Popen]]:
+    """Milvus in a process of its own, over the network; its address."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    command = [sys.executable, "-u", "-m", "milvus_lite", "server", "--host", "127.0.0.1"]
+    command += ["--data-dir", str(tmp_path / "server"), "--port", port]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    try:
+        assert "listening" in process.stdout.readline()
+        yield f"http://127.0.0.1:{port}", process
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def test_a_server_that_falls_silent_in_a_search_is_done_without_until_it_is_back(
+    dataset, server, monkeypatch
+):
+    address, process = server
+    index = SceneIndex.from_pretrained(dataset, engine=f"milvus:{address}")
+    where, query = SceneFilter(split="examples"), make_vectors(1, 9)[0]
+    expected = get_ids(index.search(query, where=where))
+    assert index.notice is None
+    process.send_signal(signal.SIGSTOP)
+    with monkeypatch.context() as patch:
+        patch.setattr("earthvlm.milvus_engine.ANSWER_SECONDS", 0.5)
+        assert get_ids(index.search(query, where=where)) == expected
+    assert index.notice.startswith(f"Milvus at {address} does not answer (")
+    process.send_signal(signal.SIGCONT)
+    assert get_ids(index.search(query, where=where)) == expected
+    assert index.notice is None
+    process.kill()
+    process.wait()
+    monkeypatch.setattr("earthvlm.milvus_engine.ANSWER_SECONDS", 0.5)
+    assert get_ids(index.search(query, where=where)) == expected
+    assert index.notice.startswith(f"Milvus at {address} does not answer (")
+    index.engine.close()

@@ -77,16 +77,28 @@ def test_an_older_commit_loads_by_its_hash_and_a_branch_by_its_name(hub, tiny_br
     assert hub.repositories["owner/bridge"].refs["main"] == old
 
 
-def test_the_adapter_loads_by_peft_alone_and_the_fusion_by_safetensors(hub, saved, tiny_language):
+def test_the_adapter_loads_by_peft_alone_and_the_fusion_by_safetensors(
+    hub, tiny_bridge, tiny_language
+):
     from peft import PeftModel
     from transformers import AutoModelForCausalLM
 
-    publish_bridge(saved, "owner/bridge")
+    with torch.no_grad():
+        for name, parameter in tiny_bridge.language_model.named_parameters():
+            if "lora_B" in name:  # zeros adapt nothing
+                parameter.normal_(std=0.1)
+    tiny_bridge.push_to_hub("owner/bridge")
     folder = fetch("owner/bridge", ["*"]).folder
-    language = AutoModelForCausalLM.from_pretrained(tiny_language)
-    adapted = PeftModel.from_pretrained(language, folder / "adapter")
-    assert any("lora_A" in name for name, _ in adapted.named_parameters())
-    assert "fusion.queries" in load_file(folder / "fusion.safetensors")
+    ours = OlmoEarthVLMBridge.from_pretrained("owner/bridge", "cpu", torch.float32).language.model
+    ids = torch.arange(40)[None]
+    with torch.no_grad():
+        language = AutoModelForCausalLM.from_pretrained(tiny_language, dtype=torch.float32)
+        plain = language(ids).logits
+        adapted = PeftModel.from_pretrained(language, folder / "adapter")(ids).logits
+        torch.testing.assert_close(adapted, ours(ids).logits)
+    assert not torch.allclose(adapted, plain)
+    state = load_file(folder / "fusion.safetensors")
+    assert torch.equal(state["fusion.queries"], tiny_bridge.fusion.queries)
 
 
 def test_the_card_tells_what_was_measured_and_is_valid(hub, saved):
@@ -126,7 +138,7 @@ def test_the_card_names_the_dataset_of_any_stage(saved):
     assert ModelCard.load(saved / "README.md").data.datasets == [HUB_ID]
 
 
-def test_a_card_of_released_weights_carries_their_licence(saved):
+def test_a_card_of_released_weights_carries_their_licence(hub, saved):
     config = json.loads((saved / "config.json").read_text())
     config |= {"olmoearth_model_id": "OlmoEarth-v1-Nano", "vlm_model_id": "vikhyatk/moondream2"}
     (saved / "config.json").write_text(json.dumps(config))
@@ -134,6 +146,7 @@ def test_a_card_of_released_weights_carries_their_licence(saved):
     front = yaml.safe_load((saved / "README.md").read_text().split("---\n")[1])
     assert front["license"] == "other" and front["license_name"] == "olmoearth-artifact-license"
     assert front["license_link"].startswith("https://")
+    ModelCard.load(saved / "README.md").validate()
     assert front["base_model"] == ["vikhyatk/moondream2", "allenai/OlmoEarth-v1-Nano"]
 
 

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 import earthvlm.scene_store as stores
-from earthvlm.retrieval import SceneFilter, SceneIndex, write_embedding_dataset
+from earthvlm.embedding_dataset import write_embedding_dataset
+from earthvlm.retrieval import SceneFilter, SceneIndex
 from tests.made_scenes import MADE_BY, get_ids, make_rows, make_vectors
 
 

@@ -7,8 +7,13 @@ import pytest
 
 import earthvlm.search_engines as engines
 from earthvlm.byte_codes import ByteCodes, multiplies_bytes
-from earthvlm.embedding_dataset import EMBEDDING_SCHEMA
-from earthvlm.principal_parts import MOST_DIRECTIONS, PrincipalParts, encode_vectors
+from earthvlm.embedding_schema import EMBEDDING_SCHEMA
+from earthvlm.principal_parts import (
+    MOST_DIRECTIONS,
+    PrincipalParts,
+    encode_vectors,
+    turn_directions,
+)
 from earthvlm.scene_table import SPACES, SceneTable
 from earthvlm.search_engines import ExactEngine
 from earthvlm.search_query import SceneFilter
@@ -46,17 +51,30 @@ KINDS = {
 }
 
 
+def find_all_directions(vectors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    mean = vectors.mean(axis=0)
+    return mean, np.linalg.svd(vectors - mean, full_matrices=False)[2]
+
+
 def encode_as_bytes(vectors: np.ndarray) -> ByteCodes:
-    return ByteCodes.encode(vectors, np.empty(vectors.shape, np.int8))
+    """In all directions, as a search takes them of vectors that are far apart."""
+    mean, directions = find_all_directions(vectors)
+    out = np.empty(vectors.shape, np.int8)
+    return ByteCodes.encode(vectors, mean, turn_directions(directions), out)
+
+
+def encode_as_some_bytes(vectors: np.ndarray) -> ByteCodes:
+    """In half of the directions."""
+    mean, directions = find_all_directions(vectors)
+    out = np.empty((len(vectors), 192), np.int8)
+    return ByteCodes.encode(vectors, mean, turn_directions(directions[:192]), out)
 
 
 def encode_as_parts(vectors: np.ndarray) -> PrincipalParts:
     """In as many directions as a search would take at most, whether it would take them or not."""
-    mean = vectors.mean(axis=0)
-    _, _, directions = np.linalg.svd(vectors - mean, full_matrices=False)
-    directions = directions[:MOST_DIRECTIONS]
-    out = np.empty((len(vectors), len(directions)), np.float32)
-    return PrincipalParts.encode(vectors, mean, directions, out)
+    mean, directions = find_all_directions(vectors)
+    out = np.empty((len(vectors), MOST_DIRECTIONS), np.float32)
+    return PrincipalParts.encode(vectors, mean, directions[:MOST_DIRECTIONS], out)
 
 
 def find_nearest(vectors: np.ndarray, query: np.ndarray, k: int, rows: np.ndarray) -> set[int]:
@@ -87,11 +105,32 @@ def test_exact_search_is_exact(kind, queries, monkeypatch):
             assert (np.diff(hits.similarities) <= 0).all()
 
 
+class Doubtful:
+    """Estimates that are off by all they may be: too low for the nearest, too high for others."""
+
+    def __init__(self, vectors: np.ndarray) -> None:
+        self.vectors = vectors
+
+    def compare(self, queries: np.ndarray):
+        for query in queries:
+            true = self.vectors @ query
+            nearest = true >= np.sort(true)[-10]
+            yield true + np.where(nearest, -0.2, 0.2).astype(np.float32), np.full(len(true), 0.2)
+
+
+def test_whoever_may_be_among_the_nearest_is_compared():
+    vectors, query = make_vectors(6000), make_vectors(1, 5)
+    table = make_table(vectors)
+    table._codes["scene"] = Doubtful(vectors)
+    hits = ExactEngine(table).search("scene", query, 10, SceneFilter())[0]
+    assert set(hits.rows) == find_nearest(vectors, query[0], 10, np.arange(len(vectors)))
+
+
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("encode", [encode_as_bytes, encode_as_parts])
+@pytest.mark.parametrize("encode", [encode_as_bytes, encode_as_some_bytes, encode_as_parts])
 def test_estimates_are_never_farther_off_than_they_say(kind, encode):
     vectors = KINDS[kind]
-    queries = np.concatenate([make_vectors(4, 5), vectors[:4]])
+    queries = np.concatenate([make_vectors(4, 5), vectors[:4], vectors.mean(axis=0)[None]])
     estimates, off = map(np.array, zip(*encode(vectors).compare(queries), strict=True))
     true = queries.astype(np.float64) @ vectors.T
     assert (np.abs(estimates - true) <= off).all()
@@ -102,6 +141,30 @@ def test_estimates_are_never_farther_off_than_they_say(kind, encode):
         (encode_as_parts, "narrow"),
     ):
         assert off.mean() < 0.5 * true.std(axis=1).mean()
+
+
+def test_bytes_keep_their_bound_for_queries_made_to_break_it():
+    vectors = make_vectors(50)
+    size = vectors.shape[1]
+    codes = ByteCodes.encode(
+        vectors,
+        np.zeros(size, np.float32),
+        np.eye(size, dtype=np.float32),
+        np.empty(vectors.shape, np.int8),
+    )
+    for row, vector in enumerate(vectors):
+        code = codes.codes[row].astype(np.float32)
+        unsaid = vector - codes.bounds[0, row] * code
+        # Along what the code leaves out, in steps that bytes say whole.
+        along = np.rint(127 * unsaid / np.abs(unsaid).max())
+        # One part so large that bytes leave all others out, which lie along the code.
+        coarse = 0.45 * np.sign(code)
+        coarse[np.abs(code).argmin()] = 127
+        for query in (along, coarse):
+            query /= np.linalg.norm(query)
+            estimate, off = (each[row] for each in next(codes.compare(query[None])))
+            wrong = abs(estimate - query.astype(np.float64) @ vector)
+            assert 0.6 * off < wrong <= off
 
 
 def test_narrow_vectors_are_read_by_their_parts_and_broad_ones_by_bytes():

@@ -5,7 +5,8 @@ import datetime
 import numpy as np
 import pytest
 
-from earthvlm.retrieval import SceneFilter, SceneIndex, write_embedding_dataset
+from earthvlm.embedding_dataset import write_embedding_dataset
+from earthvlm.retrieval import SceneFilter, SceneIndex
 from earthvlm.search_query import Words, parse_box, parse_date, parse_words
 from tests.made_scenes import MADE_BY, get_ids, make_rows, make_vectors, mix_vectors
 

@@ -24,7 +24,8 @@ from earthvlm.publishing import publish_bridge
 from earthvlm.ui.zero_gpu import borrow_gpu
 from tests import zero_gpu
 from tests.conftest import hub_environment
-from tests.hub_server import LocalHub
+from tests.hub_server import TOKEN
+from tests.hub_store import LocalHub, Repository
 
 ROOT = Path(__file__).parent.parent
 BUNDLED = Path(earthvlm.__file__).parent / "bundled"
@@ -58,8 +59,18 @@ def running_app(folder: Path, environment: dict[str, str]) -> Iterator[str]:
         app.wait()
 
 
-def test_a_space_is_published_with_what_it_needs(hub, tiny_bridge, capsys):
-    tiny_bridge.push_to_hub("owner/bridge")
+def publish_trained_on(hub: LocalHub, saved: Path, **base_models: str) -> None:
+    """Publish that bridge as if it had been trained on other models."""
+    config = json.loads((saved / "config.json").read_text()) | base_models
+    (saved / "config.json").write_text(json.dumps(config))
+    publish_bridge(saved, "owner/bridge")
+
+
+EMBEDDED = {"vlm_model_id": "embedded", "vlm_revision": "b179c952"}
+
+
+def test_a_space_is_published_with_what_it_needs(hub, saved, capsys):
+    publish_trained_on(hub, saved, **EMBEDDED)
     asked = ["owner/space", "--bridge=owner/bridge", "--embeddings=owner/embeddings"]
     assert publish_space.main([*asked, "--torch_index=http://127.0.0.1/cpu"]) == 0
     assert capsys.readouterr().out.startswith(f"{hub.url}/")
@@ -68,15 +79,50 @@ def test_a_space_is_published_with_what_it_needs(hub, tiny_bridge, capsys):
         "EARTHVLM_BRIDGE": "owner/bridge",
         "EARTHVLM_EMBEDDINGS": "owner/embeddings",
     }
-    front = yaml.safe_load(space.files["README.md"].decode().split("---\n")[1])
+    front = read_front_matter(space)
     assert front["sdk"] == "gradio" and front["app_file"] == "app.py" and front["sdk_version"]
     assert front["python_version"] and front["datasets"] == ["owner/embeddings"]
-    assert front["models"][0] == front["preload_from_hub"][0] == "owner/bridge"
+    assert front["models"] == front["preload_from_hub"] == ["owner/bridge"]
     assert {"app.py", "requirements.txt", "LICENSE", "earthvlm/bridge.py"} <= set(space.files)
     assert b"\n" in space.files["earthvlm/bundled/bridge/config.json"]  # to fall back on
     first = space.files["requirements.txt"].decode().splitlines()[0]
     assert first == "--extra-index-url http://127.0.0.1/cpu"
     assert not any("__pycache__" in name or name.startswith("tests/") for name in space.files)
+    assert not any(TOKEN.encode() in content for content in space.files.values())
+
+
+def read_front_matter(space: Repository) -> dict:
+    return yaml.safe_load(space.files["README.md"].decode().split("---\n")[1])
+
+
+def test_a_space_is_built_with_the_models_its_bridge_was_trained_on(hub, saved):
+    moondream, olmoearth = (
+        hub.repository(name) for name in ("vikhyatk/moondream2", "allenai/OlmoEarth-v1-Nano")
+    )
+    words = moondream.commit({"model.safetensors": b"", "vocab.json": b"", "code.py": b""})
+    sight = olmoearth.commit({"config.json": b"{}", "weights.pth": b"", "README.md": b""})
+    for repository in (moondream, olmoearth):
+        repository.commit({"config.json": b"of a later one"})
+    base_models = {"vlm_model_id": "vikhyatk/moondream2", "vlm_revision": words}
+    base_models |= {"olmoearth_model_id": "OlmoEarth-v1-Nano", "olmoearth_revision": sight}
+    publish_trained_on(hub, saved, **base_models)
+    assert publish_space.main(["owner/space", "--bridge=owner/bridge"]) == 0
+    front = read_front_matter(hub.repositories["spaces/owner/space"])
+    assert front["models"] == ["owner/bridge", "vikhyatk/moondream2", "allenai/OlmoEarth-v1-Nano"]
+    assert front["preload_from_hub"] == [
+        "owner/bridge",
+        f"vikhyatk/moondream2 model.safetensors,vocab.json {words}",
+        f"allenai/OlmoEarth-v1-Nano config.json,weights.pth {sight}",
+    ]
+
+
+def test_a_space_of_what_lies_in_a_folder_is_refused(hub, saved, capsys):
+    publish_bridge(saved, "owner/bridge")  # whose language model was written by this test
+    assert publish_space.main(["owner/space", "--bridge=owner/bridge"]) == 2
+    assert "owner/bridge was trained on the files in /" in capsys.readouterr().err
+    assert publish_space.main(["owner/space", f"--bridge={saved}"]) == 2
+    assert f"{saved} is a folder, which a Space has not" in capsys.readouterr().err
+    assert "spaces/owner/space" not in hub.repositories
 
 
 def test_a_space_of_what_is_no_bridge_is_refused(hub, capsys):
