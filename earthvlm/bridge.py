@@ -285,7 +285,7 @@ class OlmoEarthVLMBridge(nn.Module):
             seen = self._show([self.prepare(scenes[i]) for i in batch if scenes], len(batch))
             asked = [prompts[i] for i in batch]
             picture = self._picture_tokens if scenes else 0
-            said = answer_together(self.language, asked, seen, picture, sampling)
+            said = answer_together(self.language, asked, seen, picture, sampling, self._drafts)
             for i, answer in zip(batch, said, strict=True):
                 answers[i] = answer
         return answers

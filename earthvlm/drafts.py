@@ -13,6 +13,8 @@ from collections.abc import Sequence
 
 # Tokens foretold at a time: reading nine takes 1.2 times as long as one (benchmarks.decoding).
 DRAFTED = 8
+# Of each of several answers at once: a reading takes longer with every token of 32.
+DRAFTED_TOGETHER = 4
 # How many tokens are looked up: the longer first, the shorter where that was never said.
 LOOKED_AT = (4, 2)
 PLACES_KEPT = 20_000  # some 200 answers, a few megabytes

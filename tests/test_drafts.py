@@ -8,9 +8,9 @@ import pytest
 import torch
 
 from earthvlm.bridge import OlmoEarthVLMBridge
-from earthvlm.drafts import DRAFTED, PLACES_KEPT, AnswerDrafts
+from earthvlm.drafts import DRAFTED, DRAFTED_TOGETHER, PLACES_KEPT, AnswerDrafts
 from tests.conftest import random_scene
-from tests.test_conversation import copy_of
+from tests.test_conversation import copy_of, windowed_bridge  # noqa: F401
 
 ASKED = [{"role": "user", "content": "Is there water?"}]
 
@@ -125,3 +125,43 @@ def test_answers_that_are_drawn_at_random_are_not_foretold(bridge, readings):
     torch.manual_seed(0)
     answer(bridge, scene, temperature=1.0)
     assert set(readings[1:]) == {1}
+
+
+def test_a_batch_of_answers_is_foretold_and_stays_the_same(bridge, readings):
+    scenes = [random_scene(seed=seed) for seed in range(4)]
+    prompts = ["Is there water?", "Describe it.", "Is there water?", "What lies in the top left?"]
+    bridge._drafts = None
+    plain = bridge.generate(scenes, prompts, max_length=24)
+    assert len(readings) == 24
+    bridge._drafts = AnswerDrafts()
+    readings.clear()
+    assert bridge.generate(scenes, prompts, max_length=24) == plain
+    assert set(readings[1:]) == {1}  # nothing was known yet
+    readings.clear()
+    assert bridge.generate(scenes, prompts, max_length=24) == plain
+    assert len(readings) < 24 and max(readings[1:]) == DRAFTED_TOGETHER + 1
+
+
+def test_rows_of_a_batch_get_on_unequally_and_end_where_each_does(bridge, readings):
+    scenes = [random_scene(seed=seed) for seed in range(3)]
+    bridge._drafts = None
+    plain = bridge.generate(scenes, ASKED[0]["content"], max_length=24)
+    said = [bridge.language.tokenizer(a, add_special_tokens=False).input_ids for a in plain]
+    # What comes late in the first row's answer ends those that say it.
+    bridge.language.model.generation_config.eos_token_id = said[0][14]
+    bridge._drafts = None
+    plain = bridge.generate(scenes, ASKED[0]["content"], max_length=24)
+    bridge._drafts = AnswerDrafts()
+    bridge._drafts.learn(said[0])  # the others are hardly foretold
+    readings.clear()
+    assert bridge.generate(scenes, ASKED[0]["content"], max_length=24) == plain
+    assert max(readings[1:]) > 1
+
+
+def test_models_that_look_back_over_a_window_foretell_no_batch(windowed_bridge):  # noqa: F811
+    scenes = [random_scene(seed=seed) for seed in range(2)]
+    windowed_bridge.language.model.generation_config.eos_token_id = None
+    answers = [windowed_bridge.generate(scenes, "Hm?", max_length=16) for _ in range(2)]
+    assert answers[0] == answers[1]
+    windowed_bridge._drafts = None
+    assert windowed_bridge.generate(scenes, "Hm?", max_length=16) == answers[0]
