@@ -327,7 +327,8 @@ class OlmoEarthVLMBridge(nn.Module):
         in_bfloat16 = multiplies_bfloat16(self.device)
         for batch in plan_batches(sizes, batch_size):
             tokens = self.encoder([self.encoder.prepare(scenes[i]) for i in batch], in_bfloat16)
-            queries = self.gather(tokens)
+            with torch.autocast("cpu", torch.bfloat16, enabled=in_bfloat16):
+                queries = self.gather(tokens)
             embedded[batch] = self.head(queries, tokens.tokens, tokens.mask).cpu().numpy()
         return embedded
 

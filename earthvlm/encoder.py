@@ -8,7 +8,7 @@ import tempfile
 import warnings
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from pickle import UnpicklingError
@@ -215,7 +215,7 @@ class OlmoEarthEncoder(nn.Module):
         )
         seen = encoded.flatten(1, -2)
         # Pixels differ by less than bfloat16 keeps, so patches are made in full precision.
-        with torch.autocast("cpu", torch.bfloat16) if in_bfloat16 else nullcontext():
+        with torch.autocast("cpu", torch.bfloat16, enabled=in_bfloat16):
             for block in network.blocks:
                 seen = block(seen, rope_positions=positions)
         return network.norm(seen).view(encoded.shape)
