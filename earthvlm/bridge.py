@@ -186,9 +186,9 @@ class OlmoEarthVLMBridge(nn.Module):
         tokens = self.encoder(scenes)
         return tokens, self.gather(tokens)
 
-    def gather(self, tokens: SceneTokens) -> Tensor:
+    def gather(self, tokens: SceneTokens, in_bfloat16: bool = False) -> Tensor:
         """What the queries gather of what the encoder saw, `[B, Q, D_text]`."""
-        return self.fusion(tokens.tokens, tokens.positions, tokens.mask)[0]
+        return self.fusion(tokens.tokens, tokens.positions, tokens.mask, in_bfloat16=in_bfloat16)[0]
 
     # Training
 
@@ -327,8 +327,7 @@ class OlmoEarthVLMBridge(nn.Module):
         in_bfloat16 = multiplies_bfloat16(self.device)
         for batch in plan_batches(sizes, batch_size):
             tokens = self.encoder([self.encoder.prepare(scenes[i]) for i in batch], in_bfloat16)
-            with torch.autocast("cpu", torch.bfloat16, enabled=in_bfloat16):
-                queries = self.gather(tokens)
+            queries = self.gather(tokens, in_bfloat16)
             embedded[batch] = self.head(queries, tokens.tokens, tokens.mask).cpu().numpy()
         return embedded
 
