@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from earthvlm.bridge import OlmoEarthVLMBridge
+from earthvlm.decoding import TorchReading
 from earthvlm.drafts import DRAFTED, DRAFTED_TOGETHER, PLACES_KEPT, AnswerDrafts
 from tests.conftest import random_scene
 from tests.test_conversation import copy_of, windowed_bridge  # noqa: F401
@@ -142,20 +143,45 @@ def test_a_batch_of_answers_is_foretold_and_stays_the_same(bridge, readings):
     assert len(readings) < 24 and max(readings[1:]) == DRAFTED_TOGETHER + 1
 
 
-def test_rows_of_a_batch_get_on_unequally_and_end_where_each_does(bridge, readings):
-    scenes = [random_scene(seed=seed) for seed in range(3)]
+def test_rows_of_a_batch_get_on_unequally_and_end_where_each_does(bridge, monkeypatch):
+    scenes, prompts = [random_scene()] * 2, ["Is there water?", "Describe it."]
     bridge._drafts = None
-    plain = bridge.generate(scenes, ASKED[0]["content"], max_length=24)
-    said = [bridge.language.tokenizer(a, add_special_tokens=False).input_ids for a in plain]
-    # What comes late in the first row's answer ends those that say it.
+    answers = bridge.generate(scenes, prompts, max_length=24)
+    said = [bridge.language.tokenizer(a, add_special_tokens=False).input_ids for a in answers]
+    assert said[0] != said[1]
+    # What comes late in the first row's answer ends it, and perhaps the other.
     bridge.language.model.generation_config.eos_token_id = said[0][14]
-    bridge._drafts = None
-    plain = bridge.generate(scenes, ASKED[0]["content"], max_length=24)
+    plain = bridge.generate(scenes, prompts, max_length=24)
     bridge._drafts = AnswerDrafts()
-    bridge._drafts.learn(said[0])  # the others are hardly foretold
-    readings.clear()
-    assert bridge.generate(scenes, ASKED[0]["content"], max_length=24) == plain
-    assert max(readings[1:]) > 1
+    bridge._drafts.learn(said[0])
+    for place in range(1, len(said[1])):  # the second is foretold wrong
+        bridge._drafts.learn([*said[1][max(0, place - 4) : place + 1], 5, 6, 7])
+    wrong, take_back = [], TorchReading.take_back
+    monkeypatch.setattr(
+        TorchReading, "take_back", lambda self, n: wrong.append(n) or take_back(self, n)
+    )
+    assert bridge.generate(scenes, prompts, max_length=24) == plain
+    assert any(len(set(counts)) > 1 for counts in wrong)
+
+
+@pytest.mark.parametrize("padding", [[0, 0, 0], [3, 0, 1]])
+@torch.inference_mode()
+def test_what_is_taken_back_of_some_rows_is_as_if_it_was_never_read(bridge, padding):
+    language, steps = bridge.language, ([4, 0, 2], [0, 3, 3], [1, 1, 1])
+    torch.manual_seed(0)
+    first, then = torch.randint(0, 200, (3, 9)), torch.randint(0, 200, (len(steps), 3, 5))
+    together = TorchReading(language.model, torch.tensor(padding) if any(padding) else None)
+    together.read(language.embed(first))
+    for ids, counts in zip(then, steps, strict=True):
+        together.read_each(language.embed(ids))
+        together.take_back(counts)
+    together.keep_rows([2, 0])
+    found = together.read(language.embed(first[[2, 0], :2]))
+    for logits, row in zip(found, (2, 0), strict=True):
+        kept = [ids[row, : 5 - counts[row]] for ids, counts in zip(then, steps, strict=True)]
+        alone = torch.cat([first[row, padding[row] :], *kept, first[row, :2]])
+        expected = TorchReading(language.model).read(language.embed(alone[None]))
+        torch.testing.assert_close(logits[None], expected, atol=1e-4, rtol=1e-4)
 
 
 def test_models_that_look_back_over_a_window_foretell_no_batch(windowed_bridge):  # noqa: F811
