@@ -48,7 +48,8 @@ def test_what_was_said_foretells_how_an_answer_goes_on():
     assert drafts.foretell([0]) == tuple(range(1, DRAFTED + 1))
     assert drafts.foretell([17, 18]) == (19,)  # as far as it went on
     assert drafts.foretell([99, 98, 7, 8])[0] == 9  # two are enough, where four were never said
-    assert drafts.foretell([8, 7]) == ()
+    assert drafts.foretell([8, 7])[0] == 8  # and so is one
+    assert drafts.foretell([7, 99]) == ()
     drafts.learn([7, 8, 30])
     assert drafts.foretell([99, 98, 7, 8]) == (30,)  # the latest
     assert drafts.foretell([5, 6, 7, 8])[0] == 9  # unless more speaks for an earlier one
