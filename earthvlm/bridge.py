@@ -186,9 +186,9 @@ class OlmoEarthVLMBridge(nn.Module):
         tokens = self.encoder(scenes)
         return tokens, self.gather(tokens)
 
-    def gather(self, tokens: SceneTokens) -> Tensor:
+    def gather(self, tokens: SceneTokens, in_bfloat16: bool = False) -> Tensor:
         """What the queries gather of what the encoder saw, `[B, Q, D_text]`."""
-        return self.fusion(tokens.tokens, tokens.positions, tokens.mask)[0]
+        return self.fusion(tokens.tokens, tokens.positions, tokens.mask, in_bfloat16=in_bfloat16)[0]
 
     # Training
 
@@ -285,7 +285,7 @@ class OlmoEarthVLMBridge(nn.Module):
             seen = self._show([self.prepare(scenes[i]) for i in batch if scenes], len(batch))
             asked = [prompts[i] for i in batch]
             picture = self._picture_tokens if scenes else 0
-            said = answer_together(self.language, asked, seen, picture, sampling)
+            said = answer_together(self.language, asked, seen, picture, sampling, self._drafts)
             for i, answer in zip(batch, said, strict=True):
                 answers[i] = answer
         return answers
@@ -327,7 +327,7 @@ class OlmoEarthVLMBridge(nn.Module):
         in_bfloat16 = multiplies_bfloat16(self.device)
         for batch in plan_batches(sizes, batch_size):
             tokens = self.encoder([self.encoder.prepare(scenes[i]) for i in batch], in_bfloat16)
-            queries = self.gather(tokens)
+            queries = self.gather(tokens, in_bfloat16)
             embedded[batch] = self.head(queries, tokens.tokens, tokens.mask).cpu().numpy()
         return embedded
 

@@ -11,7 +11,7 @@ import torch
 from tokenizers.decoders import DecodeStream
 from torch import Tensor
 
-from earthvlm.decoding import Reading, decode, decode_drafted
+from earthvlm.decoding import Reading, decode
 from earthvlm.drafts import AnswerDrafts
 from earthvlm.generation import Sampling
 from earthvlm.language import LanguageModel
@@ -82,9 +82,9 @@ class Conversation:
 
     def _decode(self, logits: Tensor, sampling: Sampling) -> Iterator[int]:
         # What is drawn at random is seldom what was said before.
-        if self.drafts is None or sampling.temperature > 0:
-            return (step[0] for step in decode(self.reading, logits, self.language, sampling))
-        return decode_drafted(self.reading, logits, self.language, sampling, self.drafts)
+        drafts = None if sampling.temperature > 0 else self.drafts
+        for step in decode(self.reading, logits, self.language, sampling, drafts):
+            yield from step[0]
 
 
 class ConversationCache:

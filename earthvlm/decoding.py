@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from transformers import DynamicCache, PreTrainedModel
 
-from earthvlm.drafts import DRAFTED, AnswerDrafts
+from earthvlm.drafts import DRAFTED, DRAFTED_TOGETHER, AnswerDrafts
 from earthvlm.generation import Sampling
 from earthvlm.language import LanguageModel
 from earthvlm.moondream_vision import prefix_attention
@@ -52,6 +52,8 @@ class TorchReading:
         # Without the model's configuration every layer keeps all it read, so that any of it can
         # be forgotten; models with windows mask what they do not look at.
         self.cache = DynamicCache()
+        # `[B, length]`: which of the tokens are to be seen, where that is not all of them.
+        self._seen: Tensor | None = None
 
     @property
     def length(self) -> int:
@@ -61,21 +63,27 @@ class TorchReading:
         return self._read(vectors, vectors.shape[1] - 1, both_ways)[:, 0]
 
     def read_each(self, vectors: Tensor) -> Tensor:
-        """Read on, `[1, L, D]`; return logits of what follows each of the tokens, `[L, V]`."""
-        return self._read(vectors, 0)[0]
+        """Read on, `[B, L, D]`; return logits of what follows each of the tokens, `[B, L, V]`."""
+        return self._read(vectors, 0)
 
     def _read(self, vectors: Tensor, first: int, both_ways: int = 0) -> Tensor:
         """Logits of what follows the tokens from `first` on, `[B, L - first, V]`."""
+        start, device = self.length, vectors.device
         mask = positions = None
-        if both_ways or self.padding is not None:
-            start, end = self.length, self.length + vectors.shape[1]
-            padding = 0 if self.padding is None else self.padding[:, None]
-            real = torch.arange(end, device=vectors.device).expand(len(vectors), end) >= padding
-            positions = (real.cumsum(1) - 1).clamp(min=0)[:, start:]
-            mask = prefix_attention(real, both_ways, vectors.dtype) if both_ways else real.long()
+        if start == 0 and self.padding is not None:
+            self._seen = torch.arange(vectors.shape[1], device=device) >= self.padding[:, None]
+        elif self._seen is not None:
+            self._seen = torch.cat([self._seen, self._seen.new_ones(vectors.shape[:2])], dim=1)
+        if both_ways or self._seen is not None:
+            end = start + vectors.shape[1]
+            seen = self._seen
+            if seen is None:
+                seen = torch.ones(len(vectors), end, dtype=torch.bool, device=device)
+            positions = (seen.cumsum(1) - 1).clamp(min=0)[:, start:]
+            mask = prefix_attention(seen, both_ways, vectors.dtype) if both_ways else seen.long()
         # By their indices: a slice would make torch copy the vocabulary's matrix, which takes as
         # long as the rest.
-        kept = torch.arange(first, vectors.shape[1], device=vectors.device)
+        kept = torch.arange(first, vectors.shape[1], device=device)
         output = self.model(
             inputs_embeds=vectors,
             attention_mask=mask,
@@ -88,78 +96,103 @@ class TorchReading:
 
     def forget(self, length: int) -> None:
         self.cache.crop(length - self.length)
+        if self._seen is not None:
+            self._seen = self._seen[:, :length]
+
+    def take_back(self, counts: Sequence[int]) -> None:
+        """Forget the last tokens of each conversation, so many of each.
+
+        What others keep stays in the cache, and is not seen.
+        """
+        kept = self.length - min(counts)
+        self.forget(kept)
+        if max(counts) > min(counts):
+            ends = torch.tensor(counts, device=self.model.device)[:, None]
+            seen = torch.arange(kept, device=ends.device) < kept + min(counts) - ends
+            self._seen = seen if self._seen is None else self._seen & seen
 
     def keep_rows(self, rows: Sequence[int]) -> None:
         kept = torch.tensor(rows, device=self.model.device)
         self.cache.batch_select_indices(kept)
-        if self.padding is not None:
-            self.padding = self.padding[kept]
+        if self._seen is not None:
+            self._seen = self._seen[kept]
 
     def rest(self) -> None:
         """Its cache takes room anyway."""
 
 
 def decode(
-    reading: Reading, logits: Tensor, language: LanguageModel, sampling: Sampling
-) -> Iterator[dict[int, int]]:
+    reading: Reading,
+    logits: Tensor,
+    language: LanguageModel,
+    sampling: Sampling,
+    drafts: AnswerDrafts | None = None,
+) -> Iterator[dict[int, list[int]]]:
     """Yield what each conversation says next, token ids by row, until all have said all.
 
     logits: `[B, V]`, what may come first. A row that has stopped is read no further.
+    drafts: foretell how answers go on, for a `TorchReading`; each is then a few tokens further at
+    a time. What was foretold is kept where it is what the model chooses, so answers stay the same,
+    as far as rounding goes.
     """
     rows = list(range(len(logits)))
-    for said in range(1, sampling.max_length + 1):
+    said: list[list[int]] = [[] for _ in rows]
+    read: list[tuple[int, ...]] = [() for _ in rows]  # of what was foretold
+    logits = logits[:, None]
+    while True:
         with torch.inference_mode():
-            chosen = sampling.choose(logits)
-            ids = chosen.tolist()
-        going = [place for place, token in enumerate(ids) if token not in language.stop_ids]
+            chosen = sampling.choose(logits.flatten(0, 1)).view(logits.shape[:2]).tolist()
+            right = [_count_alike(*pair) for pair in zip(read, chosen, strict=True)]
+            wrong = [len(tokens) - n for tokens, n in zip(read, right, strict=True)]
+            if any(wrong):
+                reading.take_back(wrong)
+        step, going = {}, []
+        for place, row in enumerate(rows):
+            tokens = chosen[place][: right[place] + 1][: sampling.max_length - len(said[row])]
+            ends = [n for n, token in enumerate(tokens) if token in language.stop_ids]
+            tokens = tokens[: ends[0]] if ends else tokens
+            said[row] += tokens
+            if tokens:
+                step[row] = tokens
+            if not ends and len(said[row]) < sampling.max_length:
+                going.append(place)
+        if step:
+            yield step
         if not going:
-            return
-        yield {rows[place]: ids[place] for place in going}
-        if said == sampling.max_length:
             return
         with torch.inference_mode():
             if len(going) < len(rows):
                 rows = [rows[place] for place in going]
-                chosen = chosen[going]
                 reading.keep_rows(going)
-            logits = reading.read(language.embed(chosen[:, None]))
+            read = _foretell([said[row] for row in rows], drafts)
+            ids = [[said[row][-1], *tokens] for row, tokens in zip(rows, read, strict=True)]
+            vectors = language.embed(torch.tensor(ids, device=logits.device))
+            if drafts is None:
+                logits = reading.read(vectors)[:, None]
+            else:
+                logits = reading.read_each(vectors)
 
 
-def decode_drafted(
-    reading: TorchReading,
-    logits: Tensor,
-    language: LanguageModel,
-    sampling: Sampling,
-    drafts: AnswerDrafts,
-) -> Iterator[int]:
-    """Yield the tokens of one conversation's answer, several of which may be read at once.
+def _foretell(said: list[list[int]], drafts: AnswerDrafts | None) -> list[tuple[int, ...]]:
+    """How each of the answers may go on, equally many tokens for all."""
+    if drafts is None:
+        return [()] * len(said)
+    if len(said) == 1:
+        # Always as many: other sums round otherwise, and what was said before should not tell.
+        count, foretold = DRAFTED, [drafts.foretell(said[0])]
+    else:
+        foretold = [drafts.foretell(answer)[:DRAFTED_TOGETHER] for answer in said]
+        count = max(len(tokens) for tokens in foretold)
+    return [
+        (*tokens, *[answer[-1]] * (count - len(tokens)))
+        for answer, tokens in zip(said, foretold, strict=True)
+    ]
 
-    logits: `[1, V]`, what may come first. They are those that `decode` yields, as far as rounding
-    goes: what was foretold is kept where it is what the model chooses.
-    """
-    said: list[int] = []
-    draft: tuple[int, ...] = ()
-    while True:
-        with torch.inference_mode():
-            chosen = sampling.choose(logits).tolist()
-            right = 0
-            while right < len(draft) and draft[right] == chosen[right]:
-                right += 1
-            if right < len(draft):
-                reading.forget(reading.length - len(draft) + right)
-        for token in chosen[: right + 1]:
-            if token in language.stop_ids:
-                return
-            said.append(token)
-            yield token
-            if len(said) == sampling.max_length:
-                return
-        with torch.inference_mode():
-            foretold = drafts.foretell(said)
-            # Always as many: other sums round otherwise, and what was said before should not tell.
-            draft = (*foretold, *[said[-1]] * (DRAFTED - len(foretold)))
-            ids = torch.tensor([[said[-1], *draft]], device=logits.device)
-            logits = reading.read_each(language.embed(ids))
+
+def _count_alike(foretold: Sequence[int], chosen: Sequence[int]) -> int:
+    """How many tokens were foretold right before the first that was not."""
+    pairs = enumerate(zip(foretold, chosen, strict=False))
+    return next((n for n, (a, b) in pairs if a != b), len(foretold))
 
 
 @torch.inference_mode()
@@ -169,11 +202,13 @@ def answer_together(
     scenes: Tensor,
     picture_tokens: int,
     sampling: Sampling,
+    drafts: AnswerDrafts | None = None,
 ) -> list[str]:
     """Answer several prompts at once, each with its scene of `[B, S, D]`.
 
-    picture_tokens: so many of a scene's first are read in both directions. Raises ValueError for a
-    prompt that is too long.
+    picture_tokens: so many of a scene's first are read in both directions.
+    drafts: answers that foretell how others go on, where reading several tokens at once pays.
+    Raises ValueError for a prompt that is too long.
     """
     conversations = [
         language.embed_around(
@@ -190,9 +225,19 @@ def answer_together(
     padded = torch.stack([F.pad(v, (0, 0, longest - len(v), 0)) for v in conversations])
     both_ways = prompts[0].scene_at + picture_tokens if picture_tokens else 0
     reading = TorchReading(language.model, padding)
+    if sampling.temperature > 0 or _looks_back_over_windows(language.model):
+        drafts = None
     said: list[list[int]] = [[] for _ in conversations]
-    for step in decode(reading, reading.read(padded, both_ways), language, sampling):
-        for row, token in step.items():
-            said[row].append(token)
+    for step in decode(reading, reading.read(padded, both_ways), language, sampling, drafts):
+        for row, tokens in step.items():
+            said[row] += tokens
+    for answer in said if drafts is not None else ():
+        drafts.learn(answer)
     answers = language.tokenizer.batch_decode(said, skip_special_tokens=True)
     return [answer.strip() for answer in answers]
+
+
+def _looks_back_over_windows(model: PreTrainedModel) -> bool:
+    """Whether layers count the tokens they look back over, which then must lie side by side."""
+    kinds = getattr(model.config.get_text_config(), "layer_types", None)
+    return any(kind != "full_attention" for kind in kinds or ())

@@ -2,26 +2,20 @@
 
 from __future__ import annotations
 
-import json
-import re
-import tempfile
 import warnings
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
-from pathlib import Path
-from pickle import UnpicklingError
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from earthvlm.hub import LOCAL_REVISION, fetch
+from earthvlm.olmoearth_models import MODALITY, load_network
 from earthvlm.scene import Scene
 from earthvlm.sentinel2 import BANDS
-from earthvlm.weights import check_memory
 
 if TYPE_CHECKING:
     from olmoearth_pretrain_minimal.olmoearth_pretrain_v1.utils.datatypes import (
@@ -30,18 +24,14 @@ if TYPE_CHECKING:
 
     from earthvlm.moondream_vision import PictureCrops
 
-OLMOEARTH_FILES = ("config.json", "weights.pth")
 # The authors recommend inputs of at most 128 x 128 pixels; larger scenes are cut into crops.
 CROP_SIZE = 128
 PATCH_SIZE = 8
-MODALITY = "sentinel2_l2a"
 RESOLUTION = 10  # metres, of the bands OlmoEarth was trained on
 # Patches that are encoded at once: few enough for a processor's caches, many enough for a GPU.
 PATCHES_AT_ONCE = {"cpu": 2048, "cuda": 65_536}
 # OlmoEarth wants a date. For a scene without one: the middle of a northern summer.
 DEFAULT_TIMESTAMP = (15, 6, 2020)  # day, month counted from 0, year
-
-RANDOM_MODEL_ID = re.compile(r"random-(v1(?:\.\d)?)-(nano|tiny|small|base|large)")
 
 
 @dataclass(frozen=True)
@@ -107,7 +97,7 @@ class OlmoEarthEncoder(nn.Module):
         self.bands = tuple(bands)
         self.patch_size = patch_size
         self.crop_size = crop_size
-        self.network, self.revision = _load_network(self.model_id, revision or None)
+        self.network, self.revision = load_network(self.model_id, revision or None)
         # v1 splits the bands into three sets, every later version keeps one.
         self.band_sets = self.network.tokenization_config.get_num_bandsets(MODALITY)
         self.normalizer = NormalizerV1() if self.band_sets > 1 else NormalizerV1_1()
@@ -260,77 +250,3 @@ def join_tokens(scenes: Sequence[Tensor]) -> SceneTokens:
 def multiplies_bfloat16(device: torch.device) -> bool:
     """Whether this is a processor with instructions that multiply bfloat16: others imitate them."""
     return device.type == "cpu" and torch.cpu._is_avx512_bf16_supported()
-
-
-def olmoearth_repository(model_id: str) -> str:
-    """The Hub repository of a model id. Raises ValueError that lists the ids where it is none."""
-    from olmoearth_pretrain_minimal import ModelID
-
-    name = model_id.removeprefix("allenai/")
-    if name not in set(ModelID):
-        raise ValueError(
-            f"{model_id!r} is no OlmoEarth model: give one of {', '.join(ModelID)}, a folder with "
-            "config.json and weights.pth, or random-v1.2-nano for an untrained network."
-        )
-    return ModelID(name).repo_id()
-
-
-def _load_network(model_id: str, revision: str | None) -> tuple[nn.Module, str]:
-    """The encoder alone, and its revision: the parts of pretraining beside it are not kept."""
-    from olmoearth_pretrain_minimal import OlmoEarthPretrain_v1
-
-    random = RANDOM_MODEL_ID.fullmatch(model_id)
-    if random:
-        version, size = random.groups()
-        model = OlmoEarthPretrain_v1(
-            model_size=size, model_version=version, supported_modality_names=[MODALITY]
-        )
-        return model.model.encoder, LOCAL_REVISION
-    source = model_id if Path(model_id).is_dir() else olmoearth_repository(model_id)
-    snapshot = fetch(source, OLMOEARTH_FILES, revision)
-    return _load_pretrained(snapshot.folder), snapshot.revision
-
-
-def _load_pretrained(folder: Path) -> nn.Module:
-    """The encoder of a published checkpoint, by the package's own loader."""
-    from olmoearth_pretrain_minimal import load_model_from_path
-
-    for name in OLMOEARTH_FILES:
-        if not (folder / name).is_file():
-            raise FileNotFoundError(f"{folder} lacks {name}: it holds no OlmoEarth model.")
-    weights = folder / OLMOEARTH_FILES[1]
-    check_memory(2 * weights.stat().st_size, torch.device("cpu"), f"OlmoEarth in {folder}")
-    try:
-        with _with_inputs_recorded(folder) as complete:
-            return load_model_from_path(complete).encoder
-    except (RuntimeError, UnpicklingError, EOFError, KeyError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise ValueError(
-            f"{weights} is damaged or does not fit its config.json: {reason}"
-        ) from error
-
-
-@contextmanager
-def _with_inputs_recorded(folder: Path) -> Iterator[Path]:
-    """A folder whose config.json says what the encoder was trained to see, as the loader wants.
-
-    Where the published one does not record that, all but Sentinel-2 counts as unseen: nothing else
-    is ever shown to it here.
-    """
-    config = json.loads((folder / OLMOEARTH_FILES[0]).read_text())
-    recorded = any(
-        config.get(section, {}).get("masking_config", {}).get("strategy_config", {})
-        for section in ("train_module", "data_loader")
-    )
-    if recorded:
-        yield folder
-        return
-    supported = config["model"]["encoder_config"]["supported_modality_names"]
-    unseen = [name for name in supported if name != MODALITY]
-    config["data_loader"] = {
-        "masking_config": {"strategy_config": {"only_decode_modalities": unseen}}
-    }
-    with tempfile.TemporaryDirectory() as aside:
-        Path(aside, OLMOEARTH_FILES[0]).write_text(json.dumps(config))
-        Path(aside, OLMOEARTH_FILES[1]).symlink_to((folder / OLMOEARTH_FILES[1]).resolve())
-        yield Path(aside)

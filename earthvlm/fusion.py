@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from contextlib import nullcontext
 
 import torch
 from torch import Tensor, nn
@@ -52,11 +53,14 @@ class GeospatialQueryEncoder(nn.Module):
         positions: Tensor,
         key_mask: Tensor | None = None,
         return_attention: bool = False,
+        in_bfloat16: bool = False,
     ) -> tuple[Tensor, Tensor | None]:
         """Gather tokens `[B, N, D_olmo]` into `[B, Q, D_text]`.
 
         positions: `[B, N, 2]`, row and column from 0 to 1.
         key_mask: bool `[B, N]`, True where there is a token; all of them where it is None.
+        in_bfloat16: let the processor multiply the feed-forward's matrices, two thirds of the
+            work, in it.
         Returns the gathered vectors and, where asked for, each query's attention over the tokens,
         `[B, Q, N]`, mean over heads, rows summing to 1.
         """
@@ -74,7 +78,9 @@ class GeospatialQueryEncoder(nn.Module):
         else:
             seen = self._attend_in_parts(tokens, positions, key_mask)
         queries = self.attention_norm(queries + seen)
-        queries = self.output_norm(queries + self.feed_forward(queries))
+        with torch.autocast("cpu", torch.bfloat16) if in_bfloat16 else nullcontext():
+            fed = self.feed_forward(queries)
+        queries = self.output_norm(queries + fed)
         return queries * self.output_scale, weights
 
     def _make_keys(self, tokens: Tensor, positions: Tensor) -> Tensor:

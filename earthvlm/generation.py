@@ -50,7 +50,7 @@ class Sampling:
     def choose(self, logits: Tensor) -> Tensor:
         """A token for each row of `[B, V]`, `[B]`."""
         if self.temperature == 0:
-            return logits.argmax(-1)
+            return logits.max(-1).indices  # argmax takes ten times as long in bfloat16
         weights = self._warpers(None, logits.float()).softmax(-1)
         return torch.multinomial(weights, 1)[:, 0]
 

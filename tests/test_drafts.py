@@ -8,9 +8,10 @@ import pytest
 import torch
 
 from earthvlm.bridge import OlmoEarthVLMBridge
-from earthvlm.drafts import DRAFTED, PLACES_KEPT, AnswerDrafts
+from earthvlm.decoding import TorchReading
+from earthvlm.drafts import DRAFTED, DRAFTED_TOGETHER, PLACES_KEPT, AnswerDrafts
 from tests.conftest import random_scene
-from tests.test_conversation import copy_of
+from tests.test_conversation import copy_of, windowed_bridge  # noqa: F401
 
 ASKED = [{"role": "user", "content": "Is there water?"}]
 
@@ -47,7 +48,8 @@ def test_what_was_said_foretells_how_an_answer_goes_on():
     assert drafts.foretell([0]) == tuple(range(1, DRAFTED + 1))
     assert drafts.foretell([17, 18]) == (19,)  # as far as it went on
     assert drafts.foretell([99, 98, 7, 8])[0] == 9  # two are enough, where four were never said
-    assert drafts.foretell([8, 7]) == ()
+    assert drafts.foretell([8, 7])[0] == 8  # and so is one
+    assert drafts.foretell([7, 99]) == ()
     drafts.learn([7, 8, 30])
     assert drafts.foretell([99, 98, 7, 8]) == (30,)  # the latest
     assert drafts.foretell([5, 6, 7, 8])[0] == 9  # unless more speaks for an earlier one
@@ -125,3 +127,68 @@ def test_answers_that_are_drawn_at_random_are_not_foretold(bridge, readings):
     torch.manual_seed(0)
     answer(bridge, scene, temperature=1.0)
     assert set(readings[1:]) == {1}
+
+
+def test_a_batch_of_answers_is_foretold_and_stays_the_same(bridge, readings):
+    scenes = [random_scene(seed=seed) for seed in range(4)]
+    prompts = ["Is there water?", "Describe it.", "Is there water?", "What lies in the top left?"]
+    bridge._drafts = None
+    plain = bridge.generate(scenes, prompts, max_length=24)
+    assert len(readings) == 24
+    bridge._drafts = AnswerDrafts()
+    readings.clear()
+    assert bridge.generate(scenes, prompts, max_length=24) == plain
+    assert set(readings[1:]) == {1}  # nothing was known yet
+    readings.clear()
+    assert bridge.generate(scenes, prompts, max_length=24) == plain
+    assert len(readings) < 24 and max(readings[1:]) == DRAFTED_TOGETHER + 1
+
+
+def test_rows_of_a_batch_get_on_unequally_and_end_where_each_does(bridge, monkeypatch):
+    scenes, prompts = [random_scene()] * 2, ["Is there water?", "Describe it."]
+    bridge._drafts = None
+    answers = bridge.generate(scenes, prompts, max_length=24)
+    said = [bridge.language.tokenizer(a, add_special_tokens=False).input_ids for a in answers]
+    assert said[0] != said[1]
+    # What comes late in the first row's answer ends it, and perhaps the other.
+    bridge.language.model.generation_config.eos_token_id = said[0][14]
+    plain = bridge.generate(scenes, prompts, max_length=24)
+    bridge._drafts = AnswerDrafts()
+    bridge._drafts.learn(said[0])
+    for place in range(1, len(said[1])):  # the second is foretold wrong
+        bridge._drafts.learn([*said[1][max(0, place - 4) : place + 1], 5, 6, 7])
+    wrong, take_back = [], TorchReading.take_back
+    monkeypatch.setattr(
+        TorchReading, "take_back", lambda self, n: wrong.append(n) or take_back(self, n)
+    )
+    assert bridge.generate(scenes, prompts, max_length=24) == plain
+    assert any(len(set(counts)) > 1 for counts in wrong)
+
+
+@pytest.mark.parametrize("padding", [[0, 0, 0], [3, 0, 1]])
+@torch.inference_mode()
+def test_what_is_taken_back_of_some_rows_is_as_if_it_was_never_read(bridge, padding):
+    language, steps = bridge.language, ([4, 0, 2], [0, 3, 3], [1, 1, 1])
+    torch.manual_seed(0)
+    first, then = torch.randint(0, 200, (3, 9)), torch.randint(0, 200, (len(steps), 3, 5))
+    together = TorchReading(language.model, torch.tensor(padding) if any(padding) else None)
+    together.read(language.embed(first))
+    for ids, counts in zip(then, steps, strict=True):
+        together.read_each(language.embed(ids))
+        together.take_back(counts)
+    together.keep_rows([2, 0])
+    found = together.read(language.embed(first[[2, 0], :2]))
+    for logits, row in zip(found, (2, 0), strict=True):
+        kept = [ids[row, : 5 - counts[row]] for ids, counts in zip(then, steps, strict=True)]
+        alone = torch.cat([first[row, padding[row] :], *kept, first[row, :2]])
+        expected = TorchReading(language.model).read(language.embed(alone[None]))
+        torch.testing.assert_close(logits[None], expected, atol=1e-4, rtol=1e-4)
+
+
+def test_models_that_look_back_over_a_window_foretell_no_batch(windowed_bridge):  # noqa: F811
+    scenes = [random_scene(seed=seed) for seed in range(2)]
+    windowed_bridge.language.model.generation_config.eos_token_id = None
+    answers = [windowed_bridge.generate(scenes, "Hm?", max_length=16) for _ in range(2)]
+    assert answers[0] == answers[1]
+    windowed_bridge._drafts = None
+    assert windowed_bridge.generate(scenes, "Hm?", max_length=16) == answers[0]

@@ -12,7 +12,8 @@ from olmoearth_pretrain_minimal import ModelID, NormalizerV1, NormalizerV1_1
 from olmoearth_pretrain_minimal.olmoearth_pretrain_v1.utils.constants import Modality
 from olmoearth_pretrain_minimal.olmoearth_pretrain_v1.utils.datatypes import MaskedOlmoEarthSample
 
-from earthvlm.encoder import OlmoEarthEncoder, olmoearth_repository
+from earthvlm.encoder import OlmoEarthEncoder
+from earthvlm.olmoearth_models import olmoearth_repository
 from earthvlm.sentinel2 import BANDS
 from tests.conftest import random_scene
 

@@ -32,6 +32,26 @@ def test_what_is_read_is_the_same(tmp_path, padding, both_ways):
     torch.testing.assert_close(found[True], found[False], atol=0.05, rtol=0.05)
 
 
+@pytest.mark.parametrize("padding", [None, torch.tensor([3, 0])])
+def test_heads_that_share_keys_read_the_same(tiny_language, padding):
+    bridge = OlmoEarthVLMBridge(
+        "random-v1.2-nano", tiny_language, device="cpu", dtype=torch.bfloat16
+    )
+    model = bridge.language.model
+    assert model.config.num_key_value_heads < model.config.num_attention_heads
+    vectors = bridge.language.embed(torch.randint(0, 200, (2, 14)))
+    found = {}
+    for answering in (False, True):
+        choose_attention(model, answering)
+        reading = TorchReading(model, padding)
+        with torch.inference_mode():
+            reading.read(vectors)
+            each = reading.read_each(vectors[:, :5])
+            reading.take_back([2, 4])
+            found[answering] = torch.cat([each, reading.read_each(vectors[:, :2])], dim=1)
+    torch.testing.assert_close(found[True], found[False], atol=0.05, rtol=0.05)
+
+
 def test_it_is_chosen_for_answers_in_bfloat16_alone(tiny_language):
     def choice(dtype: torch.dtype, training: bool) -> str:
         bridge = OlmoEarthVLMBridge("random-v1.2-nano", tiny_language, device="cpu", dtype=dtype)

@@ -85,10 +85,10 @@ def _download_chatearthnet(arguments: argparse.Namespace) -> Path:
 
 
 def _download_model(arguments: argparse.Namespace) -> Path:
-    from earthvlm.encoder import OLMOEARTH_FILES, olmoearth_repository
     from earthvlm.hub import fetch
     from earthvlm.language import LANGUAGE_FILES
     from earthvlm.moondream import MOONDREAM_ID, MOONDREAM_REVISION
+    from earthvlm.olmoearth_models import OLMOEARTH_FILES, olmoearth_repository
 
     if arguments.what == MOONDREAM2:
         revision = arguments.revision or MOONDREAM_REVISION

@@ -1,0 +1,58 @@
+"""Whether answers are as good where they are foretold by others: the same evaluation, twice.
+
+    python -m benchmarks.quality --data_dir DATA [--tiles 48]
+
+DATA is laid out as for `earthvlm evaluate`, which does the measuring here too.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from benchmarks.report import report
+from earthvlm import OlmoEarthVLMBridge
+from earthvlm.chatearthnet import ChatEarthNet
+from earthvlm.drafts import AnswerDrafts
+from earthvlm.evaluation import evaluate
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--data_dir", type=Path, required=True)
+    parser.add_argument("--tiles", type=int, default=48, help="of the validation split")
+    arguments = parser.parse_args()
+    tiles = ChatEarthNet(arguments.data_dir, "val")
+    bridge = OlmoEarthVLMBridge.from_pretrained("bundled", device="cpu")
+    answers, figures = {}, {}
+    for way, drafts in {"one token at a time": None, "foretold": AnswerDrafts()}.items():
+        bridge._drafts = drafts
+        figures[way], answers[way] = evaluate(bridge, tiles, limit=arguments.tiles)
+    print(f"| measure | {' | 95 % interval | '.join(figures)} | 95 % interval | inside |")
+    print("|---|---|---|---|---|---|")
+    inside = []
+    for plain, foretold in zip(*figures.values(), strict=True):
+        inside.append(float(plain.low <= foretold.value <= plain.high))
+        values = " | ".join(
+            f"{figure.value:.3f} | {figure.low:.3f} to {figure.high:.3f}"
+            for figure in (plain, foretold)
+        )
+        print(f"| {plain.name} | {values} | {'yes' if inside[-1] else 'NO'} |")
+    plain, foretold = answers.values()
+    same = [
+        float(a[task] == b[task])
+        for a, b in zip(plain, foretold, strict=True)
+        for task in a.keys() - {"image", "truth"}
+    ]
+    report(
+        "quality",
+        {
+            "figures inside the other's interval": [sum(inside) / len(inside)],
+            "answers that are the same": [sum(same) / len(same)],
+        },
+        f"of all, {len(plain)} tiles",
+    )
+
+
+if __name__ == "__main__":
+    main()
