@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import logging
 import threading
+import weakref
 from pathlib import Path
 
 import gradio as gr
@@ -24,7 +25,7 @@ from earthvlm.ui.filters import read_filter, write_box
 from earthvlm.ui.guard import MAX_REQUEST_BYTES, Guard, find_address
 from earthvlm.ui.scene_view import make_title, show_beside, show_facts, show_viewer
 from earthvlm.ui.search import describe_search
-from earthvlm.ui.state import Session, add_session, make_room, tell_errors
+from earthvlm.ui.state import Session, make_room, tell_errors
 from earthvlm.ui.uploads import open_uploads
 from tests.conftest import random_scene, run_apart
 
@@ -140,13 +141,15 @@ def test_names_are_made_for_people():
     assert make_title("1908_3064_patch00") == "1908_3064_patch00"
 
 
-def test_a_session_is_put_away_an_hour_after_its_last_use():
-    with gr.Blocks() as page:
-        kept = add_session(page)
-    assert kept.time_to_live == 3600
-    turn = kept.value.begin_turn()
-    kept.delete_callback(kept.value)
-    assert turn.stop.is_set()
+def test_a_closed_page_keeps_its_session_where_it_comes_back():
+    session = Session()
+    session.open_scene(opened(random_scene()))
+    turn, closed = session.begin_turn(), session.used
+    session.used += 1
+    session.put_away_unless_used(since=closed)
+    assert session.opened is not None and not turn.stop.is_set()
+    session.put_away_unless_used(since=session.used)
+    assert session.opened is None and turn.stop.is_set()
 
 
 def test_a_new_question_or_scene_ends_the_answer_under_way():
@@ -160,17 +163,19 @@ def test_a_new_question_or_scene_ends_the_answer_under_way():
     assert session.conversation == []
 
 
-def test_visitors_own_scenes_are_closed_where_they_take_too_much_memory(monkeypatch):
-    scene = opened(random_scene())
-    size = scene.scene.reflectance.nbytes
-    monkeypatch.setattr(state, "OWN_SCENES_BYTES", 2 * size)
-    sessions = [Session(opened=opened(random_scene(seed=n)), used=float(n)) for n in range(3)]
-    assert [session.own_bytes for session in sessions] == [size] * 3
-    monkeypatch.setattr(state, "_sessions", dict(enumerate(sessions)))
-    make_room()
-    assert [session.opened is None for session in sessions] == [True, False, False]
+def test_scenes_unused_longest_are_closed_where_open_ones_take_too_much_memory(monkeypatch):
+    shared = opened(random_scene())
+    monkeypatch.setattr(state, "_with_scenes", weakref.WeakSet())  # not those of other tests
+    monkeypatch.setattr(state, "OPEN_SCENES_BYTES", 3 * shared.scene.reflectance.nbytes)
+    # The two that show the same scene were away longest, and closing one would gain nothing.
+    scenes = [shared, shared, *(opened(random_scene(seed=n)) for n in range(3))]
+    sessions = [Session(opened=scene, used=float(n)) for n, scene in enumerate(scenes)]
+    for session in sessions:
+        make_room(session)
+    closed = [session.opened is None for session in sessions]
+    assert closed == [False, False, True, False, False]
     with pytest.raises(ValueError, match="No scene is open"):
-        sessions[0].require_opened()
+        sessions[2].require_opened()
 
 
 def run_guard(path: str, headers: list[tuple[bytes, bytes]], chunks: list[bytes]) -> dict:

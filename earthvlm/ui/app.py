@@ -31,6 +31,8 @@ ATTRIBUTION = (
 )
 # Searches and openings; those who wait for the model are counted by the service, more strictly.
 QUEUE_SIZE = 128
+# Visitors whose page is remembered, 0.2 MB each and more as they use it; the latest are kept.
+SESSIONS_KEPT = 1000
 CACHE_SECONDS = (3600, 6 * 3600)  # how often pictures and uploads are deleted, and at what age
 SYSTEM_FONTS = ["system-ui", "-apple-system", "Segoe UI", "Roboto", "sans-serif"]
 
@@ -74,6 +76,7 @@ LAUNCH_OPTIONS: dict[str, Any] = {
     "theme": THEME,
     "css_paths": Path(__file__).with_name("style.css"),
     "max_file_size": MAX_FILE_SIZE,
+    "state_session_capacity": SESSIONS_KEPT,
     "footer_links": ["api"],
     "ssr_mode": False,
     "app_kwargs": {"middleware": [Middleware(Guard)]},

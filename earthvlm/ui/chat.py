@@ -149,7 +149,7 @@ def show_opened(session: Session, opened: OpenScene) -> Any:
     composites = opened.scene.available_composites()
     shown = composites[0] if composites else None
     session.open_scene(opened)
-    make_room()
+    make_room(session)
     return (
         session,
         show_viewer(opened, shown),

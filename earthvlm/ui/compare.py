@@ -70,7 +70,7 @@ def add_compare_tab(session: gr.State, service: SceneService) -> None:
     def show_pair(session: Session, scenes: list[OpenScene], name: str) -> Any:
         ordered = in_order_of_date([opened.scene for opened in scenes])
         session.pair = sorted(scenes, key=lambda opened: ordered.index(opened.scene))
-        make_room()
+        make_room(session)
         if not session.pair:
             raise ValueError("The two scenes are too large to be open at once here")
         return (session, *draw_both(session, name), "", "", show_changes(session.pair))
