@@ -22,9 +22,9 @@ from earthvlm.scene import Scene
 from earthvlm.service import OpenScene
 from earthvlm.ui import Models, build_app, warm_up
 from earthvlm.ui.filters import read_filter, write_box
+from earthvlm.ui.found import describe_search
 from earthvlm.ui.guard import MAX_REQUEST_BYTES, Guard, find_address
 from earthvlm.ui.scene_view import make_title, show_beside, show_facts, show_viewer
-from earthvlm.ui.search import describe_search
 from earthvlm.ui.state import Session, make_room, tell_errors
 from earthvlm.ui.uploads import open_uploads
 from tests.conftest import random_scene, run_apart
