@@ -75,6 +75,7 @@ THEME = gr.themes.Base(
 LAUNCH_OPTIONS: dict[str, Any] = {
     "theme": THEME,
     "css_paths": Path(__file__).with_name("style.css"),
+    "head": f"<script>{Path(__file__).with_name('page.js').read_text('utf-8')}</script>",
     "max_file_size": MAX_FILE_SIZE,
     "state_session_capacity": SESSIONS_KEPT,
     "footer_links": ["api"],

@@ -29,7 +29,7 @@ EXPLAINED = (
     "The model learned from single scenes, so it describes each on its own. What changed between "
     "them is measured from the bands."
 )
-NO_PAIR = "Two scenes are needed: open two, or one beside the scene in Chat."
+NO_PAIR = "Two scenes are needed: open two, or one beside the scene in Chat"
 
 
 def add_compare_tab(session: gr.State, service: SceneService) -> None:
@@ -59,10 +59,10 @@ def add_compare_tab(session: gr.State, service: SceneService) -> None:
         )
     with gr.Row(elem_classes="pair"):
         with gr.Column(min_width=300):
-            first = gr.HTML(_empty("First scene"), js_on_load=VIEWER_SCRIPT, elem_id="first")
+            first = gr.HTML(_empty("Earlier scene"), js_on_load=VIEWER_SCRIPT, elem_id="first")
             said_of_first = gr.HTML(elem_classes="said", label="What the model says of the first")
         with gr.Column(min_width=300):
-            second = gr.HTML(_empty("Second scene"), js_on_load=VIEWER_SCRIPT, elem_id="second")
+            second = gr.HTML(_empty("Later scene"), js_on_load=VIEWER_SCRIPT, elem_id="second")
             said_of_second = gr.HTML(elem_classes="said", label="What the model says of the second")
     describe = gr.Button("Let the model describe each", scale=0, elem_id="describe-both")
     changes = gr.HTML(label="What changed, measured", elem_id="changes")
@@ -200,4 +200,6 @@ def _date_of(scene: Scene) -> str:
 
 
 def _empty(title: str) -> str:
-    return f'<h2>{title}</h2><div class="viewport empty">Nothing open yet</div>'
+    return (
+        f'<h2>{title}</h2><div class="viewport empty">A GeoTIFF of the same place goes here</div>'
+    )

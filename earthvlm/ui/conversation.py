@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
@@ -22,6 +23,8 @@ LOOKING = "Looking at the scene …"
 NOTHING_SAID = "(stopped before the first word)"
 # Asked again at 0, a question gets the same answer again.
 RETRY_TEMPERATURE = 0.7
+# Drawn more often than that, words look no smoother and take the model's time.
+SECONDS_BETWEEN_WORDS = 0.05
 NEUTRAL = "The answers are a model's and can be wrong; what is marked as measured was computed."
 
 
@@ -42,12 +45,11 @@ def add_conversation(
     service: SceneService,
     first: OpenScene | None,
     picture: gr.HTML,
-    composite: gr.Radio,
 ) -> Conversation:
     """Add the components and wire them.
 
-    first: the scene that is open at the start. picture, composite: where the scene is drawn, and
-    with which bands; where an answer looked is laid over it.
+    first: the scene that is open at the start. picture: where the scene is drawn, and where an
+    answer looked is laid over it.
     """
     chat = gr.Chatbot(
         label="Conversation about the scene",
@@ -102,7 +104,7 @@ def add_conversation(
         opened = session.require_opened()
         check_prompt(asked[-1]["content"])
         before, turn = session.conversation, session.begin_turn()
-        session.attention = None
+        bare = {picture: draw_bare(session)}
         pieces = service.answer(
             opened.scene,
             asked,
@@ -111,18 +113,21 @@ def add_conversation(
             temperature,
             turn.stop,
         )
-        text = ""
+        text, shown = "", 0.0
+        begun = {session_state: session, prompt: "", chat: show(asked, LOOKING)}
         with turn.speaking():
             try:
-                yield {session_state: session, prompt: "", chat: show(asked, LOOKING), **busy(True)}
+                yield {**begun, **bare, **busy(True)}
                 with closing(pieces):
                     for piece in pieces:
                         if isinstance(piece, Waiting):
                             yield {chat: show(asked, describe_wait(piece.ahead))}
                             continue
                         text += piece
-                        if not turn.stop.is_set():
-                            yield {chat: show(asked, answer=text)}
+                        if time.monotonic() - shown > SECONDS_BETWEEN_WORDS:
+                            if not turn.stop.is_set():
+                                yield {chat: show(asked, answer=text)}
+                            shown = time.monotonic()
                 answered = [*asked, {"role": "assistant", "content": text or NOTHING_SAID}]
                 if session.turn is turn:
                     session.conversation = answered if text else before
@@ -158,7 +163,7 @@ def add_conversation(
     ) -> Any:
         """Put the question that stood in the page's address, if one did."""
         question, session.asked_by_link = session.asked_by_link, ""
-        yield {chat: show(session.conversation)}  # a generator without a yield empties its outputs
+        yield {prompt: gr.skip()}  # a generator without a yield empties its outputs
         if question.strip():
             yield from ask(session, question, max_length, temperature, request)
 
@@ -194,17 +199,17 @@ def add_conversation(
     def clear_chat(session: Session) -> Any:
         """Stop the answer and forget the conversation; the scene stays open."""
         session.end_turn()
-        session.conversation, session.attention = [], None
-        return [], f"<p>{NEUTRAL}</p>"
+        session.conversation = []
+        return [], f"<p>{NEUTRAL}</p>", draw_bare(session)
 
     @page_only
     @tell_errors
-    def where_it_looked(session: Session, name: str, request: gr.Request) -> str:
+    def where_it_looked(session: Session, request: gr.Request) -> str:
         """Lay over the scene where the last answer looked, as a whole and by word."""
         opened = session.require_opened()
         asker = know_asker(session, request)
         session.attention = service.attend(opened.scene, session.conversation, asker)
-        return show_viewer(opened, name, session.attention)
+        return show_viewer(opened, session.composite, session.attention)
 
     @page_only
     @tell_errors
@@ -246,11 +251,16 @@ def add_conversation(
     ready_after(chat.edit(edit, [session, *settings], spoken, **private))
     stop.click(stop_answer, session, None, api_name="stop", queue=False, show_progress="hidden")
     clear.click(
-        clear_chat, session, [chat, beside], api_name="clear", queue=False, show_progress="hidden"
+        clear_chat,
+        session,
+        [chat, beside, picture],
+        api_name="clear",
+        queue=False,
+        show_progress="hidden",
     )
     look.click(
         where_it_looked,
-        [session, composite],
+        session,
         picture,
         api_name="where_it_looked",
         concurrency_limit=None,
@@ -259,6 +269,12 @@ def add_conversation(
         None, saved, None, js=SAVE_TEXT.format(name="conversation.md", kind="text/markdown")
     )
     return Conversation([chat, beside, *questions], ask_after)
+
+
+def draw_bare(session: Session) -> Any:
+    """Take away where the last answer looked, as the next one looks elsewhere."""
+    had, session.attention = session.attention is not None, None
+    return show_viewer(session.opened, session.composite) if had else gr.skip()
 
 
 def start_conversation(opened: OpenScene) -> list[Any]:

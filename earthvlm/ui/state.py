@@ -64,9 +64,13 @@ class Turn:
 
 @dataclass(eq=False)
 class Session:
-    """What the app remembers of one visitor: open scenes, what was said, the last search."""
+    """What the app remembers of one visitor: open scenes, what was said, the last search.
+
+    composite: the bands that the open scene is drawn with; None where it has none to choose from.
+    """
 
     opened: OpenScene | None = None
+    composite: str | None = None
     conversation: list[Message] = field(default_factory=list)
     attention: AnswerAttention | None = None
     pair: list[OpenScene] = field(default_factory=list)
@@ -93,6 +97,7 @@ class Session:
         self.end_turn()
         self.used = time.monotonic()
         self.opened = opened
+        self.composite = next(iter(opened.scene.available_composites()), None)
         self.conversation, self.attention = [], None
 
     def put_away(self) -> None:
@@ -175,7 +180,7 @@ def make_room(session: Session) -> None:
         if alone:
             taken -= sum(scene.reflectance.nbytes for scene in alone)
             each.end_turn()
-            each.opened, each.pair = None, []
+            each.opened, each.pair, each.attention = None, [], None
 
 
 def tell_errors(action: Callable[..., Any]) -> Callable[..., Any]:

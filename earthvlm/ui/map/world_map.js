@@ -144,7 +144,10 @@ function listScenes(group, marker) {
             open(scene);
         });
     }
-    const popup = L.popup({ maxWidth: 280, maxHeight: 250, offset: [0, -MARKER_SIZE / 4] })
+    const popup = L.popup({
+        maxWidth: 280, maxHeight: 250, offset: [0, -MARKER_SIZE / 4],
+        autoPanPaddingTopLeft: [5, 85], // below the buttons
+    })
         .setLatLng(marker.getLatLng())
         .setContent(list);
     popup.on("add", () => {
