@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import logging
+import re
 import threading
 import weakref
 from pathlib import Path
@@ -17,7 +18,7 @@ import earthvlm.ui.state as state
 from earthvlm.attention import AnswerAttention
 from earthvlm.familiarity import warn_unfamiliar
 from earthvlm.measured import measure, suggest_questions
-from earthvlm.retrieval import SceneFilter, SceneIndex
+from earthvlm.retrieval import SceneFilter, SceneIndex, SceneResult
 from earthvlm.scene import Scene
 from earthvlm.service import OpenScene
 from earthvlm.ui import Models, build_app, warm_up
@@ -35,6 +36,11 @@ HTML = "<img src=x onerror=alert(1)>"
 def make_scene(name: str) -> Scene:
     array = np.random.default_rng(0).integers(300, 3000, (16, 16, 3)).astype(np.float32)
     return Scene.from_array(array, ("B04", "B03", "B02"), name=name)
+
+
+def make_result(caption: float | None = 0.4, scene: float | None = 0.5) -> SceneResult:
+    cosines = {"caption_similarity": caption, "scene_similarity": scene}
+    return SceneResult("a", "A lake.", "tiles", None, None, "made up", None, None, **cosines)
 
 
 def opened(scene: Scene) -> OpenScene:
@@ -72,9 +78,9 @@ def test_nothing_from_a_file_or_a_model_is_shown_as_html():
     for shown in (
         show_viewer(scene, "true colour", attention),
         show_facts(scene),
-        describe_search(scene.scene, 1, 1, SceneFilter()),
-        describe_search((HTML, scene.scene), 1, 1, SceneFilter()),
-        describe_search(None, 1, 1, SceneFilter(source=HTML)),
+        describe_search(scene.scene, [make_result()], 1, SceneFilter()),
+        describe_search((HTML, scene.scene), [make_result()], 1, SceneFilter()),
+        describe_search(None, [make_result()], 1, SceneFilter(source=HTML)),
     ):
         assert "&lt;img" in shown
         assert "<img src=x" not in shown
@@ -102,15 +108,25 @@ def test_a_drawn_box_is_typed_into_its_field_as_it_is_read():
 
 def test_what_a_search_looked_for_is_told():
     where = read_filter("2020-01-31", "", "ESA", "4, 47, 16, 55")
-    said = describe_search(("a lake", make_scene("mine")), 3, 9, where)
+    said = describe_search(("a lake", make_scene("mine")), [make_result()] * 3, 9, where)
     assert said == (
         "3 scenes nearest to <strong>a lake</strong> and most like <strong>mine</strong>, taken "
         "from 31 January 2020 on, of a source with “ESA”, inside 4.00° E to 16.00° E, 47.00° N to "
         "55.00° N"
     )
-    assert describe_search("a lake", 0, 9, SceneFilter(source="ESA")) == (
+    assert describe_search("a lake", [], 9, SceneFilter(source="ESA")) == (
         "No scene fits: none is of a source with “ESA”"
     )
+
+
+def test_a_search_that_found_nothing_close_says_so():
+    far = [make_result(caption=-0.02, scene=0.12), make_result(caption=None, scene=0.104)]
+    assert describe_search("pizza", far, 9, SceneFilter()) == (
+        "2 scenes nearest to <strong>pizza</strong>; none is close, at a cosine of 0.12"
+    )
+    close = [*far, make_result(caption=0.3, scene=0.1)]
+    assert "close" not in describe_search("a lake", close, 9, SceneFilter())
+    assert "close" not in describe_search(None, [make_result(None, None)], 9, SceneFilter())
 
 
 def test_a_panel_of_facts_is_marked_as_measured_and_tells_what_is_missing():
@@ -139,6 +155,16 @@ def test_names_are_made_for_people():
     assert make_title("finland_2017-09-24_69_24") == "Finland"
     assert make_title("beetzsee_r0_c11") == "Beetzsee"
     assert make_title("1908_3064_patch00") == "1908_3064_patch00"
+
+
+def test_each_threat_names_tests_that_there_are():
+    tests = Path(__file__).parent
+    threats = (tests.parent / "docs" / "security.md").read_text("utf-8")
+    named = re.findall(r"`(test_\w+\.py)(?:::(test_\w+))?`", threats)
+    assert len(named) > 15
+    for file, test in named:
+        (found,) = tests.rglob(file)
+        assert f"def {test}" in found.read_text("utf-8"), (file, test)
 
 
 def test_a_closed_page_keeps_its_session_where_it_comes_back():
@@ -255,8 +281,13 @@ def test_errors_become_one_sentence(caplog: pytest.LogCaptureFixture):
         yield 1
         raise RuntimeError("secret detail")
 
-    with pytest.raises(gr.Error, match=r"^'The file is empty; give another\.'$"):
+    @tell_errors
+    def refuse_within() -> None:
         refuse()
+
+    for action in (refuse, refuse_within):
+        with pytest.raises(gr.Error, match=r"^'The file is empty; give another\.'$"):
+            action()
     with caplog.at_level(logging.ERROR), pytest.raises(gr.Error) as caught:
         list(fail())
     assert "secret" not in str(caught.value)

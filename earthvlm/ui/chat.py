@@ -130,7 +130,7 @@ def add_chat_tab(
         open_scene, [session, upload, boa_offset], outputs, api_name="open_scene", **opening
     )
     for afterwards in (opened.then, opened.failure):  # room for the next file
-        afterwards(lambda: None, None, upload, queue=False, api_visibility="private")
+        afterwards(None, None, upload, js="() => null", api_visibility="private")
     named = gr.Textbox(label="image_id", visible=False)
     named.submit(open_named, [session, named], outputs, api_name="open_named", **opening)
     composite.input(draw, [session, composite], picture, api_name="draw", show_progress="hidden")

@@ -88,15 +88,15 @@ def add_search_tab(
             False, label="and with the words above", min_width=200, elem_id="with-words"
         )
     filters = add_filters()
+    first = index.browse(k=FIRST_RESULTS)
     with gr.Row(elem_classes="found"):
         found = gr.HTML(
-            describe_search(None, min(FIRST_RESULTS, len(index)), len(index), SceneFilter()),
+            describe_search(None, first, len(index), SceneFilter()),
             label="What was found",
             elem_id="found",
         )
         save_csv = gr.Button("Save as CSV", size="sm", scale=0, min_width=110)
         save_geojson = gr.Button("Save as GeoJSON", size="sm", scale=0, min_width=130)
-    first = index.browse(k=FIRST_RESULTS)
     gallery = gr.Gallery(
         [(result.thumbnail, describe_result(result)) for result in first],
         label="Scenes, with cosine similarity and rank in each comparison: click one to open it",
@@ -121,7 +121,7 @@ def add_search_tab(
         results = service.find(query, k, know_asker(session, request), where)
         session.query, session.results = query, tuple(results)
         pictures = [(result.thumbnail, describe_result(result)) for result in results]
-        found = describe_search(query, len(results), len(index), where)
+        found = describe_search(query, results, len(index), where)
         # A list without a query is read from the table, whatever became of the engine.
         if query is not None and index.notice:
             found += f'<p class="notice">{html.escape(index.notice)}</p>'

@@ -196,6 +196,8 @@ def tell_errors(action: Callable[..., Any]) -> Callable[..., Any]:
         def guarded(*args: Any, **named: Any) -> Any:
             try:
                 yield from action(*args, **named)
+            except gr.Error:
+                raise  # told already, by an action that this one is made of
             except Exception as error:
                 raise _tell(error) from error
 
@@ -205,6 +207,8 @@ def tell_errors(action: Callable[..., Any]) -> Callable[..., Any]:
         def guarded(*args: Any, **named: Any) -> Any:
             try:
                 return action(*args, **named)
+            except gr.Error:
+                raise
             except Exception as error:
                 raise _tell(error) from error
 
