@@ -49,6 +49,8 @@ def test_an_uploaded_geotiff_is_shown_and_answered_word_by_word(
 
     page.get_by_label("Your question").fill("Which land cover dominates?")
     page.get_by_role("button", name="Send").click()
+    questions(page).wait_for(state="attached")
+    assert page.locator("#picture img").is_visible()  # nothing goes away meanwhile
     wait_until_looking(page)
     for pieces in (1, 2, 3):
         paced_answers.let(1)
