@@ -134,14 +134,15 @@ def page(tab: Page, app_url: str) -> Page:
 
 
 @pytest.fixture
-def keep(tab: Page) -> Callable[[str], None]:
-    """Keep a picture of the page: in EARTHVLM_SCREENSHOTS, or runs/screenshots/."""
+def keep(tab: Page) -> Callable[..., None]:
+    """Keep a picture of the page, or of what its window shows: in runs/screenshots/, or the folder
+    that EARTHVLM_SCREENSHOTS names."""
     folder = Path(os.environ.get("EARTHVLM_SCREENSHOTS") or ROOT / "runs" / "screenshots")
     folder.mkdir(parents=True, exist_ok=True)
 
-    def take_picture(name: str) -> None:
+    def take_picture(name: str, full_page: bool = True) -> None:
         width = tab.viewport_size["width"]
-        tab.screenshot(path=folder / f"{name}-{width}.png", full_page=True)
+        tab.screenshot(path=folder / f"{name}-{width}.png", full_page=full_page)
 
     return take_picture
 

@@ -39,7 +39,7 @@ def test_an_uploaded_geotiff_is_shown_and_answered_word_by_word(
     lakeside: Path,
     paced_answers: PacedAnswers,
     monkeypatch,
-    keep: Callable[[str], None],
+    keep: Callable[..., None],
 ):
     monkeypatch.setattr("earthvlm.ui.conversation.SECONDS_BETWEEN_WORDS", 0)
     open_file(page, lakeside)
@@ -66,7 +66,7 @@ def test_an_uploaded_geotiff_is_shown_and_answered_word_by_word(
 
 @BOTH_WIDTHS
 def test_a_conversation_goes_on_and_is_copied_saved_and_cleared(
-    page: Page, keep: Callable[[str], None]
+    page: Page, keep: Callable[..., None]
 ):
     page.locator("#save").click()
     assert "no conversation yet" in read_notice(page)
@@ -97,7 +97,7 @@ def test_a_conversation_goes_on_and_is_copied_saved_and_cleared(
 
 @BOTH_WIDTHS
 def test_an_answer_is_stopped_asked_again_and_its_question_edited(
-    page: Page, paced_answers: PacedAnswers, keep: Callable[[str], None]
+    page: Page, paced_answers: PacedAnswers, keep: Callable[..., None]
 ):
     def let_it_be_answered() -> None:
         wait_until_looking(page)
@@ -159,7 +159,7 @@ def test_an_example_has_a_sentence_and_ends_what_was_said_of_another_scene(
 
 @BOTH_WIDTHS
 def test_a_link_opens_its_scene_asks_its_question_and_is_copied_again(
-    tab: Page, app_url: str, app_index, keep: Callable[[str], None]
+    tab: Page, app_url: str, app_index, keep: Callable[..., None]
 ):
     name = app_index.browse(app_index.splits[-1])[0].image_id
     link = f"{app_url}?scene={name}&q=Is+there+water%3F"
@@ -181,7 +181,7 @@ def test_a_link_opens_its_scene_asks_its_question_and_is_copied_again(
 
 @BOTH_WIDTHS
 def test_the_picture_is_drawn_with_other_bands_zoomed_moved_and_downloaded(
-    page: Page, keep: Callable[[str], None]
+    page: Page, keep: Callable[..., None]
 ):
     picture = page.locator("#picture img")
     pictures = {picture.get_attribute("src")}
@@ -213,7 +213,7 @@ def test_the_picture_is_drawn_with_other_bands_zoomed_moved_and_downloaded(
 
 @BOTH_WIDTHS
 def test_where_an_answer_looked_is_laid_over_the_scene_until_the_next(
-    page: Page, keep: Callable[[str], None]
+    page: Page, keep: Callable[..., None]
 ):
     page.locator("#look").click()
     assert "no answer yet" in read_notice(page)

@@ -27,7 +27,7 @@ def save_picture(path: Path) -> Path:
 
 @BOTH_WIDTHS
 def test_a_photo_says_what_it_lacks_and_is_asked_about(
-    page: Page, tmp_path: Path, keep: Callable[[str], None]
+    page: Page, tmp_path: Path, keep: Callable[..., None]
 ):
     open_file(page, save_picture(tmp_path / "garden.png"))
     assert page.locator("#facts .notes li", has_text="red, green and blue").count() == 1
@@ -39,7 +39,7 @@ def test_a_photo_says_what_it_lacks_and_is_asked_about(
 
 @BOTH_WIDTHS
 def test_three_pngs_are_one_scene_and_what_is_none_is_named(
-    page: Page, tmp_path: Path, keep: Callable[[str], None]
+    page: Page, tmp_path: Path, keep: Callable[..., None]
 ):
     names = ("x_rgb.png", "x_band_5_6_7.png", "x_band_8_11_12.png")
     triplet = [save_picture(tmp_path / name) for name in names]
@@ -58,7 +58,7 @@ def test_three_pngs_are_one_scene_and_what_is_none_is_named(
         (tmp_path / name).write_bytes(content)
         upload(page, tmp_path / name)
         page.get_by_test_id("toast-text").wait_for()
-        keep("wrong-file")
+        keep("wrong-file", full_page=False)
         assert name in read_notice(page)
         assert read_facts(page) == before
     assert ask(page, "Is there water?")
@@ -66,7 +66,7 @@ def test_three_pngs_are_one_scene_and_what_is_none_is_named(
 
 @BOTH_WIDTHS
 def test_two_dates_stand_side_by_side_and_their_change_is_measured(
-    page: Page, practice_data: Path, keep: Callable[[str], None]
+    page: Page, practice_data: Path, keep: Callable[..., None]
 ):
     scenes = practice_data / "scenes"
     later, earlier = (scenes / f"boadella_{date}_L2A.tif" for date in ("2022-03-08", "2020-02-02"))

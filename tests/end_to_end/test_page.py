@@ -41,7 +41,7 @@ def test_the_page_comes_whole_fits_its_window_and_asks_nobody_else(tab: Page, ap
 
 
 @BOTH_WIDTHS
-def test_nothing_serious_stands_in_anybodys_way(page: Page, keep: Callable[[str], None]):
+def test_nothing_serious_stands_in_anybodys_way(page: Page, keep: Callable[..., None]):
     """axe-core's serious and critical rules, contrast AA among them, on every tab."""
     axe = pytest.importorskip("axe_playwright_python.sync_playwright").Axe()
     ask(page, "Is there water?")

@@ -47,9 +47,7 @@ def box_field(page: Page) -> Locator:
 
 
 @BOTH_WIDTHS
-def test_a_search_finds_scenes_and_a_click_opens_one_in_chat(
-    page: Page, keep: Callable[[str], None]
-):
+def test_a_search_finds_scenes_and_a_click_opens_one_in_chat(page: Page, keep: Callable[..., None]):
     search(page, "a lake beside forest")
     wait_for_count(results(page), MOST_SHOWN)
     caption = results(page).first.inner_text()
@@ -75,7 +73,7 @@ def test_a_search_finds_scenes_and_a_click_opens_one_in_chat(
 
 
 @BOTH_WIDTHS
-def test_typed_filters_narrow_a_search(page: Page, app_index, keep: Callable[[str], None]):
+def test_typed_filters_narrow_a_search(page: Page, app_index, keep: Callable[..., None]):
     dates = {"first_date": datetime.date(2017, 6, 1), "last_date": datetime.date(2017, 12, 31)}
     in_time = app_index.browse(where=SceneFilter(**dates))
     finnish = SceneFilter(**dates, source="FINLAND", box=(29, 60, 31.5, 70))
@@ -154,9 +152,7 @@ STANDS_STILL = """() => {
 
 
 @BOTH_WIDTHS
-def test_a_box_drawn_on_the_map_bounds_the_search(
-    page: Page, app_index, keep: Callable[[str], None]
-):
+def test_a_box_drawn_on_the_map_bounds_the_search(page: Page, app_index, keep: Callable[..., None]):
     search(page, "open water")
     placed = [row for row in save_csv(page) if row["longitude"]]
     open_tab(page, "Map")
@@ -232,7 +228,7 @@ def test_an_engine_that_went_away_is_told_beside_what_was_found(page: Page, app_
 
 @BOTH_WIDTHS
 def test_what_was_found_is_on_the_map_and_what_shares_a_place_is_listed(
-    page: Page, keep: Callable[[str], None]
+    page: Page, keep: Callable[..., None]
 ):
     open_tab(page, "Search")
     page.get_by_role("button", name="open water").click()

@@ -33,7 +33,7 @@ pytestmark = END_TO_END
 
 @BOTH_WIDTHS
 def test_who_waits_is_told_how_many_are_ahead_and_one_too_many_that_it_is_busy(
-    page: Page, app_service: SceneService, keep: Callable[[str], None]
+    page: Page, app_service: SceneService, keep: Callable[..., None]
 ):
     line = app_service.line
     others = [line.join(f"other-{number}") for number in range(MOST_WAITING + 1)]
@@ -43,7 +43,7 @@ def test_who_waits_is_told_how_many_are_ahead_and_one_too_many_that_it_is_busy(
         page.get_by_label("Your question").fill("Is there water?")
         page.get_by_role("button", name="Send").click()
         page.get_by_test_id("toast-text").wait_for()
-        keep("busy")
+        keep("busy", full_page=False)
         assert read_notice(page).startswith(f"Busy: {MOST_WAITING + 1} questions")
         wait_until_idle(page)
         assert questions(page).count() == answers(page).count() == 0
