@@ -14,13 +14,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import earthvlm.ui.said as said
 import earthvlm.ui.state as state
 from earthvlm.attention import AnswerAttention
 from earthvlm.familiarity import warn_unfamiliar
 from earthvlm.measured import measure, suggest_questions
 from earthvlm.retrieval import SceneFilter, SceneIndex, SceneResult
 from earthvlm.scene import Scene
-from earthvlm.service import OpenScene
+from earthvlm.service import OpenScene, Waiting
 from earthvlm.ui import Models, build_app, warm_up
 from earthvlm.ui.filters import read_filter, write_box
 from earthvlm.ui.found import describe_search
@@ -263,6 +264,26 @@ def test_ending_an_answer_waits_until_it_shows_no_more():
     assert started.wait(10)
     session.end_turn()
     assert said == ["last word"]
+
+
+def test_an_answer_is_read_along_and_closed_with_its_reader(monkeypatch):
+    closed = []
+
+    def speak():
+        try:
+            yield Waiting(1)
+            yield from ("A ", "lake", ".")
+        finally:
+            closed.append(True)
+
+    monkeypatch.setattr(said, "SECONDS_BETWEEN_WORDS", 0)
+    assert list(said.read_along(speak())) == [Waiting(1), "A ", "A lake", "A lake.", "A lake."]
+    monkeypatch.setattr(said, "SECONDS_BETWEEN_WORDS", 3600)
+    assert list(said.read_along(speak()))[-1] == "A lake."
+    reading = said.read_along(speak())
+    next(reading)
+    reading.close()
+    assert len(closed) == 3
 
 
 def test_an_action_without_a_scene_asks_for_one():

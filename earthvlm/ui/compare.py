@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 from collections.abc import Iterator
+from contextlib import closing
 from typing import Any
 
 import gradio as gr
@@ -19,7 +20,8 @@ from earthvlm.measured import (
 )
 from earthvlm.scene import Scene
 from earthvlm.sentinel2 import COMPOSITES
-from earthvlm.service import OpenScene, SceneService
+from earthvlm.service import OpenScene, SceneService, Waiting
+from earthvlm.ui.said import describe_wait, read_along
 from earthvlm.ui.scene_view import VIEWER_SCRIPT, show_beside, show_picture, show_viewer
 from earthvlm.ui.state import Session, know_asker, make_room, page_only, tell_errors
 from earthvlm.ui.uploads import SCENE_FILES, open_uploads, take_uploads_only
@@ -118,10 +120,14 @@ def add_compare_tab(session: gr.State, service: SceneService) -> None:
             said[number] = show_said("…")
             yield said[0], said[1]
             text = ""
-            for piece in service.answer(opened.scene, asked, asker, stop=stop):
-                text += piece if isinstance(piece, str) else ""
-                said[number] = show_said(text)
-                yield said[0], said[1]
+            pieces = service.answer(opened.scene, asked, asker, stop=stop)
+            with closing(read_along(pieces)) as reading:
+                for told in reading:
+                    if isinstance(told, Waiting):
+                        said[number] = show_said(describe_wait(told.ahead))
+                    else:
+                        text, said[number] = told, show_said(told)
+                    yield said[0], said[1]
             said[number] += show_beside(opened, text)
             yield said[0], said[1]
 

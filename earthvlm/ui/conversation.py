@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
@@ -21,6 +20,7 @@ from earthvlm.ui.said import (
     NEUTRAL,
     NOTHING_SAID,
     describe_wait,
+    read_along,
     show_conversation,
 )
 from earthvlm.ui.scene_view import show_beside, show_viewer
@@ -28,8 +28,6 @@ from earthvlm.ui.state import Session, know_asker, page_only, tell_errors
 
 # Asked again at 0, a question gets the same answer again.
 RETRY_TEMPERATURE = 0.7
-# Drawn more often than that, words look no smoother and take the model's time.
-SECONDS_BETWEEN_WORDS = 0.05
 
 
 @dataclass(frozen=True)
@@ -118,21 +116,19 @@ def add_conversation(
             temperature,
             turn.stop,
         )
-        text, shown = "", 0.0
+        text = ""
         begun = {session_state: session, prompt: "", chat: show_conversation(asked, LOOKING)}
         with turn.speaking():
             try:
                 yield {**begun, **bare, **busy(True)}
-                with closing(pieces):
-                    for piece in pieces:
-                        if isinstance(piece, Waiting):
-                            yield {chat: show_conversation(asked, describe_wait(piece.ahead))}
+                with closing(read_along(pieces)) as reading:
+                    for told in reading:
+                        if isinstance(told, Waiting):
+                            yield {chat: show_conversation(asked, describe_wait(told.ahead))}
                             continue
-                        text += piece
-                        if time.monotonic() - shown > SECONDS_BETWEEN_WORDS:
-                            if not turn.stop.is_set():
-                                yield {chat: show_conversation(asked, answer=text)}
-                            shown = time.monotonic()
+                        text = told
+                        if not turn.stop.is_set():
+                            yield {chat: show_conversation(asked, answer=text)}
                 answered = [*asked, {"role": "assistant", "content": text or NOTHING_SAID}]
                 if session.turn is turn:
                     session.conversation = answered if text else before
