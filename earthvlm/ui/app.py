@@ -71,12 +71,14 @@ THEME = gr.themes.Base(
     form_gap_width="0px",
 )
 
-PAGE_SCRIPT = Path(__file__).with_name("page.js").read_text("utf-8")
+FOLDER = Path(__file__).parent
+PAGE_SCRIPT = (FOLDER / "page.js").read_text("utf-8")
+STYLES = ("page", "chat", "compare", "search")
 
 # For `launch()`, where Gradio 6 takes a page's looks.
 LAUNCH_OPTIONS: dict[str, Any] = {
     "theme": THEME,
-    "css_paths": Path(__file__).with_name("style.css"),
+    "css_paths": [FOLDER / "style" / f"{name}.css" for name in STYLES],
     "head": f'<script type="module">{PAGE_SCRIPT}</script>',
     "max_file_size": MAX_FILE_SIZE,
     "state_session_capacity": SESSIONS_KEPT,

@@ -1,5 +1,5 @@
-// Until all of these are there the page is not shown; see style.css. Only the first time: what is
-// shown later comes and goes.
+// Until all of these are there the page is not shown; see style/page.css. Only the first time:
+// what is shown later comes and goes.
 const PARTS = [
   '#picture img', '#facts h2', '#examples img', '#chat .placeholder', '#prompt textarea',
 ];
