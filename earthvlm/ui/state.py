@@ -37,8 +37,8 @@ OPEN_SCENES_BYTES = 1_500_000_000
 NOTICE_SECONDS = 20
 STOP_SECONDS = 10  # a model that answers stops within a token
 NOTHING_OPEN = (
-    "No scene is open (an hour without use closes it, sooner where many are open): upload one or "
-    "choose an example."
+    "No scene is open, or it was closed after some time without use: upload one or choose an "
+    "example"
 )
 UNEXPECTED = "That did not work, and the reason has been logged; try again, or another scene."
 
