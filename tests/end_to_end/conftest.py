@@ -42,6 +42,9 @@ CHROMIUM_FLAGS = [
 ]
 
 
+# Nothing fades or slides any more; signs of waiting go on, and a notice's time runs.
+AT_REST = """() => !document.getAnimations().some(
+  each => each.playState === 'running' && each.effect.getComputedTiming().activeDuration < 2000)"""
 # What every visitor's path is walked at: a phone and a desk.
 BOTH_WIDTHS = pytest.mark.parametrize("tab", [360, 1440], indirect=True, ids=str)
 END_TO_END = [
@@ -142,6 +145,7 @@ def keep(tab: Page) -> Callable[..., None]:
 
     def take_picture(name: str, full_page: bool = True) -> None:
         width = tab.viewport_size["width"]
+        tab.wait_for_function(AT_REST)
         tab.screenshot(path=folder / f"{name}-{width}.png", full_page=full_page)
 
     return take_picture

@@ -54,9 +54,6 @@ def test_nothing_serious_stands_in_anybodys_way(page: Page, keep: Callable[..., 
         )
         open_tab(page, tab)
         page.mouse.move(0, 0)
-        page.wait_for_function(
-            "!document.getAnimations().some(each => each.playState === 'running')"
-        )
         keep(f"{tab.lower()}-{scheme}")
         # What is there was looked at in the light; the dark changes colours alone.
         rules = {"runOnly": ["color-contrast"]} if scheme == "dark" else {}
