@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Mapping
 from pathlib import Path
+from textwrap import shorten
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,7 @@ from earthvlm.principal_parts import PrincipalParts, encode_vectors
 from earthvlm.search_query import SceneFilter
 
 FILTER_COLUMNS = ("split", "source", "longitude", "latitude", "date")
+SOURCE_LETTERS = 40  # of a source, in an error
 SPACES = {"scene": "scene_embedding", "caption": "caption_embedding"}
 
 
@@ -149,10 +151,12 @@ class SceneTable:
                 f"this dataset has no split {where.split!r}; choose one of {', '.join(splits)}"
             )
         if where.source is not None and not self.matching_sources(where.source):
-            known = ", ".join(self.distinct("source")) or "none"
-            raise ValueError(
-                f"no source of this dataset contains {where.source!r}; its sources are {known}"
+            words, *known = (
+                shorten(text, SOURCE_LETTERS, placeholder=" …")
+                for text in (where.source, *self.distinct("source")[:1])
             )
+            told = f"one it has is {known[0]!r}" if known else "it names none"
+            raise ValueError(f"no source of this dataset contains {words!r}; {told}")
 
     def matching_sources(self, words: str) -> list[str]:
         """The sources that contain some words, in any case."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Sequence
+from textwrap import shorten
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from earthvlm.search_query import Box, SceneFilter
 MOST_POINTS = 200_000
 # Web-Mercator ends here; what lies nearer to a pole is drawn at its edge.
 MERCATOR_LATITUDE = 85.05
+CAPTION_LETTERS = 90
 
 
 def map_scenes(
@@ -28,7 +30,7 @@ def map_scenes(
     points: longitude and latitude of each scene that fits `where` and has a place, float32 in
         base64; rows: their rows in the index, int32 likewise. placed: how many there are, of which
         at most `most_points` are drawn.
-    results: the scenes found that have a place, with their rank.
+    results: the scenes found that have a place, with their rank and how their caption begins.
     box: that of `where`, or None.
     """
     where = where or SceneFilter()
@@ -53,6 +55,7 @@ def map_scenes(
                 "row": index.table.find(result.image_id),
                 "rank": rank,
                 "name": result.image_id,
+                "caption": shorten(result.caption or "", CAPTION_LETTERS, placeholder=" …"),
                 "longitude": result.longitude,
                 "latitude": float(_clip(result.latitude)),
             }

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import datetime
 import logging
+import re
 import threading
+import weakref
 from pathlib import Path
 
 import gradio as gr
@@ -12,19 +14,20 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import earthvlm.ui.said as said
 import earthvlm.ui.state as state
 from earthvlm.attention import AnswerAttention
 from earthvlm.familiarity import warn_unfamiliar
 from earthvlm.measured import measure, suggest_questions
-from earthvlm.retrieval import SceneFilter, SceneIndex
+from earthvlm.retrieval import SceneFilter, SceneIndex, SceneResult
 from earthvlm.scene import Scene
-from earthvlm.service import OpenScene
+from earthvlm.service import OpenScene, Waiting
 from earthvlm.ui import Models, build_app, warm_up
 from earthvlm.ui.filters import read_filter, write_box
+from earthvlm.ui.found import describe_search
 from earthvlm.ui.guard import MAX_REQUEST_BYTES, Guard, find_address
 from earthvlm.ui.scene_view import make_title, show_beside, show_facts, show_viewer
-from earthvlm.ui.search import describe_search
-from earthvlm.ui.state import Session, add_session, make_room, tell_errors
+from earthvlm.ui.state import Session, make_room, tell_errors
 from earthvlm.ui.uploads import open_uploads
 from tests.conftest import random_scene, run_apart
 
@@ -34,6 +37,11 @@ HTML = "<img src=x onerror=alert(1)>"
 def make_scene(name: str) -> Scene:
     array = np.random.default_rng(0).integers(300, 3000, (16, 16, 3)).astype(np.float32)
     return Scene.from_array(array, ("B04", "B03", "B02"), name=name)
+
+
+def make_result(caption: float | None = 0.4, scene: float | None = 0.5) -> SceneResult:
+    cosines = {"caption_similarity": caption, "scene_similarity": scene}
+    return SceneResult("a", "A lake.", "tiles", None, None, "made up", None, None, **cosines)
 
 
 def opened(scene: Scene) -> OpenScene:
@@ -71,9 +79,9 @@ def test_nothing_from_a_file_or_a_model_is_shown_as_html():
     for shown in (
         show_viewer(scene, "true colour", attention),
         show_facts(scene),
-        describe_search(scene.scene, 1, 1, SceneFilter()),
-        describe_search((HTML, scene.scene), 1, 1, SceneFilter()),
-        describe_search(None, 1, 1, SceneFilter(source=HTML)),
+        describe_search(scene.scene, [make_result()], 1, SceneFilter()),
+        describe_search((HTML, scene.scene), [make_result()], 1, SceneFilter()),
+        describe_search(None, [make_result()], 1, SceneFilter(source=HTML)),
     ):
         assert "&lt;img" in shown
         assert "<img src=x" not in shown
@@ -101,15 +109,25 @@ def test_a_drawn_box_is_typed_into_its_field_as_it_is_read():
 
 def test_what_a_search_looked_for_is_told():
     where = read_filter("2020-01-31", "", "ESA", "4, 47, 16, 55")
-    said = describe_search(("a lake", make_scene("mine")), 3, 9, where)
+    said = describe_search(("a lake", make_scene("mine")), [make_result()] * 3, 9, where)
     assert said == (
         "3 scenes nearest to <strong>a lake</strong> and most like <strong>mine</strong>, taken "
         "from 31 January 2020 on, of a source with “ESA”, inside 4.00° E to 16.00° E, 47.00° N to "
         "55.00° N"
     )
-    assert describe_search("a lake", 0, 9, SceneFilter(source="ESA")) == (
+    assert describe_search("a lake", [], 9, SceneFilter(source="ESA")) == (
         "No scene fits: none is of a source with “ESA”"
     )
+
+
+def test_a_search_that_found_nothing_close_says_so():
+    far = [make_result(caption=-0.02, scene=0.12), make_result(caption=None, scene=0.104)]
+    assert describe_search("pizza", far, 9, SceneFilter()) == (
+        "2 scenes nearest to <strong>pizza</strong>; none is close, at a cosine of 0.12"
+    )
+    close = [*far, make_result(caption=0.3, scene=0.1)]
+    assert "close" not in describe_search("a lake", close, 9, SceneFilter())
+    assert "close" not in describe_search(None, [make_result(None, None)], 9, SceneFilter())
 
 
 def test_a_panel_of_facts_is_marked_as_measured_and_tells_what_is_missing():
@@ -140,13 +158,25 @@ def test_names_are_made_for_people():
     assert make_title("1908_3064_patch00") == "1908_3064_patch00"
 
 
-def test_a_session_is_put_away_an_hour_after_its_last_use():
-    with gr.Blocks() as page:
-        kept = add_session(page)
-    assert kept.time_to_live == 3600
-    turn = kept.value.begin_turn()
-    kept.delete_callback(kept.value)
-    assert turn.stop.is_set()
+def test_each_threat_names_tests_that_there_are():
+    tests = Path(__file__).parent
+    threats = (tests.parent / "docs" / "security.md").read_text("utf-8")
+    named = re.findall(r"`(test_\w+\.py)(?:::(test_\w+))?`", threats)
+    assert len(named) > 15
+    for file, test in named:
+        (found,) = tests.rglob(file)
+        assert f"def {test}" in found.read_text("utf-8"), (file, test)
+
+
+def test_a_closed_page_keeps_its_session_where_it_comes_back():
+    session = Session()
+    session.open_scene(opened(random_scene()))
+    turn, closed = session.begin_turn(), session.used
+    session.used += 1
+    session.put_away_unless_used(since=closed)
+    assert session.opened is not None and not turn.stop.is_set()
+    session.put_away_unless_used(since=session.used)
+    assert session.opened is None and turn.stop.is_set()
 
 
 def test_a_new_question_or_scene_ends_the_answer_under_way():
@@ -160,17 +190,19 @@ def test_a_new_question_or_scene_ends_the_answer_under_way():
     assert session.conversation == []
 
 
-def test_visitors_own_scenes_are_closed_where_they_take_too_much_memory(monkeypatch):
-    scene = opened(random_scene())
-    size = scene.scene.reflectance.nbytes
-    monkeypatch.setattr(state, "OWN_SCENES_BYTES", 2 * size)
-    sessions = [Session(opened=opened(random_scene(seed=n)), used=float(n)) for n in range(3)]
-    assert [session.own_bytes for session in sessions] == [size] * 3
-    monkeypatch.setattr(state, "_sessions", dict(enumerate(sessions)))
-    make_room()
-    assert [session.opened is None for session in sessions] == [True, False, False]
+def test_scenes_unused_longest_are_closed_where_open_ones_take_too_much_memory(monkeypatch):
+    shared = opened(random_scene())
+    monkeypatch.setattr(state, "_with_scenes", weakref.WeakSet())  # not those of other tests
+    monkeypatch.setattr(state, "OPEN_SCENES_BYTES", 3 * shared.scene.reflectance.nbytes)
+    # The two that show the same scene were away longest, and closing one would gain nothing.
+    scenes = [shared, shared, *(opened(random_scene(seed=n)) for n in range(3))]
+    sessions = [Session(opened=scene, used=float(n)) for n, scene in enumerate(scenes)]
+    for session in sessions:
+        make_room(session)
+    closed = [session.opened is None for session in sessions]
+    assert closed == [False, False, True, False, False]
     with pytest.raises(ValueError, match="No scene is open"):
-        sessions[0].require_opened()
+        sessions[2].require_opened()
 
 
 def run_guard(path: str, headers: list[tuple[bytes, bytes]], chunks: list[bytes]) -> dict:
@@ -234,6 +266,26 @@ def test_ending_an_answer_waits_until_it_shows_no_more():
     assert said == ["last word"]
 
 
+def test_an_answer_is_read_along_and_closed_with_its_reader(monkeypatch):
+    closed = []
+
+    def speak():
+        try:
+            yield Waiting(1)
+            yield from ("A ", "lake", ".")
+        finally:
+            closed.append(True)
+
+    monkeypatch.setattr(said, "SECONDS_BETWEEN_WORDS", 0)
+    assert list(said.read_along(speak())) == [Waiting(1), "A ", "A lake", "A lake.", "A lake."]
+    monkeypatch.setattr(said, "SECONDS_BETWEEN_WORDS", 3600)
+    assert list(said.read_along(speak()))[-1] == "A lake."
+    reading = said.read_along(speak())
+    next(reading)
+    reading.close()
+    assert len(closed) == 3
+
+
 def test_an_action_without_a_scene_asks_for_one():
     with pytest.raises(ValueError, match="No scene is open"):
         Session().require_opened()
@@ -250,8 +302,13 @@ def test_errors_become_one_sentence(caplog: pytest.LogCaptureFixture):
         yield 1
         raise RuntimeError("secret detail")
 
-    with pytest.raises(gr.Error, match=r"^'The file is empty; give another\.'$"):
+    @tell_errors
+    def refuse_within() -> None:
         refuse()
+
+    for action in (refuse, refuse_within):
+        with pytest.raises(gr.Error, match=r"^'The file is empty; give another\.'$"):
+            action()
     with caplog.at_level(logging.ERROR), pytest.raises(gr.Error) as caught:
         list(fail())
     assert "secret" not in str(caught.value)

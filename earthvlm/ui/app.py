@@ -31,6 +31,8 @@ ATTRIBUTION = (
 )
 # Searches and openings; those who wait for the model are counted by the service, more strictly.
 QUEUE_SIZE = 128
+# Visitors whose page is remembered, 0.2 MB each and more as they use it; the latest are kept.
+SESSIONS_KEPT = 1000
 CACHE_SECONDS = (3600, 6 * 3600)  # how often pictures and uploads are deleted, and at what age
 SYSTEM_FONTS = ["system-ui", "-apple-system", "Segoe UI", "Roboto", "sans-serif"]
 
@@ -69,11 +71,17 @@ THEME = gr.themes.Base(
     form_gap_width="0px",
 )
 
+FOLDER = Path(__file__).parent
+PAGE_SCRIPT = (FOLDER / "page.js").read_text("utf-8")
+STYLES = ("page", "chat", "compare", "search")
+
 # For `launch()`, where Gradio 6 takes a page's looks.
 LAUNCH_OPTIONS: dict[str, Any] = {
     "theme": THEME,
-    "css_paths": Path(__file__).with_name("style.css"),
+    "css_paths": [FOLDER / "style" / f"{name}.css" for name in STYLES],
+    "head": f'<script type="module">{PAGE_SCRIPT}</script>',
     "max_file_size": MAX_FILE_SIZE,
+    "state_session_capacity": SESSIONS_KEPT,
     "footer_links": ["api"],
     "ssr_mode": False,
     "app_kwargs": {"middleware": [Middleware(Guard)]},

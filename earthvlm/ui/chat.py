@@ -77,7 +77,7 @@ def add_chat_tab(
                 elem_classes="pills",
             )
         with gr.Column(scale=1, min_width=320, elem_classes="ask"):
-            conversation = add_conversation(session, service, first, picture, composite)
+            conversation = add_conversation(session, service, first, picture)
         with gr.Column(scale=0, min_width=270, elem_classes="know"):
             facts = gr.HTML(
                 show_facts(first) if first else "", label="Measured facts", elem_id="facts"
@@ -121,6 +121,7 @@ def add_chat_tab(
     @tell_errors
     def draw(session: Session, name: str) -> str:
         """Draw the open scene with other bands: "true colour", "NDVI" and so on."""
+        session.composite = name
         return show_viewer(session.require_opened(), name, session.attention)
 
     opening = {"concurrency_limit": 2, "concurrency_id": "open", "show_progress": "minimal"}
@@ -129,7 +130,7 @@ def add_chat_tab(
         open_scene, [session, upload, boa_offset], outputs, api_name="open_scene", **opening
     )
     for afterwards in (opened.then, opened.failure):  # room for the next file
-        afterwards(lambda: None, None, upload, queue=False, api_visibility="private")
+        afterwards(None, None, upload, js="() => null", api_visibility="private")
     named = gr.Textbox(label="image_id", visible=False)
     named.submit(open_named, [session, named], outputs, api_name="open_named", **opening)
     composite.input(draw, [session, composite], picture, api_name="draw", show_progress="hidden")
@@ -146,14 +147,12 @@ def add_chat_tab(
 
 def show_opened(session: Session, opened: OpenScene) -> Any:
     """Open a scene and return what the Chat tab shows of it, with an empty conversation."""
-    composites = opened.scene.available_composites()
-    shown = composites[0] if composites else None
     session.open_scene(opened)
-    make_room()
+    make_room(session)
     return (
         session,
-        show_viewer(opened, shown),
-        gr.Radio(composites, value=shown),
+        show_viewer(opened, session.composite),
+        gr.Radio(opened.scene.available_composites(), value=session.composite),
         show_facts(opened),
         *start_conversation(opened),
     )

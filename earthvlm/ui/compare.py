@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 from collections.abc import Iterator
+from contextlib import closing
 from typing import Any
 
 import gradio as gr
@@ -19,7 +20,8 @@ from earthvlm.measured import (
 )
 from earthvlm.scene import Scene
 from earthvlm.sentinel2 import COMPOSITES
-from earthvlm.service import OpenScene, SceneService
+from earthvlm.service import OpenScene, SceneService, Waiting
+from earthvlm.ui.said import describe_wait, read_along
 from earthvlm.ui.scene_view import VIEWER_SCRIPT, show_beside, show_picture, show_viewer
 from earthvlm.ui.state import Session, know_asker, make_room, page_only, tell_errors
 from earthvlm.ui.uploads import SCENE_FILES, open_uploads, take_uploads_only
@@ -29,7 +31,7 @@ EXPLAINED = (
     "The model learned from single scenes, so it describes each on its own. What changed between "
     "them is measured from the bands."
 )
-NO_PAIR = "Two scenes are needed: open two, or one beside the scene in Chat."
+NO_PAIR = "Two scenes are needed: open two, or one beside the scene in Chat"
 
 
 def add_compare_tab(session: gr.State, service: SceneService) -> None:
@@ -59,10 +61,10 @@ def add_compare_tab(session: gr.State, service: SceneService) -> None:
         )
     with gr.Row(elem_classes="pair"):
         with gr.Column(min_width=300):
-            first = gr.HTML(_empty("First scene"), js_on_load=VIEWER_SCRIPT, elem_id="first")
+            first = gr.HTML(_empty("Earlier scene"), js_on_load=VIEWER_SCRIPT, elem_id="first")
             said_of_first = gr.HTML(elem_classes="said", label="What the model says of the first")
         with gr.Column(min_width=300):
-            second = gr.HTML(_empty("Second scene"), js_on_load=VIEWER_SCRIPT, elem_id="second")
+            second = gr.HTML(_empty("Later scene"), js_on_load=VIEWER_SCRIPT, elem_id="second")
             said_of_second = gr.HTML(elem_classes="said", label="What the model says of the second")
     describe = gr.Button("Let the model describe each", scale=0, elem_id="describe-both")
     changes = gr.HTML(label="What changed, measured", elem_id="changes")
@@ -70,7 +72,7 @@ def add_compare_tab(session: gr.State, service: SceneService) -> None:
     def show_pair(session: Session, scenes: list[OpenScene], name: str) -> Any:
         ordered = in_order_of_date([opened.scene for opened in scenes])
         session.pair = sorted(scenes, key=lambda opened: ordered.index(opened.scene))
-        make_room()
+        make_room(session)
         if not session.pair:
             raise ValueError("The two scenes are too large to be open at once here")
         return (session, *draw_both(session, name), "", "", show_changes(session.pair))
@@ -118,10 +120,14 @@ def add_compare_tab(session: gr.State, service: SceneService) -> None:
             said[number] = show_said("…")
             yield said[0], said[1]
             text = ""
-            for piece in service.answer(opened.scene, asked, asker, stop=stop):
-                text += piece if isinstance(piece, str) else ""
-                said[number] = show_said(text)
-                yield said[0], said[1]
+            pieces = service.answer(opened.scene, asked, asker, stop=stop)
+            with closing(read_along(pieces)) as reading:
+                for told in reading:
+                    if isinstance(told, Waiting):
+                        said[number] = show_said(describe_wait(told.ahead))
+                    else:
+                        text, said[number] = told, show_said(told)
+                    yield said[0], said[1]
             said[number] += show_beside(opened, text)
             yield said[0], said[1]
 
@@ -200,4 +206,6 @@ def _date_of(scene: Scene) -> str:
 
 
 def _empty(title: str) -> str:
-    return f'<h2>{title}</h2><div class="viewport empty">Nothing open yet</div>'
+    return (
+        f'<h2>{title}</h2><div class="viewport empty">A GeoTIFF of the same place goes here</div>'
+    )

@@ -15,14 +15,19 @@ from earthvlm.measured import suggest_questions
 from earthvlm.prompts import Message
 from earthvlm.service import OpenScene, SceneService, Waiting
 from earthvlm.ui.downloads import SAVE_TEXT
+from earthvlm.ui.said import (
+    LOOKING,
+    NEUTRAL,
+    NOTHING_SAID,
+    describe_wait,
+    read_along,
+    show_conversation,
+)
 from earthvlm.ui.scene_view import show_beside, show_viewer
 from earthvlm.ui.state import Session, know_asker, page_only, tell_errors
 
-LOOKING = "Looking at the scene …"
-NOTHING_SAID = "(stopped before the first word)"
 # Asked again at 0, a question gets the same answer again.
 RETRY_TEMPERATURE = 0.7
-NEUTRAL = "The answers are a model's and can be wrong; what is marked as measured was computed."
 
 
 @dataclass(frozen=True)
@@ -42,12 +47,11 @@ def add_conversation(
     service: SceneService,
     first: OpenScene | None,
     picture: gr.HTML,
-    composite: gr.Radio,
 ) -> Conversation:
     """Add the components and wire them.
 
-    first: the scene that is open at the start. picture, composite: where the scene is drawn, and
-    with which bands; where an answer looked is laid over it.
+    first: the scene that is open at the start. picture: where the scene is drawn, and where an
+    answer looked is laid over it.
     """
     chat = gr.Chatbot(
         label="Conversation about the scene",
@@ -60,7 +64,7 @@ def add_conversation(
         layout="bubble",
         elem_id="chat",
     )
-    beside = gr.HTML(f"<p>{NEUTRAL}</p>", label="Measured beside the answer", elem_id="beside")
+    beside = gr.HTML(NEUTRAL, label="Measured beside the answer", elem_id="beside")
     with gr.Row(elem_classes="questions"):
         questions = [
             gr.Button(text, size="sm", min_width=60)
@@ -89,6 +93,7 @@ def add_conversation(
             0, 1.5, value=0, step=0.1, label="Temperature: 0 always gives the same answer"
         )
     saved = gr.Textbox(visible=False)
+    place, question = gr.Number(0, visible=False), gr.Textbox(visible=False)  # for programs
     session_state = session
 
     def speak(
@@ -102,7 +107,7 @@ def add_conversation(
         opened = session.require_opened()
         check_prompt(asked[-1]["content"])
         before, turn = session.conversation, session.begin_turn()
-        session.attention = None
+        bare = {picture: draw_bare(session)}
         pieces = service.answer(
             opened.scene,
             asked,
@@ -112,28 +117,28 @@ def add_conversation(
             turn.stop,
         )
         text = ""
+        begun = {session_state: session, prompt: "", chat: show_conversation(asked, LOOKING)}
         with turn.speaking():
             try:
-                yield {session_state: session, prompt: "", chat: show(asked, LOOKING), **busy(True)}
-                with closing(pieces):
-                    for piece in pieces:
-                        if isinstance(piece, Waiting):
-                            yield {chat: show(asked, describe_wait(piece.ahead))}
+                yield {**begun, **bare, **busy(True)}
+                with closing(read_along(pieces)) as reading:
+                    for told in reading:
+                        if isinstance(told, Waiting):
+                            yield {chat: show_conversation(asked, describe_wait(told.ahead))}
                             continue
-                        text += piece
+                        text = told
                         if not turn.stop.is_set():
-                            yield {chat: show(asked, answer=text)}
+                            yield {chat: show_conversation(asked, answer=text)}
                 answered = [*asked, {"role": "assistant", "content": text or NOTHING_SAID}]
                 if session.turn is turn:
                     session.conversation = answered if text else before
                     yield {
-                        chat: show(answered),
-                        beside: show_beside(opened, f"{asked[-1]['content']} {text}")
-                        or f"<p>{NEUTRAL}</p>",
+                        chat: show_conversation(answered),
+                        beside: show_beside(opened, f"{asked[-1]['content']} {text}") or NEUTRAL,
                     }
             except Exception:
                 if session.turn is turn:  # nothing is lost: the question can be sent again
-                    yield {chat: show(before), prompt: asked[-1]["content"]}
+                    yield {chat: show_conversation(before), prompt: asked[-1]["content"]}
                 raise
             finally:
                 if session.turn is turn:
@@ -158,32 +163,48 @@ def add_conversation(
     ) -> Any:
         """Put the question that stood in the page's address, if one did."""
         question, session.asked_by_link = session.asked_by_link, ""
-        yield {chat: show(session.conversation)}  # a generator without a yield empties its outputs
+        yield {prompt: gr.skip()}  # a generator without a yield empties its outputs
         if question.strip():
             yield from ask(session, question, max_length, temperature, request)
 
+    @page_only
     @tell_errors
     def retry(session: Session, max_length: float, temperature: float, request: gr.Request) -> Any:
         """Put the last question again, for other words."""
         asked = session.conversation[:-1]
         if not asked:
             raise ValueError("There is nothing to ask again yet")
-        session.conversation = asked[:-1]
         yield from speak(session, asked, max_length, max(temperature, RETRY_TEMPERATURE), request)
 
+    @page_only
     @tell_errors
     def edit(
+        session: Session,
+        place: float,
+        question: str,
+        max_length: float,
+        temperature: float,
+        request: gr.Request,
+    ) -> Any:
+        """Put a question in other words; what was said after it is forgotten.
+
+        place: the question's in the conversation, from 0, answers counted too.
+        """
+        session.end_turn()
+        asked = [*session.conversation[: int(place)], {"role": "user", "content": question}]
+        yield from speak(session, asked, max_length, temperature, request)
+
+    @tell_errors
+    def edit_bubble(
         session: Session,
         max_length: float,
         temperature: float,
         request: gr.Request,
         event: gr.EditData,
     ) -> Any:
-        """Put a question in other words; what was said after it is forgotten."""
-        index = event.index[0] if isinstance(event.index, list | tuple) else event.index
-        session.end_turn()
-        session.conversation = session.conversation[:index]
-        yield from ask(session, str(event.value), max_length, temperature, request)
+        """Put a question in other words, which were written where it stands."""
+        place = event.index[0] if isinstance(event.index, list | tuple) else event.index
+        yield from edit(session, place, str(event.value), max_length, temperature, request)
 
     @page_only
     def stop_answer(session: Session) -> None:
@@ -194,17 +215,17 @@ def add_conversation(
     def clear_chat(session: Session) -> Any:
         """Stop the answer and forget the conversation; the scene stays open."""
         session.end_turn()
-        session.conversation, session.attention = [], None
-        return [], f"<p>{NEUTRAL}</p>"
+        session.conversation = []
+        return [], NEUTRAL, draw_bare(session)
 
     @page_only
     @tell_errors
-    def where_it_looked(session: Session, name: str, request: gr.Request) -> str:
+    def where_it_looked(session: Session, request: gr.Request) -> str:
         """Lay over the scene where the last answer looked, as a whole and by word."""
         opened = session.require_opened()
         asker = know_asker(session, request)
         session.attention = service.attend(opened.scene, session.conversation, asker)
-        return show_viewer(opened, name, session.attention)
+        return show_viewer(opened, session.composite, session.attention)
 
     @page_only
     @tell_errors
@@ -242,15 +263,22 @@ def add_conversation(
     ready_after(gr.on([prompt.submit, send.click], ask, typed, spoken, api_name="ask", **asking))
     for button in questions:
         ready_after(button.click(ask, [session, button, *settings], spoken, **private))
-    ready_after(chat.retry(retry, [session, *settings], spoken, **private))
-    ready_after(chat.edit(edit, [session, *settings], spoken, **private))
+    ready_after(chat.retry(retry, [session, *settings], spoken, api_name="retry", **asking))
+    ready_after(chat.edit(edit_bubble, [session, *settings], spoken, **private))
+    rewritten = [session, place, question, *settings]
+    question.submit(edit, rewritten, spoken, api_name="edit", **asking)
     stop.click(stop_answer, session, None, api_name="stop", queue=False, show_progress="hidden")
     clear.click(
-        clear_chat, session, [chat, beside], api_name="clear", queue=False, show_progress="hidden"
+        clear_chat,
+        session,
+        [chat, beside, picture],
+        api_name="clear",
+        queue=False,
+        show_progress="hidden",
     )
     look.click(
         where_it_looked,
-        [session, composite],
+        session,
         picture,
         api_name="where_it_looked",
         concurrency_limit=None,
@@ -261,22 +289,12 @@ def add_conversation(
     return Conversation([chat, beside, *questions], ask_after)
 
 
+def draw_bare(session: Session) -> Any:
+    """Take away where the last answer looked, as the next one looks elsewhere."""
+    had, session.attention = session.attention is not None, None
+    return show_viewer(session.opened, session.composite) if had else gr.skip()
+
+
 def start_conversation(opened: OpenScene) -> list[Any]:
     """Return what is shown of a conversation about a scene that was just opened."""
-    return [[], f"<p>{NEUTRAL}</p>", *(gr.Button(question) for question in opened.questions)]
-
-
-def show(conversation: list[Message], pending: str = "", answer: str = "") -> list[dict[str, Any]]:
-    """A conversation as the chatbot takes it, with a sign of waiting or an answer so far."""
-    messages: list[dict[str, Any]] = [dict(message) for message in conversation]
-    if pending:
-        waiting = {"title": pending, "status": "pending"}
-        messages.append({"role": "assistant", "content": "", "metadata": waiting})
-    if answer:
-        messages.append({"role": "assistant", "content": answer})
-    return messages
-
-
-def describe_wait(ahead: int) -> str:
-    """What is shown while others are answered first."""
-    return f"{ahead} question{'s' if ahead > 1 else ''} before yours …"
+    return [[], NEUTRAL, *(gr.Button(question) for question in opened.questions)]

@@ -79,7 +79,7 @@ def add_map_tab(
 def describe_map(index: SceneIndex, box: Box | None, placed: int, found: int = 0) -> str:
     """HTML: what the map shows, and what a box does."""
     if box is None:
-        numbered = f"; the {found} found last are numbered" if found else ""
+        numbered = f"; the {found} found last are numbered, +2 where two more are" if found else ""
         text = (
             f"Where the {len(index):,} scenes are{numbered}. Click one to open it in Chat, draw or "
             "type a box to search inside it."

@@ -16,10 +16,10 @@ from earthvlm.search_query import SceneFilter
 from earthvlm.service import SceneService
 from earthvlm.ui.chat import ChatTab, show_opened
 from earthvlm.ui.downloads import SAVE_TEXT
-from earthvlm.ui.filters import ALL_SPLITS, add_filters, describe_filter, read_filter
+from earthvlm.ui.filters import ALL_SPLITS, add_filters, read_filter
+from earthvlm.ui.found import describe_result, describe_search
 from earthvlm.ui.state import Asked, Session, know_asker, page_only, tell_errors
 from earthvlm.ui.uploads import SCENE_FILES, open_uploads, take_uploads_only
-from earthvlm.where_and_when import describe_place
 
 SEARCHES = (
     "a lake beside forest",
@@ -88,15 +88,15 @@ def add_search_tab(
             False, label="and with the words above", min_width=200, elem_id="with-words"
         )
     filters = add_filters()
+    first = index.browse(k=FIRST_RESULTS)
     with gr.Row(elem_classes="found"):
         found = gr.HTML(
-            describe_search(None, min(FIRST_RESULTS, len(index)), len(index), SceneFilter()),
+            describe_search(None, first, len(index), SceneFilter()),
             label="What was found",
             elem_id="found",
         )
         save_csv = gr.Button("Save as CSV", size="sm", scale=0, min_width=110)
         save_geojson = gr.Button("Save as GeoJSON", size="sm", scale=0, min_width=130)
-    first = index.browse(k=FIRST_RESULTS)
     gallery = gr.Gallery(
         [(result.thumbnail, describe_result(result)) for result in first],
         label="Scenes, with cosine similarity and rank in each comparison: click one to open it",
@@ -121,7 +121,7 @@ def add_search_tab(
         results = service.find(query, k, know_asker(session, request), where)
         session.query, session.results = query, tuple(results)
         pictures = [(result.thumbnail, describe_result(result)) for result in results]
-        found = describe_search(query, len(results), len(index), where)
+        found = describe_search(query, results, len(index), where)
         # A list without a query is read from the table, whatever became of the engine.
         if query is not None and index.notice:
             found += f'<p class="notice">{html.escape(index.notice)}</p>'
@@ -272,34 +272,3 @@ def add_search_tab(
             None, saved, None, js=SAVE_TEXT.format(name=name, kind=kind)
         )
     return SearchTab(filters.box, again)
-
-
-def describe_result(result: SceneResult) -> str:
-    """Return a result's text: cosine similarity and rank by each comparison, place, caption."""
-    compared = []
-    for name in ("caption", "scene", "example"):
-        similarity, rank = getattr(result, f"{name}_similarity"), getattr(result, f"{name}_rank")
-        if similarity is not None:
-            compared.append(f"{name} {similarity:.2f}" + (f" #{rank}" if rank else ""))
-    place = describe_place(result.longitude, result.latitude, decimals=2)
-    told = [part for part in (place, result.split) if part]
-    lines = [" · ".join(compared), " · ".join(told), result.caption or "no caption"]
-    return "\n".join(line for line in lines if line)
-
-
-def describe_search(query: Asked, found: int, total: int, where: SceneFilter) -> str:
-    """Return HTML: one line that says what is shown below it."""
-    limits = html.escape(describe_filter(where))
-    if not found:
-        return f"No scene fits: none is {limits.lstrip(', ')}" if limits else "No scene fits"
-    if query is None:
-        return f"{found} of the {total} scenes there are{limits}"
-    named = (_name(each) for each in (query if isinstance(query, tuple) else (query,)))
-    return f"{found} scene{'s' if found > 1 else ''} {' and '.join(named)}{limits}"
-
-
-def _name(query: str | Scene | SceneResult) -> str:
-    if isinstance(query, str):
-        return f"nearest to <strong>{html.escape(query)}</strong>"
-    name = query.name if isinstance(query, Scene) else query.image_id
-    return f"most like <strong>{html.escape(name)}</strong>"

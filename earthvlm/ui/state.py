@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import functools
 import html
 import inspect
@@ -9,6 +10,7 @@ import logging
 import threading
 import time
 import weakref
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -28,13 +30,15 @@ logger = logging.getLogger(__name__)
 # What a search is for: words, an example, both, or nothing, which lists the scenes.
 Asked = str | Scene | SceneResult | tuple[str, Scene | SceneResult] | None
 SESSION_SECONDS = 3600
-# Visitors' own scenes, all together; one of 2048 x 2048 pixels takes 200 MB.
-OWN_SCENES_BYTES = 1_500_000_000
+# A phone that was put away for a moment comes back to its conversation.
+CLOSED_SECONDS = 300
+# Scenes that visitors have open, all together; one of 2048 x 2048 pixels takes 200 MB.
+OPEN_SCENES_BYTES = 1_500_000_000
 NOTICE_SECONDS = 20
 STOP_SECONDS = 10  # a model that answers stops within a token
 NOTHING_OPEN = (
-    "No scene is open (an hour without use closes it, sooner where many are open): upload one or "
-    "choose an example."
+    "No scene is open, or it was closed after some time without use: upload one or choose an "
+    "example"
 )
 UNEXPECTED = "That did not work, and the reason has been logged; try again, or another scene."
 
@@ -60,9 +64,13 @@ class Turn:
 
 @dataclass(eq=False)
 class Session:
-    """What the app remembers of one visitor: open scenes, what was said, the last search."""
+    """What the app remembers of one visitor: open scenes, what was said, the last search.
+
+    composite: the bands that the open scene is drawn with; None where it has none to choose from.
+    """
 
     opened: OpenScene | None = None
+    composite: str | None = None
     conversation: list[Message] = field(default_factory=list)
     attention: AnswerAttention | None = None
     pair: list[OpenScene] = field(default_factory=list)
@@ -73,14 +81,10 @@ class Session:
     used: float = field(default_factory=time.monotonic)
 
     @property
-    def own_bytes(self) -> int:
-        """What the scenes take that are this visitor's own; those of the index are shared."""
-        scenes = {
-            id(opened.scene): opened.scene.reflectance.nbytes
-            for opened in (self.opened, *self.pair)
-            if opened is not None and opened.origin is None
-        }
-        return sum(scenes.values())
+    def scenes(self) -> list[Scene]:
+        """The scenes that are open, each once."""
+        opened = (self.opened, *self.pair)
+        return list({id(each.scene): each.scene for each in opened if each is not None}.values())
 
     def require_opened(self) -> OpenScene:
         """Return the open scene. Raises ValueError where none is."""
@@ -91,8 +95,21 @@ class Session:
     def open_scene(self, opened: OpenScene) -> None:
         """Make this the scene that is asked about, and end what was said about the last one."""
         self.end_turn()
+        self.used = time.monotonic()
         self.opened = opened
+        self.composite = next(iter(opened.scene.available_composites()), None)
         self.conversation, self.attention = [], None
+
+    def put_away(self) -> None:
+        """Stop the answer under way and forget the scenes, what was said and what was found."""
+        self.stop_turn()
+        self.opened, self.pair, self.attention = None, [], None
+        self.conversation, self.query, self.results = [], None, None
+
+    def put_away_unless_used(self, since: float) -> None:
+        """Put away what was not used after `since`, on the clock of `used`."""
+        if self.used <= since:
+            self.put_away()
 
     def begin_turn(self) -> Turn:
         """End the answer under way, if any, and make ready for the next one."""
@@ -115,21 +132,25 @@ class Session:
 
 # By the hash that Gradio gives each open page, so that a closed one can be told.
 _sessions: weakref.WeakValueDictionary[str, Session] = weakref.WeakValueDictionary()
+_with_scenes: weakref.WeakSet[Session] = weakref.WeakSet()
 
 
 def add_session(page: gr.Blocks) -> gr.State:
     """Add the visitor's session to the page; it is put away an hour after its last use.
 
-    A page that is closed stops its answer at once.
+    A page that is closed stops its answer at once, and is put away where it does not come back.
     """
 
-    def leave(request: gr.Request) -> None:
+    async def leave(request: gr.Request) -> None:
         session = _sessions.get(request.session_hash or "")
-        if session is not None:
-            session.stop_turn()
+        if session is None:
+            return
+        session.stop_turn()
+        loop = asyncio.get_running_loop()
+        loop.call_later(CLOSED_SECONDS, session.put_away_unless_used, session.used)
 
     page.unload(leave)
-    return gr.State(Session(), time_to_live=SESSION_SECONDS, delete_callback=Session.stop_turn)
+    return gr.State(Session(), time_to_live=SESSION_SECONDS, delete_callback=Session.put_away)
 
 
 def know_asker(session: Session, request: gr.Request) -> Asker:
@@ -141,16 +162,25 @@ def know_asker(session: Session, request: gr.Request) -> Asker:
     return Asker(user, find_address(host, request.headers))
 
 
-def make_room() -> None:
-    """Close the scenes of those who were away longest, where visitors' own take too much memory."""
-    own = [session for session in _sessions.values() if session.own_bytes]
-    taken = sum(session.own_bytes for session in own)
-    for session in sorted(own, key=lambda session: session.used):
-        if taken <= OWN_SCENES_BYTES:
+def make_room(session: Session) -> None:
+    """Close the scenes of those who were away longest, where open ones take too much memory.
+
+    session: whose scenes are open from now on.
+    """
+    _with_scenes.add(session)
+    sessions = sorted(_with_scenes, key=lambda each: each.used)
+    opened = {id(scene): scene for each in sessions for scene in each.scenes}
+    holders = Counter(id(scene) for each in sessions for scene in each.scenes)
+    taken = sum(scene.reflectance.nbytes for scene in opened.values())
+    for each in sessions:
+        if taken <= OPEN_SCENES_BYTES:
             return
-        taken -= session.own_bytes
-        session.end_turn()
-        session.opened, session.pair = None, []
+        # Examples are open to many, and closing one for some would gain nothing.
+        alone = [scene for scene in each.scenes if holders[id(scene)] == 1]
+        if alone:
+            taken -= sum(scene.reflectance.nbytes for scene in alone)
+            each.end_turn()
+            each.opened, each.pair, each.attention = None, [], None
 
 
 def tell_errors(action: Callable[..., Any]) -> Callable[..., Any]:
@@ -166,6 +196,8 @@ def tell_errors(action: Callable[..., Any]) -> Callable[..., Any]:
         def guarded(*args: Any, **named: Any) -> Any:
             try:
                 yield from action(*args, **named)
+            except gr.Error:
+                raise  # told already, by an action that this one is made of
             except Exception as error:
                 raise _tell(error) from error
 
@@ -175,6 +207,8 @@ def tell_errors(action: Callable[..., Any]) -> Callable[..., Any]:
         def guarded(*args: Any, **named: Any) -> Any:
             try:
                 return action(*args, **named)
+            except gr.Error:
+                raise
             except Exception as error:
                 raise _tell(error) from error
 

@@ -2,25 +2,33 @@
 
 from __future__ import annotations
 
+import math
 import os
 import shutil
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
 import pytest
 
 if TYPE_CHECKING:
     import gradio as gr
-    from playwright.sync_api import Browser, Page
+    from playwright.sync_api import Browser, BrowserContext, Page
 
     from earthvlm.bridge import OlmoEarthVLMBridge
     from earthvlm.prompts import Message
     from earthvlm.retrieval import SceneIndex
     from earthvlm.scene import Scene
+    from earthvlm.service import SceneService
 
+ROOT = Path(__file__).resolve().parents[2]
+# Reflectance x 10000 in the order of BANDS.
+FOREST = (250, 450, 300, 3200, 800, 2300, 2900, 3400, 1600, 750, 220, 3300)
+LAKE = (500, 400, 250, 120, 200, 130, 130, 110, 60, 40, 600, 100)
 PATIENCE_MS = 120_000  # on a machine with other work to do
 CHROMIUM_FLAGS = [
     "--headless",
@@ -34,8 +42,17 @@ CHROMIUM_FLAGS = [
 ]
 
 
-# For tests that are worth their time on a phone's width as well.
-BOTH_WIDTHS = pytest.mark.parametrize("page", [360, 1440], indirect=True, ids=str)
+# Nothing fades or slides any more; signs of waiting go on, and a notice's time runs.
+AT_REST = """() => !document.getAnimations().some(
+  each => each.playState === 'running' && each.effect.getComputedTiming().activeDuration < 2000)"""
+# What every visitor's path is walked at: a phone and a desk.
+BOTH_WIDTHS = pytest.mark.parametrize("tab", [360, 1440], indirect=True, ids=str)
+END_TO_END = [
+    pytest.mark.end_to_end,
+    pytest.mark.slow,
+    # Gradio's own, about pandas; as an error it would end tasks of its queue.
+    pytest.mark.filterwarnings("ignore::DeprecationWarning:gradio.queueing"),
+]
 
 
 @pytest.fixture(scope="session")
@@ -53,11 +70,20 @@ def app_index() -> SceneIndex:
 
 
 @pytest.fixture(scope="session")
-def app_page(app_bridge: OlmoEarthVLMBridge, app_index: SceneIndex) -> gr.Blocks:
+def app_service(app_bridge: OlmoEarthVLMBridge, app_index: SceneIndex) -> SceneService:
     from earthvlm.familiarity import BUNDLED_TRAINING_TILES
-    from earthvlm.ui import Models, build_app
+    from earthvlm.service import SceneService
 
-    return build_app(Models(app_bridge, app_index, training_tiles=BUNDLED_TRAINING_TILES))
+    return SceneService(app_bridge, app_index, BUNDLED_TRAINING_TILES)
+
+
+@pytest.fixture(scope="session")
+def app_page(app_service: SceneService) -> gr.Blocks:
+    import earthvlm.ui.app as app
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(app, "make_service", lambda models: app_service)
+        return app.build_app(app.Models(app_service.bridge, app_service.index))
 
 
 @pytest.fixture(scope="session")
@@ -85,46 +111,110 @@ def browser() -> Iterator[Browser]:
 
 
 @pytest.fixture(scope="session")
-def screenshots(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Where the tests leave pictures of the page: EARTHVLM_SCREENSHOTS, or a temporary folder."""
-    folder = os.environ.get("EARTHVLM_SCREENSHOTS")
-    folder = Path(folder) if folder else tmp_path_factory.mktemp("screenshots")
+def window(browser: Browser) -> BrowserContext:
+    """One for all tests, so that what the page is made of is fetched and compiled once."""
+    window = browser.new_context()
+    window.grant_permissions(["clipboard-read", "clipboard-write"])
+    window.set_default_timeout(PATIENCE_MS)
+    return window
+
+
+@pytest.fixture
+def tab(request: pytest.FixtureRequest, window: BrowserContext) -> Iterator[Page]:
+    """A blank tab, 1440 pixels wide or as BOTH_WIDTHS asks."""
+    tab = window.new_page()
+    tab.set_viewport_size({"width": getattr(request, "param", 1440), "height": 900})
+    yield tab
+    tab.close()
+
+
+@pytest.fixture
+def page(tab: Page, app_url: str) -> Page:
+    """The app in that tab, with a scene open."""
+    tab.goto(app_url)
+    tab.locator("#picture img").wait_for()
+    return tab
+
+
+@pytest.fixture
+def keep(tab: Page) -> Callable[..., None]:
+    """Keep a picture of the page, or of what its window shows: in runs/screenshots/, or the folder
+    that EARTHVLM_SCREENSHOTS names."""
+    folder = Path(os.environ.get("EARTHVLM_SCREENSHOTS") or ROOT / "runs" / "screenshots")
     folder.mkdir(parents=True, exist_ok=True)
-    return folder
+
+    def take_picture(name: str, full_page: bool = True) -> None:
+        width = tab.viewport_size["width"]
+        tab.wait_for_function(AT_REST)
+        tab.screenshot(path=folder / f"{name}-{width}.png", full_page=full_page)
+
+    return take_picture
 
 
 @dataclass
-class HeldAnswers:
-    """Answers of the real bridge, each held back until it is let go."""
+class PacedAnswers:
+    """Answers of the real bridge, each of whose pieces waits until it is let go.
 
-    asked: list[tuple[str, float]] = field(default_factory=list)  # questions and temperatures
-    let_go: threading.Semaphore = field(default_factory=lambda: threading.Semaphore(0))
+    asked: questions and temperatures. said: the pieces that were let go.
+    """
+
+    asked: list[tuple[str, float]] = field(default_factory=list)
+    said: list[str] = field(default_factory=list)
+    budget: float = 0
+    changed: threading.Condition = field(default_factory=threading.Condition)
+
+    def let(self, pieces: float = math.inf) -> None:
+        """Let so many pieces of the answer under way go; the next answer waits again."""
+        with self.changed:
+            self.budget = pieces
+            self.changed.notify_all()
+
+    def wait_until_said(self, pieces: int) -> str:
+        """Wait until so many pieces were let go, and return them joined."""
+        with self.changed:
+            assert self.changed.wait_for(lambda: len(self.said) >= pieces, PATIENCE_MS / 1000)
+            return "".join(self.said).strip()
+
+    def pace(self, pieces: Iterator[str], stop: threading.Event) -> Iterator[str]:
+        self.budget = 0
+        with closing(pieces):
+            for piece in pieces:
+                with self.changed:
+                    while self.budget < 1:
+                        if stop.is_set():
+                            return
+                        self.changed.wait(0.02)
+                    self.budget -= 1
+                    self.said.append(piece)
+                    self.changed.notify_all()
+                yield piece
 
 
 @pytest.fixture
-def held_answers(app_bridge: OlmoEarthVLMBridge, monkeypatch) -> Iterator[HeldAnswers]:
-    """Hold back every answer, so that a test sees what the page shows before it."""
-    held, stream = HeldAnswers(), app_bridge.stream
+def paced_answers(app_bridge: OlmoEarthVLMBridge, monkeypatch) -> Iterator[PacedAnswers]:
+    """Hold every answer back, so that a test sees what the page shows before and amid it."""
+    paced, stream = PacedAnswers(), app_bridge.stream
 
-    def hold(
-        scene: Scene, messages: list[Message], length: int, temperature: float, **options: object
+    def pace(
+        scene: Scene, messages: list[Message], length: int, temperature: float, *, stop
     ) -> Iterator[str]:
-        held.asked.append((messages[-1]["content"], temperature))
-        held.let_go.acquire()
-        yield from stream(scene, messages, length, temperature, **options)
+        paced.asked.append((messages[-1]["content"], temperature))
+        yield from paced.pace(stream(scene, messages, length, temperature, stop=stop), stop)
 
-    monkeypatch.setattr(app_bridge, "stream", hold)
-    yield held
-    held.let_go.release(100)  # whoever still waits is not to wait for ever
+    monkeypatch.setattr(app_bridge, "stream", pace)
+    yield paced
+    paced.let()  # whoever still waits is not to wait for ever
 
 
 @pytest.fixture
-def page(request: pytest.FixtureRequest, browser: Browser, app_url: str) -> Iterator[Page]:
-    """The app in a fresh window, 1440 pixels wide or as BOTH_WIDTHS asks, with a scene open."""
-    window = browser.new_context(viewport={"width": getattr(request, "param", 1440), "height": 900})
-    page = window.new_page()
-    page.set_default_timeout(PATIENCE_MS)
-    page.goto(app_url)
-    page.locator("#picture img").wait_for()
-    yield page
-    window.close()
+def lakeside(tmp_path: Path) -> Path:
+    """A GeoTIFF with all bands: a lake on the left, and forest."""
+    from earthvlm.scene import Scene
+    from earthvlm.sentinel2 import BANDS
+
+    array = np.empty((96, 128, 12))
+    array[:] = FOREST
+    array[:, :48] = LAKE
+    array *= np.random.default_rng(0).normal(1, 0.05, array.shape)
+    Scene.from_array(array, BANDS).save(tmp_path / "lakeside.tif")
+    return tmp_path / "lakeside.tif"

@@ -15,13 +15,9 @@ from gradio_client import Client, handle_file
 from gradio_client.exceptions import AppError
 
 from tests.conftest import random_scene, run_apart
+from tests.end_to_end.conftest import END_TO_END
 
-pytestmark = [
-    pytest.mark.end_to_end,
-    pytest.mark.slow,
-    # Gradio's own, about pandas; as an error it would end tasks of its queue.
-    pytest.mark.filterwarnings("ignore::DeprecationWarning:gradio.queueing"),
-]
+pytestmark = END_TO_END
 
 
 @pytest.fixture(scope="module")
@@ -58,6 +54,11 @@ def test_a_client_opens_a_file_asks_and_saves(client: Client, tmp_path: Path):
     assert len(lengths) > 2
     text = client.predict(api_name="/save_chat")
     assert text.startswith("# mine") and "Is there water?" in text
+    client.predict("And fields?", 16, 0, api_name="/ask")
+    client.predict(0, "Is there forest?", 16, 0, api_name="/edit")
+    client.predict(16, 0, api_name="/retry")
+    text = client.predict(api_name="/save_chat")
+    assert text.count("**You**") == text.count("**Model**") == 1 and "Is there forest?" in text
 
     client.predict("open water", "all", 8, api_name="/search")
     csv = client.predict(api_name="/save_results_csv")

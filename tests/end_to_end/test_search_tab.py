@@ -6,24 +6,18 @@ import csv
 import datetime
 import json
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import pytest
-
 from earthvlm.search_query import SceneFilter, parse_box
-from tests.end_to_end.conftest import BOTH_WIDTHS
+from tests.end_to_end.conftest import BOTH_WIDTHS, END_TO_END
 from tests.end_to_end.visitor import answers, ask, open_tab, read_notice, wait_for_count
 
 if TYPE_CHECKING:
     from playwright.sync_api import Locator, Page
 
-pytestmark = [
-    pytest.mark.end_to_end,
-    pytest.mark.slow,
-    # Gradio's own, about pandas; as an error it would end tasks of its queue.
-    pytest.mark.filterwarnings("ignore::DeprecationWarning:gradio.queueing"),
-]
+pytestmark = END_TO_END
 MOST_SHOWN = 12
 
 
@@ -53,18 +47,19 @@ def box_field(page: Page) -> Locator:
 
 
 @BOTH_WIDTHS
-def test_a_search_finds_scenes_and_a_click_opens_one_in_chat(page: Page):
+def test_a_search_finds_scenes_and_a_click_opens_one_in_chat(page: Page, keep: Callable[..., None]):
     search(page, "a lake beside forest")
     wait_for_count(results(page), MOST_SHOWN)
     caption = results(page).first.inner_text()
     assert re.search(r"caption -?\d\.\d\d #\d+ · scene -?\d\.\d\d #\d+", caption)
+    keep("found")
 
     results(page).nth(2).click()
     page.get_by_role("tab", name="Chat", selected=True).wait_for()
     name = page.locator("#facts strong")
     name.wait_for()
     assert answers(page).count() == 0
-    assert ask(page, "Describe this scene.")
+    assert ask(page, "Is there water?")
 
     open_tab(page, "Search")
     page.get_by_role("button", name="More like the scene in Chat").click()
@@ -78,7 +73,7 @@ def test_a_search_finds_scenes_and_a_click_opens_one_in_chat(page: Page):
 
 
 @BOTH_WIDTHS
-def test_typed_filters_narrow_a_search(page: Page, app_index, screenshots: Path):
+def test_typed_filters_narrow_a_search(page: Page, app_index, keep: Callable[..., None]):
     dates = {"first_date": datetime.date(2017, 6, 1), "last_date": datetime.date(2017, 12, 31)}
     in_time = app_index.browse(where=SceneFilter(**dates))
     finnish = SceneFilter(**dates, source="FINLAND", box=(29, 60, 31.5, 70))
@@ -112,7 +107,7 @@ def test_typed_filters_narrow_a_search(page: Page, app_index, screenshots: Path)
     found.filter(has_text="inside 29.00° E to 31.50° E, 60.00° N to 70.00° N").wait_for()
     wait_for_count(results(page), len(in_finland))
     assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
-    page.screenshot(path=screenshots / f"filters-{page.viewport_size['width']}.png", full_page=True)
+    keep("filters")
     assert {row["image_id"] for row in save_csv(page)} == {r.image_id for r in in_finland}
 
     page.get_by_role("button", name="Clear filters").click()
@@ -133,6 +128,19 @@ def test_a_search_that_finds_nothing_leaves_nothing_to_save(page: Page):
     assert "no results to save" in read_notice(page)
 
 
+# How many results the markers stand for: one each, and as many more as a plus tells.
+COUNT_FOUND = """() => [...document.querySelectorAll(".found-scene[tabindex='0']")].reduce(
+  (sum, marker) => sum + 1 + Number(marker.querySelector("small")?.innerText ?? 0), 0)"""
+
+
+def markers(page: Page) -> Locator:
+    return page.locator(".found-scene[tabindex='0']")
+
+
+def wait_for_found(page: Page, count: int) -> None:
+    page.wait_for_function(f"count => ({COUNT_FOUND})() === count", arg=count)
+
+
 # The map has come to rest: its markers stand where they stood for some frames.
 STANDS_STILL = """() => {
   const markers = [...document.querySelectorAll(".found-scene")];
@@ -144,16 +152,15 @@ STANDS_STILL = """() => {
 
 
 @BOTH_WIDTHS
-def test_a_box_drawn_on_the_map_bounds_the_search(page: Page, app_index, screenshots: Path):
+def test_a_box_drawn_on_the_map_bounds_the_search(page: Page, app_index, keep: Callable[..., None]):
     search(page, "open water")
     placed = [row for row in save_csv(page) if row["longitude"]]
     open_tab(page, "Map")
     page.locator("#map-said", has_text=f"the {len(placed)} found last are numbered").wait_for()
-    markers = page.locator(".found-scene[tabindex='0']")
-    wait_for_count(markers, len(placed))
+    wait_for_found(page, len(placed))
     page.wait_for_function(STANDS_STILL)
     # Round the result that lies farthest north, so that others are left out.
-    places = [marker.bounding_box() for marker in markers.all()]
+    places = [marker.bounding_box() for marker in markers(page).all()]
     north = min(places, key=lambda place: place["y"])
     x, y = north["x"] + north["width"] / 2, north["y"] + north["height"] / 2
     page.get_by_role("button", name="Draw a box").click()
@@ -167,9 +174,9 @@ def test_a_box_drawn_on_the_map_bounds_the_search(page: Page, app_index, screens
     inside = {result.image_id for result in app_index.browse(where=SceneFilter(box=box))}
     assert 0 < len(inside) < len(app_index)
     page.locator("#map-said", has_text=f"{len(inside)} scenes in the box").wait_for()
-    wait_for_count(markers, min(len(inside), MOST_SHOWN))
+    wait_for_found(page, min(len(inside), MOST_SHOWN))
     page.wait_for_function("!document.querySelector('.leaflet-zoom-anim')")
-    page.screenshot(path=screenshots / f"box-{page.viewport_size['width']}.png", full_page=True)
+    keep("box")
 
     page.get_by_role("button", name="Show in Search").click()
     page.locator("#found", has_text="nearest to open water, inside").wait_for()
@@ -179,7 +186,7 @@ def test_a_box_drawn_on_the_map_bounds_the_search(page: Page, app_index, screens
     open_tab(page, "Map")
     page.get_by_role("button", name="Remove the box").click()
     page.locator("#map-said", has_text=f"Where the {len(app_index)} scenes are").wait_for()
-    wait_for_count(markers, len(placed))
+    wait_for_found(page, len(placed))
     assert box_field(page).input_value() == ""
 
 
@@ -219,37 +226,54 @@ def test_an_engine_that_went_away_is_told_beside_what_was_found(page: Page, app_
     assert notice.count() == 0
 
 
-def test_what_was_found_is_on_the_map_and_a_click_opens_it(page: Page):
+@BOTH_WIDTHS
+def test_what_was_found_is_on_the_map_and_what_shares_a_place_is_listed(
+    page: Page, keep: Callable[..., None]
+):
     open_tab(page, "Search")
     page.get_by_role("button", name="open water").click()
     page.locator("#found", has_text="open water").wait_for()
+    rows = save_csv(page)
     open_tab(page, "Map")
     page.locator("#map-said", has_text="found last").wait_for()
-    before = page.locator("#facts .file").text_content()
-    page.locator(".found-scene[tabindex='0']").first.press("Enter")
+    wait_for_found(page, MOST_SHOWN)
+    page.wait_for_function(STANDS_STILL)
+    together = markers(page).filter(has=page.locator("small")).first
+    count = 1 + int(together.locator("small").inner_text())
+    assert str(count) in together.get_attribute("aria-label")
+
+    together.press("Enter")  # without a mouse
+    listed = page.locator(".found-list button")
+    wait_for_count(listed, count)
+    assert page.evaluate("document.activeElement.closest('.found-list') !== null")
+    page.wait_for_function("!document.querySelector('.leaflet-pan-anim')")
+    keep("map-list")
+    page.keyboard.press("Escape")
+    wait_for_count(listed, 0)
+    together.press("Enter")
+    second = listed.nth(1)
+    rank = int(second.locator("b").inner_text())
+    second.click()
     page.get_by_role("tab", name="Chat", selected=True).wait_for()
-    page.wait_for_function(
-        "before => document.querySelector('#facts .file').textContent !== before", arg=before
-    )
+    page.locator("#facts strong", has_text=rows[rank - 1]["image_id"]).wait_for()
 
 
-def test_found_scenes_are_saved_as_csv_and_geojson(page: Page):
-    search(page, "open water")
-    rows = save_csv(page)
-    assert [row["rank"] for row in rows] == [str(rank) for rank in range(1, MOST_SHOWN + 1)]
-    with page.expect_download() as download:
-        page.get_by_role("button", name="Save as GeoJSON").click()
-    features = json.loads(Path(download.value.path()).read_text("utf-8"))["features"]
-    assert [feature["id"] for feature in features] == [row["image_id"] for row in rows]
-
-
-def test_an_empty_search_lists_scenes_and_a_split_narrows_it(page: Page, app_index):
+@BOTH_WIDTHS
+def test_scenes_are_listed_narrowed_by_split_and_saved(page: Page, app_index):
     open_tab(page, "Search")
     page.locator("#found", has_text=f"of the {len(app_index)} scenes").wait_for()
     split = app_index.splits[0]
     page.locator("#split").get_by_label(split, exact=True).check()
     page.wait_for_function(
-        """split => [...document.querySelectorAll('#results .caption-label')]
-                    .every(caption => caption.innerText.includes(split))""",
+        """split => (captions => captions.length && captions.every(
+             caption => caption.innerText.includes(split)
+           ))([...document.querySelectorAll('#results .caption-label')])""",
         arg=split,
     )
+    rows = save_csv(page)
+    assert [row["rank"] for row in rows] == [str(rank) for rank in range(1, len(rows) + 1)]
+    assert {row["split"] for row in rows} == {split}
+    with page.expect_download() as download:
+        page.get_by_role("button", name="Save as GeoJSON").click()
+    features = json.loads(Path(download.value.path()).read_text("utf-8"))["features"]
+    assert [feature["id"] for feature in features] == [row["image_id"] for row in rows]

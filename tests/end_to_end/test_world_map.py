@@ -18,10 +18,11 @@ from tests.made_scenes import MADE_BY, make_rows
 
 @pytest.fixture
 def index(tmp_path):
-    """Five scenes near Berlin, one at Fiji just west of the date line, one without a place."""
+    """Five scenes near Berlin, the first two in one place, one at Fiji, one without a place."""
     rows = make_rows(7)
     for number, row in enumerate(rows):
         row |= {"longitude": 12.0 + number, "latitude": 52.0, "date": datetime.date(2020, 1, 1)}
+    rows[1] |= {"longitude": 12.0}
     rows[5] |= {"longitude": 179.5, "latitude": -17.0}
     rows[6] |= {"longitude": None, "latitude": None}
     write_embedding_dataset(tmp_path, rows, *MADE_BY)
@@ -54,7 +55,7 @@ def test_a_click_opens_a_scene_and_a_box_filters(index, browser):
     from playwright.sync_api import expect
 
     with gr.Blocks() as page:
-        world = add_world_map(map_scenes(index, index.browse(k=1)))
+        world = add_world_map(map_scenes(index, index.browse(k=2)))
         said = gr.Textbox(elem_id="said", interactive=True)
 
         def open_scene(event: gr.SelectData):
@@ -75,12 +76,20 @@ def test_a_click_opens_a_scene_and_a_box_filters(index, browser):
         view.goto(address)
         answer = view.locator("#said textarea")
         marker = view.locator(".found-scene[tabindex='0']")
+        listed = view.locator(".found-list button")
+        expect(marker).to_have_count(1)  # two in one place
         marker.click()
-        expect(answer).to_have_value("tile_00")
+        expect(listed).to_have_text([re.compile("^1tile_00"), re.compile("^2tile_01")])
+        listed.nth(1).click()
+        expect(answer).to_have_value("tile_01")
+        expect(listed).to_have_count(0)
 
-        marker.focus()
-        answer.fill("")
         marker.press("Enter")  # without a mouse, too
+        expect(listed.first).to_be_focused()
+        view.keyboard.press("Escape")
+        expect(marker).to_be_focused()
+        marker.press("Enter")
+        listed.first.press("Enter")
         expect(answer).to_have_value("tile_00")
 
         frame = view.locator(".world-map").bounding_box()

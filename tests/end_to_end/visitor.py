@@ -35,6 +35,23 @@ def ask(page: Page, question: str) -> str:
     return answers(page).last.inner_text().strip()
 
 
+def wait_until_looking(page: Page) -> None:
+    """Wait until a question was taken and nothing is answered yet."""
+    page.locator("#chat", has_text="Looking at the scene").wait_for()
+    page.locator("#stop:not([disabled])").wait_for()
+
+
+def open_example(page: Page, place: int) -> None:
+    """Open one of the example scenes, which is another than the one that is open."""
+    before = page.locator("#facts strong").inner_text()
+    page.locator("#examples .thumbnail-item").nth(place).click()
+    page.locator("#facts strong").filter(has_not_text=before).wait_for()
+
+
+def pasted(page: Page) -> str:
+    return page.evaluate("navigator.clipboard.readText()")
+
+
 def upload(page: Page, *paths: Path) -> None:
     page.locator("#upload input[type=file]").set_input_files(list(paths))
 

@@ -7,6 +7,7 @@ const CLICK_RADIUS = 9;
 const COPIES = [-360, 0, 360]; // the world is drawn three times, so that nothing ends at 180 degrees
 const MERCATOR_LATITUDE = 85.05;
 const SMALLEST_BOX = 4; // pixels a side; less is a click
+const MARKER_SIZE = 22; // pixels; results that are nearer to each other share a marker
 
 const frame = element.querySelector(".world-map");
 const map = L.map(frame, {
@@ -22,6 +23,9 @@ drawLand();
 const points = { places: new Float32Array(), rows: new Int32Array() };
 const dots = addDots();
 const found = L.layerGroup().addTo(map);
+let results = [];
+let grouped = "";
+map.on("zoomend", showResults);
 let rectangle = null;
 let fitted = "";
 const drawing = addDrawing();
@@ -39,10 +43,10 @@ function show(value) {
     points.places = new Float32Array(decode(value.points));
     points.rows = new Int32Array(decode(value.rows));
     dots.redraw();
-    found.clearLayers();
-    // The best is drawn last, above the others.
-    for (const scene of [...value.results].reverse())
-        for (const turn of COPIES) addResult(scene, turn);
+    results = value.results;
+    grouped = "";
+    map.closePopup();
+    showResults();
     showBox(value.box);
     fit(value);
 }
@@ -64,18 +68,98 @@ function fit(value) {
         map.fitBounds(L.latLngBounds(places), { padding: [30, 30], maxZoom: 9 });
 }
 
-function addResult(scene, turn) {
-    const marker = L.marker([scene.latitude, scene.longitude + turn], {
-        icon: L.divIcon({ className: "found-scene", html: String(scene.rank), iconSize: [22, 22] }),
-        title: scene.name,
-        alt: `${scene.rank}: ${scene.name}`,
+function showResults() {
+    const groups = groupResults();
+    const key = JSON.stringify(groups.map((group) => group.map((scene) => scene.rank)));
+    if (key === grouped) return;
+    grouped = key;
+    const focused = Number(document.activeElement?.closest?.(".found-scene")?.dataset.rank);
+    found.clearLayers();
+    // The best is drawn last, above the others.
+    for (const group of groups.reverse())
+        for (const turn of COPIES) {
+            const marker = addMarker(group, turn);
+            if (turn === 0 && group.some((scene) => scene.rank === focused))
+                marker.getElement().focus({ preventScroll: true });
+        }
+}
+
+// Results that would hide each other at this zoom, the best of each group first.
+function groupResults() {
+    const world = 256 * 2 ** map.getZoom();
+    const groups = [];
+    for (const scene of results) {
+        const place = { x: scene.longitude / 360 + 0.5, y: mercator(scene.latitude) };
+        const near = groups.find((group) => {
+            const dx = group.place.x - place.x;
+            const apart = Math.hypot(dx - Math.round(dx), group.place.y - place.y);
+            return apart * world < MARKER_SIZE;
+        });
+        if (near) near.scenes.push(scene);
+        else groups.push({ place, scenes: [scene] });
+    }
+    return groups.map((group) => group.scenes);
+}
+
+function addMarker(group, turn) {
+    const [best] = group;
+    const more = group.length > 1 ? `<small>+${group.length - 1}</small>` : "";
+    const label = group.length > 1
+        ? `${group.length} scenes here, the best of them number ${best.rank}: list them`
+        : `${best.rank}: ${best.name}`;
+    const marker = L.marker([best.latitude, best.longitude + turn], {
+        icon: L.divIcon({
+            className: "found-scene", html: best.rank + more, iconSize: [MARKER_SIZE, MARKER_SIZE],
+        }),
+        title: label,
         keyboard: turn === 0,
-        zIndexOffset: 1000 - scene.rank,
+        zIndexOffset: 1000 - best.rank,
     });
-    const open = () => trigger("select", { index: scene.row, value: scene.row });
-    marker.on("click", open);
-    marker.on("keypress", (event) => event.originalEvent.key === "Enter" && open());
+    const choose = () => (group.length > 1 ? listScenes(group, marker) : open(best));
+    marker.on("click", choose);
+    marker.on("keypress", (event) => event.originalEvent.key === "Enter" && choose());
     marker.addTo(found);
+    const drawn = marker.getElement();
+    drawn.dataset.rank = best.rank;
+    if (turn === 0) drawn.setAttribute("aria-label", label);
+    else drawn.setAttribute("aria-hidden", "true");
+    return marker;
+}
+
+function open(scene) {
+    trigger("select", { index: scene.row, value: scene.row });
+}
+
+function listScenes(group, marker) {
+    const list = L.DomUtil.create("ol", "found-list");
+    for (const scene of group) {
+        const button = L.DomUtil.create("button", "", L.DomUtil.create("li", "", list));
+        button.type = "button";
+        L.DomUtil.create("b", "", button).textContent = scene.rank;
+        const told = L.DomUtil.create("span", "", button);
+        told.textContent = scene.name;
+        if (scene.caption) L.DomUtil.create("small", "", told).textContent = scene.caption;
+        button.addEventListener("click", () => {
+            map.closePopup();
+            open(scene);
+        });
+    }
+    const popup = L.popup({
+        maxWidth: 280, maxHeight: 250, offset: [0, -MARKER_SIZE / 4],
+        autoPanPaddingTopLeft: [5, 85], // below the buttons
+    })
+        .setLatLng(marker.getLatLng())
+        .setContent(list);
+    popup.on("add", () => {
+        const box = popup.getElement();
+        box.setAttribute("role", "dialog");
+        box.setAttribute("aria-label", `${group.length} scenes found here`);
+        box.addEventListener("keydown", (event) => event.key === "Escape" && map.closePopup(popup));
+        list.querySelector("button").focus({ preventScroll: true });
+    });
+    // Whoever came by keyboard goes on where they were.
+    popup.on("remove", () => marker.getElement()?.focus({ preventScroll: true }));
+    popup.openOn(map);
 }
 
 function addDots() {

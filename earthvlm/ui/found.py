@@ -1,0 +1,57 @@
+"""What is told of a search: each scene found, and what was looked for."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Sequence
+
+from earthvlm.retrieval import SceneResult
+from earthvlm.scene import Scene
+from earthvlm.search_query import SceneFilter
+from earthvlm.ui.filters import describe_filter
+from earthvlm.ui.state import Asked
+from earthvlm.where_and_when import describe_place
+
+# Sentences about other things than a scene shows lie below it, in the sentence model's cosine:
+# "pizza with cheese" at 0.15 from the nearest bundled scene, "river" at 0.62.
+FAR_COSINE = 0.2
+
+
+def describe_result(result: SceneResult) -> str:
+    """Return a result's text: cosine similarity and rank by each comparison, place, caption."""
+    compared = []
+    for name in ("caption", "scene", "example"):
+        similarity, rank = getattr(result, f"{name}_similarity"), getattr(result, f"{name}_rank")
+        if similarity is not None:
+            compared.append(f"{name} {similarity:.2f}" + (f" #{rank}" if rank else ""))
+    place = describe_place(result.longitude, result.latitude, decimals=2)
+    told = [part for part in (place, result.split) if part]
+    lines = [" · ".join(compared), " · ".join(told), result.caption or "no caption"]
+    return "\n".join(line for line in lines if line)
+
+
+def describe_search(
+    query: Asked, results: Sequence[SceneResult], total: int, where: SceneFilter
+) -> str:
+    """Return HTML: one line that says what is shown below it, and whether it is far from that."""
+    limits, found = html.escape(describe_filter(where)), len(results)
+    if not found:
+        return f"No scene fits: none is {limits.lstrip(', ')}" if limits else "No scene fits"
+    if query is None:
+        return f"{found} of the {total} scenes there are{limits}"
+    named = (_name(each) for each in (query if isinstance(query, tuple) else (query,)))
+    told = f"{found} scene{'s' if found > 1 else ''} {' and '.join(named)}{limits}"
+    nearest = max((_nearest(result) for result in results), default=1.0)
+    return told + (f"; none is close, at a cosine of {nearest:.2f}" if nearest < FAR_COSINE else "")
+
+
+def _nearest(result: SceneResult) -> float:
+    compared = (result.caption_similarity, result.scene_similarity, result.example_similarity)
+    return max((each for each in compared if each is not None), default=1.0)
+
+
+def _name(query: str | Scene | SceneResult) -> str:
+    if isinstance(query, str):
+        return f"nearest to <strong>{html.escape(query)}</strong>"
+    name = query.name if isinstance(query, Scene) else query.image_id
+    return f"most like <strong>{html.escape(name)}</strong>"

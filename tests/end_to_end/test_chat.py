@@ -1,0 +1,248 @@
+"""The Chat tab in a browser: open, ask, stop, ask again, edit, copy, save, share, and look."""
+
+from __future__ import annotations
+
+import base64
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.end_to_end.conftest import BOTH_WIDTHS, END_TO_END, PacedAnswers
+from tests.end_to_end.visitor import (
+    answers,
+    ask,
+    open_example,
+    open_file,
+    pasted,
+    questions,
+    read_notice,
+    wait_for_count,
+    wait_until_idle,
+    wait_until_looking,
+)
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Page
+
+pytestmark = END_TO_END
+
+ANSWER_BEGAN = """() => [...document.querySelectorAll('#chat [data-testid="bot"]')]
+  .some(bot => /\\w/.test(bot.innerText) && !bot.innerText.includes('Looking'))"""
+
+
+@BOTH_WIDTHS
+def test_an_uploaded_geotiff_is_shown_and_answered_word_by_word(
+    page: Page,
+    lakeside: Path,
+    paced_answers: PacedAnswers,
+    monkeypatch,
+    keep: Callable[..., None],
+):
+    monkeypatch.setattr("earthvlm.ui.said.SECONDS_BETWEEN_WORDS", 0)
+    open_file(page, lakeside)
+    facts = page.locator("#facts").inner_text()
+    assert "128 × 96 pixels" in facts and "12 of 12" in facts
+    assert re.search(r"Water\s+3[78]", facts), facts
+
+    page.get_by_label("Your question").fill("Which land cover dominates?")
+    page.get_by_role("button", name="Send").click()
+    questions(page).wait_for(state="attached")
+    assert page.locator("#picture img").is_visible()  # nothing goes away meanwhile
+    wait_until_looking(page)
+    for pieces in (1, 2, 3):
+        paced_answers.let(1)
+        answers(page).filter(has_text=paced_answers.wait_until_said(pieces)).wait_for()
+        assert len(paced_answers.said) == pieces
+    keep("upload")
+    assert page.get_by_label("Your question").input_value() == ""
+    paced_answers.let()
+    wait_until_idle(page)
+    assert answers(page).inner_text().strip() == "".join(paced_answers.said).strip()
+    assert len(paced_answers.said) > 3
+
+
+@BOTH_WIDTHS
+def test_a_conversation_goes_on_and_is_copied_saved_and_cleared(
+    page: Page, keep: Callable[..., None]
+):
+    page.locator("#save").click()
+    assert "no conversation yet" in read_notice(page)
+    first = ask(page, "Is there water?")
+    page.get_by_label("Copy message").last.click()
+    page.wait_for_function(
+        "answer => navigator.clipboard.readText().then(text => text.trim() === answer)", arg=first
+    )
+    page.get_by_role("button", name="Which land cover dominates?").click()
+    answers(page).nth(1).wait_for()
+    wait_until_idle(page)
+    second = answers(page).nth(1).inner_text().strip()
+
+    with page.expect_download() as download:
+        page.locator("#save").click()
+    assert download.value.suggested_filename == "conversation.md"
+    text = Path(download.value.path()).read_text("utf-8")
+    for said in ("Is there water?", first, "Which land cover dominates?", second):
+        assert f"> {said}" in text
+    assert "Measured, not said by the model" in text and "MNDWI" in text
+    keep("conversation")
+
+    page.get_by_role("button", name="Clear").click()
+    wait_for_count(answers(page), 0)
+    assert questions(page).count() == 0
+    assert ask(page, "Is there water?") == first  # as if nothing had been said
+
+
+@BOTH_WIDTHS
+def test_an_answer_is_stopped_asked_again_and_its_question_edited(
+    page: Page, paced_answers: PacedAnswers, keep: Callable[..., None]
+):
+    def let_it_be_answered() -> None:
+        wait_until_looking(page)
+        paced_answers.let()
+        wait_until_idle(page)
+        wait_for_count(questions(page), 1)
+        wait_for_count(answers(page), 1)
+
+    page.get_by_label("Your question").fill("Describe this scene.")
+    page.get_by_label("Your question").press("Enter")
+    wait_until_looking(page)
+    paced_answers.let(3)
+    page.wait_for_function(ANSWER_BEGAN)
+    page.get_by_role("button", name="Stop").click()
+    wait_until_idle(page)
+    said = answers(page).last.inner_text().strip()
+    assert 0 < len(paced_answers.said) <= 3
+    assert said and "".join(paced_answers.said).startswith(said)
+    keep("stopped")
+
+    page.get_by_label("Retry").last.click()
+    let_it_be_answered()
+    assert len(answers(page).last.inner_text()) > len(said)
+    page.get_by_label("Edit").first.click()
+    page.locator("#chat textarea").fill("Which land cover dominates?")
+    page.get_by_label("Submit").click()
+    let_it_be_answered()
+    asked, temperatures = zip(*paced_answers.asked, strict=True)
+    assert asked == ("Describe this scene.", "Describe this scene.", "Which land cover dominates?")
+    assert temperatures[1] > temperatures[0]  # the same words again would help nobody
+    assert questions(page).inner_text().strip() == asked[2]
+    keep("edited")
+
+
+@BOTH_WIDTHS
+def test_an_example_has_a_sentence_and_ends_what_was_said_of_another_scene(
+    page: Page, paced_answers: PacedAnswers
+):
+    examples = page.locator("#examples .thumbnail-item")
+    for example in examples.all():
+        sentence = example.inner_text().strip()
+        assert re.fullmatch(r"\w.*\w[\s%]*\.", sentence, re.DOTALL), sentence
+        assert example.get_attribute("aria-label").strip() == sentence  # for who hears the page
+
+    page.get_by_role("button", name="Describe this scene.").click()
+    wait_until_looking(page)
+    paced_answers.let(3)
+    answers(page).first.wait_for()
+    open_example(page, 1)
+    wait_until_idle(page)
+    wait_for_count(answers(page), 0)
+    assert len(paced_answers.said) <= 3  # the model is free
+    page.get_by_role("button", name="Is there water?").click()
+    wait_until_looking(page)
+    paced_answers.let()
+    wait_until_idle(page)
+    wait_for_count(answers(page), 1)
+
+
+@BOTH_WIDTHS
+def test_a_link_opens_its_scene_asks_its_question_and_is_copied_again(
+    tab: Page, app_url: str, app_index, keep: Callable[..., None]
+):
+    name = app_index.browse(app_index.splits[-1])[0].image_id
+    link = f"{app_url}?scene={name}&q=Is+there+water%3F"
+    tab.goto(link)
+    tab.locator("#facts strong", has_text=name).wait_for()
+    answers(tab).first.wait_for()
+    wait_until_idle(tab)
+    assert questions(tab).inner_text().strip() == "Is there water?"
+    tab.get_by_role("button", name="Copy a link").click()
+    tab.locator(".tool.done").wait_for()
+    assert pasted(tab) == link
+    keep("link")
+
+    tab.goto(f"{app_url}?scene=%3Cimg%20src=x%3E&q=Is+there+water%3F")
+    assert "no scene" in read_notice(tab).lower()
+    tab.locator("#picture img").wait_for()
+    assert questions(tab).count() == 0  # it was not asked about another scene
+
+
+@BOTH_WIDTHS
+def test_the_picture_is_drawn_with_other_bands_zoomed_moved_and_downloaded(
+    page: Page, keep: Callable[..., None]
+):
+    picture = page.locator("#picture img")
+    pictures = {picture.get_attribute("src")}
+    for name in ("near infrared", "short-wave infrared", "NDVI"):
+        page.locator("#composite").get_by_label(name, exact=True).check(force=True)
+        page.locator(f'#picture img[alt$="{name}"]').wait_for()
+        pictures.add(picture.get_attribute("src"))
+    assert len(pictures) == 4
+    page.locator("#picture .legend").wait_for()
+    with page.expect_download() as download:
+        page.get_by_label("Download the picture").click()
+    shown = picture.get_attribute("src")
+    assert Path(download.value.path()).read_bytes() == base64.b64decode(shown.split(",")[1])
+    assert download.value.suggested_filename.endswith(".png")
+
+    def transform() -> str:
+        return page.locator("#picture .sheet").evaluate("sheet => sheet.style.transform")
+
+    page.locator("#picture").get_by_role("button", name="Zoom in").click()
+    assert "scale(1.6)" in transform()
+    page.locator("#picture .viewport").focus()
+    before = transform()
+    page.keyboard.press("ArrowRight")
+    assert transform() != before
+    keep("zoomed")
+    page.keyboard.press("0")
+    assert "scale(1)" in transform()
+
+
+@BOTH_WIDTHS
+def test_where_an_answer_looked_is_laid_over_the_scene_until_the_next(
+    page: Page, keep: Callable[..., None]
+):
+    page.locator("#look").click()
+    assert "no answer yet" in read_notice(page)
+    answer = ask(page, "Is there water?")
+    page.locator("#look").click()
+    words = page.locator("#picture .word")
+    words.first.wait_for()
+    assert [w.inner_text() for w in words.all()][1:-1] == answer.split()
+
+    def overlay() -> str:
+        return page.locator("#picture canvas").evaluate("canvas => canvas.toDataURL()")
+
+    whole = overlay()
+    words.nth(1).click()
+    assert words.nth(1).get_attribute("aria-pressed") == "true"
+    assert overlay() != whole
+    keep("looked")
+    page.get_by_role("button", name="Hide").click()
+    assert page.locator("#picture canvas").is_hidden()
+    assert ask(page, "Which land cover dominates?")  # the model answers as before
+    wait_for_count(words, 0)  # they were another answer's
+
+
+@pytest.mark.parametrize(
+    ("question", "reason"), [(" ", "empty"), ("water? " * 14_286, "2,000")], ids=("none", "long")
+)
+def test_a_question_that_cannot_be_asked_is_explained(page: Page, question: str, reason: str):
+    page.get_by_label("Your question").fill(question)
+    page.get_by_role("button", name="Send").click()
+    assert reason in read_notice(page)
+    assert answers(page).count() == 0
+    assert ask(page, "Is there water?")

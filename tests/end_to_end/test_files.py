@@ -1,0 +1,87 @@
+"""Files that visitors bring, in a browser: photos, triplets, two dates, and what is no scene."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from PIL import Image
+
+from tests.end_to_end.conftest import BOTH_WIDTHS, END_TO_END
+from tests.end_to_end.visitor import ask, open_file, open_tab, read_facts, read_notice, upload
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Page
+
+pytestmark = END_TO_END
+
+
+def save_picture(path: Path) -> Path:
+    pixels = np.random.default_rng(0).integers(20, 200, (64, 64, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(path)
+    return path
+
+
+@BOTH_WIDTHS
+def test_a_photo_says_what_it_lacks_and_is_asked_about(
+    page: Page, tmp_path: Path, keep: Callable[..., None]
+):
+    open_file(page, save_picture(tmp_path / "garden.png"))
+    assert page.locator("#facts .notes li", has_text="red, green and blue").count() == 1
+    assert "no cover can be measured" in page.locator("#facts").inner_text()
+    assert page.locator("#composite input").count() == 1
+    assert ask(page, "Is there water?")
+    keep("photo")
+
+
+@BOTH_WIDTHS
+def test_three_pngs_are_one_scene_and_what_is_none_is_named(
+    page: Page, tmp_path: Path, keep: Callable[..., None]
+):
+    names = ("x_rgb.png", "x_band_5_6_7.png", "x_band_8_11_12.png")
+    triplet = [save_picture(tmp_path / name) for name in names]
+    upload(page, *triplet)
+    page.locator("#facts", has_text="9 of 12").wait_for()
+    upload(page, *triplet[:2])
+    assert "2 files" in read_notice(page)
+
+    before = read_facts(page)
+    wrong = {
+        "notes.tif": b"this is not an image",
+        "empty.png": b"",
+        "cut.png": b"\x89PNG\r\n\x1a\n\x00\x00\x00\rIHDR\x00\x00\x01\x00",
+    }
+    for name, content in wrong.items():
+        (tmp_path / name).write_bytes(content)
+        upload(page, tmp_path / name)
+        page.get_by_test_id("toast-text").wait_for()
+        keep("wrong-file", full_page=False)
+        assert name in read_notice(page)
+        assert read_facts(page) == before
+    assert ask(page, "Is there water?")
+
+
+@BOTH_WIDTHS
+def test_two_dates_stand_side_by_side_and_their_change_is_measured(
+    page: Page, practice_data: Path, keep: Callable[..., None]
+):
+    scenes = practice_data / "scenes"
+    later, earlier = (scenes / f"boadella_{date}_L2A.tif" for date in ("2022-03-08", "2020-02-02"))
+    open_tab(page, "Compare")
+    with page.expect_file_chooser() as chooser:
+        page.locator("#open-two").click()
+    chooser.value.set_files([later, earlier])
+    page.locator("#changes table").wait_for()
+    headings = page.locator(".pair h2")
+    assert [h.inner_text() for h in headings.all()] == ["2 February 2020", "8 March 2022"]
+    water = page.locator("#changes tr", has_text="Water").inner_text()
+    assert re.search(r"21.%\s+12.%\s+−8\.[78]", water), water
+    assert page.locator("#changes img").is_visible()
+
+    page.locator("#describe-both").click()
+    page.locator(".said .mark:not(.model)").nth(1).wait_for()
+    assert all(len(said.inner_text()) > 40 for said in page.locator(".said").all())
+    keep("two-dates")

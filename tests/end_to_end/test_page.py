@@ -1,0 +1,88 @@
+"""The page itself, in a browser: whole at once, as wide as its window, and open to everybody."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.end_to_end.conftest import BOTH_WIDTHS, END_TO_END
+from tests.end_to_end.visitor import answers, ask, open_tab, wait_until_idle
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Page
+
+pytestmark = END_TO_END
+
+TABS = ("Chat", "Search", "Map", "Compare")
+
+
+@pytest.mark.parametrize("tab", [360, 768, 1440], indirect=True, ids=str)
+def test_the_page_comes_whole_fits_its_window_and_asks_nobody_else(tab: Page, app_url: str):
+    """Nothing jumps: the layout shift is under 0.1, which is what Web Vitals call good."""
+    asked = []
+    tab.on("request", lambda request: asked.append(request.url))
+    tab.add_init_script(
+        """window.shift = 0;
+           new PerformanceObserver(list => list.getEntries().forEach(entry => {
+             if (!entry.hadRecentInput) window.shift += entry.value;
+           })).observe({type: 'layout-shift', buffered: true});"""
+    )
+    tab.goto(app_url)
+    tab.locator("#picture img").wait_for()
+    tab.wait_for_timeout(1000)  # watched that long
+    assert tab.evaluate("window.shift") < 0.1
+    for name in TABS:
+        open_tab(tab, name)
+        assert tab.evaluate("document.documentElement.scrollWidth <= innerWidth")
+    assert not [url for url in asked if not url.startswith((app_url, "data:", "blob:"))]
+
+
+@BOTH_WIDTHS
+def test_nothing_serious_stands_in_anybodys_way(page: Page, keep: Callable[..., None]):
+    """axe-core's serious and critical rules, contrast AA among them, on every tab."""
+    axe = pytest.importorskip("axe_playwright_python.sync_playwright").Axe()
+    ask(page, "Is there water?")
+    page.locator("#look").click()
+    page.locator("#picture .words").wait_for()
+    for scheme, tab in itertools.product(("light", "dark"), TABS):
+        page.emulate_media(color_scheme=scheme)
+        page.wait_for_function(
+            "dark => document.body.classList.contains('dark') === dark", arg=scheme == "dark"
+        )
+        open_tab(page, tab)
+        page.mouse.move(0, 0)
+        keep(f"{tab.lower()}-{scheme}")
+        # What is there was looked at in the light; the dark changes colours alone.
+        rules = {"runOnly": ["color-contrast"]} if scheme == "dark" else {}
+        found = axe.run(page, options=rules).response["violations"]
+        serious = [(v["id"], v["nodes"]) for v in found if v["impact"] in ("serious", "critical")]
+        assert not serious, (tab, scheme, serious)
+
+
+@BOTH_WIDTHS
+def test_the_keyboard_reaches_and_asks(page: Page):
+    page.get_by_label("Your question").focus()
+    page.keyboard.type("Is there water?")
+    page.keyboard.press("Enter")
+    answers(page).first.wait_for()
+    wait_until_idle(page)
+    reached = set()
+    page.evaluate("document.activeElement.blur()")
+    for _ in range(60):
+        page.keyboard.press("Tab")
+        reached.add(page.evaluate("document.activeElement.id || document.activeElement.className"))
+    for wanted in ("viewport", "look", "save", "clear", "tool"):
+        assert any(wanted in name for name in reached), (wanted, reached)
+
+
+def test_every_action_has_a_name_and_says_what_it_does(app_page):
+    public = [fn for fn in app_page.fns.values() if fn.api_visibility == "public"]
+    names = [fn.api_name for fn in public]
+    assert {"open_scene", "open_named", "draw", "search"} <= set(names)
+    assert {"ask", "stop", "retry", "edit", "clear", "where_it_looked", "save_chat"} <= set(names)
+    assert {"describe_scene", "ask_scene", "search_scenes", "compare_two"} <= set(names)
+    assert len(names) == len(set(names))
+    assert all(fn.fn.__doc__ for fn in public)

@@ -1,0 +1,129 @@
+"""Many visitors and one model, in a browser: waiting, busy, apart from each other, and gone."""
+
+from __future__ import annotations
+
+import gc
+import math
+import threading
+import time
+import weakref
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import earthvlm.ui.state as state
+from earthvlm.serving import MOST_WAITING
+from tests.end_to_end.conftest import BOTH_WIDTHS, END_TO_END, PATIENCE_MS
+from tests.end_to_end.visitor import (
+    answers,
+    ask,
+    open_file,
+    questions,
+    read_notice,
+    wait_until_idle,
+)
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser, Page
+
+    from earthvlm.service import SceneService
+
+pytestmark = END_TO_END
+
+
+@BOTH_WIDTHS
+def test_who_waits_is_told_how_many_are_ahead_and_one_too_many_that_it_is_busy(
+    page: Page, app_service: SceneService, keep: Callable[..., None]
+):
+    line = app_service.line
+    others = [line.join(f"other-{number}") for number in range(MOST_WAITING + 1)]
+    for other in others:
+        other.seen = math.inf  # nobody here asks after them, as their pages would
+    try:
+        page.get_by_label("Your question").fill("Is there water?")
+        page.get_by_role("button", name="Send").click()
+        page.get_by_test_id("toast-text").wait_for()
+        keep("busy", full_page=False)
+        assert read_notice(page).startswith(f"Busy: {MOST_WAITING + 1} questions")
+        wait_until_idle(page)
+        assert questions(page).count() == answers(page).count() == 0
+        # Nothing is lost: it can be sent again.
+        assert page.get_by_label("Your question").input_value() == "Is there water?"
+
+        for other in others[2:]:
+            line.leave(other)
+        page.get_by_role("button", name="Send").click()
+        page.locator("#chat", has_text="2 questions before yours").wait_for()
+        line.leave(others[1])
+        page.locator("#chat", has_text="1 question before yours").wait_for()
+        keep("waiting")
+    finally:
+        for other in others:
+            line.leave(other)
+    page.locator("#chat", has_not_text="before yours").wait_for()
+    wait_until_idle(page)
+    assert questions(page).count() == answers(page).count() == 1
+
+
+def test_visitors_do_not_see_each_other(page: Page, browser: Browser, lakeside: Path, app_url: str):
+    other = browser.new_context()
+    second = other.new_page()
+    second.set_default_timeout(PATIENCE_MS)
+    second.goto(app_url)
+    second.locator("#picture img").wait_for()
+    first_facts = page.locator("#facts").inner_text()
+    open_file(second, lakeside)
+    ask(second, "Is there water?")
+    assert page.locator("#facts").inner_text() == first_facts
+    assert answers(page).count() == 0
+    other.close()
+
+
+def test_a_visitor_who_leaves_frees_the_model_and_the_memory(
+    page: Page, app_bridge, app_url: str, monkeypatch
+):
+    speaking, ended, given_up = (threading.Event() for _ in range(3))
+    scenes, stream = [], app_bridge.stream
+
+    def never_end(scene, *args, stop):
+        scenes.append(weakref.ref(scene))
+        try:
+            while not (stop.is_set() or given_up.is_set()):
+                for piece in stream(scene, *args, stop=stop):
+                    speaking.set()
+                    yield piece
+        finally:
+            ended.set()
+
+    monkeypatch.setattr(app_bridge, "stream", never_end)
+    monkeypatch.setattr(state, "CLOSED_SECONDS", 0)
+    second = page.context.new_page()
+    second.goto(f"{app_url}?scene=beetzsee_r0_c00")
+    second.locator("#facts strong", has_text="beetzsee_r0_c00").wait_for()
+    second.get_by_role("button", name="Is there water?").click()
+    try:
+        assert speaking.wait(PATIENCE_MS / 1000)
+        second.close()
+        assert ended.wait(PATIENCE_MS / 1000)  # by itself that answer would go on for ever
+    finally:
+        given_up.set()
+    monkeypatch.undo()
+    assert ask(page, "Is there water?")  # the model has no other for itself
+    until = time.monotonic() + PATIENCE_MS / 1000
+    while scenes[0]() is not None and time.monotonic() < until:
+        gc.collect()
+        time.sleep(0.05)
+    assert scenes[0]() is None
+
+
+def test_a_failing_model_tells_no_secrets(page: Page, app_bridge, monkeypatch):
+    def fail(*args, **options):
+        raise RuntimeError("secret detail")
+        yield
+
+    monkeypatch.setattr(app_bridge, "stream", fail)
+    page.get_by_role("button", name="Is there water?").click()
+    assert "secret" not in read_notice(page)
+    wait_until_idle(page)
+    monkeypatch.undo()
+    assert ask(page, "Is there water?")
