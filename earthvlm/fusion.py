@@ -12,6 +12,8 @@ from torch.nn import functional as F
 POSITION_FREQUENCIES = 8
 # Tokens that are read at a time: 0.1 GB for SmolLM2-135M, however large the scene.
 TOKENS_AT_ONCE = 16_384
+# Of what the search head reads, while it trains: without it, scenes are learned by heart.
+HEAD_DROPOUT = 0.1
 
 
 class GeospatialQueryEncoder(nn.Module):
@@ -159,6 +161,7 @@ class SceneEmbeddingHead(nn.Module):
         super().__init__()
         self.token_norm = nn.LayerNorm(token_dim)
         self.query_norm = nn.LayerNorm(text_dim)
+        self.dropout = nn.Dropout(HEAD_DROPOUT)
         self.layers = nn.Sequential(
             nn.Linear(token_dim + text_dim, hidden), nn.GELU(), nn.Linear(hidden, sentence_dim)
         )
@@ -175,8 +178,8 @@ class SceneEmbeddingHead(nn.Module):
 
     def place(self, mean_query: Tensor, mean_token: Tensor) -> Tensor:
         """From what `pool` returns to unit vectors `[B, D_sentence]`."""
-        normed = [self.token_norm(mean_token), self.query_norm(mean_query)]
-        return F.normalize(self.layers(torch.cat(normed, dim=-1)).float(), dim=-1)
+        normed = torch.cat([self.token_norm(mean_token), self.query_norm(mean_query)], dim=-1)
+        return F.normalize(self.layers(self.dropout(normed)).float(), dim=-1)
 
 
 def encode_positions(positions: Tensor) -> Tensor:
