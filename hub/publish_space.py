@@ -20,9 +20,9 @@ import yaml
 
 from earthvlm.bridge_config import BRIDGE_FILES, BridgeConfig
 from earthvlm.embedded_model import EMBEDDED_MODEL_ID
-from earthvlm.encoder import OLMOEARTH_FILES, RANDOM_MODEL_ID, olmoearth_repository
 from earthvlm.hub import BUNDLED, LOCAL_REVISION, fetch, list_files, push
 from earthvlm.language import LANGUAGE_FILES
+from earthvlm.olmoearth_models import OLMOEARTH_FILES, RANDOM_MODEL_ID, olmoearth_repository
 
 ROOT = Path(__file__).parent.parent
 PARTS = ("app.py", "earthvlm", "requirements.txt", "LICENSE", "NOTICE")
