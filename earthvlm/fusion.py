@@ -12,7 +12,7 @@ from torch.nn import functional as F
 POSITION_FREQUENCIES = 8
 # Tokens that are read at a time: 0.1 GB for SmolLM2-135M, however large the scene.
 TOKENS_AT_ONCE = 16_384
-# Of what the search head reads, while it trains: without it, scenes are learned by heart.
+# Of what the search head reads, where it learns alone: without it, scenes are learned by heart.
 HEAD_DROPOUT = 0.1
 
 

@@ -159,7 +159,7 @@ class Trainer:
             if step >= steps:  # in the middle of an epoch, where a run was killed at its end too
                 break
             sampler.epoch = epoch
-            self._set_training(model)
+            self._set_training(stage, model)
             if drawn is not None and not sampler.used:
                 restore_random_states(drawn)
                 drawn = None
@@ -179,7 +179,7 @@ class Trainer:
                 bar.update()
                 if stage == "bridge" and _due(step, config.validate_every):
                     self._validate(step)
-                    self._set_training(model)
+                    self._set_training(stage, model)
                 asked = self._is_asked_to_stop()
                 if asked or _due(step, config.save_every) or _due(step, config.push_every):
                     folder = self.files.write_checkpoint(stage, step, epoch, state, sampler)
@@ -205,14 +205,16 @@ class Trainer:
         shown = {name: f"{value:.3f}" for name, value in losses.items()}
         return shown | {"lr": f"{rate:.1e}", "tok/s": entry["tokens_per_second"]}
 
-    def _set_training(self, model: nn.Module) -> None:
+    def _set_training(self, stage: str, model: nn.Module) -> None:
         """Dropout in what learns, but for the encoder; what is frozen stays as in use.
 
         OlmoEarth skips layers at random while it trains, which a small one that sees every tile
-        varied does not need: it fits worse, and processes would not equal one.
+        varied does not need: it fits worse, and processes would not equal one. The search head
+        drops out only where it learns alone, from scenes that do not vary.
         """
         model.train()
         self.bridge.encoder.eval()
+        self.bridge.head.train(stage == "head")
         if self.bridge.vision is not None and self.bridge.config.freeze_vlm_vision:
             self.bridge.vision.eval()
 

@@ -186,7 +186,7 @@ class TrainingFiles:
         )
         self.bridge.save_pretrained(folder, weights=weights)
         (folder / LOG_FILE).write_text(json.dumps(self.log, indent=1) + "\n")
-        if self.log:  # its first entry comes after some steps
+        if any(entry["stage"] != "validation" for entry in self.log):  # which come after some steps
             plot_losses(self.log, folder / CURVE_FILE)
         if any(entry["stage"] == "validation" for entry in self.log):
             (folder / SAMPLES_FOLDER).mkdir(exist_ok=True)
