@@ -11,7 +11,7 @@ EXAMPLE_COUNT = 8
 # A dataset may have a split of scenes chosen to start with; these searches fill up the row.
 EXAMPLE_SPLIT = "examples"
 EXAMPLE_SEARCHES = (
-    "a chain of lakes between forest and fields",
+    "a lake",
     "dense forest",
     "a village with houses and streets",
     "crop fields in large parcels",
