@@ -30,7 +30,7 @@ PLACING_BREADTH = 80
 SEARCH_BREADTH = 96
 # Lists of neighbours, by the root of how many there are, and how many of them are read.
 LISTS_BY_ROOT = 2.5
-LISTS_READ = 40
+LISTS_READ = 64
 ROWS_A_LIST = 39  # of those it is trained on, at least, or faiss warns
 # Where a filter leaves fewer rows, or a smaller share, a graph would wander among those left out.
 SMALLEST_SHARE = 0.05
