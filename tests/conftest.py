@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from earthvlm.bridge import OlmoEarthVLMBridge
 from earthvlm.scene import Scene
@@ -128,6 +129,14 @@ def run_apart(coroutine: Coroutine) -> Any:
     """Run in a thread of its own: the browser of other tests keeps a loop running in this one."""
     with ThreadPoolExecutor(1) as thread:
         return thread.submit(asyncio.run, coroutine).result()
+
+
+def draw_adapter(bridge: OlmoEarthVLMBridge, std: float = 0.05) -> None:
+    """Fill the adapter's second factors, whose zeros adapt nothing, with random numbers."""
+    with torch.no_grad():
+        for name, parameter in bridge.language_model.named_parameters():
+            if "lora_B" in name:
+                parameter.normal_(std=std)
 
 
 def random_scene(height: int = 64, width: int = 64, seed: int = 0) -> Scene:

@@ -17,7 +17,7 @@ from benchmarks.embedding import embed_by_package
 from earthvlm.bridge import OlmoEarthVLMBridge
 from earthvlm.bridge_batch import insert_scene
 from earthvlm.generation import MAX_PROMPT_CHARACTERS
-from tests.conftest import random_scene
+from tests.conftest import draw_adapter, random_scene
 
 ANSWERED = [
     {"role": "user", "content": "Is there water?"},
@@ -168,10 +168,7 @@ def test_a_prompt_that_says_nothing_or_too_much_is_refused(tiny_bridge, prompt, 
 
 
 def test_a_saved_bridge_answers_the_same(tiny_bridge, tmp_path):
-    with torch.no_grad():
-        for name, parameter in tiny_bridge.named_parameters():
-            if "lora_B" in name:
-                parameter.normal_(std=0.05)
+    draw_adapter(tiny_bridge)
     tiny_bridge.save_pretrained(tmp_path)
     loaded = OlmoEarthVLMBridge.from_pretrained(
         tmp_path, device="cpu", dtype=torch.float32, trainable=True

@@ -7,7 +7,7 @@ import torch
 
 from earthvlm.bridge import OlmoEarthVLMBridge
 from earthvlm.decoding import TorchReading
-from tests.conftest import random_scene
+from tests.conftest import draw_adapter, random_scene
 from tests.test_conversation import QUESTIONS, copy_of, talk
 
 pytest.importorskip("llama_cpp", reason="the extra 'llama' is not installed")
@@ -26,10 +26,7 @@ def cache(request, monkeypatch, tmp_path_factory):
 
 @pytest.fixture
 def llama_bridge(tiny_bridge: OlmoEarthVLMBridge, tmp_path) -> OlmoEarthVLMBridge:
-    with torch.no_grad():
-        for name, parameter in tiny_bridge.named_parameters():
-            if "lora_B" in name:
-                parameter.normal_(std=0.05)
+    draw_adapter(tiny_bridge)
     tiny_bridge.save_pretrained(tmp_path)
     return OlmoEarthVLMBridge.from_pretrained(
         tmp_path, device="cpu", dtype=torch.float32, engine="llama"

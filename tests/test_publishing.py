@@ -24,7 +24,7 @@ from earthvlm.cli import main
 from earthvlm.hub import fetch
 from earthvlm.publishing import TrainingPublisher, publish_bridge
 from earthvlm.weights import weights_revision
-from tests.conftest import hub_environment, random_scene
+from tests.conftest import draw_adapter, hub_environment, random_scene
 from tests.generated_chatearthnet import write_generated_chatearthnet
 from tests.hub_server import TOKEN
 
@@ -83,10 +83,7 @@ def test_the_adapter_loads_by_peft_alone_and_the_fusion_by_safetensors(
     from peft import PeftModel
     from transformers import AutoModelForCausalLM
 
-    with torch.no_grad():
-        for name, parameter in tiny_bridge.language_model.named_parameters():
-            if "lora_B" in name:  # zeros adapt nothing
-                parameter.normal_(std=0.1)
+    draw_adapter(tiny_bridge, std=0.1)
     tiny_bridge.push_to_hub("owner/bridge")
     folder = fetch("owner/bridge", ["*"]).folder
     ours = OlmoEarthVLMBridge.from_pretrained("owner/bridge", "cpu", torch.float32).language.model
