@@ -12,7 +12,14 @@ from typing import TYPE_CHECKING
 
 from earthvlm.search_query import SceneFilter, parse_box
 from tests.end_to_end.conftest import BOTH_WIDTHS, END_TO_END
-from tests.end_to_end.visitor import answers, ask, open_tab, read_notice, wait_for_count
+from tests.end_to_end.visitor import (
+    answers,
+    ask,
+    open_filters,
+    open_tab,
+    read_notice,
+    wait_for_count,
+)
 
 if TYPE_CHECKING:
     from playwright.sync_api import Locator, Page
@@ -81,7 +88,7 @@ def test_typed_filters_narrow_a_search(page: Page, app_index, keep: Callable[...
     assert 0 < len(in_finland) < len(in_time) < MOST_SHOWN
     found = page.locator("#found")
     open_tab(page, "Search")
-    page.locator("#filters button.label-wrap").click()
+    open_filters(page)
 
     page.get_by_label("First date").fill("1.6.2017")
     page.get_by_label("First date").press("Enter")
@@ -119,7 +126,7 @@ def test_typed_filters_narrow_a_search(page: Page, app_index, keep: Callable[...
 
 def test_a_search_that_finds_nothing_leaves_nothing_to_save(page: Page):
     open_tab(page, "Search")
-    page.locator("#filters button.label-wrap").click()
+    open_filters(page)
     page.get_by_label("First date").fill("2030-01-01")
     page.get_by_label("First date").press("Enter")
     page.locator("#found", has_text="No scene fits: none is taken from 1 January 2030").wait_for()
@@ -202,7 +209,7 @@ def test_a_box_typed_on_the_map_is_the_searchs(page: Page, app_index):
     open_tab(page, "Search")
     page.locator("#found", has_text="inside 11.00° W to 5.00° W, 51.00° N to 56.00° N").wait_for()
     wait_for_count(results(page), len(inside))
-    page.locator("#filters button.label-wrap").click()
+    open_filters(page)
     assert box_field(page).input_value() == "-11, 51, -5, 56"
 
 

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from playwright.sync_api import Locator, Page
 
+TWO_FRAMES = "() => new Promise(drawn => requestAnimationFrame(() => requestAnimationFrame(drawn)))"
+
 
 def answers(page: Page) -> Locator:
     return page.locator('#chat [data-testid="bot"]')
@@ -64,6 +66,17 @@ def open_file(page: Page, path: Path) -> None:
 def open_tab(page: Page, name: str) -> None:
     page.get_by_role("tab", name=name).click()
     page.get_by_role("tab", name=name, selected=True).wait_for()
+
+
+def open_filters(page: Page) -> None:
+    """Unfold the search's filters, ready to be typed into.
+
+    Gradio draws them then, and a frame later sets them to what they held; what a program types
+    between the two would be lost.
+    """
+    page.locator("#filters button.label-wrap").click()
+    page.get_by_label("First date").wait_for()
+    page.evaluate(TWO_FRAMES)
 
 
 def wait_for_count(found: Locator, count: int) -> None:
