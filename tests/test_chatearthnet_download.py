@@ -197,7 +197,13 @@ def test_an_interrupt_ends_all_downloads_and_the_next_call_goes_on(published, tm
     record.faults = ["stall"] * len(PARTS)
     command = [sys.executable, "-m", "earthvlm", "download", "chatearthnet"]
     command += ["--data_dir", str(tmp_path / "data"), "--record_url", url]
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        command,
+        stderr=subprocess.PIPE,
+        text=True,
+        # A shell's background jobs, as these tests may be, ignore interrupts.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
     while len(list((tmp_path / "data").rglob("*.zip"))) < len(PARTS):
         assert process.poll() is None, process.stderr.read()
         time.sleep(0.01)
