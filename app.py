@@ -12,7 +12,12 @@ import os
 import sys
 import warnings
 
-os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")  # read when gradio is imported
+# Read when gradio is imported.
+os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
+# After each request Gradio makes a table of the last 10,000, for a page of statistics that is not
+# served here: its memory grows with them, and so does the time it takes from the next request.
+os.environ.setdefault("GRADIO_ANALYTICS_MAX_EVENTS", "128")
+os.environ.setdefault("GRADIO_ANALYTICS_CACHE_FREQUENCY", str(10**9))
 
 from earthvlm.hub import BUNDLED
 from earthvlm.ui import LAUNCH_OPTIONS, build_app, load_models, warm_up
