@@ -7,6 +7,8 @@ GRADIO_SERVER_PORT are Gradio's own.
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import logging
 import os
 import sys
@@ -22,9 +24,15 @@ os.environ.setdefault("GRADIO_ANALYTICS_CACHE_FREQUENCY", str(10**9))
 from earthvlm.hub import BUNDLED
 from earthvlm.ui import LAUNCH_OPTIONS, build_app, load_models, warm_up
 
+# glibc's mallopt(M_ARENA_MAX): it would make eight heaps a processor, one for each of so many
+# threads, and what is free in one is of no use to the others.
+M_ARENA_MAX, HEAPS = -8, 2
+
 
 def main() -> int:
     """Serve the page until it is interrupted; return 2 after one sentence on stderr."""
+    with contextlib.suppress(AttributeError, OSError):  # another C library has no such setting
+        ctypes.CDLL(None).mallopt(M_ARENA_MAX, HEAPS)
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
     try:
         models = load_models(
