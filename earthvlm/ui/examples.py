@@ -23,8 +23,8 @@ EXAMPLE_SEARCHES = (
 # No two bundled scenes show one place on two dates.
 EXAMPLE_PAIR = ("beetzsee_r3_c01", "beetzsee_r2_c09")
 ABOUT_PAIR = (
-    "A forest and a lake near Brandenburg in Germany, 10 km apart, on one winter day: two places, "
-    "so it is told how they differ."
+    "A forest and a lake near Brandenburg in Germany, 10 km apart, on one winter day: not two "
+    "dates of one place, but two places that differ."
 )
 
 
