@@ -7,19 +7,32 @@ GRADIO_SERVER_PORT are Gradio's own.
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import logging
 import os
 import sys
 import warnings
 
-os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")  # read when gradio is imported
+# Read when gradio is imported.
+os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
+# After each request Gradio makes a table of the last 10,000, for a page of statistics that is not
+# served here: its memory grows with them, and so does the time it takes from the next request.
+os.environ.setdefault("GRADIO_ANALYTICS_MAX_EVENTS", "128")
+os.environ.setdefault("GRADIO_ANALYTICS_CACHE_FREQUENCY", str(10**9))
 
 from earthvlm.hub import BUNDLED
 from earthvlm.ui import LAUNCH_OPTIONS, build_app, load_models, warm_up
 
+# glibc's mallopt(M_ARENA_MAX): it would make eight heaps a processor, one for each of so many
+# threads, and what is free in one is of no use to the others.
+M_ARENA_MAX, HEAPS = -8, 2
+
 
 def main() -> int:
     """Serve the page until it is interrupted; return 2 after one sentence on stderr."""
+    with contextlib.suppress(AttributeError, OSError):  # another C library has no such setting
+        ctypes.CDLL(None).mallopt(M_ARENA_MAX, HEAPS)
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
     try:
         models = load_models(

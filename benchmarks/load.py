@@ -4,8 +4,9 @@
     python -m benchmarks.load --seconds 300            # as the README's figures
 
 Every session is a `gradio_client.Client` of its own. One in five asks the model questions, one
-after another; the others search by words, with a pause as a reader makes. Nothing may fail but by
-"Busy", which is counted.
+after another, half of those in the page's conversation and half by `/ask_scene`; the others search
+by words, with a pause as a reader makes. Nothing may fail but by "Busy", which is counted: all
+sessions come from one address, of which the app lets four questions wait.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ import urllib.request
 from collections import Counter
 from pathlib import Path
 
+import numpy as np
 import psutil
 from gradio_client import Client
 
@@ -30,6 +32,9 @@ from benchmarks.report import report
 
 ROOT = Path(__file__).parent.parent
 CHATTING = 5  # one session in so many asks the model
+TURNS = 4  # of one conversation in the page, before the scene is opened anew
+LONGEST_ANSWER = 64  # tokens
+SCENE = "beetzsee_r0_c00"
 PAUSE_SECONDS = (1.0, 4.0)  # between searches of one reader
 BUSY_PAUSE_SECONDS = 5.0
 PATIENCE_SECONDS = 60.0  # a client gives up after that
@@ -48,17 +53,20 @@ class Load:
         self.answer_seconds: list[float] = []
         self.met: Counter[str] = Counter()
         self.errors: list[str] = []
+        self._turns: Counter[str] = Counter()
         self._lock = threading.Lock()
 
     def run_session(self, number: int, ready: threading.Barrier) -> None:
         """One visitor, until the time is over."""
         rng = random.Random(number)
         client = Client(self.url, verbose=False, httpx_kwargs={"timeout": PATIENCE_SECONDS})
+        action = self._search
+        if number % CHATTING == 0:
+            action = self._ask if number % (2 * CHATTING) == 0 else self._converse
         ready.wait()
         while time.monotonic() < self.until:
-            chats = number % CHATTING == 0
-            self._try(self._ask if chats else self._search, client, rng)
-            if not chats:
+            self._try(action, client, rng)
+            if action == self._search:
                 time.sleep(rng.uniform(*PAUSE_SECONDS))
         client.close()
 
@@ -76,7 +84,7 @@ class Load:
                 time.sleep(BUSY_PAUSE_SECONDS)
             return
         with self._lock:
-            self.met["answer" if action == self._ask else "search"] += 1
+            self.met["search" if action == self._search else "answer"] += 1
             seconds.append(time.monotonic() - began)
 
     def _search(self, client: Client, rng: random.Random) -> list[float]:
@@ -86,9 +94,17 @@ class Load:
         return self.search_seconds
 
     def _ask(self, client: Client, rng: random.Random) -> list[float]:
-        asked = ("beetzsee_r0_c00", rng.choice(QUESTIONS), 64)
+        asked = (SCENE, rng.choice(QUESTIONS), LONGEST_ANSWER)
         if not client.predict(*asked, api_name="/ask_scene")["answer_by_model"]:
             raise RuntimeError("an answer was empty")
+        return self.answer_seconds
+
+    def _converse(self, client: Client, rng: random.Random) -> list[float]:
+        turns = self._turns[client.session_hash]
+        if turns % TURNS == 0:
+            client.predict(SCENE, api_name="/open_named")
+        client.predict(rng.choice(QUESTIONS), LONGEST_ANSWER, 0, api_name="/ask")
+        self._turns[client.session_hash] = turns + 1
         return self.answer_seconds
 
 
@@ -116,9 +132,11 @@ def main() -> None:
             session.start()
         ready.wait()
         load.until = time.monotonic() + options.seconds
-        memory, process = [], psutil.Process(app.pid)
+        memory: list[tuple[float, float]] = []  # minutes and MB
+        began, process = time.monotonic(), psutil.Process(app.pid)
         while time.monotonic() < load.until:
-            memory.append(process.memory_info().rss / 1e6)
+            minutes = (time.monotonic() - began) / 60
+            memory.append((minutes, process.memory_info().rss / 1e6))
             time.sleep(MEMORY_EVERY_SECONDS)
         for session in sessions:
             session.join(timeout=120)
@@ -141,17 +159,17 @@ def _wait_for(url: str, app: subprocess.Popen) -> None:
             time.sleep(0.2)
 
 
-def _report(load: Load, memory: list[float]) -> None:
+def _report(load: Load, memory: list[tuple[float, float]]) -> None:
     print(", ".join(f"{count} {what}" for what, count in sorted(load.met.items())))
     seconds = {"search by words, while others chat": load.search_seconds}
     if load.answer_seconds:
         seconds["answer, the wait for its turn included"] = load.answer_seconds
     report("load_seconds", seconds, "s")
-    # The first half warms caches up; what leaks would show in the second.
-    half = len(memory) // 2 or 1
-    report(
-        "load_memory", {"first half": memory[:half], "second half": memory[half:] or memory}, "MB"
-    )
+    names = ("first", "second", "third", "last")
+    quarters = zip(names, np.array_split([megabytes for _, megabytes in memory], 4), strict=True)
+    report("load_memory", {f"{name} quarter": list(quarter) for name, quarter in quarters}, "MB")
+    slope = np.polyfit(*zip(*memory[len(memory) // 2 :], strict=True), 1)[0]
+    print(f"  grew {slope:.1f} MB a minute in the last half")
     print(f"  95 % of searches within {statistics.quantiles(load.search_seconds, n=20)[-1]:.3f} s")
 
 

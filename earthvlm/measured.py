@@ -196,13 +196,18 @@ def compare(before: Measured, after: Measured) -> list[Change]:
     return sorted(changes, key=lambda change: -abs(change.difference))
 
 
+def lie_apart(first: Scene, second: Scene) -> bool:
+    """Whether two scenes are known to show two places."""
+    pairs = ((first.longitude, second.longitude), (first.latitude, second.latitude))
+    return any(abs(a - b) > SAME_PLACE_DEGREES for a, b in pairs if None not in (a, b))
+
+
 def warn_before_comparing(first: Scene, second: Scene) -> list[str]:
     """Sentences on what makes a comparison of two scenes doubtful."""
     notes = []
-    places = [(scene.longitude, scene.latitude) for scene in (first, second)]
-    if any(value is None for place in places for value in place):
+    if None in (first.longitude, first.latitude, second.longitude, second.latitude):
         notes.append("A file does not say where it lies: check that both show one place.")
-    elif max(abs(a - b) for a, b in zip(*places, strict=True)) > SAME_PLACE_DEGREES:
+    elif lie_apart(first, second):
         notes.append("The two scenes lie apart, so differences are between places, not dates.")
     if first.reflectance.shape != second.reflectance.shape:
         notes.append("The two differ in size, so they cannot be laid over each other.")
@@ -227,7 +232,7 @@ WATER_CHANGE_COLOURS = {
 def draw_water_change(before: Scene, after: Scene) -> Image.Image | None:
     """Water gained, lost and kept, over the later scene in grey; None where they do not align."""
     first, second = classify(before), classify(after)
-    if first is None or second is None or first.shape != second.shape:
+    if first is None or second is None or first.shape != second.shape or lie_apart(before, after):
         return None
     grey = after.composite().convert("L").point(lambda value: 90 + value * 0.6)
     pixels = np.array(grey.convert("RGB"))

@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 from earthvlm.attention import AnswerAttention, attend
@@ -20,7 +22,12 @@ from earthvlm.prompts import Message
 from earthvlm.retrieval import Query, SceneIndex, SceneResult
 from earthvlm.scene import Scene
 from earthvlm.search_query import SceneFilter
-from earthvlm.serving import Line
+from earthvlm.serving import Line, work_in
+
+# As many threads search, and one runs the bridge, whichever of a server's dozens ask: each that
+# works with torch keeps memory for it (8 MB after an answer, 2 MB after a search by words, a heap
+# and OpenMP's helpers besides), and all of them would come to have it, one after another.
+SEARCHES_AT_ONCE = 4
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,16 +80,16 @@ class SceneService:
         self.index = index
         self.line = line or Line()
         self._training_tiles = training_tiles
-        self._stream, self._attend, self._search = (
-            self._stream_here,
-            self._attend_here,
-            self._search_here,
-        )
-        if borrow is not None:
+        run = borrow or partial(work_in, ThreadPoolExecutor(1, "earthvlm-model"))
+        self._attend, self._search = run(self._attend_here), run(self._search_here)
+        if borrow is None:
+            self._stream = run(self._stream_here)
+        else:
             stream = borrow(bridge.stream)
             # No event reaches another process: there, closing ends the answer.
             self._stream = lambda *arguments, stop: stream(*arguments)
-            self._attend, self._search = borrow(self._attend), borrow(self._search)
+        searching = ThreadPoolExecutor(SEARCHES_AT_ONCE, "earthvlm-search")
+        self._search_words = work_in(searching, self._search_words_here)
 
     def open(self, scene: Scene, origin: SceneResult | None = None) -> OpenScene:
         """Measure a scene and get it ready to be asked about."""
@@ -148,7 +155,7 @@ class SceneService:
             return self._attend(scene, list(conversation))
 
     def _stream_here(self, *arguments: Any, stop: threading.Event) -> Iterator[str]:
-        return self.bridge.stream(*arguments, stop=stop)
+        yield from self.bridge.stream(*arguments, stop=stop)
 
     def _attend_here(self, scene: Scene, conversation: Sequence[Message]) -> AnswerAttention:
         return attend(self.bridge, scene, conversation)
@@ -165,7 +172,7 @@ class SceneService:
             return self.index.browse(k=k, where=where)
         queries = list(query) if isinstance(query, list | tuple) else [query]
         if not any(isinstance(each, Scene) for each in queries):
-            return self.index.search(query, k, where=where)
+            return self._search_words(query, k, where)
         with self._turn(asker):
             return self._search(query, k, where)
 
@@ -173,6 +180,11 @@ class SceneService:
         self, query: Query | Sequence[Query], k: int, where: SceneFilter | None
     ) -> list[SceneResult]:
         return self.index.search(query, k, bridge=self.bridge, where=where)
+
+    def _search_words_here(
+        self, query: Query | Sequence[Query], k: int, where: SceneFilter | None
+    ) -> list[SceneResult]:
+        return self.index.search(query, k, where=where)
 
     @contextmanager
     def _place(self, asker: Asker) -> Iterator[Iterator[int]]:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import functools
+import inspect
 import threading
 import time
 from collections import Counter, deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import Executor
 from dataclasses import dataclass, field
+from typing import Any
 
 MOST_WAITING = 16
 MOST_PER_ADDRESS = 4
@@ -50,6 +54,7 @@ class Line:
     def join(self, user: str, address: str = "") -> Place:
         """Take a place at the end. Raises Busy where the line is full, or this user is in it."""
         with self._changed:
+            self._drop_abandoned()
             held = Counter(place.address for place in self._places)
             if any(place.user == user for place in self._places):
                 raise Busy("Your last question is still being answered: wait for it, or stop it.")
@@ -100,3 +105,22 @@ class Line:
         now = time.monotonic()
         for place in [p for p in self._places if now - p.seen > ABANDONED_SECONDS]:
             self._places.remove(place)
+
+
+def work_in(threads: Executor, function: Callable[..., Any]) -> Callable[..., Any]:
+    """Let a function run in other threads than those it is called in; a generator is read there."""
+
+    @functools.wraps(function)
+    def run(*arguments: Any, **named: Any) -> Any:
+        return threads.submit(function, *arguments, **named).result()
+
+    @functools.wraps(function)
+    def read(*arguments: Any, **named: Any) -> Iterator[Any]:
+        pieces, ended = function(*arguments, **named), object()
+        try:
+            while (piece := threads.submit(next, pieces, ended).result()) is not ended:
+                yield piece
+        finally:
+            threads.submit(pieces.close).result()
+
+    return read if inspect.isgeneratorfunction(function) else run

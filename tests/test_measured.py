@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -98,6 +99,10 @@ def test_change_is_measured_and_drawn_where_scenes_align():
         == (WATER_CHANGE_COLOURS["water gained"])
     )
     assert draw_water_change(before, paint("water")) is None
+    there = replace(before, longitude=30.0, latitude=62.0)
+    elsewhere = replace(after, longitude=31.0, latitude=62.0)
+    assert draw_water_change(there, elsewhere) is None
+    assert draw_water_change(there, replace(after, longitude=30.0, latitude=62.0)) is not None
 
 
 def test_doubts_about_a_comparison_are_said():

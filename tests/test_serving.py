@@ -16,7 +16,7 @@ from earthvlm.attention import attend
 from earthvlm.exports import conversation_to_markdown, results_to_csv, results_to_geojson
 from earthvlm.measured import measure
 from earthvlm.retrieval import SceneResult
-from earthvlm.service import Asker, SceneService, Waiting
+from earthvlm.service import SEARCHES_AT_ONCE, Asker, SceneService, Waiting
 from earthvlm.serving import Busy, Line
 from tests.conftest import random_scene
 
@@ -81,6 +81,54 @@ def test_answers_come_one_at_a_time_and_in_turn():
     for thread in threads:
         thread.join(20)
     assert order == ["a", "b", "c"] and most == 1 and waited
+    assert len(service.line) == 0
+
+
+def test_the_model_works_in_one_thread_and_few_search_whoever_asks():
+    answering, searching, ended = set(), set(), set()
+    done = threading.Semaphore(0)
+
+    def stream(*_, stop):
+        try:
+            for word in ("a ", "lake"):
+                answering.add(threading.get_ident())
+                yield word
+        finally:
+            ended.add(threading.get_ident())
+
+    def search(*_, where):
+        searching.add(threading.get_ident())
+        return []
+
+    service = SceneService(SimpleNamespace(stream=stream), SimpleNamespace(search=search))
+
+    def visit(name: str) -> None:
+        assert service.ask(random_scene(), "Is there water?", Asker(name)) == "a lake"
+        pieces = service.answer(random_scene(), [{"role": "user", "content": "?"}], Asker(name))
+        next(piece for piece in pieces if isinstance(piece, str))
+        pieces.close()
+        service.find("water", 1, Asker(name))
+        done.release()
+
+    visitors = [threading.Thread(target=visit, args=(str(number),)) for number in range(8)]
+    for visitor in visitors:
+        visitor.start()
+    for visitor in visitors:
+        visitor.join(20)
+    assert all(done.acquire(blocking=False) for _ in visitors)
+    assert len(answering) == 1 and answering == ended
+    assert 1 <= len(searching) <= SEARCHES_AT_ONCE
+    assert not (answering | searching) & {visitor.ident for visitor in visitors}
+
+
+def test_what_fails_in_the_models_thread_fails_where_it_was_asked():
+    def stream(*_, stop):
+        yield "a"
+        raise ValueError("too long")
+
+    service = SceneService(SimpleNamespace(stream=stream), None)
+    with pytest.raises(ValueError, match="too long"):
+        service.ask(random_scene(), "Is there water?", Asker("a"))
     assert len(service.line) == 0
 
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from typing import Any
+from uuid import uuid4
 
 import gradio as gr
 
 from earthvlm.measured import SOURCES
 from earthvlm.service import Asker, OpenScene, SceneService
 from earthvlm.ui.filters import ALL_SPLITS, read_filter
-from earthvlm.ui.state import tell_errors
+from earthvlm.ui.state import address_of, tell_errors
 
 MOST_RESULTS = 50
 
@@ -33,7 +34,9 @@ def add_tools(service: SceneService) -> None:
         return {**_describe(opened), "caption_by_model": caption}
 
     @tell_errors
-    def ask_scene(image_id: str, question: str, max_length: int = 160) -> dict[str, Any]:
+    def ask_scene(
+        request: gr.Request, image_id: str, question: str, max_length: int = 160
+    ) -> dict[str, Any]:
         """Ask a question about a Sentinel-2 scene; a small vision-language model answers.
 
         Args:
@@ -46,7 +49,8 @@ def add_tools(service: SceneService) -> None:
         """
         opened = service.open_named(image_id)
         length = max(1, min(int(max_length), 512))
-        answer = service.ask(opened.scene, question, Asker(f"tool-{object()!r}"), length)
+        asker = Asker(f"tool-{uuid4()}", address_of(request))
+        answer = service.ask(opened.scene, question, asker, length)
         return {"answer_by_model": answer, **_describe(opened)}
 
     @tell_errors

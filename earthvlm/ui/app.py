@@ -73,7 +73,7 @@ THEME = gr.themes.Base(
 
 FOLDER = Path(__file__).parent
 PAGE_SCRIPT = (FOLDER / "page.js").read_text("utf-8")
-STYLES = ("page", "chat", "compare", "search")
+STYLES = ("page", "scene", "chat", "compare", "search")
 
 # For `launch()`, where Gradio 6 takes a page's looks.
 LAUNCH_OPTIONS: dict[str, Any] = {

@@ -15,12 +15,13 @@ from earthvlm.measured import (
     compare,
     draw_water_change,
     in_order_of_date,
+    lie_apart,
     percent,
     warn_before_comparing,
 )
-from earthvlm.scene import Scene
 from earthvlm.sentinel2 import COMPOSITES
 from earthvlm.service import OpenScene, SceneService, Waiting
+from earthvlm.ui.examples import ABOUT_PAIR, open_pair
 from earthvlm.ui.said import describe_wait, read_along
 from earthvlm.ui.scene_view import VIEWER_SCRIPT, show_beside, show_picture, show_viewer
 from earthvlm.ui.state import Session, know_asker, make_room, page_only, tell_errors
@@ -59,13 +60,26 @@ def add_compare_tab(session: gr.State, service: SceneService) -> None:
         composite = gr.Radio(
             list(COMPOSITES), value="true colour", label="Bands shown", elem_classes="pills"
         )
+    example = open_pair(service)
+    if example:
+        with gr.Row(elem_classes="try-pair"):
+            try_pair = gr.Button("Try two that are here", size="sm", scale=0, min_width=190)
+            gr.HTML(f"<p>{ABOUT_PAIR}</p>")
     with gr.Row(elem_classes="pair"):
         with gr.Column(min_width=300):
             first = gr.HTML(_empty("Earlier scene"), js_on_load=VIEWER_SCRIPT, elem_id="first")
-            said_of_first = gr.HTML(elem_classes="said", label="What the model says of the first")
+            said_of_first = gr.HTML(
+                elem_id="said-of-first",
+                elem_classes="said",
+                label="What the model says of the first",
+            )
         with gr.Column(min_width=300):
             second = gr.HTML(_empty("Later scene"), js_on_load=VIEWER_SCRIPT, elem_id="second")
-            said_of_second = gr.HTML(elem_classes="said", label="What the model says of the second")
+            said_of_second = gr.HTML(
+                elem_id="said-of-second",
+                elem_classes="said",
+                label="What the model says of the second",
+            )
     describe = gr.Button("Let the model describe each", scale=0, elem_id="describe-both")
     changes = gr.HTML(label="What changed, measured", elem_id="changes")
 
@@ -78,7 +92,8 @@ def add_compare_tab(session: gr.State, service: SceneService) -> None:
         return (session, *draw_both(session, name), "", "", show_changes(session.pair))
 
     def draw_both(session: Session, name: str) -> list[str]:
-        return [show_in_pair(opened, name) for opened in session.pair]
+        headings = _head(session.pair)
+        return [show_in_pair(*each, name) for each in zip(session.pair, headings, strict=True)]
 
     @page_only
     @tell_errors
@@ -99,6 +114,13 @@ def add_compare_tab(session: gr.State, service: SceneService) -> None:
         opened = session.require_opened()
         added = service.open(open_uploads([path] if path else None))
         return show_pair(session, [opened, added], name)
+
+    @page_only
+    @tell_errors
+    def compare_examples(session: Session, name: str, request: gr.Request) -> Any:
+        """Open the two scenes that are here to be compared, and measure how they differ."""
+        know_asker(session, request)
+        return show_pair(session, example, name)
 
     @page_only
     @tell_errors
@@ -137,6 +159,10 @@ def add_compare_tab(session: gr.State, service: SceneService) -> None:
     beside.upload(
         compare_beside, [session, beside, composite], shown, api_name="compare_beside", **opening
     )
+    if example:
+        try_pair.click(
+            compare_examples, [session, composite], shown, api_name="compare_examples", **opening
+        )
     composite.input(draw_pair, [session, composite], [first, second], api_name="draw_pair")
     describe.click(
         describe_pair,
@@ -148,12 +174,11 @@ def add_compare_tab(session: gr.State, service: SceneService) -> None:
     )
 
 
-def show_in_pair(opened: OpenScene, composite: str) -> str:
-    """HTML of one of the two scenes, under its date, with bands it has."""
+def show_in_pair(opened: OpenScene, heading: str, composite: str) -> str:
+    """HTML of one of the two scenes, under its heading, with bands it has."""
     available = opened.scene.available_composites()
     name = composite if composite in available else next(iter(available), None)
-    heading = _date_of(opened.scene)
-    return f"<h2>{html.escape(heading)}</h2>{show_viewer(opened, name)}"
+    return f"<h2>{heading}</h2>{show_viewer(opened, name)}"
 
 
 def show_said(text: str) -> str:
@@ -174,10 +199,13 @@ def show_changes(pair: list[OpenScene]) -> str:
         f"<td>{percent(change.after)}</td><td>{_points(change.difference)}</td></tr>"
         for change in compare(before.measured, after.measured)
     )
+    title = "How they differ" if lie_apart(before.scene, after.scene) else "What changed"
+    first, second = _head(pair)
     table = (
-        '<h2>What changed <span class="mark">measured</span></h2><div class="scroll"><table><thead>'
-        f'<tr><th scope="col">Cover</th><th scope="col">{_date_of(before.scene)}</th>'
-        f'<th scope="col">{_date_of(after.scene)}</th><th scope="col">Points</th></tr></thead>'
+        f'<h2>{title} <span class="mark">measured</span></h2>'
+        '<div class="scroll"><table><thead>'
+        f'<tr><th scope="col">Cover</th><th scope="col">{first}</th>'
+        f'<th scope="col">{second}</th><th scope="col">Points</th></tr></thead>'
         f"<tbody>{rows}</tbody></table></div>"
     )
     picture = draw_water_change(before.scene, after.scene)
@@ -199,10 +227,12 @@ def _points(difference: float) -> str:
     return f"{sign}{abs(difference):.1f}"
 
 
-def _date_of(scene: Scene) -> str:
-    if scene.date is None:
-        return html.escape(scene.name)
-    return describe_date(scene.date)
+def _head(pair: list[OpenScene]) -> list[str]:
+    """HTML that tells the two apart: their dates where these do, else their names."""
+    scenes = [opened.scene for opened in pair]
+    dates = [describe_date(scene.date) if scene.date else scene.name for scene in scenes]
+    texts = dates if len(set(dates)) == 2 else [scene.name for scene in scenes]
+    return [html.escape(text) for text in texts]
 
 
 def _empty(title: str) -> str:

@@ -1,10 +1,10 @@
-"""The scenes that the Chat tab offers for a start."""
+"""The scenes that the Chat tab, and two that the Compare tab, offer for a start."""
 
 from __future__ import annotations
 
 from earthvlm.measured import describe_briefly
 from earthvlm.retrieval import SceneIndex, SceneResult
-from earthvlm.service import OpenScene
+from earthvlm.service import OpenScene, SceneService
 from earthvlm.ui.scene_view import make_title
 
 EXAMPLE_COUNT = 8
@@ -19,6 +19,12 @@ EXAMPLE_SEARCHES = (
     "a city, built-up land everywhere",
     "a river through meadows",
     "haze or cloud over the land",
+)
+# No two bundled scenes show one place on two dates.
+EXAMPLE_PAIR = ("beetzsee_r3_c01", "beetzsee_r2_c09")
+ABOUT_PAIR = (
+    "A forest and a lake near Brandenburg in Germany, 10 km apart, on one winter day: not two "
+    "dates of one place, but two places that differ."
 )
 
 
@@ -36,3 +42,11 @@ def describe_example(opened: OpenScene) -> str:
     date = opened.scene.date
     when = f", {date:%B %Y}" if date else ""
     return f"{make_title(opened.scene.name)}{when}. {describe_briefly(opened.measured)}."
+
+
+def open_pair(service: SceneService) -> list[OpenScene]:
+    """The two scenes to compare for a start; none where the index does not hold them."""
+    try:
+        return [service.open_named(image_id) for image_id in EXAMPLE_PAIR]
+    except ValueError:
+        return []

@@ -158,8 +158,13 @@ def know_asker(session: Session, request: gr.Request) -> Asker:
     user = request.session_hash or f"call-{id(request)}"
     _sessions[user] = session
     session.used = time.monotonic()
+    return Asker(user, address_of(request))
+
+
+def address_of(request: gr.Request) -> str:
+    """Where a request comes from."""
     host = request.client.host if request.client else ""
-    return Asker(user, find_address(host, request.headers))
+    return find_address(host, request.headers)
 
 
 def make_room(session: Session) -> None:

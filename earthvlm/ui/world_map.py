@@ -29,7 +29,7 @@ def add_world_map(value: dict[str, Any] | None = None, elem_id: str = "world-map
     return gr.HTML(
         value,
         html_template='<div class="world-map"></div>',
-        js_on_load=_read("world_map.js"),
+        js_on_load=_read("world_map.js") + _read("land.js"),
         head=f"<style>{styles}</style><script>{leaflet}</script><script>{topojson}</script>",
         land=json.loads(_read("land-110m.json")),
         apply_default_css=False,

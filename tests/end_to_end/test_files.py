@@ -25,6 +25,14 @@ def save_picture(path: Path) -> Path:
     return path
 
 
+def read_said(page: Page) -> list[str]:
+    """Return what the model says of each of the two scenes, once what was measured is beside it."""
+    said = [page.locator(f"#said-of-{which}") for which in ("first", "second")]
+    for each in said:
+        each.locator(".mark:not(.model)").wait_for()
+    return [each.inner_text().lower() for each in said]
+
+
 @BOTH_WIDTHS
 def test_a_photo_says_what_it_lacks_and_is_asked_about(
     page: Page, tmp_path: Path, keep: Callable[..., None]
@@ -82,6 +90,25 @@ def test_two_dates_stand_side_by_side_and_their_change_is_measured(
     assert page.locator("#changes img").is_visible()
 
     page.locator("#describe-both").click()
-    page.locator(".said .mark:not(.model)").nth(1).wait_for()
-    assert all(len(said.inner_text()) > 40 for said in page.locator(".said").all())
+    assert len(read_said(page)) == 2
     keep("two-dates")
+
+
+@BOTH_WIDTHS
+def test_two_scenes_that_are_here_are_compared_as_the_places_they_are(
+    page: Page, keep: Callable[..., None]
+):
+    open_tab(page, "Compare")
+    page.get_by_role("button", name="Try two that are here").click()
+    page.locator("#changes h2", has_text="How they differ").wait_for()
+    headings = page.locator(".pair h2")
+    assert [h.inner_text() for h in headings.all()] == ["beetzsee_r3_c01", "beetzsee_r2_c09"]
+    water = page.locator("#changes tr", has_text="Water").inner_text()
+    assert re.search(r"none\s+62.%\s+\+6[12]\.\d", water), water
+    assert "lie apart" in page.locator("#changes .notes").inner_text()
+    assert page.locator("#changes img").count() == 0  # they cannot be laid over each other
+
+    page.locator("#describe-both").click()
+    forest, lake = read_said(page)
+    assert "no water in view" in forest and "open water" in lake.splitlines()[0]
+    keep("two-places")

@@ -8,14 +8,19 @@ import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 import requests
 from gradio_client import Client, handle_file
 from gradio_client.exceptions import AppError
 
+from earthvlm.serving import MOST_PER_ADDRESS
 from tests.conftest import random_scene, run_apart
 from tests.end_to_end.conftest import END_TO_END
+
+if TYPE_CHECKING:
+    from earthvlm.service import SceneService
 
 pytestmark = END_TO_END
 
@@ -90,6 +95,19 @@ def test_errors_reach_a_client_as_sentences(client: Client):
         client.predict("no_such_scene", api_name="/describe_scene")
     with pytest.raises(AppError, match="empty"):
         client.predict("beetzsee_r0_c00", " ", api_name="/ask_scene")
+
+
+def test_one_address_does_not_fill_the_line_by_program(client: Client, app_service: SceneService):
+    line = app_service.line
+    others = [line.join(f"other-{number}", "127.0.0.1") for number in range(MOST_PER_ADDRESS)]
+    try:
+        with pytest.raises(AppError, match="Busy: 4 questions from your address"):
+            client.predict("beetzsee_r0_c00", "Is there water?", 8, api_name="/ask_scene")
+    finally:
+        for other in others:
+            line.leave(other)
+    answer = client.predict("beetzsee_r0_c00", "Is there water?", 8, api_name="/ask_scene")
+    assert answer["answer_by_model"]
 
 
 def test_an_mcp_client_finds_three_tools_and_uses_them(app_url: str):
