@@ -8,12 +8,13 @@ from typing import Protocol
 import torch
 from torch import Tensor
 from torch.nn import functional as F
-from transformers import DynamicCache, PreTrainedModel
+from transformers import PreTrainedModel
 
 from earthvlm.drafts import DRAFTED, DRAFTED_TOGETHER, AnswerDrafts
 from earthvlm.generation import Sampling
 from earthvlm.language import LanguageModel
 from earthvlm.moondream_vision import prefix_attention
+from earthvlm.processor_attention import start_cache
 from earthvlm.prompts import Prompt
 
 
@@ -49,9 +50,7 @@ class TorchReading:
     def __init__(self, model: PreTrainedModel, padding: Tensor | None = None) -> None:
         self.model = model
         self.padding = padding
-        # Without the model's configuration every layer keeps all it read, so that any of it can
-        # be forgotten; models with windows mask what they do not look at.
-        self.cache = DynamicCache()
+        self.cache = start_cache(model, 1)
         # `[B, length]`: which of the tokens are to be seen, where that is not all of them.
         self._seen: Tensor | None = None
 
@@ -69,6 +68,8 @@ class TorchReading:
     def _read(self, vectors: Tensor, first: int, both_ways: int = 0) -> Tensor:
         """Logits of what follows the tokens from `first` on, `[B, L - first, V]`."""
         start, device = self.length, vectors.device
+        if start == 0:
+            self.cache = start_cache(self.model, len(vectors))
         mask = positions = None
         if start == 0 and self.padding is not None:
             self._seen = torch.arange(vectors.shape[1], device=device) >= self.padding[:, None]
@@ -162,6 +163,7 @@ def decode(
             return
         with torch.inference_mode():
             if len(going) < len(rows):
+                going = _close_ranks(going)
                 rows = [rows[place] for place in going]
                 reading.keep_rows(going)
             read = _foretell([said[row] for row in rows], drafts)
@@ -171,6 +173,13 @@ def decode(
                 logits = reading.read(vectors)[:, None]
             else:
                 logits = reading.read_each(vectors)
+
+
+def _close_ranks(going: list[int]) -> list[int]:
+    """The same places, the last ones in the gaps before them, so that few change theirs."""
+    count = len(going)
+    last = [place for place in going if place >= count]
+    return [place if place in going else last.pop() for place in range(count)]
 
 
 def _foretell(said: list[list[int]], drafts: AnswerDrafts | None) -> list[tuple[int, ...]]:
