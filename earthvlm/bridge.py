@@ -181,10 +181,15 @@ class OlmoEarthVLMBridge(nn.Module):
         """Makes a scene ready for `see` and `collate`; light enough for a data loader's worker."""
         return partial(_prepare, self.encoder.prepare, self.vision.cut if self.vision else None)
 
-    def see(self, scenes: Sequence[PreparedScene]) -> tuple[SceneTokens, Tensor]:
-        """What the encoder saw, and what the queries gathered of it, `[B, Q, D_text]`."""
-        tokens = self.encoder(scenes)
-        return tokens, self.gather(tokens)
+    def see(
+        self, scenes: Sequence[PreparedScene], in_bfloat16: bool = False
+    ) -> tuple[SceneTokens, Tensor]:
+        """What the encoder saw, and what the queries gathered of it, `[B, Q, D_text]`.
+
+        in_bfloat16: let the processor multiply most matrices in it; see `multiplies_bfloat16`.
+        """
+        tokens = self.encoder(scenes, in_bfloat16)
+        return tokens, self.gather(tokens, in_bfloat16)
 
     def gather(self, tokens: SceneTokens, in_bfloat16: bool = False) -> Tensor:
         """What the queries gather of what the encoder saw, `[B, Q, D_text]`."""
@@ -239,7 +244,10 @@ class OlmoEarthVLMBridge(nn.Module):
         """Scenes as the language model reads them, or `count` times nothing: `[count, S, D]`."""
         if not scenes:
             return self.fusion.queries.new_zeros(count, 0, self.language.dim)
-        return self._with_picture(scenes, self.see(scenes)[1])
+        # Only where the language model's numbers are no finer, or answers would differ.
+        in_bfloat16 = self.language.model.dtype == torch.bfloat16
+        in_bfloat16 = in_bfloat16 and multiplies_bfloat16(self.device)
+        return self._with_picture(scenes, self.see(scenes, in_bfloat16)[1])
 
     def _with_picture(self, scenes: Sequence[PreparedScene], queries: Tensor) -> Tensor:
         """The scene as the language model reads it: its picture's tokens, if any, and queries."""
@@ -326,8 +334,9 @@ class OlmoEarthVLMBridge(nn.Module):
         sizes = [self.encoder.count_patches(scene) for scene in scenes]
         in_bfloat16 = multiplies_bfloat16(self.device)
         for batch in plan_batches(sizes, batch_size):
-            tokens = self.encoder([self.encoder.prepare(scenes[i]) for i in batch], in_bfloat16)
-            queries = self.gather(tokens, in_bfloat16)
+            tokens, queries = self.see(
+                [self.encoder.prepare(scenes[i]) for i in batch], in_bfloat16
+            )
             embedded[batch] = self.head(queries, tokens.tokens, tokens.mask).cpu().numpy()
         return embedded
 

@@ -8,12 +8,13 @@ from typing import Protocol
 import torch
 from torch import Tensor
 from torch.nn import functional as F
-from transformers import DynamicCache, PreTrainedModel
+from transformers import PreTrainedModel
 
 from earthvlm.drafts import DRAFTED, DRAFTED_TOGETHER, AnswerDrafts
 from earthvlm.generation import Sampling
 from earthvlm.language import LanguageModel
 from earthvlm.moondream_vision import prefix_attention
+from earthvlm.processor_attention import start_cache
 from earthvlm.prompts import Prompt
 
 
@@ -43,15 +44,14 @@ class Reading(Protocol):
 class TorchReading:
     """A `Reading` by transformers, with its cache of keys and values.
 
-    padding: `[B]`, how many of the first tokens of each conversation are padding, if any are.
+    padding: `[B]`, how many of the first tokens of each conversation are padding, if any are; what
+        `read_before` reads comes before it.
     """
 
     def __init__(self, model: PreTrainedModel, padding: Tensor | None = None) -> None:
         self.model = model
         self.padding = padding
-        # Without the model's configuration every layer keeps all it read, so that any of it can
-        # be forgotten; models with windows mask what they do not look at.
-        self.cache = DynamicCache()
+        self.cache = start_cache(model, 1)
         # `[B, length]`: which of the tokens are to be seen, where that is not all of them.
         self._seen: Tensor | None = None
 
@@ -62,6 +62,15 @@ class TorchReading:
     def read(self, vectors: Tensor, both_ways: int = 0) -> Tensor:
         return self._read(vectors, vectors.shape[1] - 1, both_ways)[:, 0]
 
+    def read_before(self, vectors: Tensor, conversations: int) -> None:
+        """Read `[L, D]`, with which so many conversations begin, once for all of them."""
+        once = TorchReading(self.model)
+        once.read(vectors[None])
+        self.cache = start_cache(self.model, conversations)
+        for number, layer in enumerate(once.cache.layers):
+            states = (s.expand(conversations, -1, -1, -1) for s in (layer.keys, layer.values))
+            self.cache.update(*states, number)
+
     def read_each(self, vectors: Tensor) -> Tensor:
         """Read on, `[B, L, D]`; return logits of what follows each of the tokens, `[B, L, V]`."""
         return self._read(vectors, 0)
@@ -69,9 +78,13 @@ class TorchReading:
     def _read(self, vectors: Tensor, first: int, both_ways: int = 0) -> Tensor:
         """Logits of what follows the tokens from `first` on, `[B, L - first, V]`."""
         start, device = self.length, vectors.device
+        if start == 0:
+            self.cache = start_cache(self.model, len(vectors))
         mask = positions = None
-        if start == 0 and self.padding is not None:
-            self._seen = torch.arange(vectors.shape[1], device=device) >= self.padding[:, None]
+        if self.padding is not None:
+            seen = torch.arange(vectors.shape[1], device=device) >= self.padding[:, None]
+            self._seen = torch.cat([seen.new_ones(len(vectors), start), seen], dim=1)
+            self.padding = None
         elif self._seen is not None:
             self._seen = torch.cat([self._seen, self._seen.new_ones(vectors.shape[:2])], dim=1)
         if both_ways or self._seen is not None:
@@ -162,6 +175,7 @@ def decode(
             return
         with torch.inference_mode():
             if len(going) < len(rows):
+                going = _close_ranks(going)
                 rows = [rows[place] for place in going]
                 reading.keep_rows(going)
             read = _foretell([said[row] for row in rows], drafts)
@@ -171,6 +185,13 @@ def decode(
                 logits = reading.read(vectors)[:, None]
             else:
                 logits = reading.read_each(vectors)
+
+
+def _close_ranks(going: list[int]) -> list[int]:
+    """The same places, the last ones in the gaps before them, so that few change theirs."""
+    count = len(going)
+    last = [place for place in going if place >= count]
+    return [place if place in going else last.pop() for place in range(count)]
 
 
 def _foretell(said: list[list[int]], drafts: AnswerDrafts | None) -> list[tuple[int, ...]]:
@@ -210,6 +231,8 @@ def answer_together(
     drafts: answers that foretell how others go on, where reading several tokens at once pays.
     Raises ValueError for a prompt that is too long.
     """
+    windows = _looks_back_over_windows(language.model)
+    shared = 0 if picture_tokens or windows else _count_shared(prompts)
     conversations = [
         language.embed_around(
             torch.tensor(prompt.ids, device=scenes.device), scene, prompt.scene_at
@@ -222,10 +245,12 @@ def answer_together(
     padding = None
     if min(lengths) < longest:
         padding = torch.tensor([longest - n for n in lengths], device=scenes.device)
-    padded = torch.stack([F.pad(v, (0, 0, longest - len(v), 0)) for v in conversations])
+    padded = torch.stack([F.pad(v[shared:], (0, 0, longest - len(v), 0)) for v in conversations])
     both_ways = prompts[0].scene_at + picture_tokens if picture_tokens else 0
     reading = TorchReading(language.model, padding)
-    if sampling.temperature > 0 or _looks_back_over_windows(language.model):
+    if shared:
+        reading.read_before(conversations[0][:shared], len(conversations))
+    if sampling.temperature > 0 or windows:
         drafts = None
     said: list[list[int]] = [[] for _ in conversations]
     for step in decode(reading, reading.read(padded, both_ways), language, sampling, drafts):
@@ -235,6 +260,13 @@ def answer_together(
         drafts.learn(answer)
     answers = language.tokenizer.batch_decode(said, skip_special_tokens=True)
     return [answer.strip() for answer in answers]
+
+
+def _count_shared(prompts: Sequence[Prompt]) -> int:
+    """How many tokens before their scenes all prompts begin with."""
+    most = min(prompt.scene_at for prompt in prompts)
+    places = enumerate(zip(*(prompt.ids[:most] for prompt in prompts), strict=True))
+    return next((n for n, ids in places if len(set(ids)) > 1), most)
 
 
 def _looks_back_over_windows(model: PreTrainedModel) -> bool:

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 # Tokens foretold at a time: reading nine takes 1.2 times as long as one (benchmarks.decoding).
 DRAFTED = 8
 # Of each of several answers at once: a reading takes longer with every token of 32.
-DRAFTED_TOGETHER = 4
+DRAFTED_TOGETHER = 3
 # How many tokens are looked up: the longer first, the shorter where that was never said.
 LOOKED_AT = (8, 4, 2, 1)
 PLACES_KEPT = 40_000  # some 150 answers, 7 megabytes

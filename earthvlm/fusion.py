@@ -110,20 +110,24 @@ class GeospatialQueryEncoder(nn.Module):
         lookups = lookups @ reading.to_keys
 
         count, length = tokens.shape[:2]
-        highest = tokens.new_full((count, len(lookups), 1), torch.finfo(tokens.dtype).min)
-        total = torch.zeros_like(highest)
-        seen = tokens.new_zeros(count, *lookups.shape)
+        highest = total = seen = None
         step = max(1, TOKENS_AT_ONCE // count)
         for start in range(0, length, step):
             part = slice(start, start + step)
             features = reading.read(tokens[:, part], positions[:, part])
-            scores = (lookups @ features.mT).to(highest.dtype)
+            scores = lookups @ features.mT
             if key_mask is not None:
                 scores.masked_fill_(~key_mask[:, None, part], torch.finfo(scores.dtype).min)
-            before, highest = highest, torch.maximum(highest, scores.amax(-1, keepdim=True))
-            weights, fading = (scores - highest).exp_(), (before - highest).exp()
-            total = total * fading + weights.sum(-1, keepdim=True)
-            seen = seen * fading + weights @ features
+            before, highest = highest, scores.amax(-1, keepdim=True)
+            if before is not None:
+                highest = torch.maximum(highest, before)
+            weights = scores.sub_(highest).exp_()
+            if before is None:
+                total, seen = weights.sum(-1, keepdim=True), weights @ features
+            else:
+                fading = (before - highest).exp_()
+                total = total * fading + weights.sum(-1, keepdim=True)
+                seen = torch.baddbmm(seen * fading, weights, features)
         seen = (seen / total).unflatten(1, (heads, -1))
         value_bias = F.linear(reading.shared, to_value, value_bias)
         to_value = (to_value @ reading.to_keys).unflatten(0, (heads, width))

@@ -134,14 +134,14 @@ def test_a_batch_of_answers_is_foretold_and_stays_the_same(bridge, readings):
     prompts = ["Is there water?", "Describe it.", "Is there water?", "What lies in the top left?"]
     bridge._drafts = None
     plain = bridge.generate(scenes, prompts, max_length=24)
-    assert len(readings) == 24
+    assert len(readings) == 1 + 24  # what all prompts begin with comes first
     bridge._drafts = AnswerDrafts()
     readings.clear()
     assert bridge.generate(scenes, prompts, max_length=24) == plain
-    assert set(readings[1:]) == {1}  # nothing was known yet
+    assert set(readings[2:]) == {1}  # nothing was known yet
     readings.clear()
     assert bridge.generate(scenes, prompts, max_length=24) == plain
-    assert len(readings) < 24 and max(readings[1:]) == DRAFTED_TOGETHER + 1
+    assert len(readings) < 1 + 24 and max(readings[2:]) == DRAFTED_TOGETHER + 1
 
 
 def test_rows_of_a_batch_get_on_unequally_and_end_where_each_does(bridge, monkeypatch):
@@ -183,6 +183,19 @@ def test_what_is_taken_back_of_some_rows_is_as_if_it_was_never_read(bridge, padd
         alone = torch.cat([first[row, padding[row] :], *kept, first[row, :2]])
         expected = TorchReading(language.model).read(language.embed(alone[None]))
         torch.testing.assert_close(logits[None], expected, atol=1e-4, rtol=1e-4)
+
+
+def test_what_all_prompts_begin_with_is_read_once(bridge, readings):
+    scenes = [random_scene(seed=seed) for seed in range(3)]
+    prompts = ["Is there water?", "What lies in the top left?", "Describe it."]
+    bridge._drafts = None
+    alone = [bridge.generate(*pair, max_length=12) for pair in zip(scenes, prompts, strict=True)]
+    readings.clear()
+    assert bridge.generate(scenes, prompts, max_length=12) == alone
+    asked = [bridge.language.encode([{"role": "user", "content": text}]) for text in prompts]
+    before = asked[0].scene_at
+    longest = max(len(prompt.ids) for prompt in asked) + bridge.config.num_geo_queries
+    assert before > 0 and readings[:2] == [before, longest - before]
 
 
 def test_models_that_look_back_over_a_window_foretell_no_batch(windowed_bridge):  # noqa: F811

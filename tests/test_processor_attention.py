@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+from earthvlm import processor_attention
 from earthvlm.bridge import OlmoEarthVLMBridge
 from earthvlm.decoding import TorchReading
 from earthvlm.processor_attention import NAME, USUAL, choose_attention
@@ -32,23 +33,28 @@ def test_what_is_read_is_the_same(tmp_path, padding, both_ways):
     torch.testing.assert_close(found[True], found[False], atol=0.05, rtol=0.05)
 
 
-@pytest.mark.parametrize("padding", [None, torch.tensor([3, 0])])
-def test_heads_that_share_keys_read_the_same(tiny_language, padding):
+@pytest.mark.parametrize("padding", [None, torch.tensor([3, 0, 1])])
+def test_heads_that_share_keys_read_the_same(tiny_language, padding, monkeypatch):
+    monkeypatch.setattr(processor_attention, "ROOM", 3)  # so that what was read is copied
     bridge = OlmoEarthVLMBridge(
         "random-v1.2-nano", tiny_language, device="cpu", dtype=torch.bfloat16
     )
     model = bridge.language.model
     assert model.config.num_key_value_heads < model.config.num_attention_heads
-    vectors = bridge.language.embed(torch.randint(0, 200, (2, 14)))
+    vectors = bridge.language.embed(torch.randint(0, 200, (3, 14)))
     found = {}
     for answering in (False, True):
         choose_attention(model, answering)
         reading = TorchReading(model, padding)
         with torch.inference_mode():
+            reading.read_before(vectors[0, :4], 3)
             reading.read(vectors)
             each = reading.read_each(vectors[:, :5])
-            reading.take_back([2, 4])
-            found[answering] = torch.cat([each, reading.read_each(vectors[:, :2])], dim=1)
+            reading.take_back([2, 4, 3])
+            then = reading.read_each(vectors[:, :2])
+            reading.keep_rows([2, 1])
+            rest = reading.read_each(vectors[:2, :3])
+            found[answering] = torch.cat([each[[2, 1]], then[[2, 1]], rest], dim=1)
     torch.testing.assert_close(found[True], found[False], atol=0.05, rtol=0.05)
 
 
