@@ -29,7 +29,7 @@ CROP_SIZE = 128
 PATCH_SIZE = 8
 RESOLUTION = 10  # metres, of the bands OlmoEarth was trained on
 # Patches that are encoded at once: few enough for a processor's caches, many enough for a GPU.
-PATCHES_AT_ONCE = {"cpu": 4096, "cuda": 65_536}
+PATCHES_AT_ONCE = {"cpu": 2048, "cuda": 65_536}
 # OlmoEarth wants a date. For a scene without one: the middle of a northern summer.
 DEFAULT_TIMESTAMP = (15, 6, 2020)  # day, month counted from 0, year
 
@@ -147,7 +147,7 @@ class OlmoEarthEncoder(nn.Module):
         device = next(self.network.parameters()).device
         encoded: list[dict[tuple[int, int], Tensor]] = [{} for _ in scenes]
         for (height, width), places in crops.items():
-            count = max(1, PATCHES_AT_ONCE.get(device.type, 4096) // (height * width))
+            count = max(1, PATCHES_AT_ONCE.get(device.type, 2048) // (height * width))
             for start in range(0, len(places), count):
                 some = places[start : start + count]
                 pixels = torch.stack(

@@ -96,7 +96,7 @@ def test_turns_answer_as_if_everything_was_read_anew(request, kind, temperature)
 
 def test_a_scene_is_seen_once_and_only_new_words_are_read(tiny_bridge, tokens_read, monkeypatch):
     seen, see = [], tiny_bridge.encoder.forward
-    monkeypatch.setattr(tiny_bridge.encoder, "forward", lambda s: seen.append(1) or see(s))
+    monkeypatch.setattr(tiny_bridge.encoder, "forward", lambda *a: seen.append(1) or see(*a))
     messages = [{"role": "user", "content": QUESTIONS[0]}]
     scene = random_scene()
     answer = "".join(tiny_bridge.stream(scene, messages, max_length=4))
