@@ -1,10 +1,11 @@
 """How many scenes are described in a second, in batches and one by one.
 
-python -m benchmarks.describe [--scenes 32] [--engine llama]
+python -m benchmarks.describe [--scenes 32] [--side 64] [--engine llama]
 
 Answers about other scenes are known to each way anew, and foretell what it says; each is measured
 with nothing foretold, too. One by one only some of the scenes are described, each time the batch
-was; `--engine llama` lets llama.cpp do that, since it answers one scene at a time.
+was; `--engine llama` lets llama.cpp do that, since it answers one scene at a time. Scenes are 128 x
+128 pixels, or their first `--side` by `--side`.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from __future__ import annotations
 import argparse
 import time
 from collections.abc import Callable
+from dataclasses import replace
 
 from benchmarks.report import report
 from earthvlm import OlmoEarthVLMBridge, Scene, SceneIndex
@@ -26,11 +28,12 @@ REPEATS = 2
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--scenes", type=int, default=32)
+    parser.add_argument("--side", type=int, default=128, help="pixels")
     parser.add_argument("--engine", default="torch", help="torch or llama, of one by one")
     arguments = parser.parse_args()
     bridge = OlmoEarthVLMBridge.from_pretrained("bundled", device="cpu", engine=arguments.engine)
     found = SceneIndex.from_pretrained("bundled").browse("tiles", k=arguments.scenes + TEACHING)
-    scenes = [Scene.open(result.scene_file) for result in found]
+    scenes = [cut(Scene.open(result.scene_file), arguments.side) for result in found]
     others, scenes = scenes[:TEACHING], scenes[TEACHING:]
     some = scenes[::EVERY]
     known = [bridge.language.tokenizer(a).input_ids for a in bridge.generate(others, QUESTION)]
@@ -61,7 +64,7 @@ def main() -> None:
             rates[name].append(len(answers[name]) / (time.perf_counter() - start))
         batch, by_itself, *_ = answers.values()
         same.append(sum(a == b for a, b in zip(batch[::EVERY], by_itself, strict=True)) / len(some))
-    report("describe", rates, "scenes/s")
+    report("describe", rates, f"scenes/s ({arguments.side} x {arguments.side})")
     batch = next(iter(rates.values()))
     ratios = {
         f"batch against {name}": [a / b for a, b in zip(batch, rate, strict=True)]
@@ -69,6 +72,11 @@ def main() -> None:
     }
     report("describe_ratio", ratios, "times")
     report("describe_agreement", {"answers that are the same": same}, "of those one by one")
+
+
+def cut(scene: Scene, side: int) -> Scene:
+    """The first rows and columns of a scene."""
+    return replace(scene, reflectance=scene.reflectance[:side, :side])
 
 
 def teach(answers: list[list[int]]) -> AnswerDrafts:
