@@ -1,7 +1,7 @@
 """The app under load: many sessions at once that chat, search and read, through its own API.
 
     python -m benchmarks.load                          # 50 sessions for 20 seconds
-    python -m benchmarks.load --seconds 300            # as the README's figures
+    python -m benchmarks.load --seconds 600            # as the README's figures
 
 Every session is a `gradio_client.Client` of its own. One in five asks the model questions, one
 after another, half of those in the page's conversation and half by `/ask_scene`; the others search
