@@ -12,8 +12,9 @@ OUTPUT_DIR ?= runs/smoke
 demo: $(VENV)/.demo-ready
 	@$(RUN) app.py
 
+# Two processes, a file of tests each at a time: much of what tests do is waiting.
 test: $(VENV)/.dev-ready
-	@$(RUN) -m pytest $(ARGS)
+	@$(RUN) -m pytest -n 2 --dist loadfile $(ARGS)
 
 lint: $(VENV)/.dev-ready
 	@$(RUN) -m ruff format --check .
