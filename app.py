@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import gc
 import logging
 import os
 import sys
@@ -21,8 +22,12 @@ os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
 os.environ.setdefault("GRADIO_ANALYTICS_MAX_EVENTS", "128")
 os.environ.setdefault("GRADIO_ANALYTICS_CACHE_FREQUENCY", str(10**9))
 
-from earthvlm.hub import BUNDLED
-from earthvlm.ui import LAUNCH_OPTIONS, build_app, load_models, warm_up
+# What is imported and loaded stays: looking again and again for what of it may go takes a quarter
+# of the time. It is left out of the search for good once all is ready.
+gc.disable()
+
+from earthvlm.hub import BUNDLED  # noqa: E402
+from earthvlm.ui import LAUNCH_OPTIONS, build_app, load_models, warm_up  # noqa: E402
 
 # glibc's mallopt(M_ARENA_MAX): it would make eight heaps a processor, one for each of so many
 # threads, and what is free in one is of no use to the others.
@@ -46,6 +51,8 @@ def main() -> int:
     warnings.filterwarnings("ignore", message="This MCP server includes a tool", module="gradio")
     page = build_app(models)
     warm_up(models)
+    gc.freeze()
+    gc.enable()
     page.launch(**LAUNCH_OPTIONS)
     return 0
 
