@@ -53,16 +53,9 @@ class _RoomyLayer(DynamicLayer):
             self._rooms = [state[:, :, :0].float() for state in (keys, values)]
         start = self.get_seq_length()
         end = start + keys.shape[2]
-        if end > self._rooms[0].shape[2]:
-            narrow, self._rooms = (
-                self._rooms,
-                [
-                    room.new_empty(*room.shape[:2], end + ROOM, room.shape[3])
-                    for room in self._rooms
-                ],
-            )
-            for room, old in zip(self._rooms, narrow, strict=True):
-                room[:, :, :start] = old[:, :, :start]
+        lacking = end - self._rooms[0].shape[2]
+        if lacking > 0:
+            self._rooms = [F.pad(room, (0, 0, 0, lacking + ROOM)) for room in self._rooms]
         for room, state in zip(self._rooms, (keys, values), strict=True):
             room[:, :, start:end] = state
         self.keys, self.values = (room[:, :, :end] for room in self._rooms)

@@ -89,7 +89,7 @@ class SceneService:
             # No event reaches another process: there, closing ends the answer.
             self._stream = lambda *arguments, stop: stream(*arguments)
         searching = ThreadPoolExecutor(SEARCHES_AT_ONCE, "earthvlm-search")
-        self._search_words = work_in(searching, self._search_words_here)
+        self._search_words = work_in(searching, self._search_here)
 
     def open(self, scene: Scene, origin: SceneResult | None = None) -> OpenScene:
         """Measure a scene and get it ready to be asked about."""
@@ -180,11 +180,6 @@ class SceneService:
         self, query: Query | Sequence[Query], k: int, where: SceneFilter | None
     ) -> list[SceneResult]:
         return self.index.search(query, k, bridge=self.bridge, where=where)
-
-    def _search_words_here(
-        self, query: Query | Sequence[Query], k: int, where: SceneFilter | None
-    ) -> list[SceneResult]:
-        return self.index.search(query, k, where=where)
 
     @contextmanager
     def _place(self, asker: Asker) -> Iterator[Iterator[int]]:

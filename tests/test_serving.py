@@ -96,7 +96,7 @@ def test_the_model_works_in_one_thread_and_few_search_whoever_asks():
         finally:
             ended.add(threading.get_ident())
 
-    def search(*_, where):
+    def search(*_, bridge, where):
         searching.add(threading.get_ident())
         return []
 
