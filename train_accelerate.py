@@ -50,6 +50,12 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
         type=int,
         help="pixels a token stands for, to a side (default: 8, or the model's)",
     )
+    add(
+        "--embedding_patch_size",
+        type=int,
+        help="the same where scenes are embedded for search, which --head_epochs trains for "
+        "(default: --patch_size, or the model's)",
+    )
     add("--freeze_olmoearth", default=True, action=BooleanOptionalAction, help="leave it as it is")
     add(
         "--use_vlm_vision",
@@ -173,8 +179,12 @@ def build_bridge(arguments: argparse.Namespace, accelerator: Accelerator) -> Olm
         bridge = OlmoEarthVLMBridge.from_pretrained(
             arguments.model_path, accelerator.device, trainable=True
         )
-        if arguments.patch_size:
-            bridge.set_patch_size(arguments.patch_size)
+        patch, embedding = arguments.patch_size, arguments.embedding_patch_size
+        if patch or embedding:
+            config = bridge.config
+            bridge.set_patch_sizes(
+                patch or config.patch_size, embedding or patch or config.embedding_patch_size
+            )
         return bridge
     return OlmoEarthVLMBridge(
         arguments.olmoearth_model,
@@ -192,6 +202,7 @@ def build_bridge(arguments: argparse.Namespace, accelerator: Accelerator) -> Olm
         else tuple(band for band in BANDS if band in CHATEARTHNET_BANDS),
         use_vlm_vision=arguments.use_vlm_vision,
         patch_size=arguments.patch_size or PATCH_SIZE,
+        embedding_patch_size=arguments.embedding_patch_size,
     )
 
 

@@ -69,7 +69,7 @@ def embed_by_package(bridge: OlmoEarthVLMBridge, scene: Scene) -> np.ndarray:
         sentinel2_l2a=torch.from_numpy(pixels.astype(np.float32))[None, :, :, None],
         sentinel2_l2a_mask=torch.zeros(1, *pixels.shape[:2], 1, encoder.band_sets),
     )
-    output = encoder.network(sample, patch_size=encoder.patch_size)
+    output = encoder.network(sample, patch_size=bridge.config.embedding_patch_size)
     tokens = join_tokens([output["tokens_and_masks"].sentinel2_l2a[0, :, :, 0]])
     return bridge.head(bridge.gather(tokens), tokens.tokens, tokens.mask).numpy()
 

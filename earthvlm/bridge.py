@@ -75,6 +75,7 @@ class OlmoEarthVLMBridge(nn.Module):
     use_lora, lora_r, lora_alpha: low-rank adapters in every linear layer of the language model.
     num_geo_queries: how many vectors a scene becomes for the language model.
     patch_size: the pixels a token stands for, to a side: 8 for speed, fewer to see finer things.
+    embedding_patch_size: the same where scenes are embedded for search; `patch_size` by default.
 
     Raises ValueError or FileNotFoundError, in one sentence, where a model cannot be had.
     """
@@ -97,6 +98,7 @@ class OlmoEarthVLMBridge(nn.Module):
         olmoearth_revision: str | None = None,
         vlm_revision: str | None = None,
         patch_size: int = PATCH_SIZE,
+        embedding_patch_size: int | None = None,
     ) -> None:
         super().__init__()
         device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
@@ -138,6 +140,7 @@ class OlmoEarthVLMBridge(nn.Module):
             num_geo_queries=num_geo_queries,
             bands=tuple(bands),
             patch_size=patch_size,
+            embedding_patch_size=embedding_patch_size or patch_size,
         )
         self.merged_adapter: dict[str, Tensor] | None = None
         self._conversations = ConversationCache()
@@ -180,6 +183,11 @@ class OlmoEarthVLMBridge(nn.Module):
     def prepare(self) -> Callable[[Scene], PreparedScene]:
         """Makes a scene ready for `see` and `collate`; light enough for a data loader's worker."""
         return partial(_prepare, self.encoder.prepare, self.vision.cut if self.vision else None)
+
+    @property
+    def prepare_to_embed(self) -> Callable[[Scene], PreparedScene]:
+        """Makes a scene ready to be seen as the search head sees it, in patches of its own size."""
+        return partial(self.encoder.prepare, patch_size=self.config.embedding_patch_size)
 
     def see(
         self, scenes: Sequence[PreparedScene], in_bfloat16: bool = False
@@ -331,11 +339,12 @@ class OlmoEarthVLMBridge(nn.Module):
         A processor that multiplies bfloat16 does, which moves no number by more than 0.001.
         """
         embedded = np.zeros((len(scenes), SENTENCE_DIM), np.float32)
-        sizes = [self.encoder.count_patches(scene) for scene in scenes]
+        patch = self.config.embedding_patch_size
+        sizes = [self.encoder.count_patches(scene, patch) for scene in scenes]
         in_bfloat16 = multiplies_bfloat16(self.device)
         for batch in plan_batches(sizes, batch_size):
             tokens, queries = self.see(
-                [self.encoder.prepare(scenes[i]) for i in batch], in_bfloat16
+                [self.prepare_to_embed(scenes[i]) for i in batch], in_bfloat16
             )
             embedded[batch] = self.head(queries, tokens.tokens, tokens.mask).cpu().numpy()
         return embedded
@@ -457,10 +466,12 @@ class OlmoEarthVLMBridge(nn.Module):
                 token=token,
             )
 
-    def set_patch_size(self, patch_size: int) -> None:
+    def set_patch_sizes(self, patch_size: int, embedding_patch_size: int) -> None:
         """Let a token stand for so many pixels to a side; the bridge then needs training."""
         self.encoder.patch_size = patch_size
-        self.config = replace(self.config, patch_size=patch_size)
+        self.config = replace(
+            self.config, patch_size=patch_size, embedding_patch_size=embedding_patch_size
+        )
 
     def with_training(self, trained_on: str, training: dict) -> None:
         """Note in the configuration what the bridge was trained on, for its users to read."""

@@ -10,8 +10,8 @@ from earthvlm.sentences import SENTENCE_MODEL_ID, SENTENCE_MODEL_REVISION
 from earthvlm.sentinel2 import BANDS
 
 # 2: revisions of OlmoEarth, patch sizes other than 8, the language model's vision tower, and single
-# numbers of shape [1]. Version 1 is read too.
-FORMAT_VERSION = 2
+# numbers of shape [1]. 3: a patch size of its own for embeddings. Older ones are read too.
+FORMAT_VERSION = 3
 
 CONFIG_FILE = "config.json"
 FUSION_FILE = "fusion.safetensors"
@@ -45,6 +45,8 @@ class BridgeConfig:
     """All that is needed to build a bridge again, beside its weights.
 
     bands: what the encoder was trained on; a scene's other bands are ignored.
+    patch_size, embedding_patch_size: pixels to a side that a token stands for, where a scene is
+        talked about and where it is embedded for search.
     trained_on: a sentence for people, empty for a bridge that was never trained.
     earthvlm_version: of the earthvlm that wrote it, which reads it; empty in older files.
     """
@@ -62,6 +64,7 @@ class BridgeConfig:
     num_geo_queries: int = 32
     bands: tuple[str, ...] = BANDS
     patch_size: int = 8
+    embedding_patch_size: int = 8
     crop_size: int = 128
     sentence_model_id: str = SENTENCE_MODEL_ID
     sentence_model_revision: str = SENTENCE_MODEL_REVISION
@@ -86,6 +89,7 @@ class BridgeConfig:
             if unknown:
                 raise ValueError(f"{path} has entries no bridge has: {', '.join(sorted(unknown))}.")
             values |= {"bands": tuple(values["bands"]), "format_version": FORMAT_VERSION}
+            values.setdefault("embedding_patch_size", values.get("patch_size", cls.patch_size))
             return cls(**values)
         except FileNotFoundError:
             raise FileNotFoundError(f"{folder} holds no {CONFIG_FILE}: it is no bridge.") from None

@@ -135,6 +135,7 @@ def read_bridge(
         olmoearth_revision=_pinned(config.olmoearth_revision),
         vlm_revision=_pinned(config.vlm_revision),
         patch_size=config.patch_size,
+        embedding_patch_size=config.embedding_patch_size,
     )
     if bridge.config.vlm_revision != config.vlm_revision:
         raise ValueError(

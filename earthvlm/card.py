@@ -204,12 +204,22 @@ def _command(stage: dict, config: BridgeConfig, index: int) -> str:
         words += ["--no-freeze_olmoearth"] * (not config.freeze_olmoearth)
         words += ["--use_vlm_vision"] * config.use_vlm_vision
     before = config.training.get("earlier", [])[index - 1] if index else {}
-    if stage.get("patch_size", PATCH_SIZE) != before.get("patch_size", PATCH_SIZE):
-        words.append(f"--patch_size {stage['patch_size']}")
+    (patch, embedding), (patch_before, follows) = _patch_sizes(stage), _patch_sizes(before)
+    if patch != patch_before:
+        words.append(f"--patch_size {patch}")
+        follows = patch
+    if embedding != follows:
+        words.append(f"--embedding_patch_size {embedding}")
     for name, value in stage["arguments"].items():
         if value is not None and value != DEFAULTS.get(name):
             words.append(f"--{name}" if value is True else f"--{name} {value}")
     return " \\\n  ".join(words)
+
+
+def _patch_sizes(stage: dict) -> tuple[int, int]:
+    """What a stage was trained with, to talk about scenes and to embed them."""
+    patch = stage.get("patch_size", PATCH_SIZE)
+    return patch, stage.get("embedding_patch_size", patch)
 
 
 def _licences(config: BridgeConfig, released: bool) -> str:

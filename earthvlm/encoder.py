@@ -40,11 +40,13 @@ class PreparedScene:
 
     pixels: float32 `[H, W, 12]`, normalised, edges repeated so that H and W are whole patches.
     timestamp: day, month counted from 0, year.
+    patch_size: the pixels a token is to stand for, to a side.
     picture: its true colours for the language model's own vision tower, where that is used.
     """
 
     pixels: Tensor
     timestamp: tuple[int, int, int]
+    patch_size: int
     picture: PictureCrops | None = None
 
 
@@ -105,12 +107,16 @@ class OlmoEarthEncoder(nn.Module):
         # v1 and v1.1 add positions they know for squares alone; later versions rotate by them.
         self.needs_squares = "rope" not in self.network.position_encoding
 
-    def count_patches(self, scene: Scene) -> int:
+    def count_patches(self, scene: Scene, patch_size: int | None = None) -> int:
         """How many patches a scene has; it is one token each, or one each a band set."""
-        return -(-scene.height // self.patch_size) * -(-scene.width // self.patch_size)
+        patch = patch_size or self.patch_size
+        return -(-scene.height // patch) * -(-scene.width // patch)
 
-    def prepare(self, scene: Scene) -> PreparedScene:
-        """Normalise a scene as its model version was trained, missing bands included."""
+    def prepare(self, scene: Scene, patch_size: int | None = None) -> PreparedScene:
+        """Normalise a scene as its model version was trained, missing bands included.
+
+        patch_size: see it in patches of another size than the encoder's own.
+        """
         from olmoearth_pretrain_minimal.olmoearth_pretrain_v1.utils.constants import Modality
 
         reflectance = scene.reflectance.copy()
@@ -121,20 +127,21 @@ class OlmoEarthEncoder(nn.Module):
             # The Scene's notes already tell the user which bands are missing.
             warnings.filterwarnings("ignore", message="Up to .* bands were")
             pixels = self.normalizer.normalize(Modality.SENTINEL2_L2A, reflectance)
-        rows, columns = (-side % self.patch_size for side in pixels.shape[:2])
+        patch = patch_size or self.patch_size
+        rows, columns = (-side % patch for side in pixels.shape[:2])
         if rows or columns:
             pixels = np.pad(pixels, ((0, rows), (0, columns), (0, 0)), mode="edge")
         date = scene.date
         timestamp = DEFAULT_TIMESTAMP if date is None else (date.day, date.month - 1, date.year)
-        return PreparedScene(torch.from_numpy(pixels.astype(np.float32)), timestamp)
+        return PreparedScene(torch.from_numpy(pixels.astype(np.float32)), timestamp, patch)
 
     def forward(self, scenes: Sequence[PreparedScene], in_bfloat16: bool = False) -> SceneTokens:
-        """Encode scenes of any sizes, crops of one size together.
+        """Encode scenes of any sizes, prepared for patches of one; crops of one size together.
 
         in_bfloat16: let the processor multiply the feed-forwards' matrices in it; see
             `multiplies_bfloat16`.
         """
-        patch = self.patch_size
+        (patch,) = {scene.patch_size for scene in scenes}
         grids = tuple((s.pixels.shape[0] // patch, s.pixels.shape[1] // patch) for s in scenes)
         crops = defaultdict(list)  # crop size in patches -> (scene, top, left) in patches
         step = self.crop_size // patch
@@ -161,21 +168,23 @@ class OlmoEarthEncoder(nn.Module):
                 )
                 timestamps = torch.tensor([scenes[i].timestamp for i, _, _ in some])
                 tokens = self._encode_crops(
-                    pixels.to(device, non_blocking=True), timestamps.to(device), in_bfloat16
+                    pixels.to(device, non_blocking=True), timestamps.to(device), patch, in_bfloat16
                 )
                 for (i, top, left), crop in zip(some, tokens, strict=True):
                     encoded[i][top, left] = crop
         return self._assemble(encoded, grids, step)
 
-    def _encode_crops(self, pixels: Tensor, timestamps: Tensor, in_bfloat16: bool) -> Tensor:
+    def _encode_crops(
+        self, pixels: Tensor, timestamps: Tensor, patch: int, in_bfloat16: bool
+    ) -> Tensor:
         """Encode crops `[B, H, W, 12]` of one size to `[B, H/patch, W/patch, band sets, D]`."""
         from olmoearth_pretrain_minimal.olmoearth_pretrain_v1.utils.datatypes import (
             MaskedOlmoEarthSample,
         )
 
-        height, width = (side // self.patch_size for side in pixels.shape[1:3])
+        height, width = (side // patch for side in pixels.shape[1:3])
         if self.needs_squares and height != width:
-            more = max(height, width) * self.patch_size
+            more = max(height, width) * patch
             edges = (0, more - pixels.shape[2], 0, more - pixels.shape[1])
             square = nn.functional.pad(pixels.permute(0, 3, 1, 2), edges, mode="replicate")
             pixels = square.permute(0, 2, 3, 1)
@@ -186,11 +195,11 @@ class OlmoEarthEncoder(nn.Module):
                 (*pixels.shape[:3], 1, self.band_sets), device=pixels.device
             ),
         )
-        return self._attend(sample, in_bfloat16)[:, :height, :width, 0]
+        return self._attend(sample, patch, in_bfloat16)[:, :height, :width, 0]
 
-    def _attend(self, sample: MaskedOlmoEarthSample, in_bfloat16: bool) -> Tensor:
+    def _attend(self, sample: MaskedOlmoEarthSample, patch: int, in_bfloat16: bool) -> Tensor:
         """What the network itself does where nothing is masked, to `[B, H/p, W/p, 1, sets, D]`."""
-        network, patch = self.network, self.patch_size
+        network = self.network
         patches = network.patch_embeddings(sample, patch)
         tokens = {MODALITY: patches[MODALITY]}
         encoded = network.composite_encodings(tokens, sample.timestamps, patch, RESOLUTION)[

@@ -37,7 +37,7 @@ from earthvlm.weights import unsharded
 
 # How often every tile is among what is encoded once for `--query_epochs`, and for `--head_epochs`.
 CROP_EPOCHS = 2
-HEAD_CROP_EPOCHS = 4
+HEAD_CROP_EPOCHS = 8
 HEAD_BATCH_SIZE = 256
 
 
@@ -127,7 +127,7 @@ class StageLoaders:
         bridge, scenes, facts = self._bridge, [], []
         bridge.fusion.eval()
         layouts = CROP_LAYOUTS if self._tiles.has_facts else {(1, 1, 1): 1.0}
-        for batch, seen in self._encoded(model, layouts, HEAD_CROP_EPOCHS):
+        for batch, seen in self._encoded(model, layouts, HEAD_CROP_EPOCHS, to_embed=True):
             with torch.no_grad(), unsharded(model), self._accelerator.autocast():
                 pooled = bridge.head.pool(bridge.gather(seen), seen.tokens, seen.mask)
             queries, tokens = (part.float().cpu() for part in pooled)
@@ -137,13 +137,17 @@ class StageLoaders:
         return PooledScenes(scenes, facts)
 
     def _encoded(
-        self, model: nn.Module, layouts: Mapping[Layout, float], epochs: int
+        self,
+        model: nn.Module,
+        layouts: Mapping[Layout, float],
+        epochs: int,
+        to_embed: bool = False,
     ) -> Iterator[tuple[Batch, SceneTokens]]:
         """Every tile some times, varied and put together, with what the encoder sees of it."""
         from tqdm import tqdm
 
         encoder = self._bridge.encoder.eval()
-        loader = self._loader(self._tiles, with_words=False, layouts=layouts)
+        loader = self._loader(self._tiles, with_words=False, layouts=layouts, to_embed=to_embed)
         for epoch in range(epochs):
             loader.sampler.epoch = epoch
             for batch in tqdm(
@@ -175,11 +179,12 @@ class StageLoaders:
         with_words: bool,
         layouts: Mapping[Layout, float] | None,
         cache: TokenCache | None = None,
+        to_embed: bool = False,
     ) -> DataLoader:
         """Tiles varied and put together, or, without layouts, some of them as they are."""
         config = self._config
         size = config.batch_size if with_words else config.encoder_batch_size
-        samples = TrainingSamples(tiles, self._bridge, config.seed, with_words, cache)
+        samples = TrainingSamples(tiles, self._bridge, config.seed, with_words, cache, to_embed)
         count = min(config.validate_tiles or len(samples), len(samples))
         spread = np.linspace(0, len(samples) - 1, count).astype(int)
         sampler = [SampleKey(0, int(index)) for index in spread]

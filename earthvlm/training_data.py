@@ -189,6 +189,7 @@ class TrainingSamples(Dataset):
     bridge: gives the encoder's preparation and the language model's prompt format.
     with_words: False prepares scenes and facts alone, for the encoder's own training.
     cache: what the encoder saw of the tiles as they are; they are then not varied.
+    to_embed: prepare scenes as the search head sees them.
     """
 
     def __init__(
@@ -198,11 +199,12 @@ class TrainingSamples(Dataset):
         seed: int,
         with_words: bool = True,
         cache: TokenCache | None = None,
+        to_embed: bool = False,
     ) -> None:
         self.tiles, self.seed, self.with_words = tiles, seed, with_words
         self.tokens_file = None if cache is None else cache.path
         # Only what workers need: bound methods would carry the language model along.
-        self.prepare = bridge.prepare
+        self.prepare = bridge.prepare_to_embed if to_embed else bridge.prepare
         self.encode = bridge.language.encode
         self.alike: dict[str, list[int]] = defaultdict(list)
         for index, tile in enumerate(tiles):

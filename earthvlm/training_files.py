@@ -180,6 +180,7 @@ class TrainingFiles:
                 "device": _device_name(self.accelerator.device),
                 "torch": torch.__version__,
                 "patch_size": self.bridge.config.patch_size,
+                "embedding_patch_size": self.bridge.config.embedding_patch_size,
                 "dataset": self.train_tiles.hub_id,
                 "earlier": self.earlier_stages,
             },

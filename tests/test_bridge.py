@@ -152,6 +152,20 @@ def test_embeddings_have_unit_length_and_do_not_depend_on_the_batch(tiny_bridge)
     np.testing.assert_allclose(together, tiny_bridge.embed(scenes, batch_size=1), atol=1e-5)
 
 
+def test_scenes_are_embedded_in_patches_of_their_own_size(tiny_bridge, tmp_path):
+    scenes = [random_scene(seed=seed) for seed in range(2)]
+    coarse = tiny_bridge.embed(scenes)
+    tiny_bridge.set_patch_sizes(4, 4)
+    assert np.abs(tiny_bridge.embed(scenes) - coarse).max() > 1e-3
+    tiny_bridge.set_patch_sizes(4, 8)
+    tiny_bridge.save_pretrained(tmp_path)
+    again = OlmoEarthVLMBridge.from_pretrained(tmp_path, "cpu", torch.float32)
+    for bridge in (tiny_bridge, again):
+        np.testing.assert_allclose(bridge.embed(scenes), coarse, atol=1e-5)
+        tokens, _ = bridge.see([bridge.prepare(scene) for scene in scenes])
+        assert tokens.grids == ((16, 16), (16, 16))  # what is talked about stays fine
+
+
 def test_embeddings_are_those_of_the_package_driven_directly(tiny_bridge):
     scenes = [random_scene(seed=i) for i in range(3)]
     directly = np.concatenate([embed_by_package(tiny_bridge, scene) for scene in scenes])

@@ -67,6 +67,22 @@ def test_finer_patches_are_those_of_the_package(version, normalizer, band_sets):
 
 
 @VERSIONS
+def test_a_scene_may_be_seen_in_other_patches_than_the_encoders_own(version, normalizer, band_sets):
+    encoder = OlmoEarthEncoder(f"random-{version}-nano", patch_size=4).eval()
+    scene = replace(random_scene(28, 32), date=datetime.date(2021, 3, 5))
+    assert (encoder.count_patches(scene), encoder.count_patches(scene, 8)) == (56, 16)
+    prepared = encoder.prepare(scene, 8)
+    with torch.no_grad():
+        seen = encoder([prepared])
+    whole = np.pad(scene.reflectance, ((0, 4), (0, 0), (0, 0)), mode="edge")
+    expected = _by_hand(encoder, normalizer, band_sets, whole)
+    assert seen.grids == ((4, 4),)
+    torch.testing.assert_close(seen.tokens[0], expected.flatten(0, -2))
+    with pytest.raises(ValueError, match="unpack"):  # never some of a batch in the others' patches
+        encoder([prepared, encoder.prepare(scene)])
+
+
+@VERSIONS
 def test_dates_are_told_to_the_encoder_each_its_own(version, normalizer, band_sets):
     encoder = OlmoEarthEncoder(f"random-{version}-nano").eval()
     scene = random_scene(32, 32)

@@ -117,14 +117,17 @@ def test_the_card_tells_what_was_measured_and_is_valid(hub, saved):
 def test_the_card_tells_every_stage_of_training(saved):
     config = json.loads((saved / "config.json").read_text())
     first = config["training"] | {"arguments": {"batch_size": 8, "encoder_epochs": 3}}
-    config["training"] |= {"earlier": [first], "patch_size": 4}
+    second = first | {"patch_size": 4, "embedding_patch_size": 4}
+    config["training"] |= {"earlier": [first, second], "patch_size": 4, "embedding_patch_size": 8}
     (saved / "config.json").write_text(json.dumps(config))
     write_bridge_card(saved, "owner/bridge")
     commands = re.search(r"```bash\n(.*?)```", (saved / "README.md").read_text(), re.DOTALL)[1]
-    one, two = (stage.replace("\\\n ", "").split() for stage in commands.split("\n\n"))
+    one, two, three = (stage.replace("\\\n ", "").split() for stage in commands.split("\n\n"))
     assert one[-2:] == ["--encoder_epochs", "3"] and "--patch_size" not in one  # 8 is the default
     assert two[two.index("--model_path") + 1] == one[one.index("--output_dir") + 1] == "RUN1"
-    assert two[two.index("--patch_size") + 1] == "4" and two[two.index("--batch_size") + 1] == "4"
+    assert two[two.index("--patch_size") + 1] == "4" and "--embedding_patch_size" not in two
+    assert three[three.index("--embedding_patch_size") + 1] == "8" and "--patch_size" not in three
+    assert three[three.index("--batch_size") + 1] == "4"
 
 
 def test_the_card_names_the_dataset_of_any_stage(saved):
@@ -271,8 +274,10 @@ def test_a_trained_bridge_is_pushed_and_answers_in_another_process(
     for path in (tmp_path / "run").rglob("*"):
         assert path.is_dir() or TOKEN.encode() not in path.read_bytes()
     more = [f"--data_dir={tmp_path / 'data'}", "--model_path=owner/bridge", "--patch_size=4"]
+    more += ["--embedding_patch_size=8"]
     more += [f"--output_dir={tmp_path / 'finer'}", "--max_steps=1", "--device=cpu"]
     assert train_accelerate.main([*more, "--batch_size=2", "--num_workers=0"]) == 0
     config = json.loads((tmp_path / "finer" / "config.json").read_text())
     assert config["patch_size"] == config["training"]["patch_size"] == 4
+    assert config["embedding_patch_size"] == config["training"]["embedding_patch_size"] == 8
     assert [stage["patch_size"] for stage in config["training"]["earlier"]] == [8]

@@ -61,7 +61,8 @@ def add_map_tab(
         bounds = parse_box(box) if box.strip() else None
         found = session.results if session.query is not None else None
         value = map_scenes(index, found or (), SceneFilter(box=bounds))
-        return value, describe_map(index, bounds, value["placed"], len(value["results"])), box
+        numbered = len(value["results"])
+        return value, describe_map(index, bounds, value["placed"], numbered, len(found or ())), box
 
     quiet = {"api_visibility": "private", "show_progress": "hidden"}
     shown = [world, said, box]
@@ -76,12 +77,18 @@ def add_map_tab(
     go.click(lambda: gr.Tabs(selected="search"), None, tabs, **quiet)
 
 
-def describe_map(index: SceneIndex, box: Box | None, placed: int, found: int = 0) -> str:
-    """HTML: what the map shows, and what a box does."""
+def describe_map(
+    index: SceneIndex, box: Box | None, placed: int, numbered: int = 0, found: int = 0
+) -> str:
+    """HTML: what the map shows, and what a box does.
+
+    numbered: how many of the scenes that were found have a place, and so a number on it.
+    """
     if box is None:
-        numbered = f"; the {found} found last are numbered, +2 where two more are" if found else ""
+        those = f"the {found}" if numbered == found else f"{numbered} of the {found}"
+        last = f"; {those} found last are numbered, +2 where two more are" if numbered else ""
         text = (
-            f"Where the {len(index):,} scenes are{numbered}. Click one to open it in Chat, draw or "
+            f"Where the {len(index):,} scenes are{last}. Click one to open it in Chat, draw or "
             "type a box to search inside it."
         )
     else:
