@@ -135,6 +135,23 @@ def test_batches_are_the_same_whatever_the_number_of_workers(data, tiny_bridge, 
                 assert torch.equal(scene.pixels, same.pixels)
 
 
+def test_the_search_head_learns_from_the_patches_it_is_used_on(
+    data, tiny_bridge, tmp_path, monkeypatch
+):
+    monkeypatch.setattr("earthvlm.loaders.HEAD_CROP_EPOCHS", 1)
+    tiles, gather, grids = ChatEarthNet(data, "train"), tiny_bridge.gather, []
+    monkeypatch.setattr(
+        tiny_bridge, "gather", lambda tokens: grids[-1].extend(tokens.grids) or gather(tokens)
+    )
+    config = TrainingConfig(str(data), str(tmp_path), num_workers=0)
+    for embedding_patch_size in (4, 8):
+        tiny_bridge.set_patch_sizes(4, embedding_patch_size)
+        grids.append([])
+        StageLoaders(tiny_bridge, config, Accelerator(cpu=True), tiles).head(tiny_bridge)
+    fine, coarse = grids
+    assert fine and fine == [(2 * rows, 2 * columns) for rows, columns in coarse]
+
+
 def test_a_sample_depends_on_its_key_alone(data, tiny_bridge):
     tiles = ChatEarthNet(data, "train")
     keys = list(EpochSampler(len(tiles), 4, seed=0))
