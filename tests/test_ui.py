@@ -26,6 +26,7 @@ from earthvlm.ui import Models, build_app, warm_up
 from earthvlm.ui.filters import read_filter, write_box
 from earthvlm.ui.found import describe_search
 from earthvlm.ui.guard import MAX_REQUEST_BYTES, Guard, find_address
+from earthvlm.ui.map_tab import describe_map
 from earthvlm.ui.scene_view import make_title, show_beside, show_facts, show_viewer
 from earthvlm.ui.state import Session, make_room, tell_errors
 from earthvlm.ui.uploads import open_uploads
@@ -313,3 +314,10 @@ def test_errors_become_one_sentence(caplog: pytest.LogCaptureFixture):
         list(fail())
     assert "secret" not in str(caught.value)
     assert "secret detail" in caplog.text
+
+
+def test_the_map_says_how_many_of_those_found_have_a_place():
+    scenes = range(83)
+    assert "11 of the 12 found last are numbered" in describe_map(scenes, None, 80, 11, 12)
+    assert "; the 12 found last are numbered" in describe_map(scenes, None, 80, 12, 12)
+    assert "found last" not in describe_map(scenes, None, 80)
