@@ -9,9 +9,7 @@ from pathlib import Path
 from earthvlm.sentences import SENTENCE_MODEL_ID, SENTENCE_MODEL_REVISION
 from earthvlm.sentinel2 import BANDS
 
-# 2: revisions of OlmoEarth, patch sizes other than 8, the language model's vision tower, and single
-# numbers of shape [1]. 3: a patch size of its own for embeddings. Older ones are read too.
-FORMAT_VERSION = 3
+FORMAT_VERSION = 1
 
 CONFIG_FILE = "config.json"
 FUSION_FILE = "fusion.safetensors"
@@ -48,7 +46,7 @@ class BridgeConfig:
     patch_size, embedding_patch_size: pixels to a side that a token stands for, where a scene is
         talked about and where it is embedded for search.
     trained_on: a sentence for people, empty for a bridge that was never trained.
-    earthvlm_version: of the earthvlm that wrote it, which reads it; empty in older files.
+    earthvlm_version: the earthvlm that wrote the files; empty until they are written.
     """
 
     olmoearth_model_id: str
@@ -65,7 +63,6 @@ class BridgeConfig:
     bands: tuple[str, ...] = BANDS
     patch_size: int = 8
     embedding_patch_size: int = 8
-    crop_size: int = 128
     sentence_model_id: str = SENTENCE_MODEL_ID
     sentence_model_revision: str = SENTENCE_MODEL_REVISION
     trained_on: str = ""
@@ -75,22 +72,28 @@ class BridgeConfig:
 
     @classmethod
     def read(cls, folder: Path) -> BridgeConfig:
-        """Read `config.json`. Raises ValueError where it is not a bridge's, or a newer format."""
+        """Read `config.json`.
+
+        Raises FileNotFoundError where there is none, ValueError where it lacks an entry or has an
+        unknown one, and for any other format than this earthvlm's.
+        """
         path = folder / CONFIG_FILE
         try:
             values = json.loads(path.read_text())
             version = values["format_version"]
-            if version > FORMAT_VERSION:
+            if version != FORMAT_VERSION:
                 raise ValueError(
-                    f"{path} has format {version}, newer than this earthvlm reads "
-                    f"({FORMAT_VERSION}): pip install 'earthvlm>={values['earthvlm_version']}'."
+                    f"{path} has format {version}, and this earthvlm reads format "
+                    f"{FORMAT_VERSION}: pip install 'earthvlm=={values['earthvlm_version']}'."
                 )
-            unknown = set(values) - {f.name for f in fields(cls)}
+            names = {f.name for f in fields(cls)}
+            if names - set(values):
+                lacking = ", ".join(sorted(names - set(values)))
+                raise ValueError(f"{path} is no bridge's configuration: it lacks {lacking}.")
+            unknown = set(values) - names
             if unknown:
                 raise ValueError(f"{path} has entries no bridge has: {', '.join(sorted(unknown))}.")
-            values |= {"bands": tuple(values["bands"]), "format_version": FORMAT_VERSION}
-            values.setdefault("embedding_patch_size", values.get("patch_size", cls.patch_size))
-            return cls(**values)
+            return cls(**values | {"bands": tuple(values["bands"])})
         except FileNotFoundError:
             raise FileNotFoundError(f"{folder} holds no {CONFIG_FILE}: it is no bridge.") from None
         except (json.JSONDecodeError, KeyError, TypeError) as error:

@@ -89,7 +89,6 @@ class OlmoEarthEncoder(nn.Module):
         model_id: str,
         bands: Sequence[str] = BANDS,
         patch_size: int = PATCH_SIZE,
-        crop_size: int = CROP_SIZE,
         revision: str | None = None,
     ) -> None:
         super().__init__()
@@ -98,7 +97,6 @@ class OlmoEarthEncoder(nn.Module):
         self.model_id = str(model_id)
         self.bands = tuple(bands)
         self.patch_size = patch_size
-        self.crop_size = crop_size
         self.network, self.revision = load_network(self.model_id, revision or None)
         # v1 splits the bands into three sets, every later version keeps one.
         self.band_sets = self.network.tokenization_config.get_num_bandsets(MODALITY)
@@ -144,7 +142,7 @@ class OlmoEarthEncoder(nn.Module):
         (patch,) = {scene.patch_size for scene in scenes}
         grids = tuple((s.pixels.shape[0] // patch, s.pixels.shape[1] // patch) for s in scenes)
         crops = defaultdict(list)  # crop size in patches -> (scene, top, left) in patches
-        step = self.crop_size // patch
+        step = CROP_SIZE // patch
         for index, (height, width) in enumerate(grids):
             for top in range(0, height, step):
                 for left in range(0, width, step):

@@ -106,8 +106,6 @@ def read_tensors(path: Path, expected: Mapping[str, Tensor]) -> dict[str, Tensor
         lacks = "lacks" if name in expected else "has an unknown"
         raise ValueError(f"{path} {lacks} tensor {name}.")
     for name, tensor in expected.items():
-        if tensor.shape == (1,) and state[name].ndim == 0:
-            state[name] = state[name][None]  # as format 1 kept numbers that FSDP cannot shard
         if tensor.shape != state[name].shape:
             raise ValueError(
                 f"{path} has {name} of shape {tuple(state[name].shape)}, expected is "

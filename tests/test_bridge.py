@@ -253,7 +253,7 @@ def test_a_truncated_part_is_named(saved):
 
 @pytest.mark.parametrize(
     ("change", "message"),
-    [({"format_version": 99}, "newer than this earthvlm"), ({"colour": 1}, "colour")],
+    [({"format_version": 99}, "has format 99"), ({"colour": 1}, "colour")],
 )
 def test_a_configuration_of_another_kind_is_refused(saved, change, message):
     path = saved / "config.json"
