@@ -17,7 +17,6 @@ from accelerate.utils import (
     set_seed,
 )
 
-from earthvlm import deepspeed_zero2
 from earthvlm.bridge import OlmoEarthVLMBridge
 from earthvlm.chatearthnet import ChatEarthNet
 from earthvlm.checkpoints import find_checkpoint
@@ -125,8 +124,6 @@ def main(argv: list[str] | None = None) -> int:
         )
         arguments.mixed_precision = accelerator.mixed_precision
         shard_on_cpu(accelerator)
-        if deepspeed_zero2.is_asked_for():
-            deepspeed_zero2.set_up(accelerator, arguments.mixed_precision)
     except ValueError as error:  # a precision that the device has not
         print(f"train_accelerate: {error}", file=sys.stderr)
         return 2

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Trains on all GPUs of a machine, or of several:
 #
-#   configs/launch.sh ddp|zero2|fsdp2|deepspeed_zero2 ARGUMENTS OF train_accelerate.py...
+#   configs/launch.sh ddp|zero2|fsdp2 ARGUMENTS OF train_accelerate.py...
 #
 # Under SLURM, start it once a machine (srun --ntasks-per-node=1 configs/launch.sh ...). Elsewhere,
 # start it on each machine with NODES, NODE_RANK and MASTER_ADDR set: how many machines there are,

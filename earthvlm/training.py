@@ -140,10 +140,7 @@ class Trainer:
         warmup = min(config.warmup_steps, steps // 5)
         # Stepped once a step whatever the number of processes, so it is not prepared.
         inner = optimizer.optimizer
-        # DeepSpeed's optimizer is none of torch's, and holds one.
-        scheduler = get_scheduler(
-            config.schedule, getattr(inner, "optimizer", inner), warmup, steps
-        )
+        scheduler = get_scheduler(config.schedule, inner, warmup, steps)
         window = LossWindow(accelerator)
         state = StageState(accelerator, self.model, inner, scheduler, window)
         step, first_epoch, drawn = self.files.restore(stage, state, sampler)

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import DistributedType
 from torch.distributed.checkpoint.state_dict import (
     StateDictOptions,
     get_optimizer_state_dict,
@@ -14,7 +13,6 @@ from torch.distributed.checkpoint.state_dict import (
     set_optimizer_state_dict,
 )
 
-from earthvlm import deepspeed_zero2
 from earthvlm.objectives import TrainingModel
 from earthvlm.training_log import LossWindow
 from earthvlm.weights import whole
@@ -34,16 +32,12 @@ class StageState:
     scheduler: torch.optim.lr_scheduler.LRScheduler
     window: LossWindow
 
-    def __post_init__(self) -> None:
-        if self._is_of_deepspeed:
-            deepspeed_zero2.start_state(self.model, self.optimizer)
-
     def whole(self) -> dict[str, object]:
         """In types that load without pickle. All processes call this together."""
         probe = self.model.probe.state_dict() if self.model.probe is not None else {}
         scaler = self.accelerator.scaler
         return {
-            "optimizer": self._whole_optimizer(),
+            "optimizer": get_optimizer_state_dict(self.model, self.optimizer, options=WHOLE_STATE),
             "scheduler": self.scheduler.state_dict(),
             "probe": {name: whole(tensor) for name, tensor in probe.items()},
             "window": {n: [x.item() for x in v] for n, v in self.window.losses.items()},
@@ -52,12 +46,9 @@ class StageState:
 
     def load(self, state: dict[str, object]) -> None:
         """Go on from what `whole` returned. All processes call this together."""
-        if self._is_of_deepspeed:
-            deepspeed_zero2.load_whole_state(self.model, self.optimizer, state["optimizer"])
-        else:
-            set_optimizer_state_dict(
-                self.model, self.optimizer, state["optimizer"], options=WHOLE_STATE
-            )
+        set_optimizer_state_dict(
+            self.model, self.optimizer, state["optimizer"], options=WHOLE_STATE
+        )
         self.scheduler.load_state_dict(state["scheduler"])
         if self.model.probe is not None:
             set_model_state_dict(self.model.probe, state["probe"], options=WHOLE_STATE)
@@ -65,12 +56,3 @@ class StageState:
             self.window.losses[name] = [torch.tensor(v) for v in values]
         if self.accelerator.scaler and state.get("scaler"):  # older checkpoints have none
             self.accelerator.scaler.load_state_dict(state["scaler"])
-
-    def _whole_optimizer(self) -> dict[str, object]:
-        if self._is_of_deepspeed:
-            return deepspeed_zero2.whole_state(self.model, self.optimizer)
-        return get_optimizer_state_dict(self.model, self.optimizer, options=WHOLE_STATE)
-
-    @property
-    def _is_of_deepspeed(self) -> bool:
-        return self.accelerator.distributed_type == DistributedType.DEEPSPEED

@@ -45,7 +45,7 @@ def take_step(
     sums: dict[str, Tensor] = defaultdict(lambda: torch.zeros((), device=accelerator.device))
     for index, batch in enumerate(batches):
         last = index == len(batches) - 1
-        accelerator.sync_gradients = last  # DeepSpeed takes its step with the last backward pass
+        accelerator.sync_gradients = last
         with nullcontext() if last else accelerator.no_sync(model):
             losses = find_losses(accelerator, model, batch)
             tokens = losses.pop("answer_tokens", None)
