@@ -17,8 +17,7 @@ import torch
 from earthvlm.bridge import OlmoEarthVLMBridge
 from earthvlm.scene import Scene
 from earthvlm.sentinel2 import BANDS
-from tests.hub_server import TOKEN, serve
-from tests.hub_store import LocalHub
+from tests.hub_server import TOKEN, LocalHub, serve
 from tests.tiny_models import save_tiny_model
 
 

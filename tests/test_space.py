@@ -24,8 +24,7 @@ from earthvlm.publishing import publish_bridge
 from earthvlm.ui.zero_gpu import borrow_gpu
 from tests import zero_gpu
 from tests.conftest import hub_environment
-from tests.hub_server import TOKEN
-from tests.hub_store import LocalHub, Repository
+from tests.hub_server import TOKEN, LocalHub, Repository
 
 ROOT = Path(__file__).parent.parent
 BUNDLED = Path(earthvlm.__file__).parent / "bundled"

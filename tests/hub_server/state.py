@@ -1,55 +1,14 @@
-"""What a Hub keeps: contents on disk by their hash, commits that name them, and repositories."""
+"""What a Hub keeps: repositories, their commits and refs; and what should go wrong."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-import os
-import tempfile
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 
-
-class Objects:
-    """Contents in a folder, each in a file called by its SHA-256."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-
-    def __contains__(self, digest: str) -> bool:
-        return (self.folder / digest).is_file()
-
-    def store(self, content: bytes) -> str:
-        """Write a content aside, then give it its name, which is returned."""
-        digest = hashlib.sha256(content).hexdigest()
-        with tempfile.NamedTemporaryFile(dir=self.folder, delete=False) as file:
-            file.write(content)
-        os.replace(file.name, self.folder / digest)
-        return digest
-
-    def read(self, digest: str) -> bytes:
-        content = (self.folder / digest).read_bytes()
-        if hashlib.sha256(content).hexdigest() != digest:
-            raise ValueError(f"the disk holds another content than {digest}")
-        return content
-
-
-class Files(Mapping[str, bytes]):
-    """The files of a commit, read from disk when they are asked for."""
-
-    def __init__(self, objects: Objects, digests: Mapping[str, str]) -> None:
-        self.objects, self.digests = objects, dict(digests)
-
-    def __getitem__(self, path: str) -> bytes:
-        return self.objects.read(self.digests[path])
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self.digests)
-
-    def __len__(self) -> int:
-        return len(self.digests)
+from tests.hub_server.objects import Files, Objects
 
 
 @dataclass
@@ -85,15 +44,15 @@ class Repository:
 
 @dataclass
 class LocalHub:
-    """What the server knows, what went over it, and what should go wrong.
+    """What the server keeps, which requests it got, and what should go wrong.
 
     Datasets and spaces are named "datasets/owner/name". gated: repositories nobody may read.
     renamed: new names by old ones. failing: the status every request gets. cut_after: connections
-    end after so many bytes of a file, once for each file named. damaged: files that arrive with
-    other bytes, so many times. lost: files that are listed and cannot be sent. requests_left:
-    after so many, connections are cut, "before" a request is read, or "after" it was done, without
-    an answer. upload_left: once so many bytes arrived, connections are cut. received: the bytes
-    that did.
+    end after this number of bytes of a file, once for each file named. damaged: files that arrive
+    with other bytes, this number of times. lost: files that are listed and cannot be sent.
+    requests_left: after this number, connections are cut, "before" a request is read, or "after"
+    it was done, without an answer. upload_left: once this number of bytes arrived, connections are
+    cut. received: the bytes that arrived.
     """
 
     objects: Objects
@@ -115,3 +74,8 @@ class LocalHub:
 
     def repository(self, name: str) -> Repository:
         return self.repositories.setdefault(name, Repository(self.objects))
+
+
+def full_name(kind: str, name: str) -> str:
+    """How `LocalHub` names a repository of "models", "datasets" or "spaces"."""
+    return name if kind == "models" else f"{kind}/{name}"
