@@ -36,13 +36,26 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     add = parser.add_argument
-    add("--data_dir", required=True, help="the folder with json_files and the image folders")
-    add("--output_dir", required=True, help="where the bridge, its log and its curve are written")
+    add(
+        "--data_dir",
+        default="./chatearthnet_data",
+        help="the folder with json_files and the image folders",
+    )
+    add(
+        "--output_dir",
+        default="./olmoearth_vlm_checkpoints",
+        help="where the bridge, its log and its curve are written",
+    )
     add("--captions", default="35", choices=("35", "4v"), help="ChatGPT-3.5's or GPT-4V's")
     add("--model_path", help="go on from a saved bridge; its own settings then hold")
     add("--olmoearth_model", default="OlmoEarth-v1-Nano", help="id, folder or random-v1.2-nano")
     add("--vlm_model", default="vikhyatk/moondream2", help="Hub id, folder or embedded")
-    add("--fusion_type", default="queries", choices=("queries",), help="how scenes become words")
+    add(
+        "--fusion_type",
+        default="geospatial_queries",
+        choices=("geospatial_queries",),
+        help="how scenes become words",
+    )
     add("--num_geo_queries", type=int, default=32, help="vectors a scene becomes")
     add(
         "--patch_size",
@@ -71,8 +84,8 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     add("--use_lora", default=True, action=BooleanOptionalAction, help="adapt the language model")
     add("--lora_r", type=int, default=16, help="rank of the adapter")
     add("--lora_alpha", type=int, default=32, help="scale of the adapter")
-    add("--batch_size", type=int, default=8, help="scenes a step and process")
-    add("--accumulation_steps", type=int, default=1, help="batches a step")
+    add("--batch_size", type=int, default=4, help="scenes a step and process")
+    add("--accumulation_steps", type=int, default=4, help="batches a step")
     add("--num_epochs", type=int, default=1, help="passes over the tiles")
     add("--encoder_epochs", type=int, default=0, help="passes without the language model, first")
     add("--query_epochs", type=int, default=0, help="passes over larger scenes of encoded crops")

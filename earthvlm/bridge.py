@@ -103,7 +103,7 @@ class OlmoEarthVLMBridge(nn.Module):
         super().__init__()
         device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         self.encoder = OlmoEarthEncoder(
-            str(olmoearth_model_id), bands, patch_size, revision=olmoearth_revision
+            olmoearth_model_id, bands, patch_size, revision=olmoearth_revision
         ).to(device)
         self.encoder.requires_grad_(not freeze_olmoearth)
         self.language = load_language_model(
@@ -127,7 +127,7 @@ class OlmoEarthVLMBridge(nn.Module):
         if use_lora:
             self.language_model = add_adapter(self.language, lora_r, lora_alpha)
         self.config = BridgeConfig(
-            olmoearth_model_id=str(olmoearth_model_id),
+            olmoearth_model_id=self.encoder.model_id,
             vlm_model_id=vlm_model_id,
             vlm_revision=self.language.revision,
             olmoearth_revision=self.encoder.revision,

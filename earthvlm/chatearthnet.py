@@ -56,8 +56,10 @@ class ChatEarthNet(Dataset):
         self._free = memory
         path = self.root / "json_files" / CAPTION_FILE.format(captions=captions, split=split)
         if not path.is_file():
+            missing = path if self.root.is_dir() else f"The folder {self.root}"
             raise FileNotFoundError(
-                f"{path} is missing: --data_dir must hold ChatEarthNet's json_files and images."
+                f"{missing} is missing: --data_dir must hold ChatEarthNet's json_files and images, "
+                f"which `earthvlm download chatearthnet --data_dir {self.root}` fetches."
             )
         facts, unusable = self._read("facts.json"), self._read(CHECK_FILE).get("unusable", {})
         tiles = [self._make_tile(*entry, facts) for entry in read_captions(path)]

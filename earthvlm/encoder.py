@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from earthvlm.olmoearth_models import MODALITY, load_network
+from earthvlm.olmoearth_models import MODALITY, load_network, resolve_model_id
 from earthvlm.scene import Scene
 from earthvlm.sentinel2 import BANDS
 
@@ -75,8 +75,9 @@ class SceneTokens:
 class OlmoEarthEncoder(nn.Module):
     """Encodes Sentinel-2 scenes with OlmoEarth's own encoder and normaliser.
 
-    model_id: an `olmoearth_pretrain_minimal.ModelID` or its value ("OlmoEarth-v1-Nano"), a folder
-        with `config.json` and `weights.pth`, or "random-v1.2-nano" for that network untrained.
+    model_id: an `olmoearth_pretrain_minimal.ModelID`, its value ("OlmoEarth-v1-Nano") or its name
+        in any case, a folder with `config.json` and `weights.pth`, or "random-v1.2-nano" for that
+        network untrained.
     revision: of the model's Hub repository; the newest where it is None.
     bands: the bands the encoder was trained on; others are treated as missing even where a scene
         has them.
@@ -94,7 +95,7 @@ class OlmoEarthEncoder(nn.Module):
         super().__init__()
         from olmoearth_pretrain_minimal import NormalizerV1, NormalizerV1_1
 
-        self.model_id = str(model_id)
+        self.model_id = resolve_model_id(model_id)
         self.bands = tuple(bands)
         self.patch_size = patch_size
         self.network, self.revision = load_network(self.model_id, revision or None)

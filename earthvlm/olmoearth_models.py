@@ -18,20 +18,35 @@ from earthvlm.weights import check_memory
 
 OLMOEARTH_FILES = ("config.json", "weights.pth")
 MODALITY = "sentinel2_l2a"
+PUBLISHER = "allenai"  # on the Hub
 RANDOM_MODEL_ID = re.compile(r"random-(v1(?:\.\d)?)-(nano|tiny|small|base|large)")
 
 
-def olmoearth_repository(model_id: str) -> str:
-    """The Hub repository of a model id. Raises ValueError that lists the ids where it is none."""
+def resolve_model_id(model_id: str) -> str:
+    """The one spelling of a model id: "OlmoEarth-v1-Nano" for `ModelID.OLMOEARTH_V1_NANO`.
+
+    model_id: a `ModelID`, its value or its name in any case, or the Hub repository's id; folders
+        and ids of untrained networks are returned as they are.
+    Raises ValueError that lists the ids where it is none of these.
+    """
     from olmoearth_pretrain_minimal import ModelID
 
-    name = model_id.removeprefix("allenai/")
-    if name not in set(ModelID):
-        raise ValueError(
-            f"{model_id!r} is no OlmoEarth model: give one of {', '.join(ModelID)}, a folder with "
-            "config.json and weights.pth, or random-v1.2-nano for an untrained network."
-        )
-    return ModelID(name).repo_id()
+    given = str(model_id)
+    if Path(given).is_dir() or RANDOM_MODEL_ID.fullmatch(given):
+        return given
+    name = given.lower().removeprefix(f"{PUBLISHER}/")
+    for known in ModelID:
+        if name in (known.value.lower(), known.name.lower()):
+            return known.value
+    raise ValueError(
+        f"{given!r} is no OlmoEarth model: give one of {', '.join(ModelID)}, a folder with "
+        "config.json and weights.pth, or random-v1.2-nano for an untrained network."
+    )
+
+
+def olmoearth_repository(model_id: str) -> str:
+    """The Hub repository of a released model. Raises ValueError as `resolve_model_id` does."""
+    return f"{PUBLISHER}/{resolve_model_id(model_id)}"
 
 
 def load_network(model_id: str, revision: str | None) -> tuple[nn.Module, str]:

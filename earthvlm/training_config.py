@@ -12,8 +12,8 @@ class TrainingConfig:
     data_dir: str
     output_dir: str
     captions: str = "35"
-    batch_size: int = 8
-    accumulation_steps: int = 1
+    batch_size: int = 4
+    accumulation_steps: int = 4
     num_epochs: int = 1
     encoder_epochs: int = 0
     query_epochs: int = 0

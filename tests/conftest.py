@@ -63,7 +63,7 @@ def saved(tiny_bridge: OlmoEarthVLMBridge, tmp_path: Path) -> Path:
     tiny_bridge.with_training(
         "trained for 2 steps on 8 Sentinel-2 tiles",
         {
-            "arguments": {"batch_size": 4},
+            "arguments": {"batch_size": 6},
             "steps": 2,
             "seconds": 60,
             "device": "CPU",

@@ -13,7 +13,7 @@ from olmoearth_pretrain_minimal.olmoearth_pretrain_v1.utils.constants import Mod
 from olmoearth_pretrain_minimal.olmoearth_pretrain_v1.utils.datatypes import MaskedOlmoEarthSample
 
 from earthvlm.encoder import OlmoEarthEncoder
-from earthvlm.olmoearth_models import olmoearth_repository
+from earthvlm.olmoearth_models import olmoearth_repository, resolve_model_id
 from earthvlm.sentinel2 import BANDS
 from tests.conftest import random_scene
 
@@ -163,3 +163,20 @@ def test_bands_beyond_the_training_are_not_seen():
 def test_an_unknown_model_is_refused_by_name():
     with pytest.raises(ValueError, match="'OlmoEarth-v9' is no OlmoEarth model"):
         OlmoEarthEncoder("OlmoEarth-v9")
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        ModelID.OLMOEARTH_V1_NANO,
+        "OlmoEarth-v1-Nano",
+        "olmoearth-v1-nano",
+        "OLMOEARTH_V1_NANO",
+        "olmoearth_v1_nano",
+        "allenai/OlmoEarth-v1-Nano",
+    ],
+)
+def test_a_model_id_has_one_spelling(name):
+    resolved = resolve_model_id(name)
+    assert resolved == "OlmoEarth-v1-Nano" and type(resolved) is not ModelID
+    assert olmoearth_repository(name) == "allenai/OlmoEarth-v1-Nano"

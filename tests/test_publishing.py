@@ -110,7 +110,7 @@ def test_the_card_tells_what_was_measured_and_is_valid(hub, saved):
     assert content["samples/a.png"].startswith(b"\x89PNG")
     assert "| ![a.png](samples/a.png) | Water \\| land. | Water. Nothing else. |" in card.text
     assert "no released OlmoEarth weights" in " ".join(card.text.split())
-    assert "# 2 steps, 1 minutes on CPU" in card.text and "--batch_size 4" in card.text
+    assert "# 2 steps, 1 minutes on CPU" in card.text and "--batch_size 6" in card.text
     assert "--olmoearth_model random-v1.2-nano" in card.text
 
 
@@ -127,7 +127,7 @@ def test_the_card_tells_every_stage_of_training(saved):
     assert two[two.index("--model_path") + 1] == one[one.index("--output_dir") + 1] == "RUN1"
     assert two[two.index("--patch_size") + 1] == "4" and "--embedding_patch_size" not in two
     assert three[three.index("--embedding_patch_size") + 1] == "8" and "--patch_size" not in three
-    assert three[three.index("--batch_size") + 1] == "4"
+    assert three[three.index("--batch_size") + 1] == "6"
 
 
 def test_the_card_names_the_dataset_of_any_stage(saved):
@@ -228,7 +228,8 @@ def test_a_run_ends_well_where_the_hub_refuses(hub, tmp_path, tiny_language, cap
     options = [f"--data_dir={tmp_path / 'data'}", f"--output_dir={tmp_path / 'run'}"]
     options += ["--olmoearth_model=random-v1.2-nano", f"--vlm_model={tiny_language}"]
     options += ["--num_geo_queries=4", "--batch_size=2", "--num_workers=0", "--device=cpu"]
-    options += ["--hub_private", "--push_every=1", "--push_to_hub=owner/bridge"]
+    options += ["--accumulation_steps=1", "--hub_private"]
+    options += ["--push_every=1", "--push_to_hub=owner/bridge"]
     assert train_accelerate.main(options) == 0
     said = capsys.readouterr().out
     assert said.count("Not published: The Hub does not let you write to owner/bridge") >= 2
@@ -263,7 +264,8 @@ def test_a_trained_bridge_is_pushed_and_answers_in_another_process(
     options = [f"--data_dir={tmp_path / 'data'}", f"--output_dir={tmp_path / 'run'}"]
     options += ["--olmoearth_model=random-v1.2-nano", "--no-freeze_olmoearth", "--device=cpu"]
     options += [f"--vlm_model={tiny_language}", "--num_geo_queries=4", "--num_workers=0"]
-    options += ["--batch_size=2", "--max_steps=2", "--push_every=1", "--push_to_hub=owner/bridge"]
+    options += ["--batch_size=2", "--accumulation_steps=1", "--max_steps=2"]
+    options += ["--push_every=1", "--push_to_hub=owner/bridge"]
     assert "Published: " in run("first", *launch, *options)
     published = hub.repositories["owner/bridge"].files
     assert sum(name.startswith("samples/") for name in published) == 2

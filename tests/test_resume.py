@@ -29,7 +29,7 @@ from tests.training_runs import TrainingRun
 OPTIONS = ["--olmoearth_model=random-v1.2-nano", "--no-freeze_olmoearth", "--device=cpu"]
 OPTIONS += ["--num_geo_queries=4", "--num_workers=0", "--batch_size=2", "--num_epochs=3"]
 OPTIONS += ["--encoder_epochs=1", "--encoder_batch_size=4", "--save_every=1", "--lora_r=4"]
-OPTIONS += ["--validate_tiles=1", "--warmup_steps=2"]
+OPTIONS += ["--accumulation_steps=1", "--validate_tiles=1", "--warmup_steps=2"]
 
 
 @pytest.fixture(scope="module")

@@ -23,7 +23,7 @@ FSDP2 = [*LAUNCH, "--config_file=configs/fsdp2.yaml"]
 ZERO2 = [*LAUNCH, "--config_file=configs/zero2.yaml"]
 OPTIONS = ["--olmoearth_model=random-v1.2-nano", "--device=cpu", "--num_geo_queries=4"]
 OPTIONS += ["--num_workers=0", "--lora_r=4", "--validate_tiles=1", "--warmup_steps=0"]
-OPTIONS += ["--max_steps=2", "--save_every=1"]
+OPTIONS += ["--accumulation_steps=1", "--max_steps=2", "--save_every=1"]
 
 pytestmark = [pytest.mark.slow, pytest.mark.end_to_end]
 

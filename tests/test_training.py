@@ -36,7 +36,7 @@ def train(data: Path, output: Path, language: str, *options: str) -> tuple[int, 
     """The exit code of a run, and what it said."""
     arguments = [f"--data_dir={data}", f"--output_dir={output}", f"--vlm_model={language}"]
     arguments += ["--olmoearth_model=random-v1.2-nano", "--no-freeze_olmoearth", "--device=cpu"]
-    arguments += ["--num_geo_queries=8", "--num_workers=0", *options]
+    arguments += ["--num_geo_queries=8", "--num_workers=0", "--accumulation_steps=1", *options]
     return TrainingRun(arguments, output.with_suffix(".log")).finish()
 
 
@@ -119,7 +119,8 @@ def test_missing_data_is_one_sentence(tmp_path, tiny_language):
 
 
 def make_trainer(bridge, data: Path, output: Path, **options) -> Trainer:
-    config = TrainingConfig(str(data), str(output), num_workers=0, **options)
+    options = {"accumulation_steps": 1, "num_workers": 0} | options
+    config = TrainingConfig(str(data), str(output), **options)
     tiles = (ChatEarthNet(data, split) for split in ("train", "val"))
     trainer = Trainer(bridge, *tiles, config, Accelerator(cpu=True))
     trainer.model = TrainingModel(bridge)

@@ -31,7 +31,7 @@ def add_download(commands: argparse._SubParsersAction) -> None:
     parser.add_argument(
         "--model",
         default=DEFAULT_OLMOEARTH,
-        help="which OlmoEarth (default: %(default)s)",
+        help="which OlmoEarth, by its id or its name in ModelID (default: %(default)s)",
     )
     parser.add_argument(
         "--revision", help="a branch, tag or commit (default: the one a fresh bridge uses)"
