@@ -1,8 +1,8 @@
 """Sentinel-2 GeoTIFFs, read to reflectance and written, by rasterio.
 
 Only local GeoTIFF and JPEG 2000 files are opened (no format that points elsewhere), without side
-files, and sizes are checked from the header before any pixel is read. Every error a user can cause
-is a ValueError of one sentence.
+files, and the sizes of the image and of its blocks are checked before any pixel is read. Every
+error a user can cause is a ValueError of one sentence.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ import numpy as np
 from PIL import Image
 
 from earthvlm.pictures import ACCEPTED, MAX_PHOTO_SIDE, check_photo_size, photo_content
+from earthvlm.raster_limits import GDAL_OPTIONS, check_blocks, check_directories
 from earthvlm.reflectance import (
     MIN_BANDS,
     ImageContent,
@@ -52,7 +53,6 @@ _DRIVERS = {
     **dict.fromkeys((b"II*\x00", b"MM\x00*", b"II+\x00", b"MM\x00+"), "GTiff"),
     **dict.fromkeys((b"\x00\x00\x00\x0cjP  ", b"\xff\x4f\xff\x51"), "JP2OpenJPEG"),
 }
-MAX_FILE_BANDS = 100
 # Written by write_geotiff: the values are clean reflectance x 10000, and nothing is to be guessed.
 CLEAN_TAG = "EARTHVLM_REFLECTANCE"
 DATE_TAG = "ACQUISITION_DATE"
@@ -83,8 +83,10 @@ def read_geotiff(path: Path, *, boa_offset: bool | None = None) -> ImageContent:
     from rasterio._err import CPLE_BaseError  # GDAL's own, which RasterioError does not cover
     from rasterio.errors import RasterioError
 
+    check_directories(path)
     try:
-        with _quiet(), rasterio.open(path.absolute(), driver=raster_driver(path)) as file:
+        with quiet_gdal(), rasterio.open(path.absolute(), driver=raster_driver(path)) as file:
+            check_blocks(file, path)
             if set(file.dtypes) == {"uint8"} and file.count in (1, 3, 4):
                 return _read_photo_raster(file, path)
             return _read_scene(file, path, boa_offset)
@@ -114,7 +116,7 @@ def write_geotiff(path: Path, content: ImageContent) -> None:
     profile = {"driver": "GTiff", "dtype": "uint16", "interleave": "band"}
     profile |= {"compress": "deflate", "predictor": 2, "zlevel": 9}
     size = {"count": len(present), "height": height, "width": width}
-    with _quiet(), rasterio.open(path.absolute(), "w", **profile, **size) as file:
+    with quiet_gdal(), rasterio.open(path.absolute(), "w", **profile, **size) as file:
         file.update_tags(**tags)
         for number, index in enumerate(present, start=1):
             band = np.rint(content.reflectance[:, :, index]).clip(0, 65_535)
@@ -123,13 +125,12 @@ def write_geotiff(path: Path, content: ImageContent) -> None:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
-    """No side files, and no warning about files without a grid."""
+def quiet_gdal() -> Iterator[None]:
+    """No side files, a small cache, and no warning about files without a grid."""
     import rasterio
     from rasterio.errors import NotGeoreferencedWarning
 
-    options = {"GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR", "GDAL_PAM_ENABLED": "NO"}
-    with warnings.catch_warnings(), rasterio.Env(**options):
+    with warnings.catch_warnings(), rasterio.Env(**GDAL_OPTIONS):
         warnings.simplefilter("ignore", NotGeoreferencedWarning)
         yield
 
@@ -239,8 +240,6 @@ def name_bands(
     must have 12 or 13 bands, in the order of ESA's product specification.
     """
     count = len(descriptions)
-    if count > MAX_FILE_BANDS:
-        raise ValueError(f"{source} has {count} bands; give {ACCEPTED}")
     mere_numbers = all(
         re.fullmatch(rf"b(and)?[ _-]?{number}", (text or "").strip().lower())
         for number, text in enumerate(descriptions, start=1)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import tempfile
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,7 +10,15 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from earthvlm.geotiff import CLEAN_TAG, DATE_TAGS, PLACE_TAGS, name_bands, raster_driver
+from earthvlm.geotiff import (
+    CLEAN_TAG,
+    DATE_TAGS,
+    PLACE_TAGS,
+    name_bands,
+    quiet_gdal,
+    raster_driver,
+)
+from earthvlm.raster_limits import check_blocks, check_directories
 from earthvlm.reflectance import (
     LARGEST_FILLED_SHARE,
     LARGEST_FRACTION,
@@ -95,14 +102,14 @@ class CutImage:
     @contextmanager
     def _open(self) -> Iterator[rasterio.DatasetReader]:
         import rasterio
-        from rasterio.errors import NotGeoreferencedWarning, RasterioError
+        from rasterio.errors import RasterioError
 
-        options = {"GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR", "GDAL_PAM_ENABLED": "NO"}
+        check_directories(self.path)
+        driver = raster_driver(self.path)
         try:
-            with warnings.catch_warnings(), rasterio.Env(**options):
-                warnings.simplefilter("ignore", NotGeoreferencedWarning)
-                with rasterio.open(self.path.absolute(), driver=raster_driver(self.path)) as file:
-                    yield file
+            with quiet_gdal(), rasterio.open(self.path.absolute(), driver=driver) as file:
+                check_blocks(file, self.path)
+                yield file
         except RasterioError as error:
             raise ValueError(
                 f"'{self.path.name}' is damaged (cut short or corrupt); save or download it again"
