@@ -201,7 +201,7 @@ class OlmoEarthVLMBridge(nn.Module):
 
     def gather(self, tokens: SceneTokens, in_bfloat16: bool = False) -> Tensor:
         """What the queries gather of what the encoder saw, `[B, Q, D_text]`."""
-        return self.fusion(tokens.tokens, tokens.positions, tokens.mask, in_bfloat16=in_bfloat16)[0]
+        return self.fusion(tokens.tokens, tokens.positions, tokens.mask, in_bfloat16=in_bfloat16)
 
     # Training
 
