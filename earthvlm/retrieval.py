@@ -25,7 +25,7 @@ from earthvlm.embedding_schema import Provenance
 from earthvlm.hub import BUNDLED, LOCAL_REVISION, fetch
 from earthvlm.rank_fusion import join_hits
 from earthvlm.scene import Scene
-from earthvlm.scene_result import SceneResult
+from earthvlm.scene_result import SceneResult, SearchResults
 from earthvlm.scene_rows import check_names, make_rows
 from earthvlm.scene_store import copy_dataset, open_stored
 from earthvlm.scene_table import SceneTable
@@ -42,7 +42,7 @@ from earthvlm.search_query import SceneFilter
 if TYPE_CHECKING:
     from earthvlm.bridge import OlmoEarthVLMBridge
 
-__all__ = ["Query", "SceneFilter", "SceneIndex", "SceneResult"]
+__all__ = ["Query", "SceneFilter", "SceneIndex", "SceneResult", "SearchResults"]
 
 # How far down each ranking is read where several are joined: a rank beyond adds below 0.001, and
 # what is first in one ranking has 0.016.
@@ -71,9 +71,8 @@ class SceneIndex:
         self.commit = LOCAL_REVISION  # of the Hub repository it was fetched from
         self.table = SceneTable.from_dataset(table) if isinstance(table, pa.Table) else table
         self.engine: SearchEngine = make_engine(engine, self.table)
-        # Finds where the engine is elsewhere and does not answer; `notice` then says so.
+        # Searches where the engine is elsewhere and does not answer.
         self._at_hand = ExactEngine(self.table)
-        self.notice: str | None = None
 
     @classmethod
     def from_pretrained(
@@ -243,7 +242,7 @@ class SceneIndex:
         bridge: OlmoEarthVLMBridge | None = None,
         *,
         where: SceneFilter | None = None,
-    ) -> list[SceneResult]:
+    ) -> SearchResults:
         """Return the k scenes nearest to a query, best first, among those that fit `where`.
 
         query: words, a scene, a result of this index ("more like this", by its stored vector), or a
@@ -254,7 +253,8 @@ class SceneIndex:
         Words are compared with captions and with scene embeddings, examples (the mean of them) with
         scene embeddings. Each comparison ranks the scenes; the ranks are joined by `fuse_ranks`,
         those beyond RANK_DEPTH left out. Ties go to the greater similarity, then to the image_id
-        that sorts first. A result that is given as the query is not found again.
+        that sorts first. A result that is given as the query is not found again. Where the engine does
+        not answer, the table at hand is searched, and the results' `warning` says so.
 
         Raises ValueError for an empty or overlong query, a k below 1, a filter that asks for what
         there is not, and a query that another bridge or sentence model would embed.
@@ -268,11 +268,12 @@ class SceneIndex:
         given = [self.table.find(q.image_id) for q in queries if isinstance(q, SceneResult)]
         # Where there is one ranking, nothing beyond the k-th can be found.
         depth = (k if len(comparisons) == 1 else max(k, RANK_DEPTH)) + len(given)
-        found = join_hits([self._rank(each, depth, where) for each in comparisons], given)
+        rankings = [self._rank(each, depth, where) for each in comparisons]
+        found = join_hits([hits for hits, _ in rankings], given)
         names = self.table.column("image_id").take(pa.array(found.rows)).to_pylist()
         total = np.nansum(found.similarities, axis=0)
         order = np.lexsort((np.array(names), -total, -found.scores))[:k]
-        return [
+        results = [
             self._get_result(
                 int(found.rows[place]),
                 found.scores[place],
@@ -283,16 +284,15 @@ class SceneIndex:
             )
             for place in order
         ]
+        return SearchResults(results, next((text for _, text in rankings if text), ""))
 
-    def _rank(self, comparison: Comparison, depth: int, where: SceneFilter) -> Hits:
+    def _rank(self, comparison: Comparison, depth: int, where: SceneFilter) -> tuple[Hits, str]:
+        """Return the nearest rows, and a warning where the engine did not answer."""
         wanted = comparison.space, comparison.vector[None], depth, where
         try:
-            hits = self.engine.search(*wanted)[0]
+            return self.engine.search(*wanted)[0], ""
         except ConnectionError as error:
-            self.notice = f"{error}; what is at hand was searched."
-            return self._at_hand.search(*wanted)[0]
-        self.notice = None
-        return hits
+            return self._at_hand.search(*wanted)[0], f"{error}; what is at hand was searched."
 
     def _measure(self, comparison: Comparison, row: int) -> float:
         # Of a row that one ranking did not reach, too.

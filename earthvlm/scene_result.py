@@ -1,9 +1,9 @@
-"""SceneResult: a scene of an index, with what a search found of it."""
+"""SceneResult: a scene of an index, and SearchResults: the scenes that one search found."""
 
 from __future__ import annotations
 
 import datetime
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -63,3 +63,15 @@ class SceneResult:
             values[f"{name}_similarity"] = None if np.isnan(similarity) else similarity
             values[f"{name}_rank"] = None if np.isnan(rank) else int(rank)
         return cls(**values, score=float(score))
+
+
+class SearchResults(list[SceneResult]):
+    """The scenes that one search found, nearest first.
+
+    warning: one sentence where the search could not be done as asked, such as an engine that did
+        not answer; empty otherwise. It belongs to this search alone.
+    """
+
+    def __init__(self, results: Iterable[SceneResult] = (), warning: str = "") -> None:
+        super().__init__(results)
+        self.warning = warning

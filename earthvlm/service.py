@@ -19,7 +19,7 @@ from earthvlm.familiarity import TrainingTiles, warn_unfamiliar
 from earthvlm.generation import check_prompt
 from earthvlm.measured import Measured, measure, suggest_questions
 from earthvlm.prompts import Message
-from earthvlm.retrieval import Query, SceneIndex, SceneResult
+from earthvlm.retrieval import Query, SceneIndex, SceneResult, SearchResults
 from earthvlm.scene import Scene
 from earthvlm.search_query import SceneFilter
 from earthvlm.serving import Line, work_in
@@ -166,10 +166,10 @@ class SceneService:
         k: int,
         asker: Asker,
         where: SceneFilter | None = None,
-    ) -> list[SceneResult]:
+    ) -> SearchResults:
         """Find scenes; no query lists them. A Scene waits for the model's turn, words do not."""
         if query is None:
-            return self.index.browse(k=k, where=where)
+            return SearchResults(self.index.browse(k=k, where=where))
         queries = list(query) if isinstance(query, list | tuple) else [query]
         if not any(isinstance(each, Scene) for each in queries):
             return self._search_words(query, k, where)
@@ -178,7 +178,7 @@ class SceneService:
 
     def _search_here(
         self, query: Query | Sequence[Query], k: int, where: SceneFilter | None
-    ) -> list[SceneResult]:
+    ) -> SearchResults:
         return self.index.search(query, k, bridge=self.bridge, where=where)
 
     @contextmanager

@@ -227,7 +227,7 @@ def test_a_folder_without_scenes_is_refused(no_model, tmp_path, capsys):
 
 
 def test_search_prints_rank_similarities_place_and_caption(monkeypatch, capsys):
-    from earthvlm.retrieval import SceneResult
+    from earthvlm.retrieval import SceneResult, SearchResults
 
     searched = {}
     found = SceneResult(
@@ -238,14 +238,12 @@ def test_search_prints_rank_similarities_place_and_caption(monkeypatch, capsys):
     )
 
     class FakeIndex:
-        notice = None
-
         def get(self, image_id):
             return found
 
         def search(self, queries, **options):
             searched.update(options, queries=queries)
-            return [found, replace(found, longitude=None, caption=None, date=None)]
+            return SearchResults([found, replace(found, longitude=None, caption=None, date=None)])
 
     monkeypatch.setattr(
         "earthvlm.retrieval.SceneIndex.from_pretrained", lambda *_, **__: FakeIndex()

@@ -77,7 +77,7 @@ def test_a_search_goes_through_milvus(index, dataset, embed_words, monkeypatch):
     found = index.search("a lake", k=5)
     assert get_ids(found) == get_ids(expected)
     assert [r.caption_rank for r in found] == [r.caption_rank for r in expected]
-    assert index.notice is None
+    assert found.warning == ""
     with pytest.raises(ValueError, match="no split 'val'"):
         index.search("a lake", split="val")
 
@@ -113,11 +113,12 @@ def test_vectors_of_another_size_are_refused(index, tmp_path):
 def test_a_search_goes_on_when_milvus_goes_away(dataset, tmp_path):
     index = SceneIndex.from_pretrained(dataset, engine=f"milvus:{tmp_path / 'gone.db'}")
     query = make_vectors(1, 9)[0]
-    expected = get_ids(index.search(query))
-    assert index.notice is None
+    before = index.search(query)
+    assert before.warning == ""
     index.engine._client.drop_collection(index.engine.collection("scene"))
-    assert get_ids(index.search(query)) == expected
-    assert "gone.db does not answer" in index.notice and "\n" not in index.notice
+    found = index.search(query)
+    assert get_ids(found) == get_ids(before)
+    assert "gone.db does not answer" in found.warning and "\n" not in found.warning
     index.engine.close()
 
 
@@ -154,19 +155,20 @@ def test_a_server_that_falls_silent_in_a_search_is_done_without_until_it_is_back
     address, process = server
     index = SceneIndex.from_pretrained(dataset, engine=f"milvus:{address}")
     where, query = SceneFilter(split="examples"), make_vectors(1, 9)[0]
-    expected = get_ids(index.search(query, where=where))
-    assert index.notice is None
+    before = index.search(query, where=where)
+    assert before.warning == ""
     process.send_signal(signal.SIGSTOP)
     with monkeypatch.context() as patch:
         patch.setattr("earthvlm.milvus_engine.ANSWER_SECONDS", 0.5)
-        assert get_ids(index.search(query, where=where)) == expected
-    assert index.notice.startswith(f"Milvus at {address} does not answer (")
+        silent = index.search(query, where=where)
     process.send_signal(signal.SIGCONT)
-    assert get_ids(index.search(query, where=where)) == expected
-    assert index.notice is None
+    back = index.search(query, where=where)
     process.kill()
     process.wait()
     monkeypatch.setattr("earthvlm.milvus_engine.ANSWER_SECONDS", 0.5)
-    assert get_ids(index.search(query, where=where)) == expected
-    assert index.notice.startswith(f"Milvus at {address} does not answer (")
+    gone = index.search(query, where=where)
+    assert get_ids(before) == get_ids(silent) == get_ids(back) == get_ids(gone)
+    assert back.warning == ""
+    for found in (silent, gone):
+        assert found.warning.startswith(f"Milvus at {address} does not answer (")
     index.engine.close()

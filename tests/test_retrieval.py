@@ -1,5 +1,9 @@
 """SceneIndex: exact search by vectors, words and scenes, and an index built from scenes."""
 
+import pickle
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import pytest
 
@@ -7,6 +11,8 @@ from earthvlm.embedding_dataset import write_embedding_dataset
 from earthvlm.rank_fusion import RANK_FUSION_K, fuse_ranks
 from earthvlm.retrieval import SceneIndex
 from earthvlm.scene import Scene
+from earthvlm.scene_table import SceneTable
+from earthvlm.search_engines import ExactEngine
 from earthvlm.sentences import SENTENCE_DIM
 from tests.made_scenes import (
     MADE_BY,
@@ -219,3 +225,46 @@ def test_scenes_that_cannot_be_filed_are_refused_first(tmp_path, names, message)
     with pytest.raises(ValueError, match=message):
         SceneIndex.build(tmp_path / "new", scenes, TinyBridge(), bridge_id="owner/bridge")
     assert not (tmp_path / "new").exists()
+
+
+class RefusingEngine:
+    """An engine that does not answer in the space "caption", and answers in others."""
+
+    name = "refusing"
+
+    def __init__(self, table: SceneTable, together: threading.Barrier | None = None) -> None:
+        self._exact, self._together = ExactEngine(table), together
+
+    def search(self, space, queries, k, where):
+        if self._together is not None:  # both searches are under way before either ends
+            self._together.wait(20)
+        if space == "caption" or where.split == "tiles":
+            raise ConnectionError("The engine does not answer")
+        return self._exact.search(space, queries, k, where)
+
+
+def test_a_warning_belongs_to_one_search_among_threads(tmp_path):
+    write_embedding_dataset(tmp_path, make_rows(20), *MADE_BY)
+    index = SceneIndex.from_pretrained(tmp_path)
+    index.engine = RefusingEngine(index.table, threading.Barrier(2))
+    query = make_vectors(1, 9)[0]
+    with ThreadPoolExecutor(2) as threads:
+        for _ in range(10):
+            answered = threads.submit(index.search, query, split="examples")
+            refused = threads.submit(index.search, query, split="tiles")
+            assert answered.result(20).warning == ""
+            warning = "The engine does not answer; what is at hand was searched."
+            assert refused.result(20).warning == warning
+            assert {found.split for found in refused.result()} == {"tiles"}
+
+
+def test_a_later_ranking_does_not_clear_the_warning(tmp_path, embed_words):
+    write_embedding_dataset(tmp_path, make_rows(20), *MADE_BY)
+    index = SceneIndex.from_pretrained(tmp_path)
+    embed_words(make_vectors(1, 9)[0])
+    expected = get_ids(index.search("a lake"))
+    index.engine = RefusingEngine(index.table)
+    found = index.search("a lake")  # ranked by caption, where nobody answers, then by scene
+    assert found.warning.startswith("The engine does not answer; ")
+    assert get_ids(found) == expected
+    assert pickle.loads(pickle.dumps(found)).warning == found.warning

@@ -127,8 +127,8 @@ def run_search(arguments: argparse.Namespace) -> int:
     if arguments.scene is not None:
         bridge = load_bridge(arguments.model_path, arguments.device)
     results = index.search(queries, k=arguments.k, where=where, bridge=bridge)
-    if index.notice:
-        tell(index.notice)
+    if results.warning:
+        tell(results.warning)
     if not results:
         tell("No scene was found.")
     for rank, result in enumerate(results, start=1):

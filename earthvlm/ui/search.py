@@ -122,9 +122,8 @@ def add_search_tab(
         session.query, session.results = query, tuple(results)
         pictures = [(result.thumbnail, describe_result(result)) for result in results]
         found = describe_search(query, results, len(index), where)
-        # A list without a query is read from the table, whatever became of the engine.
-        if query is not None and index.notice:
-            found += f'<p class="notice">{html.escape(index.notice)}</p>'
+        if results.warning:
+            found += f'<p class="notice">{html.escape(results.warning)}</p>'
         return session, found, pictures
 
     @page_only
