@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import datetime
 import json
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 import numpy as np
 import pyarrow as pa
@@ -23,6 +25,9 @@ from earthvlm.sentences import SENTENCE_DIM
 if TYPE_CHECKING:
     from pymilvus import MilvusClient
 
+# Milvus takes an API key, or "user:password". Command lines and addresses end up in process lists
+# and logs; the environment does not.
+TOKEN_VARIABLE = "EARTHVLM_MILVUS_TOKEN"
 ANSWER_SECONDS = 10
 INSERT_ROWS = 2_000
 MOST_FOUND = 16_384  # Milvus's own limit
@@ -36,16 +41,22 @@ class MilvusEngine:
     """Finds the nearest in Milvus; how exactly depends on the index that it makes.
 
     uri: a local file as in "scenes.db", or a server's address as in "http://localhost:19530".
+    token: an API key or "user:password"; None takes `$EARTHVLM_MILVUS_TOKEN`, if it is set.
     """
 
     name = "milvus"
 
-    def __init__(self, table: SceneTable, uri: str, token: str = "") -> None:
+    def __init__(self, table: SceneTable, uri: str, token: str | None = None) -> None:
         """Connect, and fill the collections of this table where they are not whole.
 
-        Raises ValueError without pymilvus, ConnectionError where Milvus does not answer,
-        and ValueError for a collection of vectors of another size, too.
+        Raises ValueError without pymilvus, for a password in the URI and for a collection of
+        vectors of another size; ConnectionError where Milvus does not answer or refuses the token.
         """
+        if "@" in urlsplit(uri).netloc:
+            raise ValueError(
+                "the address of Milvus holds a password, which process lists and logs would show; "
+                f"set {TOKEN_VARIABLE} to user:password instead, and leave it out of the address"
+            )
         try:
             from pymilvus import MilvusClient
         except ModuleNotFoundError as error:
@@ -53,6 +64,7 @@ class MilvusEngine:
                 "the engine milvus needs pymilvus: pip install 'earthvlm[milvus]'"
             ) from error
         self._table, self._uri = table, uri
+        token = os.environ.get(TOKEN_VARIABLE, "") if token is None else token
         with self._answering():
             self._client = MilvusClient(uri=uri, token=token, timeout=ANSWER_SECONDS)
             for space in SPACES:
@@ -154,11 +166,28 @@ class MilvusEngine:
         try:
             yield
         except (MilvusException, RpcError, OSError) as error:
+            if _is_refusal(error):
+                raise ConnectionError(
+                    f"Milvus at {self._uri} refuses this caller; set {TOKEN_VARIABLE} to an API "
+                    "key or user:password that may read and write there"
+                ) from error
             kind = type(error).__name__.lstrip("_")
             raise ConnectionError(
                 f"Milvus at {self._uri} does not answer ({kind}); start it, or "
                 "search with another engine"
             ) from error
+
+
+def _is_refusal(error: BaseException | None) -> bool:
+    """Whether Milvus answered that the token is missing, wrong or not enough."""
+    from grpc import Call, StatusCode
+
+    refusals = (StatusCode.UNAUTHENTICATED, StatusCode.PERMISSION_DENIED)
+    causes: list[BaseException] = []
+    while error is not None and error not in causes:  # pymilvus raises some from themselves
+        causes.append(error)
+        error = error.__cause__
+    return any(isinstance(cause, Call) and cause.code() in refusals for cause in causes)
 
 
 def write_filter(where: SceneFilter, table: SceneTable) -> str:

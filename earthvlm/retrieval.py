@@ -253,8 +253,8 @@ class SceneIndex:
         Words are compared with captions and with scene embeddings, examples (the mean of them) with
         scene embeddings. Each comparison ranks the scenes; the ranks are joined by `fuse_ranks`,
         those beyond RANK_DEPTH left out. Ties go to the greater similarity, then to the image_id
-        that sorts first. A result that is given as the query is not found again. Where the engine does
-        not answer, the table at hand is searched, and the results' `warning` says so.
+        that sorts first. A result that is given as the query is not found again. Where the engine
+        does not answer, the table at hand is searched, and the results' `warning` says so.
 
         Raises ValueError for an empty or overlong query, a k below 1, a filter that asks for what
         there is not, and a query that another bridge or sentence model would embed.

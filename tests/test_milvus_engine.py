@@ -5,7 +5,10 @@ import signal
 import socket
 import subprocess
 import sys
+from base64 import b64decode
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
 
 import numpy as np
 import pytest
@@ -172,3 +175,69 @@ def test_a_server_that_falls_silent_in_a_search_is_done_without_until_it_is_back
     for found in (silent, gone):
         assert found.warning.startswith(f"Milvus at {address} does not answer (")
     index.engine.close()
+
+
+@dataclass
+class Gate:
+    """A server in front of Milvus that lets those pass who give a token, as Milvus's own does.
+
+    seen: the tokens that were given, "" where there was none.
+    """
+
+    target: str
+    token: str
+    seen: set[str] = field(default_factory=set)
+
+    def service(self, details):
+        import grpc
+
+        given = dict(details.invocation_metadata).get("authorization", "")
+        self.seen.add(b64decode(given).decode())
+
+        def forward(request: bytes, context: grpc.ServicerContext) -> bytes:
+            if b64decode(given).decode() != self.token:
+                context.abort(grpc.StatusCode.UNAUTHENTICATED, "auth check failure")
+            with grpc.insecure_channel(self.target) as channel:
+                return channel.unary_unary(details.method)(request, timeout=20)
+
+        return grpc.unary_unary_rpc_method_handler(forward)
+
+
+@pytest.fixture
+def gate(server) -> Iterator[tuple[str, Gate]]:
+    """That server behind a gate; the gate's address."""
+    import grpc
+
+    gate = Gate(server[0].removeprefix("http://"), "reader:s3cret word")
+    front = grpc.server(ThreadPoolExecutor(4))
+    front.add_generic_rpc_handlers([gate])
+    port = front.add_insecure_port("127.0.0.1:0")
+    front.start()
+    yield f"http://127.0.0.1:{port}", gate
+    front.stop(None).wait(20)
+
+
+def test_the_token_of_the_environment_reaches_milvus(dataset, gate, monkeypatch, capfd):
+    address, asked = gate
+    for wrong in (None, "reader:wrong"):
+        monkeypatch.delenv("EARTHVLM_MILVUS_TOKEN", raising=False)
+        if wrong is not None:
+            monkeypatch.setenv("EARTHVLM_MILVUS_TOKEN", wrong)
+        with pytest.raises(ConnectionError, match="set EARTHVLM_MILVUS_TOKEN to an API key") as no:
+            SceneIndex.from_pretrained(dataset, engine=f"milvus:{address}")
+        assert "wrong" not in str(no.value) and "\n" not in str(no.value)
+    monkeypatch.setenv("EARTHVLM_MILVUS_TOKEN", asked.token)
+    index = SceneIndex.from_pretrained(dataset, engine=f"milvus:{address}")
+    found = index.search(make_vectors(1, 9)[0])
+    assert len(found) == 12 and found.warning == ""
+    assert asked.seen == {"", "reader:wrong", asked.token}
+    assert "s3cret" not in "".join(capfd.readouterr()) + str(index.engine.__dict__)
+    index.engine.close()
+
+
+def test_a_password_in_the_address_is_refused(index):
+    from earthvlm.search_engines import make_engine
+
+    with pytest.raises(ValueError, match="EARTHVLM_MILVUS_TOKEN") as refusal:
+        make_engine("milvus:http://reader:s3cret@127.0.0.1:1", index.table)
+    assert "s3cret" not in str(refusal.value)
