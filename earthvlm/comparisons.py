@@ -79,7 +79,7 @@ def _embed_example(
     if isinstance(query, SceneResult):
         query = table.vectors("scene")[table.find(query.image_id)]
     if isinstance(query, Scene):
-        query = _embed_scene(query, made_by, bridge)
+        query = embed_scene(query, made_by, bridge)
     vector = np.asarray(query, dtype=np.float32)
     length = float(np.linalg.norm(vector))
     if vector.shape != (SENTENCE_DIM,) or not np.isfinite(length) or length == 0:
@@ -104,9 +104,7 @@ def _embed_words(text: str, made_by: Provenance) -> np.ndarray:
     return embed_words(words)
 
 
-def _embed_scene(
-    scene: Scene, made_by: Provenance, bridge: OlmoEarthVLMBridge | None
-) -> np.ndarray:
+def embed_scene(scene: Scene, made_by: Provenance, bridge: OlmoEarthVLMBridge | None) -> np.ndarray:
     if bridge is None:
         raise ValueError(
             "a search by scene needs the bridge that made this dataset, "

@@ -13,11 +13,16 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
+import numpy as np
+
 from earthvlm.attention import AnswerAttention, attend
 from earthvlm.bridge import OlmoEarthVLMBridge
+from earthvlm.comparisons import embed_scene
 from earthvlm.familiarity import TrainingTiles, warn_unfamiliar
 from earthvlm.generation import check_prompt
+from earthvlm.isolated_reader import IsolatedReader
 from earthvlm.measured import Measured, measure, suggest_questions
+from earthvlm.memory import trim_memory
 from earthvlm.prompts import Message
 from earthvlm.retrieval import Query, SceneIndex, SceneResult, SearchResults
 from earthvlm.scene import Scene
@@ -28,6 +33,10 @@ from earthvlm.serving import Line, work_in
 # works with torch keeps memory for it (8 MB after an answer, 2 MB after a search by words, a heap
 # and OpenMP's helpers besides), and all of them would come to have it, one after another.
 SEARCHES_AT_ONCE = 4
+# How many wait for a search or for a file to be opened, in all and of one address. A page asks for
+# one thing at a time; a few pages behind one address ask for a few.
+SEARCHES_WAITING, SEARCHES_PER_ADDRESS = 24, 4
+OPENINGS_WAITING, OPENINGS_PER_ADDRESS = 12, 4
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,6 +52,14 @@ class OpenScene:
     warnings: tuple[str, ...]
     questions: tuple[str, ...]
     origin: SceneResult | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Example:
+    """A visitor's scene as a search keeps it: its name and embedding `[384]`, not its pixels."""
+
+    name: str
+    vector: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -64,6 +81,7 @@ class SceneService:
     """One bridge and one index, shared by everybody.
 
     training_tiles: what the bridge learned from, where that is known; see `warn_unfamiliar`.
+    reader: decodes what visitors upload.
     borrow: wraps each function that runs the bridge, where it is to run in another process with a
         GPU; what such a function takes and gives can be pickled.
     """
@@ -75,13 +93,29 @@ class SceneService:
         training_tiles: TrainingTiles | None = None,
         line: Line | None = None,
         borrow: Callable[[Callable], Callable] | None = None,
+        reader: IsolatedReader | None = None,
     ) -> None:
         self.bridge = bridge
         self.index = index
         self.line = line or Line()
+        self.reader = reader or IsolatedReader()
+        self.openings = Line(
+            OPENINGS_WAITING,
+            OPENINGS_PER_ADDRESS,
+            served_at_once=self.reader.readers,
+            work="file",
+            once_per_user=False,
+        )
+        self.searches = Line(
+            SEARCHES_WAITING,
+            SEARCHES_PER_ADDRESS,
+            served_at_once=SEARCHES_AT_ONCE,
+            work="search",
+            once_per_user=False,
+        )
         self._training_tiles = training_tiles
         run = borrow or partial(work_in, ThreadPoolExecutor(1, "earthvlm-model"))
-        self._attend, self._search = run(self._attend_here), run(self._search_here)
+        self._attend, self._embed = run(self._attend_here), run(self._embed_here)
         if borrow is None:
             self._stream = run(self._stream_here)
         else:
@@ -89,7 +123,20 @@ class SceneService:
             # No event reaches another process: there, closing ends the answer.
             self._stream = lambda *arguments, stop: stream(*arguments)
         searching = ThreadPoolExecutor(SEARCHES_AT_ONCE, "earthvlm-search")
-        self._search_words = work_in(searching, self._search_here)
+        self._search = work_in(searching, self._search_here)
+
+    @contextmanager
+    def opening(self, asker: Asker) -> Iterator[Callable[..., Scene]]:
+        """Wait for a turn to open scenes, and hold it while they are opened, measured and drawn.
+
+        Yields what opens a visitor's file: it takes what `Scene.open` does and decodes in a child
+        process. Raises Busy where too many wait.
+        """
+        with self.openings.turn(asker.user, asker.address):
+            try:
+                yield self.reader.open
+            finally:
+                trim_memory()
 
     def open(self, scene: Scene, origin: SceneResult | None = None) -> OpenScene:
         """Measure a scene and get it ready to be asked about."""
@@ -162,24 +209,35 @@ class SceneService:
 
     def find(
         self,
-        query: Query | Sequence[Query] | None,
+        query: Query | Example | Sequence[Query | Example] | None,
         k: int,
         asker: Asker,
         where: SceneFilter | None = None,
     ) -> SearchResults:
-        """Find scenes; no query lists them. A Scene waits for the model's turn, words do not."""
-        if query is None:
-            return SearchResults(self.index.browse(k=k, where=where))
+        """Find scenes; no query lists them. Raises Busy where too many searches wait.
+
+        A Scene waits for the model's turn, and is embedded before the search.
+        """
         queries = list(query) if isinstance(query, list | tuple) else [query]
-        if not any(isinstance(each, Scene) for each in queries):
-            return self._search_words(query, k, where)
+        queries = [self.embed(each, asker) if isinstance(each, Scene) else each for each in queries]
+        known = [each.vector if isinstance(each, Example) else each for each in queries]
+        with self.searches.turn(asker.user, asker.address):
+            if query is None:
+                return SearchResults(self.index.browse(k=k, where=where))
+            return self._search(known, k, where)
+
+    def embed(self, scene: Scene, asker: Asker) -> Example:
+        """Embed a visitor's scene for a search, when its turn has come."""
         with self._turn(asker):
-            return self._search(query, k, where)
+            return Example(scene.name, self._embed(scene))
+
+    def _embed_here(self, scene: Scene) -> np.ndarray:
+        return embed_scene(scene, self.index.provenance, self.bridge)
 
     def _search_here(
-        self, query: Query | Sequence[Query], k: int, where: SceneFilter | None
+        self, query: Sequence[Query], k: int, where: SceneFilter | None
     ) -> SearchResults:
-        return self.index.search(query, k, bridge=self.bridge, where=where)
+        return self.index.search(query, k, where=where)
 
     @contextmanager
     def _place(self, asker: Asker) -> Iterator[Iterator[int]]:
@@ -189,10 +247,12 @@ class SceneService:
             yield self.line.wait(place)
         finally:
             self.line.leave(place)
+            trim_memory()
 
     @contextmanager
     def _turn(self, asker: Asker) -> Iterator[None]:
-        with self._place(asker) as waiting:
-            for _ in waiting:
-                pass
-            yield
+        try:
+            with self.line.turn(asker.user, asker.address):
+                yield
+        finally:
+            trim_memory()

@@ -9,6 +9,7 @@ import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -33,17 +34,28 @@ class Place:
 
 
 class Line:
-    """First come, first served, for one model.
+    """First come, first served, for one kind of work.
 
-    most_waiting: how many may wait at once, the one being served not counted.
+    most_waiting: how many may wait at once, those being served not counted.
     most_per_address: how many places one address may hold, since users are made up at will.
+    served_at_once: how many are served at once. work: what one is called in a message.
+    once_per_user: whether a user may have one place only.
     """
 
     def __init__(
-        self, most_waiting: int = MOST_WAITING, most_per_address: int = MOST_PER_ADDRESS
+        self,
+        most_waiting: int = MOST_WAITING,
+        most_per_address: int = MOST_PER_ADDRESS,
+        *,
+        served_at_once: int = 1,
+        work: str = "question",
+        once_per_user: bool = True,
     ) -> None:
         self.most_waiting = most_waiting
         self.most_per_address = most_per_address
+        self.served_at_once = served_at_once
+        self.work = work
+        self.once_per_user = once_per_user
         self._places: deque[Place] = deque()
         self._changed = threading.Condition()
 
@@ -56,17 +68,17 @@ class Line:
         with self._changed:
             self._drop_abandoned()
             held = Counter(place.address for place in self._places)
-            if any(place.user == user for place in self._places):
+            if self.once_per_user and any(place.user == user for place in self._places):
                 raise Busy("Your last question is still being answered: wait for it, or stop it.")
-            if len(self._places) > self.most_waiting:
-                raise Busy(
-                    f"Busy: {len(self._places)} questions are waiting already. Try again in about "
-                    "a minute."
-                )
             if address and held[address] >= self.most_per_address:
                 raise Busy(
-                    f"Busy: {held[address]} questions from your address are waiting already. Try "
-                    "again when one is answered."
+                    f"Busy: {_count(held[address], self.work)} from your address are waiting "
+                    "already. Try again when one is answered."
+                )
+            if len(self._places) >= self.most_waiting + self.served_at_once:
+                raise Busy(
+                    f"Busy: {_count(len(self._places), self.work)} are waiting already. Try again "
+                    "in about a minute."
                 )
             place = Place(user, address)
             self._places.append(place)
@@ -83,14 +95,14 @@ class Line:
                 self._drop_abandoned()
                 if place not in self._places:
                     raise Busy("The wait was broken off: ask again.")
-                ahead = self._places.index(place)
-                if ahead == 0:
+                ahead = self._places.index(place) - self.served_at_once + 1
+                if ahead <= 0:
                     place.seen = float("inf")  # served: no longer asked after
                     return
             yield ahead
             with self._changed:
                 self._changed.wait_for(
-                    lambda: place not in self._places or self._places[0] is place,
+                    lambda: place not in list(self._places)[self.served_at_once :],
                     timeout=SECONDS_BETWEEN_REPORTS,
                 )
 
@@ -101,10 +113,25 @@ class Line:
                 self._places.remove(place)
                 self._changed.notify_all()
 
+    @contextmanager
+    def turn(self, user: str, address: str = "") -> Iterator[None]:
+        """Wait for this user's turn, and hold it. Raises Busy as `join` does."""
+        place = self.join(user, address)
+        try:
+            for _ in self.wait(place):
+                pass
+            yield
+        finally:
+            self.leave(place)
+
     def _drop_abandoned(self) -> None:
         now = time.monotonic()
         for place in [p for p in self._places if now - p.seen > ABANDONED_SECONDS]:
             self._places.remove(place)
+
+
+def _count(number: int, work: str) -> str:
+    return f"{number} {work}{'es' if work.endswith('h') else 's'}"
 
 
 def work_in(threads: Executor, function: Callable[..., Any]) -> Callable[..., Any]:

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import csv
+import gc
 import io
 import json
 import threading
+import time
+import weakref
+from contextlib import ExitStack
 from types import SimpleNamespace
 
 import numpy as np
@@ -16,7 +20,7 @@ from earthvlm.attention import attend
 from earthvlm.exports import conversation_to_markdown, results_to_csv, results_to_geojson
 from earthvlm.measured import measure
 from earthvlm.retrieval import SceneResult
-from earthvlm.service import SEARCHES_AT_ONCE, Asker, SceneService, Waiting
+from earthvlm.service import OPENINGS_PER_ADDRESS, SEARCHES_AT_ONCE, Asker, SceneService, Waiting
 from earthvlm.serving import Busy, Line
 from tests.conftest import random_scene
 
@@ -41,6 +45,64 @@ def test_a_line_serves_first_come_first_and_bounds_itself():
     line.leave(third)
     line.leave(third)
     assert len(line) == 0
+
+
+def test_a_line_serves_several_at_once():
+    line = Line(most_waiting=1, most_per_address=9, served_at_once=2, once_per_user=False)
+    first, second = line.join("a"), line.join("a")
+    assert list(line.wait(first)) == list(line.wait(second)) == []
+    third = line.join("b")
+    waiting = line.wait(third)
+    assert next(waiting) == 1
+    with pytest.raises(Busy, match="3 questions are waiting"):
+        line.join("c")
+    line.leave(second)
+    assert list(waiting) == []
+
+
+def test_opening_is_bounded_whoever_asks_for_it():
+    service = SceneService(None, None)
+    held = ExitStack()
+    with held:
+        for number in range(service.reader.readers):
+            held.enter_context(service.opening(Asker(f"made-up-{number}", "1")))
+        threads = [
+            threading.Thread(target=open_once, args=(service, f"waits-{number}"), daemon=True)
+            for number in range(OPENINGS_PER_ADDRESS - service.reader.readers)
+        ]
+        for thread in threads:
+            thread.start()
+        while len(service.openings) < OPENINGS_PER_ADDRESS:
+            time.sleep(0.01)
+        assert all(thread.is_alive() for thread in threads)
+        with pytest.raises(Busy, match="4 files from your address are waiting"):
+            open_once(service, "another")
+    for thread in threads:
+        thread.join(10)
+    assert len(service.openings) == 0
+
+
+def open_once(service: SceneService, user: str) -> None:
+    with service.opening(Asker(user, "1")):
+        pass
+
+
+def test_a_search_by_file_keeps_an_embedding_and_no_pixels():
+    vector = np.ones(384, np.float32)
+    bridge = SimpleNamespace(revision="r", embed=lambda scenes: vector[None])
+    asked = []
+    index = SimpleNamespace(
+        provenance=SimpleNamespace(bridge_revision="r"),
+        search=lambda query, k, where: asked.append(query) or [],
+    )
+    service, scene = SceneService(bridge, index), random_scene()
+    example = service.embed(scene, Asker("a"))
+    service.find(("a lake", example), 3, Asker("a"))
+    assert example.name == scene.name and asked[0][0] == "a lake" and (asked[0][1] == vector).all()
+    held = weakref.ref(scene)
+    del scene
+    gc.collect()
+    assert held() is None
 
 
 def test_a_place_that_nobody_asks_after_is_given_up():
@@ -96,7 +158,7 @@ def test_the_model_works_in_one_thread_and_few_search_whoever_asks():
         finally:
             ended.add(threading.get_ident())
 
-    def search(*_, bridge, where):
+    def search(*_, where):
         searching.add(threading.get_ident())
         return []
 

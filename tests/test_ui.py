@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import datetime
 import logging
 import re
@@ -21,7 +22,7 @@ from earthvlm.familiarity import warn_unfamiliar
 from earthvlm.measured import measure, suggest_questions
 from earthvlm.retrieval import SceneFilter, SceneIndex, SceneResult
 from earthvlm.scene import Scene
-from earthvlm.service import OpenScene, Waiting
+from earthvlm.service import Example, OpenScene, Waiting
 from earthvlm.ui import Models, build_app, warm_up
 from earthvlm.ui.filters import read_filter, write_box
 from earthvlm.ui.found import describe_search
@@ -61,7 +62,7 @@ def save_pictures(folder: Path, *names: str) -> list[str]:
 
 def test_three_pngs_are_told_apart_by_their_names(tmp_path: Path):
     names = ("a_band_8_11_12.png", "a_rgb.png", "a_band_5_6_7.png")
-    scene = open_uploads(save_pictures(tmp_path, *names))
+    scene = open_uploads(save_pictures(tmp_path, *names), Scene.open)
     assert len(scene.bands) == 9
     assert scene.name == "a_rgb"
 
@@ -71,17 +72,17 @@ def test_three_pngs_are_told_apart_by_their_names(tmp_path: Path):
 )
 def test_files_that_are_not_one_scene_are_refused(tmp_path: Path, names: tuple[str, ...]):
     with pytest.raises(ValueError, match="files? arrived"):
-        open_uploads(save_pictures(tmp_path, *names))
+        open_uploads(save_pictures(tmp_path, *names), Scene.open)
 
 
 def test_nothing_from_a_file_or_a_model_is_shown_as_html():
-    scene = opened(make_scene(HTML))
+    scene, example = opened(make_scene(HTML)), Example(HTML, np.zeros(384, np.float32))
     attention = AnswerAttention((HTML,), np.full((1, 2, 2), 0.25), np.full((2, 2), 0.25))
     for shown in (
         show_viewer(scene, "true colour", attention),
         show_facts(scene),
-        describe_search(scene.scene, [make_result()], 1, SceneFilter()),
-        describe_search((HTML, scene.scene), [make_result()], 1, SceneFilter()),
+        describe_search(example, [make_result()], 1, SceneFilter()),
+        describe_search((HTML, example), [make_result()], 1, SceneFilter()),
         describe_search(None, [make_result()], 1, SceneFilter(source=HTML)),
     ):
         assert "&lt;img" in shown
@@ -110,7 +111,9 @@ def test_a_drawn_box_is_typed_into_its_field_as_it_is_read():
 
 def test_what_a_search_looked_for_is_told():
     where = read_filter("2020-01-31", "", "ESA", "4, 47, 16, 55")
-    said = describe_search(("a lake", make_scene("mine")), [make_result()] * 3, 9, where)
+    said = describe_search(
+        ("a lake", Example("mine", np.zeros(384))), [make_result()] * 3, 9, where
+    )
     assert said == (
         "3 scenes nearest to <strong>a lake</strong> and most like <strong>mine</strong>, taken "
         "from 31 January 2020 on, of a source with “ESA”, inside 4.00° E to 16.00° E, 47.00° N to "
@@ -193,8 +196,8 @@ def test_a_new_question_or_scene_ends_the_answer_under_way():
 
 def test_scenes_unused_longest_are_closed_where_open_ones_take_too_much_memory(monkeypatch):
     shared = opened(random_scene())
-    monkeypatch.setattr(state, "_with_scenes", weakref.WeakSet())  # not those of other tests
-    monkeypatch.setattr(state, "OPEN_SCENES_BYTES", 3 * shared.scene.reflectance.nbytes)
+    monkeypatch.setattr(state, "_holding", weakref.WeakSet())  # not those of other tests
+    monkeypatch.setattr(state, "HELD_BYTES", 3 * shared.scene.reflectance.nbytes)
     # The two that show the same scene were away longest, and closing one would gain nothing.
     scenes = [shared, shared, *(opened(random_scene(seed=n)) for n in range(3))]
     sessions = [Session(opened=scene, used=float(n)) for n, scene in enumerate(scenes)]
@@ -204,6 +207,37 @@ def test_scenes_unused_longest_are_closed_where_open_ones_take_too_much_memory(m
     assert closed == [False, False, True, False, False]
     with pytest.raises(ValueError, match="No scene is open"):
         sessions[2].require_opened()
+
+
+def test_an_address_that_holds_too_much_loses_its_own_scenes(monkeypatch):
+    monkeypatch.setattr(state, "_holding", weakref.WeakSet())
+    scenes = [opened(random_scene(seed=number)) for number in range(4)]
+    size = scenes[0].scene.reflectance.nbytes
+    monkeypatch.setattr(state, "HELD_BYTES_PER_ADDRESS", 2 * size)
+    addresses = ("honest", "greedy", "greedy", "greedy")
+    sessions = [
+        Session(opened=scene, used=float(number), address=address)
+        for number, (scene, address) in enumerate(zip(scenes, addresses, strict=True))
+    ]
+    for session in sessions:
+        make_room(session)
+    assert [session.opened is None for session in sessions] == [False, True, False, False]
+
+
+def test_whatever_a_session_holds_is_counted():
+    scene, result = opened(random_scene()), make_result()
+    result = dataclasses.replace(result, thumbnail=Image.new("RGB", (96, 64)))
+    session = Session(
+        opened=scene,
+        conversation=[{"role": "user", "content": "water"}],
+        attention=AnswerAttention(("a",), np.zeros((1, 4, 4)), np.zeros((4, 4))),
+        pair=[scene, opened(random_scene(seed=1))],
+        query=("a lake", Example("mine", np.zeros(384, np.float32))),
+        results=(result, result),
+    )
+    scenes = 2 * scene.scene.reflectance.nbytes
+    expected = scenes + 20 + 2 * 16 * 8 + 4 * 384 + 96 * 64 * 3
+    assert sum(session.held_parts().values()) == expected
 
 
 def run_guard(path: str, headers: list[tuple[bytes, bytes]], chunks: list[bytes]) -> dict:

@@ -19,7 +19,7 @@ def add_tools(service: SceneService) -> None:
     """Add the endpoints `/describe_scene`, `/ask_scene` and `/search_scenes`."""
 
     @tell_errors
-    def describe_scene(image_id: str) -> dict[str, Any]:
+    def describe_scene(request: gr.Request, image_id: str) -> dict[str, Any]:
         """Say what a Sentinel-2 scene shows: what was measured in it, and the caption it has.
 
         Args:
@@ -29,7 +29,8 @@ def add_tools(service: SceneService) -> None:
             date, place, size and bands; shares of cover, measured by band arithmetic; warnings;
             and the caption, which a model wrote and which can be wrong
         """
-        opened = service.open_named(image_id)
+        with service.opening(Asker("tool", address_of(request))):
+            opened = service.open_named(image_id)
         caption = opened.origin.caption if opened.origin else None
         return {**_describe(opened), "caption_by_model": caption}
 
@@ -47,14 +48,16 @@ def add_tools(service: SceneService) -> None:
         Returns:
             the model's answer, which can be wrong, beside what was measured in the scene
         """
-        opened = service.open_named(image_id)
-        length = max(1, min(int(max_length), 512))
         asker = Asker(f"tool-{uuid4()}", address_of(request))
+        with service.opening(asker):
+            opened = service.open_named(image_id)
+        length = max(1, min(int(max_length), 512))
         answer = service.ask(opened.scene, question, asker, length)
         return {"answer_by_model": answer, **_describe(opened)}
 
     @tell_errors
     def search_scenes(
+        request: gr.Request,
         words: str,
         count: int = 10,
         split: str = ALL_SPLITS,
@@ -91,12 +94,11 @@ def add_tools(service: SceneService) -> None:
                 "caption_similarity": result.caption_similarity,
                 "scene_similarity": result.scene_similarity,
             }
-            for result in service.find(words, count, Asker("tool"), where)
+            for result in service.find(words, count, Asker("tool", address_of(request)), where)
         ]
 
-    for tool in (describe_scene, ask_scene):
+    for tool in (describe_scene, ask_scene, search_scenes):
         gr.api(tool, concurrency_limit=None, api_name=tool.__name__)
-    gr.api(search_scenes, concurrency_limit=4, concurrency_id="search", api_name="search_scenes")
 
 
 def _describe(opened: OpenScene) -> dict[str, Any]:

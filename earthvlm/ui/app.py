@@ -96,6 +96,7 @@ def build_app(models: Models) -> gr.Blocks:
     on one request at a time while the others wait in a bounded line.
     """
     service = make_service(models)
+    service.reader.start()
     examples = [service.open_result(example) for example in models.examples]
     with gr.Blocks(
         title=TITLE, analytics_enabled=False, fill_width=True, delete_cache=CACHE_SECONDS

@@ -91,20 +91,22 @@ def add_chat_tab(
 
     @page_only
     @tell_errors
-    def open_named(session: Session, image_id: str) -> Any:
+    def open_named(session: Session, image_id: str, request: gr.Request) -> Any:
         """Open a scene of the index by its image_id; see search_scenes for those there are."""
-        return show_opened(session, service.open_named(image_id))
+        with service.opening(know_asker(session, request)):
+            return show_opened(session, service.open_named(image_id))
 
     @tell_errors
     def open_link(session: Session, request: gr.Request) -> Any:
         """Open what the page's address asks for (?scene=...&q=...), else the first example."""
-        know_asker(session, request)
+        asker = know_asker(session, request)
         image_id = str(request.query_params.get("scene", ""))[:200]
         session.asked_by_link = str(request.query_params.get("q", ""))
         if first is not None:  # also where the address names a scene that there is not
             session.open_scene(first)
         if image_id:
-            return show_opened(session, service.open_named(image_id))
+            with service.opening(asker):
+                return show_opened(session, service.open_named(image_id))
         return session, *[gr.skip()] * (len(outputs) - 1)
 
     @page_only
@@ -113,18 +115,20 @@ def add_chat_tab(
         session: Session, paths: list[str] | None, boa_offset: str, request: gr.Request
     ) -> Any:
         """Open an uploaded scene: one GeoTIFF or photo, or a ChatEarthNet scene's three PNGs."""
-        know_asker(session, request)
-        scene = open_uploads(paths, BOA_OFFSETS[boa_offset][1])
-        return show_opened(session, service.open(scene))
+        with service.opening(know_asker(session, request)) as read:
+            scene = open_uploads(paths, read, BOA_OFFSETS[boa_offset][1])
+            return show_opened(session, service.open(scene))
 
     @page_only
     @tell_errors
-    def draw(session: Session, name: str) -> str:
+    def draw(session: Session, name: str, request: gr.Request) -> str:
         """Draw the open scene with other bands: "true colour", "NDVI" and so on."""
         session.composite = name
-        return show_viewer(session.require_opened(), name, session.attention)
+        with service.opening(know_asker(session, request)):
+            return show_viewer(session.require_opened(), name, session.attention)
 
-    opening = {"concurrency_limit": 2, "concurrency_id": "open", "show_progress": "minimal"}
+    # Those who wait do so in the service's line, where no address keeps others out.
+    opening = {"concurrency_limit": None, "show_progress": "minimal"}
     gallery.select(open_example, session, outputs, api_visibility="private", **opening)
     opened = upload.upload(
         open_scene, [session, upload, boa_offset], outputs, api_name="open_scene", **opening
@@ -133,7 +137,8 @@ def add_chat_tab(
         afterwards(None, None, upload, js="() => null", api_visibility="private")
     named = gr.Textbox(label="image_id", visible=False)
     named.submit(open_named, [session, named], outputs, api_name="open_named", **opening)
-    composite.input(draw, [session, composite], picture, api_name="draw", show_progress="hidden")
+    drawing = {"concurrency_limit": None, "show_progress": "hidden"}
+    composite.input(draw, [session, composite], picture, api_name="draw", **drawing)
     linked = page.load(
         open_link,
         session,

@@ -101,32 +101,36 @@ def add_compare_tab(session: gr.State, service: SceneService) -> None:
         session: Session, paths: list[str] | None, name: str, request: gr.Request
     ) -> Any:
         """Open two uploaded scenes, put them in order of date, and measure what changed."""
-        know_asker(session, request)
+        asker = know_asker(session, request)
         if not paths or len(paths) != 2:
             raise ValueError(NO_PAIR)
-        return show_pair(session, [service.open(open_uploads([path])) for path in paths], name)
+        with service.opening(asker) as read:
+            scenes = [service.open(open_uploads([path], read)) for path in paths]
+            return show_pair(session, scenes, name)
 
     @page_only
     @tell_errors
     def compare_beside(session: Session, path: str | None, name: str, request: gr.Request) -> Any:
         """Open an uploaded scene beside the one in Chat, and measure what changed."""
-        know_asker(session, request)
+        asker = know_asker(session, request)
         opened = session.require_opened()
-        added = service.open(open_uploads([path] if path else None))
-        return show_pair(session, [opened, added], name)
+        with service.opening(asker) as read:
+            added = service.open(open_uploads([path] if path else None, read))
+            return show_pair(session, [opened, added], name)
 
     @page_only
     @tell_errors
     def compare_examples(session: Session, name: str, request: gr.Request) -> Any:
         """Open the two scenes that are here to be compared, and measure how they differ."""
-        know_asker(session, request)
-        return show_pair(session, example, name)
+        with service.opening(know_asker(session, request)):
+            return show_pair(session, example, name)
 
     @page_only
     @tell_errors
-    def draw_pair(session: Session, name: str) -> Any:
+    def draw_pair(session: Session, name: str, request: gr.Request) -> Any:
         """Draw both scenes with other bands."""
-        return draw_both(session, name) if session.pair else (gr.skip(), gr.skip())
+        with service.opening(know_asker(session, request)):
+            return draw_both(session, name) if session.pair else (gr.skip(), gr.skip())
 
     @page_only
     @tell_errors
@@ -154,7 +158,7 @@ def add_compare_tab(session: gr.State, service: SceneService) -> None:
             yield said[0], said[1]
 
     shown = [session, first, second, said_of_first, said_of_second, changes]
-    opening = {"concurrency_limit": 2, "concurrency_id": "open"}
+    opening = {"concurrency_limit": None}
     both.upload(compare_two, [session, both, composite], shown, api_name="compare_two", **opening)
     beside.upload(
         compare_beside, [session, beside, composite], shown, api_name="compare_beside", **opening
@@ -163,7 +167,9 @@ def add_compare_tab(session: gr.State, service: SceneService) -> None:
         try_pair.click(
             compare_examples, [session, composite], shown, api_name="compare_examples", **opening
         )
-    composite.input(draw_pair, [session, composite], [first, second], api_name="draw_pair")
+    composite.input(
+        draw_pair, [session, composite], [first, second], api_name="draw_pair", **opening
+    )
     describe.click(
         describe_pair,
         session,

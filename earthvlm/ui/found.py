@@ -6,8 +6,8 @@ import html
 from collections.abc import Sequence
 
 from earthvlm.retrieval import SceneResult
-from earthvlm.scene import Scene
 from earthvlm.search_query import SceneFilter
+from earthvlm.service import Example
 from earthvlm.ui.filters import describe_filter
 from earthvlm.ui.state import Asked
 from earthvlm.where_and_when import describe_place
@@ -50,8 +50,8 @@ def _nearest(result: SceneResult) -> float:
     return max((each for each in compared if each is not None), default=1.0)
 
 
-def _name(query: str | Scene | SceneResult) -> str:
+def _name(query: str | Example | SceneResult) -> str:
     if isinstance(query, str):
         return f"nearest to <strong>{html.escape(query)}</strong>"
-    name = query.name if isinstance(query, Scene) else query.image_id
+    name = query.image_id if isinstance(query, SceneResult) else query.name
     return f"most like <strong>{html.escape(name)}</strong>"

@@ -13,7 +13,7 @@ from earthvlm.service import SceneService
 from earthvlm.ui.chat import ChatTab, show_opened
 from earthvlm.ui.filters import add_box_field, write_box
 from earthvlm.ui.search import SearchTab
-from earthvlm.ui.state import Session, tell_errors
+from earthvlm.ui.state import Session, know_asker, tell_errors
 from earthvlm.ui.world_map import add_world_map, clicked_scene, drawn_box
 from earthvlm.where_and_when import describe_box
 from earthvlm.world_map import map_scenes
@@ -40,10 +40,11 @@ def add_map_tab(
         go = gr.Button("Show in Search", scale=0, min_width=150, elem_id="show-in-search")
 
     @tell_errors
-    def open_clicked(session: Session, event: gr.SelectData) -> Any:
+    def open_clicked(session: Session, event: gr.SelectData, request: gr.Request) -> Any:
         """Open the scene that was clicked on the map in the Chat tab."""
-        opened = service.open_result(clicked_scene(index, event))
-        return gr.Tabs(selected="chat"), *show_opened(session, opened)
+        with service.opening(know_asker(session, request)):
+            opened = service.open_result(clicked_scene(index, event))
+            return gr.Tabs(selected="chat"), *show_opened(session, opened)
 
     @tell_errors
     def draw_box(event: gr.EventData) -> str:
@@ -64,7 +65,7 @@ def add_map_tab(
         numbered = len(value["results"])
         return value, describe_map(index, bounds, value["placed"], numbered, len(found or ())), box
 
-    quiet = {"api_visibility": "private", "show_progress": "hidden"}
+    quiet = {"api_visibility": "private", "show_progress": "hidden", "concurrency_limit": None}
     shown = [world, said, box]
     world.select(open_clicked, session, [tabs, *chat.outputs], **quiet)
     for changed in (

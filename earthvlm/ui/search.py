@@ -11,14 +11,13 @@ import gradio as gr
 
 from earthvlm.exports import results_to_csv, results_to_geojson
 from earthvlm.retrieval import SceneResult
-from earthvlm.scene import Scene
 from earthvlm.search_query import SceneFilter
-from earthvlm.service import SceneService
+from earthvlm.service import Example, SceneService
 from earthvlm.ui.chat import ChatTab, show_opened
 from earthvlm.ui.downloads import SAVE_TEXT
 from earthvlm.ui.filters import ALL_SPLITS, add_filters, read_filter
 from earthvlm.ui.found import describe_result, describe_search
-from earthvlm.ui.state import Asked, Session, know_asker, page_only, tell_errors
+from earthvlm.ui.state import Asked, Session, know_asker, make_room, page_only, tell_errors
 from earthvlm.ui.uploads import SCENE_FILES, open_uploads, take_uploads_only
 
 SEARCHES = (
@@ -120,6 +119,7 @@ def add_search_tab(
         k = max(1, min(int(count), MOST_RESULTS))
         results = service.find(query, k, know_asker(session, request), where)
         session.query, session.results = query, tuple(results)
+        make_room(session)
         pictures = [(result.thumbnail, describe_result(result)) for result in results]
         found = describe_search(query, results, len(index), where)
         if results.warning:
@@ -162,9 +162,10 @@ def add_search_tab(
     ) -> Any:
         """Find scenes like the one that is open in Chat, with words too where that is wanted."""
         opened = session.require_opened()
-        # The index keeps its scenes' embeddings: only a visitor's own needs the model.
-        query = join(words, with_words, opened.origin or opened.scene)
         where = read_filter(first_date, last_date, source, box, split)
+        # The index keeps its scenes' embeddings: only a visitor's own needs the model.
+        example = opened.origin or service.embed(opened.scene, know_asker(session, request))
+        query = join(words, with_words, example)
         return search(session, query, count, where, request)
 
     @page_only
@@ -184,7 +185,10 @@ def add_search_tab(
     ) -> Any:
         """Find scenes like an uploaded one, with words too where that is wanted."""
         where = read_filter(first_date, last_date, source, box, split)
-        query = join(words, with_words, open_uploads(paths))
+        asker = know_asker(session, request)
+        with service.opening(asker) as read:
+            scene = open_uploads(paths, read)
+        query = join(words, with_words, service.embed(scene, asker))
         return search(session, query, count, where, request)
 
     @page_only
@@ -203,7 +207,7 @@ def add_search_tab(
         where = read_filter(first_date, last_date, source, box, split)
         return search(session, session.query, count, where, request)
 
-    def join(words: str, with_words: bool, example: Scene | SceneResult) -> Asked:
+    def join(words: str, with_words: bool, example: Example | SceneResult) -> Asked:
         return (words, example) if with_words and words.strip() else example
 
     def last_results(session: Session) -> Sequence[SceneResult]:
@@ -211,10 +215,11 @@ def add_search_tab(
         return first if session.results is None else session.results
 
     @tell_errors
-    def open_result(session: Session, event: gr.SelectData) -> Any:
+    def open_result(session: Session, event: gr.SelectData, request: gr.Request) -> Any:
         """Open one of the scenes found in the Chat tab, chosen by its place in the list."""
-        opened = service.open_result(last_results(session)[event.index])
-        return gr.Tabs(selected="chat"), *show_opened(session, opened)
+        with service.opening(know_asker(session, request)):
+            opened = service.open_result(last_results(session)[event.index])
+            return gr.Tabs(selected="chat"), *show_opened(session, opened)
 
     @page_only
     @tell_errors
@@ -230,22 +235,21 @@ def add_search_tab(
 
     outputs = [session, found, gallery]
     shown = [session, split, count, *filters.inputs]
-    searching = {"concurrency_limit": 4, "concurrency_id": "search", "show_progress": "minimal"}
-    # A scene may have to wait for the model, and nobody's words should wait behind it.
-    waiting = searching | {"concurrency_limit": None, "concurrency_id": "search-scene"}
+    # Those who wait do so in the service's lines, where no address keeps others out.
+    searching = {"concurrency_limit": None, "show_progress": "minimal"}
     private = {"api_visibility": "private"}
 
     def again(event: Any) -> Any:
-        return event.success(search_again, shown, outputs, **private, **waiting)
+        return event.success(search_again, shown, outputs, **private, **searching)
 
     typed, joined = [session, words, *shown[1:]], [words, with_words, *shown[1:]]
     gr.on([words.submit, find.click], search_words, typed, outputs, api_name="search", **searching)
     for button in suggestions:
         written = button.click(lambda text: text, button, words, queue=False, **private)
         written.success(search_words, typed, outputs, **private, **searching)
-    alike.click(search_alike, [session, *joined], outputs, api_name="search_alike", **waiting)
+    alike.click(search_alike, [session, *joined], outputs, api_name="search_alike", **searching)
     like_file = [session, upload, *joined]
-    upload.upload(search_file, like_file, outputs, api_name="search_file", **waiting)
+    upload.upload(search_file, like_file, outputs, api_name="search_file", **searching)
     changed = [split.input, count.release, filters.apply.click]
     gr.on(
         [*changed, *(field.submit for field in filters.inputs)],
@@ -253,7 +257,7 @@ def add_search_tab(
         shown,
         outputs,
         api_name="search_again",
-        **waiting,
+        **searching,
     )
     again(filters.clear.click(lambda: [""] * 4, None, filters.inputs, queue=False, **private))
     gallery.select(
@@ -261,7 +265,7 @@ def add_search_tab(
         session,
         [tabs, *chat.outputs],
         api_visibility="private",
-        show_progress="minimal",
+        **searching,
     )
     for button, action, name, kind in (
         (save_csv, save_results_csv, "scenes.csv", "text/csv"),

@@ -19,21 +19,23 @@ from typing import Any
 import gradio as gr
 
 from earthvlm.attention import AnswerAttention
+from earthvlm.memory import trim_memory
 from earthvlm.prompts import Message
 from earthvlm.retrieval import SceneResult
 from earthvlm.scene import Scene
-from earthvlm.service import Asker, OpenScene
+from earthvlm.service import Asker, Example, OpenScene
 from earthvlm.ui.guard import find_address
 
 logger = logging.getLogger(__name__)
 
 # What a search is for: words, an example, both, or nothing, which lists the scenes.
-Asked = str | Scene | SceneResult | tuple[str, Scene | SceneResult] | None
+Asked = str | Example | SceneResult | tuple[str, Example | SceneResult] | None
 SESSION_SECONDS = 3600
 # A phone that was put away for a moment comes back to its conversation.
 CLOSED_SECONDS = 300
-# Scenes that visitors have open, all together; one of 2048 x 2048 pixels takes 200 MB.
-OPEN_SCENES_BYTES = 1_500_000_000
+# What sessions hold, all together and of one address; a scene of 2048 x 2048 pixels takes 200 MB,
+# and two are compared beside a third in Chat.
+HELD_BYTES, HELD_BYTES_PER_ADDRESS = 1_500_000_000, 650_000_000
 NOTICE_SECONDS = 20
 STOP_SECONDS = 10  # a model that answers stops within a token
 NOTHING_OPEN = (
@@ -67,6 +69,7 @@ class Session:
     """What the app remembers of one visitor: open scenes, what was said, the last search.
 
     composite: the bands that the open scene is drawn with; None where it has none to choose from.
+    address: where its visitor was last.
     """
 
     opened: OpenScene | None = None
@@ -79,12 +82,32 @@ class Session:
     asked_by_link: str = ""
     turn: Turn | None = None
     used: float = field(default_factory=time.monotonic)
+    address: str = ""
 
     @property
     def scenes(self) -> list[Scene]:
         """The scenes that are open, each once."""
         opened = (self.opened, *self.pair)
         return list({id(each.scene): each.scene for each in opened if each is not None}.values())
+
+    def held_parts(self) -> dict[int, int]:
+        """Return the bytes of each large thing it holds, by its identity: several may share one.
+
+        Scenes, where an answer looked, what a search was for and found, and the conversation.
+        """
+        held: list[tuple[object, int]] = [(s, s.reflectance.nbytes) for s in self.scenes]
+        if self.attention is not None:
+            held.append((self.attention, self.attention.maps.nbytes + self.attention.usual.nbytes))
+        for query in self.query if isinstance(self.query, tuple) else (self.query,):
+            if isinstance(query, Example):
+                held.append((query, query.vector.nbytes))
+        for result in self.results or ():
+            if result.thumbnail is not None:
+                width, height = result.thumbnail.size
+                held.append((result.thumbnail, 3 * width * height))
+        # Four bytes a character at most.
+        held += [(message, 4 * len(message["content"])) for message in self.conversation]
+        return {id(thing): size for thing, size in held}
 
     def require_opened(self) -> OpenScene:
         """Return the open scene. Raises ValueError where none is."""
@@ -132,7 +155,7 @@ class Session:
 
 # By the hash that Gradio gives each open page, so that a closed one can be told.
 _sessions: weakref.WeakValueDictionary[str, Session] = weakref.WeakValueDictionary()
-_with_scenes: weakref.WeakSet[Session] = weakref.WeakSet()
+_holding: weakref.WeakSet[Session] = weakref.WeakSet()
 
 
 def add_session(page: gr.Blocks) -> gr.State:
@@ -158,7 +181,8 @@ def know_asker(session: Session, request: gr.Request) -> Asker:
     user = request.session_hash or f"call-{id(request)}"
     _sessions[user] = session
     session.used = time.monotonic()
-    return Asker(user, address_of(request))
+    session.address = address_of(request)
+    return Asker(user, session.address)
 
 
 def address_of(request: gr.Request) -> str:
@@ -168,24 +192,37 @@ def address_of(request: gr.Request) -> str:
 
 
 def make_room(session: Session) -> None:
-    """Close the scenes of those who were away longest, where open ones take too much memory.
+    """Put away the sessions that were unused longest, where all together hold too much memory.
 
-    session: whose scenes are open from now on.
+    An address has a share of its own, so that one visitor does not close the scenes of others.
+    session: who holds more from now on.
     """
-    _with_scenes.add(session)
-    sessions = sorted(_with_scenes, key=lambda each: each.used)
-    opened = {id(scene): scene for each in sessions for scene in each.scenes}
-    holders = Counter(id(scene) for each in sessions for scene in each.scenes)
-    taken = sum(scene.reflectance.nbytes for scene in opened.values())
+    _holding.add(session)
+    sessions = sorted(_holding, key=lambda each: each.used)
+    alike = [each for each in sessions if each.address == session.address]
+    freed = _put_away_oldest(alike, HELD_BYTES_PER_ADDRESS) if session.address else False
+    freed = _put_away_oldest(sessions, HELD_BYTES) or freed
+    if freed:
+        trim_memory()
+
+
+def _put_away_oldest(sessions: list[Session], limit: int) -> bool:
+    """Put sessions away, first ones first, until the others hold `limit` bytes; whether any was."""
+    parts = {id(each): each.held_parts() for each in sessions}
+    sizes = {key: size for held in parts.values() for key, size in held.items()}
+    holders = Counter(key for held in parts.values() for key in held)
+    taken, freed = sum(sizes.values()), False
     for each in sessions:
-        if taken <= OPEN_SCENES_BYTES:
-            return
+        if taken <= limit:
+            break
         # Examples are open to many, and closing one for some would gain nothing.
-        alone = [scene for scene in each.scenes if holders[id(scene)] == 1]
+        alone = sum(size for key, size in parts[id(each)].items() if holders[key] == 1)
         if alone:
-            taken -= sum(scene.reflectance.nbytes for scene in alone)
+            taken -= alone
             each.end_turn()
-            each.opened, each.pair, each.attention = None, [], None
+            each.put_away()
+            freed = True
+    return freed
 
 
 def tell_errors(action: Callable[..., Any]) -> Callable[..., Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 import gradio as gr
@@ -36,16 +37,19 @@ def take_uploads_only(component: gr.File | gr.UploadButton) -> gr.File | gr.Uplo
     return component
 
 
-def open_uploads(paths: list[str] | None, boa_offset: bool | None = None) -> Scene:
+def open_uploads(
+    paths: list[str] | None, read: Callable[..., Scene], boa_offset: bool | None = None
+) -> Scene:
     """Open what a visitor uploaded: one file, or the three PNGs of a ChatEarthNet scene.
 
     The three are told apart by their names, which must hold "rgb", "band_5_6_7" and
-    "band_8_11_12", as their folders' names do. Raises ValueError otherwise.
+    "band_8_11_12", as their folders' names do. Raises ValueError otherwise. `read` opens what
+    `Scene.open` does; see `SceneService.opening`.
     """
     if not paths:
         raise ValueError("No file arrived: choose a GeoTIFF, a PNG or a JPEG")
     if len(paths) == 1:
-        return Scene.open(paths[0], boa_offset=boa_offset)
+        return read(paths[0], boa_offset=boa_offset)
     marks = {folder: folder.removesuffix("_images")[3:] for folder in CHATEARTHNET_FOLDERS}
     parts = {
         folder: [path for path in paths if mark in Path(path).name]
@@ -62,4 +66,4 @@ def open_uploads(paths: list[str] | None, boa_offset: bool | None = None) -> Sce
         for folder, (path,) in parts.items():
             (Path(root) / folder).mkdir()
             shutil.copy(path, Path(root) / folder / name)
-        return Scene.open(root, name)
+        return read(root, name)
