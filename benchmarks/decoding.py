@@ -1,8 +1,7 @@
 """What each way to decode brings: the same weights, the same scenes and question, in one run.
 
-    python -m benchmarks.decoding                      # the ways that are offered here
-    python -m benchmarks.decoding --all                # every way that was tried
-    python -m benchmarks.decoding --only torchao ONNX  # the plain path, and ways of these names
+    python -m benchmarks.decoding
+    python -m benchmarks.decoding --only int8  # the plain path, and ways of these names
 
 Ways take turns, so that whatever else the machine does slows all of them alike. Beside tokens a
 second: how many of the plain path's tokens each way would have chosen too, given those before; and
@@ -12,46 +11,75 @@ how many tokens could be read at once, were they looked up in what was said befo
 from __future__ import annotations
 
 import argparse
+import copy
 import statistics
-import tempfile
 import time
-from pathlib import Path
+from collections.abc import Callable
+from functools import partial
 
 import torch
 from torch import Tensor
 from transformers.generation.candidate_generator import PromptLookupCandidateGenerator
 
-from benchmarks.decoding_ways import Start, make_ways
 from benchmarks.report import report
 from earthvlm import OlmoEarthVLMBridge, Scene, SceneIndex
-from earthvlm.decoding import Reading
+from earthvlm.decoding import Reading, TorchReading
 from earthvlm.drafts import DRAFTED
+from earthvlm.int8_linear import keep_in_int8
 from earthvlm.language import LanguageModel
 from earthvlm.prompts import Prompt
 
 TOKENS = 40
 QUESTION = [{"role": "user", "content": "Describe this scene."}]
-OFFERED = ["not merged", "int8 weights, torch", "Q8_0"]
+Start = Callable[[], Reading]
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    chosen = parser.add_mutually_exclusive_group()
-    chosen.add_argument("--only", nargs="+", default=OFFERED, help="parts of the names of ways")
-    chosen.add_argument("--all", action="store_true", help="every way; compiling takes minutes")
+    parser.add_argument("--only", nargs="+", default=[""], help="parts of the names of ways")
     parser.add_argument("--scenes", type=int, default=4)
     arguments = parser.parse_args()
     bridge = OlmoEarthVLMBridge.from_pretrained("bundled", device="cpu")
     language, prompt = bridge.language, bridge.language.encode(QUESTION)
     found = SceneIndex.from_pretrained("bundled").browse("tiles", k=arguments.scenes)
     scenes = [bridge._look(Scene.open(result.scene_file)).vectors for result in found]
+    compare(make_ways(bridge, ["plain", *arguments.only]), language, prompt, scenes)
 
-    def is_wanted(name: str) -> bool:
-        return arguments.all or any(part in name for part in ("plain", *arguments.only))
 
-    with tempfile.TemporaryDirectory(prefix="earthvlm-") as folder:
-        ways = make_ways(bridge, is_wanted, Path(folder))
-        compare(ways, language, prompt, scenes)
+def make_ways(bridge: OlmoEarthVLMBridge, wanted: list[str]) -> dict[str, Start]:
+    """What starts a reading, by the name of the way; those whose name has no wanted part are not.
+
+    That of llama.cpp needs the extra `llama`.
+    """
+
+    def adapted() -> Start:
+        other = OlmoEarthVLMBridge.from_pretrained("bundled", device="cpu", trainable=True)
+        return partial(TorchReading, other.language.model)
+
+    def int8() -> Start:
+        model = copy.deepcopy(bridge.language.model)
+        for name in [name for name, _ in model.named_modules() if name]:
+            keep_in_int8(model, name)
+        return partial(TorchReading, model)
+
+    def llama() -> Start:
+        from earthvlm.llama_engine import LlamaEngine, LlamaReading
+
+        return partial(LlamaReading, LlamaEngine(bridge.language, bridge.revision, "Q8_0"))
+
+    ways: dict[str, Start] = {}
+    for name, make in {
+        "plain": lambda: partial(TorchReading, bridge.language.model),
+        "adapter not merged": adapted,
+        "int8 weights, torch": int8,
+        "llama.cpp, Q8_0": llama,
+    }.items():
+        if any(part in name for part in wanted):
+            try:
+                ways[name] = make()
+            except (ModuleNotFoundError, ValueError) as error:
+                print(f"{name}: left out, {error}")
+    return ways
 
 
 def compare(

@@ -38,6 +38,8 @@ from benchmarks.drawn_vectors import (
 )
 from benchmarks.opening import measure_opening
 from benchmarks.report import RESULTS
+from earthvlm.embedding_schema import EMBEDDING_SCHEMA
+from earthvlm.scene_table import SPACES, SceneTable
 
 ROWS = 163_488  # of ChatEarthNet
 ENGINES = (
@@ -58,12 +60,8 @@ CLIENTS = 16
 CLIENT_SECONDS = 3
 
 
-def make_table(vectors: np.ndarray, folder: Path):
+def make_table(vectors: np.ndarray, folder: Path) -> SceneTable:
     """A table of these vectors, whose captions have none."""
-    from earthvlm.embedding_schema import EMBEDDING_SCHEMA
-    from earthvlm.scene_store import map_codes, write_codes
-    from earthvlm.scene_table import SPACES, SceneTable
-
     count = len(vectors)
     values = {
         "image_id": pa.array([f"tile_{n}" for n in range(count)]),
@@ -73,10 +71,7 @@ def make_table(vectors: np.ndarray, folder: Path):
     columns = [values.get(f.name, pa.nulls(count, f.type)).cast(f.type) for f in fields]
     rows = pa.table(columns, schema=pa.schema(fields))
     none = np.broadcast_to(np.float32(np.nan), vectors.shape)
-    write_codes(folder, "scene", vectors)
-    # Mapped anew, so that what was written counts as little as it would another day.
-    codes = {"scene": map_codes(folder, "scene")}
-    return SceneTable(rows, {"scene": vectors, "caption": none}, codes, folder)
+    return SceneTable(rows, {"scene": vectors, "caption": none}, folder=folder)
 
 
 def search_plainly(vectors: np.ndarray, queries: np.ndarray) -> list[np.ndarray]:

@@ -76,7 +76,7 @@ def write_bridge_card(
         samples,
         _training(config, folder),
         notes.strip(),
-        _licences(config, released),
+        _licences(released),
     ]
     text = "\n\n".join(part for part in parts if part)
     ModelCard(f"---\n{data.to_yaml()}\n---\n\n{text}\n").save(folder / CARD_FILE)
@@ -222,7 +222,7 @@ def _patch_sizes(stage: dict) -> tuple[int, int]:
     return patch, stage.get("embedding_patch_size", patch)
 
 
-def _licences(config: BridgeConfig, released: bool) -> str:
+def _licences(released: bool) -> str:
     from earthvlm.bridge import LIMITS
 
     encoder = (

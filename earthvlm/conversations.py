@@ -33,11 +33,12 @@ HIDDEN = 0.85
 VEILED = 0.15
 # So many scenes are found by their description, the others by what somebody might type.
 DESCRIBED = 0.35
+MAX_TURNS = 5
 
 
-def write_conversation(facts: SceneFacts, rng: random.Random, turns: int = 5) -> list[Message]:
-    """A conversation of up to `turns` different questions about one scene, answered."""
-    makers = rng.sample(tuple(QUESTIONS), k=turns, counts=tuple(QUESTIONS.values()))
+def write_conversation(facts: SceneFacts, rng: random.Random) -> list[Message]:
+    """A conversation of up to MAX_TURNS different questions about one scene, answered."""
+    makers = rng.sample(tuple(QUESTIONS), k=MAX_TURNS, counts=tuple(QUESTIONS.values()))
     messages: list[Message] = []
     for maker in dict.fromkeys(makers):
         pair = maker(facts, rng)

@@ -13,9 +13,7 @@ import threading
 from pathlib import Path
 
 import numpy as np
-import xxhash
 
-from earthvlm.principal_parts import PrincipalParts
 from earthvlm.scene_table import SceneTable
 from earthvlm.search_engines import Hits, compare_rows, select_rows
 from earthvlm.search_query import SceneFilter
@@ -64,7 +62,7 @@ class FaissEngine:
         vectors, rows = self._table.vectors(space), select_rows(self._table, space, where)
         narrow = len(rows) < max(SMALLEST_GRAPH, SMALLEST_SHARE * len(self._table))
         if narrow or k * CANDIDATES >= len(rows):
-            return [compare_rows(vectors, rows, query, k) for query in queries]
+            return compare_rows(vectors, rows, queries, k)
         index, of_index = self.index(space)
         chosen = None
         if len(rows) < len(of_index):
@@ -77,11 +75,9 @@ class FaissEngine:
             options = faiss.SearchParametersIVF(sel=chosen, nprobe=LISTS_READ)
         else:
             options = faiss.SearchParameters(sel=chosen)
-        parts = self._parts(space)
-        aims = queries if parts is None else parts.query_points(queries)
-        _, found = index.search(np.ascontiguousarray(aims), wanted, params=options)
+        _, found = index.search(np.ascontiguousarray(queries), wanted, params=options)
         return [
-            compare_rows(vectors, np.sort(of_index[places[places >= 0]]), query, k)
+            compare_rows(vectors, np.sort(of_index[places[places >= 0]]), query[None], k)[0]
             for places, query in zip(found, queries, strict=True)
         ]
 
@@ -97,37 +93,28 @@ class FaissEngine:
                 self._indexes[space] = index, rows
             return self._indexes[space]
 
-    def _parts(self, space: str) -> PrincipalParts | None:
-        """What is indexed in place of vectors that lie in few directions: a tenth of the work."""
-        brief = None if self._kind == "sq8" else self._table.codes(space)
-        return brief if isinstance(brief, PrincipalParts) else None
-
     def _build(self, space: str, rows: np.ndarray) -> object:
         import faiss
 
-        parts, vectors = self._parts(space), self._table.vectors(space)
-        index = faiss.index_factory(*self._plan(parts, len(rows)))
+        vectors = self._table.vectors(space)
+        description = self._describe_index(len(rows))
+        index = faiss.index_factory(SENTENCE_DIM, description, faiss.METRIC_INNER_PRODUCT)
         if self._kind == "hnsw":
             index.hnsw.efConstruction = PLACING_BREADTH
-        get = vectors.__getitem__ if parts is None else parts.points
-        index.train(np.ascontiguousarray(get(rows[:: max(1, len(rows) // TRAINING_ROWS)])))
+        index.train(vectors[rows[:: max(1, len(rows) // TRAINING_ROWS)]])
         for first in range(0, len(rows), TRAINING_ROWS):
-            index.add(np.ascontiguousarray(get(rows[first : first + TRAINING_ROWS])))
+            index.add(vectors[rows[first : first + TRAINING_ROWS]])
         return index
 
-    def _plan(self, parts: PrincipalParts | None, count: int) -> tuple[int, str, int]:
-        """The size of points, faiss's name for their index, and how they are compared."""
-        import faiss
-
+    def _describe_index(self, count: int) -> str:
+        """What faiss's index_factory makes the index of `count` vectors from."""
         lists = min(round(LISTS_BY_ROOT * count**0.5), min(count, TRAINING_ROWS) // ROWS_A_LIST)
         kinds = {
             "sq8": "",
             "ivf": f"IVF{max(1, lists)},",
             "hnsw": f"HNSW{GRAPH_NEIGHBOURS},",
         }
-        if parts is None:
-            return SENTENCE_DIM, kinds[self._kind] + "SQ8", faiss.METRIC_INNER_PRODUCT
-        return parts.parts.shape[1] + 1, kinds[self._kind] + "Flat", faiss.METRIC_L2
+        return kinds[self._kind] + "SQ8"
 
     def _paths(self, space: str) -> tuple[Path, Path]:
         path = self._folder / f"{self.name}-{space}.index"
@@ -167,11 +154,4 @@ class FaissEngine:
             unfinished.unlink(missing_ok=True)
 
     def _describe(self, space: str, written: str) -> dict[str, str]:
-        parts = self._parts(space)
-        # Found anew, directions may be others as good, in which these points lie elsewhere.
-        directions = "" if parts is None else xxhash.xxh3_64_hexdigest(parts.directions.tobytes())
-        return {
-            "checksum": written,
-            "vectors": self._table.digest(space),
-            "directions": directions,
-        }
+        return {"checksum": written, "vectors": self._table.digest(space)}

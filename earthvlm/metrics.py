@@ -146,7 +146,7 @@ def caption_figures(
 
     Raises ModuleNotFoundError without the extra `evaluation`.
     """
-    figures = [_bleu(captions, references, seed)]
+    figures = [_bleu(captions, references)]
     for name, score in (("METEOR", _meteor), ("ROUGE-L", _rouge), ("CIDEr", _cider)):
         by_kind = {kind: score(texts, references) for kind, texts in captions.items()}
         figures.append(
@@ -155,7 +155,7 @@ def caption_figures(
     return figures
 
 
-def _bleu(captions: dict[str, list[str]], references: list[list[str]], seed: int) -> Figure:
+def _bleu(captions: dict[str, list[str]], references: list[list[str]]) -> Figure:
     from sacrebleu.metrics import BLEU
 
     most = max(map(len, references))

@@ -77,21 +77,21 @@ class VisionTower(nn.Module):
         return self.projection["fc2"](hidden)
 
 
-def choose_tiling(height: int, width: int, window: int, most: int = MAX_CROPS) -> tuple[int, int]:
+def choose_tiling(height: int, width: int, window: int) -> tuple[int, int]:
     """How many crops, down and across, for a picture of this size without its outer margins."""
     if height <= window or width <= window:
         return 1, 1
     rows, columns = ceil(height / window), ceil(width / window)
-    if rows * columns > most:
-        shrink = sqrt(most / (rows * columns))
+    if rows * columns > MAX_CROPS:
+        shrink = sqrt(MAX_CROPS / (rows * columns))
         return max(1, floor(rows * shrink)), max(1, floor(columns * shrink))
-    rows = max(rows, floor(sqrt(most * height / width)))
-    columns = max(columns, floor(sqrt(most * width / height)))
-    if rows * columns > most:
+    rows = max(rows, floor(sqrt(MAX_CROPS * height / width)))
+    columns = max(columns, floor(sqrt(MAX_CROPS * width / height)))
+    if rows * columns > MAX_CROPS:
         if columns > rows:
-            columns = most // rows
+            columns = MAX_CROPS // rows
         else:
-            rows = most // columns
+            rows = MAX_CROPS // columns
     return max(1, rows), max(1, columns)
 
 
@@ -114,15 +114,15 @@ def cut_crops(picture: Image.Image, crop_size: int, patch_size: int) -> PictureC
     return PictureCrops(pixels.permute(0, 3, 1, 2).contiguous(), (rows, columns))
 
 
-def stitch(crops: Tensor, tiling: tuple[int, int], margin: int = MARGIN) -> Tensor:
+def stitch(crops: Tensor, tiling: tuple[int, int]) -> Tensor:
     """Crops `[rows x columns, S, S, D]` as one grid `[H, W, D]`, inner margins left out."""
     rows, columns = tiling
     lines = []
     for row in range(rows):
-        top, bottom = margin * (row > 0), margin * (row < rows - 1)
+        top, bottom = MARGIN * (row > 0), MARGIN * (row < rows - 1)
         line = []
         for column in range(columns):
-            left, right = margin * (column > 0), margin * (column < columns - 1)
+            left, right = MARGIN * (column > 0), MARGIN * (column < columns - 1)
             crop = crops[row * columns + column]
             line.append(crop[top : crop.shape[0] - bottom, left : crop.shape[1] - right])
         lines.append(torch.cat(line, dim=1))

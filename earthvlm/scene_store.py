@@ -7,7 +7,7 @@ it does not fit them, is cut short or is damaged:
     rows.arrow              the columns without embeddings and thumbnails
     thumbnails.arrow        the thumbnails
     SPACE-vectors.npy       float32 [N, 384]
-    SPACE-parts.npy, ... or SPACE-codes.npy, ...   the fields of PrincipalParts, or of ByteCodes
+    SPACE-present.npy       bool [N], which rows have a vector
 """
 
 from __future__ import annotations
@@ -17,7 +17,6 @@ import os
 import shutil
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import fields
 from pathlib import Path
 
 import numpy as np
@@ -26,14 +25,12 @@ import pyarrow.parquet as pq
 import xxhash
 from filelock import FileLock
 
-from earthvlm.byte_codes import ByteCodes
 from earthvlm.embedding_dataset import dataset_files, read_shard
 from earthvlm.embedding_schema import check_rows, get_vectors
-from earthvlm.principal_parts import PrincipalParts, encode_vectors
-from earthvlm.scene_table import SPACES, SceneTable
+from earthvlm.scene_table import SPACES, SceneTable, find_present
 from earthvlm.sentences import SENTENCE_DIM
 
-STORE_FORMAT = 3
+STORE_FORMAT = 4
 STORE_FOLDER = "index"  # beside the Parquet files
 MANIFEST = "manifest.json"
 # The end of a Parquet file: its footer, which tells the place and size of every page, and the last
@@ -151,26 +148,8 @@ def _write_rows(folder: Path, paths: Sequence[Path]) -> None:
             rows(table.drop_columns(["thumbnail"]))
             pictures(table.select(["thumbnail"]))
     for space, vectors in arrays.items():
-        write_codes(folder, space, vectors)
-
-
-def write_codes(folder: Path, space: str, vectors: np.ndarray) -> None:
-    """Write the vectors of a space in brief, the largest array while it is made."""
-
-    def allocate(name: str, shape: tuple[int, ...], dtype: type) -> np.ndarray:
-        return np.lib.format.open_memmap(folder / f"{space}-{name}.npy", "w+", dtype, shape)
-
-    codes = encode_vectors(vectors, allocate)
-    for field in fields(codes)[1:]:
-        np.save(folder / f"{space}-{field.name}.npy", getattr(codes, field.name))
-
-
-def map_codes(folder: Path, space: str) -> ByteCodes | PrincipalParts:
-    """What `write_codes` wrote, its largest array mapped."""
-    narrow = (folder / f"{space}-parts.npy").is_file()
-    kind = PrincipalParts if narrow else ByteCodes
-    first, *others = (folder / f"{space}-{field.name}.npy" for field in fields(kind))
-    return kind(_map_array(first), *map(np.load, others))
+        # To find these in the mapped vectors would read every page of them.
+        np.save(folder / f"{space}-present.npy", find_present(vectors))
 
 
 def _map_array(path: Path) -> np.ndarray:
@@ -203,9 +182,9 @@ def _map_table(store: Path) -> SceneTable:
         for name in ("rows.arrow", "thumbnails.arrow")
     ]
     rows = columns[0].append_column("thumbnail", columns[1].column("thumbnail"))
-    codes = {space: map_codes(store, space) for space in SPACES}
     vectors = {space: _map_array(store / f"{space}-vectors.npy") for space in SPACES}
-    return SceneTable(rows, vectors, codes, folder=store)
+    present = {space: np.load(store / f"{space}-present.npy") for space in SPACES}
+    return SceneTable(rows, vectors, present, folder=store)
 
 
 def _cache_folder(folder: Path) -> Path:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Mapping
 from pathlib import Path
 from textwrap import shorten
@@ -13,13 +12,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import xxhash
 
-from earthvlm.byte_codes import BLOCK_ROWS, ByteCodes
 from earthvlm.embedding_schema import get_vectors
-from earthvlm.principal_parts import PrincipalParts, encode_vectors
 from earthvlm.search_query import SceneFilter
 
 FILTER_COLUMNS = ("split", "source", "longitude", "latitude", "date")
 SOURCE_LETTERS = 40  # of a source, in an error
+BLOCK_ROWS = 16_384  # that are read at once
 SPACES = {"scene": "scene_embedding", "caption": "caption_embedding"}
 
 
@@ -33,22 +31,18 @@ class SceneTable:
         self,
         rows: pa.Table,
         vectors: Mapping[str, np.ndarray],
-        codes: Mapping[str, ByteCodes | PrincipalParts] | None = None,
+        present: Mapping[str, np.ndarray] | None = None,
         folder: Path | None = None,
     ) -> None:
-        """rows: EMBEDDING_SCHEMA's columns without the embeddings. codes: made where not given.
+        """rows: EMBEDDING_SCHEMA's columns without the embeddings.
 
+        present: which rows have a vector of a space, bool `[N]`; computed where it is not given.
         folder: where the files are that it is mapped from.
         """
         self.folder = folder
-        self._rows, self._vectors, self._codes = rows, vectors, dict(codes or {})
-        # From the codes where they are there: reading a number of each vector would map them all.
-        self._present = {
-            space: self._codes[space].present if space in self._codes else ~np.isnan(each[:, 0])
-            for space, each in vectors.items()
-        }
+        self._rows, self._vectors = rows, vectors
+        self._present = present or {space: find_present(each) for space, each in vectors.items()}
         self._with_vectors = {space: np.flatnonzero(has) for space, has in self._present.items()}
-        self._encoding = threading.Lock()  # visitors search at the same time
         self._distinct: dict[str, tuple[str, ...]] = {}
         self._digests: dict[str, str] = {}
 
@@ -72,13 +66,6 @@ class SceneTable:
     def rows(self, space: str) -> np.ndarray:
         """The rows that have a vector, in order."""
         return self._with_vectors[space]
-
-    def codes(self, space: str) -> ByteCodes | PrincipalParts:
-        """The vectors in brief, for a first pass over them."""
-        with self._encoding:
-            if space not in self._codes:
-                self._codes[space] = encode_vectors(self._vectors[space])
-            return self._codes[space]
 
     def digest(self, space: str) -> str:
         """What tells the vectors of a space, and the columns of filters, from all others."""
@@ -161,6 +148,11 @@ class SceneTable:
     def matching_sources(self, words: str) -> list[str]:
         """The sources that contain some words, in any case."""
         return [source for source in self.distinct("source") if words.lower() in source.lower()]
+
+
+def find_present(vectors: np.ndarray) -> np.ndarray:
+    """Which rows of `[N, 384]` have a vector, bool `[N]`."""
+    return ~np.isnan(vectors[:, 0])
 
 
 def _between(column: pa.ChunkedArray, low: float, high: float) -> pa.ChunkedArray:

@@ -11,7 +11,6 @@ from typing import Protocol
 
 import numpy as np
 
-from earthvlm.byte_codes import ByteCodes, multiplies_bytes
 from earthvlm.scene_table import SceneTable
 from earthvlm.search_query import SceneFilter
 
@@ -21,9 +20,7 @@ SIMILARITY_DECIMALS = 6
 AUTO = "auto"
 FAISS_ENGINES = ("faiss-sq8", "faiss-ivf", "faiss-hnsw")
 EXACT_UP_TO = 1_000_000
-EQUAL = 10.0**-SIMILARITY_DECIMALS
-FIRST_PASS_FROM = 5_000  # rows; fewer are compared in full at once
-ESTIMATES_AT_ONCE = 2**24  # a batch of queries is cut so that its estimates take 64 MB
+SIMILARITIES_AT_ONCE = 2**24  # a batch of queries is cut so that its similarities take 64 MB
 ROWS_AT_ONCE = 2**17
 
 
@@ -79,10 +76,7 @@ class SearchEngine(Protocol):
 
 
 class ExactEngine:
-    """Finds the nearest for certain.
-
-    A large table is first compared in brief, which leaves few to compare in full.
-    """
+    """Compares each query with every vector that fits the filter, in one matrix product."""
 
     name = "exact"
 
@@ -91,27 +85,10 @@ class ExactEngine:
 
     def search(self, space: str, queries: np.ndarray, k: int, where: SceneFilter) -> list[Hits]:
         """See SearchEngine."""
-        rows = select_rows(self._table, space, where)
-        brief = None if len(rows) < FIRST_PASS_FROM else self._table.codes(space)
-        if brief is None or (isinstance(brief, ByteCodes) and not multiplies_bytes()):
-            return [compare_rows(self._table.vectors(space), rows, q, k) for q in queries]
-        group = max(1, ESTIMATES_AT_ONCE // len(self._table))
+        vectors, rows = self._table.vectors(space), select_rows(self._table, space, where)
+        group = max(1, SIMILARITIES_AT_ONCE // max(1, len(rows)))
         groups = [queries[first : first + group] for first in range(0, len(queries), group)]
-        return [hits for each in groups for hits in self._narrow(space, each, k, rows)]
-
-    def _narrow(self, space: str, queries: np.ndarray, k: int, rows: np.ndarray) -> list[Hits]:
-        vectors, everywhere = self._table.vectors(space), len(rows) == len(self._table)
-        found = []
-        compared = self._table.codes(space).compare(queries)
-        for query, (estimate, off) in zip(queries, compared, strict=True):
-            if not everywhere:
-                estimate, off = estimate[rows], off[rows]
-            worst = estimate - off
-            # At least k are as near as this, so whatever is certainly farther is not among them.
-            reached = np.partition(worst, len(worst) - k)[len(worst) - k] if k < len(worst) else -2
-            near = np.flatnonzero(estimate + off >= reached - EQUAL)
-            found.append(compare_rows(vectors, near if everywhere else rows[near], query, k))
-        return found
+        return [hits for each in groups for hits in compare_rows(vectors, rows, each, k)]
 
 
 def select_rows(table: SceneTable, space: str, where: SceneFilter) -> np.ndarray:
@@ -122,16 +99,23 @@ def select_rows(table: SceneTable, space: str, where: SceneFilter) -> np.ndarray
     )
 
 
-def compare_rows(vectors: np.ndarray, rows: np.ndarray, query: np.ndarray, k: int) -> Hits:
-    """The k of some rows that are nearest to a query `[384]`, with those as near as the k-th."""
+def compare_rows(vectors: np.ndarray, rows: np.ndarray, queries: np.ndarray, k: int) -> list[Hits]:
+    """The k of some rows that are nearest to each query `[Q, 384]`, with ties of the k-th."""
     everywhere = len(rows) == len(vectors)
-    found = np.empty(len(rows), np.float32)
+    similarities = np.empty((len(queries), len(rows)), np.float32)
     for first in range(0, len(rows), ROWS_AT_ONCE):
         block = slice(first, first + ROWS_AT_ONCE)
-        found[block] = (vectors[block] if everywhere else vectors[rows[block]]) @ query
-    found = np.round(found, SIMILARITY_DECIMALS)
+        compared = vectors[block] if everywhere else vectors[rows[block]]
+        # One query reads the vectors at the speed of memory; more of them share what is read.
+        product = (compared @ queries[0])[None] if len(queries) == 1 else queries @ compared.T
+        similarities[:, block] = product
+    return [_select_nearest(rows, each, k) for each in similarities]
+
+
+def _select_nearest(rows: np.ndarray, similarities: np.ndarray, k: int) -> Hits:
+    similarities = np.round(similarities, SIMILARITY_DECIMALS)
     if len(rows) > k:
-        near = found >= np.partition(found, len(rows) - k)[len(rows) - k]
-        rows, found = rows[near], found[near]
-    order = np.argsort(-found, kind="stable")
-    return Hits(rows[order], found[order])
+        near = similarities >= np.partition(similarities, len(rows) - k)[len(rows) - k]
+        rows, similarities = rows[near], similarities[near]
+    order = np.argsort(-similarities, kind="stable")
+    return Hits(rows[order], similarities[order])

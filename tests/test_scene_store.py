@@ -31,12 +31,9 @@ def store_of(tmp_path):
     return store
 
 
-@pytest.mark.parametrize(("fewest", "brief"), [(2_000, "codes"), (10, "parts")])
-def test_a_mapped_dataset_is_the_one_in_memory(dataset, tmp_path, monkeypatch, fewest, brief):
-    monkeypatch.setattr("earthvlm.principal_parts.FEWEST_ROWS", fewest)
-    monkeypatch.setattr("earthvlm.search_engines.FIRST_PASS_FROM", 5)
+def test_a_mapped_dataset_is_the_one_in_memory(dataset, tmp_path, monkeypatch):
     mapped = SceneIndex.from_pretrained(dataset)
-    assert isinstance(getattr(mapped.table.codes("scene"), brief).base, np.memmap)
+    assert mapped.table.present("scene").sum() == 29
     monkeypatch.setattr("earthvlm.retrieval.MAPPED_FROM", 100)
     memory = SceneIndex.from_pretrained(dataset)
     assert mapped.table.folder == store_of(tmp_path) and memory.table.folder is None
@@ -70,10 +67,9 @@ def test_a_store_is_made_once_and_again_when_the_dataset_changes(dataset, tmp_pa
     "damage",
     [
         lambda store: (store / "scene-vectors.npy").write_bytes(b""),
-        lambda store: cut(store / "caption-codes.npy"),
+        lambda store: cut(store / "caption-present.npy"),
         lambda store: flip(store / "scene-vectors.npy", 5_000),
-        lambda store: flip(store / "scene-codes.npy", -3),
-        lambda store: flip(store / "scene-bounds.npy", -1),
+        lambda store: flip(store / "scene-present.npy", -1),
         lambda store: flip(store / "rows.arrow", 600),
         lambda store: cut(store / "thumbnails.arrow"),
         lambda store: (store / "rows.arrow").unlink(),
