@@ -7,6 +7,7 @@ import json
 import os
 from collections.abc import Coroutine, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -40,12 +41,22 @@ def tiny_language(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 @pytest.fixture
-def tiny_bridge(tiny_language: str) -> OlmoEarthVLMBridge:
-    """A bridge at random that trains its encoder too."""
+def tiny_repository(hub: LocalHub, tiny_language: str) -> tuple[str, str]:
+    """That language model on the Hub of a test: its repository, and the commit."""
+    files = {path.name: path.read_bytes() for path in Path(tiny_language).iterdir()}
+    return "tests/tiny-llama", hub.repository("tests/tiny-llama").commit(files)
+
+
+@pytest.fixture
+def tiny_bridge(tiny_language: str, request: pytest.FixtureRequest) -> OlmoEarthVLMBridge:
+    """A bridge at random that trains its encoder too.
+
+    In a test that has a Hub its language model is there, or it could not be published.
+    """
     import torch
 
     torch.manual_seed(1)
-    return OlmoEarthVLMBridge(
+    bridge = OlmoEarthVLMBridge(
         "random-v1.2-nano",
         tiny_language,
         freeze_olmoearth=False,
@@ -53,6 +64,10 @@ def tiny_bridge(tiny_language: str) -> OlmoEarthVLMBridge:
         device="cpu",
         dtype=torch.float32,  # exact, whatever this machine computes in by itself
     ).eval()
+    if "hub" in request.fixturenames:
+        repository, commit = request.getfixturevalue("tiny_repository")
+        bridge.config = replace(bridge.config, vlm_model_id=repository, vlm_revision=commit)
+    return bridge
 
 
 @pytest.fixture

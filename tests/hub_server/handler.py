@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
-from tests.hub_server import cards, commits, files, info, repositories, spaces
+from tests.hub_server import access, cards, commits, files, info, repositories, spaces
 from tests.hub_server.messages import Answer, Refusal, Request, refuse
 from tests.hub_server.objects import Objects
 from tests.hub_server.routes import find_answerer
@@ -16,7 +16,7 @@ from tests.hub_server.state import LocalHub
 
 ROUTES = [
     route
-    for module in (cards, commits, files, info, repositories, spaces)
+    for module in (access, cards, commits, files, info, repositories, spaces)
     for route in module.ROUTES
 ]
 
@@ -61,7 +61,7 @@ class _Handler(BaseHTTPRequestHandler):
             return
         self._send(self._answer(Request(self.hub, self.command, self.path, self.headers, body)))
 
-    do_GET = do_HEAD = do_POST = do_PUT = _handle
+    do_GET = do_HEAD = do_POST = do_PUT = do_DELETE = _handle
 
     def _answer(self, request: Request) -> Answer:
         try:

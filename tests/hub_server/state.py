@@ -20,6 +20,8 @@ class Repository:
     refs: dict[str, str] = field(default_factory=dict)
     private: bool = False
     variables: dict[str, str] = field(default_factory=dict)
+    secrets: dict[str, str] = field(default_factory=dict)
+    volumes: list[dict] = field(default_factory=list)
 
     def commit(self, files: Mapping[str, bytes], ref: str = "main") -> str:
         """Commit these files and no others; return the commit's hash."""
@@ -52,7 +54,8 @@ class LocalHub:
     with other bytes, this number of times. lost: files that are listed and cannot be sent.
     requests_left: after this number, connections are cut, "before" a request is read, or "after"
     it was done, without an answer. upload_left: once this number of bytes arrived, connections are
-    cut. received: the bytes that arrived.
+    cut. received: the bytes that arrived. readers: tokens that may read private repositories, and
+    write nothing. refuses_volumes: whether Spaces may mount nothing.
     """
 
     objects: Objects
@@ -70,6 +73,8 @@ class LocalHub:
     requests: int = 0
     received: int = 0
     counting: threading.Lock = field(default_factory=threading.Lock)
+    readers: set[str] = field(default_factory=set)
+    refuses_volumes: bool = False
     sent: list[tuple[str, int, int]] = field(default_factory=list)  # path, first byte, bytes
 
     def repository(self, name: str) -> Repository:
