@@ -20,8 +20,9 @@ from accelerate.utils import (
 from earthvlm.bridge import OlmoEarthVLMBridge
 from earthvlm.chatearthnet import ChatEarthNet
 from earthvlm.checkpoints import find_checkpoint
+from earthvlm.commands.arguments import add_visibility_options
 from earthvlm.encoder import PATCH_SIZE
-from earthvlm.publishing import TrainingPublisher
+from earthvlm.publishing import TrainingPublisher, on_main_process
 from earthvlm.sentinel2 import BANDS, CHATEARTHNET_FOLDERS
 from earthvlm.training import Stopped, Trainer
 from earthvlm.training_config import TrainingConfig
@@ -104,7 +105,7 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     add("--validate_every", type=int, default=0, help="steps between validations; 0: the end only")
     add("--validate_tiles", type=int, default=0, help="tiles of a validation, spread out; 0: all")
     add("--push_to_hub", metavar="REPO", help="publish the trained bridge there, as owner/name")
-    add("--hub_private", action="store_true", help="make that repository a private one")
+    add_visibility_options(parser, "hub_")
     add("--push_every", type=int, default=0, help="steps; publish on the way too (0: never)")
     add("--resume", metavar="last|PATH", help="go on from a checkpoint, with the same arguments")
     add("--keep_checkpoints", type=int, default=0, help="only the newest so many; 0: all")
@@ -158,6 +159,8 @@ def main(argv: list[str] | None = None) -> int:
                 arguments.push_to_hub, arguments.hub_private, accelerator.print
             )
         bridge = build_bridge(arguments, accelerator)
+        if publisher is not None:
+            on_main_process(lambda: publisher.check(bridge.config))
         trainer = Trainer(
             bridge, train_tiles, val_tiles, config, accelerator, checkpoint, publisher
         )

@@ -446,11 +446,12 @@ class OlmoEarthVLMBridge(nn.Module):
         commit_message: str = "Add the bridge",
         create_pr: bool = False,
         token: str | None = None,
+        vlm_model: str | None = None,
+        olmoearth_model: str | None = None,
     ) -> str:
         """Push the bridge with its card to a Hub repository in one commit; return its address.
 
-        Raises ValueError where the caller may not write there, ConnectionError where the Hub cannot
-        be reached.
+        See `publish_bridge`, also for what it raises.
         """
         from earthvlm.publishing import publish_bridge
 
@@ -464,6 +465,8 @@ class OlmoEarthVLMBridge(nn.Module):
                 commit_message=commit_message,
                 create_pr=create_pr,
                 token=token,
+                vlm_model=vlm_model,
+                olmoearth_model=olmoearth_model,
             )
 
     def set_patch_sizes(self, patch_size: int, embedding_patch_size: int) -> None:

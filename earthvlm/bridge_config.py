@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 
 from earthvlm.sentences import SENTENCE_MODEL_ID, SENTENCE_MODEL_REVISION
@@ -17,6 +17,7 @@ ENCODER_FILE = "encoder.safetensors"
 VISION_FILE = "vision.safetensors"
 ADAPTER_FOLDER = "adapter"
 ADAPTER_FILE = f"{ADAPTER_FOLDER}/adapter_model.safetensors"
+ADAPTER_CONFIG_FILE = f"{ADAPTER_FOLDER}/adapter_config.json"
 # What a bridge is loaded from, and what is published beside that for people to read.
 BRIDGE_FILES = (
     CONFIG_FILE,
@@ -24,13 +25,15 @@ BRIDGE_FILES = (
     ENCODER_FILE,
     VISION_FILE,
     ADAPTER_FILE,
-    f"{ADAPTER_FOLDER}/adapter_config.json",
+    ADAPTER_CONFIG_FILE,
 )
 CARD_FILE = "README.md"
 CURVE_FILE = "loss_curve.png"
 LOG_FILE = "training_log.json"
 SAMPLES_FOLDER = "samples"
 PUBLISHED_FILES = (*BRIDGE_FILES, CARD_FILE, CURVE_FILE, LOG_FILE, f"{SAMPLES_FOLDER}/*.png")
+# What a repository may hold of an earlier push; PEFT names an adapter's files alike.
+OWNED_FILES = (*PUBLISHED_FILES, f"{ADAPTER_FOLDER}/adapter_model*")
 
 
 def sample_picture(folder: Path, image: str) -> Path:
@@ -99,16 +102,25 @@ class BridgeConfig:
         except (json.JSONDecodeError, KeyError, TypeError) as error:
             raise ValueError(f"{path} is no bridge's configuration: {error}.") from error
 
+    def write(self, folder: Path) -> None:
+        """Write `config.json`."""
+        (folder / CONFIG_FILE).write_text(json.dumps(asdict(self), indent=2) + "\n")
 
-def check_parts(folder: Path, config: BridgeConfig) -> None:
-    """Raise FileNotFoundError that names the part which a saved bridge lacks."""
+
+def list_parts(config: BridgeConfig) -> list[str]:
+    """The files that a saved bridge has besides its configuration."""
     parts = [FUSION_FILE]
     if config.use_lora:
-        parts += [f"{ADAPTER_FOLDER}/adapter_config.json", ADAPTER_FILE]
+        parts += [ADAPTER_CONFIG_FILE, ADAPTER_FILE]
     if not config.freeze_olmoearth:
         parts.append(ENCODER_FILE)
     if config.use_vlm_vision and not config.freeze_vlm_vision:
         parts.append(VISION_FILE)
-    for part in parts:
+    return parts
+
+
+def check_parts(folder: Path, config: BridgeConfig) -> None:
+    """Raise FileNotFoundError that names the part which a saved bridge lacks."""
+    for part in list_parts(config):
         if not (folder / part).is_file():
             raise FileNotFoundError(f"The bridge at {folder} lacks its {part}.")

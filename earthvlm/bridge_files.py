@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import replace
 from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,7 +14,9 @@ from torch import Tensor
 
 from earthvlm import __version__
 from earthvlm.adapter import make_adapter_config, merge_adapter, sketch_adapter
+from earthvlm.base_models import find_language_model
 from earthvlm.bridge_config import (
+    ADAPTER_CONFIG_FILE,
     ADAPTER_FILE,
     ADAPTER_FOLDER,
     BRIDGE_FILES,
@@ -24,6 +26,7 @@ from earthvlm.bridge_config import (
     VISION_FILE,
     BridgeConfig,
     check_parts,
+    list_parts,
 )
 from earthvlm.hub import BUNDLED, LOCAL_REVISION, fetch
 from earthvlm.weights import read_tensors, stored, weights_revision, whole
@@ -73,17 +76,27 @@ def write_bridge(
     from safetensors.torch import save_file
 
     folder.mkdir(parents=True, exist_ok=True)
-    if bridge.config.use_lora:
-        config = bridge.config
+    config = bridge.config
+    if config.use_lora:
         adapter = make_adapter_config(bridge.language, config.lora_r, config.lora_alpha)
-        adapter.base_model_name_or_path = bridge.language.id
         adapter.inference_mode = True
         adapter.save_pretrained(folder / ADAPTER_FOLDER)
+        name_adapter_base(folder, config)
+    for part in set(BRIDGE_FILES) - {CONFIG_FILE, *list_parts(config)}:
+        (folder / part).unlink(missing_ok=True)  # of another bridge that was saved here before
     for file, state in weights.items():
         save_file(stored(state, dtype), folder / file, {"format": "pt"})
-    written = asdict(bridge.config) | {"earthvlm_version": __version__}
-    (folder / CONFIG_FILE).write_text(json.dumps(written, indent=2) + "\n")
+    written = replace(config, earthvlm_version=__version__)
+    written.write(folder)
     return weights_revision(folder)
+
+
+def name_adapter_base(folder: Path, config: BridgeConfig) -> None:
+    """Note in a saved adapter which language model PEFT is to load for it, at which commit."""
+    path = folder / ADAPTER_CONFIG_FILE
+    model = find_language_model(config)
+    named = {"base_model_name_or_path": model.repository or model.id, "revision": model.commit}
+    path.write_text(json.dumps(json.loads(path.read_text()) | named, indent=2) + "\n")
 
 
 def find_bridge(

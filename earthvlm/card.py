@@ -7,7 +7,9 @@ from pathlib import Path
 
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
+from earthvlm.base_models import find_base_models, find_language_model
 from earthvlm.bridge_config import (
+    ADAPTER_FOLDER,
     CARD_FILE,
     CURVE_FILE,
     LOG_FILE,
@@ -18,11 +20,11 @@ from earthvlm.embedded_model import EMBEDDED_MODEL_ID
 from earthvlm.encoder import PATCH_SIZE
 from earthvlm.hub import BUNDLED
 from earthvlm.metrics import Figure, as_markdown
+from earthvlm.moondream import MOONDREAM_ID
 from earthvlm.training_config import DEFAULTS
 from earthvlm.weights import weights_revision
 
 OLMOEARTH_LICENCE = "https://github.com/allenai/olmoearth_pretrain/blob/main/LICENSE"
-SMOLLM2_ID = "HuggingFaceTB/SmolLM2-135M-Instruct"
 TAGS = ["earth-observation", "lora", "olmoearth", "remote-sensing", "sentinel-2"]
 TASK = ("image-text-to-text", "Image-Text-to-Text")
 CHATEARTHNET = (
@@ -40,7 +42,7 @@ def write_bridge_card(
 ) -> None:
     """Write README.md into a saved bridge's folder, from the files beside it.
 
-    results: what `earthvlm evaluate --output` wrote of this bridge. notes: Markdown on its data and
+    results: of `read_results`. notes: Markdown on its data and
         limits, which no file beside it tells. samples: Markdown with answers beyond those that its
         log holds.
     Raises ValueError for results of another bridge.
@@ -49,7 +51,8 @@ def write_bridge_card(
     revision = weights_revision(folder)
     if results is not None and results["bridge"] != revision:
         raise ValueError(
-            f"The results are of bridge {results['bridge']}, and {folder} is {revision}."
+            f"The results are of bridge {results['bridge']}, and this bridge is {revision}: "
+            "measure it with `earthvlm evaluate --output`."
         )
     name = "The bridge that earthvlm bundles" if repo_id == BUNDLED else repo_id.rpartition("/")[2]
     figures = [Figure(**figure) for figure in results["figures"]] if results else []
@@ -62,7 +65,8 @@ def write_bridge_card(
         library_name="earthvlm",
         pipeline_tag=TASK[0],
         tags=TAGS,
-        base_model=_base_models(config),
+        base_model=[model.repository for model in find_base_models(config) if model.repository]
+        or None,
         datasets=_datasets(config) or None,
         model_name=name,
         eval_results=[_as_result(figure, results["split"]) for figure in figures] or None,
@@ -70,7 +74,7 @@ def write_bridge_card(
     parts = [
         f"# {name}",
         _summary(config, revision),
-        _how_to_use(repo_id),
+        _how_to_use(repo_id, config),
         "## How good\n\n" + (_table(figures, results) if results else "Not measured yet."),
         _samples(folder),
         samples,
@@ -80,15 +84,6 @@ def write_bridge_card(
     ]
     text = "\n\n".join(part for part in parts if part)
     ModelCard(f"---\n{data.to_yaml()}\n---\n\n{text}\n").save(folder / CARD_FILE)
-
-
-def _base_models(config: BridgeConfig) -> list[str]:
-    models = [
-        SMOLLM2_ID if config.vlm_model_id == EMBEDDED_MODEL_ID else config.vlm_model_id,
-        f"allenai/{config.olmoearth_model_id.removeprefix('allenai/')}",
-    ]
-    known = models[: 1 if config.olmoearth_model_id.startswith("random-") else 2]
-    return [model for model in known if not Path(model).is_absolute()]
 
 
 def _datasets(config: BridgeConfig) -> list[str]:
@@ -126,7 +121,7 @@ def _summary(config: BridgeConfig, revision: str) -> str:
     )
 
 
-def _how_to_use(repo_id: str) -> str:
+def _how_to_use(repo_id: str, config: BridgeConfig) -> str:
     return f'''## How to use
 
 ```python
@@ -136,8 +131,32 @@ bridge = OlmoEarthVLMBridge.from_pretrained("{repo_id}")
 scene = Scene.open("scene.tif")
 print(bridge.generate(scene, "Describe this scene."))
 ```
+{_how_to_use_adapter(repo_id, config)}
+`fusion.safetensors` loads by safetensors alone.'''
 
-`adapter/` loads by PEFT alone, `fusion.safetensors` by safetensors alone.'''
+
+def _how_to_use_adapter(repo_id: str, config: BridgeConfig) -> str:
+    model = find_language_model(config)
+    # PEFT would run Moondream2's own code, whose layers have other names.
+    if not config.use_lora or repo_id == BUNDLED or model.repository in (None, MOONDREAM_ID):
+        return ""
+    other = (
+        f" The bridge was trained on that model's 4-bit weights, from which `{model.repository}` "
+        "differs by their rounding."
+        if config.vlm_model_id == EMBEDDED_MODEL_ID
+        else ""
+    )
+    return f'''
+The adapter alone, in the language model it adapts, by PEFT:
+
+```python
+from huggingface_hub import snapshot_download
+from peft import AutoPeftModelForCausalLM
+
+folder = snapshot_download("{repo_id}", allow_patterns="{ADAPTER_FOLDER}/*")
+model = AutoPeftModelForCausalLM.from_pretrained(f"{{folder}}/{ADAPTER_FOLDER}")
+```
+{other}'''.rstrip(" ")
 
 
 def _table(figures: list[Figure], results: dict) -> str:
@@ -151,19 +170,57 @@ def _table(figures: list[Figure], results: dict) -> str:
 
 def _samples(folder: Path) -> str:
     """The last validation's answers beside what is true."""
-    path = folder / LOG_FILE
-    log = json.loads(path.read_text()) if path.is_file() else []
-    validations = [entry for entry in log if entry["stage"] == "validation"]
-    if not validations:
+    samples = read_last_samples(folder)
+    if not samples:
         return ""
     rows = "\n".join(
         f"| {_picture(folder, sample['image'])} | {as_cell(sample['answer'])} "
         f"| {as_cell(sample['truth'])} |"
-        for sample in validations[-1]["samples"]
+        for sample in samples
     )
     head = "| scene | answer | what is true |\n|---|---|---|"
     asked = 'Asked "Describe this scene." at the end of training:'
     return f"## What it says\n\n{asked}\n\n{head}\n{rows}"
+
+
+def read_last_samples(folder: Path) -> list[dict]:
+    """The answers of the last validation that a bridge's log holds; none where it has no log.
+
+    Raises ValueError where the log is damaged.
+    """
+    path = folder / LOG_FILE
+    if not path.is_file():
+        return []
+    try:
+        log = json.loads(path.read_text("utf-8"))
+        validations = [entry["samples"] for entry in log if entry["stage"] == "validation"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{path} is damaged: remove it, or save the bridge again.") from error
+    return validations[-1] if validations else []
+
+
+def read_results(path: Path) -> dict:
+    """What `earthvlm evaluate --output` wrote of a bridge.
+
+    Raises FileNotFoundError where there is no such file, ValueError where it holds something else.
+    """
+    try:
+        results = json.loads(path.read_text("utf-8"))
+        for figure in (Figure(**values) for values in results["figures"]):
+            as_markdown([figure])
+            round(figure.value, 4)
+        if not isinstance(results["bridge"], str) or not isinstance(results["split"], str):
+            raise TypeError
+    except FileNotFoundError:
+        raise FileNotFoundError(
+            f"There are no results at {path}: `earthvlm evaluate --output {path}` writes them."
+        ) from None
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(
+            f"{path} is damaged or holds no results: write it again with "
+            f"`earthvlm evaluate --output {path}`."
+        ) from error
+    return results
 
 
 def _picture(folder: Path, image: str) -> str:

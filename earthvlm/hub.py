@@ -6,8 +6,9 @@ What a model or dataset is called by may be a folder, too; then nothing goes ove
 from __future__ import annotations
 
 import hashlib
+import re
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
 BUNDLED = "bundled"
 # What the commit of a folder is called that did not come from the Hub.
 LOCAL_REVISION = "local"
+# A repository's name as the Hub accepts it; a file or folder may have such a name too.
+HUB_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
 ANSWER_SECONDS = 5
 GIT_HASH_LENGTH, SHA256_LENGTH = 40, 64
 
@@ -115,38 +118,123 @@ def _is_damaged(path: Path, began: float) -> bool:
     return digest.hexdigest() != named
 
 
+@dataclass(frozen=True)
+class Repository:
+    """A Hub repository as its page describes it.
+
+    id: its current name. revision: the newest commit. is_private: only its owners see it.
+    is_gated: readers must have accepted its terms.
+    """
+
+    id: str
+    revision: str
+    is_private: bool
+    is_gated: bool
+
+
+def find_repository(
+    repo_id: str, repo_type: str = "model", token: str | None = None
+) -> Repository | None:
+    """Look up a Hub repository; None where there is none that the caller may see.
+
+    Raises ValueError or ConnectionError as `fetch` does.
+    """
+    from huggingface_hub import HfApi
+
+    with _plain_errors(repo_id, None):
+        return _look_up(HfApi(token=token), repo_id, repo_type)
+
+
+def find_matching_commit(
+    repo_id: str, folder: Path, patterns: Sequence[str], token: str | None = None
+) -> str:
+    """The newest commit of a Hub repository, whose files that match the patterns are a folder's.
+
+    Compares SHA-256 and downloads nothing. Raises ValueError where the files differ or there is no
+    such repository, ConnectionError where the Hub cannot be reached.
+    """
+    from huggingface_hub import HfApi
+    from huggingface_hub.hf_api import RepoFile
+    from huggingface_hub.utils import filter_repo_objects
+
+    def matching(names: Iterable[str]) -> list[str]:
+        return list(filter_repo_objects(names, allow_patterns=list(patterns)))
+
+    api = HfApi(token=token)
+    with _plain_errors(repo_id, None):
+        revision = api.repo_info(repo_id, timeout=ANSWER_SECONDS).sha
+        tree = api.list_repo_tree(repo_id, revision=revision)
+        hashes = {file.path: file.lfs for file in tree if isinstance(file, RepoFile)}
+    published = {name: hashes[name] and hashes[name].sha256 for name in matching(hashes)}
+    local = {}
+    for name in matching(path.name for path in folder.iterdir() if path.is_file()):
+        with (folder / name).open("rb") as file:
+            local[name] = hashlib.file_digest(file, "sha256").hexdigest()
+    if not local or local != published:
+        raise ValueError(
+            f"The Hub repository {repo_id} does not hold the weights in {folder}: upload that "
+            f"folder there with `hf upload {repo_id} {folder}`, or name another repository."
+        )
+    return revision
+
+
+def check_push(
+    repo_id: str,
+    *,
+    repo_type: str = "model",
+    private: bool | None = None,
+    token: str | None = None,
+) -> None:
+    """Find out whether a later push will be allowed; make the repository where there is none.
+
+    Raises ValueError and ConnectionError as `push` does.
+    """
+    from huggingface_hub import HfApi
+
+    api = HfApi(token=token)
+    with _plain_errors(repo_id, None, "write to"):
+        repo_id = _prepare_repository(api, repo_id, repo_type, private)
+        api.auth_check(repo_id, repo_type=repo_type, write=True)
+
+
 def push(
     folder: Path,
     repo_id: str,
     patterns: Sequence[str],
     *,
     commit_message: str,
+    owned: Sequence[str] | None = None,
     repo_type: str = "model",
     private: bool | None = None,
     revision: str | None = None,
     create_pr: bool = False,
     token: str | None = None,
-    variables: Mapping[str, str] | None = None,
+    before_commit: Callable[[HfApi, str], None] | None = None,
     **options: object,
 ) -> str:
     """Push a folder's files that match the patterns as one commit, and return its address.
 
     The repository is made where there is none; one that was renamed is found by its old name.
     Either all of the commit is there, or nothing.
-    variables: what a Space's app reads from its environment.
+    owned: patterns of the repository's files that earlier pushes of this kind wrote, `patterns`
+        where they are not given; those that the folder no longer has are deleted in the same
+        commit, and all other files are kept.
+    private: True or False to insist on a private or a public repository; None takes an existing
+        one as it is, and makes new ones as the Hub does by default.
+    before_commit: called with the Hub's client and the repository's current name.
     options: further ones of `HfApi.create_repo`, as `space_sdk`.
 
-    Raises ValueError where the caller may not write there, ConnectionError where the Hub cannot be
-    reached; one sentence each.
+    Raises ValueError where the caller may not write there or an existing repository is not
+    `private` as asked, ConnectionError where the Hub cannot be reached; one sentence each. Nothing
+    is uploaded then.
     """
     from huggingface_hub import HfApi
 
     api = HfApi(token=token)
     with _plain_errors(repo_id, revision, "write to"):
-        repo_id = _current_name(api, repo_id, repo_type)
-        api.create_repo(repo_id, repo_type=repo_type, private=private, exist_ok=True, **options)
-        for key, value in (variables or {}).items():
-            api.add_space_variable(repo_id, key, value)
+        repo_id = _prepare_repository(api, repo_id, repo_type, private, **options)
+        if before_commit is not None:
+            before_commit(api, repo_id)
         if revision is not None and not create_pr:
             api.create_branch(repo_id, branch=revision, repo_type=repo_type, exist_ok=True)
         commit = api.upload_folder(
@@ -157,22 +245,48 @@ def push(
             commit_message=commit_message,
             create_pr=create_pr,
             allow_patterns=list(patterns),
+            delete_patterns=list(patterns if owned is None else owned),
         )
     return commit.pr_url or commit.commit_url
 
 
-def _current_name(api: HfApi, repo_id: str, repo_type: str) -> str:
-    """What a repository is called now; its own name where there is none yet.
+def _prepare_repository(
+    api: HfApi, repo_id: str, repo_type: str, private: bool | None, **options: object
+) -> str:
+    """Make a repository where there is none, and return its current name.
 
     A repository made by a name that was given up would stand beside the renamed one, and hide it
     from all who still use that name.
     """
-    from huggingface_hub.errors import RepositoryNotFoundError
+    found = _look_up(api, repo_id, repo_type)
+    if found is None:
+        api.create_repo(repo_id, repo_type=repo_type, private=private, exist_ok=True, **options)
+        return repo_id
+    if private and not found.is_private:
+        raise ValueError(
+            f"{found.id} is public on the Hub, and a private repository was asked for, so nothing "
+            "was uploaded: make it private in its settings there, or publish it publicly with "
+            "--public (--hub_public, private=False)."
+        )
+    if private is False and found.is_private:
+        raise ValueError(
+            f"{found.id} is private on the Hub, and a public repository was asked for, so nothing "
+            "was uploaded: make it public in its settings there, or leave --public out."
+        )
+    return found.id
+
+
+def _look_up(api: HfApi, repo_id: str, repo_type: str) -> Repository | None:
+    from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError
 
     try:
-        return api.repo_info(repo_id, repo_type=repo_type, timeout=ANSWER_SECONDS).id
+        found = api.repo_info(repo_id, repo_type=repo_type, timeout=ANSWER_SECONDS)
+    except GatedRepoError:  # a kind of RepositoryNotFoundError
+        raise
     except RepositoryNotFoundError:
-        return repo_id
+        return None
+    gated = bool(getattr(found, "gated", False))  # Spaces have no such attribute
+    return Repository(found.id, found.sha, bool(found.private), gated)
 
 
 def _is_silent(token: str | None, **wanted: str | None) -> bool:

@@ -8,9 +8,21 @@ from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
-from earthvlm.bridge_config import PUBLISHED_FILES, BridgeConfig, check_parts
-from earthvlm.card import write_bridge_card
-from earthvlm.hub import push
+from earthvlm.base_models import name_base_models
+from earthvlm.bridge_config import (
+    CONFIG_FILE,
+    CURVE_FILE,
+    LOG_FILE,
+    OWNED_FILES,
+    PUBLISHED_FILES,
+    BridgeConfig,
+    check_parts,
+    list_parts,
+    sample_picture,
+)
+from earthvlm.bridge_files import name_adapter_base
+from earthvlm.card import read_last_samples, write_bridge_card
+from earthvlm.hub import check_push, push
 
 
 def publish_bridge(
@@ -24,22 +36,35 @@ def publish_bridge(
     token: str | None = None,
     results: dict | None = None,
     notes: str = "",
+    vlm_model: str | None = None,
+    olmoearth_model: str | None = None,
 ) -> str:
     """Push a saved bridge, its log, its curve and its card in one commit; return its address.
 
-    results: what `earthvlm evaluate --output` wrote of it, for the card. notes: Markdown for it.
-    Raises FileNotFoundError or ValueError where the folder is no bridge, ValueError where the
-    caller may not write there, ConnectionError where the Hub cannot be reached.
+    Files of an earlier push that this bridge does not have are deleted in the same commit.
+    private: see `push`. results: of `read_results`, for the card. notes: Markdown for the card.
+    vlm_model, olmoearth_model: see `name_base_models`.
+
+    Raises FileNotFoundError or ValueError where the folder is no bridge, ValueError where nobody
+    could load what would be published or the caller may not write there, ConnectionError where the
+    Hub cannot be reached. Nothing is uploaded then.
     """
-    check_parts(folder, BridgeConfig.read(folder))
+    config = BridgeConfig.read(folder)
+    check_parts(folder, config)
+    config = name_base_models(config, vlm_model, olmoearth_model, token)
     with tempfile.TemporaryDirectory(prefix="earthvlm-") as temporary:
-        _copy(folder, Path(temporary))
-        write_bridge_card(Path(temporary), repo_id, results, notes)
+        copy = Path(temporary)
+        _copy(folder, copy, config)
+        config.write(copy)
+        if config.use_lora:
+            name_adapter_base(copy, config)
+        write_bridge_card(copy, repo_id, results, notes)
         return push(
-            Path(temporary),
+            copy,
             repo_id,
             PUBLISHED_FILES,
             commit_message=commit_message,
+            owned=OWNED_FILES,
             private=private,
             revision=revision,
             create_pr=create_pr,
@@ -47,16 +72,47 @@ def publish_bridge(
         )
 
 
-class TrainingPublisher:
-    """Publishes the checkpoints of a run in the background. What fails is reported, never raised.
+def on_main_process(check: Callable[[], None]) -> None:
+    """Call a check in the main process alone. Where it raises ValueError, every process does."""
+    from accelerate import PartialState
+    from accelerate.utils import broadcast_object_list
 
-    report: takes the sentences that people should read.
+    refusal = [None]
+    if PartialState().is_main_process:
+        try:
+            check()
+        except ValueError as error:
+            refusal = [str(error)]
+    broadcast_object_list(refusal)
+    if refusal[0] is not None:
+        raise ValueError(refusal[0])
+
+
+class TrainingPublisher:
+    """Publishes the checkpoints of a run in the background, where errors are reported, not raised.
+
+    private: see `push`. report: takes the sentences that people should read.
     """
 
-    def __init__(self, repo_id: str, private: bool, report: Callable[[str], None]) -> None:
+    def __init__(self, repo_id: str, private: bool | None, report: Callable[[str], None]) -> None:
         self.repo_id, self.private, self.report = repo_id, private, report
         self.pool = ThreadPoolExecutor(1, thread_name_prefix="earthvlm-publish")
         self.last: Future[None] | None = None
+
+    def check(self, config: BridgeConfig) -> None:
+        """Refuse, before hours of training, what could not be published after them.
+
+        The repository is made where there is none. A Hub that does not answer is reported, because
+        it may answer later.
+
+        Raises ValueError where nobody could load the bridge, the repository is not `private` as
+        asked, or the caller may not write there.
+        """
+        name_base_models(config)
+        try:
+            check_push(self.repo_id, private=self.private)
+        except ConnectionError as error:
+            self.report(f"{error} Training starts, and tries again to publish later.")
 
     def publish_soon(self, folder: Path, step: int) -> None:
         """Publish a checkpoint unless the one before is still on its way."""
@@ -65,7 +121,7 @@ class TrainingPublisher:
         # The checkpoint may be removed while it is published.
         copy = Path(tempfile.mkdtemp(prefix="earthvlm-"))
         try:
-            _copy(folder, copy)
+            _copy(folder, copy, BridgeConfig.read(folder))
         except OSError as error:  # there may be no room for it
             shutil.rmtree(copy, ignore_errors=True)
             self.report(f"Not published: {error}")
@@ -76,7 +132,7 @@ class TrainingPublisher:
         """Wait for what is on its way, then publish the trained bridge."""
         self.pool.shutdown()
         if not self._publish(folder, "Add the trained bridge"):
-            private = " --private" if self.private else ""
+            private = {True: " --private", False: " --public", None: ""}[self.private]
             self.report(
                 f"The trained bridge is in {folder}; this publishes it: "
                 f"earthvlm push {folder} {self.repo_id}{private}"
@@ -100,9 +156,12 @@ class TrainingPublisher:
         return True
 
 
-def _copy(folder: Path, target: Path) -> None:
-    for pattern in PUBLISHED_FILES:
-        for path in folder.glob(pattern):
+def _copy(folder: Path, target: Path, config: BridgeConfig) -> None:
+    """Copy what is published of a bridge, and nothing that another run left in its folder."""
+    files = [folder / name for name in (CONFIG_FILE, *list_parts(config), LOG_FILE, CURVE_FILE)]
+    files += [sample_picture(folder, sample["image"]) for sample in read_last_samples(folder)]
+    for path in files:
+        if path.is_file():
             copy = target / path.relative_to(folder)
             copy.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(path, copy)

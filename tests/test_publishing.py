@@ -22,6 +22,7 @@ from earthvlm.card import write_bridge_card
 from earthvlm.chatearthnet import HUB_ID
 from earthvlm.cli import main
 from earthvlm.hub import fetch
+from earthvlm.language import LANGUAGE_FILES
 from earthvlm.publishing import TrainingPublisher, publish_bridge
 from earthvlm.weights import weights_revision
 from tests.conftest import draw_adapter, hub_environment, random_scene
@@ -141,6 +142,7 @@ def test_the_card_names_the_dataset_of_any_stage(saved):
 def test_a_card_of_released_weights_carries_their_licence(hub, saved):
     config = json.loads((saved / "config.json").read_text())
     config |= {"olmoearth_model_id": "OlmoEarth-v1-Nano", "vlm_model_id": "vikhyatk/moondream2"}
+    config |= {"olmoearth_revision": "a" * 40, "vlm_revision": "b" * 40}
     (saved / "config.json").write_text(json.dumps(config))
     write_bridge_card(saved, "owner/bridge")
     front = yaml.safe_load((saved / "README.md").read_text().split("---\n")[1])
@@ -166,12 +168,15 @@ def test_the_card_of_other_results_is_refused(saved):
 
 def test_the_code_in_the_card_runs(hub, saved, monkeypatch, tmp_path, capsys):
     publish_bridge(saved, "owner/bridge")
-    text = hub.repositories["owner/bridge"].files
-    code = re.search(r"```python\n(.*?)```", text["README.md"].decode(), re.DOTALL)[1]
+    text = hub.repositories["owner/bridge"].files["README.md"].decode()
+    use, adapter = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
     random_scene().save(tmp_path / "scene.tif")
     monkeypatch.chdir(tmp_path)
-    exec(compile(code, "README.md", "exec"), {})
+    exec(compile(use, "README.md", "exec"), {})
     assert capsys.readouterr().out.strip()
+    found: dict[str, object] = {}
+    exec(compile(adapter, "README.md", "exec"), found)
+    assert found["model"].peft_config["default"].base_model_name_or_path == "tests/tiny-llama"
 
 
 def test_the_command_pushes_and_says_where(hub, saved, capsys, tmp_path):
@@ -193,7 +198,7 @@ def test_training_does_not_wait_for_what_is_published(saved, monkeypatch):
         return "somewhere"
 
     monkeypatch.setattr("earthvlm.publishing.publish_bridge", publish_slowly)
-    publisher = TrainingPublisher("owner/bridge", private=False, report=lambda sentence: None)
+    publisher = TrainingPublisher("owner/bridge", private=None, report=lambda sentence: None)
     publisher.publish_soon(saved, 10)
     publisher.publish_soon(saved, 20)  # the one before is still on its way
     assert not publisher.last.done() and not published
@@ -204,7 +209,7 @@ def test_training_does_not_wait_for_what_is_published(saved, monkeypatch):
 
 def test_training_goes_on_where_publishing_fails(hub, saved):
     said: list[str] = []
-    publisher = TrainingPublisher("owner/bridge", private=False, report=said.append)
+    publisher = TrainingPublisher("owner/bridge", private=None, report=said.append)
     hub.failing = 403
     publisher.publish_soon(saved, 10)
     publisher.last.result()
@@ -221,26 +226,74 @@ def test_training_goes_on_where_publishing_fails(hub, saved):
     assert said[-1].endswith(f"earthvlm push {saved} owner/bridge")
 
 
-@pytest.mark.slow
-def test_a_run_ends_well_where_the_hub_refuses(hub, tmp_path, tiny_language, capsys):
+@pytest.fixture
+def training_options(hub, tmp_path, tiny_repository) -> list[str]:
+    """A run of two steps on the CPU that publishes owner/bridge."""
     write_generated_chatearthnet(tmp_path / "data", train=4, val=1)
-    hub.failing = 403
     options = [f"--data_dir={tmp_path / 'data'}", f"--output_dir={tmp_path / 'run'}"]
-    options += ["--olmoearth_model=random-v1.2-nano", f"--vlm_model={tiny_language}"]
+    options += ["--olmoearth_model=random-v1.2-nano", f"--vlm_model={tiny_repository[0]}"]
     options += ["--num_geo_queries=4", "--batch_size=2", "--num_workers=0", "--device=cpu"]
-    options += ["--accumulation_steps=1", "--hub_private"]
-    options += ["--push_every=1", "--push_to_hub=owner/bridge"]
-    assert train_accelerate.main(options) == 0
+    options += ["--accumulation_steps=1"]
+    return [*options, "--push_every=1", "--push_to_hub=owner/bridge"]
+
+
+@pytest.mark.slow
+def test_training_ends_well_without_the_hub(
+    hub, training_options, tiny_repository, tmp_path, monkeypatch, capsys
+):
+    import huggingface_hub.utils._http as http
+
+    monkeypatch.setattr(http.time, "sleep", lambda seconds: None)
+    fetch(tiny_repository[0], LANGUAGE_FILES)
+    hub.failing = 503
+    assert train_accelerate.main([*training_options, "--hub_private"]) == 0
     said = capsys.readouterr().out
-    assert said.count("Not published: The Hub does not let you write to owner/bridge") >= 2
+    assert "answered 503: try again later. Training starts, and tries again" in said
+    assert said.count("Not published: The Hub, where owner/bridge would go, answered 503") >= 2
     assert f"earthvlm push {tmp_path / 'run'} owner/bridge --private" in said
     assert OlmoEarthVLMBridge.from_pretrained(tmp_path / "run", "cpu").config.trained_on
+
+
+def refuse_training(options: list[str], run: Path, capsys: pytest.CaptureFixture) -> str:
+    """The sentence with which training is refused before it starts."""
+    assert train_accelerate.main(options) == 2
+    assert not run.exists()
+    said = capsys.readouterr().err.strip().splitlines()[-1]
+    return said.removeprefix("train_accelerate: ")
+
+
+def test_training_without_the_right_to_push_is_refused(
+    hub, training_options, tmp_path, monkeypatch, capsys
+):
+    hub.readers.add("hf_of_a_reader")
+    hub.repository("owner/bridge").commit({})
+    monkeypatch.setenv("HF_TOKEN", "hf_of_a_reader")
+    said = refuse_training(training_options, tmp_path / "run", capsys)
+    assert said.startswith("The Hub does not let you write to owner/bridge: log in")
+
+
+def test_training_for_a_private_push_to_a_public_repository_is_refused(
+    hub, training_options, tmp_path, capsys
+):
+    hub.repository("owner/bridge").commit({})
+    said = refuse_training([*training_options, "--hub_private"], tmp_path / "run", capsys)
+    assert said.startswith("owner/bridge is public on the Hub, and a private repository was asked")
+
+
+def test_training_on_a_local_model_for_a_push_is_refused(
+    hub, training_options, tiny_language, tmp_path, capsys
+):
+    options = [*training_options, f"--vlm_model={tiny_language}"]
+    said = refuse_training(options, tmp_path / "run", capsys)
+    assert f"the language model in the local folder {tiny_language}" in said
+    assert said.endswith("--vlm_model OWNER/NAME.")
+    assert "owner/bridge" not in hub.repositories
 
 
 @pytest.mark.slow
 @pytest.mark.end_to_end
 def test_a_trained_bridge_is_pushed_and_answers_in_another_process(
-    hub, tmp_path, tiny_language, capsys
+    hub, tmp_path, tiny_repository, capsys
 ):
     write_generated_chatearthnet(tmp_path / "data", train=4, val=2)
     random_scene().save(tmp_path / "scene.tif")

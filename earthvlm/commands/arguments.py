@@ -10,13 +10,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from earthvlm.commands.messages import tell
-from earthvlm.hub import BUNDLED
+from earthvlm.hub import BUNDLED, HUB_ID
 
 if TYPE_CHECKING:
     from earthvlm.bridge import OlmoEarthVLMBridge
     from earthvlm.scene import Scene
 
-HUB_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
 BOA_OFFSET_CHOICES = {"auto": None, "yes": True, "no": False}
 
 
@@ -91,6 +90,21 @@ def add_bridge_options(parser: argparse.ArgumentParser) -> None:
         type=device_name,
         help="where to compute: cpu, cuda, cuda:1 or mps (default: a GPU where there is one)",
     )
+
+
+def add_visibility_options(parser: argparse.ArgumentParser, prefix: str = "") -> None:
+    """Add `--private` and `--public`, which set `private` to True or False, else to None."""
+    group = parser.add_mutually_exclusive_group()
+    target = f"{prefix}private"
+    for name, private in (("private", True), ("public", False)):
+        group.add_argument(
+            f"--{prefix}{name}",
+            dest=target,
+            action="store_const",
+            const=private,
+            help=f"make the repository a {name} one, and refuse one that is not "
+            "(default: an existing one as it is)",
+        )
 
 
 def open_scene(path: str, boa_offset: str, data_dir: Path | None = None) -> Scene:

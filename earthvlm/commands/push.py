@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import argparse
-import json
 from pathlib import Path
+
+from earthvlm.commands.arguments import add_visibility_options
 
 
 def add_push(commands: argparse._SubParsersAction) -> None:
@@ -14,7 +15,8 @@ def add_push(commands: argparse._SubParsersAction) -> None:
         help="publish a saved bridge on the Hub",
         description=(
             "Push a saved bridge, its training's log and curve, and a card written from them, in\n"
-            "one commit. Log in first with `hf auth login`."
+            "one commit, which deletes files of an earlier push that this bridge does not have.\n"
+            "Log in first with `hf auth login`."
         ),
         epilog="example:\n  earthvlm push runs/first owner/earthvlm --results results.json",
     )
@@ -24,7 +26,13 @@ def add_push(commands: argparse._SubParsersAction) -> None:
     parser.add_argument(
         "--notes", type=Path, metavar="FILE", help="Markdown for the card, on data and limits"
     )
-    parser.add_argument("--private", action="store_true", help="make the repository a private one")
+    add_visibility_options(parser)
+    for option, part in (("--vlm_model", "language model"), ("--olmoearth_model", "OlmoEarth")):
+        parser.add_argument(
+            option,
+            metavar="REPO",
+            help=f"the Hub repository that holds the {part} of a bridge trained on a local folder",
+        )
     parser.add_argument("--revision", help="the branch (default: main)")
     parser.add_argument("--create_pr", action="store_true", help="as a pull request")
     parser.set_defaults(run=run_push)
@@ -32,17 +40,28 @@ def add_push(commands: argparse._SubParsersAction) -> None:
 
 def run_push(arguments: argparse.Namespace) -> int:
     """Print the commit's address."""
+    from earthvlm.card import read_results
     from earthvlm.publishing import publish_bridge
 
-    results = json.loads(arguments.results.read_text()) if arguments.results else None
     address = publish_bridge(
         Path(arguments.folder),
         arguments.repository,
-        private=arguments.private or None,
+        private=arguments.private,
         revision=arguments.revision,
         create_pr=arguments.create_pr,
-        results=results,
-        notes=arguments.notes.read_text("utf-8") if arguments.notes else "",
+        results=read_results(arguments.results) if arguments.results else None,
+        notes=_read_notes(arguments.notes) if arguments.notes else "",
+        vlm_model=arguments.vlm_model,
+        olmoearth_model=arguments.olmoearth_model,
     )
     print(address)
     return 0
+
+
+def _read_notes(path: Path) -> str:
+    try:
+        return path.read_text("utf-8")
+    except FileNotFoundError:
+        raise FileNotFoundError(f"There are no notes at {path}: give a Markdown file.") from None
+    except UnicodeDecodeError:
+        raise ValueError(f"{path} is no text in UTF-8: give a Markdown file.") from None
