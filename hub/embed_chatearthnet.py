@@ -11,7 +11,7 @@ number of processes.
 from __future__ import annotations
 
 import argparse
-import shlex
+import json
 import string
 import sys
 import time
@@ -21,6 +21,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
 import torch
 from accelerate import Accelerator
 from torch.utils.data import ConcatDataset, DataLoader
@@ -29,14 +30,25 @@ from tqdm import tqdm
 from earthvlm.bridge import OlmoEarthVLMBridge
 from earthvlm.card import OLMOEARTH_LICENCE
 from earthvlm.chatearthnet import SPLITS, ChatEarthNet, Tile
-from earthvlm.embedding_dataset import read_provenance, write_embedding_dataset
-from earthvlm.hub import push
+from earthvlm.commands.arguments import add_visibility_options
+from earthvlm.embedding_dataset import (
+    read_provenance,
+    read_shard,
+    write_embedding_dataset,
+    write_table,
+)
+from earthvlm.embedding_schema import PROVENANCE_KEY
+from earthvlm.hub import LOCAL_REVISION, check_push, push
+from earthvlm.publishing import on_main_process
 from earthvlm.scene import Scene
 from earthvlm.sentences import embed_sentences
 
 CARD_TEMPLATE = Path(__file__).with_name("chatearthnet_card.md")
 THUMBNAIL_PIXELS = 96
 SHARD_ROWS = 4096
+CARD_FILE = "README.md"
+# What a repository may hold of an earlier push, of other splits or in another number of files.
+OWNED_FILES = [CARD_FILE, *(f"{split}-*-of-*.parquet" for split in SPLITS)]
 
 
 @dataclass(frozen=True)
@@ -76,6 +88,20 @@ def find_missing(shards: Sequence[Shard], folder: Path, bridge: OlmoEarthVLMBrid
                 "--output."
             )
     return [shard for shard in shards if not (folder / shard.name).is_file()]
+
+
+def name_bridge(folder: Path, shards: Sequence[Shard], bridge_id: str) -> None:
+    """Let every shard name the bridge alike, which earlier runs may have found elsewhere."""
+    for shard in shards:
+        path = folder / shard.name
+        if read_provenance(path).bridge_id == bridge_id:
+            continue
+        table, _ = read_shard(path)
+        written = json.loads(pq.read_schema(path).metadata[PROVENANCE_KEY])
+        written = json.dumps(written | {"bridge_id": bridge_id})
+        write_table(
+            table.replace_schema_metadata({**table.schema.metadata, PROVENANCE_KEY: written}), path
+        )
 
 
 def embed_batch(
@@ -146,7 +172,11 @@ def embed_shards(
 def write_card(
     folder: Path, sizes: dict[str, int], bridge: OlmoEarthVLMBridge, values: dict[str, str]
 ) -> None:
-    """Write README.md from the run."""
+    """Write the dataset card.
+
+    values: of the run, by their names in the template: `source` (what `SceneIndex.from_pretrained`
+        takes), `bridge_id`, `command` and `run`.
+    """
     from huggingface_hub import DatasetCard
 
     released = not bridge.config.olmoearth_model_id.startswith("random-")
@@ -174,7 +204,7 @@ def write_card(
             else "No released OlmoEarth weights had a part in the scene embeddings."
         ),
     )
-    DatasetCard(card).save(folder / "README.md")
+    DatasetCard(card).save(folder / CARD_FILE)
 
 
 def _size_category(rows: int) -> str:
@@ -190,7 +220,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     add("--bridge", required=True, help="a saved bridge's folder or Hub repository, or 'bundled'")
     add("--output", required=True, type=Path, help="the folder to write to, or to go on with")
     add("--push_to_hub", metavar="REPO", help="publish the dataset there when it is whole")
-    add("--hub_private", action="store_true", help="make that repository a private one")
+    add_visibility_options(parser, "hub_")
     add("--splits", nargs="+", choices=SPLITS, default=SPLITS, help="which (default: all)")
     add("--captions", choices=("35", "4v"), default="35", help="by ChatGPT-3.5 or GPT-4V")
     add("--batch_size", type=int, default=64, help="scenes at once (%(default)s)")
@@ -210,6 +240,18 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _run(arguments: argparse.Namespace, accelerator: Accelerator) -> None:
     started = time.time()
+    repository = arguments.push_to_hub
+    bridge_id = LOCAL_REVISION if Path(arguments.bridge).is_dir() else arguments.bridge
+    if repository:
+        if bridge_id == LOCAL_REVISION:
+            raise ValueError(
+                f"The bridge is in the local folder {arguments.bridge}, from where nobody else "
+                f"can load it to search these scenes: publish it with `earthvlm push "
+                f"{arguments.bridge} OWNER/NAME`, then give --bridge OWNER/NAME."
+            )
+        on_main_process(
+            lambda: check_push(repository, repo_type="dataset", private=arguments.hub_private)
+        )
     datasets = {
         split: ChatEarthNet(arguments.data_dir, split, arguments.captions)
         for split in arguments.splits
@@ -223,7 +265,7 @@ def _run(arguments: argparse.Namespace, accelerator: Accelerator) -> None:
     mine = missing[accelerator.process_index :: accelerator.num_processes]
     embed_shards(
         bridge,
-        arguments.bridge,
+        bridge_id,
         ConcatDataset(datasets.values()),
         mine,
         arguments.output,
@@ -234,10 +276,12 @@ def _run(arguments: argparse.Namespace, accelerator: Accelerator) -> None:
     accelerator.wait_for_everyone()
     if not accelerator.is_main_process:
         return
+    name_bridge(arguments.output, shards, bridge_id)
     embedded = sum(len(shard.rows) for shard in missing)
     values = {
-        "bridge_id": arguments.bridge,
-        "command": f"accelerate launch {shlex.join(sys.argv)}",
+        "source": repository or ".",
+        "bridge_id": bridge_id,
+        "command": _describe_command(arguments, bridge_id),
         "run": f"{embedded:,} of them in {(time.time() - started) / 60:.1f} minutes by "
         f"{accelerator.num_processes} processes on {accelerator.device.type}",
     }
@@ -245,16 +289,26 @@ def _run(arguments: argparse.Namespace, accelerator: Accelerator) -> None:
     files = [shard.name for shard in shards]
     size = sum((arguments.output / name).stat().st_size for name in files)
     print(f"{sum(sizes.values()):,} scenes, {size / 1e6:.1f} MB, in {arguments.output}")
-    if arguments.push_to_hub:
+    if repository:
         address = push(
             arguments.output,
-            arguments.push_to_hub,
-            [*files, "README.md"],
+            repository,
+            [*files, CARD_FILE],
             commit_message=f"Embed ChatEarthNet with bridge {bridge.revision}",
+            owned=OWNED_FILES,
             repo_type="dataset",
-            private=arguments.hub_private or None,
+            private=arguments.hub_private,
         )
         print(f"Published: {address}")
+
+
+def _describe_command(arguments: argparse.Namespace, bridge_id: str) -> str:
+    """The command for the card: no folder of this machine is in it."""
+    bridge = "BRIDGE" if bridge_id == LOCAL_REVISION else bridge_id
+    words = ["accelerate launch hub/embed_chatearthnet.py --data_dir DATA --output OUTPUT"]
+    words += [f"--bridge {bridge} --captions {arguments.captions}"]
+    words += [f"--splits {' '.join(arguments.splits)} --shard_rows {arguments.shard_rows}"]
+    return " ".join(words)
 
 
 if __name__ == "__main__":

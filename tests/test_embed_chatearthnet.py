@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -89,6 +90,7 @@ def test_a_card_of_released_weights_carries_their_licence(tiny_bridge, tmp_path,
     released = replace(tiny_bridge.config, olmoearth_model_id="OlmoEarth-v1-Nano")
     tiny_bridge.config = released
     values = {"bridge_id": "owner/bridge", "command": "accelerate launch", "run": "13 of them"}
+    values["source"] = "owner/embeddings"
     embed_chatearthnet.write_card(tmp_path, {"train": 13}, tiny_bridge, values)
     card = DatasetCard.load(tmp_path / "README.md")
     card.validate()
@@ -131,10 +133,20 @@ def test_files_of_another_bridge_or_dataset_are_not_mixed_in(data, bridge, tmp_p
     assert "is no part of this dataset" in capsys.readouterr().err
 
 
-def test_it_is_published_and_opened_from_there(data, bridge, tmp_path, hub, capsys):
+@pytest.fixture
+def published(tiny_bridge: OlmoEarthVLMBridge) -> str:
+    """That bridge on the Hub, for a dataset to name."""
+    tiny_bridge.push_to_hub("owner/bridge")
+    return "owner/bridge"
+
+
+def pushed(data: Path, bridge: str, output: Path) -> list[str]:
+    return [*options(data, bridge, output), "--push_to_hub=owner/embeddings"]
+
+
+def test_it_is_published_and_opened_from_there(hub, data, published, tmp_path, capsys):
     out = tmp_path / "out"
-    asked = [*options(data, bridge, out), "--push_to_hub=owner/embeddings"]
-    assert embed_chatearthnet.main(asked) == 0
+    assert embed_chatearthnet.main(pushed(data, published, out)) == 0
     assert f"Published: {hub.url}/datasets/owner/embeddings/commit/" in capsys.readouterr().out
     repository = hub.repositories["datasets/owner/embeddings"]
     assert set(repository.files) == {*FILES, "README.md"}
@@ -145,20 +157,72 @@ def test_it_is_published_and_opened_from_there(data, bridge, tmp_path, hub, caps
 
     hub.renamed["datasets/owner/before"] = "datasets/owner/embeddings"
     assert SceneIndex.from_pretrained("owner/before").commit == index.commit
-    again = [*options(data, bridge, out), "--push_to_hub=owner/before"]
-    assert embed_chatearthnet.main(again) == 0  # its card says anew how many rows were embedded
+    again = [*options(data, published, out), "--push_to_hub=owner/before"]
+    assert embed_chatearthnet.main(again) == 0  # whose card says that no rows were embedded
     assert f"Published: {hub.url}/datasets/owner/embeddings/commit/" in capsys.readouterr().out
-    assert list(hub.repositories) == ["datasets/owner/embeddings"]
+    assert [name for name in hub.repositories if name.startswith("datasets/")] == [
+        "datasets/owner/embeddings"
+    ]
     newest = SceneIndex.from_pretrained("owner/before")
     assert newest.commit == repository.refs["main"] != index.commit and len(newest) == 13
 
 
-def test_datasets_streams_it_from_the_hub(data, bridge, tmp_path, hub, monkeypatch):
+def test_a_push_replaces_all_shards_of_the_last(hub, data, published, tmp_path):
+    embed_chatearthnet.main(pushed(data, published, tmp_path / "first"))
+    repository = hub.repositories["datasets/owner/embeddings"]
+    others = {".gitattributes": b"a", "notes.csv": b"b", "more/rows.parquet": b"c"}
+    repository.commit({**repository.files, **others})
+    fewer = [*pushed(data, published, tmp_path / "fewer"), "--shard_rows=20", "--splits", "val"]
+    assert embed_chatearthnet.main(fewer) == 0
+    assert set(repository.files) == {"val-00000-of-00001.parquet", "README.md", *others}
+    assert len(SceneIndex.from_pretrained("owner/embeddings")) == 3
+
+
+def test_a_dataset_of_a_local_bridge_is_not_published(hub, data, bridge, tmp_path, capsys):
+    assert embed_chatearthnet.main(pushed(data, bridge, tmp_path / "out")) == 2
+    said = capsys.readouterr().err
+    assert f"earthvlm push {bridge} OWNER/NAME" in said and said.count("\n") == 1
+    assert not (tmp_path / "out").exists() and "datasets/owner/embeddings" not in hub.repositories
+
+
+def test_shards_of_a_local_bridge_name_the_published_one(hub, data, published, bridge, tmp_path):
+    out = tmp_path / "out"
+    assert embed_chatearthnet.main(options(data, bridge, out)) == 0
+    rows = read(out)
+    assert SceneIndex.from_pretrained(out).provenance.bridge_id == "local"
+    assert embed_chatearthnet.main(pushed(data, published, out)) == 0
+    assert SceneIndex.from_pretrained("owner/embeddings").provenance.bridge_id == published
+    assert read(out) == rows
+
+
+def test_a_private_push_to_a_public_dataset_is_refused(hub, data, published, tmp_path, capsys):
+    hub.repository("datasets/owner/embeddings").commit({})
+    asked = [*pushed(data, published, tmp_path / "out"), "--hub_private"]
+    assert embed_chatearthnet.main(asked) == 2
+    said = capsys.readouterr().err
+    assert "owner/embeddings is public on the Hub, and a private repository was asked for" in said
+    assert not (tmp_path / "out").exists()  # refused before hours of embedding
+
+
+@pytest.mark.parametrize("repository", ["owner/embeddings", None])
+def test_the_code_in_the_card_runs(hub, data, published, tmp_path, repository, capsys, monkeypatch):
+    out = tmp_path / "out"
+    asked = pushed(data, published, out) if repository else options(data, published, out)
+    assert embed_chatearthnet.main(asked) == 0
+    capsys.readouterr()
+    card = (out / "README.md").read_text()
+    assert str(tmp_path) not in card
+    assert f'from_pretrained("{repository or "."}")' in card
+    monkeypatch.chdir(out)
+    exec(compile(re.search(r"```python\n(.*?)```", card, re.DOTALL)[1], "README.md", "exec"), {})
+    assert len(capsys.readouterr().out.splitlines()) == 5
+
+
+def test_datasets_streams_it_from_the_hub(hub, data, published, tmp_path, monkeypatch):
     from datasets import load_dataset
 
     monkeypatch.setattr("datasets.config.HF_ENDPOINT", hub.url)
-    out = tmp_path / "out"
-    embed_chatearthnet.main([*options(data, bridge, out), "--push_to_hub=owner/embeddings"])
+    embed_chatearthnet.main(pushed(data, published, tmp_path / "out"))
     rows = list(load_dataset("owner/embeddings", split="train", streaming=True))
     assert [row["image_id"] for row in rows] == [tile.name for tile in ChatEarthNet(data, "train")]
     assert rows[0]["thumbnail"].size == (64, 64) and len(rows[0]["scene_embedding"]) == 384
