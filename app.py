@@ -1,8 +1,9 @@
 """The web app's entry, here and on a Space: load a bridge and scenes, then serve the page.
 
 EARTHVLM_BRIDGE and EARTHVLM_EMBEDDINGS name another bridge and embedding dataset than the bundled
-ones, which take their place where the Hub does not answer within seconds. GRADIO_SERVER_NAME and
-GRADIO_SERVER_PORT are Gradio's own.
+ones, which take their place where the Hub does not answer within seconds. A Space may have mounted
+that dataset in the folder EARTHVLM_EMBEDDINGS_MOUNT, and then nothing of it is downloaded. HF_TOKEN
+is the Hub's own, for private repositories; GRADIO_SERVER_NAME and GRADIO_SERVER_PORT are Gradio's.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import logging
 import os
 import sys
 import warnings
+from pathlib import Path
 
 # Read when gradio is imported.
 os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
@@ -34,6 +36,12 @@ from earthvlm.ui import LAUNCH_OPTIONS, build_app, load_models, warm_up  # noqa:
 M_ARENA_MAX, HEAPS = -8, 2
 
 
+def _find_mounted() -> str | None:
+    """The folder of the embedding dataset that is mounted here, if one is."""
+    folder = os.environ.get("EARTHVLM_EMBEDDINGS_MOUNT")
+    return folder if folder and any(Path(folder).glob("*.parquet")) else None
+
+
 def main() -> int:
     """Serve the page until it is interrupted; return 2 after one sentence on stderr."""
     with contextlib.suppress(AttributeError, OSError):  # another C library has no such setting
@@ -42,7 +50,7 @@ def main() -> int:
     try:
         models = load_models(
             os.environ.get("EARTHVLM_BRIDGE") or BUNDLED,
-            os.environ.get("EARTHVLM_EMBEDDINGS") or BUNDLED,
+            _find_mounted() or os.environ.get("EARTHVLM_EMBEDDINGS") or BUNDLED,
         )
     except (FileNotFoundError, MemoryError, ValueError) as error:
         print(f"app.py: {error}", file=sys.stderr)

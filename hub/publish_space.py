@@ -3,42 +3,136 @@
     python hub/publish_space.py owner/space --bridge owner/earthvlm --embeddings owner/embeddings
 
 One commit holds the app, the package with the bundled pair to fall back on, and the requirements.
-Log in first with `hf auth login`.
+Models are downloaded while the Space is built, and the dataset is mounted as a volume. Where one of
+them is private or gated, $EARTHVLM_SPACE_TOKEN has to hold a token that may read it; it becomes the
+Space's secret HF_TOKEN. Log in first with `hf auth login`.
 """
 
 from __future__ import annotations
 
 import argparse
+import os
 import shutil
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import yaml
 
+from earthvlm.base_models import BaseModel, find_base_models
 from earthvlm.bridge_config import BRIDGE_FILES, BridgeConfig
+from earthvlm.commands.arguments import add_visibility_options
 from earthvlm.embedded_model import EMBEDDED_MODEL_ID
-from earthvlm.hub import BUNDLED, LOCAL_REVISION, fetch, list_files, push
-from earthvlm.language import LANGUAGE_FILES
-from earthvlm.olmoearth_models import OLMOEARTH_FILES, RANDOM_MODEL_ID, olmoearth_repository
+from earthvlm.hub import BUNDLED, Repository, fetch, find_repository, list_files, push
+
+if TYPE_CHECKING:
+    from huggingface_hub import HfApi
 
 ROOT = Path(__file__).parent.parent
 PARTS = ("app.py", "earthvlm", "requirements.txt", "LICENSE", "NOTICE")
 LEFT_OUT = shutil.ignore_patterns("__pycache__", ".*")
 README = "README.md"
+# What a Space may hold of an earlier push; other files there are its owner's.
+OWNED_FILES = [README, *(f"{part}/*" if part == "earthvlm" else part for part in PARTS)]
 ZERO_GPU = "zero-"  # how the Hub's names of that hardware begin
+MOUNT = "/embeddings"
+TOKEN_VARIABLE = "EARTHVLM_SPACE_TOKEN"
+HUB_PAGE = "https://huggingface.co"
 
 
-def write_space(
-    folder: Path, bridge: str, embeddings: str, torch_index: str | None = None
-) -> dict[str, str]:
-    """Write a Space's files into a folder, and return the variables it is to run with.
+@dataclass(frozen=True)
+class SpaceSources:
+    """What a Space shows, and the repositories it reads.
+
+    embeddings: the dataset's repository, None for the bundled one. models: as the Space's page
+    links them. preloaded: as its README's `preload_from_hub` lists them. closed: repositories that
+    are read with a token alone.
+    """
+
+    bridge_id: str
+    embeddings: Repository | None
+    models: list[str] = field(default_factory=list)
+    preloaded: list[str] = field(default_factory=list)
+    closed: list[str] = field(default_factory=list)
+
+    @property
+    def embeddings_id(self) -> str:
+        """What the app opens where the dataset is not mounted."""
+        return BUNDLED if self.embeddings is None else self.embeddings.id
+
+    @property
+    def variables(self) -> dict[str, str]:
+        """What the Space's app reads from its environment."""
+        return {
+            "EARTHVLM_BRIDGE": self.bridge_id,
+            "EARTHVLM_EMBEDDINGS": self.embeddings_id,
+            "EARTHVLM_EMBEDDINGS_MOUNT": "" if self.embeddings is None else MOUNT,
+        }
+
+
+def find_sources(bridge: str, embeddings: str) -> SpaceSources:
+    """Look up what a Space is to show.
+
+    Raises ValueError or FileNotFoundError for a folder and for what is no bridge or no dataset,
+    ConnectionError where the Hub cannot be reached.
+    """
+    dataset = None if embeddings == BUNDLED else _find(embeddings, "dataset")
+    sources = SpaceSources(bridge, dataset)
+    if dataset is not None and (dataset.is_private or dataset.is_gated):
+        sources.closed.append(dataset.id)
+    if bridge == BUNDLED:
+        return sources
+    found = _find(bridge, "model")
+    _add_model(sources, found, found.id)
+    config = BridgeConfig.read(fetch(bridge, BRIDGE_FILES[:1]).folder)
+    for model in _find_downloaded_models(config):
+        # As the bridge loads them: some files, at one commit where that was noted.
+        names = ",".join(list_files(model.repository, model.files, model.commit))
+        listed = f"{model.repository} {names} {model.commit or ''}".rstrip()
+        _add_model(sources, _find(model.repository, "model"), listed)
+    return sources
+
+
+def _find(repo_id: str, repo_type: str) -> Repository:
+    if Path(repo_id).is_dir():
+        command = "earthvlm push" if repo_type == "model" else "hub/embed_chatearthnet.py"
+        raise ValueError(
+            f"{repo_id} is a folder, which a Space does not have: publish it first ({command})."
+        )
+    found = find_repository(repo_id, repo_type)
+    if found is None:
+        raise ValueError(f"There is no {repo_type} {repo_id} on the Hub that you may read.")
+    return found
+
+
+def _add_model(sources: SpaceSources, found: Repository, listed: str) -> None:
+    sources.models.append(found.id)
+    # The Hub gives a Space's secrets to the app, which then downloads these itself.
+    is_closed = found.is_private or found.is_gated
+    (sources.closed if is_closed else sources.preloaded).append(found.id if is_closed else listed)
+
+
+def _find_downloaded_models(config: BridgeConfig) -> Iterator[BaseModel]:
+    """The models that a bridge loads from the Hub. Raises ValueError for one in a folder."""
+    for model in find_base_models(config):
+        if model.repository is None:
+            raise ValueError(
+                f"The bridge was trained on the {model.part} in the folder {model.id}, which a "
+                "Space does not have: publish the bridge again with `earthvlm push`."
+            )
+        if model.id != EMBEDDED_MODEL_ID:
+            yield model
+
+
+def write_space(folder: Path, sources: SpaceSources, torch_index: str | None = None) -> None:
+    """Write a Space's files into a folder.
 
     torch_index: where pip finds builds of torch without CUDA; without it the Space installs what
         its platform's default is.
-    Raises ValueError or FileNotFoundError where the bridge is none.
     """
     folder.mkdir(parents=True, exist_ok=True)
     for name in PARTS:
@@ -50,14 +144,28 @@ def write_space(
     if torch_index:
         requirements = (ROOT / "requirements.txt").read_text("utf-8")
         (folder / "requirements.txt").write_text(f"--extra-index-url {torch_index}\n{requirements}")
-    front = read_front_matter() | _describe_models(bridge, embeddings)
+    dataset = sources.embeddings
+    linked = {
+        "models": sources.models,
+        "datasets": [dataset.id] if dataset else [],
+        "preload_from_hub": sources.preloaded,
+    }
+    front = read_front_matter() | {name: values for name, values in linked.items() if values}
+    bridge = _link(sources.bridge_id, "")
+    scenes = _link(sources.embeddings_id, "datasets/")
+    at = f" at commit `{dataset.revision[:12]}`" if dataset else ""
     (folder / README).write_text(
         f"---\n{yaml.safe_dump(front, sort_keys=False, allow_unicode=True)}---\n\n"
         f"# earthvlm\n\n{front['short_description']}.\n\n"
-        f"Bridge: `{bridge}`. Scenes: `{embeddings}`.\n",
+        f"Bridge: {bridge}. Scenes: {scenes}{at}.\n",
         "utf-8",
     )
-    return {"EARTHVLM_BRIDGE": bridge, "EARTHVLM_EMBEDDINGS": embeddings}
+
+
+def _link(name: str, kind: str) -> str:
+    if name == BUNDLED:
+        return "the one that earthvlm bundles"
+    return f"[{name}]({HUB_PAGE}/{kind}{name})"
 
 
 def read_front_matter() -> dict[str, Any]:
@@ -65,44 +173,54 @@ def read_front_matter() -> dict[str, Any]:
     return yaml.safe_load((ROOT / README).read_text("utf-8").split("---\n")[1])
 
 
-def _describe_models(bridge: str, embeddings: str) -> dict[str, list[str]]:
-    """The front matter's models and datasets, and what to fetch while the Space is built."""
-    models, preload = [], []
-    if bridge != BUNDLED:
-        snapshot = fetch(bridge, BRIDGE_FILES[:1])
-        if snapshot.revision == LOCAL_REVISION:
-            raise ValueError(
-                f"{bridge} is a folder, which a Space has not: earthvlm push it first."
-            )
-        config = BridgeConfig.read(snapshot.folder)
-        models, preload = [bridge], [bridge]
-        for repository, patterns, commit in _find_base_models(bridge, config):
-            # As the bridge loads them: some files, at one commit where that was noted.
-            names = ",".join(list_files(repository, patterns, commit or None))
-            models.append(repository)
-            preload.append(f"{repository} {names} {commit}".rstrip())
-    datasets = [] if embeddings == BUNDLED else [embeddings]
-    front = {"models": models, "datasets": datasets, "preload_from_hub": preload}
-    return {name: values for name, values in front.items() if values}
+def read_token(sources: SpaceSources) -> str | None:
+    """The token that becomes the Space's secret; None where all it reads is open to everybody.
+
+    Raises ValueError where it is needed and not given.
+    """
+    token = os.environ.get(TOKEN_VARIABLE)
+    if sources.closed and not token:
+        raise ValueError(
+            f"{' and '.join(sources.closed)} can be read with a token alone: make one at "
+            f"{HUB_PAGE}/settings/tokens that may read only what the Space shows, and give it in "
+            f"the environment variable {TOKEN_VARIABLE}; it becomes the Space's secret HF_TOKEN."
+        )
+    return token if sources.closed else None
 
 
-def _find_base_models(
-    bridge: str, config: BridgeConfig
-) -> Iterator[tuple[str, tuple[str, ...], str]]:
-    """The repositories of the models that a bridge was trained on, their files and commits."""
-    used = []
-    if config.vlm_model_id != EMBEDDED_MODEL_ID:
-        used.append((config.vlm_model_id, LANGUAGE_FILES, config.vlm_revision))
-    if not RANDOM_MODEL_ID.fullmatch(config.olmoearth_model_id):
-        used.append((config.olmoearth_model_id, OLMOEARTH_FILES, config.olmoearth_revision))
-    for model_id, patterns, commit in used:
-        if commit == LOCAL_REVISION:
-            raise ValueError(
-                f"{bridge} was trained on the files in {model_id}, which a Space has not: publish "
-                "them, and train on the repository."
-            )
-        # OlmoEarth's ids go without their owner.
-        yield model_id if "/" in model_id else olmoearth_repository(model_id), patterns, commit
+def set_up_space(sources: SpaceSources, token: str | None, api: HfApi, space: str) -> None:
+    """Set a Space's variables, its secret, and the volume with the embedding dataset."""
+    for key, value in sources.variables.items():
+        api.add_space_variable(space, key, value)
+    if token is not None:
+        reads = f"reads {' and '.join(sources.closed)}"
+        api.add_space_secret(space, "HF_TOKEN", token, description=reads)
+    _mount(sources.embeddings, api, space)
+
+
+def _mount(dataset: Repository | None, api: HfApi, space: str) -> None:
+    """Mount a dataset at one commit; what its owner mounted elsewhere stays.
+
+    `preload_from_hub` takes models alone. Where the Hub refuses, the app downloads the dataset.
+    """
+    from huggingface_hub import Volume
+    from huggingface_hub.errors import HfHubHTTPError
+
+    before = api.get_space_runtime(space).volumes or []
+    volumes = [volume for volume in before if volume.mount_path != MOUNT]
+    if dataset is not None:
+        volume = {"type": "dataset", "source": dataset.id, "revision": dataset.revision}
+        volumes.append(Volume(**volume, mount_path=MOUNT, read_only=True))
+    if volumes == before:
+        return
+    try:
+        api.set_space_volumes(space, volumes) if volumes else api.delete_space_volumes(space)
+    except HfHubHTTPError as error:
+        print(
+            f"publish_space.py: The Hub did not mount the dataset ({error.response.status_code}), "
+            "so the app downloads it when it starts.",
+            file=sys.stderr,
+        )
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -111,7 +229,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("space", help="where to, as in owner/name; made where there is none")
     parser.add_argument("--bridge", default=BUNDLED, help="a Hub repository (%(default)s)")
     parser.add_argument("--embeddings", default=BUNDLED, help="a Hub dataset (%(default)s)")
-    parser.add_argument("--private", action="store_true", help="make the Space a private one")
+    add_visibility_options(parser)
     parser.add_argument("--hardware", help="as in cpu-basic or zero-a10g (the Hub's default)")
     parser.add_argument(
         "--torch_index", metavar="URL", help="where pip finds builds of torch without CUDA"
@@ -122,21 +240,23 @@ def main(argv: Sequence[str] | None = None) -> int:
         if options.torch_index and (options.hardware or "").startswith(ZERO_GPU):
             raise ValueError("ZeroGPU needs a torch with CUDA: leave --torch_index out.")
         with tempfile.TemporaryDirectory(prefix="earthvlm-space-") as temporary:
+            sources = find_sources(options.bridge, options.embeddings)
             folder = options.output or Path(temporary) / "space"
-            variables = write_space(folder, options.bridge, options.embeddings, options.torch_index)
+            write_space(folder, sources, options.torch_index)
             if options.output:
-                print("\n".join(f"{name}={value}" for name, value in variables.items()))
+                print("\n".join(f"{key}={value}" for key, value in sources.variables.items()))
                 return 0
             address = push(
                 folder,
                 options.space,
                 ["*"],
                 commit_message="Publish the app",
+                owned=OWNED_FILES,
                 repo_type="space",
-                private=options.private or None,
+                private=options.private,
                 space_sdk="gradio",
                 space_hardware=options.hardware,
-                variables=variables,
+                before_commit=partial(set_up_space, sources, read_token(sources)),
             )
     except (ConnectionError, OSError, ValueError) as error:
         print(f"publish_space.py: {error}", file=sys.stderr)

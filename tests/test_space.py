@@ -59,29 +59,35 @@ def running_app(folder: Path, environment: dict[str, str]) -> Iterator[str]:
 
 
 def publish_trained_on(hub: LocalHub, saved: Path, **base_models: str) -> None:
-    """Publish that bridge as if it had been trained on other models."""
+    """Publish that bridge as if it had been trained on other models, and an embedding dataset."""
     config = json.loads((saved / "config.json").read_text()) | base_models
     (saved / "config.json").write_text(json.dumps(config))
     publish_bridge(saved, "owner/bridge")
+    hub.repository("datasets/owner/embeddings").commit({"embeddings.parquet": b""})
 
 
 EMBEDDED = {"vlm_model_id": "embedded", "vlm_revision": "b179c952"}
+ASKED = ["owner/space", "--bridge=owner/bridge", "--embeddings=owner/embeddings"]
 
 
 def test_a_space_is_published_with_what_it_needs(hub, saved, capsys):
     publish_trained_on(hub, saved, **EMBEDDED)
-    asked = ["owner/space", "--bridge=owner/bridge", "--embeddings=owner/embeddings"]
-    assert publish_space.main([*asked, "--torch_index=http://127.0.0.1/cpu"]) == 0
+    assert publish_space.main([*ASKED, "--torch_index=http://127.0.0.1/cpu"]) == 0
     assert capsys.readouterr().out.startswith(f"{hub.url}/")
     space = hub.repositories["spaces/owner/space"]
     assert space.variables == {
         "EARTHVLM_BRIDGE": "owner/bridge",
         "EARTHVLM_EMBEDDINGS": "owner/embeddings",
+        "EARTHVLM_EMBEDDINGS_MOUNT": "/embeddings",
     }
+    assert not space.secrets
     front = read_front_matter(space)
     assert front["sdk"] == "gradio" and front["app_file"] == "app.py" and front["sdk_version"]
     assert front["python_version"] and front["datasets"] == ["owner/embeddings"]
     assert front["models"] == front["preload_from_hub"] == ["owner/bridge"]
+    card = space.files["README.md"].decode()
+    assert "[owner/bridge](https://huggingface.co/owner/bridge)" in card
+    assert "[owner/embeddings](https://huggingface.co/datasets/owner/embeddings)" in card
     assert {"app.py", "requirements.txt", "LICENSE", "earthvlm/bridge.py"} <= set(space.files)
     assert b"\n" in space.files["earthvlm/bundled/bridge/config.json"]  # to fall back on
     first = space.files["requirements.txt"].decode().splitlines()[0]
@@ -92,6 +98,70 @@ def test_a_space_is_published_with_what_it_needs(hub, saved, capsys):
 
 def read_front_matter(space: Repository) -> dict:
     return yaml.safe_load(space.files["README.md"].decode().split("---\n")[1])
+
+
+def test_a_space_mounts_its_dataset_at_one_commit(hub, saved):
+    publish_trained_on(hub, saved, **EMBEDDED)
+    publish_space.main(ASKED)
+    space = hub.repositories["spaces/owner/space"]
+    commit = hub.repositories["datasets/owner/embeddings"].refs["main"]
+    mounted = {"type": "dataset", "source": "owner/embeddings", "mountPath": "/embeddings"}
+    mounted |= {"revision": commit, "readOnly": True}
+    assert space.volumes == [mounted]
+    theirs = {"type": "bucket", "source": "owner/bucket", "mountPath": "/data"}
+    space.volumes.append(theirs)
+    publish_space.main(ASKED)
+    assert sorted(space.volumes, key=str) == sorted([mounted, theirs], key=str)
+    publish_space.main(["owner/space", "--bridge=owner/bridge"])  # with the bundled scenes
+    assert space.volumes == [theirs] and not space.variables["EARTHVLM_EMBEDDINGS_MOUNT"]
+    space.volumes = [mounted]
+    publish_space.main(["owner/space", "--bridge=owner/bridge"])
+    assert not space.volumes
+
+
+def test_a_space_without_its_volume_is_published(hub, saved, capsys):
+    publish_trained_on(hub, saved, **EMBEDDED)
+    hub.refuses_volumes = True
+    assert publish_space.main(ASKED) == 0
+    assert "did not mount the dataset (402), so the app downloads it" in capsys.readouterr().err
+    space = hub.repositories["spaces/owner/space"]
+    assert "app.py" in space.files and space.variables["EARTHVLM_EMBEDDINGS"] == "owner/embeddings"
+
+
+def test_a_space_of_private_repositories_needs_a_token(hub, saved, monkeypatch, capsys):
+    publish_trained_on(hub, saved, **EMBEDDED)
+    hub.repositories["owner/bridge"].private = True
+    hub.repositories["datasets/owner/embeddings"].private = True
+    assert publish_space.main(ASKED) == 2
+    said = capsys.readouterr().err
+    assert "owner/embeddings and owner/bridge can be read with a token alone" in said
+    assert "EARTHVLM_SPACE_TOKEN" in said and "spaces/owner/space" not in hub.repositories
+    monkeypatch.setenv("EARTHVLM_SPACE_TOKEN", "hf_of_the_space")
+    assert publish_space.main(ASKED) == 0
+    space = hub.repositories["spaces/owner/space"]
+    assert space.secrets == {"HF_TOKEN": "hf_of_the_space"}
+    assert "hf_of_the_space" not in str(space.variables)
+    front = read_front_matter(space)
+    assert front["models"] == ["owner/bridge"] and "preload_from_hub" not in front
+    assert not any(b"hf_of_the_space" in content for content in space.files.values())
+
+
+def test_a_space_loses_old_files_and_keeps_others(hub, saved):
+    publish_trained_on(hub, saved, **EMBEDDED)
+    publish_space.main(ASKED)
+    space = hub.repositories["spaces/owner/space"]
+    others = {".gitattributes": b"a", "notes.md": b"b", "packages.txt": b"c"}
+    space.commit({**space.files, **others, "earthvlm/removed.py": b"d"})
+    publish_space.main(ASKED)
+    assert {name: space.files[name] for name in others} == others
+    assert "earthvlm/removed.py" not in space.files and "earthvlm/bridge.py" in space.files
+
+
+def test_a_private_space_in_place_of_a_public_one_is_refused(hub, capsys):
+    hub.repository("spaces/owner/space").commit({})
+    assert publish_space.main(["owner/space", "--private"]) == 2
+    assert "owner/space is public on the Hub, and a private" in capsys.readouterr().err
+    assert not hub.repositories["spaces/owner/space"].variables
 
 
 def test_a_space_is_built_with_the_models_its_bridge_was_trained_on(hub, saved):
@@ -115,12 +185,19 @@ def test_a_space_is_built_with_the_models_its_bridge_was_trained_on(hub, saved):
     ]
 
 
-def test_a_space_of_what_lies_in_a_folder_is_refused(hub, saved, capsys):
-    publish_bridge(saved, "owner/bridge")  # whose language model was written by this test
+def test_a_space_of_what_lies_in_a_folder_is_refused(hub, saved, tiny_language, capsys):
+    config = json.loads((saved / "config.json").read_text())
+    config |= {"vlm_model_id": tiny_language, "vlm_revision": "local"}
+    hub.repository("owner/bridge").commit({"config.json": json.dumps(config).encode()})
     assert publish_space.main(["owner/space", "--bridge=owner/bridge"]) == 2
-    assert "owner/bridge was trained on the files in /" in capsys.readouterr().err
-    assert publish_space.main(["owner/space", f"--bridge={saved}"]) == 2
-    assert f"{saved} is a folder, which a Space has not" in capsys.readouterr().err
+    assert f"trained on the language model in the folder {tiny_language}" in capsys.readouterr().err
+    for option in ("bridge", "embeddings"):
+        assert publish_space.main(["owner/space", f"--{option}={saved}"]) == 2
+        assert f"{saved} is a folder, which a Space does not have" in capsys.readouterr().err
+    assert publish_space.main(["owner/space", "--embeddings=owner/bridge"]) == 2
+    assert "There is no dataset owner/bridge on the Hub that you may read" in (
+        capsys.readouterr().err
+    )
     assert "spaces/owner/space" not in hub.repositories
 
 
@@ -133,8 +210,30 @@ def test_a_space_of_what_is_no_bridge_is_refused(hub, capsys):
 
 @pytest.mark.slow
 @pytest.mark.end_to_end
-def test_the_space_shows_what_the_hub_holds_and_names_its_revision(hub, tmp_path):
-    publish_bridge(BUNDLED / "bridge", "owner/bridge")
+def test_the_space_shows_what_the_hub_holds_and_names_its_revision(hub, tmp_path, monkeypatch):
+    publish_bridge(BUNDLED / "bridge", "owner/bridge", private=True)
+    push(
+        BUNDLED / "embeddings",
+        "owner/embeddings",
+        ["*.parquet", "scenes/*"],
+        commit_message="Add scenes",
+        repo_type="dataset",
+        private=True,
+    )
+    hub.readers.add("hf_of_the_space")
+    monkeypatch.setenv("EARTHVLM_SPACE_TOKEN", "hf_of_the_space")
+    assert publish_space.main(ASKED) == 0
+    variables = write_files(hub, tmp_path / "space")
+    environment = hub_environment(hub.url, tmp_path / "home") | variables
+    with running_app(tmp_path / "space", environment) as page:
+        assert hub.repositories["owner/bridge"].refs["main"][:7] in page
+        assert hub.repositories["datasets/owner/embeddings"].refs["main"][:7] in page
+        assert "The Hub does not answer" not in page
+
+
+@pytest.mark.slow
+@pytest.mark.end_to_end
+def test_a_mounted_dataset_is_not_downloaded(hub, tmp_path):
     push(
         BUNDLED / "embeddings",
         "owner/embeddings",
@@ -142,14 +241,14 @@ def test_the_space_shows_what_the_hub_holds_and_names_its_revision(hub, tmp_path
         commit_message="Add scenes",
         repo_type="dataset",
     )
-    publish_space.main(["owner/space", "--bridge=owner/bridge", "--embeddings=owner/embeddings"])
-    variables = write_files(hub, tmp_path / "space")
-    with running_app(
-        tmp_path / "space", hub_environment(hub.url, tmp_path / "home") | variables
-    ) as page:
-        assert hub.repositories["owner/bridge"].refs["main"][:7] in page
-        assert hub.repositories["datasets/owner/embeddings"].refs["main"][:7] in page
-        assert "The Hub does not answer" not in page
+    publish_space.main(["owner/space", "--embeddings=owner/embeddings"])
+    mounted = write_files(hub, tmp_path / "space")
+    mounted["EARTHVLM_EMBEDDINGS_MOUNT"] = str(BUNDLED / "embeddings")
+    environment = hub_environment(hub.url, tmp_path / "home") | mounted
+    sent = len(hub.sent)
+    with running_app(tmp_path / "space", environment) as page:
+        assert "83, embedded by" in page and "The Hub does not answer" not in page
+    assert len(hub.sent) == sent
 
 
 @pytest.mark.slow
@@ -209,9 +308,9 @@ def test_the_app_says_in_one_sentence_what_a_name_does_not_mean():
 
 
 def write_files(hub: LocalHub, folder: Path) -> dict[str, str]:
-    """Write a published Space's files as its machine does; returns its variables."""
+    """Write a published Space's files as its machine does; returns its environment."""
     space = hub.repositories["spaces/owner/space"]
     for name, content in space.files.items():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_bytes(content)
-    return space.variables
+    return space.variables | space.secrets
