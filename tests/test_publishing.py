@@ -316,7 +316,7 @@ def test_a_trained_bridge_is_pushed_and_answers_in_another_process(
     launch += ["--mixed_precision=no", "--dynamo_backend=no", "train_accelerate.py"]
     options = [f"--data_dir={tmp_path / 'data'}", f"--output_dir={tmp_path / 'run'}"]
     options += ["--olmoearth_model=random-v1.2-nano", "--no-freeze_olmoearth", "--device=cpu"]
-    options += [f"--vlm_model={tiny_language}", "--num_geo_queries=4", "--num_workers=0"]
+    options += [f"--vlm_model={tiny_repository[0]}", "--num_geo_queries=4", "--num_workers=0"]
     options += ["--batch_size=2", "--accumulation_steps=1", "--max_steps=2"]
     options += ["--push_every=1", "--push_to_hub=owner/bridge"]
     assert "Published: " in run("first", *launch, *options)
