@@ -16,6 +16,9 @@ MAX_QUERY_CHARACTERS = 2000  # of which the sentence model reads the first 256 w
 UNWANTED_SHARE = 0.5
 
 Box = tuple[float, float, float, float]
+# A box may cross the date line, with west greater than east. One that would reach further around
+# the world than this is taken for one whose ends were swapped.
+MAX_CROSSING_DEGREES = 180
 BOX_FORM = (
     "a box is west, south, east and north in degrees, longitudes from -180 to 180 and south at "
     "most north, as in 4, 47, 16, 55"
@@ -72,9 +75,9 @@ class SceneFilter:
     """Which scenes take part in a search: those that fit everything that is not None.
 
     split: exactly this one. box: west, south, east, north in degrees, edges included; west may be
-    greater than east, and the box then crosses the date line. first_date, last_date: both
-    included. source: words that a scene's source contains, in any case. A scene without a place,
-    date or source fits no filter that asks for one.
+    greater than east, and the box then crosses the date line, at most 180 degrees wide.
+    first_date, last_date: both included. source: words that a scene's source contains, in any
+    case. A scene without a place, date or source fits no filter that asks for one.
 
     Raises ValueError, in one sentence, for a box or dates that cannot be.
     """
@@ -113,9 +116,10 @@ def parse_box(text: str) -> Box:
     """Read "4, 47, 16, 55": west, south, east, north in degrees. Raises ValueError as above."""
     parts = text.replace("−", "-").replace(",", " ").split()
     try:
-        return _check_box(tuple(float(part) for part in parts))
+        box = tuple(float(part) for part in parts)
     except ValueError:
         raise ValueError(f"{BOX_FORM}; {text[:60]!r} was given") from None
+    return _check_box(box)
 
 
 def _check_box(box: Box) -> Box:
@@ -124,7 +128,12 @@ def _check_box(box: Box) -> Box:
     if fits:
         west, south, east, north = numbers
         fits = max(abs(west), abs(east)) <= 180 and -90 <= south <= north <= 90
+    given = ", ".join(f"{value:g}" for value in numbers)
     if not fits:
-        given = ", ".join(f"{value:g}" for value in numbers)
         raise ValueError(f"{BOX_FORM}; {given} was given")
+    if west > east and east + 360 - west > MAX_CROSSING_DEGREES:
+        raise ValueError(
+            f"the box {given} goes {east + 360 - west:g} degrees around the world, from {west:g} "
+            f"east to {east:g}; swap west and east if it should go from {east:g} to {west:g}"
+        )
     return numbers

@@ -18,9 +18,14 @@ def describe_place(longitude: float | None, latitude: float | None, decimals: in
 
 
 def describe_box(box: tuple[float, float, float, float]) -> str:
-    """West, south, east and north: "1.50° W to 16.00° E, 47.00° N to 55.00° N"."""
+    """West, south, east and north: "1.50° W to 16.00° E, 47.00° N to 55.00° N".
+
+    A box that crosses the date line says so.
+    """
     west, south, east, north = box
     longitudes = f"{_degrees(west, 'EW', 2)} to {_degrees(east, 'EW', 2)}"
+    if west > east:
+        longitudes += " across the date line"
     return f"{longitudes}, {_degrees(south, 'NS', 2)} to {_degrees(north, 'NS', 2)}"
 
 

@@ -95,6 +95,7 @@ def test_filters_decide_who_takes_part(index, where, expected):
     ("where", "message"),
     [
         ({"box": (0, 10, 1, 5)}, "a box is west, south, east and north.*0, 10, 1, 5 was given"),
+        ({"box": (16, 47, 4, 55)}, "348 degrees around the world.*swap west and east"),
         ({"box": (0, 0, 181, 5)}, "longitudes from -180 to 180"),
         ({"box": (0, 0, float("nan"), 5)}, "a box is"),
         ({"box": (0, 0, 1)}, "a box is"),

@@ -13,4 +13,7 @@ def test_a_day_and_a_place_have_one_form():
 
 
 def test_a_box_over_the_date_line_is_told_as_it_is():
-    assert describe_box((170, -20, -170.5, 0)) == "170.00° E to 170.50° W, 20.00° S to 0.00° N"
+    assert describe_box((170, -20, -170.5, 0)) == (
+        "170.00° E to 170.50° W across the date line, 20.00° S to 0.00° N"
+    )
+    assert "date line" not in describe_box((-180, -20, 180, 0))
