@@ -7,6 +7,7 @@ import io
 import json
 import re
 from collections.abc import Sequence
+from itertools import pairwise
 
 from earthvlm.measured import SOURCES, Measured, percent
 from earthvlm.prompts import Message
@@ -24,6 +25,10 @@ COLUMNS = (
     "scene_similarity",
     "source",
 )
+# What Markdown, GitHub's dialect included, may read as more than text: anywhere, and at the start
+# of a line, where a list, a rule or an underlined heading begins.
+_MARKUP = re.compile(r"[\\`*_\[\]<>#|&~$@]|:(?=//)|(?<=www)\.", re.IGNORECASE)
+_LINE_START = re.compile(r"^(\d*)([-+=.)])")
 # A spreadsheet takes a cell that begins so for a formula.
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
@@ -40,8 +45,7 @@ def conversation_to_markdown(
     lines = [f"# {_plain(scene.name)}", "", _plain(scene.summary()), ""]
     for message in messages:
         who = "You" if message["role"] == "user" else "Model"
-        quoted = "\n".join(f"> {_plain(line)}" for line in message["content"].splitlines() or [""])
-        lines += [f"**{who}**", "", quoted, ""]
+        lines += [f"**{who}**", "", _quote(message["content"]), ""]
     lines += ["## Measured, not said by the model", ""]
     if measured is None:
         lines += ["Nothing: the scene lacks the near infrared.", ""]
@@ -97,8 +101,16 @@ def _require(results: Sequence[SceneResult]) -> None:
 
 
 def _plain(text: str) -> str:
-    """Text that Markdown shows as it is: what would begin a tag, link or emphasis is escaped."""
-    return re.sub(r"([\\`*_\[\]<>#|])", r"\\\1", text)
+    """One line of Markdown that shows text as it is: no tag, link, picture, emphasis or formula."""
+    line = _MARKUP.sub(r"\\\g<0>", " ".join(text.split()))
+    return _LINE_START.sub(r"\1\\\2", line)
+
+
+def _quote(text: str) -> str:
+    """Text as a block quote that keeps its lines."""
+    lines = [_plain(line) for line in text.splitlines()] or [""]
+    ends = ["\\" if line and after else "" for line, after in pairwise([*lines, ""])]
+    return "\n".join(f"> {line}{end}".rstrip() for line, end in zip(lines, ends, strict=True))
 
 
 def _cell(value: object) -> object:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import csv
 import gc
+import html
 import io
 import json
+import re
 import threading
 import time
 import weakref
 from contextlib import ExitStack
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -18,7 +21,7 @@ import pytest
 import earthvlm.serving as serving
 from earthvlm.attention import attend
 from earthvlm.exports import conversation_to_markdown, results_to_csv, results_to_geojson
-from earthvlm.measured import measure
+from earthvlm.measured import SOURCES, measure
 from earthvlm.retrieval import SceneResult
 from earthvlm.service import OPENINGS_PER_ADDRESS, SEARCHES_AT_ONCE, Asker, SceneService, Waiting
 from earthvlm.serving import Busy, Line
@@ -217,17 +220,32 @@ def test_closing_or_stopping_an_answer_frees_the_line():
     assert len(service.line) == 0 and len(ended) == 2
 
 
+MARKUP = (
+    "[link](http://x) ![picture](http://x/y.png) <b>tag</b> <https://auto> https://bare "
+    "www.bare.org &lt;entity&gt; `code` **bold** _slant_ ~~gone~~ $x$ | table | me@example.org\n"
+    "# heading\n- list\n1. list\n---\n===\n> quote\n    code\n\n[a]: http://x"
+)
+
+
 def test_a_conversation_in_markdown_shows_what_was_said_as_text():
-    scene = random_scene()
-    said = [
-        {"role": "user", "content": "Is [this](http://x) <b>water</b>?"},
-        {"role": "assistant", "content": "Yes.\n# No"},
-    ]
-    text = conversation_to_markdown(scene, said, measure(scene), "a bridge")
-    assert "\\[this\\](http://x) \\<b\\>water\\</b\\>?" in text
-    assert "\n> \\# No" in text and "| water |" in text and "a bridge" in text
+    scene = replace(random_scene(), name=f"lake\n# {MARKUP}")
+    said = [{"role": "user", "content": MARKUP}, {"role": "assistant", "content": MARKUP}]
+    text = conversation_to_markdown(scene, said, measure(scene), f"a bridge\n{MARKUP}")
+    assert "| water |" in text and "a bridge" in text
+    assert not re.search(r"(?<!\\)://|www\.", text.replace(SOURCES, ""))  # GitHub links these
     with pytest.raises(ValueError, match="no conversation"):
         conversation_to_markdown(scene, [], None, "")
+
+    markdown = pytest.importorskip("markdown_it", reason="reading Markdown needs markdown-it-py")
+    shown = markdown.MarkdownIt("commonmark").enable(["table", "strikethrough"]).render(text)
+    for element in ("a", "img", "b", "code", "em", "ul", "ol", "hr", "del", "pre"):
+        assert not re.search(rf"<{element}[ >]", shown), element
+    quotes = re.findall("<blockquote>(.*?)</blockquote>", shown, re.DOTALL)
+    lines = [line.strip() for line in MARKUP.splitlines()]
+    for quote in quotes:
+        words = html.unescape(re.sub(r"</?p>|<br />", "", quote))
+        assert [line for line in words.split("\n") if line] == [line for line in lines if line]
+    assert len(quotes) == 2
 
 
 def make_result(name: str, caption: str, longitude: float | None = 10.5) -> SceneResult:

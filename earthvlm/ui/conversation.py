@@ -22,6 +22,7 @@ from earthvlm.ui.said import (
     describe_wait,
     read_along,
     show_conversation,
+    unescape_message,
 )
 from earthvlm.ui.scene_view import show_beside, show_viewer
 from earthvlm.ui.state import Session, know_asker, page_only, tell_errors
@@ -60,6 +61,7 @@ def add_conversation(
         editable="user",
         feedback_options=None,
         render_markdown=False,
+        latex_delimiters=[],
         placeholder="Ask about the scene, in your own words or with a question below.",
         layout="bubble",
         elem_id="chat",
@@ -188,9 +190,13 @@ def add_conversation(
     ) -> Any:
         """Put a question in other words; what was said after it is forgotten.
 
-        place: the question's in the conversation, from 0, answers counted too.
+        place: the question's in the conversation, from 0, answers counted too. Raises ValueError
+        where no question stands there.
         """
+        session.require_opened()
         session.end_turn()
+        if place not in range(0, len(session.conversation), 2):
+            raise ValueError(f"no question stands at place {place:g} of the conversation")
         asked = [*session.conversation[: int(place)], {"role": "user", "content": question}]
         yield from speak(session, asked, max_length, temperature, request)
 
@@ -203,8 +209,11 @@ def add_conversation(
         event: gr.EditData,
     ) -> Any:
         """Put a question in other words, which were written where it stands."""
-        place = event.index[0] if isinstance(event.index, list | tuple) else event.index
-        yield from edit(session, place, str(event.value), max_length, temperature, request)
+        place = event.index[0] if isinstance(event.index, list) and event.index else event.index
+        if type(place) is not int or not isinstance(event.value, str):
+            raise ValueError("no question was edited")
+        question = unescape_message(event.value)
+        yield from edit(session, place, question, max_length, temperature, request)
 
     @page_only
     def stop_answer(session: Session) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import html
+import re
 import time
 from collections.abc import Iterator
 from contextlib import closing
@@ -10,6 +12,8 @@ from typing import Any
 from earthvlm.prompts import Message
 from earthvlm.service import Waiting
 
+_ENTITY = re.compile(r"&(?=[#\w])")
+_TAG = re.compile(r"<(?=[a-zA-Z/!?])")
 LOOKING = "Looking at the scene …"
 NOTHING_SAID = "(stopped before the first word)"
 NEUTRAL = (
@@ -41,13 +45,28 @@ def show_conversation(
     conversation: list[Message], pending: str = "", answer: str = ""
 ) -> list[dict[str, Any]]:
     """A conversation as the chatbot takes it, with a sign of waiting or an answer so far."""
-    messages: list[dict[str, Any]] = [dict(message) for message in conversation]
+    messages: list[dict[str, Any]] = [
+        {**message, "content": escape_message(message["content"])} for message in conversation
+    ]
     if pending:
         waiting = {"title": pending, "status": "pending"}
         messages.append({"role": "assistant", "content": "", "metadata": waiting})
     if answer:
-        messages.append({"role": "assistant", "content": answer})
+        messages.append({"role": "assistant", "content": escape_message(answer)})
     return messages
+
+
+def escape_message(text: str) -> str:
+    """Text as the chatbot shows it literally; it takes messages for HTML, without Markdown too.
+
+    Only what would begin a tag or an entity is escaped, as an edited question shows what is here.
+    """
+    return _TAG.sub("&lt;", _ENTITY.sub("&amp;", text))
+
+
+def unescape_message(text: str) -> str:
+    """The text of a message that was escaped."""
+    return html.unescape(text)
 
 
 def describe_wait(ahead: int) -> str:

@@ -1,0 +1,111 @@
+"""What people, files and models write is text: in the page no markup of theirs makes an element."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+from urllib.parse import quote
+
+import pytest
+
+from tests.end_to_end.conftest import END_TO_END
+from tests.end_to_end.visitor import (
+    answers,
+    open_filters,
+    open_tab,
+    questions,
+    read_notice,
+    wait_until_idle,
+)
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Page
+
+pytestmark = END_TO_END
+
+COVER = (
+    '<div id="planted" style="position:fixed;inset:0;z-index:99999;background:#fff">Signed out. '
+    '<a href="https://evil.example">Sign in</a></div><img id=planted src=x><planted>'
+)
+PLAIN = "a < b & **c** &lt; <b>d</b>\n$$e$$ `f` [g](https://evil.example) <!-- h -->"
+
+
+def count_planted(page: Page) -> int:
+    """Elements that a text brought into the page."""
+    return page.evaluate(
+        """() => document.querySelectorAll(
+          '#planted, planted, a[href*="evil.example"], #chat .message b, .katex').length"""
+    )
+
+
+def answer_with(monkeypatch: pytest.MonkeyPatch, bridge, text: str) -> None:
+    """Let the model say this, piece by piece."""
+    monkeypatch.setattr(bridge, "stream", lambda *_, stop: iter(text.split("|")))
+
+
+@pytest.mark.parametrize("text", [COVER, PLAIN], ids=("cover", "plain"))
+def test_a_question_of_a_link_is_shown_as_text(
+    tab: Page, app_url: str, app_bridge, monkeypatch, text: str
+):
+    answer_with(monkeypatch, app_bridge, text)
+    tab.goto(f"{app_url}?q={quote(text)}")
+    answers(tab).first.wait_for()
+    wait_until_idle(tab)
+    for shown in (questions(tab), answers(tab)):
+        assert shown.first.inner_text().strip() == text
+    assert count_planted(tab) == 0
+
+
+def test_an_edited_question_is_shown_as_text(
+    page: Page, app_bridge, monkeypatch: pytest.MonkeyPatch
+):
+    answer_with(monkeypatch, app_bridge, "Fine.")
+    page.get_by_label("Your question").fill(PLAIN)
+    page.get_by_role("button", name="Send").click()
+    answers(page).first.wait_for()
+    wait_until_idle(page)
+    page.get_by_label("Edit").first.click()
+    box = page.locator("#chat textarea")
+    box.fill(f"{box.input_value()} {COVER}")
+    page.get_by_label("Submit").click()
+    questions(page).filter(has_text="Signed out.").wait_for()
+    wait_until_idle(page)
+    assert questions(page).first.inner_text().strip() == f"{PLAIN} {COVER}"
+    assert count_planted(page) == 0
+    with page.expect_download() as download:
+        page.locator("#save").click()
+    saved = Path(download.value.path()).read_text("utf-8")
+    assert "Signed out" in saved and "<div" not in saved.replace(r"\<", "")
+
+
+def test_words_sources_and_errors_are_shown_as_text(page: Page):
+    open_tab(page, "Search")
+    page.get_by_label("What the scene shows").fill(COVER)
+    page.get_by_role("button", name="Search", exact=True).click()
+    page.locator("#found", has_text="Signed out.").wait_for()
+    open_filters(page)
+    page.get_by_label("Source contains").fill("<img id=planted src=x>")
+    page.get_by_role("button", name="Apply filters").click()
+    assert "<img id=planted" in read_notice(page)
+    page.get_by_label("Source contains").fill("")
+    page.get_by_label("First date").fill("<img id=planted src=x>")
+    page.get_by_role("button", name="Apply filters").click()
+    assert "<img id=planted" in read_notice(page)
+    assert count_planted(page) == 0
+
+
+def test_a_description_in_compare_is_shown_as_text(page: Page, app_bridge, monkeypatch):
+    answer_with(monkeypatch, app_bridge, COVER)
+    open_tab(page, "Compare")
+    page.get_by_role("button", name="Try two that are here").click()
+    page.locator("#second img").wait_for()
+    page.locator("#describe-both").click()
+    page.locator("#said-of-second", has_text="Signed out.").wait_for()
+    assert page.locator("#said-of-second p").first.inner_text() == f"model {COVER}"
+    assert count_planted(page) == 0
+
+
+def test_a_scene_that_a_link_names_is_shown_as_text(tab: Page, app_url: str):
+    tab.goto(f"{app_url}?scene={quote(COVER[:70])}")
+    assert "no scene '<div id=" in read_notice(tab)
+    assert count_planted(tab) == 0
