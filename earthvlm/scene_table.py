@@ -18,6 +18,7 @@ from earthvlm.search_query import SceneFilter
 FILTER_COLUMNS = ("split", "source", "longitude", "latitude", "date")
 SOURCE_LETTERS = 40  # of a source, in an error
 BLOCK_ROWS = 16_384  # that are read at once
+NAME_LETTERS = 80  # of a name that does not exist, in an error about it
 SPACES = {"scene": "scene_embedding", "caption": "caption_embedding"}
 
 
@@ -99,7 +100,9 @@ class SceneTable:
         """The row of a scene. Raises ValueError where there is none of that name."""
         row = pc.index(self.column("image_id"), image_id).as_py()
         if row < 0:
-            raise ValueError(f"this dataset has no scene {image_id!r}; check its name")
+            raise ValueError(
+                f"this dataset has no scene {image_id[:NAME_LETTERS]!r}; check its name"
+            )
         return row
 
     def select(self, where: SceneFilter) -> np.ndarray | None:
@@ -135,7 +138,8 @@ class SceneTable:
         splits = self.distinct("split")
         if where.split is not None and where.split not in splits:
             raise ValueError(
-                f"this dataset has no split {where.split!r}; choose one of {', '.join(splits)}"
+                f"this dataset has no split {where.split[:NAME_LETTERS]!r}; choose one of "
+                f"{', '.join(splits)}"
             )
         if where.source is not None and not self.matching_sources(where.source):
             words, *known = (

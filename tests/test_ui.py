@@ -26,12 +26,11 @@ from earthvlm.service import Example, OpenScene, Waiting
 from earthvlm.ui import Models, build_app, warm_up
 from earthvlm.ui.filters import read_filter, write_box
 from earthvlm.ui.found import describe_search
-from earthvlm.ui.guard import MAX_REQUEST_BYTES, Guard, find_address
 from earthvlm.ui.map_tab import describe_map
 from earthvlm.ui.scene_view import make_title, show_beside, show_facts, show_viewer
 from earthvlm.ui.state import Session, make_room, tell_errors
 from earthvlm.ui.uploads import open_uploads
-from tests.conftest import random_scene, run_apart
+from tests.conftest import random_scene
 
 HTML = "<img src=x onerror=alert(1)>"
 
@@ -238,50 +237,6 @@ def test_whatever_a_session_holds_is_counted():
     scenes = 2 * scene.scene.reflectance.nbytes
     expected = scenes + 20 + 2 * 16 * 8 + 4 * 384 + 96 * 64 * 3
     assert sum(session.held_parts().values()) == expected
-
-
-def run_guard(path: str, headers: list[tuple[bytes, bytes]], chunks: list[bytes]) -> dict:
-    """What a request to an app behind the guard is answered with, and what the app read."""
-    sent: list[dict] = []
-    read: list[bytes] = []
-    bodies = [{"type": "http.request", "body": chunk, "more_body": True} for chunk in chunks]
-
-    async def app(scope, receive, send):
-        for _ in chunks:
-            read.append((await receive())["body"])
-        await send({"type": "http.response.start", "status": 200, "headers": []})
-        await send({"type": "http.response.body", "body": b""})
-
-    async def receive():
-        return bodies.pop(0)
-
-    async def send(message):
-        sent.append(message)
-
-    run_apart(Guard(app)({"type": "http", "path": path, "headers": headers}, receive, send))
-    return {"status": sent[0]["status"], "headers": dict(sent[0]["headers"]), "read": read}
-
-
-def test_large_requests_are_refused_before_they_are_read():
-    declared = [(b"content-length", str(MAX_REQUEST_BYTES + 1).encode())]
-    assert run_guard("/gradio_api/queue/join", declared, [b"x"])["status"] == 413
-    assert run_guard("/gradio_api/upload", declared, [b"x"])["status"] == 200
-    half = b"x" * (MAX_REQUEST_BYTES // 2 + 1)
-    undeclared = run_guard("/gradio_api/queue/join", [], [half, half, half])
-    assert undeclared["status"] == 413 and len(undeclared["read"]) == 1
-
-
-def test_every_answer_has_the_headers_browsers_heed():
-    headers = run_guard("/", [], [])["headers"]
-    assert b"frame-ancestors" in headers[b"content-security-policy"]
-    assert headers[b"x-content-type-options"] == b"nosniff"
-
-
-def test_an_address_is_taken_from_a_proxy_on_a_space_only(monkeypatch):
-    told = {"x-forwarded-for": "203.0.113.9, 10.0.0.1"}
-    assert find_address("10.0.0.1", told) == "10.0.0.1"
-    monkeypatch.setenv("SPACE_ID", "owner/space")
-    assert find_address("10.0.0.1", told) == "203.0.113.9"
 
 
 def test_ending_an_answer_waits_until_it_shows_no_more():

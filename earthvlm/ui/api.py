@@ -9,10 +9,11 @@ import gradio as gr
 
 from earthvlm.measured import SOURCES
 from earthvlm.service import Asker, OpenScene, SceneService
-from earthvlm.ui.filters import ALL_SPLITS, read_filter
+from earthvlm.ui.filters import ALL_SPLITS, check_number, read_filter
 from earthvlm.ui.state import address_of, tell_errors
 
 MOST_RESULTS = 50
+MOST_TOKENS = 512
 
 
 def add_tools(service: SceneService) -> None:
@@ -43,16 +44,16 @@ def add_tools(service: SceneService) -> None:
         Args:
             image_id: the scene's name, as search_scenes gives it
             question: in plain English, such as "Is there water?"
-            max_length: the longest answer, in tokens, at most 512
+            max_length: the longest answer, in tokens, from 1 to 512
 
         Returns:
             the model's answer, which can be wrong, beside what was measured in the scene
         """
+        check_number("max_length", max_length, 1, MOST_TOKENS)
         asker = Asker(f"tool-{uuid4()}", address_of(request))
         with service.opening(asker):
             opened = service.open_named(image_id)
-        length = max(1, min(int(max_length), 512))
-        answer = service.ask(opened.scene, question, asker, length)
+        answer = service.ask(opened.scene, question, asker, max_length)
         return {"answer_by_model": answer, **_describe(opened)}
 
     @tell_errors
@@ -71,18 +72,19 @@ def add_tools(service: SceneService) -> None:
         Args:
             words: what the scene should show, such as "a lake beside forest"; a minus before a
                 word unwants it, as in "river -city"
-            count: how many scenes to return, at most 50
+            count: how many scenes to return, from 1 to 50
             split: only of this part of the dataset; "all" for every one
             first_date: only scenes of this day or later, as in 2020-06-30; empty for any
             last_date: only scenes of this day or earlier, likewise
             source: only scenes whose source contains these words; empty for any
             box: only scenes inside west, south, east, north in degrees, as in "4, 47, 16, 55";
-                empty for anywhere
+                west may be greater than east where the box crosses the date line, as in
+                "170, -20, -170, 0"; empty for anywhere
 
         Returns:
             scenes, nearest first: image_id, caption, place, date, cosine similarities
         """
-        count = max(1, min(int(count), MOST_RESULTS))
+        check_number("count", count, 1, MOST_RESULTS)
         where = read_filter(first_date, last_date, source, box, split)
         return [
             {

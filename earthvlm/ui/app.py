@@ -8,15 +8,15 @@ from pathlib import Path
 from typing import Any
 
 import gradio as gr
-from starlette.middleware import Middleware
 
 from earthvlm.generation import DEFAULT_PROMPT
 from earthvlm.scene import Scene
 from earthvlm.service import SceneService
 from earthvlm.ui.api import add_tools
 from earthvlm.ui.chat import add_chat_tab
+from earthvlm.ui.checked_page import CheckedPage
 from earthvlm.ui.compare import add_compare_tab
-from earthvlm.ui.guard import MAX_FILE_SIZE, Guard
+from earthvlm.ui.guard import MAX_FILE_SIZE
 from earthvlm.ui.map_tab import add_map_tab
 from earthvlm.ui.models import Models
 from earthvlm.ui.search import add_search_tab
@@ -84,7 +84,6 @@ LAUNCH_OPTIONS: dict[str, Any] = {
     "state_session_capacity": SESSIONS_KEPT,
     "footer_links": ["api"],
     "ssr_mode": False,
-    "app_kwargs": {"middleware": [Middleware(Guard)]},
     "mcp_server": find_spec("mcp") is not None,
 }
 
@@ -98,7 +97,7 @@ def build_app(models: Models) -> gr.Blocks:
     service = make_service(models)
     service.reader.start()
     examples = [service.open_result(example) for example in models.examples]
-    with gr.Blocks(
+    with CheckedPage(
         title=TITLE, analytics_enabled=False, fill_width=True, delete_cache=CACHE_SECONDS
     ) as page:
         session = add_session(page)
@@ -116,7 +115,8 @@ def build_app(models: Models) -> gr.Blocks:
                 add_compare_tab(session, service)
         gr.HTML(describe_models(models), elem_id="about")
         add_tools(service)
-    return page.queue(max_size=QUEUE_SIZE)
+    # No call goes past the queue, and so past its bounds.
+    return page.queue(max_size=QUEUE_SIZE, api_open=False)
 
 
 def make_service(models: Models) -> SceneService:

@@ -12,7 +12,14 @@ from earthvlm.service import OpenScene, SceneService
 from earthvlm.ui.conversation import add_conversation, start_conversation
 from earthvlm.ui.examples import describe_example
 from earthvlm.ui.scene_view import VIEWER_SCRIPT, show_facts, show_viewer
-from earthvlm.ui.state import Session, know_asker, make_room, page_only, tell_errors
+from earthvlm.ui.state import (
+    Session,
+    check_place,
+    know_asker,
+    make_room,
+    page_only,
+    tell_errors,
+)
 from earthvlm.ui.uploads import BOA_OFFSETS, SCENE_FILES, open_uploads, take_uploads_only
 
 
@@ -87,7 +94,7 @@ def add_chat_tab(
     @tell_errors
     def open_example(session: Session, event: gr.SelectData) -> Any:
         """Open one of the example scenes, chosen by its place in the gallery."""
-        return show_opened(session, examples[event.index])
+        return show_opened(session, examples[check_place(event.index, len(examples))])
 
     @page_only
     @tell_errors

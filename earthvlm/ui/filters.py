@@ -13,6 +13,7 @@ ALL_SPLITS = "all"
 BOX_LABEL = "Box: west, south, east, north in degrees"
 BOX_EXAMPLE = "4, 47, 16, 55"
 BOX_DECIMALS = 4  # about 10 m
+MAX_SOURCE_CHARACTERS = 200
 
 
 @dataclass(frozen=True)
@@ -64,8 +65,13 @@ def read_filter(
 ) -> SceneFilter:
     """Return what the fields ask for; blank is any.
 
-    Raises ValueError, in one sentence, for dates and a box that cannot be.
+    Raises ValueError, in one sentence, for dates and a box that cannot be, and words too many.
     """
+    if len(source) > MAX_SOURCE_CHARACTERS:
+        raise ValueError(
+            f"the source's words have {len(source)} characters; at most {MAX_SOURCE_CHARACTERS} "
+            "are read"
+        )
     return SceneFilter(
         split=None if split == ALL_SPLITS else split,
         box=parse_box(box) if box.strip() else None,
@@ -73,6 +79,14 @@ def read_filter(
         last_date=parse_date(last_date) if last_date.strip() else None,
         source=source.strip() or None,
     )
+
+
+def check_number(name: str, value: int, low: int, high: int) -> None:
+    """Raise ValueError, in one sentence, for a number outside its range, both ends included."""
+    if not low <= value <= high:
+        raise ValueError(
+            f"the argument {name} is a whole number from {low} to {high}; {value} came"
+        )
 
 
 def write_box(box: Box) -> str:

@@ -17,7 +17,15 @@ from earthvlm.ui.chat import ChatTab, show_opened
 from earthvlm.ui.downloads import SAVE_TEXT
 from earthvlm.ui.filters import ALL_SPLITS, add_filters, read_filter
 from earthvlm.ui.found import describe_result, describe_search
-from earthvlm.ui.state import Asked, Session, know_asker, make_room, page_only, tell_errors
+from earthvlm.ui.state import (
+    Asked,
+    Session,
+    check_place,
+    know_asker,
+    make_room,
+    page_only,
+    tell_errors,
+)
 from earthvlm.ui.uploads import SCENE_FILES, open_uploads, take_uploads_only
 
 SEARCHES = (
@@ -217,8 +225,10 @@ def add_search_tab(
     @tell_errors
     def open_result(session: Session, event: gr.SelectData, request: gr.Request) -> Any:
         """Open one of the scenes found in the Chat tab, chosen by its place in the list."""
+        results = last_results(session)
+        place = check_place(event.index, len(results))
         with service.opening(know_asker(session, request)):
-            opened = service.open_result(last_results(session)[event.index])
+            opened = service.open_result(results[place])
             return gr.Tabs(selected="chat"), *show_opened(session, opened)
 
     @page_only

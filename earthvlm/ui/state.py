@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import gradio as gr
+from gradio.context import LocalContext
 
 from earthvlm.attention import AnswerAttention
 from earthvlm.memory import trim_memory
@@ -24,7 +25,6 @@ from earthvlm.prompts import Message
 from earthvlm.retrieval import SceneResult
 from earthvlm.scene import Scene
 from earthvlm.service import Asker, Example, OpenScene
-from earthvlm.ui.guard import find_address
 
 logger = logging.getLogger(__name__)
 
@@ -37,6 +37,7 @@ CLOSED_SECONDS = 300
 # and two are compared beside a third in Chat.
 HELD_BYTES, HELD_BYTES_PER_ADDRESS = 1_500_000_000, 650_000_000
 NOTICE_SECONDS = 20
+SHOWN_CHARACTERS = 80  # of what a client sent, in an error about it
 STOP_SECONDS = 10  # a model that answers stops within a token
 NOTHING_OPEN = (
     "No scene is open, or it was closed after some time without use: upload one or choose an "
@@ -186,9 +187,15 @@ def know_asker(session: Session, request: gr.Request) -> Asker:
 
 
 def address_of(request: gr.Request) -> str:
-    """Where a request comes from."""
-    host = request.client.host if request.client else ""
-    return find_address(host, request.headers)
+    """Where a request comes from, as the middleware found."""
+    return request.client.host if request.client else ""
+
+
+def check_place(place: object, count: int) -> int:
+    """Return a place in a list of `count`, as an event told it. Raises ValueError for another."""
+    if type(place) is not int or not 0 <= place < count:
+        raise ValueError(f"there is no scene at place {shorten(place)} of this list")
+    return place
 
 
 def make_room(session: Session) -> None:
@@ -241,7 +248,7 @@ def tell_errors(action: Callable[..., Any]) -> Callable[..., Any]:
             except gr.Error:
                 raise  # told already, by an action that this one is made of
             except Exception as error:
-                raise _tell(error) from error
+                raise tell_error(error) from None
 
     else:
 
@@ -252,7 +259,7 @@ def tell_errors(action: Callable[..., Any]) -> Callable[..., Any]:
             except gr.Error:
                 raise
             except Exception as error:
-                raise _tell(error) from error
+                raise tell_error(error) from None
 
     return guarded
 
@@ -266,15 +273,26 @@ def page_only(action: Callable[..., Any]) -> Callable[..., Any]:
     return action
 
 
-def _tell(error: Exception) -> gr.Error:
-    """Show a sentence, and return the error that ends the action (and tells an API's client)."""
+def tell_error(error: Exception) -> gr.Error:
+    """Show a sentence, and return the error that ends the action (and tells an API's client).
+
+    Where no page waits, as in calls past the queue, there is nobody to show it to.
+    """
     if isinstance(error, ValueError | FileNotFoundError):
         sentence = _as_sentence(str(error))
     else:
         logger.error("An action of the app failed", exc_info=error)
         sentence = UNEXPECTED
-    gr.Warning(html.escape(sentence, quote=False), duration=NOTICE_SECONDS)
+    if LocalContext.event_id.get(None) is not None:
+        gr.Warning(html.escape(sentence, quote=False), duration=NOTICE_SECONDS)
     return gr.Error(sentence, visible=False, print_exception=False)
+
+
+def shorten(value: object) -> str:
+    """What a client sent, as an error repeats it: cut at SHOWN_CHARACTERS."""
+    text = value if isinstance(value, str) else repr(value)
+    cut = text if len(text) <= SHOWN_CHARACTERS else text[:SHOWN_CHARACTERS] + "…"
+    return repr(cut) if isinstance(value, str) else cut
 
 
 def _as_sentence(message: str) -> str:

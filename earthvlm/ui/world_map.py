@@ -13,6 +13,7 @@ import gradio as gr
 
 from earthvlm.retrieval import SceneIndex, SceneResult
 from earthvlm.search_query import Box
+from earthvlm.ui.state import check_place
 from earthvlm.world_map import read_box
 
 _FILES = files("earthvlm.ui") / "map"
@@ -38,13 +39,19 @@ def add_world_map(value: dict[str, Any] | None = None, elem_id: str = "world-map
 
 
 def clicked_scene(index: SceneIndex, event: gr.SelectData) -> SceneResult:
-    """Return the scene that was clicked on the map."""
-    return index.browse_rows([int(event.index)])[0]
+    """Return the scene that was clicked on the map. Raises ValueError where there is none."""
+    return index.browse_rows([check_place(event.index, len(index))])[0]
 
 
 def drawn_box(event: gr.EventData) -> Box:
-    """Return the box that was drawn: west, south, east, north, crossing the date line or not."""
-    return read_box(event.box)
+    """Return the box that was drawn: west, south, east, north, crossing the date line or not.
+
+    Raises ValueError where none was.
+    """
+    try:
+        return read_box(event.box)
+    except (AttributeError, OverflowError, TypeError, ValueError):
+        raise ValueError("no box was drawn: four numbers make one, in degrees") from None
 
 
 def _read(name: str) -> str:

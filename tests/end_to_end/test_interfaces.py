@@ -18,6 +18,7 @@ from gradio_client.exceptions import AppError
 from earthvlm.serving import MOST_PER_ADDRESS
 from tests.conftest import random_scene, run_apart
 from tests.end_to_end.conftest import END_TO_END
+from tests.end_to_end.raw_api import call
 
 if TYPE_CHECKING:
     from earthvlm.service import SceneService
@@ -134,24 +135,6 @@ def test_an_mcp_client_finds_three_tools_and_uses_them(app_url: str):
     assert tools == {"describe_scene", "ask_scene", "search_scenes"}
     assert len(scenes) == 10
     assert answer["answer_by_model"] and answer["measured_shares"]
-
-
-def call(app_url: str, name: str, data: list, session: str = "test-abuse") -> str:
-    """Call an endpoint as its raw HTTP, past what a client would check; return all it answers."""
-    names = Client(app_url, verbose=False).endpoints
-    number = next(n for n, endpoint in names.items() if endpoint.api_name == f"/{name}")
-    body = {"data": data, "fn_index": number, "session_hash": session}
-    joined = requests.post(f"{app_url}gradio_api/queue/join", json=body, timeout=30)
-    if joined.status_code != 200:
-        return joined.text
-    stream = f"{app_url}gradio_api/queue/data?session_hash={session}"
-    with requests.get(stream, stream=True, timeout=30) as events:
-        said = []
-        for line in events.iter_lines(decode_unicode=True):
-            said.append(line)
-            if "process_completed" in line:
-                break
-    return "\n".join(said)
 
 
 @pytest.mark.parametrize("path", ["/etc/passwd", "../../../../etc/passwd", __file__])

@@ -1,0 +1,157 @@
+"""A page whose every call is checked before Gradio acts on it, whoever calls: page, API or MCP."""
+
+from __future__ import annotations
+
+import inspect
+import math
+import os
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import gradio as gr
+from gradio.context import LocalContext
+from gradio.utils import get_type_hints
+
+from earthvlm.ui.guard import Guard
+from earthvlm.ui.mcp_messages import keep_public_tools
+from earthvlm.ui.state import shorten, tell_error
+
+if TYPE_CHECKING:
+    from gradio.block_function import BlockFunction
+    from gradio.mcp import GradioMCPServer
+    from gradio.routes import App
+
+NO_UPLOAD = "only files that were uploaded to this app, at /gradio_api/upload, are opened"
+_KINDS: dict[str, tuple[tuple[type, ...], str]] = {
+    "string": ((str,), "text"),
+    "number": ((int, float), "a number"),
+    "integer": ((int,), "a whole number"),
+    "boolean": ((bool,), "true or false"),
+}
+
+
+class CheckedPage(gr.Blocks):
+    """Blocks behind the Guard that check arguments, tell errors, and offer MCP three tools.
+
+    Gradio alone answers a wrong argument with `{"error": null}` and writes a traceback.
+    """
+
+    @property
+    def mcp_server_obj(self) -> GradioMCPServer | None:
+        """The MCP server, with the public tools alone in its table, however it was launched."""
+        return self._mcp_server
+
+    @mcp_server_obj.setter
+    def mcp_server_obj(self, server: GradioMCPServer | None) -> None:
+        if server is not None:
+            keep_public_tools(server)
+        self._mcp_server = server
+
+    def launch(self, *args: Any, **options: Any) -> Any:
+        """Serve the page, as Gradio does; who a request comes from is the middleware's to say."""
+        # Else uvicorn takes an address from anybody on this machine who claims to be a proxy.
+        os.environ.setdefault("FORWARDED_ALLOW_IPS", "")
+        return super().launch(*args, **options)
+
+    @property
+    def app(self) -> App:
+        """The server's application, with the middleware before everything that Gradio adds."""
+        return self._app
+
+    @app.setter
+    def app(self, app: App) -> None:
+        app.add_middleware(Guard)
+        self._app = app
+
+    async def process_api(
+        self, block_fn: BlockFunction | int, inputs: list[Any], *args: Any, **options: Any
+    ) -> dict[str, Any]:
+        """Run an action, as Gradio does. Raises gr.Error with a sentence, and nothing else."""
+        LocalContext.blocks.set(self)
+        LocalContext.event_id.set(options.get("event_id"))
+        fn = self.fns[block_fn] if isinstance(block_fn, int) else block_fn
+        try:
+            if options.get("iterator") is None:
+                check_event(fn.fn, options.get("event_data"))
+            return await super().process_api(fn, inputs, *args, **options)
+        except gr.Error:
+            raise
+        except Exception as error:
+            raise tell_error(error) from None
+
+    async def preprocess_data(
+        self, block_fn: BlockFunction, inputs: list[Any], state: Any, explicit_call: bool = False
+    ) -> list[Any]:
+        """Prepare an action's arguments. Raises ValueError for any that do not fit."""
+        inputs = check_arguments(block_fn, inputs, state)
+        try:
+            return await super().preprocess_data(block_fn, inputs, state, explicit_call)
+        except gr.Error:
+            raise
+        except Exception:
+            # Every other argument was checked, so it is a file. Gradio's reason names paths of
+            # this machine.
+            raise ValueError(NO_UPLOAD) from None
+
+
+def check_arguments(block_fn: BlockFunction, inputs: Sequence[Any], state: Any) -> list[Any]:
+    """Return the arguments of a call with room for the session that the server adds.
+
+    Raises ValueError, in one sentence, where they are too few, too many, or do not fit.
+    """
+    blocks = block_fn.inputs
+    taken = [block for block in blocks if not block.skip_api]
+    names = _name_arguments(block_fn.fn, len(blocks))
+    given = list(inputs)
+    if len(given) == len(taken):
+        pending = iter(given)
+        given = [None if block.skip_api else next(pending) for block in blocks]
+    if len(given) != len(blocks):
+        listed = [n for n, b in zip(names, blocks, strict=True) if not b.skip_api]
+        raise ValueError(
+            f"/{block_fn.api_name} takes {len(taken)} arguments"
+            f"{' (' + ', '.join(listed) + ')' if listed else ''}; {len(given)} came"
+        )
+    for name, block, value in zip(names, blocks, given, strict=True):
+        if block.skip_api or getattr(block, "data_model", None):
+            continue  # the visitor's own session, which no client sends; files
+        own = state[block._id] if state is not None and block._id in state else block
+        _check_argument(name, own, value)
+    return given
+
+
+def _check_argument(name: str, block: Any, value: Any) -> None:
+    kind = block.api_info()
+    if "enum" in kind:
+        if value not in kind["enum"] or not isinstance(value, str):
+            choices = ", ".join(map(str, kind["enum"]))
+            raise ValueError(f"the argument {name} is one of {choices}; {shorten(value)} came")
+        return
+    types, called = _KINDS[kind["type"]]
+    low, high = getattr(block, "minimum", None), getattr(block, "maximum", None)
+    is_kind = isinstance(value, types) and isinstance(value, bool) == (types == (bool,))
+    if is_kind and kind["type"] == "string":
+        is_kind = not any("\ud800" <= letter <= "\udfff" for letter in value)
+    elif is_kind:
+        is_kind = math.isfinite(value) and (low is None or low <= value <= high)
+    if not is_kind:
+        bounds = "" if low is None else f" from {low:g} to {high:g}"
+        raise ValueError(f"the argument {name} is {called}{bounds}; {shorten(value)} came")
+
+
+def check_event(action: Callable[..., Any] | None, event_data: Any) -> None:
+    """Raise ValueError where an action answers an event in the page and was not sent it."""
+    hints = get_type_hints(action) if action is not None else {}
+    for kind in hints.values():
+        if inspect.isclass(kind) and issubclass(kind, gr.EventData):
+            try:
+                kind(None, event_data._data) if kind is not gr.EventData else dict(event_data._data)
+            except (AttributeError, KeyError, TypeError, ValueError):
+                raise ValueError("this answers an event in the page, and none came") from None
+
+
+def _name_arguments(action: Callable[..., Any] | None, count: int) -> list[str]:
+    """The names of an action's arguments, without those that Gradio adds itself."""
+    names = list(inspect.signature(action).parameters) if action is not None else []
+    named = [name for name in names if name not in ("request", "event")][:count]
+    return named + [f"argument {number + 1}" for number in range(len(named), count)]
