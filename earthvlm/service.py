@@ -110,6 +110,7 @@ class SceneService:
             SEARCHES_WAITING,
             SEARCHES_PER_ADDRESS,
             served_at_once=SEARCHES_AT_ONCE,
+            served_per_address=SEARCHES_AT_ONCE // 2,
             work="search",
             once_per_user=False,
         )

@@ -31,6 +31,7 @@ class Place:
     user: str
     address: str
     seen: float = field(default_factory=time.monotonic)
+    served: bool = False
 
 
 class Line:
@@ -38,7 +39,8 @@ class Line:
 
     most_waiting: how many may wait at once, those being served not counted.
     most_per_address: how many places one address may hold, since users are made up at will.
-    served_at_once: how many are served at once. work: what one is called in a message.
+    served_at_once: how many are served at once, and served_per_address, of one address, so that
+        its slow work leaves room for others. work: what one is called in a message.
     once_per_user: whether a user may have one place only.
     """
 
@@ -48,12 +50,14 @@ class Line:
         most_per_address: int = MOST_PER_ADDRESS,
         *,
         served_at_once: int = 1,
+        served_per_address: int = 1,
         work: str = "question",
         once_per_user: bool = True,
     ) -> None:
         self.most_waiting = most_waiting
         self.most_per_address = most_per_address
         self.served_at_once = served_at_once
+        self.served_per_address = served_per_address
         self.work = work
         self.once_per_user = once_per_user
         self._places: deque[Place] = deque()
@@ -95,14 +99,14 @@ class Line:
                 self._drop_abandoned()
                 if place not in self._places:
                     raise Busy("The wait was broken off: ask again.")
-                ahead = self._places.index(place) - self.served_at_once + 1
-                if ahead <= 0:
-                    place.seen = float("inf")  # served: no longer asked after
+                if self._admits(place):
+                    place.served, place.seen = True, float("inf")  # no longer asked after
                     return
+                ahead = max(1, self._places.index(place) - self.served_at_once + 1)
             yield ahead
             with self._changed:
                 self._changed.wait_for(
-                    lambda: place not in list(self._places)[self.served_at_once :],
+                    lambda: place not in self._places or self._admits(place),
                     timeout=SECONDS_BETWEEN_REPORTS,
                 )
 
@@ -123,6 +127,21 @@ class Line:
             yield
         finally:
             self.leave(place)
+
+    def _admits(self, place: Place) -> bool:
+        """Whether it is a place's turn: nobody before it could be served in its stead."""
+        served = Counter(each.address for each in self._places if each.served)
+        for each in self._places:
+            if each.served:
+                continue
+            if served.total() >= self.served_at_once:
+                return False
+            if each.address and served[each.address] >= self.served_per_address:
+                continue
+            if each is place:
+                return True
+            served[each.address] += 1
+        return False
 
     def _drop_abandoned(self) -> None:
         now = time.monotonic()

@@ -67,11 +67,10 @@ def test_opening_is_bounded_whoever_asks_for_it():
     service = SceneService(None, None)
     held = ExitStack()
     with held:
-        for number in range(service.reader.readers):
-            held.enter_context(service.opening(Asker(f"made-up-{number}", "1")))
+        held.enter_context(service.opening(Asker("made-up", "1")))
         threads = [
-            threading.Thread(target=open_once, args=(service, f"waits-{number}"), daemon=True)
-            for number in range(OPENINGS_PER_ADDRESS - service.reader.readers)
+            threading.Thread(target=open_once, args=(service, f"made-up-{number}"), daemon=True)
+            for number in range(OPENINGS_PER_ADDRESS - 1)
         ]
         for thread in threads:
             thread.start()
@@ -80,13 +79,14 @@ def test_opening_is_bounded_whoever_asks_for_it():
         assert all(thread.is_alive() for thread in threads)
         with pytest.raises(Busy, match="4 files from your address are waiting"):
             open_once(service, "another")
+        open_once(service, "of another address", "2")  # one child is left to others
     for thread in threads:
         thread.join(10)
     assert len(service.openings) == 0
 
 
-def open_once(service: SceneService, user: str) -> None:
-    with service.opening(Asker(user, "1")):
+def open_once(service: SceneService, user: str, address: str = "1") -> None:
+    with service.opening(Asker(user, address)):
         pass
 
 

@@ -14,7 +14,9 @@ from gradio.utils import get_type_hints
 
 from earthvlm.ui.guard import Guard
 from earthvlm.ui.mcp_messages import keep_public_tools
+from earthvlm.ui.rate_limits import RateLimits
 from earthvlm.ui.state import shorten, tell_error
+from earthvlm.ui.upload_limits import UploadLimits
 
 if TYPE_CHECKING:
     from gradio.block_function import BlockFunction
@@ -60,6 +62,9 @@ class CheckedPage(gr.Blocks):
 
     @app.setter
     def app(self, app: App) -> None:
+        # The last one added comes first.
+        app.add_middleware(UploadLimits)
+        app.add_middleware(RateLimits)
         app.add_middleware(Guard)
         self._app = app
 

@@ -11,8 +11,10 @@ import gradio as gr
 
 from earthvlm.scene import Scene
 from earthvlm.sentinel2 import CHATEARTHNET_FOLDERS
+from earthvlm.ui.upload_limits import SCENE_FILES, UPLOADS
 
-SCENE_FILES = [".tif", ".tiff", ".jp2", ".png", ".jpg", ".jpeg", ".webp"]
+__all__ = ["BOA_OFFSETS", "SCENE_FILES", "open_uploads", "take_uploads_only"]
+
 # What a visitor may say of the offset that newer products carry, and what it means to Scene.open.
 BOA_OFFSETS = {
     "auto": ("found out from the file", None),
@@ -44,10 +46,17 @@ def open_uploads(
 
     The three are told apart by their names, which must hold "rgb", "band_5_6_7" and
     "band_8_11_12", as their folders' names do. Raises ValueError otherwise. `read` opens what
-    `Scene.open` does; see `SceneService.opening`.
+    `Scene.open` does; see `SceneService.opening`. The files are deleted then.
     """
     if not paths:
         raise ValueError("No file arrived: choose a GeoTIFF, a PNG or a JPEG")
+    try:
+        return _open_paths(paths, read, boa_offset)
+    finally:
+        UPLOADS.discard(paths)
+
+
+def _open_paths(paths: list[str], read: Callable[..., Scene], boa_offset: bool | None) -> Scene:
     if len(paths) == 1:
         return read(paths[0], boa_offset=boa_offset)
     marks = {folder: folder.removesuffix("_images")[3:] for folder in CHATEARTHNET_FOLDERS}

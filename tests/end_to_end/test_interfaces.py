@@ -173,6 +173,7 @@ def test_a_client_makes_the_app_fetch_no_address(app_url: str):
 def test_an_upload_over_the_limit_is_refused(app_url: str, tmp_path: Path):
     big = tmp_path / "big.tif"
     with big.open("wb") as file:
+        file.write(b"II*\x00")
         file.truncate(65 * 2**20)
     with big.open("rb") as file:
         reply = requests.post(f"{app_url}gradio_api/upload", files={"files": file}, timeout=60)

@@ -1,0 +1,214 @@
+"""What one address may upload and call, tried through the server; others go on meanwhile."""
+
+from __future__ import annotations
+
+import socket
+import sys
+import threading
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import gradio as gr
+import httpx
+import pytest
+
+import earthvlm.ui.rate_limits as rate_limits
+import earthvlm.ui.upload_limits as upload_limits
+from earthvlm.retrieval import SceneIndex, SearchResults
+from earthvlm.service import SceneService
+from earthvlm.ui import LAUNCH_OPTIONS
+from earthvlm.ui.chat import add_chat_tab
+from earthvlm.ui.checked_page import CheckedPage
+from earthvlm.ui.search import add_search_tab
+from earthvlm.ui.state import add_session
+from tests.conftest import random_scene
+
+if TYPE_CHECKING:
+    from earthvlm.search_query import SceneFilter
+
+pytestmark = [
+    pytest.mark.end_to_end,
+    # Addresses beside 127.0.0.1 need no setting up on Linux alone.
+    pytest.mark.skipif(sys.platform != "linux", reason="needs 127.0.0.2 as a source address"),
+    pytest.mark.filterwarnings("ignore::DeprecationWarning:gradio.queueing"),
+    pytest.mark.filterwarnings("ignore::UserWarning:gradio"),
+]
+ABUSER, VISITOR = "127.0.0.2", "127.0.0.3"
+TIFF = b"II*\x00" + bytes(100_000)
+
+
+@dataclass
+class App:
+    """A Chat and a Search tab without a model, served with the limits; `folder` has uploads."""
+
+    url: str
+    page: gr.Blocks
+    service: SceneService
+    folder: Path
+
+    def client(self, address: str) -> httpx.Client:
+        transport = httpx.HTTPTransport(local_address=address)
+        return httpx.Client(base_url=f"{self.url}gradio_api/", transport=transport, timeout=30)
+
+    def files(self) -> list[Path]:
+        return [path for path in self.folder.rglob("*") if path.is_file()]
+
+    def call(self, client: httpx.Client, name: str, data: list) -> str:
+        """Call an endpoint and return the last that it said."""
+        asked = client.post(f"call/{name}", json={"data": data})
+        asked.raise_for_status()
+        with client.stream("GET", f"call/{name}/{asked.json()['event_id']}") as reply:
+            return [line for line in reply.iter_lines() if line][-1]
+
+    def join(self, client: httpx.Client, name: str, data: list) -> int:
+        """Put a call into the queue, in a session that is made up, and do not wait for it."""
+        number = next(i for i, fn in self.page.fns.items() if fn.api_name == name)
+        body = {"data": [None, *data], "fn_index": number, "session_hash": uuid.uuid4().hex}
+        return client.post("queue/join", json=body).status_code
+
+
+@pytest.fixture(scope="module")
+def app(tmp_path_factory: pytest.TempPathFactory) -> Iterator[App]:
+    folder = tmp_path_factory.mktemp("uploads")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("GRADIO_TEMP_DIR", str(folder))
+        service = SceneService(None, SceneIndex.from_pretrained("bundled"))
+        with CheckedPage() as page:
+            session = add_session(page)
+            with gr.Tabs() as tabs, gr.Tab("All"):
+                chat = add_chat_tab(page, session, service, [])
+                add_search_tab(session, service, tabs, chat)
+        page.queue(max_size=128)
+        options = {**LAUNCH_OPTIONS, "mcp_server": False}
+        _, url, _ = page.launch(prevent_thread_lock=True, quiet=True, **options)
+        yield App(url, page, service, folder)
+        page.close(verbose=False)
+
+
+def wait_until(happened: Callable[[], bool]) -> None:
+    until = time.monotonic() + 30
+    while not happened():
+        assert time.monotonic() < until, "it did not come to pass"
+        time.sleep(0.01)
+
+
+@pytest.fixture
+def uploads(app: App) -> Iterator[upload_limits.Uploads]:
+    """The account of uploads, empty before and after."""
+    yield upload_limits.UPLOADS
+    upload_limits.UPLOADS.discard(
+        [path for path, kept in upload_limits.UPLOADS._kept.items() for _ in kept.addresses]
+    )
+    upload_limits.UPLOADS._arrived.clear()
+    assert not upload_limits.UPLOADS._under_way.total()
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [("page.html", TIFF), ("notes.tif", b"this is not an image"), ("empty.png", b"")],
+)
+def test_wrong_types_are_refused_as_they_arrive(app: App, uploads, name: str, content: bytes):
+    before = app.files()
+    with app.client(ABUSER) as client:
+        reply = client.post("upload", files={"files": (name, content)})
+        assert reply.status_code == 415 and f"'{name}' is not an image" in reply.text
+        fields = client.post("upload", data={"x": "y" * 1000}, files={"files": ("a.tif", TIFF)})
+        assert fields.status_code == 415
+    assert app.files() == before
+
+
+def test_more_files_than_a_scene_has_are_refused(app: App, uploads):
+    before = app.files()
+    with app.client(ABUSER) as client:
+        many = [("files", (f"{number}.tif", TIFF)) for number in range(4)]
+        assert client.post("upload", files=many).status_code == 413
+    assert app.files() == before
+
+
+def test_a_broken_off_upload_leaves_nothing(app: App, uploads):
+    before = app.files()
+    host, port = app.url.removeprefix("http://").rstrip("/").split(":")
+    with socket.create_connection((host, int(port)), source_address=(ABUSER, 0)) as connection:
+        head = b'--b\r\nContent-Disposition: form-data; name="files"; filename="a.tif"\r\n\r\n'
+        connection.sendall(
+            b"POST /gradio_api/upload HTTP/1.1\r\nHost: " + host.encode() + b"\r\n"
+            b"Content-Type: multipart/form-data; boundary=b\r\nContent-Length: 5000000\r\n\r\n"
+            + head
+            + TIFF
+        )
+        wait_until(lambda: uploads._under_way[ABUSER] and app.files() != before)
+    wait_until(lambda: not uploads._under_way[ABUSER])
+    assert app.files() == before
+
+
+def test_one_address_uploads_no_more_than_its_share(app: App, uploads, monkeypatch):
+    monkeypatch.setattr(upload_limits, "BYTES_KEPT_PER_ADDRESS", 450_000)
+    with app.client(ABUSER) as abuser, app.client(VISITOR) as visitor:
+        taken = [
+            abuser.post("upload", files={"files": (f"{number}.tif", TIFF + bytes([number]))})
+            for number in range(6)
+        ]
+        assert [reply.status_code for reply in taken] == [200] * 4 + [429] * 2
+        assert "Busy" in taken[-1].text
+        assert visitor.post("upload", files={"files": ("a.tif", TIFF)}).status_code == 200
+        monkeypatch.setattr(upload_limits, "UNOPENED_SECONDS", -1)
+        assert visitor.post("upload", files={"files": ("b.tif", TIFF)}).status_code == 200
+    assert [path.name for path in app.files() if path.suffix == ".tif"] == ["b.tif"]
+
+
+def test_one_address_uploads_no_more_in_a_time_than_its_share(app: App, uploads, monkeypatch):
+    monkeypatch.setattr(upload_limits, "BYTES_PER_WINDOW", 250_000)
+    with app.client(ABUSER) as abuser:
+        codes = []
+        for _ in range(3):
+            reply = abuser.post("upload", files={"files": ("a.tif", TIFF)})
+            codes.append(reply.status_code)
+            uploads.discard(reply.json() if reply.status_code == 200 else [])
+    assert codes == [200, 200, 429]
+
+
+def test_an_upload_is_deleted_once_it_was_opened(app: App, uploads, tmp_path: Path):
+    random_scene().save(tmp_path / "mine.tif")
+    with app.client(VISITOR) as visitor:
+        content = (tmp_path / "mine.tif").read_bytes()
+        (path,) = visitor.post("upload", files={"files": ("mine.tif", content)}).json()
+        assert Path(path).is_file()
+        file = {"path": path, "meta": {"_type": "gradio.FileData"}}
+        assert "mine" in app.call(visitor, "open_scene", [[file], "auto"])
+    assert not [path for path in app.files() if path.suffix == ".tif"]
+
+
+def test_an_address_that_calls_too_often_is_answered_429(app: App, monkeypatch):
+    monkeypatch.setattr(rate_limits, "CALLS_PER_SECOND", 0.0)
+    monkeypatch.setattr(rate_limits, "CALLS_AT_ONCE", 3)
+    address = "127.0.0.4"
+    with app.client(address) as abuser, app.client(VISITOR) as visitor:
+        codes = [app.join(abuser, "save_results_csv", []) for _ in range(5)]
+        assert codes[3:] == [429, 429] and 429 not in codes[:3]
+        assert abuser.get("info").status_code == 200
+        assert app.join(visitor, "save_results_csv", []) == 200
+
+
+def test_made_up_sessions_do_not_shut_search_for_others(app: App, monkeypatch):
+    service, released = app.service, threading.Event()
+    monkeypatch.setattr(rate_limits, "CALLS_AT_ONCE", 1000)  # what is behind has to hold, too
+
+    def search(query: list, k: int, where: SceneFilter) -> SearchResults:
+        if query == ["slow"]:
+            released.wait(60)
+        return SearchResults(service.index.browse(k=k, where=where))
+
+    monkeypatch.setattr(service, "_search", search)
+    filters = ["all", 4, "", "", "", ""]
+    with app.client("127.0.0.5") as abuser, app.client("127.0.0.6") as visitor:
+        try:
+            codes = [app.join(abuser, "search", ["slow", *filters]) for _ in range(140)]
+            assert codes == [200] * 140
+            found = app.call(visitor, "search", ["a lake", *filters])
+        finally:
+            released.set()
+    assert "4 scenes nearest to" in found
