@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
+    from huggingface_hub.hf_api import CommitOperation
 
 # What the bridge and the scenes are called that come with earthvlm.
 BUNDLED = "bundled"
@@ -237,17 +238,48 @@ def push(
             before_commit(api, repo_id)
         if revision is not None and not create_pr:
             api.create_branch(repo_id, branch=revision, repo_type=repo_type, exist_ok=True)
-        commit = api.upload_folder(
+        owned = list(patterns if owned is None else owned)
+        base = None if create_pr else revision
+        commit = api.create_commit(
             repo_id=repo_id,
-            folder_path=folder,
+            operations=_list_operations(api, folder, repo_id, repo_type, base, patterns, owned),
             repo_type=repo_type,
             revision=revision,
             commit_message=commit_message,
             create_pr=create_pr,
-            allow_patterns=list(patterns),
-            delete_patterns=list(patterns if owned is None else owned),
         )
     return commit.pr_url or commit.commit_url
+
+
+def _list_operations(
+    api: HfApi,
+    folder: Path,
+    repo_id: str,
+    repo_type: str,
+    revision: str | None,
+    patterns: Sequence[str],
+    owned: Sequence[str],
+) -> list[CommitOperation]:
+    """What one commit adds and deletes.
+
+    `HfApi.upload_folder` splits a slow upload into several commits where Xet is on, the first of
+    which has all deletions: whoever loads the repository meanwhile gets a half of each.
+    """
+    from huggingface_hub import CommitOperationAdd, CommitOperationDelete
+    from huggingface_hub.utils import DEFAULT_IGNORE_PATTERNS, filter_repo_objects
+
+    files = (str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
+    added = sorted(
+        filter_repo_objects(
+            files, allow_patterns=list(patterns), ignore_patterns=DEFAULT_IGNORE_PATTERNS
+        )
+    )
+    there = api.list_repo_files(repo_id, repo_type=repo_type, revision=revision)
+    gone = set(filter_repo_objects(there, allow_patterns=list(owned))) - {*added, ".gitattributes"}
+    return [
+        *(CommitOperationDelete(name) for name in sorted(gone)),
+        *(CommitOperationAdd(name, folder / name) for name in added),
+    ]
 
 
 def _prepare_repository(
