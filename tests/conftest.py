@@ -22,6 +22,18 @@ from tests.hub_server import TOKEN, LocalHub, serve
 from tests.tiny_models import save_tiny_model
 
 
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Print the seed of this order, with -q too, so that any run can be repeated."""
+    seed = terminalreporter.config.getoption("randomly_seed", None)
+    terminalreporter.write_line(f"To repeat this order: --randomly-seed={seed}")
+
+
+@pytest.fixture(autouse=True)
+def _seed_torch(request: pytest.FixtureRequest) -> None:
+    """Seed torch before each test as pytest-randomly seeds random and numpy."""
+    torch.manual_seed(int(request.config.getoption("randomly_seed", 0)))
+
+
 @pytest.fixture(scope="session")
 def practice_data() -> Path:
     """Real Sentinel-2 data: a folder with s2_practice/ and scenes/."""
@@ -104,7 +116,9 @@ def hub(monkeypatch, tmp_path_factory) -> Iterator[LocalHub]:
         monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path_factory.mktemp("hub-cache")))
         monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
         monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
-        monkeypatch.setattr(constants, "HF_TOKEN_PATH", "/nonexistent")
+        monkeypatch.setattr(
+            constants, "HF_TOKEN_PATH", str(tmp_path_factory.mktemp("home") / "token")
+        )
         monkeypatch.setenv("HF_TOKEN", TOKEN)
         yield hub
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import shutil
+import signal
 import time
 
 import numpy as np
@@ -191,7 +192,7 @@ def _index_slowly(archive, output) -> None:
     import earthvlm.archive
 
     earthvlm.archive.PART_ROWS = 1
-    run(archive, output)
+    run(archive, output, tell=lambda _: time.sleep(0.2))  # time to be killed in
 
 
 def test_killed_at_any_moment_it_goes_on(archive, tmp_path):
@@ -208,6 +209,7 @@ def test_killed_at_any_moment_it_goes_on(archive, tmp_path):
             time.sleep(0.001)
         process.kill()
         process.join()
+        assert process.exitcode == -signal.SIGKILL, "It ended before it was killed."
     done = len(list(output.glob("part-*.parquet")))
     assert done
     assert run(archive, output).kept == done

@@ -33,7 +33,8 @@ class Record:
 
     def __init__(self) -> None:
         self.archives: dict[str, bytes] = {}
-        self.faults: list[str] = []
+        self.faults: list[str] = []  # of the next requests, whatever they ask for
+        self.faults_of: dict[str, list[str]] = {}  # of an archive's next requests
         self.requests: list[tuple[str, int]] = []  # archive, first byte asked for
         self.times: list[float] = []
         self.together: threading.Barrier | None = None  # requests wait here for each other
@@ -70,7 +71,8 @@ def record() -> Iterator[tuple[Record, str]]:
             asked = re.fullmatch(r"bytes=(\d+)-", self.headers.get("Range", ""))
             start = int(asked[1]) if asked else 0
             with record.lock:
-                fault = record.faults.pop(0) if record.faults else ""
+                faults = record.faults_of.get(name) or record.faults
+                fault = faults.pop(0) if faults else ""
                 record.requests.append((name, start))
                 record.times.append(time.monotonic())
             if record.together is not None:
@@ -162,7 +164,7 @@ def test_what_goes_wrong_on_the_way_is_made_good(published, tmp_path, monkeypatc
     monkeypatch.setattr(chatearthnet_download, "CHUNK", 500)  # what is lost at most
     if fault == "stall":
         monkeypatch.setattr(chatearthnet_download, "TIMEOUT", (60, 1))
-    record.faults = [fault] * 3
+    record.faults_of = {f"{folder}.zip": [fault] for folder in list(PARTS.values())[:3]}
     download_chatearthnet(tmp_path / "data", record_url=url)
     assert _same(tmp_path / "data", source)
     resumed = [start for _, start in record.requests if start]

@@ -270,7 +270,7 @@ def test_one_process_goes_on_where_two_were_killed_and_the_rows_are_the_same(
     while not list(out.glob("*.parquet")) and time.time() < deadline:
         time.sleep(0.01)
     os.killpg(started.pid, signal.SIGKILL)
-    started.wait()
+    assert started.wait() == -signal.SIGKILL, "It ended before it was killed."
     done = len(list(out.glob("*.parquet")))
     assert done
     embed_chatearthnet.main(options(data, bridge, out))  # by one process

@@ -82,7 +82,7 @@ def test_gemma_has_no_system_turn_and_scales_what_it_looks_up(tmp_path):
     prompt = model.encode(TURNS)
     assert model.tokenizer.decode(prompt.ids[prompt.scene_at :]).startswith("\nIs there water?")
     spoken = model.tokenizer.decode([i for i in prompt.labels if i != -100])
-    assert spoken == "<start_of_turn>model\nYes.<end_of_turn>\n" or spoken.startswith("Yes.")
+    assert spoken == "Yes.<end_of_turn>\n"
     bridge = OlmoEarthVLMBridge("random-v1.2-nano", str(tmp_path), device="cpu")
     looked_up = model.model.get_input_embeddings()(torch.arange(100))
     assert bridge.fusion.output_scale.item() == pytest.approx(looked_up.std().item(), rel=0.1)

@@ -56,8 +56,10 @@ class TrainingRun:
         return self.process.pid
 
     def kill(self) -> None:
+        """End it at once. AssertionError where it had ended by itself, and nothing was broken."""
         self.process.kill()
         self.process.join()
+        assert self.process.exitcode == -signal.SIGKILL, "The run ended before it was killed."
 
     def finish(self) -> tuple[int, str]:
         """Wait for the end; the exit code, and what was said."""
