@@ -10,6 +10,7 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
+from uuid import uuid4
 
 import numpy as np
 import torch
@@ -146,7 +147,7 @@ class OlmoEarthVLMBridge(nn.Module):
         self._conversations = ConversationCache()
         self._start_reading: Callable[[], Reading] = partial(TorchReading, self.language.model)
         self._drafts: AnswerDrafts | None = AnswerDrafts()
-        self.revision = "untrained"
+        self.revision = _unsaved_revision()
         self.commit = LOCAL_REVISION  # of the Hub repository it was fetched from
 
     @property
@@ -352,6 +353,8 @@ class OlmoEarthVLMBridge(nn.Module):
     def train(self, mode: bool = True) -> OlmoEarthVLMBridge:
         """Set training or evaluation mode. What was read is forgotten: weights may change now."""
         self._conversations.clear()
+        if mode:
+            self.revision = _unsaved_revision()
         choose_attention(self.language.model, answering=not mode)
         if mode:
             self._start_reading = partial(TorchReading, self.language.model)
@@ -475,10 +478,16 @@ class OlmoEarthVLMBridge(nn.Module):
         self.config = replace(
             self.config, patch_size=patch_size, embedding_patch_size=embedding_patch_size
         )
+        self.revision = _unsaved_revision()
 
     def with_training(self, trained_on: str, training: dict) -> None:
         """Note in the configuration what the bridge was trained on, for its users to read."""
         self.config = replace(self.config, trained_on=trained_on, training=training)
+
+
+def _unsaved_revision() -> str:
+    """A revision that no other bridge has: weights or settings are in memory alone."""
+    return f"unsaved-{uuid4().hex[:8]}"
 
 
 def _prepare(

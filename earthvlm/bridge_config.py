@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
@@ -34,6 +35,11 @@ SAMPLES_FOLDER = "samples"
 PUBLISHED_FILES = (*BRIDGE_FILES, CARD_FILE, CURVE_FILE, LOG_FILE, f"{SAMPLES_FOLDER}/*.png")
 # What a repository may hold of an earlier push; PEFT names an adapter's files alike.
 OWNED_FILES = (*PUBLISHED_FILES, f"{ADAPTER_FOLDER}/adapter_model*")
+
+
+# Entries that tell people about a bridge and change neither an embedding nor an answer.
+DESCRIPTIVE_ENTRIES = ("trained_on", "training", "format_version", "earthvlm_version")
+REVISION_LENGTH = 12
 
 
 def sample_picture(folder: Path, image: str) -> Path:
@@ -124,3 +130,21 @@ def check_parts(folder: Path, config: BridgeConfig) -> None:
     for part in list_parts(config):
         if not (folder / part).is_file():
             raise FileNotFoundError(f"The bridge at {folder} lacks its {part}.")
+
+
+def bridge_revision(folder: str | Path) -> str:
+    """The start of a SHA-256 over all that decides a saved bridge's embeddings and answers.
+
+    That is its weight files, and every entry of its configuration but DESCRIPTIVE_ENTRIES. Raises
+    what `BridgeConfig.read` and `check_parts` do.
+    """
+    folder = Path(folder)
+    config = BridgeConfig.read(folder)
+    check_parts(folder, config)
+    entries = {n: value for n, value in asdict(config).items() if n not in DESCRIPTIVE_ENTRIES}
+    digest = hashlib.sha256(json.dumps(entries, sort_keys=True).encode())
+    weights = [part for part in list_parts(config) if part.endswith(".safetensors")]
+    for part in weights:
+        with (folder / part).open("rb") as opened:
+            digest.update(hashlib.file_digest(opened, "sha256").digest())
+    return digest.hexdigest()[:REVISION_LENGTH]

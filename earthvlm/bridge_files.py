@@ -25,11 +25,12 @@ from earthvlm.bridge_config import (
     FUSION_FILE,
     VISION_FILE,
     BridgeConfig,
+    bridge_revision,
     check_parts,
     list_parts,
 )
 from earthvlm.hub import BUNDLED, LOCAL_REVISION, fetch
-from earthvlm.weights import read_tensors, stored, weights_revision, whole
+from earthvlm.weights import read_tensors, stored, whole
 
 if TYPE_CHECKING:
     from earthvlm.bridge import OlmoEarthVLMBridge
@@ -88,7 +89,7 @@ def write_bridge(
         save_file(stored(state, dtype), folder / file, {"format": "pt"})
     written = replace(config, earthvlm_version=__version__)
     written.write(folder)
-    return weights_revision(folder)
+    return bridge_revision(folder)
 
 
 def name_adapter_base(folder: Path, config: BridgeConfig) -> None:
@@ -159,7 +160,7 @@ def read_bridge(
     if config.use_lora and not trainable:
         bridge.merged_adapter = sketch_adapter(bridge.language, config.lora_r)
     _load_weights(bridge, folder)
-    bridge.revision = weights_revision(folder)
+    bridge.revision = bridge_revision(folder)
     return bridge
 
 

@@ -14,6 +14,7 @@ from earthvlm.bridge_config import (
     CURVE_FILE,
     LOG_FILE,
     BridgeConfig,
+    bridge_revision,
     sample_picture,
 )
 from earthvlm.embedded_model import EMBEDDED_MODEL_ID
@@ -22,7 +23,6 @@ from earthvlm.hub import BUNDLED
 from earthvlm.metrics import Figure, as_markdown
 from earthvlm.moondream import MOONDREAM_ID
 from earthvlm.training_config import DEFAULTS
-from earthvlm.weights import weights_revision
 
 OLMOEARTH_LICENCE = "https://github.com/allenai/olmoearth_pretrain/blob/main/LICENSE"
 TAGS = ["earth-observation", "lora", "olmoearth", "remote-sensing", "sentinel-2"]
@@ -48,7 +48,7 @@ def write_bridge_card(
     Raises ValueError for results of another bridge.
     """
     config = BridgeConfig.read(folder)
-    revision = weights_revision(folder)
+    revision = bridge_revision(folder)
     if results is not None and results["bridge"] != revision:
         raise ValueError(
             f"The results are of bridge {results['bridge']}, and this bridge is {revision}: "
@@ -117,7 +117,7 @@ def _summary(config: BridgeConfig, revision: str) -> str:
         "Answers questions about Sentinel-2 scenes, and places them beside sentences for search. "
         f"{config.num_geo_queries} learned queries carry what OlmoEarth saw into the language "
         f"model, which a LoRA adapter taught to read them; it was {trained}. Revision of the "
-        f"weights: `{revision}`.\n\n| part | model | revision |\n|---|---|---|\n{table}"
+        f"bridge: `{revision}`.\n\n| part | model | revision |\n|---|---|---|\n{table}"
     )
 
 

@@ -135,24 +135,27 @@ class OlmoEarthEncoder(nn.Module):
         return PreparedScene(torch.from_numpy(pixels.astype(np.float32)), timestamp, patch)
 
     def forward(self, scenes: Sequence[PreparedScene], in_bfloat16: bool = False) -> SceneTokens:
-        """Encode scenes of any sizes, prepared for patches of one; crops of one size together.
+        """Encode scenes of any sizes, each in the patches it was prepared for.
 
         in_bfloat16: let the processor multiply the feed-forwards' matrices in it; see
             `multiplies_bfloat16`.
         """
-        (patch,) = {scene.patch_size for scene in scenes}
-        grids = tuple((s.pixels.shape[0] // patch, s.pixels.shape[1] // patch) for s in scenes)
-        crops = defaultdict(list)  # crop size in patches -> (scene, top, left) in patches
-        step = CROP_SIZE // patch
-        for index, (height, width) in enumerate(grids):
+        patches = [scene.patch_size for scene in scenes]
+        grids = [
+            (scene.pixels.shape[0] // patch, scene.pixels.shape[1] // patch)
+            for scene, patch in zip(scenes, patches, strict=True)
+        ]
+        crops = defaultdict(list)  # patch and size in patches -> (scene, top, left) in patches
+        for index, ((height, width), patch) in enumerate(zip(grids, patches, strict=True)):
+            step = CROP_SIZE // patch
             for top in range(0, height, step):
                 for left in range(0, width, step):
                     size = (min(step, height - top), min(step, width - left))
-                    crops[size].append((index, top, left))
+                    crops[patch, *size].append((index, top, left))
 
         device = next(self.network.parameters()).device
         encoded: list[dict[tuple[int, int], Tensor]] = [{} for _ in scenes]
-        for (height, width), places in crops.items():
+        for (patch, height, width), places in crops.items():
             count = max(1, PATCHES_AT_ONCE.get(device.type, 2048) // (height * width))
             for start in range(0, len(places), count):
                 some = places[start : start + count]
@@ -171,7 +174,12 @@ class OlmoEarthEncoder(nn.Module):
                 )
                 for (i, top, left), crop in zip(some, tokens, strict=True):
                     encoded[i][top, left] = crop
-        return self._assemble(encoded, grids, step)
+        return join_tokens(
+            [
+                _join_crops(crops_of_scene, grid, CROP_SIZE // patch)
+                for crops_of_scene, grid, patch in zip(encoded, grids, patches, strict=True)
+            ]
+        )
 
     def _encode_crops(
         self, pixels: Tensor, timestamps: Tensor, patch: int, in_bfloat16: bool
@@ -221,23 +229,15 @@ class OlmoEarthEncoder(nn.Module):
             seen = seen + block.drop_path(block.ls2(fed))
         return network.norm(seen).view(encoded.shape)
 
-    def _assemble(
-        self,
-        encoded: list[dict[tuple[int, int], Tensor]],
-        grids: tuple[tuple[int, int], ...],
-        step: int,
-    ) -> SceneTokens:
-        return join_tokens(
-            [
-                torch.cat(
-                    [
-                        torch.cat([crops[top, left] for left in range(0, width, step)], dim=1)
-                        for top in range(0, height, step)
-                    ]
-                )
-                for crops, (height, width) in zip(encoded, grids, strict=True)
-            ]
-        )
+
+def _join_crops(crops: dict[tuple[int, int], Tensor], grid: tuple[int, int], step: int) -> Tensor:
+    """Put the tokens of a scene's crops together, `[rows, columns, band sets, D]`."""
+    height, width = grid
+    rows = [
+        torch.cat([crops[top, left] for left in range(0, width, step)], dim=1)
+        for top in range(0, height, step)
+    ]
+    return torch.cat(rows)
 
 
 def join_tokens(scenes: Sequence[Tensor]) -> SceneTokens:

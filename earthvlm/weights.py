@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -140,12 +139,3 @@ def stored(state: Mapping[str, Tensor], dtype: torch.dtype) -> dict[str, Tensor]
         name: (tensor.to(dtype) if tensor.is_floating_point() else tensor).cpu().contiguous()
         for name, tensor in state.items()
     }
-
-
-def weights_revision(folder: str | Path) -> str:
-    """The start of a SHA-256 over a bridge's safetensors files, those of its checkpoints not."""
-    digest = hashlib.sha256()
-    pattern = "*.safetensors"
-    for path in sorted((*Path(folder).glob(pattern), *Path(folder).glob(f"*/{pattern}"))):
-        digest.update(path.read_bytes())
-    return digest.hexdigest()[:12]

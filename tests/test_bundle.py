@@ -341,10 +341,10 @@ def test_the_bundled_bridges_card_shows_pictures_that_are_there():
 
 
 def test_the_bundled_dataset_was_made_by_the_bundled_bridge():
-    from earthvlm.weights import weights_revision
+    from earthvlm.bridge_config import bridge_revision
 
     index = SceneIndex.from_pretrained("bundled")
-    assert weights_revision(index.folder.parent / "bridge") == index.provenance.bridge_revision
+    assert bridge_revision(index.folder.parent / "bridge") == index.provenance.bridge_revision
 
 
 @pytest.mark.slow

@@ -180,3 +180,19 @@ def test_a_model_id_has_one_spelling(name):
     resolved = resolve_model_id(name)
     assert resolved == "OlmoEarth-v1-Nano" and type(resolved) is not ModelID
     assert olmoearth_repository(name) == "allenai/OlmoEarth-v1-Nano"
+
+
+@VERSIONS
+def test_a_batch_may_mix_patch_sizes(version, normalizer, band_sets):
+    encoder = OlmoEarthEncoder(f"random-{version}-nano").eval()
+    scenes = [random_scene(64, 64, seed=1), random_scene(40, 136, seed=2), random_scene(32, 32)]
+    prepared = [encoder.prepare(s, p) for s, p in zip(scenes, (8, 4, 4), strict=True)]
+    with torch.no_grad():
+        together = encoder(prepared)
+        alone = [encoder([each]) for each in prepared]
+    assert together.grids == ((8, 8), (10, 34), (8, 8))
+    for tokens, positions, mask, one in zip(
+        together.tokens, together.positions, together.mask, alone, strict=True
+    ):
+        torch.testing.assert_close(tokens[mask], one.tokens[0], rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(positions[mask], one.positions[0])

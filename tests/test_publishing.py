@@ -18,13 +18,13 @@ from safetensors.torch import load_file
 
 import train_accelerate
 from earthvlm.bridge import OlmoEarthVLMBridge
+from earthvlm.bridge_config import bridge_revision
 from earthvlm.card import write_bridge_card
 from earthvlm.chatearthnet import HUB_ID
 from earthvlm.cli import main
 from earthvlm.hub import fetch
 from earthvlm.language import LANGUAGE_FILES
 from earthvlm.publishing import TrainingPublisher, publish_bridge
-from earthvlm.weights import weights_revision
 from tests.conftest import draw_adapter, hub_environment, random_scene
 from tests.generated_chatearthnet import write_generated_chatearthnet
 from tests.hub_server import TOKEN
@@ -36,7 +36,7 @@ QUESTION = "Describe this scene."
 def results_of(folder: Path) -> dict:
     figure = {"name": "is there water", "value": 0.9, "low": 0.8, "high": 0.95, "blind": 0.5}
     figure |= {"no_scene": 0.4, "tiles": 240}
-    return {"bridge": weights_revision(folder), "split": "val", "figures": [figure], "tiles": []}
+    return {"bridge": bridge_revision(folder), "split": "val", "figures": [figure], "tiles": []}
 
 
 def test_a_pushed_bridge_answers_as_before(hub, tiny_bridge):
