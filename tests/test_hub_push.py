@@ -13,13 +13,12 @@ from huggingface_hub import ModelCard
 
 from earthvlm.base_models import find_base_models, name_base_models
 from earthvlm.bridge import OlmoEarthVLMBridge
-from earthvlm.bridge_config import BridgeConfig
+from earthvlm.bridge_config import BridgeConfig, bridge_revision
 from earthvlm.card import write_bridge_card
 from earthvlm.cli import main
 from earthvlm.embedded_model import EMBEDDED_REPOSITORY
 from earthvlm.hub import fetch
 from earthvlm.publishing import publish_bridge
-from earthvlm.weights import weights_revision
 from tests.conftest import draw_adapter
 from tests.hub_server import LocalHub
 from tests.test_publishing import results_of
@@ -78,7 +77,7 @@ def test_a_push_deletes_its_old_files_and_no_others(hub, saved):
     assert "samples/a.png" in repository.files
     (saved / "encoder.safetensors").unlink()
     loaded = OlmoEarthVLMBridge.from_pretrained("owner/bridge", "cpu")
-    assert loaded.revision == weights_revision(saved)
+    assert loaded.revision == bridge_revision(saved)
 
 
 def test_saving_removes_parts_of_another_bridge(tiny_bridge, tmp_path):
