@@ -16,6 +16,7 @@ from earthvlm.bridge_config import (
     OWNED_FILES,
     PUBLISHED_FILES,
     BridgeConfig,
+    bridge_revision,
     check_parts,
     list_parts,
     sample_picture,
@@ -58,6 +59,9 @@ def publish_bridge(
         config.write(copy)
         if config.use_lora:
             name_adapter_base(copy, config)
+        if results is not None and results["bridge"] == bridge_revision(folder):
+            # A revision covers the names of models, which are others where they were given here.
+            results = results | {"bridge": bridge_revision(copy)}
         write_bridge_card(copy, repo_id, results, notes)
         return push(
             copy,

@@ -80,6 +80,14 @@ def test_a_push_deletes_its_old_files_and_no_others(hub, saved):
     assert loaded.revision == bridge_revision(saved)
 
 
+def test_a_slow_push_is_one_commit(hub, saved, monkeypatch):
+    # After so many seconds `HfApi.upload_folder` commits what has arrived, where Xet is on.
+    monkeypatch.setattr("huggingface_hub._upload_pipeline.MAX_COMMIT_INTERVAL", -1)
+    publish_bridge(saved, "owner/bridge")
+    repository = hub.repositories["owner/bridge"]
+    assert len(repository.commits) == 2 and "config.json" in repository.files  # an empty one, ours
+
+
 def test_saving_removes_parts_of_another_bridge(tiny_bridge, tmp_path):
     tiny_bridge.save_pretrained(tmp_path)
     tiny_bridge.config = replace(tiny_bridge.config, freeze_olmoearth=True)
@@ -113,8 +121,9 @@ def test_the_repository_of_a_local_model_can_be_named(
 ):
     change_config(saved, vlm_model_id=tiny_language, vlm_revision="local")
     name, commit = tiny_repository
-    publish = ["push", str(saved), "owner/bridge", "--vlm_model"]
-    assert main([*publish, name]) == 0
+    (tmp_path / "results.json").write_text(json.dumps(results_of(saved)))
+    publish = ["push", str(saved), "owner/bridge", "--results", str(tmp_path / "results.json")]
+    assert main([*publish, "--vlm_model", name]) == 0
     files = hub.repositories["owner/bridge"].files
     config = json.loads(files["config.json"])
     assert (config["vlm_model_id"], config["vlm_revision"]) == (name, commit)
