@@ -25,7 +25,8 @@ from earthvlm.encoder import PATCH_SIZE
 from earthvlm.publishing import TrainingPublisher, on_main_process
 from earthvlm.sentinel2 import BANDS, CHATEARTHNET_FOLDERS
 from earthvlm.training import Stopped, Trainer
-from earthvlm.training_config import TrainingConfig
+from earthvlm.training_config import BYTES_A_TRAINED_WEIGHT, TrainingConfig
+from earthvlm.weights import GIGABYTE
 
 TERMINATED = 143  # as shells know it: 128 + SIGTERM
 CHATEARTHNET_BANDS = {band for bands in CHATEARTHNET_FOLDERS.values() for band in bands}
@@ -82,7 +83,12 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
         action=BooleanOptionalAction,
         help="leave that tower as it is",
     )
-    add("--use_lora", default=True, action=BooleanOptionalAction, help="adapt the language model")
+    add(
+        "--use_lora",
+        default=True,
+        action=BooleanOptionalAction,
+        help="train an adapter in the language model; otherwise the language model trains whole",
+    )
     add("--lora_r", type=int, default=16, help="rank of the adapter")
     add("--lora_alpha", type=int, default=32, help="scale of the adapter")
     add("--batch_size", type=int, default=4, help="scenes a step and process")
@@ -187,7 +193,20 @@ def shard_on_cpu(accelerator: Accelerator) -> None:
 
 
 def build_bridge(arguments: argparse.Namespace, accelerator: Accelerator) -> OlmoEarthVLMBridge:
-    """The bridge to train: a saved one that is trained further, or a new one."""
+    """The bridge to train; where its language model trains whole, say what memory that takes."""
+    bridge = _make_bridge(arguments, accelerator)
+    if not bridge.config.use_lora:
+        weights = sum(parameter.numel() for parameter in bridge.language_model.parameters())
+        accelerator.print(
+            f"The language model trains whole: {weights / 1e6:,.0f} million weights, which take "
+            f"{BYTES_A_TRAINED_WEIGHT * weights / GIGABYTE:.1f} GB with their gradients and "
+            "AdamW's averages."
+        )
+    return bridge
+
+
+def _make_bridge(arguments: argparse.Namespace, accelerator: Accelerator) -> OlmoEarthVLMBridge:
+    """A saved bridge that is trained further, or a new one."""
     if arguments.model_path:
         bridge = OlmoEarthVLMBridge.from_pretrained(
             arguments.model_path, accelerator.device, trainable=True

@@ -19,13 +19,12 @@ from earthvlm.encoder import OlmoEarthEncoder
 from earthvlm.fusion import GeospatialQueryEncoder, SceneEmbeddingHead
 from earthvlm.prompts import FAMILIES
 from earthvlm.sentences import SENTENCE_DIM
+from earthvlm.training_config import BYTES_A_TRAINED_WEIGHT
 from earthvlm.weights import GIGABYTE
 
-BATCH = 8
+BATCH = 4
 TOKENS = 192  # 32 queries, and a question with a caption of ChatEarthNet's
 SHARDS = 8
-# A trained weight in float32, its gradient, and the two averages AdamW keeps.
-BYTES_A_TRAINED_WEIGHT = 16
 
 LANGUAGE_MODELS = {
     "SmolLM2-135M": lambda: LlamaForCausalLM(
@@ -65,9 +64,9 @@ def main() -> None:
     print(f"Batches of {BATCH} scenes with {TOKENS} tokens each, bfloat16, LoRA of rank 16.\n")
     print(
         "| language model | weights | trained along | kept for backward | with checkpointing | "
-        f"one GPU | one of {SHARDS}, FSDP2 |"
+        f"one GPU | one of {SHARDS}, FSDP2 | one GPU, `--no-use_lora` |"
     )
-    print("|---|---|---|---|---|---|---|")
+    print("|---|---|---|---|---|---|---|---|")
     for name, make in LANGUAGE_MODELS.items():
         with torch.device("meta"):
             model = make().to(torch.bfloat16)
@@ -85,6 +84,7 @@ def main() -> None:
         kept, checkpointed = _kept(model), _checkpointed(model)
         row = [frozen, trained, kept, checkpointed]
         row += [frozen + trained + kept, (frozen + trained) / SHARDS + _largest(model) + kept]
+        row.append(trained + BYTES_A_TRAINED_WEIGHT * frozen // 2 + kept)
         print(f"| {name} | " + " | ".join(f"{x / GIGABYTE:.2f} GB" for x in row) + " |")
     print("\n| encoder | weights, frozen | trained along |\n|---|---|---|")
     for model_id in ModelID:

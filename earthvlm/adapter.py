@@ -42,10 +42,6 @@ def add_adapter(language: LanguageModel, rank: int, alpha: int) -> nn.Module:
     missing = [target for target in language.family.lora_targets if target not in found]
     if missing:
         raise ValueError(f"{language.id} has no layers named {', '.join(missing)} to adapt.")
-    if any(isinstance(layer, Int8Linear) for layer in _layers(language).values()):
-        raise ValueError(
-            "Weights of 8 bits answer, and cannot be trained: leave dtype=torch.int8 out."
-        )
     return get_peft_model(language.model, make_adapter_config(language, rank, alpha))
 
 

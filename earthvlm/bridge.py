@@ -73,10 +73,12 @@ class OlmoEarthVLMBridge(nn.Module):
     freeze_olmoearth: keep the encoder as it is; otherwise it trains and is saved along.
     use_vlm_vision: let the language model's own vision tower see the scene's true colours too;
         its tokens come before the queries. freeze_vlm_vision: keep that tower as it is.
-    use_lora, lora_r, lora_alpha: low-rank adapters in every linear layer of the language model.
+    use_lora, lora_r, lora_alpha: low-rank adapters in every linear layer of the language model;
+        without them, the language model trains whole, in float32, and is saved with the bridge.
     num_geo_queries: how many vectors a scene becomes for the language model.
     patch_size: the pixels a token stands for, to a side: 8 for speed, fewer to see finer things.
     embedding_patch_size: the same where scenes are embedded for search; `patch_size` by default.
+    trainable: False builds a bridge that answers alone, with no adapter of its own.
 
     Raises ValueError or FileNotFoundError, in one sentence, where a model cannot be had.
     """
@@ -100,19 +102,28 @@ class OlmoEarthVLMBridge(nn.Module):
         vlm_revision: str | None = None,
         patch_size: int = PATCH_SIZE,
         embedding_patch_size: int | None = None,
+        trainable: bool = True,
     ) -> None:
         super().__init__()
+        if trainable and dtype == torch.int8:
+            raise ValueError(
+                "Weights of 8 bits answer, and cannot be trained: leave dtype=torch.int8 out."
+            )
+        # Steps of training are smaller than bfloat16's rounding.
+        language_dtype = torch.float32 if trainable and not use_lora and dtype is None else dtype
         device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         self.encoder = OlmoEarthEncoder(
             olmoearth_model_id, bands, patch_size, revision=olmoearth_revision
         ).to(device)
         self.encoder.requires_grad_(not freeze_olmoearth)
         self.language = load_language_model(
-            vlm_model_id, dtype, device, vlm_revision, use_vlm_vision
+            vlm_model_id, language_dtype, device, vlm_revision, use_vlm_vision
         )
         self.vision = self.language.vision
         if self.vision is not None:
             self.vision.requires_grad_(not freeze_vlm_vision)
+            if trainable and dtype is None and not freeze_vlm_vision:
+                self.vision.float()
         embeddings = self.language.model.get_input_embeddings()
         # Through the layer, not off its weights: Gemma scales what it looks up.
         words = embeddings(torch.arange(min(1024, embeddings.num_embeddings), device=device))
@@ -124,8 +135,8 @@ class OlmoEarthVLMBridge(nn.Module):
         ).to(device)
         self.head = SceneEmbeddingHead(self.encoder.dim, self.language.dim, SENTENCE_DIM).to(device)
         self.language_model: nn.Module = self.language.model
-        self.language_model.requires_grad_(False)
-        if use_lora:
+        self.language_model.requires_grad_(trainable and not use_lora)
+        if use_lora and trainable:
             self.language_model = add_adapter(self.language, lora_r, lora_alpha)
         self.config = BridgeConfig(
             olmoearth_model_id=self.encoder.model_id,
@@ -390,10 +401,11 @@ class OlmoEarthVLMBridge(nn.Module):
         dtype: torch.dtype = torch.float32,
         weights: dict[str, dict[str, Tensor]] | None = None,
     ) -> None:
-        """Write the bridge to a folder: configuration, fusion, adapter, a trained encoder.
+        """Write the bridge to a folder: configuration, fusion, adapter, and what else trained.
 
         dtype: what weights are stored in; bfloat16 halves the files of a bridge for use.
         weights: what `weights` returned, where it had to be called before.
+        Raises ValueError for a language model that was trained whole and is in 8 bits here.
         """
         self.revision = write_bridge(self, Path(folder), weights or self.weights(), dtype)
 
@@ -414,7 +426,8 @@ class OlmoEarthVLMBridge(nn.Module):
         """Load a bridge: the "bundled" one, a folder's, or a Hub repository's.
 
         trainable: keep the adapter apart, ready to train on; otherwise it is merged into the
-            language model, which then answers faster.
+            language model, which then answers faster. One that was trained whole is then kept in
+            float32.
         engine: "torch", or "llama" for llama.cpp (`pip install earthvlm[llama]`), which answers
             single scenes several times as fast on a CPU from weights of 8 bits; lists of several,
             and what is trainable, stay with torch. None takes `$EARTHVLM_ENGINE`, else "torch".

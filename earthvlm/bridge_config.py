@@ -16,6 +16,7 @@ CONFIG_FILE = "config.json"
 FUSION_FILE = "fusion.safetensors"
 ENCODER_FILE = "encoder.safetensors"
 VISION_FILE = "vision.safetensors"
+LANGUAGE_FILE = "language_model.safetensors"
 ADAPTER_FOLDER = "adapter"
 ADAPTER_FILE = f"{ADAPTER_FOLDER}/adapter_model.safetensors"
 ADAPTER_CONFIG_FILE = f"{ADAPTER_FOLDER}/adapter_config.json"
@@ -25,6 +26,7 @@ BRIDGE_FILES = (
     FUSION_FILE,
     ENCODER_FILE,
     VISION_FILE,
+    LANGUAGE_FILE,
     ADAPTER_FILE,
     ADAPTER_CONFIG_FILE,
 )
@@ -118,6 +120,8 @@ def list_parts(config: BridgeConfig) -> list[str]:
     parts = [FUSION_FILE]
     if config.use_lora:
         parts += [ADAPTER_CONFIG_FILE, ADAPTER_FILE]
+    else:
+        parts.append(LANGUAGE_FILE)
     if not config.freeze_olmoearth:
         parts.append(ENCODER_FILE)
     if config.use_vlm_vision and not config.freeze_vlm_vision:

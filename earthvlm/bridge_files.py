@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from earthvlm import __version__
 from earthvlm.adapter import make_adapter_config, merge_adapter, sketch_adapter
@@ -23,6 +23,7 @@ from earthvlm.bridge_config import (
     CONFIG_FILE,
     ENCODER_FILE,
     FUSION_FILE,
+    LANGUAGE_FILE,
     VISION_FILE,
     BridgeConfig,
     bridge_revision,
@@ -30,6 +31,7 @@ from earthvlm.bridge_config import (
     list_parts,
 )
 from earthvlm.hub import BUNDLED, LOCAL_REVISION, fetch
+from earthvlm.int8_linear import Int8Linear, keep_all_in_int8
 from earthvlm.weights import read_tensors, stored, whole
 
 if TYPE_CHECKING:
@@ -60,11 +62,22 @@ def _states(bridge: OlmoEarthVLMBridge) -> dict[str, dict[str, Tensor]]:
         states[ADAPTER_FILE] = get_peft_model_state_dict(
             bridge.language_model, save_embedding_layers=False
         )
+    else:
+        states[LANGUAGE_FILE] = _language_state(bridge.language.model)
     if not bridge.config.freeze_olmoearth:
         states[ENCODER_FILE] = bridge.encoder.state_dict()
     if bridge.vision is not None and not bridge.config.freeze_vlm_vision:
         states[VISION_FILE] = bridge.vision.state_dict()
     return states
+
+
+def _language_state(model: nn.Module) -> dict[str, Tensor]:
+    """A language model's own weights; those that are tied under one name alone."""
+    if any(isinstance(layer, Int8Linear) for layer in model.modules()):
+        raise ValueError(
+            "A language model in 8 bits cannot be saved: load the bridge without dtype=torch.int8."
+        )
+    return {name: parameter.detach() for name, parameter in model.named_parameters()}
 
 
 def write_bridge(
@@ -127,29 +140,33 @@ def read_bridge(
 ) -> OlmoEarthVLMBridge:
     """Build the bridge that a folder describes, and read its weights.
 
-    trainable: keep the adapter apart; otherwise it is merged into the language model.
+    trainable: keep the adapter apart, or the language model in float32 where it trains whole;
+        otherwise an adapter is merged into the language model.
 
     Raises FileNotFoundError or ValueError that names the part that is missing or disagrees.
     """
     config = BridgeConfig.read(folder)
     check_parts(folder, config)
+    # Weights of 8 bits are made of the trained ones, once those are read.
+    in_int8 = dtype == torch.int8 and not config.use_lora
     bridge = kind(
         config.olmoearth_model_id,
         config.vlm_model_id,
         config.freeze_olmoearth,
         config.freeze_vlm_vision,
-        config.use_lora and trainable,
+        config.use_lora,
         config.lora_r,
         config.lora_alpha,
         config.num_geo_queries,
         device,
-        dtype=dtype,
+        dtype=None if in_int8 else dtype,
         bands=config.bands,
         use_vlm_vision=config.use_vlm_vision,
         olmoearth_revision=_pinned(config.olmoearth_revision),
         vlm_revision=_pinned(config.vlm_revision),
         patch_size=config.patch_size,
         embedding_patch_size=config.embedding_patch_size,
+        trainable=trainable,
     )
     if bridge.config.vlm_revision != config.vlm_revision:
         raise ValueError(
@@ -160,6 +177,8 @@ def read_bridge(
     if config.use_lora and not trainable:
         bridge.merged_adapter = sketch_adapter(bridge.language, config.lora_r)
     _load_weights(bridge, folder)
+    if in_int8:
+        keep_all_in_int8(bridge.language.model)
     bridge.revision = bridge_revision(folder)
     return bridge
 
@@ -176,6 +195,9 @@ def _load_weights(bridge: OlmoEarthVLMBridge, folder: Path) -> None:
     for file, part in ((ENCODER_FILE, bridge.encoder), (VISION_FILE, bridge.vision)):
         if file in read:
             part.load_state_dict(read[file])
+    if LANGUAGE_FILE in read:
+        # Tied weights are read under one of their names.
+        bridge.language.model.load_state_dict(read[LANGUAGE_FILE], strict=False)
     if bridge.merged_adapter is not None:
         bridge.merged_adapter = read[ADAPTER_FILE]
         config = bridge.config

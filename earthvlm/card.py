@@ -12,6 +12,7 @@ from earthvlm.bridge_config import (
     ADAPTER_FOLDER,
     CARD_FILE,
     CURVE_FILE,
+    LANGUAGE_FILE,
     LOG_FILE,
     BridgeConfig,
     bridge_revision,
@@ -64,7 +65,7 @@ def write_bridge_card(
         license_link=OLMOEARTH_LICENCE if released else None,
         library_name="earthvlm",
         pipeline_tag=TASK[0],
-        tags=TAGS,
+        tags=[tag for tag in TAGS if config.use_lora or tag != "lora"],
         base_model=[model.repository for model in find_base_models(config) if model.repository]
         or None,
         datasets=_datasets(config) or None,
@@ -80,7 +81,7 @@ def write_bridge_card(
         samples,
         _training(config, folder),
         notes.strip(),
-        _licences(released),
+        _licences(config, released),
     ]
     text = "\n\n".join(part for part in parts if part)
     ModelCard(f"---\n{data.to_yaml()}\n---\n\n{text}\n").save(folder / CARD_FILE)
@@ -107,6 +108,11 @@ def _as_result(figure: Figure, split: str) -> EvalResult:
 
 def _summary(config: BridgeConfig, revision: str) -> str:
     trained = config.trained_on or "not trained: its answers mean nothing"
+    learned = (
+        "which a LoRA adapter taught to read them"
+        if config.use_lora
+        else "which was trained whole to read them"
+    )
     rows = [
         ("encoder", config.olmoearth_model_id, config.olmoearth_revision),
         ("language model", config.vlm_model_id, config.vlm_revision),
@@ -116,7 +122,7 @@ def _summary(config: BridgeConfig, revision: str) -> str:
     return (
         "Answers questions about Sentinel-2 scenes, and places them beside sentences for search. "
         f"{config.num_geo_queries} learned queries carry what OlmoEarth saw into the language "
-        f"model, which a LoRA adapter taught to read them; it was {trained}. Revision of the "
+        f"model, {learned}; it was {trained}. Revision of the "
         f"bridge: `{revision}`.\n\n| part | model | revision |\n|---|---|---|\n{table}"
     )
 
@@ -260,6 +266,11 @@ def _command(stage: dict, config: BridgeConfig, index: int) -> str:
         words.append(f"--vlm_model {config.vlm_model_id}")
         words += ["--no-freeze_olmoearth"] * (not config.freeze_olmoearth)
         words += ["--use_vlm_vision"] * config.use_vlm_vision
+        words += ["--freeze_vlm_vision"] * config.freeze_vlm_vision
+        words += ["--no-use_lora"] * (not config.use_lora)
+        for name in ("lora_r", "lora_alpha", "num_geo_queries"):
+            if getattr(config, name) != getattr(BridgeConfig, name):
+                words.append(f"--{name} {getattr(config, name)}")
     before = config.training.get("earlier", [])[index - 1] if index else {}
     (patch, embedding), (patch_before, follows) = _patch_sizes(stage), _patch_sizes(before)
     if patch != patch_before:
@@ -279,7 +290,7 @@ def _patch_sizes(stage: dict) -> tuple[int, int]:
     return patch, stage.get("embedding_patch_size", patch)
 
 
-def _licences(released: bool) -> str:
+def _licences(config: BridgeConfig, released: bool) -> str:
     from earthvlm.bridge import LIMITS
 
     encoder = (
@@ -290,4 +301,10 @@ def _licences(released: bool) -> str:
         else "The encoder has OlmoEarth's architecture and was trained from random numbers: no "
         "released OlmoEarth weights are in it."
     )
-    return f"## Limits and licences\n\n{LIMITS}\n\n{encoder}\n\n{CHATEARTHNET}"
+    language = (
+        ""
+        if config.use_lora
+        else f"`{LANGUAGE_FILE}` is a fine-tuned copy of `{config.vlm_model_id}`, whose licence "
+        "applies to it.\n\n"
+    )
+    return f"## Limits and licences\n\n{LIMITS}\n\n{encoder}\n\n{language}{CHATEARTHNET}"

@@ -58,6 +58,12 @@ def keep_in_int8(model: nn.Module, name: str) -> None:
         setattr(owner, child, Int8Linear(linear))
 
 
+def keep_all_in_int8(model: nn.Module) -> None:
+    """Put an `Int8Linear` in the place of every linear layer of a model."""
+    for name in [name for name, _ in model.named_modules() if name]:
+        keep_in_int8(model, name)
+
+
 def _round(rows: Tensor) -> tuple[Tensor, Tensor]:
     """Whole numbers from -127 to 127, and what to multiply each row with, `[rows]`."""
     largest = rows.abs().amax(1, keepdim=True).float()

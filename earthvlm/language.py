@@ -13,7 +13,7 @@ from torch import Tensor
 from earthvlm.embedded_model import EMBEDDED_MODEL_ID, embedded_model_folder
 from earthvlm.generation import Sampling
 from earthvlm.hub import LOCAL_REVISION, fetch
-from earthvlm.int8_linear import keep_in_int8
+from earthvlm.int8_linear import keep_all_in_int8
 from earthvlm.moondream import (
     MOONDREAM_ID,
     MOONDREAM_REVISION,
@@ -173,8 +173,7 @@ def _load_by_transformers(
             raise ValueError(f"{name!r} has {kind.replace('_', ' ')}: {', '.join(names[:8])}.")
     tokenizer = AutoTokenizer.from_pretrained(folder)
     if in_int8:
-        for layer in [name for name, _ in model.named_modules() if name]:
-            keep_in_int8(model, layer)
+        keep_all_in_int8(model)
     model = model.to(device).eval()
     return LanguageModel(model, tokenizer, FAMILIES[config.model_type], name, revision)
 

@@ -99,7 +99,9 @@ class TrainingModel(nn.Module):
             losses["caption"] = output.loss
             losses["answer_tokens"] = output.answer_tokens
         losses["contrastive"] = contrastive_loss(_gathered(embedding), _gathered(sentences))
-        if batch.facts is not None:
+        # Words are targets for as long as their embeddings stand still.
+        words_move = batch.bridge is not None and not bridge.config.use_lora
+        if batch.facts is not None and not words_move:
             losses["soft_words"] = self.soft_words(queries, batch.facts)
             if self.probe is not None and batch.bridge is None and batch.tokens is None:
                 losses["land_cover"] = self.probe(

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, fields
 
+# In float32: the weight, its gradient, and the two averages that AdamW keeps.
+BYTES_A_TRAINED_WEIGHT = 16
+
 
 @dataclass(frozen=True)
 class TrainingConfig:

@@ -238,7 +238,7 @@ def test_a_bridge_with_the_vision_tower_reads_the_picture_both_ways(checkpoint, 
     )
 
 
-def test_the_vision_tower_trains_unless_frozen_and_is_saved(tmp_path):
+def test_the_vision_tower_trains_unless_frozen_and_is_saved(tmp_path, monkeypatch):
     (tmp_path / "moondream").mkdir()
     write_checkpoint(tmp_path / "moondream", "2024")
     for freeze in (False, True):
@@ -258,6 +258,16 @@ def test_the_vision_tower_trains_unless_frozen_and_is_saved(tmp_path):
         bridge(batch).loss.backward()
         first = bridge.vision.encoder.embeddings.patch_embedding.weight
         assert (first.grad is None) == freeze
+        monkeypatch.setattr("earthvlm.language.preferred_dtype", lambda _: torch.bfloat16)
+        again = OlmoEarthVLMBridge(
+            "random-v1.2-nano",
+            str(tmp_path / "moondream"),
+            freeze_vlm_vision=freeze,
+            device="cpu",
+            use_vlm_vision=True,
+        )
+        kinds = {parameter.dtype for parameter in again.vision.parameters()}
+        assert kinds == {torch.bfloat16 if freeze else torch.float32}  # in which steps are lost
         if freeze:
             continue
         with torch.no_grad():

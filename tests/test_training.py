@@ -200,10 +200,15 @@ def test_a_gradient_that_is_no_number_is_named_before_any_weight_changes(
 
 def test_what_is_kept_of_a_bridge_is_what_trains(tiny_language, tiny_bridge):
     frozen = OlmoEarthVLMBridge("random-v1.2-nano", tiny_language, num_geo_queries=4, device="cpu")
-    for bridge, encoder in ((frozen, set()), (tiny_bridge, {"encoder.safetensors"})):
+    whole = OlmoEarthVLMBridge("random-v1.2-nano", tiny_language, use_lora=False, device="cpu")
+    adapter, language = "adapter/adapter_model.safetensors", "language_model.safetensors"
+    for bridge, files in (
+        (frozen, {adapter}),
+        (tiny_bridge, {adapter, "encoder.safetensors"}),
+        (whole, {language}),
+    ):
         kept = bridge.weights()
-        files = {"fusion.safetensors", "adapter/adapter_model.safetensors"}
-        assert kept.keys() == files | encoder
+        assert kept.keys() == files | {"fusion.safetensors"}
         trains = sum(p.numel() for p in bridge.parameters() if p.requires_grad)
         assert sum(t.numel() for state in kept.values() for t in state.values()) == trains
 
