@@ -528,15 +528,6 @@ def test_a_closed_pipe_is_quiet():
 # With models
 
 
-@pytest.mark.slow
-def test_a_folder_without_a_bridge_gives_a_fresh_one_that_says_so(scene_file, tmp_path, capfd):
-    code = main(["describe", scene_file, "--model_path", str(tmp_path), "--max_length", "4"])
-    captured = capfd.readouterr()
-    assert code == 0
-    assert "untrained" in captured.err
-    assert captured.out.strip()
-
-
 @needs_bundled_bridge
 @pytest.mark.slow
 def test_the_bundled_bridge_describes_a_scene(scene_file, capfd):

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -10,10 +13,15 @@ from olmoearth_pretrain_minimal import ModelID
 
 import train_accelerate
 from earthvlm.bridge import OlmoEarthVLMBridge
-from tests.conftest import random_scene
+from earthvlm.cli import main
+from tests.conftest import ask_hub_at, random_scene
 from tests.generated_chatearthnet import write_generated_chatearthnet
 from tests.moondream_reference import write_checkpoint
 from tests.test_downloads import _files, write_olmoearth
+
+ROOT = Path(__file__).parent.parent
+DESCRIBE = ["describe", "--prompt", "What is the dominant land cover?", "--max_length", "8"]
+DESCRIBE += ["--temperature", "0.7", "--top_p", "0.9", "--top_k", "50", "--device", "cpu"]
 
 
 @pytest.fixture
@@ -59,6 +67,50 @@ def test_missing_data_names_the_command_that_fetches_it(tmp_path, monkeypatch, c
     said = capsys.readouterr().err
     assert "The folder chatearthnet_data is missing" in said and said.count("\n") == 1
     assert "`earthvlm download chatearthnet --data_dir chatearthnet_data`" in said
+
+
+@pytest.mark.usefixtures("released_models")
+@pytest.mark.parametrize("model_path", ["empty", "./olmoearth_vlm_checkpoints"])
+def test_describe_builds_an_untrained_bridge_and_says_so(model_path, tmp_path, monkeypatch, capfd):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "empty").mkdir()
+    random_scene().save(tmp_path / "scene.tif")
+    options = [*DESCRIBE, "--model_path", model_path]
+    assert main([*options, "--image_path", "scene.tif"]) == 0
+    captured = capfd.readouterr()
+    assert f"{model_path} holds no bridge" in captured.err and "untrained" in captured.err
+    assert captured.err.count("\n") == 1
+    assert main([*options, "--image_path", "missing.tif"]) == 2  # before any model
+    assert "untrained" not in capfd.readouterr().err
+
+
+def test_describe_without_the_hub_is_one_sentence(tmp_path, monkeypatch, capfd):
+    ask_hub_at("http://127.0.0.1:9", monkeypatch)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "cache"))
+    random_scene().save(tmp_path / "scene.tif")
+    options = ["--model_path", str(tmp_path / "none"), "--image_path", str(tmp_path / "scene.tif")]
+    assert main([*DESCRIBE, *options]) == 2
+    said = capfd.readouterr()
+    assert said.out == "" and "cannot be fetched to build an untrained one" in said.err
+    assert "Traceback" not in said.err
+
+
+def test_search_needs_a_trained_bridge(tmp_path, capfd):
+    random_scene().save(tmp_path / "scene.tif")
+    (tmp_path / "empty").mkdir()
+    options = ["--scene", str(tmp_path / "scene.tif"), "--model_path", str(tmp_path / "empty")]
+    assert main(["search", *options]) == 2
+    assert "config.json" in capfd.readouterr().err
+
+
+@pytest.mark.slow
+def test_describe_takes_every_flag_with_the_bundled_bridge(tmp_path):
+    random_scene().save(tmp_path / "scene.tif")
+    command = [sys.executable, "-m", "earthvlm", *DESCRIBE, "--model_path", "bundled"]
+    command += ["--image_path", str(tmp_path / "scene.tif")]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip()
 
 
 @pytest.mark.usefixtures("released_models")

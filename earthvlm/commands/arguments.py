@@ -80,10 +80,7 @@ def add_bridge_options(parser: argparse.ArgumentParser) -> None:
         "--model_path",
         default=BUNDLED,
         metavar="BRIDGE",
-        help=(
-            "a saved bridge's folder or Hub repository (default: the bundled one); a folder "
-            "without config.json gives a fresh bridge, which is untrained"
-        ),
+        help="a saved bridge's folder or Hub repository (default: the bundled one)",
     )
     parser.add_argument(
         "--device",
@@ -120,41 +117,57 @@ def open_scene(path: str, boa_offset: str, data_dir: Path | None = None) -> Scen
     return Scene.open(data_dir, path, boa_offset=offset)
 
 
-def check_model_path(model_path: str) -> None:
-    """Raise FileNotFoundError where this names no bridge, without loading anything."""
+def check_model_path(model_path: str, or_untrained: bool = False) -> None:
+    """Raise FileNotFoundError where this names no bridge, without loading anything.
+
+    or_untrained: accept the path of a folder that does not exist; see `load_bridge`.
+    """
     named = model_path == BUNDLED or Path(model_path).is_dir() or HUB_ID.fullmatch(model_path)
-    if not named:
+    if not named and not (or_untrained and _is_path(model_path)):
         raise FileNotFoundError(
             f"There is no bridge at {model_path!r}: give 'bundled', a saved bridge's folder, or a "
             "Hub repository as in owner/name."
         )
 
 
-def load_bridge(model_path: str, device: str | None) -> OlmoEarthVLMBridge:
-    """Load a saved bridge, or make a fresh one, and say so, where the folder holds none.
+def _is_path(model_path: str) -> bool:
+    return model_path.startswith((".", "/", "~"))
 
+
+def load_bridge(
+    model_path: str, device: str | None, or_untrained: bool = False
+) -> OlmoEarthVLMBridge:
+    """Load a saved bridge.
+
+    or_untrained: where the folder holds none or does not exist, build one of the default models,
+        and say that it is untrained.
     Raises ValueError or FileNotFoundError where a part is missing or does not fit, and where this
-    machine lacks the device.
+    machine lacks the device; ConnectionError where the Hub is needed and cannot be reached.
     """
     _check_device(device)
     from transformers.utils import logging
 
-    from earthvlm.bridge import UNTRAINED_ENCODER_ID, OlmoEarthVLMBridge
-    from earthvlm.bridge_config import CONFIG_FILE, FUSION_FILE
-    from earthvlm.embedded_model import EMBEDDED_MODEL_ID
+    from earthvlm.bridge import OlmoEarthVLMBridge
+    from earthvlm.bridge_config import BRIDGE_FILES
 
     logging.set_verbosity_error()
     logging.disable_progress_bar()
+    local = Path(model_path).is_dir() or _is_path(model_path)
     # A folder with weights and no configuration is a damaged bridge, which loading names.
-    parts = [Path(model_path, name) for name in (CONFIG_FILE, FUSION_FILE)]
-    known = model_path == BUNDLED or not Path(model_path).is_dir()
-    if known or any(part.exists() for part in parts):
+    empty = local and not any(Path(model_path, name).exists() for name in BRIDGE_FILES)
+    if not (or_untrained and empty):
         return OlmoEarthVLMBridge.from_pretrained(model_path, device=device)
     tell(
-        f"{model_path} holds no {CONFIG_FILE}, so a fresh bridge answers: it is untrained, and "
-        "what it says has nothing to do with the scene."
+        f"{model_path} holds no bridge, so one of the default models answers: it is untrained, and "
+        "its answers have nothing to do with the scene."
     )
-    return OlmoEarthVLMBridge(UNTRAINED_ENCODER_ID, EMBEDDED_MODEL_ID, device=device).eval()
+    try:
+        return OlmoEarthVLMBridge(device=device, trainable=False).eval()
+    except ConnectionError as error:
+        raise ConnectionError(
+            f"{model_path} holds no bridge, and the default models cannot be fetched to build an "
+            f"untrained one: {error}"
+        ) from error
 
 
 def _check_device(device: str | None) -> None:

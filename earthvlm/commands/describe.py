@@ -112,7 +112,7 @@ def run_describe(arguments: argparse.Namespace) -> int:
     paths = [*arguments.path, *arguments.image_path]
     if not paths:
         raise ValueError("No scene is named: earthvlm describe PATH; see earthvlm describe --help.")
-    check_model_path(arguments.model_path)
+    check_model_path(arguments.model_path, True)
     paths = [path for named in paths for path in _expand(named, arguments.data_dir)]
     bridge = None
     unread = 0
@@ -129,7 +129,7 @@ def run_describe(arguments: argparse.Namespace) -> int:
         prompt = DEFAULT_PROMPT if arguments.prompt is None else arguments.prompt
         check_prompt(prompt)
         if bridge is None:
-            bridge = load_bridge(arguments.model_path, arguments.device)
+            bridge = load_bridge(arguments.model_path, arguments.device, True)
         answers = bridge.generate(
             [scene for _, scene in scenes],
             prompt,
