@@ -21,7 +21,6 @@ from earthvlm.bridge import OlmoEarthVLMBridge
 from earthvlm.chatearthnet import ChatEarthNet
 from earthvlm.checkpoints import find_checkpoint
 from earthvlm.commands.arguments import add_visibility_options
-from earthvlm.encoder import PATCH_SIZE
 from earthvlm.publishing import TrainingPublisher, on_main_process
 from earthvlm.sentinel2 import BANDS, CHATEARTHNET_FOLDERS
 from earthvlm.training import Stopped, Trainer
@@ -62,7 +61,8 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     add(
         "--patch_size",
         type=int,
-        help="pixels a token stands for, to a side (default: 8, or the model's)",
+        help="pixels a token stands for, to a side (default: 8, 2 for OlmoEarth v1.3, or the "
+        "saved bridge's)",
     )
     add(
         "--embedding_patch_size",
@@ -233,7 +233,7 @@ def _make_bridge(arguments: argparse.Namespace, accelerator: Accelerator) -> Olm
         if arguments.freeze_olmoearth
         else tuple(band for band in BANDS if band in CHATEARTHNET_BANDS),
         use_vlm_vision=arguments.use_vlm_vision,
-        patch_size=arguments.patch_size or PATCH_SIZE,
+        patch_size=arguments.patch_size,
         embedding_patch_size=arguments.embedding_patch_size,
     )
 

@@ -37,7 +37,6 @@ from earthvlm.decoding import Reading, TorchReading, answer_together
 from earthvlm.drafts import AnswerDrafts
 from earthvlm.embedded_model import EMBEDDED_MODEL_ID
 from earthvlm.encoder import (
-    PATCH_SIZE,
     OlmoEarthEncoder,
     PreparedScene,
     SceneTokens,
@@ -76,7 +75,8 @@ class OlmoEarthVLMBridge(nn.Module):
     use_lora, lora_r, lora_alpha: low-rank adapters in every linear layer of the language model;
         without them, the language model trains whole, in float32, and is saved with the bridge.
     num_geo_queries: how many vectors a scene becomes for the language model.
-    patch_size: the pixels a token stands for, to a side: 8 for speed, fewer to see finer things.
+    patch_size: the pixels a token stands for, to a side: 8 for speed, fewer to see finer things;
+        see `OlmoEarthEncoder`.
     embedding_patch_size: the same where scenes are embedded for search; `patch_size` by default.
     trainable: False builds a bridge that answers alone, with no adapter of its own.
 
@@ -100,7 +100,7 @@ class OlmoEarthVLMBridge(nn.Module):
         use_vlm_vision: bool = False,
         olmoearth_revision: str | None = None,
         vlm_revision: str | None = None,
-        patch_size: int = PATCH_SIZE,
+        patch_size: int | None = None,
         embedding_patch_size: int | None = None,
         trainable: bool = True,
     ) -> None:
@@ -116,6 +116,7 @@ class OlmoEarthVLMBridge(nn.Module):
             olmoearth_model_id, bands, patch_size, revision=olmoearth_revision
         ).to(device)
         self.encoder.requires_grad_(not freeze_olmoearth)
+        self.encoder.check_patch_size(embedding_patch_size or self.encoder.patch_size)
         self.language = load_language_model(
             vlm_model_id, language_dtype, device, vlm_revision, use_vlm_vision
         )
@@ -151,8 +152,8 @@ class OlmoEarthVLMBridge(nn.Module):
             lora_alpha=lora_alpha,
             num_geo_queries=num_geo_queries,
             bands=tuple(bands),
-            patch_size=patch_size,
-            embedding_patch_size=embedding_patch_size or patch_size,
+            patch_size=self.encoder.patch_size,
+            embedding_patch_size=embedding_patch_size or self.encoder.patch_size,
         )
         self.merged_adapter: dict[str, Tensor] | None = None
         self._conversations = ConversationCache()
@@ -486,7 +487,12 @@ class OlmoEarthVLMBridge(nn.Module):
             )
 
     def set_patch_sizes(self, patch_size: int, embedding_patch_size: int) -> None:
-        """Let a token stand for so many pixels to a side; the bridge then needs training."""
+        """Let a token stand for so many pixels to a side; the bridge then needs training.
+
+        Raises ValueError for a patch size that the encoder does not take.
+        """
+        for size in (patch_size, embedding_patch_size):
+            self.encoder.check_patch_size(size)
         self.encoder.patch_size = patch_size
         self.config = replace(
             self.config, patch_size=patch_size, embedding_patch_size=embedding_patch_size

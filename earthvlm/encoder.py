@@ -27,6 +27,10 @@ if TYPE_CHECKING:
 # The authors recommend inputs of at most 128 x 128 pixels; larger scenes are cut into crops.
 CROP_SIZE = 128
 PATCH_SIZE = 8
+# v1.3 was trained on windows of 16 pixels in small patches, and is read off its pooler's location
+# tokens (the package's searchlight.py).
+POOLED_CROP_SIZE = 16
+POOLED_PATCH_SIZES = (2, 1)  # the first is the default
 RESOLUTION = 10  # metres, of the bands OlmoEarth was trained on
 # Patches that are encoded at once: few enough for a processor's caches, many enough for a GPU.
 PATCHES_AT_ONCE = {"cpu": 2048, "cuda": 65_536}
@@ -78,18 +82,21 @@ class OlmoEarthEncoder(nn.Module):
     model_id: an `olmoearth_pretrain_minimal.ModelID`, its value ("OlmoEarth-v1-Nano") or its name
         in any case, a folder with `config.json` and `weights.pth`, or "random-v1.2-nano" for that
         network untrained.
+    patch_size: the pixels a token stands for, to a side; 8 by default, and 2 for v1.3, which takes
+        1 or 2.
     revision: of the model's Hub repository; the newest where it is None.
     bands: the bands the encoder was trained on; others are treated as missing even where a scene
         has them.
 
-    Raises ValueError for a model id that is none of these.
+    Raises ValueError for a model id that is none of these, and for a patch size that the version
+    does not take.
     """
 
     def __init__(
         self,
         model_id: str,
         bands: Sequence[str] = BANDS,
-        patch_size: int = PATCH_SIZE,
+        patch_size: int | None = None,
         revision: str | None = None,
     ) -> None:
         super().__init__()
@@ -97,7 +104,6 @@ class OlmoEarthEncoder(nn.Module):
 
         self.model_id = resolve_model_id(model_id)
         self.bands = tuple(bands)
-        self.patch_size = patch_size
         self.network, self.revision = load_network(self.model_id, revision or None)
         # v1 splits the bands into three sets, every later version keeps one.
         self.band_sets = self.network.tokenization_config.get_num_bandsets(MODALITY)
@@ -105,6 +111,16 @@ class OlmoEarthEncoder(nn.Module):
         self.dim: int = self.network.embedding_size
         # v1 and v1.1 add positions they know for squares alone; later versions rotate by them.
         self.needs_squares = "rope" not in self.network.position_encoding
+        self.is_pooled = self.network.attention_pooler is not None
+        self.patch_size = patch_size or (POOLED_PATCH_SIZES[0] if self.is_pooled else PATCH_SIZE)
+        self.check_patch_size(self.patch_size)
+
+    def check_patch_size(self, patch_size: int) -> None:
+        """Raise ValueError for a patch size that this version of OlmoEarth does not take."""
+        if self.is_pooled and patch_size not in POOLED_PATCH_SIZES:
+            raise ValueError(
+                f"{self.model_id} takes patches of 1 or 2 pixels to a side, not {patch_size}."
+            )
 
     def count_patches(self, scene: Scene, patch_size: int | None = None) -> int:
         """How many patches a scene has; it is one token each, or one each a band set."""
@@ -147,7 +163,7 @@ class OlmoEarthEncoder(nn.Module):
         ]
         crops = defaultdict(list)  # patch and size in patches -> (scene, top, left) in patches
         for index, ((height, width), patch) in enumerate(zip(grids, patches, strict=True)):
-            step = CROP_SIZE // patch
+            step = (POOLED_CROP_SIZE if self.is_pooled else CROP_SIZE) // patch
             for top in range(0, height, step):
                 for left in range(0, width, step):
                     size = (min(step, height - top), min(step, width - left))
@@ -202,6 +218,10 @@ class OlmoEarthEncoder(nn.Module):
                 (*pixels.shape[:3], 1, self.band_sets), device=pixels.device
             ),
         )
+        if self.is_pooled:
+            # One location token a patch, in the place of its one band set.
+            pooled = self.network(sample, patch_size=patch, input_res=RESOLUTION, fast_pass=True)
+            return pooled["location_tokens"][:, :, :, None]
         return self._attend(sample, patch, in_bfloat16)[:, :height, :width, 0]
 
     def _attend(self, sample: MaskedOlmoEarthSample, patch: int, in_bfloat16: bool) -> Tensor:

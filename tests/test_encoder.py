@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from olmoearth_pretrain_minimal import ModelID, NormalizerV1, NormalizerV1_1
+from olmoearth_pretrain_minimal.olmoearth_pretrain_v1.nn.searchlight import embed_domain
 from olmoearth_pretrain_minimal.olmoearth_pretrain_v1.utils.constants import Modality
 from olmoearth_pretrain_minimal.olmoearth_pretrain_v1.utils.datatypes import MaskedOlmoEarthSample
 
@@ -121,8 +122,31 @@ def test_every_model_id_is_built_with_its_own_width(model_id):
     assert encoder.dim == {"nano": 128, "tiny": 192, "small": 384, "base": 768}[size]
     with torch.no_grad():
         tokens = encoder([encoder.prepare(random_scene(16, 16))]).tokens
-    assert tokens.shape == (1, 4 * (3 if version == "v1" else 1), encoder.dim)
+    count = {"v1": 4 * 3, "v1_3": 64}.get(version, 4)
+    assert tokens.shape == (1, count, encoder.dim)
     assert olmoearth_repository(model_id.value) == f"allenai/{model_id.value}"
+
+
+def test_v1_3_is_read_off_its_location_tokens():
+    """In windows of 16 pixels, each as the package's own code for v1.3 embeds it."""
+    encoder = OlmoEarthEncoder("random-v1.3-base").eval()
+    scene = replace(random_scene(16, 32), date=datetime.date(2021, 3, 5))
+    with torch.no_grad():
+        seen = encoder([encoder.prepare(scene)])
+    assert seen.grids == ((8, 16),) and encoder.patch_size == 2
+    pixels = NormalizerV1_1().normalize(Modality.SENTINEL2_L2A, scene.reflectance)
+    sample = MaskedOlmoEarthSample(
+        timestamps=torch.tensor([[(5, 2, 2021)]]),
+        sentinel2_l2a=torch.tensor(pixels, dtype=torch.float32)[None, :, :, None],
+        sentinel2_l2a_mask=torch.zeros(1, 16, 32, 1, 1),
+    )
+    windows = {"crop_px": 16, "overlap_px": 0, "output_key": "location_tokens"}
+    expected = embed_domain(encoder.network, sample, 2, None, **windows)
+    torch.testing.assert_close(seen.tokens[0], expected.flatten(0, 1), atol=1e-4, rtol=1e-4)
+    with pytest.raises(
+        ValueError, match=r"random-v1\.3-base takes patches of 1 or 2 pixels.* not 8"
+    ):
+        encoder.check_patch_size(8)
 
 
 def test_v1_takes_scenes_that_are_not_square():
