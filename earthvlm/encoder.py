@@ -112,6 +112,7 @@ class OlmoEarthEncoder(nn.Module):
         # v1 and v1.1 add positions they know for squares alone; later versions rotate by them.
         self.needs_squares = "rope" not in self.network.position_encoding
         self.is_pooled = self.network.attention_pooler is not None
+        self.crop_size = POOLED_CROP_SIZE if self.is_pooled else CROP_SIZE
         self.patch_size = patch_size or (POOLED_PATCH_SIZES[0] if self.is_pooled else PATCH_SIZE)
         self.check_patch_size(self.patch_size)
 
@@ -163,7 +164,7 @@ class OlmoEarthEncoder(nn.Module):
         ]
         crops = defaultdict(list)  # patch and size in patches -> (scene, top, left) in patches
         for index, ((height, width), patch) in enumerate(zip(grids, patches, strict=True)):
-            step = (POOLED_CROP_SIZE if self.is_pooled else CROP_SIZE) // patch
+            step = self.crop_size // patch
             for top in range(0, height, step):
                 for left in range(0, width, step):
                     size = (min(step, height - top), min(step, width - left))
@@ -192,7 +193,7 @@ class OlmoEarthEncoder(nn.Module):
                     encoded[i][top, left] = crop
         return join_tokens(
             [
-                _join_crops(crops_of_scene, grid, CROP_SIZE // patch)
+                _join_crops(crops_of_scene, grid, self.crop_size // patch)
                 for crops_of_scene, grid, patch in zip(encoded, grids, patches, strict=True)
             ]
         )
