@@ -11,6 +11,7 @@ import pytest
 from earthvlm.bridge import OlmoEarthVLMBridge
 from earthvlm.bridge_config import (
     DESCRIPTIVE_ENTRIES,
+    LANGUAGE_FILE,
     VISION_FILE,
     BridgeConfig,
     bridge_revision,
@@ -37,8 +38,8 @@ def change(value: object) -> object:
 
 @pytest.mark.parametrize("name", ENTRIES)
 def test_every_entry_that_computes_changes_the_revision(saved, name):
-    (saved / VISION_FILE).write_bytes(b"weights")  # read where `use_vlm_vision` is changed
-    before = bridge_revision(saved)
+    for file in (VISION_FILE, LANGUAGE_FILE):  # read where `use_vlm_vision`, `use_lora` change
+        (saved / file).write_bytes(b"weights")
     config = json.loads((saved / "config.json").read_text())
     config["use_vlm_vision"] |= name == "freeze_vlm_vision"
     (saved / "config.json").write_text(json.dumps(config))
