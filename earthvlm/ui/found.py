@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import html
+import tempfile
 from collections.abc import Sequence
+from pathlib import Path
 
 from earthvlm.retrieval import SceneResult
 from earthvlm.search_query import SceneFilter
@@ -15,6 +18,29 @@ from earthvlm.where_and_when import describe_place
 # Sentences about other things than a scene shows lie below it, in the sentence model's cosine:
 # "pizza with cheese" at 0.12 from the nearest bundled scene, "river" at 0.39.
 FAR_COSINE = 0.2
+
+
+class ThumbnailFiles:
+    """Thumbnails as files, each written once, for galleries to show.
+
+    Gradio would encode a picture anew whenever it is shown, which took most of a search's time.
+    """
+
+    def __init__(self) -> None:
+        self._folder = tempfile.TemporaryDirectory(prefix="earthvlm-thumbnails-")
+
+    def path(self, result: SceneResult) -> str | None:
+        """Return a result's thumbnail, written where it is not there yet; None for none."""
+        if result.thumbnail is None:
+            return None
+        name = hashlib.sha256(result.image_id.encode()).hexdigest()[:32]
+        path = Path(self._folder.name, f"{name}.png")
+        if not path.is_file():
+            # Written aside and moved, since several searches may find the same scene at once.
+            with tempfile.NamedTemporaryFile(dir=self._folder.name, delete=False) as file:
+                result.thumbnail.save(file, "PNG", compress_level=1)
+            Path(file.name).replace(path)
+        return str(path)
 
 
 def describe_result(result: SceneResult) -> str:

@@ -18,7 +18,7 @@ CALLS_PER_SECOND, CALLS_AT_ONCE = 6.0, 60
 # A page that is open holds two: its heartbeat, and the answers that stream to it.
 MOST_OPEN = 120
 ADDRESSES_KNOWN = 10_000
-_CALLS = re.compile(r".*/(queue/join|(call|run|api)/[^?]*)")
+_CALLS = re.compile(r".*/(queue/join|(call|run|api)/.*|mcp(/.*)?)")
 
 
 class RateLimits:

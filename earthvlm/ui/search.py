@@ -16,7 +16,7 @@ from earthvlm.service import Example, SceneService
 from earthvlm.ui.chat import ChatTab, show_opened
 from earthvlm.ui.downloads import SAVE_TEXT
 from earthvlm.ui.filters import ALL_SPLITS, add_filters, read_filter
-from earthvlm.ui.found import describe_result, describe_search
+from earthvlm.ui.found import ThumbnailFiles, describe_result, describe_search
 from earthvlm.ui.state import (
     Asked,
     Session,
@@ -95,7 +95,7 @@ def add_search_tab(
             False, label="and with the words above", min_width=200, elem_id="with-words"
         )
     filters = add_filters()
-    first = index.browse(k=FIRST_RESULTS)
+    first, thumbnails = index.browse(k=FIRST_RESULTS), ThumbnailFiles()
     with gr.Row(elem_classes="found"):
         found = gr.HTML(
             describe_search(None, first, len(index), SceneFilter()),
@@ -105,7 +105,7 @@ def add_search_tab(
         save_csv = gr.Button("Save as CSV", size="sm", scale=0, min_width=110)
         save_geojson = gr.Button("Save as GeoJSON", size="sm", scale=0, min_width=130)
     gallery = gr.Gallery(
-        [(result.thumbnail, describe_result(result)) for result in first],
+        [(thumbnails.path(result), describe_result(result)) for result in first],
         label="Scenes, with cosine similarity and rank in each comparison: click one to open it",
         columns=4,
         height="auto",
@@ -128,7 +128,7 @@ def add_search_tab(
         results = service.find(query, k, know_asker(session, request), where)
         session.query, session.results = query, tuple(results)
         make_room(session)
-        pictures = [(result.thumbnail, describe_result(result)) for result in results]
+        pictures = [(thumbnails.path(result), describe_result(result)) for result in results]
         found = describe_search(query, results, len(index), where)
         if results.warning:
             found += f'<p class="notice">{html.escape(results.warning)}</p>'

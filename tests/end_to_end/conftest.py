@@ -80,7 +80,10 @@ def app_service(app_bridge: OlmoEarthVLMBridge, app_index: SceneIndex) -> SceneS
 @pytest.fixture(scope="session")
 def app_page(app_service: SceneService) -> gr.Blocks:
     import earthvlm.ui.app as app
+    import earthvlm.ui.rate_limits as rate_limits
 
+    # All tests call from one address, faster than visitors; test_limits.py has its own bounds.
+    rate_limits.CALLS_AT_ONCE = 1_000_000
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(app, "make_service", lambda models: app_service)
         return app.build_app(app.Models(app_service.bridge, app_service.index))

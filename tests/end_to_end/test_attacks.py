@@ -180,14 +180,16 @@ def test_a_wrong_argument_is_told_in_a_sentence(
     assert "Traceback" not in capfd.readouterr().err
 
 
-def test_a_file_of_another_kind_is_told_in_a_sentence(app_url: str, tmp_path: Path):
-    for content in (b"", b"no picture", b"\x89PNG\r\n\x1a\n"):
-        (tmp_path / "bad.png").write_bytes(content)
-        with (tmp_path / "bad.png").open("rb") as file:
-            upload = f"{app_url}gradio_api/upload"
-            (path,) = requests.post(upload, files={"files": file}, timeout=30).json()
-        error = read_error(call(app_url, "open_scene", [None, [as_file(path)], "auto"]))
-        assert error and error.endswith(".") and "/tmp" not in error
+def test_a_file_of_another_kind_is_told_in_a_sentence(app_url: str):
+    upload = f"{app_url}gradio_api/upload"
+    for content in (b"", b"no picture"):
+        reply = requests.post(upload, files={"files": ("bad.png", content)}, timeout=30)
+        assert reply.status_code == 415
+        assert reply.text.startswith("'bad.png' is not an image") and reply.text.endswith(".")
+    cut = {"files": ("bad.png", b"\x89PNG\r\n\x1a\n")}
+    (path,) = requests.post(upload, files=cut, timeout=30).json()
+    error = read_error(call(app_url, "open_scene", [None, [as_file(path)], "auto"]))
+    assert error and error.endswith(".") and "/tmp" not in error
 
 
 def test_an_unknown_endpoint_is_told_in_a_sentence(app_url: str):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import socket
 import sys
 import threading
@@ -55,7 +56,9 @@ class App:
         return httpx.Client(base_url=f"{self.url}gradio_api/", transport=transport, timeout=30)
 
     def files(self) -> list[Path]:
-        return [path for path in self.folder.rglob("*") if path.is_file()]
+        """What is on disk, without the thumbnails that searches show."""
+        files = [path for path in self.folder.rglob("*") if path.is_file()]
+        return [path for path in files if not re.fullmatch(r"[0-9a-f]{32}\.png", path.name)]
 
     def call(self, client: httpx.Client, name: str, data: list) -> str:
         """Call an endpoint and return the last that it said."""
