@@ -11,6 +11,7 @@ from earthvlm.sentinel2 import COMPOSITES
 from earthvlm.service import OpenScene, SceneService
 from earthvlm.ui.conversation import add_conversation, start_conversation
 from earthvlm.ui.examples import describe_example
+from earthvlm.ui.kept_conversation import GIVE_BACK, KeptConversation, read_kept
 from earthvlm.ui.scene_view import VIEWER_SCRIPT, show_facts, show_viewer
 from earthvlm.ui.state import (
     Session,
@@ -104,17 +105,30 @@ def add_chat_tab(
             return show_opened(session, service.open_named(image_id))
 
     @tell_errors
-    def open_link(session: Session, request: gr.Request) -> Any:
-        """Open what the page's address asks for (?scene=...&q=...), else the first example."""
+    def open_link(session: Session, kept: str, request: gr.Request) -> Any:
+        """Open what the page's address asks for (?scene=...&q=...), else the first example.
+
+        kept: what the browser kept of a conversation at this address, which then goes on.
+        """
         asker = know_asker(session, request)
         image_id = str(request.query_params.get("scene", ""))[:200]
-        session.asked_by_link = str(request.query_params.get("q", ""))
+        session.asked_by_link = "" if kept else str(request.query_params.get("q", ""))
         if first is not None:  # also where the address names a scene that there is not
             session.open_scene(first)
+        if kept:
+            given_back = read_kept(kept)
+            if not given_back.image_id:
+                raise ValueError(
+                    f"The connection was lost, and with it {given_back.name}: open the file again "
+                    "to ask about it"
+                )
+            with service.opening(asker):
+                opened = service.open_named(given_back.image_id)
+                return *show_opened(session, opened, given_back), given_back.question
         if image_id:
             with service.opening(asker):
-                return show_opened(session, service.open_named(image_id))
-        return session, *[gr.skip()] * (len(outputs) - 1)
+                return *show_opened(session, service.open_named(image_id)), gr.skip()
+        return session, *[gr.skip()] * len(outputs)
 
     @page_only
     @tell_errors
@@ -146,10 +160,12 @@ def add_chat_tab(
     named.submit(open_named, [session, named], outputs, api_name="open_named", **opening)
     drawing = {"concurrency_limit": None, "show_progress": "hidden"}
     composite.input(draw, [session, composite], picture, api_name="draw", **drawing)
+    given_back = gr.Textbox(visible=False)
     linked = page.load(
         open_link,
-        session,
-        outputs,
+        [session, given_back],
+        [*outputs, conversation.prompt],
+        js=GIVE_BACK,
         api_visibility="private",
         **opening | {"show_progress": "hidden"},
     )
@@ -157,14 +173,21 @@ def add_chat_tab(
     return ChatTab(outputs)
 
 
-def show_opened(session: Session, opened: OpenScene) -> Any:
-    """Open a scene and return what the Chat tab shows of it, with an empty conversation."""
+def show_opened(
+    session: Session, opened: OpenScene, given_back: KeptConversation | None = None
+) -> Any:
+    """Open a scene and return what the Chat tab shows of it, with an empty conversation.
+
+    given_back: the conversation to go on with instead.
+    """
     session.open_scene(opened)
+    if given_back is not None:
+        session.conversation = list(given_back.messages)
     make_room(session)
     return (
         session,
         show_viewer(opened, session.composite),
         gr.Radio(opened.scene.available_composites(), value=session.composite),
         show_facts(opened),
-        *start_conversation(opened),
+        *start_conversation(opened, given_back),
     )

@@ -15,6 +15,7 @@ from earthvlm.measured import suggest_questions
 from earthvlm.prompts import Message
 from earthvlm.service import OpenScene, SceneService, Waiting
 from earthvlm.ui.downloads import SAVE_TEXT
+from earthvlm.ui.kept_conversation import KeptConversation, keep_conversation
 from earthvlm.ui.said import (
     LOOKING,
     NEUTRAL,
@@ -36,10 +37,12 @@ class Conversation:
     """What the Chat tab needs of the conversation in it.
 
     outputs: what `start_conversation` returns values for.
+    prompt: where a question is typed.
     ask_after: puts the question of the page's address when an event ended well.
     """
 
     outputs: list[gr.components.Component]
+    prompt: gr.Textbox
     ask_after: Callable[[Any], None]
 
 
@@ -95,6 +98,7 @@ def add_conversation(
             0, 1.5, value=0, step=0.1, label="Temperature: 0 always gives the same answer"
         )
     saved = gr.Textbox(visible=False)
+    kept = gr.HTML("", elem_id="kept")  # page.js keeps it in the browser
     place, question = gr.Number(0, visible=False), gr.Textbox(visible=False)  # for programs
     session_state = session
 
@@ -120,6 +124,7 @@ def add_conversation(
         )
         text = ""
         begun = {session_state: session, prompt: "", chat: show_conversation(asked, LOOKING)}
+        begun[kept] = keep_conversation(opened, asked[:-1], asked[-1]["content"])
         with turn.speaking():
             try:
                 yield {**begun, **bare, **busy(True)}
@@ -135,6 +140,7 @@ def add_conversation(
                 if session.turn is turn:
                     session.conversation = answered if text else before
                     yield {
+                        kept: keep_conversation(opened, session.conversation),
                         chat: show_conversation(answered),
                         beside: show_beside(opened, f"{asked[-1]['content']} {text}") or NEUTRAL,
                     }
@@ -225,7 +231,8 @@ def add_conversation(
         """Stop the answer and forget the conversation; the scene stays open."""
         session.end_turn()
         session.conversation = []
-        return [], NEUTRAL, draw_bare(session)
+        forgotten = keep_conversation(session.opened, []) if session.opened else gr.skip()
+        return [], NEUTRAL, draw_bare(session), forgotten
 
     @page_only
     @tell_errors
@@ -259,7 +266,7 @@ def add_conversation(
     asking = {"concurrency_limit": None, "show_progress": "hidden"}
     private = {"api_visibility": "private", **asking}
     settings = [max_length, temperature]
-    spoken = [session, prompt, chat, send, stop, beside, picture]
+    spoken = [session, prompt, chat, send, stop, beside, picture, kept]
 
     def ready_after(answered: Any) -> None:
         for afterwards in (answered.then, answered.failure):
@@ -280,7 +287,7 @@ def add_conversation(
     clear.click(
         clear_chat,
         session,
-        [chat, beside, picture],
+        [chat, beside, picture, kept],
         api_name="clear",
         queue=False,
         show_progress="hidden",
@@ -295,7 +302,7 @@ def add_conversation(
     save.click(save_chat, session, saved, api_name="save_chat", show_progress="hidden").success(
         None, saved, None, js=SAVE_TEXT.format(name="conversation.md", kind="text/markdown")
     )
-    return Conversation([chat, beside, *questions], ask_after)
+    return Conversation([chat, beside, *questions, kept], prompt, ask_after)
 
 
 def draw_bare(session: Session) -> Any:
@@ -304,6 +311,11 @@ def draw_bare(session: Session) -> Any:
     return show_viewer(session.opened, session.composite) if had else gr.skip()
 
 
-def start_conversation(opened: OpenScene) -> list[Any]:
-    """Return what is shown of a conversation about a scene that was just opened."""
-    return [[], NEUTRAL, *(gr.Button(question) for question in opened.questions)]
+def start_conversation(opened: OpenScene, given_back: KeptConversation | None = None) -> list[Any]:
+    """Return what is shown of a conversation about a scene that was just opened.
+
+    given_back: what was said of it before the server lost it, if anything was.
+    """
+    said = list(given_back.messages) if given_back else []
+    questions = [gr.Button(question) for question in opened.questions]
+    return [show_conversation(said), NEUTRAL, *questions, keep_conversation(opened, said)]

@@ -18,9 +18,21 @@ function namePictures() {
   }
 }
 
+// A server that is restarted has lost the conversation. What it last wrote here for the browser to
+// keep is given back when the page is loaded again, in this tab and at this address.
+let kept = '';
+function keepConversation() {
+  const text = document.querySelector('#kept span')?.textContent ?? '';
+  if (!text || text === kept) return;
+  kept = text;
+  // A browser may forbid it, or have no room.
+  try { sessionStorage.setItem('earthvlm' + location.search, text); } catch {}
+}
+
 new MutationObserver(() => {
   showWhole();
   namePictures();
+  keepConversation();
 }).observe(document, {
   subtree: true, childList: true, characterData: true,
   attributes: true, attributeFilter: ['aria-label'],

@@ -1,0 +1,154 @@
+"""A server that is killed in the middle of an answer, and started again, loses no conversation."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+import requests
+
+from tests.end_to_end.conftest import END_TO_END, PATIENCE_MS, ROOT
+from tests.end_to_end.visitor import (
+    answers,
+    ask,
+    open_file,
+    questions,
+    read_notice,
+    wait_for_count,
+    wait_until_idle,
+    wait_until_looking,
+)
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Page
+
+pytestmark = END_TO_END
+
+
+@dataclass
+class AppProcess:
+    """`python app.py` on a port of its own."""
+
+    port: int
+    process: subprocess.Popen | None = None
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}/"
+
+    def start(self) -> None:
+        asked = {"GRADIO_SERVER_PORT": str(self.port), "GRADIO_SERVER_NAME": "127.0.0.1"}
+        environment = {**os.environ, **asked, "PYTHONPATH": str(ROOT)}
+        self.process = subprocess.Popen(
+            [sys.executable, "app.py"], cwd=ROOT, env=environment, stdout=subprocess.DEVNULL
+        )
+        deadline = time.monotonic() + PATIENCE_MS / 1000
+        while True:
+            assert self.process.poll() is None and time.monotonic() < deadline
+            try:
+                requests.get(self.url, timeout=30).raise_for_status()
+                return
+            except requests.ConnectionError:
+                time.sleep(0.1)
+
+    def kill(self) -> None:
+        self.process.kill()
+        assert self.process.wait() == -signal.SIGKILL
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[AppProcess]:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        server = AppProcess(free.getsockname()[1])
+    server.start()
+    yield server
+    server.process.kill()
+    server.process.wait()
+
+
+def test_a_conversation_outlives_its_server(tab: Page, server: AppProcess):
+    tab.goto(f"{server.url}?scene=beetzsee_r0_c00")
+    name = tab.locator("#facts strong", has_text="beetzsee_r0_c00")
+    name.wait_for()
+    first = ask(tab, "Is there water?")
+    tab.get_by_label("Your question").fill("Describe this scene.")
+    tab.get_by_role("button", name="Send").click()
+    tab.locator("#stop:not([disabled])").wait_for()
+    server.kill()
+    lost = tab.get_by_test_id("toast-text").filter(has_text="onnection")
+    lost.wait_for()
+    assert "\n" not in lost.inner_text().strip()
+
+    server.start()
+    tab.locator("#picture img").wait_for()
+    wait_for_count(answers(tab), 1)
+    wait_until_idle(tab)
+    name.wait_for()
+    assert questions(tab).inner_text().strip() == "Is there water?"
+    assert answers(tab).inner_text().strip() == first
+    assert tab.get_by_label("Your question").input_value() == "Describe this scene."
+    tab.get_by_role("button", name="Send").click()
+    wait_for_count(questions(tab), 2)
+    wait_for_count(answers(tab), 2)
+    wait_until_idle(tab)
+
+    tab.get_by_role("button", name="Clear").click()
+    wait_for_count(answers(tab), 0)
+    tab.wait_for_function("!document.querySelector('#kept span').textContent.includes('water')")
+    tab.reload()
+    tab.locator("#picture img").wait_for()
+    name.wait_for()
+    assert questions(tab).count() == 0  # what was cleared does not come back
+
+
+def test_a_file_of_ones_own_is_asked_for_again(tab: Page, server: AppProcess, lakeside: Path):
+    tab.goto(server.url)
+    tab.locator("#picture img").wait_for()
+    open_file(tab, lakeside)
+    tab.get_by_label("Your question").fill("Is there water?")
+    tab.get_by_role("button", name="Send").click()
+    wait_until_looking(tab)
+    tab.reload()
+    assert read_notice(tab) == (
+        "The connection was lost, and with it lakeside: open the file again to ask about it."
+    )
+    open_file(tab, lakeside)
+    assert ask(tab, "Is there water?")
+
+
+@pytest.mark.parametrize("sly", ['{"messages": 5}', "<img src=x onerror=alert(1)>", "[" * 9_999])
+def test_what_a_browser_made_up_is_left_out(tab: Page, server: AppProcess, sly: str):
+    tab.goto(server.url)
+    tab.evaluate("text => sessionStorage.setItem('earthvlm' + location.search, text)", sly)
+    tab.reload()
+    assert read_notice(tab).startswith("What this browser kept of the last conversation is damaged")
+    tab.locator("#picture img").wait_for()
+    assert ask(tab, "Is there water?")
+
+
+def test_markup_that_is_given_back_stays_text(tab: Page, server: AppProcess):
+    tab.goto(server.url)
+    tab.evaluate(
+        """() => sessionStorage.setItem('earthvlm' + location.search, JSON.stringify({
+             image_id: 'beetzsee_r0_c00', name: 'x', question: '<b id="bold">?</b>',
+             messages: [
+               {role: 'user', content: '<div id="cover">a</div>'},
+               {role: 'assistant', content: '<img src="x" id="picture-in" onerror="alert(1)">'},
+             ]}))"""
+    )
+    tab.reload()
+    tab.locator("#facts strong", has_text="beetzsee_r0_c00").wait_for()
+    wait_for_count(answers(tab), 1)
+    assert tab.locator("#cover, #picture-in, #bold").count() == 0
+    assert questions(tab).inner_text().strip() == '<div id="cover">a</div>'
+    assert tab.get_by_label("Your question").input_value() == '<b id="bold">?</b>'
