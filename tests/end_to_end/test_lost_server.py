@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import pytest
 import requests
 
-from tests.end_to_end.conftest import END_TO_END, PATIENCE_MS, ROOT
+from tests.end_to_end.conftest import END_TO_END, ROOT
 from tests.end_to_end.visitor import (
     answers,
     ask,
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from playwright.sync_api import Page
 
 pytestmark = END_TO_END
+START_SECONDS = 300  # on a machine with other work to do
 
 
 @dataclass
@@ -51,7 +52,7 @@ class AppProcess:
         self.process = subprocess.Popen(
             [sys.executable, "app.py"], cwd=ROOT, env=environment, stdout=subprocess.DEVNULL
         )
-        deadline = time.monotonic() + PATIENCE_MS / 1000
+        deadline = time.monotonic() + START_SECONDS
         while True:
             assert self.process.poll() is None and time.monotonic() < deadline
             try:
@@ -76,6 +77,12 @@ def server() -> Iterator[AppProcess]:
     server.process.wait()
 
 
+def wait_for_question(tab: Page, question: str) -> None:
+    """Wait until a question stands in the box, where it can be sent."""
+    typed = "question => document.querySelector('#prompt textarea').value === question"
+    tab.wait_for_function(typed, arg=question)
+
+
 def test_a_conversation_outlives_its_server(tab: Page, server: AppProcess):
     tab.goto(f"{server.url}?scene=beetzsee_r0_c00")
     name = tab.locator("#facts strong", has_text="beetzsee_r0_c00")
@@ -96,7 +103,7 @@ def test_a_conversation_outlives_its_server(tab: Page, server: AppProcess):
     name.wait_for()
     assert questions(tab).inner_text().strip() == "Is there water?"
     assert answers(tab).inner_text().strip() == first
-    assert tab.get_by_label("Your question").input_value() == "Describe this scene."
+    wait_for_question(tab, "Describe this scene.")
     tab.get_by_role("button", name="Send").click()
     wait_for_count(questions(tab), 2)
     wait_for_count(answers(tab), 2)
@@ -151,4 +158,4 @@ def test_markup_that_is_given_back_stays_text(tab: Page, server: AppProcess):
     wait_for_count(answers(tab), 1)
     assert tab.locator("#cover, #picture-in, #bold").count() == 0
     assert questions(tab).inner_text().strip() == '<div id="cover">a</div>'
-    assert tab.get_by_label("Your question").input_value() == '<b id="bold">?</b>'
+    wait_for_question(tab, '<b id="bold">?</b>')
