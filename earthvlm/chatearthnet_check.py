@@ -4,15 +4,23 @@ from __future__ import annotations
 
 import json
 import os
-from collections import Counter
+from collections import Counter, defaultdict
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import combinations
 from pathlib import Path
 
 from tqdm import tqdm
 
-from earthvlm.chatearthnet import CAPTION_FILE, CAPTION_SETS, CHECK_FILE, SPLITS, read_captions
+from earthvlm.chatearthnet import (
+    CAPTION_FILE,
+    CAPTION_SETS,
+    CHECK_FILE,
+    SPLITS,
+    list_entries,
+    read_captions,
+)
 from earthvlm.reflectance import BlankSceneError
 from earthvlm.scene import Scene
 from earthvlm.sentinel2 import CHATEARTHNET_FOLDERS
@@ -27,12 +35,14 @@ class Report:
     """What a check found.
 
     counts: tiles with captions by caption set and split. unusable: why, by tile. uncaptioned:
-    tiles on disk that no caption file names.
+    tiles on disk that no caption file names. caption_faults: a sentence for each kind of fault in
+    each caption file, and for tiles that stand in two splits.
     """
 
     counts: dict[tuple[str, str], int] = field(default_factory=dict)
     unusable: dict[str, str] = field(default_factory=dict)
     uncaptioned: list[str] = field(default_factory=list)
+    caption_faults: list[str] = field(default_factory=list)
 
     def lines(self) -> list[str]:
         """The report in plain words."""
@@ -51,6 +61,7 @@ class Report:
         lines += [f"{kind}: {count:,} tiles" for kind, count in kinds.most_common()]
         if self.uncaptioned:
             lines.append(f"on disk without a caption: {len(self.uncaptioned):,} tiles")
+        lines += self.caption_faults
         if not self.unusable:
             lines.append("every tile with a caption can be used")
         return lines
@@ -62,14 +73,21 @@ def check_chatearthnet(data_dir: str | Path, workers: int | None = None) -> Repo
     Raises FileNotFoundError where there are no caption files, ValueError where one is damaged.
     """
     root = Path(data_dir)
-    report, named = Report(), dict[str, None]()
+    report, named, splits = Report(), dict[str, None](), defaultdict(dict)
     for captions in CAPTION_SETS:
         for split in SPLITS:
             path = root / "json_files" / CAPTION_FILE.format(captions=captions, split=split)
             if path.is_file():
-                names = [name for name, _ in read_captions(path)]
-                report.counts[captions, split] = len(names)
-                named |= dict.fromkeys(names)
+                file = read_captions(path)
+                report.counts[captions, split] = len(file.captions)
+                report.caption_faults += file.lines()
+                splits[captions][split] = file.captions.keys()
+                named |= dict.fromkeys(file.captions)
+    for captions, names in splits.items():
+        for one, other in combinations(names, 2):
+            if both := sorted(names[one] & names[other]):
+                reason = f"tiles stand in {one} and in {other}"
+                report.caption_faults.append(list_entries(f"captions {captions}", reason, both))
     if not named:
         raise FileNotFoundError(f"{root / 'json_files'} holds no captions of ChatEarthNet.")
     # Threads are enough: decoding a picture and summing its pixels leaves the interpreter free.

@@ -14,8 +14,9 @@ def add_check(commands: argparse._SubParsersAction) -> None:
         "check",
         help="read every tile of a ChatEarthNet folder once",
         description=(
-            "Read every tile that has captions, report what cannot be used, and write check.json\n"
-            "beside the data. Training skips the tiles it lists."
+            "Read every tile that has captions, report what cannot be used, empty and repeated\n"
+            "captions and tiles that stand in two splits, and write check.json beside the data.\n"
+            "Training skips the tiles it lists."
         ),
         epilog="example:\n  earthvlm check DATA",
     )
@@ -27,9 +28,9 @@ def add_check(commands: argparse._SubParsersAction) -> None:
 
 
 def run_check(arguments: argparse.Namespace) -> int:
-    """Print the report; the exit code is 1 where tiles cannot be used."""
+    """Print the report; the exit code is 1 where tiles or captions cannot be used."""
     from earthvlm.chatearthnet_check import check_chatearthnet
 
     report = check_chatearthnet(arguments.data_dir, arguments.workers)
     print("\n".join(report.lines()))
-    return 1 if report.unusable else 0
+    return 1 if report.unusable or report.caption_faults else 0
