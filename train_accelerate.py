@@ -3,31 +3,28 @@
 from __future__ import annotations
 
 import argparse
-import os
+import signal
 import sys
 from argparse import BooleanOptionalAction
 from dataclasses import asdict, fields
 from pathlib import Path
 
+import torch
 from accelerate import Accelerator
-from accelerate.utils import (
-    DistributedDataParallelKwargs,
-    DistributedType,
-    FullyShardedDataParallelPlugin,
-    set_seed,
-)
+from accelerate.utils import set_seed
 
+from earthvlm.accelerator_setup import make_accelerator
 from earthvlm.bridge import OlmoEarthVLMBridge
-from earthvlm.chatearthnet import ChatEarthNet
-from earthvlm.checkpoints import find_checkpoint
+from earthvlm.checkpoints import Stopped, find_checkpoint
 from earthvlm.commands.arguments import add_visibility_options
 from earthvlm.publishing import TrainingPublisher, on_main_process
 from earthvlm.sentinel2 import BANDS, CHATEARTHNET_FOLDERS
-from earthvlm.training import Stopped, Trainer
-from earthvlm.training_config import BYTES_A_TRAINED_WEIGHT, TrainingConfig
+from earthvlm.training import Trainer
+from earthvlm.training_config import BYTES_A_TRAINED_WEIGHT, TrainingConfig, check_arguments
+from earthvlm.training_step import TrainingFailure
+from earthvlm.training_tiles import open_training_tiles
 from earthvlm.weights import GIGABYTE
 
-TERMINATED = 143  # as shells know it: 128 + SIGTERM
 CHATEARTHNET_BANDS = {band for bands in CHATEARTHNET_FOLDERS.values() for band in bands}
 
 
@@ -107,9 +104,19 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     add("--schedule", default="cosine", choices=("cosine", "linear"), help="how rates fall")
     add("--warmup_steps", type=int, default=100, help="steps until the full rate")
     add("--weight_decay", type=float, default=0.01)
-    add("--save_every", type=int, default=0, help="steps between checkpoints; 0 saves the end only")
-    add("--validate_every", type=int, default=0, help="steps between validations; 0: the end only")
-    add("--validate_tiles", type=int, default=0, help="tiles of a validation, spread out; 0: all")
+    add(
+        "--save_every",
+        type=int,
+        default=500,
+        help="steps between checkpoints, besides those at the end of a stage; 0: those alone",
+    )
+    add(
+        "--validate_every",
+        type=int,
+        default=200,
+        help="steps between validations, besides that at the end; 0: that alone",
+    )
+    add("--validate_tiles", type=int, default=256, help="tiles of a validation, spread out; 0: all")
     add("--push_to_hub", metavar="REPO", help="publish the trained bridge there, as owner/name")
     add_visibility_options(parser, "hub_")
     add("--push_every", type=int, default=0, help="steps; publish on the way too (0: never)")
@@ -124,7 +131,7 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     )
     add("--max_steps", type=int, default=0, help="stop after so many; 0 runs all epochs")
     add("--num_workers", type=int, default=2, help="processes that prepare scenes")
-    add("--device", help="cpu or cuda; chosen by accelerate otherwise")
+    add("--device", help="cpu, cuda, cuda:N or mps; chosen by accelerate otherwise")
     add("--mixed_precision", choices=("no", "bf16", "fp16"), help="as accelerate says otherwise")
     add("--seed", type=int, default=0)
     return parser.parse_args(argv)
@@ -132,64 +139,64 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
 
 def main(argv: list[str] | None = None) -> int:
     arguments = parse_arguments(argv)
-    set_seed(arguments.seed)
+    accelerator = None
     try:
-        accelerator = Accelerator(
-            log_with=arguments.log_with,
-            project_dir=arguments.output_dir,
-            mixed_precision=arguments.mixed_precision,
-            cpu=arguments.device == "cpu",
-            # OlmoEarth's encoder has heads of its pretraining that nothing here calls.
-            kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)],
+        check_arguments(vars(arguments))
+        accelerator = make_accelerator(
+            arguments.device, arguments.mixed_precision, arguments.output_dir, arguments.log_with
         )
+        set_seed(arguments.seed)
         arguments.mixed_precision = accelerator.mixed_precision
-        shard_on_cpu(accelerator)
-    except ValueError as error:  # a precision that the device has not
-        print(f"train_accelerate: {error}", file=sys.stderr)
-        return 2
-    config = TrainingConfig(**{f.name: getattr(arguments, f.name) for f in fields(TrainingConfig)})
-    try:
-        # Before models, which take longer to come.
-        tiles = (ChatEarthNet(config.data_dir, name, config.captions) for name in ("train", "val"))
-        train_tiles, val_tiles = tiles
-        checkpoint = None
-        if arguments.resume:
-            checkpoint = find_checkpoint(arguments.resume, Path(config.output_dir))
-            arguments.model_path = str(checkpoint)
-        if arguments.log_with:
-            settings = {name: value for name, value in asdict(config).items() if value is not None}
-            accelerator.init_trackers("earthvlm", settings)
-        publisher = None
-        if arguments.push_to_hub:
-            publisher = TrainingPublisher(
-                arguments.push_to_hub, arguments.hub_private, accelerator.print
-            )
-        bridge = build_bridge(arguments, accelerator)
-        if publisher is not None:
-            on_main_process(lambda: publisher.check(bridge.config))
-        trainer = Trainer(
-            bridge, train_tiles, val_tiles, config, accelerator, checkpoint, publisher
-        )
-        trainer.run()
+        train(arguments, accelerator)
     except Stopped as stopped:
-        print(
-            f"train_accelerate: stopped after {stopped}; go on with --resume last.", file=sys.stderr
-        )
-        return TERMINATED
-    except (ValueError, OSError, MemoryError) as error:
-        print(f"train_accelerate: {error}", file=sys.stderr)
+        report(f"stopped after {stopped}; go on with --resume last.")
+        return 128 + stopped.number  # as shells have it
+    except TrainingFailure as error:  # of all processes together
+        if accelerator.is_main_process:
+            report(str(error))
         return 2
+    except torch.OutOfMemoryError as error:
+        report(
+            "the GPU's memory is full: use a smaller --batch_size, or --gradient_checkpointing "
+            f"({str(error).splitlines()[0]})"
+        )
+        return 2
+    except (ValueError, OSError, MemoryError) as error:
+        report(str(error))
+        return 2
+    except KeyboardInterrupt:
+        report("interrupted; go on with --resume last where there is a checkpoint.")
+        return 128 + signal.SIGINT
     finally:
-        accelerator.end_training()
+        if accelerator is not None:
+            accelerator.end_training()
     return 0
 
 
-def shard_on_cpu(accelerator: Accelerator) -> None:
-    """Shard with FSDP on CPUs too where the launcher asks for it; accelerate itself would not."""
-    asked = os.environ.get("ACCELERATE_USE_FSDP") == "true"
-    if asked and accelerator.distributed_type == DistributedType.MULTI_CPU:
-        accelerator.state.distributed_type = DistributedType.FSDP
-        accelerator.state.fsdp_plugin = FullyShardedDataParallelPlugin()
+def report(text: str) -> None:
+    print(f"train_accelerate: {text}", file=sys.stderr)
+
+
+def train(arguments: argparse.Namespace, accelerator: Accelerator) -> None:
+    config = TrainingConfig(**{f.name: getattr(arguments, f.name) for f in fields(TrainingConfig)})
+    # Before models, which take longer to come.
+    train_tiles, val_tiles = open_training_tiles(config, accelerator)
+    checkpoint = None
+    if arguments.resume:
+        checkpoint = find_checkpoint(arguments.resume, Path(config.output_dir))
+        arguments.model_path = str(checkpoint)
+    if arguments.log_with:
+        settings = {name: value for name, value in asdict(config).items() if value is not None}
+        accelerator.init_trackers("earthvlm", settings)
+    publisher = None
+    if arguments.push_to_hub:
+        publisher = TrainingPublisher(
+            arguments.push_to_hub, arguments.hub_private, accelerator.print
+        )
+    bridge = build_bridge(arguments, accelerator)
+    if publisher is not None:
+        on_main_process(lambda: publisher.check(bridge.config))
+    Trainer(bridge, train_tiles, val_tiles, config, accelerator, checkpoint, publisher).run()
 
 
 def build_bridge(arguments: argparse.Namespace, accelerator: Accelerator) -> OlmoEarthVLMBridge:

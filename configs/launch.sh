@@ -6,7 +6,8 @@
 # Under SLURM, start it once a machine (srun --ntasks-per-node=1 configs/launch.sh ...). Elsewhere,
 # start it on each machine with NODES, NODE_RANK and MASTER_ADDR set: how many machines there are,
 # which one this is, counted from 0, and the address of machine 0. MASTER_PORT is 29500 otherwise.
-# GPUS is how many processes a machine runs; all its GPUs otherwise.
+# GPUS is how many processes a machine runs; all its GPUs otherwise. One process in all is started
+# without a launcher. SIGTERM to this script lets the run write a checkpoint and end.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
@@ -34,6 +35,11 @@ if [ "$gpus" -lt 1 ]; then
   exit 2
 fi
 
+if [ $((nodes * gpus)) = 1 ]; then
+  # The launcher of one process passes no signal on to it.
+  precision=$(sed -n 's/^mixed_precision: *//p' "$config")
+  exec "${PYTHON:-python}" train_accelerate.py --mixed_precision "$precision" "$@"
+fi
 exec "${PYTHON:-python}" -m accelerate.commands.launch --config_file "$config" \
   --num_machines "$nodes" --machine_rank "$rank" --num_processes $((nodes * gpus)) \
   --main_process_ip "${address:-127.0.0.1}" --main_process_port "${MASTER_PORT:-29500}" \

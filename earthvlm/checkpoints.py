@@ -7,12 +7,15 @@ not train are not in it.
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import random
+import re
 import shutil
 import signal
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from pickle import UnpicklingError
@@ -21,11 +24,18 @@ import numpy as np
 import torch
 from safetensors import SafetensorError
 
+from earthvlm.training_config import STAGES
+
 FOLDER = "checkpoints"
 LAST = "last"
 STEP_FILE = "training_step.json"
 STATE_FILE = "state.pt"
 RANDOM_FILE = "random_{rank}.pt"
+# A checkpoint's folder: the step, after the stage's name where that is not the bridge.
+NAME = re.compile(r"(?:(encoder|queries|head)-)?(\d+)")
+# What the operating system answers where a disk, a quota or the largest file is full.
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+PROBE_BYTES = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -64,9 +74,10 @@ class Progress:
 
 
 def write_checkpoint(output: Path, name: str, write: Callable[[Path], None], keep: int = 0) -> Path:
-    """Write a checkpoint aside, rename it, point `last` at it, and remove the oldest ones.
+    """Write a checkpoint aside, rename it, point `last` at it, and remove earlier ones.
 
-    keep: how many stay; 0 keeps all.
+    keep: how many stay of this one and those of earlier steps; 0 keeps all. Checkpoints of later
+        steps, which a run that resumed from an earlier one finds, always stay.
     Raises OSError where it cannot be written; the earlier ones are then as they were.
     """
     root = output / FOLDER
@@ -83,9 +94,22 @@ def write_checkpoint(output: Path, name: str, write: Callable[[Path], None], kee
     _sync(root)
     shutil.rmtree(replaced, ignore_errors=True)
     if keep:
-        for old in sorted(_folders(root), key=_age)[:-keep]:
+        places = {path: place for path in _folders(root) if (place := _place(path.name))}
+        earlier = [path for path, place in places.items() if place <= places.get(folder, place)]
+        for old in sorted(earlier, key=places.get)[:-keep]:
             shutil.rmtree(old)
     return folder
+
+
+def checkpoint_name(stage: str, step: int) -> str:
+    """The name of a checkpoint's folder, such as "encoder-40", or "40" of the bridge's stage."""
+    return str(step) if stage == "bridge" else f"{stage}-{step}"
+
+
+def _place(name: str) -> tuple[int, int] | None:
+    """Where in a run a checkpoint so named stands; None for a folder that is none."""
+    match = NAME.fullmatch(name)
+    return match and (list(STAGES).index(match[1] or "bridge"), int(match[2]))
 
 
 def write_files(folder: Path, write: Callable[[Path], None]) -> None:
@@ -110,11 +134,28 @@ def _write_aside(aside: Path, write: Callable[[Path], None]) -> None:
         for path in (*aside.rglob("*"), aside):
             _sync(path)
     except BaseException as error:
+        full = _why_full(aside)
         shutil.rmtree(aside, ignore_errors=True)
-        # What torch and safetensors make of a disk that is full.
-        if isinstance(error, RuntimeError | SafetensorError):
-            raise OSError(str(error).splitlines()[0]) from error
+        # torch reports a full disk as "unexpected pos", safetensors without its number.
+        if isinstance(error, OSError | RuntimeError | SafetensorError):
+            if full:
+                raise OSError(f"the disk of {aside.parent} is full ({full})") from error
+            if not isinstance(error, OSError):
+                raise OSError(next(iter(str(error).splitlines()), repr(error))) from error
         raise
+
+
+def _why_full(folder: Path) -> str | None:
+    """What the system answers to a write into a folder whose disk is full; None where it is not."""
+    try:
+        with (folder / ".probe").open("wb", buffering=0) as file:
+            # A single write may be cut short without an error.
+            written = 0
+            while written < PROBE_BYTES:
+                written += file.write(bytes(PROBE_BYTES - written))
+    except OSError as error:
+        return os.strerror(error.errno) if error.errno in FULL else None
+    return None
 
 
 def _sync(path: Path) -> None:
@@ -130,30 +171,28 @@ def _folders(root: Path) -> list[Path]:
     return [p for p in root.iterdir() if p.name[0] != "." and p.is_dir() and not p.is_symlink()]
 
 
-def _age(folder: Path) -> float:
-    return folder.stat().st_mtime
-
-
 def find_checkpoint(resume: str, output: Path) -> Path:
     """The folder that `--resume` names: "last" is the newest of the output folder."""
     folder = output / FOLDER / LAST if resume == LAST else Path(resume)
     if not folder.is_dir() and folder.is_symlink():
-        # Killed while a checkpoint took the place of another of its name: both are whole.
-        whole = [*_folders(folder.parent), *folder.parent.glob(".*.old")]
-        folder = max(whole, key=_age, default=folder)
+        # Killed while a checkpoint took the place of another of its name: that one is whole.
+        folder = folder.with_name(f".{os.readlink(folder)}.old")
     if not folder.is_dir():
         raise FileNotFoundError(f"There is no checkpoint at {folder}.")
     return folder.resolve()
 
 
-def random_states() -> dict[str, object]:
-    """The states of all random numbers of this process, in types that load without pickle."""
+def random_states(device: torch.device) -> dict[str, object]:
+    """The states of all random numbers of this process, in types that load without pickle.
+
+    device: the one that the process computes on; a GPU has random numbers of its own.
+    """
     kind, keys, *rest = np.random.get_state()
     return {
         "python": random.getstate(),
         "numpy": (kind, keys.tolist(), *rest),
         "torch": torch.get_rng_state(),
-        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+        "cuda": torch.cuda.get_rng_state(device) if device.type == "cuda" else None,
     }
 
 
@@ -184,31 +223,64 @@ def _load(path: Path) -> dict[str, object]:
         raise ValueError(f"{path} is damaged: go on from an earlier checkpoint.") from error
 
 
-def restore_random_states(states: dict[str, object]) -> None:
-    """Go on drawing where `random_states` was called."""
+def restore_random_states(states: dict[str, object], device: torch.device) -> None:
+    """Go on drawing where `random_states` was called, on this process's device or another's."""
     random.setstate(states["python"])
     kind, keys, *rest = states["numpy"]
     np.random.set_state((kind, np.array(keys, dtype=np.uint32), *rest))
     torch.set_rng_state(states["torch"])
-    if states["cuda"] and torch.cuda.is_available():
-        torch.cuda.set_rng_state_all(states["cuda"])
+    if states["cuda"] is not None and device.type == "cuda":
+        torch.cuda.set_rng_state(states["cuda"], device)
+
+
+class Stopped(Exception):
+    """A run that was asked to end; its text says after which step.
+
+    number: of the signal that asked.
+    """
+
+    def __init__(self, after: str, number: int) -> None:
+        super().__init__(after)
+        self.number = number
 
 
 class StopSignal:
-    """Notes, while it is entered, that the process was asked to end (SIGTERM).
+    """Notes, while it is entered, that the process was asked to end (SIGTERM or SIGINT).
 
-    The loop then ends after its step.
+    The loop then ends after its step. A second SIGINT interrupts it at once.
     """
 
     def __init__(self) -> None:
-        self.asked = False
+        self.number = 0
+        self._waiting: str | None = None
+
+    @property
+    def asked(self) -> bool:
+        return self.number != 0
 
     def __enter__(self) -> StopSignal:
-        self._before = signal.signal(signal.SIGTERM, self._note)
+        numbers = (signal.SIGTERM, signal.SIGINT)
+        self._before = {number: signal.signal(number, self._note) for number in numbers}
         return self
 
     def __exit__(self, *_: object) -> None:
-        signal.signal(signal.SIGTERM, self._before)
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
 
-    def _note(self, *_: object) -> None:
-        self.asked = True
+    @contextmanager
+    def at_once(self, when: str) -> Iterator[None]:
+        """In here, where nothing changes that a checkpoint holds, raise Stopped without waiting."""
+        self._waiting = when
+        try:
+            if self.asked:
+                raise Stopped(when, self.number)
+            yield
+        finally:
+            self._waiting = None
+
+    def _note(self, number: int, _: object) -> None:
+        if self.number == number == signal.SIGINT:
+            raise KeyboardInterrupt
+        self.number = number
+        if self._waiting is not None:
+            raise Stopped(self._waiting, number)

@@ -30,7 +30,7 @@ from earthvlm.prompts import (
     Prompt,
     write_prompt,
 )
-from earthvlm.weights import TensorFolder, check_memory
+from earthvlm.weights import TensorFolder, check_memory, has_bfloat16
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -198,8 +198,4 @@ def _load_moondream(
 
 def preferred_dtype(device: torch.device) -> torch.dtype:
     """bfloat16 where the hardware multiplies it natively, float32 elsewhere."""
-    if device.type == "cuda":
-        return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float32
-    if device.type == "cpu" and torch.ops.mkldnn._is_mkldnn_bf16_supported():
-        return torch.bfloat16
-    return torch.float32
+    return torch.bfloat16 if has_bfloat16(device) else torch.float32

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import signal
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from ctypes import c_bool
+from functools import partial
+from multiprocessing import util
 from pathlib import Path
 
-import numpy as np
 import torch
 from accelerate import Accelerator
 from torch import nn
@@ -27,12 +30,14 @@ from earthvlm.training_data import (
     LAYOUTS,
     Batch,
     EpochSampler,
+    FailedSample,
     Layout,
     Sample,
     SampleKey,
     TrainingSamples,
     balancing_weights,
 )
+from earthvlm.training_step import read_batches
 from earthvlm.weights import unsharded
 
 # How often every tile is among what is encoded once for `--query_epochs`, and for `--head_epochs`.
@@ -57,6 +62,9 @@ class StageLoaders:
     ) -> None:
         self._bridge, self._config, self._accelerator = bridge, config, accelerator
         self._tiles = tiles
+        self._ending = multiprocessing.RawValue(c_bool, False)
+        # Before the workers get the SIGTERM that multiprocessing sends as this process ends.
+        util.Finalize(None, setattr, (self._ending, "value", True), exitpriority=10)
         if config.balance:
             self._need_facts("--balance")
 
@@ -69,7 +77,7 @@ class StageLoaders:
         """Larger scenes put together from encoded crops; the encoder stays as it is."""
         self._need_facts("--query_epochs")
         mosaics = TokenMosaics(self._encode_crops(model), self._config.seed)
-        size = self._config.encoder_batch_size // 2
+        size = max(1, self._config.encoder_batch_size // 2)
         return DataLoader(
             mosaics,
             batch_size=size,
@@ -80,7 +88,7 @@ class StageLoaders:
     def head(self, model: nn.Module) -> DataLoader:
         """Many scenes at once, encoded and pooled; the search head alone learns of them."""
         scenes = self._pool_scenes(model)
-        size = HEAD_BATCH_SIZE // self._accelerator.num_processes
+        size = max(1, HEAD_BATCH_SIZE // self._accelerator.num_processes)
         return DataLoader(
             scenes,
             batch_size=size,
@@ -94,7 +102,7 @@ class StageLoaders:
         return self._loader(self._tiles, with_words=True, layouts=LAYOUTS, cache=cache)
 
     def validation(self, tiles: ChatEarthNet) -> DataLoader:
-        """Some tiles as they are, or all, with conversations about them."""
+        """All of some tiles as they are, with conversations about them."""
         return self._loader(tiles, with_words=True, layouts=None)
 
     def _cache(self) -> TokenCache:
@@ -120,7 +128,8 @@ class StageLoaders:
             ):
                 grid = tokens[: rows * columns * band_sets]
                 grid = grid.unflatten(0, (rows, columns, band_sets))
-                crops.append(EncodedCrop(grid.clone(), facts))
+                # On the CPU: a whole data set's do not fit a GPU.
+                crops.append(EncodedCrop(grid.cpu().clone(), facts))
         return crops
 
     def _pool_scenes(self, model: nn.Module) -> PooledScenes:
@@ -150,9 +159,8 @@ class StageLoaders:
         loader = self._loader(self._tiles, with_words=False, layouts=layouts, to_embed=to_embed)
         for epoch in range(epochs):
             loader.sampler.epoch = epoch
-            for batch in tqdm(
-                loader, desc="encoding", disable=not self._accelerator.is_main_process
-            ):
+            shown = tqdm(loader, desc="encoding", disable=not self._accelerator.is_main_process)
+            for batch in read_batches(shown):
                 with torch.no_grad(), unsharded(model):
                     seen = encoder(batch.scenes)
                 yield batch, seen
@@ -181,13 +189,11 @@ class StageLoaders:
         cache: TokenCache | None = None,
         to_embed: bool = False,
     ) -> DataLoader:
-        """Tiles varied and put together, or, without layouts, some of them as they are."""
+        """Tiles varied and put together, or, without layouts, as they are."""
         config = self._config
         size = config.batch_size if with_words else config.encoder_batch_size
         samples = TrainingSamples(tiles, self._bridge, config.seed, with_words, cache, to_embed)
-        count = min(config.validate_tiles or len(samples), len(samples))
-        spread = np.linspace(0, len(samples) - 1, count).astype(int)
-        sampler = [SampleKey(0, int(index)) for index in spread]
+        sampler = [SampleKey(0, index) for index in range(len(samples))]
         if layouts:
             length_of = samples.length_of if with_words else None
             sampler = self._sampler([t.facts for t in tiles], size, layouts, length_of)
@@ -197,12 +203,21 @@ class StageLoaders:
             sampler=sampler,
             collate_fn=self._collate,
             num_workers=config.num_workers,
-            worker_init_fn=_leave_ending_to_parent,
+            worker_init_fn=partial(_leave_ending_to_parent, self._ending),
             # Forked, workers share the bridge whose prompts they write; it is too large to send.
             multiprocessing_context="fork" if config.num_workers else None,
         )
 
-    def _collate(self, samples: list[Sample]) -> Batch:
+    def _collate(self, samples: Sequence[Sample | FailedSample]) -> Batch | FailedSample:
+        failed = [s for s in samples if isinstance(s, FailedSample)]
+        if failed:
+            return failed[0]
+        try:
+            return self._join(samples)
+        except Exception as error:
+            return FailedSample.of(error, f"{', '.join(s.name for s in samples)} make no batch")
+
+    def _join(self, samples: Sequence[Sample]) -> Batch:
         scenes = [s.scene for s in samples if s.scene is not None]
         tokens = [s.tokens.float() for s in samples if s.tokens is not None]
         prompts = [s.prompt for s in samples if s.prompt is not None]
@@ -217,10 +232,17 @@ class StageLoaders:
         )
 
 
-def _leave_ending_to_parent(_: int) -> None:
-    """A launcher asks all processes to end: workers read on until the step is done and kept.
+def _leave_ending_to_parent(ending: c_bool, _: int) -> None:
+    """Let a worker outlive the signals that a launcher or a terminal sends to every process.
 
-    They end with the epoch they read for. Workers that outlived it would leave the request that
-    multiprocessing makes as the run ends to it, too, and it would wait for them for ever.
+    It reads on until the parent's step is done and saved. Only once the parent ends itself does
+    SIGTERM, by which multiprocessing then ends its children, end the worker too.
     """
-    signal.signal(signal.SIGTERM, lambda *_: signal.signal(signal.SIGTERM, signal.SIG_DFL))
+
+    def end(number: int, _: object) -> None:
+        if ending.value:
+            signal.signal(number, signal.SIG_DFL)
+            os.kill(os.getpid(), number)
+
+    signal.signal(signal.SIGTERM, end)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -9,7 +9,6 @@ import numpy as np
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from torch.distributed.nn.functional import all_gather
 from torch.nn import functional as F
 
 from earthvlm.bridge import OlmoEarthVLMBridge
@@ -90,7 +89,7 @@ class TrainingModel(nn.Module):
             embedding = bridge.head.place(*(part.to(device) for part in batch.pooled))
         elif batch.bridge is None:
             known = batch.tokens is not None
-            tokens = batch.tokens if known else bridge.encoder(batch.scenes)
+            tokens = batch.tokens.to(bridge.device) if known else bridge.encoder(batch.scenes)
             queries = bridge.gather(tokens)
             embedding = bridge.head(queries, tokens.tokens, tokens.mask)
         else:
@@ -111,10 +110,26 @@ class TrainingModel(nn.Module):
 
 
 def _gathered(tensor: Tensor) -> Tensor:
-    """The rows of all processes; gradients find their way back."""
+    """The rows of all processes, with gradients for this process's own."""
     if not (dist.is_available() and dist.is_initialized()) or dist.get_world_size() == 1:
         return tensor
-    return torch.cat(all_gather(tensor))
+    return _GatherRows.apply(tensor)
+
+
+class _GatherRows(torch.autograd.Function):
+    """Concatenates the rows of all processes; each gets the sum of its rows' gradients."""
+
+    @staticmethod
+    def forward(ctx: object, rows: Tensor) -> Tensor:
+        parts = [torch.empty_like(rows) for _ in range(dist.get_world_size())]
+        dist.all_gather(parts, rows.contiguous())
+        return torch.cat(parts)
+
+    @staticmethod
+    def backward(ctx: object, gradient: Tensor) -> Tensor:
+        gradient = gradient.clone()  # reduced in place, and autograd's own
+        dist.all_reduce(gradient)
+        return gradient.chunk(dist.get_world_size())[dist.get_rank()]
 
 
 def contrastive_loss(scenes: Tensor, sentences: Tensor) -> Tensor:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import datetime
 import random
+import traceback
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 import numpy as np
 from torch import Tensor
@@ -67,6 +69,25 @@ class Sample:
     sentence: str
     name: str
     tokens: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class FailedSample:
+    """Why a sample could not be made, in one sentence.
+
+    Returned in its place, because torch would put a worker's traceback into an exception's text.
+    """
+
+    reason: str
+
+    @classmethod
+    def of(cls, error: Exception, what: str) -> FailedSample:
+        """Describe an exception; one that no user causes with its type and where it was raised."""
+        text = str(error).strip().rstrip(".")
+        if not isinstance(error, ValueError | OSError) or not text:
+            frame = traceback.extract_tb(error.__traceback__)[-1]
+            text = f"{type(error).__name__}: {text} ({Path(frame.filename).name}:{frame.lineno})"
+        return cls(f"{what}: {text}.")
 
 
 @dataclass(frozen=True)
@@ -226,6 +247,17 @@ class TrainingSamples(Dataset):
         """Random numbers for the words and for the pixels of a sample."""
         numbers = np.random.default_rng((self.seed, key.epoch, key.index))
         return random.Random(int(numbers.integers(2**63))), numbers
+
+    def __getitems__(self, keys: Sequence[SampleKey]) -> list[Sample | FailedSample]:
+        """The samples of a batch, as torch's loader asks for them."""
+        samples: list[Sample | FailedSample] = []
+        for key in keys:
+            try:
+                samples.append(self[key])
+            except Exception as error:
+                name = self.tiles.tiles[key.index].name
+                samples.append(FailedSample.of(error, f"{name} cannot be used"))
+        return samples
 
     def __getitem__(self, key: SampleKey) -> Sample:
         rng, numbers = self._draw(key)

@@ -17,6 +17,7 @@ from earthvlm.bridge_config import CURVE_FILE, LOG_FILE, SAMPLES_FOLDER, sample_
 from earthvlm.chatearthnet import ChatEarthNet
 from earthvlm.checkpoints import (
     Progress,
+    checkpoint_name,
     random_states,
     read_random_states,
     read_state,
@@ -40,6 +41,7 @@ class TrainingFiles:
         the run then goes on from there.
 
     log: what the run has to tell so far, entry by entry. stage: the one that goes on, or None.
+    last_saved: the folder with the newest weights, or None.
     """
 
     def __init__(
@@ -59,6 +61,7 @@ class TrainingFiles:
         self.earlier_seconds = 0.0
         self.started = time.time()
         self.progress: Progress | None = None
+        self.last_saved = checkpoint
         if checkpoint is not None:
             self._read(checkpoint)
 
@@ -76,6 +79,7 @@ class TrainingFiles:
         if self.accelerator.is_main_process:
             step = self.log[-1]["step"]
             write_files(self.output, lambda folder: self._write_bridge(folder, step, weights))
+            self.last_saved = self.output
 
     # Going on
 
@@ -135,7 +139,7 @@ class TrainingFiles:
         """The checkpoint's folder, on the main process; None where it could not be written."""
         config, accelerator = self.config, self.accelerator
         # Not as metrics are gathered: that leaves out what filled up an epoch's last batch.
-        states = gather_object([random_states()])
+        states = gather_object([random_states(accelerator.device)])
         # All processes hold a part of what is sharded.
         weights = self.bridge.weights()
         kept = state.whole()
@@ -158,9 +162,11 @@ class TrainingFiles:
             write_state(folder, kept, states)
             progress.write(folder)
 
-        name = str(step) if stage == "bridge" else f"{stage}-{step}"
         try:
-            return write_checkpoint(self.output, name, write, config.keep_checkpoints)
+            self.last_saved = write_checkpoint(
+                self.output, checkpoint_name(stage, step), write, config.keep_checkpoints
+            )
+            return self.last_saved
         except OSError as error:
             accelerator.print(f"No checkpoint at step {step}: {error}. Training goes on.")
             return None

@@ -24,12 +24,21 @@ class LossWindow:
         for name, value in losses.items():
             self.losses[name].append(value)
 
-    def entry(self, stage: str, step: int, epoch: float, rates: list[float]) -> dict:
+    def values(self) -> dict[str, list[float]]:
+        """The losses by name, for a checkpoint."""
+        return {name: [x.item() for x in losses] for name, losses in self.losses.items()}
+
+    def load(self, values: dict[str, list[float]]) -> None:
+        """Restore what `values` returned, on the device where new losses come from."""
+        for name, losses in values.items():
+            self.losses[name] = list(torch.tensor(losses, device=self.accelerator.device))
+
+    def entry(self, stage: str, step: int, epoch: float, rate: float) -> dict:
         """What the log says of them, over all processes, which call this together."""
         own = {n: torch.stack(v).float().mean() for n, v in self.losses.items()}
         means = {n: v.item() for n, v in self.accelerator.reduce(own, "mean").items()}
         tokens = means.pop("answer_tokens", 0.0) * len(self.losses.get("answer_tokens", ()))
-        rate = tokens * self.accelerator.num_processes / (time.time() - self.began)
+        speed = tokens * self.accelerator.num_processes / (time.time() - self.began)
         self.losses.clear()
         self.began = time.time()
         return {
@@ -37,8 +46,8 @@ class LossWindow:
             "step": step,
             "epoch": round(epoch, 3),
             "loss": means,
-            "learning_rate": rates[-1],
-            "tokens_per_second": round(rate),
+            "learning_rate": rate,
+            "tokens_per_second": round(speed),
         }
 
 

@@ -40,7 +40,7 @@ class StageState:
             "optimizer": get_optimizer_state_dict(self.model, self.optimizer, options=WHOLE_STATE),
             "scheduler": self.scheduler.state_dict(),
             "probe": {name: whole(tensor) for name, tensor in probe.items()},
-            "window": {n: [x.item() for x in v] for n, v in self.window.losses.items()},
+            "window": self.window.values(),
             "scaler": scaler.state_dict() if scaler else {},
         }
 
@@ -52,7 +52,6 @@ class StageState:
         self.scheduler.load_state_dict(state["scheduler"])
         if self.model.probe is not None:
             set_model_state_dict(self.model.probe, state["probe"], options=WHOLE_STATE)
-        for name, values in state["window"].items():
-            self.window.losses[name] = [torch.tensor(v) for v in values]
+        self.window.load(state["window"])
         if self.accelerator.scaler and state.get("scaler"):  # older checkpoints have none
             self.accelerator.scaler.load_state_dict(state["scaler"])

@@ -16,7 +16,7 @@ from earthvlm.chatearthnet import ChatEarthNet, Tile
 from earthvlm.conversations import describe
 from earthvlm.question_wordings import DESCRIBE
 from earthvlm.scene import Scene
-from earthvlm.training_step import find_losses
+from earthvlm.training_step import accumulation_groups, find_losses
 
 SAMPLES = 4
 
@@ -27,11 +27,14 @@ def validation_losses(
 ) -> dict[str, float]:
     """Mean losses by name, over all processes: of captions a token, of others a scene.
 
-    All processes call this together. The model is then out of training.
+    loader: prepared by the accelerator. All processes call this together. The model is then out of
+        training.
+
+    Raises TrainingFailure for a tile that cannot be read.
     """
     model.eval()
     sums: dict[str, Tensor] = defaultdict(lambda: torch.zeros(2, device=accelerator.device))
-    for batch in accelerator.prepare_data_loader(loader):
+    for (batch,) in accumulation_groups(accelerator, loader, 1):
         losses = find_losses(accelerator, model, batch)
         tokens = losses.pop("answer_tokens")
         for name, value in losses.items():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from math import prod
@@ -73,6 +74,29 @@ def _shards(folder: Path) -> list[Path]:
     if not paths:
         raise FileNotFoundError(f"{folder} holds no weights in safetensors files.")
     return paths
+
+
+def check_device(name: str | None) -> None:
+    """Raise ValueError where a device's name is none, or this machine lacks it; None is any."""
+    if name is None:
+        return
+    match = re.fullmatch(r"(cpu|mps|cuda)(?::([0-9]{1,3}))?", name)
+    if match is None or (match[1] != "cuda" and match[2]):
+        raise ValueError(f"--device must be cpu, cuda, cuda:N or mps; {name!r} was given.")
+    if match[1] == "mps" and not torch.backends.mps.is_available():
+        raise ValueError("This machine has no mps device: use --device cpu.")
+    count = torch.cuda.device_count()
+    if match[1] == "cuda" and int(match[2] or 0) >= count:
+        raise ValueError(
+            f"This machine has no device {name!r} ({count} GPUs are seen): use --device cpu."
+        )
+
+
+def has_bfloat16(device: torch.device) -> bool:
+    """Whether the hardware multiplies bfloat16 itself; GPUs before Ampere emulate it slowly."""
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    return device.type == "cpu" and torch.ops.mkldnn._is_mkldnn_bf16_supported()
 
 
 def check_memory(needed: int, device: torch.device, what: str) -> None:

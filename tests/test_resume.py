@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
 import os
 import random
+import resource
 import signal
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -23,8 +26,9 @@ from earthvlm.checkpoints import (
     write_checkpoint,
     write_state,
 )
+from earthvlm.training_log import LossWindow
 from tests.generated_chatearthnet import write_generated_chatearthnet
-from tests.training_runs import TrainingRun
+from tests.training_runs import TrainingRun, wait_for
 
 OPTIONS = ["--olmoearth_model=random-v1.2-nano", "--no-freeze_olmoearth", "--device=cpu"]
 OPTIONS += ["--num_geo_queries=4", "--num_workers=0", "--batch_size=2", "--num_epochs=3"]
@@ -50,12 +54,6 @@ def start(
 def finish(run: TrainingRun) -> None:
     code, said = run.finish()
     assert code == 0, said
-
-
-def wait_for(path: Path, run: TrainingRun) -> None:
-    while not path.exists():
-        assert run.is_running, run.finish()[1]
-        time.sleep(0.001)
 
 
 def weights(folder: Path) -> dict[str, torch.Tensor]:
@@ -135,7 +133,8 @@ def test_a_run_goes_on_with_batches_of_another_size_and_says_so(data, tmp_path, 
     assert f"{then}; this run has 1, 2 and 1." in said
     last = [e for e in json.loads((output / "training_log.json").read_text()) if "epoch" in e][-1]
     # One step of four tiles, one of the two that were left of them, and three of the next epoch's.
-    assert (last["step"], last["epoch"], last["learning_rate"]) == (5, 2.0, 0.0)
+    assert (last["step"], last["epoch"]) == (5, 2.0)
+    assert 0 < last["learning_rate"] < 3e-4 / 5
 
 
 @pytest.mark.slow
@@ -202,18 +201,87 @@ def test_a_checkpoint_that_takes_anothers_place_is_never_missing(tmp_path, monke
 
 
 def test_the_newest_checkpoints_are_kept(tmp_path):
-    for step in range(1, 5):
-        write_checkpoint(tmp_path, str(step), lambda f: (f / "file").touch(), keep=2)
-        time.sleep(0.01)
-    assert sorted(p.name for p in (tmp_path / "checkpoints").iterdir()) == ["3", "4", "last"]
+    for name in ("encoder-20", "8", "9", "10"):
+        write_checkpoint(tmp_path, name, lambda f: (f / "file").touch(), keep=2)
+    assert sorted(p.name for p in (tmp_path / "checkpoints").iterdir()) == ["10", "9", "last"]
     with pytest.raises(FileNotFoundError, match="There is no checkpoint at"):
         find_checkpoint("last", tmp_path / "nowhere")
+
+
+def test_pruning_goes_by_the_step_not_by_the_time(tmp_path):
+    """As in a copied run, whose folders have the times of copying."""
+    for step in ("1", "2", "3"):
+        write_checkpoint(tmp_path, step, lambda f: (f / "file").touch())
+    (tmp_path / "checkpoints" / "best").mkdir()
+    os.utime(tmp_path / "checkpoints" / "1", (2e9, 2e9))
+    write_checkpoint(tmp_path, "10", lambda f: (f / "file").touch(), keep=2)
+    kept = {p.name for p in (tmp_path / "checkpoints").iterdir()}
+    assert kept == {"3", "10", "best", "last"}
+
+
+def test_pruning_never_takes_what_was_just_written(tmp_path):
+    """A run that resumed from an earlier step finds checkpoints of later ones."""
+    for step in ("1", "5", "6"):
+        write_checkpoint(tmp_path, step, lambda f: (f / "file").touch())
+    write_checkpoint(tmp_path, "2", lambda f: (f / "file").touch(), keep=1)
+    kept = {p.name for p in (tmp_path / "checkpoints").iterdir()}
+    assert kept == {"2", "5", "6", "last"}
+    assert find_checkpoint("last", tmp_path).name == "2"
+
+
+def test_a_full_disk_is_named(tmp_path):
+    def write(folder):
+        torch.save({"weights": torch.zeros(1_000_000)}, folder / "state.pt")
+
+    def limited() -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, -1))
+        try:
+            write_checkpoint(tmp_path, "1", write)
+        except OSError as error:
+            (tmp_path / "said").write_text(str(error))
+
+    process = multiprocessing.get_context("fork").Process(target=limited)
+    process.start()
+    process.join()
+    root = tmp_path / "checkpoints"
+    assert (tmp_path / "said").read_text() == f"the disk of {root} is full (File too large)"
+    assert not [*root.iterdir()]
+
+
+def test_losses_resume_on_the_device_of_new_ones():
+    window = LossWindow(SimpleNamespace(device=torch.device("meta")))
+    window.load({"caption": [1.0, 2.0], "contrastive": []})
+    window.add({"caption": torch.zeros((), device="meta")})
+    assert torch.stack(window.losses["caption"]).shape == (3,)
+
+
+def test_fewer_gpus_restore_the_state_of_their_own(monkeypatch):
+    """And more GPUs than before, which find no states, change nothing."""
+    device, restored = torch.device("cuda:0"), []
+
+    def restore(state: torch.Tensor, index: object) -> None:
+        if torch.device(index).index > 0:
+            raise IndexError  # as torch does for a GPU that is not there
+        restored.append((int(state), torch.device(index)))
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_rng_state", lambda index: torch.tensor(7))
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
+    monkeypatch.setattr(torch.cuda, "set_rng_state", restore)
+    states = random_states(device)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    restore_random_states(states, device)
+    assert restored == [(7, device)]
+    restore_random_states(random_states(torch.device("cpu")), device)
+    restore_random_states(states, torch.device("cpu"))
+    assert len(restored) == 1
 
 
 def test_random_numbers_go_on_where_they_were(tmp_path):
     import numpy as np
 
-    torch.save(random_states(), tmp_path / "random.pt")
+    cpu = torch.device("cpu")
+    torch.save(random_states(cpu), tmp_path / "random.pt")
     drawn = random.random(), np.random.rand(), torch.rand(1)
-    restore_random_states(torch.load(tmp_path / "random.pt", weights_only=True))
+    restore_random_states(torch.load(tmp_path / "random.pt", weights_only=True), cpu)
     assert drawn == (random.random(), np.random.rand(), torch.rand(1))

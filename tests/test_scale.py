@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
 import os
 import socket
 import subprocess
@@ -10,8 +11,12 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
+import torch.distributed as dist
 from safetensors.torch import load_file
 
+from earthvlm import objectives
+from earthvlm.objectives import contrastive_loss
 from tests.generated_chatearthnet import write_generated_chatearthnet
 from tests.training_runs import run_training
 
@@ -84,6 +89,48 @@ def assert_same_losses(one: Path, other: Path) -> None:
     assert second[1]["loss"]["caption"] == pytest.approx(first[1]["loss"]["caption"], 1e-5)
 
 
+def gather_rows(rank: int, port: int, folder: Path) -> None:
+    """In one of two processes: the loss of all rows, and the gradient of this process's own."""
+    store = f"tcp://127.0.0.1:{port}"
+    dist.init_process_group("gloo", init_method=store, rank=rank, world_size=2)
+    scenes, sentences = (rows.chunk(2)[rank].clone() for rows in unit_rows())
+    scenes.requires_grad_()
+    loss = contrastive_loss(objectives._gathered(scenes), objectives._gathered(sentences))
+    loss.backward()
+    torch.save((loss.detach(), scenes.grad), folder / f"{rank}.pt")
+
+
+def unit_rows() -> tuple[torch.Tensor, torch.Tensor]:
+    rows = torch.randn(2, 8, 16, generator=torch.Generator().manual_seed(0))
+    return tuple(torch.nn.functional.normalize(rows, dim=-1))
+
+
+@pytest.mark.filterwarnings("error")
+def test_gathered_rows_have_the_gradients_of_one_process(tmp_path):
+    scenes, sentences = unit_rows()
+    scenes.requires_grad_()
+    loss = contrastive_loss(scenes, sentences)
+    loss.backward()
+    context = multiprocessing.get_context("fork")
+    port = free_port()
+    processes = [context.Process(target=gather_rows, args=(r, port, tmp_path)) for r in (0, 1)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join()
+    gathered = [torch.load(tmp_path / f"{rank}.pt") for rank in (0, 1)]
+    assert all(torch.allclose(other, loss) for other, _ in gathered)
+    # Each process counts the loss of all: data parallelism takes their mean.
+    gradients = torch.cat([gradient for _, gradient in gathered]) / 2
+    torch.testing.assert_close(gradients, scenes.grad)
+
+
+def free_port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return free.getsockname()[1]
+
+
 @pytest.fixture(scope="module")
 def alone(data, tiny_language, tmp_path_factory) -> Path:
     """One process with batches of four."""
@@ -97,6 +144,23 @@ def test_two_processes_equal_one_with_twice_the_batch(launch, data, alone, tmp_p
     train(launch, data, tmp_path, tiny_language, "--batch_size=2")
     assert_same_weights(alone, tmp_path)
     assert_same_losses(alone, tmp_path)
+
+
+@pytest.mark.parametrize("config", ["ddp", "fsdp2", "zero2"])
+def test_shipped_configurations_train_in_their_precision(config, data, tmp_path, tiny_language):
+    launch = [sys.executable, "-m", "accelerate.commands.launch", "--num_processes=2"]
+    launch += [f"--config_file=configs/{config}.yaml", "--main_process_port=0"]
+    train(launch, data, tmp_path, tiny_language, "--batch_size=2", "--max_steps=1")
+    assert (
+        json.loads((tmp_path / "config.json").read_text())["training"]["arguments"][
+            "mixed_precision"
+        ]
+        == "bf16"
+    )
+    (trained, validated) = json.loads((tmp_path / "training_log.json").read_text())
+    assert 0 < trained["loss"]["caption"] < 20 and 0 < validated["loss"]["caption"] < 20
+    for name, tensor in load_file(tmp_path / "fusion.safetensors").items():
+        assert tensor.isfinite().all(), name
 
 
 def test_shards_equal_one_process_and_go_on_in_one(data, alone, tmp_path, tiny_language):
@@ -123,9 +187,7 @@ def test_shards_train_every_stage(data, tmp_path, tiny_language):
 
 
 def test_the_launch_script_joins_two_machines(data, alone, tmp_path, tiny_language):
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = str(free.getsockname()[1])
+    port = str(free_port())
     machines = []
     for rank in "01":
         place = {"NODES": "2", "NODE_RANK": rank, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}

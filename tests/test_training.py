@@ -12,7 +12,8 @@ import torch
 from accelerate import Accelerator
 from safetensors.torch import load_file
 
-from earthvlm import objectives, training, training_step
+import train_accelerate
+from earthvlm import objectives, training, training_config, training_step
 from earthvlm.bridge import OlmoEarthVLMBridge
 from earthvlm.chatearthnet import ChatEarthNet
 from earthvlm.cli import main
@@ -70,7 +71,8 @@ def test_a_run_learns_saves_and_goes_on(data, tmp_path, tiny_language):
     assert last["samples"][0].keys() == {"image", "answer", "truth"}
     assert (tmp_path / "run" / "loss_curve.png").stat().st_size > 5000
     checkpoints = {p.name for p in (tmp_path / "run" / "checkpoints").iterdir()}
-    assert checkpoints == {"encoder-5", "queries-5", "queries-10", "5", "last"}
+    steps = {"encoder-5", "encoder-6", "queries-5", "queries-10", "queries-12", "5", "6", "head-3"}
+    assert checkpoints == steps | {"last"}
     bridge = OlmoEarthVLMBridge.from_pretrained(tmp_path / "run", device="cpu")
     assert " on 12 Sentinel-2 tiles" in bridge.summary
     assert bridge.config.training["steps"] == 3
@@ -118,6 +120,157 @@ def test_missing_data_is_one_sentence(tmp_path, tiny_language):
     assert "Traceback" not in said
 
 
+# Each flag with a value that no run can have, and what is said of it.
+IMPOSSIBLE = {
+    "--batch_size=0": "--batch_size must be a whole number of at least 1; 0 was given.",
+    "--accumulation_steps=0": "--accumulation_steps must be a whole number of at least 1; 0",
+    "--num_geo_queries=0": "--num_geo_queries must be a whole number of at least 1; 0 was given.",
+    "--lora_r=0": "--lora_r must be a whole number of at least 1",
+    "--lora_alpha=-1": "--lora_alpha must be a whole number of at least 1",
+    "--patch_size=0": "--patch_size must be a whole number of at least 1 and at most 8; 0",
+    "--embedding_patch_size=9": "--embedding_patch_size must be a whole number of at least 1",
+    "--num_epochs=-1": "--num_epochs must be a whole number of at least 0",
+    "--num_epochs=0": "Nothing would be trained: one of --encoder_epochs, --query_epochs, --num_ep",
+    "--head_epochs=-1": "--head_epochs must be a whole number of at least 0",
+    "--encoder_batch_size=0": "--encoder_batch_size must be a whole number of at least 1",
+    "--learning_rate=-1": "--learning_rate must be a number of at least 0; -1 was given.",
+    "--learning_rate=nan": "--learning_rate must be a number of at least 0; nan was given.",
+    "--encoder_learning_rate=inf": "--encoder_learning_rate must be a number of at least 0; inf",
+    "--query_learning_rate=-0.1": "--query_learning_rate must be a number of at least 0",
+    "--head_learning_rate=-0.1": "--head_learning_rate must be a number of at least 0",
+    "--weight_decay=-1": "--weight_decay must be a number of at least 0",
+    "--warmup_steps=-1": "--warmup_steps must be a whole number of at least 0",
+    "--save_every=-1": "--save_every must be a whole number of at least 0",
+    "--keep_checkpoints=-1": "--keep_checkpoints must be a whole number of at least 0",
+    "--push_every=-1": "--push_every must be a whole number of at least 0",
+    "--validate_every=-1": "--validate_every must be a whole number of at least 0",
+    "--validate_tiles=-1": "--validate_tiles must be a whole number of at least 0",
+    "--max_steps=-1": "--max_steps must be a whole number of at least 0",
+    "--num_workers=-1": "--num_workers must be a whole number of at least 0",
+    "--seed=-1": "--seed must be a whole number of at least 0 and at most 4294967295; -1",
+    "--seed=4294967296": "--seed must be a whole number of at least 0 and at most 4294967295",
+    "--device=banana": "--device must be cpu, cuda, cuda:N or mps; 'banana' was given.",
+    "--device=cpu:1": "--device must be cpu, cuda, cuda:N or mps; 'cpu:1' was given.",
+    "--device=cuda:3": "This machine has no device 'cuda:3' (0 GPUs are seen)",
+}
+
+
+@pytest.mark.parametrize("argument", IMPOSSIBLE)
+def test_impossible_arguments_are_one_sentence(argument, data, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+    code = train_accelerate.main([f"--data_dir={data}", f"--output_dir={tmp_path}", argument])
+    said = capsys.readouterr().err
+    assert code == 2 and said.startswith(f"train_accelerate: {IMPOSSIBLE[argument]}")
+    assert said.count("\n") == 1 and not any(tmp_path.iterdir())
+
+
+def test_every_number_of_the_command_line_is_checked(data, tmp_path):
+    given = vars(train_accelerate.parse_arguments([f"--data_dir={data}", f"--output_dir={data}"]))
+    numbers = {name for name, value in given.items() if type(value) in (int, float)}
+    numbers |= {name for name in given if name.endswith("_rate") or "patch_size" in name}
+    assert numbers == training_config.LEAST.keys() | set(training_config.RATES)
+    with pytest.raises(ValueError, match="--schedule must be one of cosine, linear; 'wavy'"):
+        TrainingConfig(str(data), str(tmp_path), schedule="wavy")
+    # The launcher's precision is taken where none is given.
+    others = {n: d for n, d in training_config.DEFAULTS.items() if n != "mixed_precision"}
+    assert {name: given[name] for name in others} == others
+
+
+def test_weights_decay_and_nothing_else(data, tiny_bridge, tmp_path):
+    trainer = make_trainer(tiny_bridge, data, tmp_path, weight_decay=0.1)
+    name_of = {id(p): name for name, p in tiny_bridge.named_parameters()}
+    names = {0.0: set(), 0.1: set()}
+    for group in trainer._groups("bridge"):
+        names[group["weight_decay"]] |= {name_of[id(p)] for p in group["params"]}
+    assert names[0.0] | names[0.1] == {
+        n for n, p in tiny_bridge.named_parameters() if p.requires_grad
+    }
+    assert {"fusion.queries", "fusion.output_scale"} < names[0.0]
+    assert {"fusion.place.weight", "fusion.attention.in_proj_weight"} < names[0.1]
+    parameters = dict(tiny_bridge.named_parameters())
+    assert all(parameters[name].ndim > 1 for name in names[0.1])
+    assert not any("norm" in name or "bias" in name for name in names[0.1])
+    assert any("lora_A" in name for name in names[0.1])
+
+
+def test_a_warmup_that_is_too_long_is_said(data, tiny_bridge, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(Trainer, "_validate", lambda *_: None)
+    monkeypatch.setattr(training, "take_step", lambda *_: {"caption": torch.zeros(())})
+    make_trainer(tiny_bridge, data, tmp_path, batch_size=1, warmup_steps=100).run()
+    said = capsys.readouterr().out
+    assert "the rate rises over 2 steps, a fifth of 12, not over --warmup_steps 100." in said
+
+
+def test_a_failing_validation_ends_nothing(data, tiny_bridge, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(training, "sample_answers", read_nothing)
+    options = {"batch_size": 4, "max_steps": 2, "validate_every": 1, "warmup_steps": 0}
+    make_trainer(tiny_bridge, data, tmp_path, **options).run()
+    said = capsys.readouterr().out
+    assert said.count("No validation at step ") == 2 and "step 2: a.png is gone" in said
+    assert (tmp_path / "fusion.safetensors").is_file()
+
+
+def test_steps_compute_on_the_device_of_the_model(data, tiny_bridge, tmp_path, monkeypatch):
+    """On a second kind of device, which refuses tensors of another, forward and backward."""
+    monkeypatch.setattr("earthvlm.loaders.HEAD_CROP_EPOCHS", 1)
+    monkeypatch.setattr("earthvlm.loaders.CROP_EPOCHS", 1)
+    trainer = make_trainer(tiny_bridge, data, tmp_path, encoder_batch_size=4)
+    # The bridge's own stage asks transformers, which looks at the values of masks: none are here.
+    stages = {"encoder": 3, "queries": 2, "head": 1}
+    batches = {stage: getattr(trainer.loaders, stage)(trainer.model) for stage in stages}
+    batches = {stage: next(iter(loader)) for stage, loader in batches.items()}
+    trainer.model.to("meta")
+    for stage, count in stages.items():
+        sentences = torch.zeros(batches[stage].size, 384, device="meta")
+        losses = trainer.model(batches[stage], sentences)
+        assert len(losses) == count and {loss.device.type for loss in losses.values()} == {"meta"}
+        objectives.total_loss(losses).backward()
+
+
+def read_nothing(*_: object) -> None:
+    raise FileNotFoundError("a.png is gone")
+
+
+def test_the_bridge_is_saved_before_its_last_validation(data, tiny_bridge, tmp_path, monkeypatch):
+    def be_killed(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(training, "validation_losses", be_killed)
+    with pytest.raises(KeyboardInterrupt):
+        make_trainer(tiny_bridge, data, tmp_path, batch_size=4, max_steps=1).run()
+    assert OlmoEarthVLMBridge.from_pretrained(tmp_path, device="cpu").config.training["steps"] == 1
+
+
+def test_an_explosion_leaves_the_last_good_weights(data, tiny_bridge, tmp_path, monkeypatch):
+    taken, step = [], training.take_step
+
+    def take(*arguments: object) -> dict[str, torch.Tensor]:
+        taken.append(1)
+        if len(taken) == 3:
+            good.update({n: t.clone() for n, t in tiny_bridge.fusion.state_dict().items()})
+            monkeypatch.setattr(training_step, "EXPLODED", 0.0)
+        return step(*arguments)
+
+    good: dict[str, torch.Tensor] = {}
+    monkeypatch.setattr(training, "take_step", take)
+    trainer = make_trainer(tiny_bridge, data, tmp_path, batch_size=4, validate_every=0)
+    folder = tmp_path / "checkpoints" / "2"
+    with pytest.raises(ValueError, match=r"The loss is \d+\.\d+ at step 3, with ") as failed:
+        trainer.run()
+    assert f"weights are saved in {folder}: continue with --resume last" in str(failed.value)
+    saved = load_file(folder / "fusion.safetensors")
+    assert all(torch.equal(saved[name], tensor) for name, tensor in good.items() if name in saved)
+
+
+def test_an_explosion_at_the_first_step_says_nothing_is_saved(
+    data, tiny_bridge, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(training_step, "EXPLODED", 0.1)
+    with pytest.raises(ValueError, match="Nothing was trained yet, so nothing is saved"):
+        make_trainer(tiny_bridge, data, tmp_path, batch_size=4).run()
+    assert not (tmp_path / "checkpoints").exists()
+
+
 def make_trainer(bridge, data: Path, output: Path, **options) -> Trainer:
     options = {"accumulation_steps": 1, "num_workers": 0} | options
     config = TrainingConfig(str(data), str(output), **options)
@@ -159,7 +312,7 @@ def test_accumulated_batches_count_every_answer_token_alike(
         tokens.append([batch.answer_tokens for batch in batches])
         parameters = [p for p in tiny_bridge.parameters() if p.requires_grad]
         optimizer = trainer.accelerator.prepare(torch.optim.SGD(parameters, lr=0.1))
-        assert list(training._windows(batches, trainer.config.accumulation_steps)) == [batches]
+        assert list(training_step._group(batches, trainer.config.accumulation_steps)) == [batches]
         take_step(trainer.accelerator, trainer.model, batches, optimizer, parameters, 1)
         after.append({n: t.clone() for n, t in tiny_bridge.state_dict().items()})
     assert len({sum(counts) for counts in tokens}) == 1 and tokens[1][0] != tokens[1][1]
@@ -234,7 +387,8 @@ def test_rates_rise_and_fall_as_asked(schedule, data, tiny_bridge, tmp_path, mon
     trainer.run()
     rates = [entry["learning_rate"] for entry in trainer.files.log]
     falls = {"cosine": lambda x: (1 + np.cos(np.pi * x)) / 2, "linear": lambda x: 1 - x}
-    expected = [0.5, *(falls[schedule](step / 8) for step in range(9))]
+    # Of each step itself: the first is taken at 0, and only a next one after the last would be 0.
+    expected = [0.0, 0.5, *(falls[schedule](step / 8) for step in range(8))]
     assert rates == pytest.approx(expected)
 
 

@@ -10,6 +10,7 @@ import os
 import resource
 import signal
 import sys
+import time
 from multiprocessing import forkserver
 from pathlib import Path
 
@@ -68,6 +69,13 @@ class TrainingRun:
             os.killpg(self.pid, signal.SIGKILL)
             raise AssertionError(f"The run did not end. It said: {self.log.read_text()}")
         return self.process.exitcode, self.log.read_text() if self.log.is_file() else ""
+
+
+def wait_for(path: Path, run: TrainingRun) -> None:
+    """Return once a run has written a file."""
+    while not path.exists():
+        assert run.is_running, run.finish()[1]
+        time.sleep(0.001)
 
 
 def run_training(arguments: list[str], log: Path) -> str:

@@ -144,7 +144,9 @@ def load_bridge(
     Raises ValueError or FileNotFoundError where a part is missing or does not fit, and where this
     machine lacks the device; ConnectionError where the Hub is needed and cannot be reached.
     """
-    _check_device(device)
+    from earthvlm.weights import check_device
+
+    check_device(device)
     from transformers.utils import logging
 
     from earthvlm.bridge import OlmoEarthVLMBridge
@@ -168,16 +170,3 @@ def load_bridge(
             f"{model_path} holds no bridge, and the default models cannot be fetched to build an "
             f"untrained one: {error}"
         ) from error
-
-
-def _check_device(device: str | None) -> None:
-    import torch
-
-    kind, _, number = (device or "cpu").partition(":")
-    if kind == "mps" and not torch.backends.mps.is_available():
-        raise ValueError("This machine has no mps device: use --device cpu.")
-    count = torch.cuda.device_count()
-    if kind == "cuda" and int(number or 0) >= count:
-        raise ValueError(
-            f"This machine has no device {device!r} ({count} GPUs are seen): use --device cpu."
-        )
