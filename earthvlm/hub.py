@@ -7,12 +7,15 @@ from __future__ import annotations
 
 import hashlib
 import re
-import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from earthvlm import hub_fetch
+from earthvlm.hub_errors import plain_errors
+from earthvlm.hub_fetch import FileRequest, download, find_cached, find_newest, wait_for
+from earthvlm.hub_integrity import find_damaged
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
@@ -24,8 +27,6 @@ BUNDLED = "bundled"
 LOCAL_REVISION = "local"
 # A repository's name as the Hub accepts it; a file or folder may have such a name too.
 HUB_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
-ANSWER_SECONDS = 5
-GIT_HASH_LENGTH, SHA256_LENGTH = 40, 64
 
 
 @dataclass(frozen=True)
@@ -40,51 +41,43 @@ def fetch(
     source: str | Path,
     patterns: Sequence[str],
     revision: str | None = None,
-    **options: object,
+    *,
+    repo_type: str | None = None,
+    token: str | bool | None = None,
+    cache_dir: str | Path | None = None,
+    local_files_only: bool = False,
 ) -> Snapshot:
     """Find a folder, or fetch the files of a Hub repository that match the patterns.
 
-    What was fetched before is not fetched again, and what was interrupted is resumed.
+    Files in the cache are not fetched again, and are used where the Hub cannot be reached. Files
+    that arrive damaged are fetched again and never used.
     revision: a branch, tag or commit of the repository; the main branch where it is None.
-    options: `token`, `cache_dir`, `local_files_only`, `repo_type` as huggingface_hub takes them.
+    repo_type, token, cache_dir, local_files_only: as huggingface_hub takes them.
 
     Raises ValueError where there is no such repository or revision or it is not open to the
-    caller, ConnectionError where the Hub cannot be reached or a file arrives damaged; one sentence
-    each.
+    caller, ConnectionError where the Hub does not answer within `hub_fetch.ANSWER_SECONDS`, its
+    files do not move for `hub_fetch.STALL_SECONDS`, or a file arrives damaged; one sentence each.
     """
     if Path(source).is_dir():
         return Snapshot(Path(source), LOCAL_REVISION)
-    from huggingface_hub import constants, snapshot_download
-    from huggingface_hub.file_download import repo_folder_name
+    from huggingface_hub import constants
 
-    wanted = {"repo_id": str(source), "revision": revision}
-    if not options.get("local_files_only"):
-        asked = {name: options.get(name) for name in ("repo_type", "token")}
-        options["local_files_only"] = _is_silent(**wanted, **asked)
-    wanted |= {"allow_patterns": list(patterns), **options}
-    with _plain_errors(str(source), revision):
-        name = repo_folder_name(
-            repo_id=str(source), repo_type=options.get("repo_type") or constants.REPO_TYPE_MODEL
-        )
-        cache = Path(options.get("cache_dir") or constants.HF_HUB_CACHE) / name
-        for _ in range(2):  # a second time where something arrived damaged
-            began = time.time()
-            try:
-                folder = Path(snapshot_download(**wanted))
-            finally:  # where another file broke it off, too
-                damaged = _remove_damaged(cache, began)
-            if not damaged:
-                return Snapshot(folder, folder.name)
-    raise ConnectionError(f"{damaged[0]} of {source} arrived damaged twice: try again later.")
-
-
-def _remove_damaged(cache: Path, began: float) -> list[str]:
-    """Take what arrived damaged since out of a repository's cache, and return its names."""
-    damaged = [path for path in (cache / "snapshots").rglob("*") if _is_damaged(path, began)]
-    for path in damaged:
-        path.resolve().unlink(missing_ok=True)  # of two names, as their content may be one
-        path.unlink()
-    return [path.name for path in damaged]
+    cache = str(Path(cache_dir or constants.HF_HUB_CACHE).expanduser().absolute())
+    wanted = FileRequest(str(source), tuple(patterns), revision, repo_type, token, cache)
+    is_offline = local_files_only or constants.is_offline_mode()
+    with plain_errors(wanted.repo_id, revision):
+        folder = find_cached(wanted) if is_offline else find_newest(wanted)
+    folder = folder or download(wanted)
+    damaged = find_damaged(folder, patterns)
+    if damaged and is_offline:
+        raise ConnectionError(f"{damaged[0]} of {source} arrived damaged: fetch it from the Hub.")
+    if damaged:
+        folder = download(wanted, damaged)
+        if damaged := find_damaged(folder, patterns):
+            raise ConnectionError(
+                f"{damaged[0]} of {source} arrived damaged twice: try again later."
+            )
+    return Snapshot(folder, folder.name)
 
 
 def list_files(repo_id: str, patterns: Sequence[str], revision: str | None = None) -> list[str]:
@@ -95,28 +88,9 @@ def list_files(repo_id: str, patterns: Sequence[str], revision: str | None = Non
     from huggingface_hub import HfApi
     from huggingface_hub.utils import filter_repo_objects
 
-    with _plain_errors(repo_id, revision):
-        names = HfApi().list_repo_files(repo_id, revision=revision)
+    with plain_errors(repo_id, revision):
+        names = wait_for(lambda: HfApi().list_repo_files(repo_id, revision=revision))
     return sorted(filter_repo_objects(names, allow_patterns=list(patterns)))
-
-
-def _is_damaged(path: Path, began: float) -> bool:
-    """Whether a file of the Hub's cache that arrived since is another than the Hub named.
-
-    Its client checks how long a file is, and keeps it under its hash: SHA-256 of a large file,
-    Git's own of any other.
-    """
-    stored = path.resolve()
-    if not path.is_symlink() or stored.stat().st_mtime < began:
-        return False
-    named = stored.name
-    if len(named) not in (GIT_HASH_LENGTH, SHA256_LENGTH):
-        return False
-    is_git = len(named) == GIT_HASH_LENGTH
-    digest = hashlib.sha1(b"blob %d\0" % stored.stat().st_size) if is_git else hashlib.sha256()
-    with stored.open("rb") as file:
-        hashlib.file_digest(file, lambda: digest)
-    return digest.hexdigest() != named
 
 
 @dataclass(frozen=True)
@@ -142,7 +116,7 @@ def find_repository(
     """
     from huggingface_hub import HfApi
 
-    with _plain_errors(repo_id, None):
+    with plain_errors(repo_id, None):
         return _look_up(HfApi(token=token), repo_id, repo_type)
 
 
@@ -162,8 +136,8 @@ def find_matching_commit(
         return list(filter_repo_objects(names, allow_patterns=list(patterns)))
 
     api = HfApi(token=token)
-    with _plain_errors(repo_id, None):
-        revision = api.repo_info(repo_id, timeout=ANSWER_SECONDS).sha
+    with plain_errors(repo_id, None):
+        revision = api.repo_info(repo_id, timeout=hub_fetch.ANSWER_SECONDS).sha
         tree = api.list_repo_tree(repo_id, revision=revision)
         hashes = {file.path: file.lfs for file in tree if isinstance(file, RepoFile)}
     published = {name: hashes[name] and hashes[name].sha256 for name in matching(hashes)}
@@ -193,7 +167,7 @@ def check_push(
     from huggingface_hub import HfApi
 
     api = HfApi(token=token)
-    with _plain_errors(repo_id, None, "write to"):
+    with plain_errors(repo_id, None, "write to"):
         repo_id = _prepare_repository(api, repo_id, repo_type, private)
         api.auth_check(repo_id, repo_type=repo_type, write=True)
 
@@ -232,7 +206,7 @@ def push(
     from huggingface_hub import HfApi
 
     api = HfApi(token=token)
-    with _plain_errors(repo_id, revision, "write to"):
+    with plain_errors(repo_id, revision, "write to"):
         repo_id = _prepare_repository(api, repo_id, repo_type, private, **options)
         if before_commit is not None:
             before_commit(api, repo_id)
@@ -312,87 +286,10 @@ def _look_up(api: HfApi, repo_id: str, repo_type: str) -> Repository | None:
     from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError
 
     try:
-        found = api.repo_info(repo_id, repo_type=repo_type, timeout=ANSWER_SECONDS)
+        found = api.repo_info(repo_id, repo_type=repo_type, timeout=hub_fetch.ANSWER_SECONDS)
     except GatedRepoError:  # a kind of RepositoryNotFoundError
         raise
     except RepositoryNotFoundError:
         return None
     gated = bool(getattr(found, "gated", False))  # Spaces have no such attribute
     return Repository(found.id, found.sha, bool(found.private), gated)
-
-
-def _is_silent(token: str | None, **wanted: str | None) -> bool:
-    """Whether the Hub takes longer for an answer than people wait; its client would wait on."""
-    from httpx2 import TimeoutException
-    from huggingface_hub import HfApi
-
-    try:
-        HfApi(token=token).repo_info(**wanted, timeout=ANSWER_SECONDS)
-    except TimeoutException:
-        return True
-    except Exception:
-        return False  # whatever it is, the download will say it
-    return False
-
-
-@contextmanager
-def _plain_errors(name: str, revision: str | None, action: str = "read") -> Iterator[None]:
-    """The Hub's errors as one sentence each, none of which holds a token."""
-    from httpx2 import HTTPError
-    from huggingface_hub.errors import (
-        GatedRepoError,
-        HFValidationError,
-        LocalEntryNotFoundError,
-        LocalTokenNotFoundError,
-        OfflineModeIsEnabled,
-        RepositoryNotFoundError,
-        RevisionNotFoundError,
-    )
-
-    try:
-        yield
-    except HFValidationError:
-        raise ValueError(f"{name} is neither a folder nor the id of a Hub repository.") from None
-    except LocalTokenNotFoundError:
-        raise ValueError(f"{name} needs a token: log in with `hf auth login`.") from None
-    except GatedRepoError:
-        raise ValueError(
-            f"The Hub repository {name} is gated: accept its terms there, then log in with "
-            "`hf auth login`."
-        ) from None
-    except RepositoryNotFoundError:
-        raise ValueError(
-            f"There is no folder {name}, and no Hub repository of that name that you may read."
-        ) from None
-    except RevisionNotFoundError:
-        raise ValueError(f"The Hub repository {name} has no revision {revision}.") from None
-    except (LocalEntryNotFoundError, OfflineModeIsEnabled, HTTPError, RuntimeError) as error:
-        status, reason = _find_answer(error)
-        if status in (401, 403):
-            raise ValueError(
-                f"The Hub does not let you {action} {name}: log in with `hf auth login`, with a "
-                "token that may."
-            ) from None
-        if isinstance(error, RuntimeError) and error.__cause__ is None:
-            raise
-        hub = (
-            f"There is no folder {name}, and the Hub, which may have a repository of that name,"
-            if action == "read"
-            else f"The Hub, where {name} would go,"
-        )
-        ended = f"answered {status}: try again later" if status else f"cannot be reached ({reason})"
-        raise ConnectionError(f"{hub} {ended}.") from error
-
-
-def _find_answer(error: BaseException) -> tuple[int | None, str]:
-    """The status that the Hub answered with, if it did, and what kind of error is at the bottom.
-
-    The client wraps what happened: a large file that could not be sent comes as a RuntimeError.
-    """
-    while True:
-        response = getattr(error, "response", None)
-        if response is not None:
-            return response.status_code, type(error).__name__
-        if error.__cause__ is None:
-            return None, type(error).__name__
-        error = error.__cause__

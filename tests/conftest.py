@@ -107,20 +107,33 @@ def saved(tiny_bridge: OlmoEarthVLMBridge, tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def hub(monkeypatch, tmp_path_factory) -> Iterator[LocalHub]:
-    """An empty Hub on this machine, which huggingface_hub's client here asks, and may write to."""
-    import huggingface_hub.constants as constants
+def hub(request, monkeypatch, tmp_path_factory) -> Iterator[LocalHub]:
+    """An empty Hub on this machine, which huggingface_hub's client here asks, and may write to.
 
+    Large files come by hf_xet, as by default; by plain HTTP where `with_and_without_xet` says so.
+    """
+    import huggingface_hub.constants as constants
+    from huggingface_hub.utils._xet import abort_xet_session
+
+    is_xet_disabled = not getattr(request, "param", True)
+    home = tmp_path_factory.mktemp("hub-home")
     with serve(tmp_path_factory.mktemp("hub")) as hub:
         ask_hub_at(hub.url, monkeypatch)
-        monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path_factory.mktemp("hub-cache")))
+        monkeypatch.setattr(constants, "HF_HUB_CACHE", str(home / "hub"))
         monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
-        monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
-        monkeypatch.setattr(
-            constants, "HF_TOKEN_PATH", str(tmp_path_factory.mktemp("home") / "token")
-        )
-        monkeypatch.setenv("HF_TOKEN", TOKEN)
+        monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", is_xet_disabled)
+        monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(home / "token"))
+        for name, value in hub_environment(hub.url, home, is_xet_disabled).items():
+            monkeypatch.setenv(name, value)
+        abort_xet_session()  # which keeps the settings of the environment it was made in
         yield hub
+        abort_xet_session()
+
+
+with_and_without_xet = pytest.mark.parametrize(
+    "hub", [True, False], ids=["xet", "http"], indirect=True
+)
+without_xet = pytest.mark.parametrize("hub", [False], ids=["http"], indirect=True)
 
 
 def ask_hub_at(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -130,12 +143,16 @@ def ask_hub_at(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(constants, "ENDPOINT", url)
     template = url + "/{repo_id}/resolve/{revision}/{filename}"
     monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
+    monkeypatch.setenv("HF_ENDPOINT", url)
 
 
-def hub_environment(url: str, home: Path) -> dict[str, str]:
+def hub_environment(url: str, home: Path, is_xet_disabled: bool = False) -> dict[str, str]:
     """What makes another process ask the Hub at this address, with a cache of its own."""
-    asked = {"HF_ENDPOINT": url, "HF_TOKEN": TOKEN, "HF_HOME": str(home)}
-    return {**os.environ, **asked, "HF_HUB_DISABLE_XET": "1", "HF_HUB_OFFLINE": "0"}
+    settings = {"HF_ENDPOINT": url, "HF_TOKEN": TOKEN, "HF_HOME": str(home), "HF_HUB_OFFLINE": "0"}
+    switches = {"HF_HUB_DISABLE_XET": str(int(is_xet_disabled))}
+    # hf_xet repeats a request as often as ever, but does not wait for seconds before.
+    switches["HF_XET_CLIENT_RETRY_BASE_DELAY"] = "10ms"
+    return {**os.environ, **settings, **switches}
 
 
 @pytest.fixture(scope="session")

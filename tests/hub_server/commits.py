@@ -14,6 +14,7 @@ from tests.hub_server.messages import Answer, Request, refuse
 from tests.hub_server.objects import is_large, sha256
 from tests.hub_server.routes import API, NAME, Route
 from tests.hub_server.state import full_name
+from tests.hub_server.storage import READ_TOKEN
 
 
 def sort_files(request: Request, kind: str, name: str, revision: str) -> Answer:
@@ -62,7 +63,9 @@ def commit(request: Request, kind: str, name: str, revision: str) -> Answer:
         if entry["key"] == "file":
             digests[value["path"]] = hub.objects.store(base64.b64decode(value["content"]))
         elif entry["key"] == "lfsFile":
-            if value["oid"] not in hub.objects:
+            if value["oid"] not in hub.objects and not hub.xet.restore(
+                value["oid"], hub.storage_url, READ_TOKEN
+            ):
                 raise refuse(400)
             digests[value["path"]] = value["oid"]
         elif entry["key"] == "deletedFile":

@@ -1,17 +1,19 @@
-"""A file's bytes.
+"""A file's metadata, and its bytes: small files from the Hub, large ones by a redirect.
 
-Read from huggingface_hub's file_download.py (`get_hf_file_metadata`: ETag and X-Repo-Commit;
-`http_get`: Range and how an interrupted download is resumed).
+Read from huggingface_hub's file_download.py (`get_hf_file_metadata`: ETag, X-Repo-Commit, and
+X-Linked-Etag and X-Linked-Size beside a Location that it does not follow to a foreign host).
 """
 
 from __future__ import annotations
 
-import re
+from urllib.parse import quote
 
 from tests.hub_server.access import find_commit, find_readable
 from tests.hub_server.messages import Answer, Request, refuse
-from tests.hub_server.objects import git_hash, is_large, sha256
+from tests.hub_server.objects import git_hash, is_large
 from tests.hub_server.routes import NAME, REVISION, Route
+from tests.hub_server.storage import send_range
+from tests.hub_server.xet import describe_xet
 
 
 def send_file(request: Request, full: str, revision: str, path: str) -> Answer:
@@ -20,31 +22,22 @@ def send_file(request: Request, full: str, revision: str, path: str) -> Answer:
     files = repository.commits[sha]
     if path not in files:
         raise refuse(404, "EntryNotFound")
-    if path in request.hub.lost and request.method == "GET":
-        raise refuse(500)
-    content = files[path]
-    etag = sha256(content) if is_large(path) else git_hash(content)
-    return send_bytes(request, path, content, {"ETag": f'"{etag}"', "X-Repo-Commit": sha})
-
-
-def send_bytes(request: Request, path: str, content: bytes, headers: dict[str, str]) -> Answer:
-    """Send the range that was asked for, with the faults that the Hub of this test has."""
-    hub = request.hub
-    wanted = re.fullmatch(r"bytes=(\d+)-(\d*)", request.headers.get("Range", ""))
-    start, last = 0, len(content) - 1
-    headers = headers | {"Accept-Ranges": "bytes"}
-    if wanted:
-        start, last = int(wanted[1]), min(last, int(wanted[2] or last))
-        headers["Content-Range"] = f"bytes {start}-{last}/{len(content)}"
-    end = last + 1
-    if request.method == "GET":
-        if path in hub.cut_after:
-            end = start + hub.cut_after.pop(path)
-        hub.sent.append((path, start, end - start))
-        if hub.damaged.get(path, 0):
-            hub.damaged[path] -= 1
-            content = content[:-1] + bytes([content[-1] ^ 1])
-    return Answer(206 if wanted else 200, content[start : last + 1], headers, upto=end - start)
+    content, digest = files[path], files.digests[path]
+    if not is_large(path):
+        if path in request.hub.lost and request.method == "GET":
+            raise refuse(500)
+        answer = send_range(request, path, content)
+        answer.headers |= {"ETag": f'"{git_hash(content)}"', "X-Repo-Commit": sha}
+        return answer
+    api = full if full.startswith(("datasets/", "spaces/")) else f"models/{full}"
+    headers = {
+        "X-Repo-Commit": sha,
+        "X-Linked-Etag": f'"{digest}"',
+        "X-Linked-Size": str(len(content)),
+        "Location": f"{request.hub.storage_url}/objects/{digest}?filename={quote(path)}",
+    }
+    headers |= describe_xet(request, path, digest, f"/api/{api}/xet-read-token/{sha}")
+    return Answer(302, b"", headers)
 
 
 ROUTES = [Route("GET HEAD", f"/{NAME}/resolve/{REVISION}/(?P<path>.+)", send_file)]

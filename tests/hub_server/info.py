@@ -28,16 +28,19 @@ def list_tree(
     repository = find_readable(request, full_name(kind, name))
     files = repository.commits[find_commit(repository, revision)]
     prefix = f"{folder}/" if folder else ""
-    tree = [describe_file(path, files[path]) for path in files if path.startswith(prefix)]
+    tree = [describe_file(request, p, b) for p, b in files.items() if p.startswith(prefix)]
     if prefix and not tree:
         raise refuse(404, "EntryNotFound")
     return Answer(content=tree)
 
 
-def describe_file(path: str, content: bytes) -> dict:
+def describe_file(request: Request, path: str, content: bytes) -> dict:
     entry = {"type": "file", "path": path, "size": len(content), "oid": git_hash(content)}
     if is_large(path):
-        entry["lfs"] = {"oid": sha256(content), "size": len(content), "pointerSize": 130}
+        digest = sha256(content)
+        entry["lfs"] = {"oid": digest, "size": len(content), "pointerSize": 130}
+        if xet_hash := request.hub.xet.add(path, digest):
+            entry["xetHash"] = xet_hash
     return entry
 
 

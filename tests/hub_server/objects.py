@@ -8,7 +8,7 @@ import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-LARGE_FILES = (".safetensors", ".parquet", ".png", ".tif")
+LARGE_FILES = (".bin", ".gguf", ".parquet", ".png", ".pt", ".pth", ".safetensors", ".tif", ".zip")
 
 
 class Objects:

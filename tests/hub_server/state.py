@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import threading
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from tests.hub_server.objects import Files, Objects
+from tests.hub_server.xet_store import XetStore
 
 
 @dataclass
@@ -45,6 +47,19 @@ class Repository:
 
 
 @dataclass
+class Faults:
+    """How a host is slow or down.
+
+    hanging: requests are taken and not answered. status: the one that every request gets.
+    bytes_a_second: answers arrive no faster.
+    """
+
+    hanging: bool = False
+    status: int | None = None
+    bytes_a_second: float = math.inf
+
+
+@dataclass
 class LocalHub:
     """What the server keeps, which requests it got, and what should go wrong.
 
@@ -55,11 +70,19 @@ class LocalHub:
     requests_left: after this number, connections are cut, "before" a request is read, or "after"
     it was done, without an answer. upload_left: once this number of bytes arrived, connections are
     cut. received: the bytes that arrived. readers: tokens that may read private repositories, and
-    write nothing. refuses_volumes: whether Spaces may mount nothing.
+    write nothing. refuses_volumes: whether Spaces may mount nothing. xet: the large files in Xet's
+    form. hanging: the Hub takes requests and does not answer, until the test ends; hanging_paths:
+    those alone whose path matches. storage: how the hosts of large files behave.
     """
 
     objects: Objects
+    xet: XetStore
     url: str = ""
+    storage_url: str = ""
+    hanging: bool = False
+    hanging_paths: str | None = None
+    storage: Faults = field(default_factory=Faults)
+    ended: threading.Event = field(default_factory=threading.Event)
     repositories: dict[str, Repository] = field(default_factory=dict)
     gated: set[str] = field(default_factory=set)
     renamed: dict[str, str] = field(default_factory=dict)
