@@ -95,8 +95,7 @@ class SceneService:
         borrow: Callable[[Callable], Callable] | None = None,
         reader: IsolatedReader | None = None,
     ) -> None:
-        self.bridge = bridge
-        self.index = index
+        self._served = (bridge, index, training_tiles)
         self.line = line or Line()
         self.reader = reader or IsolatedReader()
         self.openings = Line(
@@ -114,17 +113,33 @@ class SceneService:
             work="search",
             once_per_user=False,
         )
-        self._training_tiles = training_tiles
         run = borrow or partial(work_in, ThreadPoolExecutor(1, "earthvlm-model"))
         self._attend, self._embed = run(self._attend_here), run(self._embed_here)
         if borrow is None:
             self._stream = run(self._stream_here)
         else:
-            stream = borrow(bridge.stream)
+            stream = borrow(self._stream_whole)
             # No event reaches another process: there, closing ends the answer.
             self._stream = lambda *arguments, stop: stream(*arguments)
         searching = ThreadPoolExecutor(SEARCHES_AT_ONCE, "earthvlm-search")
         self._search = work_in(searching, self._search_here)
+
+    @property
+    def bridge(self) -> OlmoEarthVLMBridge:
+        return self._served[0]
+
+    @property
+    def index(self) -> SceneIndex:
+        return self._served[1]
+
+    def replace_models(
+        self,
+        bridge: OlmoEarthVLMBridge,
+        index: SceneIndex,
+        training_tiles: TrainingTiles | None = None,
+    ) -> None:
+        """Serve what is asked from now on by others; an answer under way ends as it began."""
+        self._served = (bridge, index, training_tiles)
 
     @contextmanager
     def opening(self, asker: Asker) -> Iterator[Callable[..., Scene]]:
@@ -142,7 +157,7 @@ class SceneService:
     def open(self, scene: Scene, origin: SceneResult | None = None) -> OpenScene:
         """Measure a scene and get it ready to be asked about."""
         measured = measure(scene)
-        warnings = warn_unfamiliar(scene, self._training_tiles)
+        warnings = warn_unfamiliar(scene, self._served[2])
         return OpenScene(
             scene, measured, tuple(warnings), tuple(suggest_questions(measured)), origin
         )
@@ -204,6 +219,9 @@ class SceneService:
 
     def _stream_here(self, *arguments: Any, stop: threading.Event) -> Iterator[str]:
         yield from self.bridge.stream(*arguments, stop=stop)
+
+    def _stream_whole(self, *arguments: Any) -> Iterator[str]:
+        yield from self.bridge.stream(*arguments)
 
     def _attend_here(self, scene: Scene, conversation: Sequence[Message]) -> AnswerAttention:
         return attend(self.bridge, scene, conversation)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import html
+import logging
+from concurrent.futures import Future
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -22,6 +24,8 @@ from earthvlm.ui.models import Models
 from earthvlm.ui.search import add_search_tab
 from earthvlm.ui.state import add_session
 from earthvlm.ui.zero_gpu import borrow_gpu
+
+logger = logging.getLogger(__name__)
 
 TITLE = "earthvlm"
 PURPOSE = "Ask questions about a Sentinel-2 scene, and search among scenes by words or by example."
@@ -104,8 +108,7 @@ def build_app(models: Models) -> gr.Blocks:
     ) as page:
         session = add_session(page)
         gr.HTML(f"<h1>{TITLE}</h1><p>{PURPOSE}</p>", elem_id="header")
-        if models.notice:
-            gr.HTML(f"<p>{html.escape(models.notice)}</p>", elem_id="notice")
+        notice = gr.HTML(describe_notice(models), elem_id="notice", visible=bool(models.notice))
         with gr.Tabs(elem_id="tabs") as tabs:
             with gr.Tab("Chat", id="chat"):
                 chat = add_chat_tab(page, session, service, examples)
@@ -115,10 +118,35 @@ def build_app(models: Models) -> gr.Blocks:
                 add_map_tab(session, service, map_tab, tabs, chat, search)
             with gr.Tab("Compare", id="compare"):
                 add_compare_tab(session, service)
-        gr.HTML(describe_models(models), elem_id="about")
+        about = gr.HTML(describe_models(models), elem_id="about")
         add_tools(service)
+        if models.awaited is not None:
+            _serve_awaited(page, models, service, notice, about)
     # No call goes past the queue, and so past its bounds.
     return page.queue(max_size=QUEUE_SIZE, api_open=False)
+
+
+def _serve_awaited(
+    page: gr.Blocks, models: Models, service: SceneService, notice: gr.HTML, about: gr.HTML
+) -> None:
+    """Let the awaited models answer as soon as they are loaded, and new visits say so."""
+    served = [models]
+
+    def replace(awaited: Future[Models]) -> None:
+        if awaited.exception() is not None:
+            logger.error("The models cannot be used: %s", awaited.exception())
+            return
+        loaded = awaited.result()
+        warm_up(loaded)
+        service.replace_models(loaded.bridge, loaded.index, loaded.training_tiles)
+        served[0] = loaded
+
+    def show_served() -> tuple[Any, str]:
+        text = describe_notice(served[0])
+        return gr.HTML(text, visible=bool(text)), describe_models(served[0])
+
+    models.awaited.add_done_callback(replace)
+    page.load(show_served, None, [notice, about], api_visibility="private", show_progress="hidden")
 
 
 def make_service(models: Models) -> SceneService:
@@ -132,6 +160,11 @@ def warm_up(models: Models) -> None:
         scene = Scene.open(example.scene_file)
         models.bridge.generate(scene, DEFAULT_PROMPT, max_length=1)
         models.bridge.embed([scene])
+
+
+def describe_notice(models: Models) -> str:
+    """Return HTML of what visitors should know of the models, if anything."""
+    return f"<p>{html.escape(models.notice)}</p>" if models.notice else ""
 
 
 def describe_models(models: Models) -> str:

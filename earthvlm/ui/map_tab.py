@@ -43,7 +43,7 @@ def add_map_tab(
     def open_clicked(session: Session, event: gr.SelectData, request: gr.Request) -> Any:
         """Open the scene that was clicked on the map in the Chat tab."""
         with service.opening(know_asker(session, request)):
-            opened = service.open_result(clicked_scene(index, event))
+            opened = service.open_result(clicked_scene(service.index, event))
             return gr.Tabs(selected="chat"), *show_opened(session, opened)
 
     @tell_errors
@@ -61,6 +61,7 @@ def add_map_tab(
         """Show the scenes, those found last, and the box."""
         bounds = parse_box(box) if box.strip() else None
         found = session.results if session.query is not None else None
+        index = service.index
         value = map_scenes(index, found or (), SceneFilter(box=bounds))
         numbered = len(value["results"])
         return value, describe_map(index, bounds, value["placed"], numbered, len(found or ())), box

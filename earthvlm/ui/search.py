@@ -129,7 +129,7 @@ def add_search_tab(
         session.query, session.results = query, tuple(results)
         make_room(session)
         pictures = [(thumbnails.path(result), describe_result(result)) for result in results]
-        found = describe_search(query, results, len(index), where)
+        found = describe_search(query, results, len(service.index), where)
         if results.warning:
             found += f'<p class="notice">{html.escape(results.warning)}</p>'
         return session, found, pictures
