@@ -17,10 +17,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-# How long to wait for the Hub to say what it holds; twice at most, and 10 s together.
-ANSWER_SECONDS = 4.5
+# How long to wait for the Hub to say what it holds; twice at most, and 10 s together. The client's
+# own settings for slow networks hold here too.
+ANSWER_SECONDS = float(os.environ.get("HF_HUB_ETAG_TIMEOUT") or 4.5)
 # How long to wait for the next byte of files that are being fetched.
-STALL_SECONDS = 30.0
+STALL_SECONDS = float(os.environ.get("HF_HUB_DOWNLOAD_TIMEOUT") or 30)
 
 Answer = TypeVar("Answer")
 

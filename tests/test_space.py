@@ -259,6 +259,7 @@ def test_the_app_falls_back_where_the_hub_says_nothing(tmp_path):
         silent.listen(64)
         url = f"http://127.0.0.1:{silent.getsockname()[1]}"
         environment = hub_environment(url, tmp_path)
+        environment |= {"HF_HUB_ETAG_TIMEOUT": "4"}
         environment |= {"EARTHVLM_BRIDGE": "owner/bridge", "EARTHVLM_EMBEDDINGS": "owner/scenes"}
         with running_app(ROOT, environment) as page:
             assert "The Hub does not answer, so owner/bridge and owner/scenes" in page

@@ -9,7 +9,7 @@ from __future__ import annotations
 import base64
 import json
 
-from tests.hub_server.access import find_writable
+from tests.hub_server.access import find_commit, find_writable
 from tests.hub_server.messages import Answer, Request, refuse
 from tests.hub_server.objects import is_large, sha256
 from tests.hub_server.routes import API, NAME, Route
@@ -55,8 +55,8 @@ def commit(request: Request, kind: str, name: str, revision: str) -> Answer:
     """Commit what was asked for line by line; nothing where a large file has not arrived."""
     hub, full = request.hub, full_name(kind, name)
     repository = find_writable(request, full)
-    sha = repository.resolve(revision)
-    digests = dict(repository.commits[sha].digests) if sha else {}
+    sha = find_commit(repository, revision)
+    digests = dict(repository.commits[sha].digests)
     for line in request.body.splitlines():
         entry = json.loads(line)
         value = entry["value"]

@@ -1,10 +1,13 @@
 """What is known of a repository: its commit, its files and their sizes.
 
 Read from huggingface_hub's hf_api.py (`model_info`, `dataset_info`, `space_info`: ModelInfo's
-fields; `list_repo_tree`: RepoFile's fields).
+fields; `list_repo_tree`: RepoFile's fields; `get_paths_info`; `list_repo_refs`) and
+utils/_pagination.py (`paginate`: the next page's address in a Link header).
 """
 
 from __future__ import annotations
+
+from urllib.parse import parse_qs, urlencode
 
 from tests.hub_server.access import find_commit, find_readable
 from tests.hub_server.messages import Answer, Request, refuse
@@ -31,7 +34,31 @@ def list_tree(
     tree = [describe_file(request, p, b) for p, b in files.items() if p.startswith(prefix)]
     if prefix and not tree:
         raise refuse(404, "EntryNotFound")
-    return Answer(content=tree)
+    start = int(request.query.get("cursor", 0))
+    answer = Answer(content=tree[start : start + request.hub.page_size])
+    if start + request.hub.page_size < len(tree):
+        query = urlencode(request.query | {"cursor": start + request.hub.page_size})
+        answer.headers["Link"] = f'<{request.hub.url}{request.path}?{query}>; rel="next"'
+    return answer
+
+
+def describe_paths(request: Request, kind: str, name: str, revision: str) -> Answer:
+    """The files of these paths, as many as there are."""
+    repository = find_readable(request, full_name(kind, name))
+    files = repository.commits[find_commit(repository, revision)]
+    wanted = parse_qs(request.body.decode())["paths"]
+    found = [describe_file(request, path, files[path]) for path in wanted if path in files]
+    return Answer(content=found)
+
+
+def list_refs(request: Request, kind: str, name: str) -> Answer:
+    repository = find_readable(request, full_name(kind, name))
+    refs = [
+        {"name": ref.removeprefix("refs/"), "ref": f"refs/heads/{ref}", "targetCommit": sha}
+        for ref, sha in repository.refs.items()
+        if not ref.startswith("refs/pr/")
+    ]
+    return Answer(content={"branches": refs, "converts": [], "tags": []})
 
 
 def describe_file(request: Request, path: str, content: bytes) -> dict:
@@ -46,6 +73,8 @@ def describe_file(request: Request, path: str, content: bytes) -> dict:
 
 ROUTES = [
     Route("GET HEAD", API, describe_repository),
+    Route("GET", f"{API}/refs", list_refs),
+    Route("POST", f"{API}/paths-info/{REVISION}", describe_paths),
     Route("GET HEAD", f"{API}/revision/{REVISION}", describe_repository),
     Route("GET HEAD", f"{API}/tree/{REVISION}(?:/(?P<folder>.+))?", list_tree),
 ]

@@ -78,6 +78,7 @@ class LocalHub:
     objects: Objects
     xet: XetStore
     url: str = ""
+    page_size: int = 1000  # files of a tree in one answer
     storage_url: str = ""
     hanging: bool = False
     hanging_paths: str | None = None
