@@ -180,7 +180,7 @@ def read_files(folder: Path) -> dict[str, bytes]:
 
 
 @with_and_without_xet
-def test_download_cut_at_a_request_ends_with_the_same_files(hub, saved, tmp_path):
+def test_download_cut_at_a_request_ends_with_the_same_files(hub, saved, tmp_path, monkeypatch):
     publish_bridge(saved, "owner/bridge")
     hub.requests = 0
     whole = read_files(fetch("owner/bridge", BRIDGE_FILES).folder)
@@ -189,7 +189,9 @@ def test_download_cut_at_a_request_ends_with_the_same_files(hub, saved, tmp_path
     for allowed in (1, needed // 2, needed - 1):
         cache = {"cache_dir": tmp_path / str(allowed)}
         hub.requests_left = allowed
-        with pytest.raises(ConnectionError):
+        with monkeypatch.context() as brief, pytest.raises(ConnectionError):
+            brief.setattr("earthvlm.hub_fetch.ANSWER_SECONDS", 3.0)
+            brief.setattr("earthvlm.hub_fetch.STALL_SECONDS", 3.0)
             fetch("owner/bridge", BRIDGE_FILES, **cache)
         hub.requests_left = None
         assert read_files(fetch("owner/bridge", BRIDGE_FILES, **cache).folder) == whole

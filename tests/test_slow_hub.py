@@ -65,14 +65,15 @@ def test_failing_storage_is_one_sentence(hub, brief):
 
 
 @with_and_without_xet
-def test_slow_files_that_move_are_not_given_up(hub, brief):
-    content = os.urandom(120_000)
+def test_slow_files_that_move_are_not_given_up(hub, monkeypatch):
+    monkeypatch.setattr("earthvlm.hub_fetch.STALL_SECONDS", 5.0)
+    content = os.urandom(160_000)
     hub.repository("owner/name").commit({NAME: content})
-    hub.storage.bytes_a_second = 25_000  # so more than twice the limit
+    hub.storage.bytes_a_second = 20_000  # so 8 seconds, which is longer than the limit
     assert (fetch("owner/name", ["*"]).folder / NAME).read_bytes() == content
 
 
-def test_hanging_hub_is_given_up_and_the_cache_is_used(hub, brief, monkeypatch):
+def test_hanging_hub_is_given_up_and_the_cache_is_used(hub, monkeypatch):
     hub.repository("owner/name").commit({NAME: os.urandom(1000)})
     first = fetch("owner/name", ["*"])
     hub.hanging = True
