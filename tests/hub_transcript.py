@@ -34,8 +34,10 @@ PATIENCE = 600  # seconds for one command on a busy machine
 NOISE = re.compile(
     r"it/s|B/s|\d%\||^\s*$|Warning|warnings\.warn|accelerate launch`|^\s*`--|To avoid this warning"
     r"|Using the `|W\d{4} |^Started|encode_request|headers, stream|Hint: The|^Uploading\.\.\."
+    r"|^Processing Files|^New Data Upload|^Validating"
 )
-COLOURS = re.compile(r"\x1b\[[0-9;]*m")
+COLOURS = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
+WIDTH = 160  # of a line, beyond which an untrained model's answers say no more
 
 TRAIN = (
     "accelerate launch train_accelerate.py --data_dir data --output_dir run --device cpu \\\n"
@@ -124,9 +126,10 @@ class Transcript:
             raise RuntimeError(f"{command} told the token: {said}")
         lines = COLOURS.sub("", said).split("\n")
         lines = [line.rpartition("\r")[2].rstrip() for line in lines]
-        said = "\n".join(line for line in lines if not NOISE.search(line))
+        lines = [line for line in lines if not NOISE.search(line)]
+        said = "\n".join(line if len(line) <= WIDTH else f"{line[:WIDTH]} [...]" for line in lines)
         said = said.replace(self.endpoint, "$HF_ENDPOINT").replace(str(self.folder), "~/work")
-        block = f"```console\n$ {command}\n{said.rstrip()}".rstrip() + "\n```\n"
+        block = f"\n```console\n$ {command}\n{said.rstrip()}".rstrip() + "\n```\n"
         self.lines.insert(len(self.lines) - before, block)
         print(block, flush=True)
 
