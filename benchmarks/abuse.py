@@ -179,6 +179,9 @@ async def read_slowly(run: Run) -> None:
         await guarded(run, "slow reader", lambda number=number: hold(number))
     while run.goes_on:
         await asyncio.sleep(1)
+        for writer in [each for each in writers if each.is_closing()]:
+            run.count("slow reader", "broken off by the server")
+            writers.remove(writer)
         for writer in writers:
             with contextlib.suppress(OSError):
                 writer.write(b"\x00")  # a byte a second
