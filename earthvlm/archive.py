@@ -41,13 +41,15 @@ _IMAGES_KEY = b"earthvlm_images"
 class IndexedImage:
     """An image of the archive as it was when it was embedded, and what its tiles were.
 
-    path: from the archive's folder, with forward slashes. rows: those of its tiles, which stand
-    together in a file of the dataset. empty tiles have none.
+    path: from the archive's folder, with forward slashes. modified, changed: times in nanoseconds;
+    the second is the system's own, which no copying sets back. rows: those of its tiles, which
+    stand together in a file of the dataset. empty tiles have none.
     """
 
     path: str
     size: int
     modified: int
+    changed: int
     checksum: str
     rows: int
     cloudy: int
@@ -108,8 +110,14 @@ def index_archive(
         refused = 0
         pending = _Pending(output, bridge_id, bridge.revision)
         waiting = sorted(paths.keys() - kept)
+        owners = {_name_tiles(name): name for name in sorted(kept)}
         for number, name in enumerate(waiting, start=1):
             try:
+                owner = owners.setdefault(_name_tiles(name), name)
+                if owner != name:
+                    raise ValueError(
+                        f"its tiles would have the names of those of {owner}; rename it"
+                    )
                 image = CutImage(paths[name], _name_tiles(name), tile_size, boa_offset)
                 about = paths[name].stat()
                 content = checksum(paths[name])
@@ -130,6 +138,7 @@ def index_archive(
                 path=name,
                 size=about.st_size,
                 modified=about.st_mtime_ns,
+                changed=about.st_ctime_ns,
                 checksum=content,
                 rows=len(rows),
                 cloudy=sum(row["split"] != CLEAR for row in rows),
@@ -193,8 +202,10 @@ def _is_same(path: Path, image: IndexedImage) -> bool:
     about = path.stat()
     if about.st_size != image.size:
         return False
-    # A copied or touched file has another time and the same content.
-    return about.st_mtime_ns == image.modified or checksum(path) == image.checksum
+    # A copied or touched file has other times and the same content; one that was replaced by a
+    # tool that keeps times, as unzip does, can have the same size and time of modification.
+    times = (about.st_mtime_ns, about.st_ctime_ns)
+    return times == (image.modified, image.changed) or checksum(path) == image.checksum
 
 
 def _remove(output: Path, names: set[str]) -> None:
@@ -224,7 +235,7 @@ def _describe(images: list[IndexedImage], without: set[str] = frozenset()) -> st
 
 
 def _name_tiles(path: str) -> str:
-    """A name for the tiles of an image, by which those of two images never are the same."""
+    """A name for the tiles of an image; a.tif and a.jp2 have one, so the second is refused."""
     return "__".join(Path(path).with_suffix("").parts)
 
 

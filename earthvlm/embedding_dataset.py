@@ -143,6 +143,16 @@ def count_rows(paths: Sequence[Path]) -> int:
     return sum(pq.read_metadata(path).num_rows for path in paths)
 
 
+def read_image_ids(folder: str | Path) -> set[str]:
+    """The image_ids of a dataset, from its files as they are now."""
+    paths = dataset_files(folder)
+    return {
+        image_id
+        for path in paths
+        for image_id in pq.read_table(path, columns=["image_id"]).column(0).to_pylist()
+    }
+
+
 def read_provenance(path: str | Path) -> Provenance:
     """Which models made a Parquet file. Raises ValueError where it is damaged or does not tell."""
     try:

@@ -87,10 +87,12 @@ class Records:
     @staticmethod
     def _open(folder: Path, run: dict[str, object]) -> None:
         path = folder / RUN_FILE
-        if not path.is_file() or json.loads(path.read_text()) != run:
+        text = json.dumps(run)
+        # Compared as text: one that was half written when it was killed is no JSON.
+        if not path.is_file() or path.read_text() != text:
             shutil.rmtree(folder, ignore_errors=True)
             folder.mkdir(parents=True)
-            path.write_text(json.dumps(run))
+            path.write_text(text)
 
     def add(self, records: Sequence[Record]) -> None:
         """Keep what this process measured, on disk where there is a folder to resume from."""
@@ -287,10 +289,10 @@ def _caption_figures(
 
 
 def _exchange(count: int, seed: int) -> np.ndarray:
-    """For each tile another one that was asked about the same quarter."""
+    """For each tile another one, which was asked about the same quarter where there is one."""
     rng = np.random.default_rng(seed)
     others = np.arange(count)
     for turn in range(len(QUARTERS)):
         group = rng.permutation(np.arange(turn, count, len(QUARTERS)))
-        others[group] = np.roll(group, 1)
+        others[group] = np.roll(group, 1) if len(group) > 1 else (group + 1) % count
     return others

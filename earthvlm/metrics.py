@@ -19,6 +19,7 @@ BOOTSTRAP_SAMPLES = 2000
 RESAMPLES_AT_ONCE = 100
 SENTENCES_AT_ONCE = 256
 RECALL_AT = (1, 5, 10)
+_YES_OR_NO = re.compile(r"\W*(yes|no)\b", re.IGNORECASE)  # "north of it" denies nothing
 
 Truth = SceneFacts | Sequence[str]  # a tile's facts, or its captions
 Score = Callable[[str, Truth, str], float]  # answer, truth, place asked about -> 0 to 1
@@ -60,9 +61,9 @@ def score_dominant(answer: str, facts: SceneFacts, place: str) -> float:
 
 def score_water(answer: str, facts: SceneFacts, place: str) -> float:
     """1 where an answer begins with yes and water is in view, or with no and none is, else 0."""
-    says = answer.strip().lower().startswith("yes")
-    denies = answer.strip().lower().startswith("no")
-    return float(says if facts.shares["water"] > IN_VIEW else denies)
+    says = _YES_OR_NO.match(answer)
+    there = facts.shares["water"] > IN_VIEW
+    return float(says is not None and (says[1].lower() == "yes") == there)
 
 
 def score_quarter(answer: str, facts: SceneFacts, place: str) -> float:

@@ -19,6 +19,7 @@ from earthvlm.embedding_dataset import (
     locked,
     next_part,
     read_embedding_dataset,
+    read_image_ids,
     write_embedding_dataset,
 )
 from earthvlm.embedding_schema import Provenance
@@ -160,12 +161,14 @@ class SceneIndex:
         check_bridge(self.provenance, bridge)
         names = [scene.name for scene in scenes]
         check_names(names)
-        there = set(self.table.column("image_id").to_pylist()).intersection(names)
-        if there:
-            raise ValueError(
-                f"this dataset has a scene {min(there)!r} already; give the new one another name"
-            )
         with locked(self.folder):
+            # Read anew: others may have added scenes since this index was opened.
+            there = read_image_ids(self.folder).intersection(names)
+            if there:
+                raise ValueError(
+                    f"this dataset has a scene {min(there)!r} already; give the new one another "
+                    "name"
+                )
             rows = make_rows(
                 self.folder,
                 scenes,

@@ -303,3 +303,31 @@ def test_the_command_indexes_and_says_what_it_did(archive, tmp_path, monkeypatch
     for wrong in (["index", str(tmp_path / "nowhere"), "--output", "x"], ["index", "."]):
         assert main(wrong) == 2
         assert len(capsys.readouterr().err.splitlines()) == 1
+
+
+def test_new_content_of_the_same_size_and_time_is_seen(archive, tmp_path):
+    run(archive, tmp_path / "index")
+    path = archive / "north.tif"
+    before = path.stat()
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1  # as a product processed again, unpacked by a tool that keeps its time
+    path.write_bytes(content)
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert path.stat().st_size == before.st_size
+    assert run(archive, tmp_path / "index").embedded == 1
+
+
+def test_two_images_whose_tiles_would_share_names_do_not_break_the_index(archive, tmp_path):
+    (archive / "a").mkdir(exist_ok=True)
+    for seed, name in enumerate(("north.tiff", "a/b.tif", "a__b.tif"), start=7):
+        write_image(archive / name, 64, 64, seed=seed)
+    said = []
+    first = run(archive, tmp_path / "index", tell=said.append)
+    assert first.refused == 2
+    refused = [line for line in said if "left out" in line]
+    assert refused[0].startswith("a__b.tif was left out: its tiles would have the names of those")
+    assert refused[1].startswith("north.tiff was left out: ") and "north.tif;" in refused[1]
+    again = run(archive, tmp_path / "index")
+    assert (again.embedded, again.refused, again.kept) == (0, 2, first.embedded)
+    index = SceneIndex.from_pretrained(tmp_path / "index")
+    assert len(set(get_ids(index.browse()))) == len(index)

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -220,3 +221,37 @@ def test_two_processes_find_what_one_finds(data, tiny_bridge, tmp_path, capsys):
     assert done.stdout.endswith(table)
     one, two = (json.loads((tmp_path / f"{name}.json").read_text()) for name in ("one", "two"))
     assert one == two
+
+
+@pytest.mark.parametrize("count", range(2, 14))
+def test_the_baseline_never_shows_a_tile_its_own_scene(count):
+    others = evaluation._exchange(count, seed=3)
+    assert (others != np.arange(count)).all()
+
+
+def test_a_run_file_that_was_half_written_starts_the_run_again(tmp_path):
+    run = {"bridge": "abc", "seed": 0}
+    Records(tmp_path / "run", run, PartialState(cpu=True))
+    path = tmp_path / "run" / evaluation.RUN_FILE
+    path.write_text(path.read_text()[:9])
+    assert Records(tmp_path / "run", run, PartialState(cpu=True)).done == set()
+    assert json.loads(path.read_text()) == run
+
+
+@pytest.mark.parametrize(
+    ("answer", "says"),
+    [
+        ("Yes.", True),
+        ("yes, a lake", True),
+        ("No.", False),
+        ("**No**, none", False),
+        ("North of the road lies a lake.", None),
+        ("Nothing but water.", None),
+        ("Not sure.", None),
+        ("Yesterday", None),
+    ],
+)
+def test_water_is_denied_by_no_alone(answer, says):
+    for there in (True, False):
+        facts = SimpleNamespace(shares={"water": float(there)})
+        assert metrics.score_water(answer, facts, "") == float(says is there)

@@ -29,7 +29,7 @@ def dataset(tmp_path_factory):
         row["longitude"] = (150 + 60 / 39 * number + 180) % 360 - 180
         row["latitude"] = -60.0 + 3 * number
         row["date"] = datetime.date(1965 + 2 * number, 6, 15)
-        row["source"] = 'ESA, "L2A"' if number % 2 else "Other\\more"
+        row["source"] = 'ESA, "L2A"' if number % 2 else "Other\\more données"
     rows[39] |= {"longitude": None, "latitude": None, "date": None, "source": None}
     rows[7]["scene_embedding"] = None
     for row in rows:
@@ -55,6 +55,7 @@ FILTERS = [
     {"last_date": datetime.date(1969, 6, 15)},
     {"source": '"l2a"'},
     {"source": "\\more", "split": "tiles"},
+    {"source": "données"},
     {"box": (0, 0, 1, 1)},
 ]
 

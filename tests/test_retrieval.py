@@ -268,3 +268,13 @@ def test_a_later_ranking_does_not_clear_the_warning(tmp_path, embed_words):
     assert found.warning.startswith("The engine does not answer; ")
     assert get_ids(found) == expected
     assert pickle.loads(pickle.dumps(found)).warning == found.warning
+
+
+def test_a_scene_that_another_index_added_is_not_added_twice(tmp_path):
+    bridge = TinyBridge()
+    SceneIndex.build(tmp_path, [make_scene("a")], bridge, bridge_id=MADE_BY[0])
+    one, other = (SceneIndex.from_pretrained(tmp_path) for _ in range(2))
+    one.add([make_scene("b", 1)], bridge)
+    with pytest.raises(ValueError, match="has a scene 'b' already"):
+        other.add([make_scene("b", 2)], bridge)
+    assert sorted(get_ids(SceneIndex.from_pretrained(tmp_path).browse())) == ["a", "b"]
