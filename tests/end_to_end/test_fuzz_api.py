@@ -1,0 +1,24 @@
+"""A few odd calls to the app; `python -m tests.fuzz_api --calls 10000` makes many more."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.end_to_end.conftest import END_TO_END
+from tests.fuzz_api import Fuzzer, find_wrong_lines
+
+pytestmark = END_TO_END
+
+
+def test_odd_calls_are_answered_in_sentences(app_url: str, capfd: pytest.CaptureFixture):
+    findings = Fuzzer(app_url).run(150)
+    assert findings.calls.total() == 150 and len(findings.statuses) > 3
+    assert not findings.wrong
+    printed = capfd.readouterr()
+    assert not find_wrong_lines(printed.out + printed.err)
+
+
+def test_a_traceback_in_a_log_is_found():
+    log = "fine\nWARNING x: y\nTraceback (most recent call last):\n  File\nKeyError: 'a'"
+    assert len(find_wrong_lines(log)) == 1
+    assert not find_wrong_lines("WARNING x: y\n127.0.0.1 GET / 200")
