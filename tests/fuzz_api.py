@@ -67,7 +67,7 @@ class Fuzzer:
         self.named = info["named_endpoints"]
         self.findings = Findings()
 
-    def run(self, calls: int, seed: int = 0, threads: int = 4) -> Findings:
+    def run(self, calls: int, seed: int = 0, threads: int = 8) -> Findings:
         """Make so many calls, several at once; return what came of them."""
         with ThreadPoolExecutor(threads) as pool:
             list(pool.map(self._call, range(seed, seed + calls)))

@@ -226,7 +226,7 @@ def test_mcp_passes_on_what_was_read():
     twice = b'{"id": 1, "method": "tools/call", "method": "ping"}'
     assert check_messages(twice) == b'{"id": 1, "method": "ping"}'
     wide = json.dumps(call_tool("open_named", {})).encode("utf-16")
-    for body in (wide, b"", b"not json", b'{"method": NaN}', b"[" * 100_000):
+    for body in (wide, b"", b"not json", b'{"method": NaN}', b'"\\ud800"', b"[" * 100_000):
         with pytest.raises(RefusedMessageError):
             check_messages(body)
 

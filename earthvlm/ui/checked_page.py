@@ -91,8 +91,8 @@ class CheckedPage(gr.Blocks):
         inputs = check_arguments(block_fn, inputs, state)
         try:
             return await super().preprocess_data(block_fn, inputs, state, explicit_call)
-        except gr.Error:
-            raise
+        except gr.Error as error:  # which Gradio would print with a traceback
+            raise ValueError(error.message) from None
         except Exception:
             # Every other argument was checked, so it is a file. Gradio's reason names paths of
             # this machine.

@@ -69,11 +69,12 @@ def check_messages(body: bytes) -> bytes:
     """Return the body of an MCP request as it is passed on. Raises RefusedMessageError."""
     try:
         messages = json.loads(body, parse_constant=_refuse_constant)
+        checked = json.dumps(messages, ensure_ascii=False).encode()  # no half of a letter either
     except (ValueError, RecursionError):
         raise RefusedMessageError(PARSE_ERROR, "The body is not a JSON message.") from None
     for message in messages if isinstance(messages, list) else [messages]:
         _check_message(message)
-    return json.dumps(messages).encode()
+    return checked
 
 
 def _check_message(message: Any) -> None:
