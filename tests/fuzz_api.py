@@ -13,6 +13,7 @@ import random
 import re
 import subprocess
 import sys
+import threading
 import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
@@ -66,6 +67,7 @@ class Fuzzer:
         info = requests.get(f"{url}gradio_api/info?all_endpoints=true", timeout=PATIENCE_S).json()
         self.named = info["named_endpoints"]
         self.findings = Findings()
+        self.here = threading.local()
 
     def run(self, calls: int, seed: int = 0, threads: int = 8) -> Findings:
         """Make so many calls, several at once; return what came of them."""
@@ -75,6 +77,9 @@ class Fuzzer:
 
     def _call(self, seed: int) -> None:
         chance = random.Random(seed)
+        # The app is started behind a proxy that tells of 250 addresses, so that one address's
+        # bounds do not answer for what is behind them.
+        self.here.headers = {"x-forwarded-for": f"198.51.100.{seed % 250}"}
         kinds = (self._join, self._join, self._simple, self._named, self._direct, self._route)
         kind = chance.choice((*kinds, self._tool, self._tool, self._message))
         name = kind.__name__.strip("_")
@@ -200,7 +205,12 @@ class Fuzzer:
             content = chance.choice([b"", b"II*\0", b"\x89PNG\r\n\x1a\n", chance.randbytes(99)])
             name = chance.choice(["a.tif", "b.png", "c.txt", "d_rgb.png"])
             files = {"files": (name, content)}
-            reply = requests.post(f"{self.url}gradio_api/upload", files=files, timeout=PATIENCE_S)
+            reply = requests.post(
+                f"{self.url}gradio_api/upload",
+                files=files,
+                headers=self.here.headers,
+                timeout=PATIENCE_S,
+            )
             self.findings.statuses[reply.status_code] += 1
             if reply.status_code == 200:
                 (path,) = reply.json()
@@ -224,7 +234,11 @@ class Fuzzer:
         self, method: str, path: str, body: bytes, headers: dict[str, str]
     ) -> requests.Response:
         reply = requests.request(
-            method, self.url + path, data=body, headers=headers, timeout=PATIENCE_S
+            method,
+            self.url + path,
+            data=body,
+            headers={**headers, **self.here.headers},
+            timeout=PATIENCE_S,
         )
         self.findings.statuses[reply.status_code] += 1
         return reply
@@ -232,7 +246,9 @@ class Fuzzer:
     def _read(self, path: str) -> str | None:
         """Read an answer's stream to its end; return what is wrong with it, if anything."""
         event = ""
-        with requests.get(self.url + path, stream=True, timeout=PATIENCE_S) as stream:
+        with requests.get(
+            self.url + path, stream=True, headers=self.here.headers, timeout=PATIENCE_S
+        ) as stream:
             for line in stream.iter_lines(decode_unicode=True):
                 if line.startswith("event: "):
                     event = line[7:]
@@ -280,6 +296,7 @@ def main() -> int:
     options = parser.parse_args()
     options.log.parent.mkdir(parents=True, exist_ok=True)
     environment = os.environ | {
+        "EARTHVLM_TRUSTED_PROXY": "1",
         "GRADIO_SERVER_PORT": str(options.port),
         "GRADIO_TEMP_DIR": str(options.log.parent / "uploads"),
     }
