@@ -83,6 +83,13 @@ class Run:
 
 async def call(client: httpx.AsyncClient, name: str, data: list) -> str:
     """Call an endpoint and return the last that it says: "data: [...]", or how it was refused."""
+    try:
+        return await _call(client, name, data)
+    except httpx.HTTPError as error:
+        return f"error {type(error).__name__}"
+
+
+async def _call(client: httpx.AsyncClient, name: str, data: list) -> str:
     asked = await client.post(f"call/{name}", json={"data": data})
     if asked.status_code != 200:
         return f"{asked.status_code} {asked.text}"
