@@ -59,7 +59,8 @@ def find_newest(wanted: FileRequest) -> Path | None:
         return cached
     try:
         api = HfApi(token=wanted.token)
-        about = wait_for(lambda: api.repo_info(**wanted.repository, timeout=ANSWER_SECONDS))
+        limit = 2 * ANSWER_SECONDS  # ends the thread, after `wait_for` has given it up
+        about = wait_for(lambda: api.repo_info(**wanted.repository, timeout=limit))
     except RevisionNotFoundError:
         raise
     except (HTTPError, TimeoutError):
