@@ -19,6 +19,7 @@ test: $(VENV)/.dev-ready
 lint: $(VENV)/.dev-ready
 	@$(RUN) -m ruff format --check .
 	@$(RUN) -m ruff check .
+	@$(VENV)/bin/lint-imports --no-logo
 
 format: $(VENV)/.dev-ready
 	@$(RUN) -m ruff format .
@@ -27,7 +28,7 @@ format: $(VENV)/.dev-ready
 # A few steps of the real training script. Without DATA_DIR it learns from generated scenes, which
 # shows that everything runs and nothing more.
 train-smoke: $(VENV)/.dev-ready
-	@[ "$(DATA_DIR)" != runs/smoke-data ] || $(RUN) -m tests.generated_chatearthnet $(DATA_DIR)
+	@[ "$(DATA_DIR)" != runs/smoke-data ] || $(RUN) -m tests.support.generated_chatearthnet $(DATA_DIR)
 	@$(RUN) -m accelerate.commands.launch --num_processes 1 --num_machines 1 --mixed_precision no \
 		--dynamo_backend no train_accelerate.py --data_dir $(DATA_DIR) --output_dir $(OUTPUT_DIR) \
 		--olmoearth_model random-v1.2-nano --no-freeze_olmoearth --vlm_model embedded \

@@ -28,7 +28,7 @@ os.environ.setdefault("GRADIO_ANALYTICS_CACHE_FREQUENCY", str(10**9))
 # of the time. It is left out of the search for good once all is ready.
 gc.disable()
 
-from earthvlm.hub import BUNDLED  # noqa: E402
+from earthvlm.storage.hub import BUNDLED  # noqa: E402
 from earthvlm.ui import LAUNCH_OPTIONS, build_app, load_models, warm_up  # noqa: E402
 
 # glibc's mallopt(M_ARENA_MAX): it would make eight heaps a processor, one for each of so many
@@ -55,7 +55,7 @@ def main() -> int:
     except (FileNotFoundError, MemoryError, ValueError) as error:
         print(f"app.py: {error}", file=sys.stderr)
         return 2
-    # Actions that need an open page are kept off the list of MCP tools; see earthvlm/ui/state.py.
+    # Actions that need an open page are kept off the list of MCP tools; see earthvlm/ui/session.py.
     warnings.filterwarnings("ignore", message="This MCP server includes a tool", module="gradio")
     page = build_app(models)
     warm_up(models)

@@ -13,17 +13,17 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils import set_seed
 
-from earthvlm.accelerator_setup import make_accelerator
-from earthvlm.bridge import OlmoEarthVLMBridge
-from earthvlm.checkpoints import Stopped, find_checkpoint
-from earthvlm.commands.arguments import add_visibility_options
-from earthvlm.publishing import TrainingPublisher, on_main_process
-from earthvlm.sentinel2 import BANDS, CHATEARTHNET_FOLDERS
-from earthvlm.training import Trainer
-from earthvlm.training_config import BYTES_A_TRAINED_WEIGHT, TrainingConfig, check_arguments
-from earthvlm.training_step import TrainingFailure
-from earthvlm.training_tiles import open_training_tiles
-from earthvlm.weights import GIGABYTE
+from earthvlm.bridge.model import OlmoEarthVLMBridge
+from earthvlm.bridge.publish import TrainingPublisher, on_main_process
+from earthvlm.cli.options import add_visibility_options
+from earthvlm.scenes.bands import BANDS, CHATEARTHNET_FOLDERS
+from earthvlm.storage.tensors import GIGABYTE
+from earthvlm.training.accelerator_setup import make_accelerator
+from earthvlm.training.checkpoints import TrainingInterrupted, find_checkpoint
+from earthvlm.training.config import BYTES_A_TRAINED_WEIGHT, TrainingConfig, check_arguments
+from earthvlm.training.step import TrainingFailure
+from earthvlm.training.trainer import Trainer
+from earthvlm.training.training_tiles import open_training_tiles
 
 CHATEARTHNET_BANDS = {band for bands in CHATEARTHNET_FOLDERS.values() for band in bands}
 
@@ -64,7 +64,7 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     add(
         "--embedding_patch_size",
         type=int,
-        help="the same where scenes are embedded for search, which --head_epochs trains for "
+        help="the same where scenes are embedded for search; --retrieval_head_epochs trains it "
         "(default: --patch_size, or the model's)",
     )
     add("--freeze_olmoearth", default=True, action=BooleanOptionalAction, help="leave it as it is")
@@ -93,9 +93,22 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     add("--num_epochs", type=int, default=1, help="passes over the tiles")
     add("--encoder_epochs", type=int, default=0, help="passes without the language model, first")
     add("--query_epochs", type=int, default=0, help="passes over larger scenes of encoded crops")
-    add("--head_epochs", type=int, default=0, help="passes over encoded tiles, last, for search")
-    add("--balance", action="store_true", help="draw scenes of rare land cover more often")
-    add("--cache_tokens", metavar="FOLDER", help="keep what a frozen encoder sees; no variations")
+    add(
+        "--retrieval_head_epochs",
+        type=int,
+        default=0,
+        help="passes over encoded tiles, last, for search",
+    )
+    add(
+        "--class_balanced_sampling",
+        action="store_true",
+        help="draw scenes of rare land cover more often",
+    )
+    add(
+        "--feature_cache_dir",
+        metavar="FOLDER",
+        help="keep what a frozen encoder sees; no variations",
+    )
     add("--encoder_batch_size", type=int, default=64, help="scenes a step of those")
     add("--learning_rate", type=float, default=3e-4, help="of the adapter")
     add("--encoder_learning_rate", type=float, default=1e-3, help="of what sees")
@@ -116,12 +129,17 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
         default=200,
         help="steps between validations, besides that at the end; 0: that alone",
     )
-    add("--validate_tiles", type=int, default=256, help="tiles of a validation, spread out; 0: all")
+    add(
+        "--max_eval_samples",
+        type=int,
+        default=256,
+        help="tiles of a validation, spread out; 0: all",
+    )
     add("--push_to_hub", metavar="REPO", help="publish the trained bridge there, as owner/name")
     add_visibility_options(parser, "hub_")
-    add("--push_every", type=int, default=0, help="steps; publish on the way too (0: never)")
+    add("--hub_push_steps", type=int, default=0, help="steps; publish on the way too (0: never)")
     add("--resume", metavar="last|PATH", help="go on from a checkpoint, with the same arguments")
-    add("--keep_checkpoints", type=int, default=0, help="only the newest so many; 0: all")
+    add("--save_total_limit", type=int, default=0, help="only the newest so many; 0: all")
     add("--log_with", choices=("tensorboard", "trackio"), help="write losses to a tracker too")
     add(
         "--gradient_checkpointing",
@@ -148,7 +166,7 @@ def main(argv: list[str] | None = None) -> int:
         set_seed(arguments.seed)
         arguments.mixed_precision = accelerator.mixed_precision
         train(arguments, accelerator)
-    except Stopped as stopped:
+    except TrainingInterrupted as stopped:
         report(f"stopped after {stopped}; go on with --resume last.")
         return 128 + stopped.number  # as shells have it
     except TrainingFailure as error:  # of all processes together
@@ -191,7 +209,7 @@ def train(arguments: argparse.Namespace, accelerator: Accelerator) -> None:
     publisher = None
     if arguments.push_to_hub:
         publisher = TrainingPublisher(
-            arguments.push_to_hub, arguments.hub_private, accelerator.print
+            arguments.push_to_hub, arguments.hub_private_repo, accelerator.print
         )
     bridge = build_bridge(arguments, accelerator)
     if publisher is not None:

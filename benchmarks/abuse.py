@@ -220,7 +220,7 @@ def cycle(run: Run, names: list[str]) -> Iterator[str]:
 
 def make_bombs() -> dict[str, bytes]:
     """Small files that ask for much, one that is no image, and a large one that is fine."""
-    from tests.made_tiffs import write_directory, write_tiff
+    from tests.support.made_tiffs import write_directory, write_tiff
 
     bombs = {
         "tile.tif": write_tiff([write_directory(64, tile=46336)]),

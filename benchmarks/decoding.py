@@ -23,15 +23,15 @@ from transformers.generation.candidate_generator import PromptLookupCandidateGen
 
 from benchmarks.report import report
 from earthvlm import OlmoEarthVLMBridge, Scene, SceneIndex
-from earthvlm.decoding import Reading, TorchReading
-from earthvlm.drafts import DRAFTED
-from earthvlm.int8_linear import keep_in_int8
-from earthvlm.language import LanguageModel
-from earthvlm.prompts import Prompt
+from earthvlm.generation.decoding import DecoderState, TorchDecoderState
+from earthvlm.generation.prompt_lookup import DRAFT_TOKENS
+from earthvlm.models.chat_templates import Prompt
+from earthvlm.models.int8 import quantize
+from earthvlm.models.language_model import LanguageModel
 
 TOKENS = 40
 QUESTION = [{"role": "user", "content": "Describe this scene."}]
-Start = Callable[[], Reading]
+Start = Callable[[], DecoderState]
 
 
 def main() -> None:
@@ -42,34 +42,34 @@ def main() -> None:
     bridge = OlmoEarthVLMBridge.from_pretrained("bundled", device="cpu")
     language, prompt = bridge.language, bridge.language.encode(QUESTION)
     found = SceneIndex.from_pretrained("bundled").browse("tiles", k=arguments.scenes)
-    scenes = [bridge._look(Scene.open(result.scene_file)).vectors for result in found]
+    scenes = [bridge._start_session(Scene.open(result.scene_file)).vectors for result in found]
     compare(make_ways(bridge, ["plain", *arguments.only]), language, prompt, scenes)
 
 
 def make_ways(bridge: OlmoEarthVLMBridge, wanted: list[str]) -> dict[str, Start]:
-    """What starts a reading, by the name of the way; those whose name has no wanted part are not.
+    """What starts a state, by the name of the way; those whose name has no wanted part are not.
 
     That of llama.cpp needs the extra `llama`.
     """
 
     def adapted() -> Start:
         other = OlmoEarthVLMBridge.from_pretrained("bundled", device="cpu", trainable=True)
-        return partial(TorchReading, other.language.model)
+        return partial(TorchDecoderState, other.language.model)
 
     def int8() -> Start:
         model = copy.deepcopy(bridge.language.model)
         for name in [name for name, _ in model.named_modules() if name]:
-            keep_in_int8(model, name)
-        return partial(TorchReading, model)
+            quantize(model, name)
+        return partial(TorchDecoderState, model)
 
     def llama() -> Start:
-        from earthvlm.llama_engine import LlamaEngine, LlamaReading
+        from earthvlm.generation.llama_cpp import LlamaDecoderState, LlamaEngine
 
-        return partial(LlamaReading, LlamaEngine(bridge.language, bridge.revision, "Q8_0"))
+        return partial(LlamaDecoderState, LlamaEngine(bridge.language, bridge.revision, "Q8_0"))
 
     ways: dict[str, Start] = {}
     for name, make in {
-        "plain": lambda: partial(TorchReading, bridge.language.model),
+        "plain": lambda: partial(TorchDecoderState, bridge.language.model),
         "adapter not merged": adapted,
         "int8 weights, torch": int8,
         "llama.cpp, Q8_0": llama,
@@ -117,47 +117,51 @@ def compare(
             for known, said in zip(others, plain, strict=True)
         ],
     }
-    report("decoding_lookup", drafts, f"tokens a reading, {DRAFTED} looked up")
+    report("decoding_lookup", drafts, f"tokens a state, {DRAFT_TOKENS} looked up")
     costs = {
         name: [cost_of_drafts(start(), language, prompt, scene) for scene in scenes]
         for name, start in ways.items()
     }
-    report("decoding_drafts", costs, f"times as long to read {DRAFTED + 1} tokens as one")
+    report("decoding_drafts", costs, f"times as long to read {DRAFT_TOKENS + 1} tokens as one")
 
 
 @torch.inference_mode()
 def speak(
-    reading: Reading, language: LanguageModel, prompt: Prompt, scene: Tensor, tokens: int = TOKENS
+    state: DecoderState,
+    language: LanguageModel,
+    prompt: Prompt,
+    scene: Tensor,
+    tokens: int = TOKENS,
 ) -> tuple[list[int], float, float]:
     """The likeliest tokens, seconds to the first of them, and for the others."""
     vectors = _vectors(language, prompt, scene)
     start = time.perf_counter()
-    said = [reading.read(vectors).argmax(-1)]
+    said = [state.forward(vectors).argmax(-1)]
     first = time.perf_counter()
     while len(said) < tokens:
-        said.append(reading.read(language.embed(said[-1][:, None])).argmax(-1))
+        said.append(state.forward(language.embed(said[-1][:, None])).argmax(-1))
     end = time.perf_counter()
-    reading.rest()
+    state.release()
     return [token.item() for token in said], first - start, end - first
 
 
 @torch.inference_mode()
 def agree(
-    reading: Reading, language: LanguageModel, prompt: Prompt, scene: Tensor, said: list[int]
+    state: DecoderState, language: LanguageModel, prompt: Prompt, scene: Tensor, said: list[int]
 ) -> float:
     """The share of the first 20 tokens that this way would have chosen, given those before."""
     vectors, same = _vectors(language, prompt, scene), 0
     for token in said[:20]:
-        same += reading.read(vectors).argmax().item() == token
+        same += state.forward(vectors).argmax().item() == token
         vectors = language.embed(torch.tensor([[token]]))
-    reading.rest()
+    state.release()
     return same / 20
 
 
 def tokens_a_reading(known: list[int], said: list[int]) -> float:
     """How many tokens a reading would yield, were those that follow looked up in what is known."""
     look_up = PromptLookupCandidateGenerator(
-        num_output_tokens=DRAFTED, max_matching_ngram_size=3, max_length=100_000
+        num_output_tokens=DRAFT_TOKENS, max_matching_ngram_size=3, max_length=100_000
     )
     place = readings = 0
     while place < len(said):
@@ -175,18 +179,18 @@ def tokens_a_reading(known: list[int], said: list[int]) -> float:
 
 @torch.inference_mode()
 def cost_of_drafts(
-    reading: Reading, language: LanguageModel, prompt: Prompt, scene: Tensor
+    state: DecoderState, language: LanguageModel, prompt: Prompt, scene: Tensor
 ) -> float:
     """How many times as long it takes to read some tokens at once as to read one."""
     vectors = _vectors(language, prompt, scene)
-    reading.read(vectors)
-    seconds = {1: [], DRAFTED + 1: []}
+    state.forward(vectors)
+    seconds = {1: [], DRAFT_TOKENS + 1: []}
     for count in list(seconds) * 8:
         start = time.perf_counter()
-        reading.read(vectors[:, :count])
+        state.forward(vectors[:, :count])
         seconds[count].append(time.perf_counter() - start)
-    reading.rest()
-    return statistics.median(seconds[DRAFTED + 1]) / statistics.median(seconds[1])
+    state.release()
+    return statistics.median(seconds[DRAFT_TOKENS + 1]) / statistics.median(seconds[1])
 
 
 def _vectors(language: LanguageModel, prompt: Prompt, scene: Tensor) -> Tensor:

@@ -17,7 +17,7 @@ from dataclasses import replace
 
 from benchmarks.report import report
 from earthvlm import OlmoEarthVLMBridge, Scene, SceneIndex
-from earthvlm.drafts import AnswerDrafts
+from earthvlm.generation.prompt_lookup import AnswerCache
 
 QUESTION = "Describe this scene."
 EVERY = 4  # of so many scenes one is described by itself, too
@@ -58,7 +58,7 @@ def main() -> None:
     for _ in range(REPEATS):
         answers = {}
         for name, (describe, foretold) in ways.items():
-            bridge._drafts = teach(known) if foretold else None
+            bridge._answer_cache = teach(known) if foretold else None
             start = time.perf_counter()
             answers[name] = describe()
             rates[name].append(len(answers[name]) / (time.perf_counter() - start))
@@ -79,11 +79,11 @@ def cut(scene: Scene, side: int) -> Scene:
     return replace(scene, reflectance=scene.reflectance[:side, :side])
 
 
-def teach(answers: list[list[int]]) -> AnswerDrafts:
+def teach(answers: list[list[int]]) -> AnswerCache:
     """What foretells answers once these were said."""
-    drafts = AnswerDrafts()
+    drafts = AnswerCache()
     for said in answers:
-        drafts.learn(said)
+        drafts.add(said)
     return drafts
 
 

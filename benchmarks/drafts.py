@@ -15,7 +15,7 @@ import torch
 from benchmarks.answering import time_answer
 from benchmarks.report import report
 from earthvlm import OlmoEarthVLMBridge, Scene, SceneIndex
-from earthvlm.drafts import AnswerDrafts
+from earthvlm.generation.prompt_lookup import AnswerCache
 
 QUESTIONS = ("Describe this scene.", "Is there water?", "What lies in the top left?")
 TEACHING = 4  # scenes
@@ -28,7 +28,7 @@ def main() -> None:
     arguments = parser.parse_args()
     dtype = getattr(torch, arguments.dtype)
     bridge = OlmoEarthVLMBridge.from_pretrained("bundled", device="cpu", dtype=dtype)
-    drafts = AnswerDrafts()
+    drafts = AnswerCache()
     ratios: dict[str, list[float]] = {question: [] for question in QUESTIONS}
     same: dict[str, list[float]] = {"nothing is known": [], "tokens are read one by one": []}
     found = SceneIndex.from_pretrained("bundled").browse("tiles", k=arguments.scenes + TEACHING)
@@ -36,7 +36,7 @@ def main() -> None:
         scene = Scene.open(result.scene_file)
         for question in QUESTIONS:
             said, rate = [], []
-            for bridge._drafts in (drafts, AnswerDrafts(), None):
+            for bridge._answer_cache in (drafts, AnswerCache(), None):
                 asked = Scene(scene.reflectance)  # nothing of it is kept
                 messages = [{"role": "user", "content": question}]
                 answer, _, then = time_answer(bridge, asked, messages)

@@ -21,7 +21,7 @@ WORDS = {
 
 def embed_words() -> np.ndarray:
     """Embeddings `[N, 384]` of what somebody may search for."""
-    from earthvlm.sentences import embed_sentences
+    from earthvlm.models.text_encoder import embed_sentences
 
     what, beside = WORDS.values()
     return np.array(embed_sentences([f"{a} beside {b}" for a in what for b in beside]), np.float32)
@@ -30,11 +30,11 @@ def embed_words() -> np.ndarray:
 def embed_scenes(data_dir: Path | None) -> np.ndarray:
     """Embeddings `[N, 384]` of real scenes: all tiles of a dataset, or the bundled scenes."""
     if data_dir is None:
-        from earthvlm.retrieval import SceneIndex
+        from earthvlm.search.index import SceneIndex
 
         return SceneIndex.from_pretrained("bundled").table.vectors("scene")
     from earthvlm import OlmoEarthVLMBridge
-    from earthvlm.chatearthnet import ChatEarthNet
+    from earthvlm.data.chatearthnet import ChatEarthNet
 
     splits = [ChatEarthNet(data_dir, split) for split in ("train", "val")]
     scenes = [tiles.read(tile) for tiles in splits for tile in tiles]
@@ -43,13 +43,13 @@ def embed_scenes(data_dir: Path | None) -> np.ndarray:
 
 def embed_captions(data_dir: Path | None) -> np.ndarray:
     """Embeddings `[N, 384]` of captions: of some tiles of a dataset, or of the bundled scenes."""
-    from earthvlm.sentences import embed_sentences
+    from earthvlm.models.text_encoder import embed_sentences
 
     if data_dir is None:
-        from earthvlm.retrieval import SceneIndex
+        from earthvlm.search.index import SceneIndex
 
         return SceneIndex.from_pretrained("bundled").table.vectors("caption")
-    from earthvlm.chatearthnet import ChatEarthNet
+    from earthvlm.data.chatearthnet import ChatEarthNet
 
     tiles = ChatEarthNet(data_dir, "train").tiles
     some = tiles[:: max(1, len(tiles) // CAPTIONS)][:CAPTIONS]

@@ -18,8 +18,8 @@ from olmoearth_pretrain_minimal.olmoearth_pretrain_v1.utils.datatypes import Mas
 
 from benchmarks.report import report
 from earthvlm import OlmoEarthVLMBridge, Scene
-from earthvlm.encoder import DEFAULT_TIMESTAMP, join_tokens
-from earthvlm.sentinel2 import BANDS
+from earthvlm.models.olmoearth import DEFAULT_TIMESTAMP, join_tokens
+from earthvlm.scenes.bands import BANDS
 
 SCENES = 64
 SIDE = 64
@@ -83,7 +83,7 @@ def embed_by_package(bridge: OlmoEarthVLMBridge, scene: Scene) -> np.ndarray:
     )
     output = encoder.network(sample, patch_size=bridge.config.embedding_patch_size)
     tokens = join_tokens([output["tokens_and_masks"].sentinel2_l2a[0, :, :, 0]])
-    return bridge.head(bridge.gather(tokens), tokens.tokens, tokens.mask).numpy()
+    return bridge.head(bridge.resample(tokens), tokens.tokens, tokens.mask).numpy()
 
 
 if __name__ == "__main__":

@@ -69,7 +69,7 @@ def measure(kind: str, size: int) -> dict[str, object]:
     import numpy as np
 
     from earthvlm import OlmoEarthVLMBridge, Scene
-    from earthvlm.sentinel2 import BANDS
+    from earthvlm.scenes.bands import BANDS
 
     bridge = OlmoEarthVLMBridge.from_pretrained("bundled", device="cpu")
     rng = np.random.default_rng(0)
@@ -105,14 +105,14 @@ def measure(kind: str, size: int) -> dict[str, object]:
 def _ask_at_once(bridge, scenes: list) -> Callable[[], None]:
     """As many users as scenes, each asking about one; it is over when the last is answered."""
     from earthvlm import Scene
-    from earthvlm.retrieval import SceneIndex
-    from earthvlm.service import Asker, SceneService
+    from earthvlm.search.index import SceneIndex
+    from earthvlm.serving.service import Client, SceneService
 
     service = SceneService(bridge, SceneIndex.from_pretrained("bundled"))
 
     def ask(user: int) -> None:
         scene = Scene(scenes[user].reflectance)
-        service.ask(scene, QUESTION["content"], Asker(str(user)), ANSWER_TOKENS)
+        service.ask(scene, QUESTION["content"], Client(str(user)), ANSWER_TOKENS)
 
     def call() -> None:
         users = [threading.Thread(target=ask, args=(user,)) for user in range(len(scenes))]

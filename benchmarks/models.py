@@ -11,7 +11,7 @@ from __future__ import annotations
 import torch
 from olmoearth_pretrain_minimal import ModelID
 
-from earthvlm.encoder import OlmoEarthEncoder
+from earthvlm.models.olmoearth import OlmoEarthEncoder
 
 
 def main() -> None:

@@ -26,7 +26,7 @@ def draw_pictures(count: int) -> list[bytes]:
 
 def measure_opening(rows: int, folder: Path, vectors: np.ndarray) -> dict[str, float]:
     """How long a dataset of so many scenes takes to open, first and again, and in what memory."""
-    from earthvlm.embedding_dataset import write_embedding_dataset
+    from earthvlm.embeddings.dataset import write_embedding_dataset
 
     dataset, shard = folder / "dataset", 4096
     pictures = draw_pictures(shard)
@@ -67,7 +67,7 @@ def open_dataset(dataset: Path, query: np.ndarray, queue: multiprocessing.Queue)
     """Put into the queue how long opening and a search take, and the memory both need."""
     import torch  # noqa: F401, what every command loads counts for none
 
-    from earthvlm.retrieval import SceneIndex
+    from earthvlm.search.index import SceneIndex
 
     before = psutil.Process().memory_full_info().uss
     start = time.perf_counter()

@@ -12,9 +12,9 @@ from pathlib import Path
 
 from benchmarks.report import report
 from earthvlm import OlmoEarthVLMBridge
-from earthvlm.chatearthnet import ChatEarthNet
-from earthvlm.drafts import AnswerDrafts
-from earthvlm.evaluation import evaluate
+from earthvlm.data.chatearthnet import ChatEarthNet
+from earthvlm.evaluation.evaluation import evaluate
+from earthvlm.generation.prompt_lookup import AnswerCache
 
 
 def main() -> None:
@@ -25,8 +25,8 @@ def main() -> None:
     tiles = ChatEarthNet(arguments.data_dir, "val")
     bridge = OlmoEarthVLMBridge.from_pretrained("bundled", device="cpu")
     answers, figures = {}, {}
-    for way, drafts in {"one token at a time": None, "foretold": AnswerDrafts()}.items():
-        bridge._drafts = drafts
+    for way, drafts in {"one token at a time": None, "foretold": AnswerCache()}.items():
+        bridge._answer_cache = drafts
         figures[way], answers[way] = evaluate(bridge, tiles, limit=arguments.tiles)
     print(f"| measure | {' | 95 % interval | '.join(figures)} | 95 % interval | inside |")
     print("|---|---|---|---|---|---|")
@@ -42,7 +42,7 @@ def main() -> None:
     same = [
         float(a[task] == b[task])
         for a, b in zip(plain, foretold, strict=True)
-        for task in a.keys() - {"image", "truth"}
+        for task in a.keys() - {"image", "reference"}
     ]
     report(
         "quality",

@@ -38,8 +38,8 @@ from benchmarks.drawn_vectors import (
 )
 from benchmarks.opening import measure_opening
 from benchmarks.report import RESULTS
-from earthvlm.embedding_schema import EMBEDDING_SCHEMA
-from earthvlm.scene_table import SPACES, SceneTable
+from earthvlm.embeddings.schema import EMBEDDING_SCHEMA
+from earthvlm.embeddings.table import SPACES, SceneTable
 
 ROWS = 163_488  # of ChatEarthNet
 ENGINES = (
@@ -95,8 +95,8 @@ def build(name: str, vectors: np.ndarray, folder: Path) -> Callable[[np.ndarray]
         index.add(vectors)
         faiss.write_index(index, str(folder / "reference.index"))
         return lambda queries: list(index.search(queries, FOUND)[1])
-    from earthvlm.search_engines import make_engine
-    from earthvlm.search_query import SceneFilter
+    from earthvlm.embeddings.filters import SceneFilter
+    from earthvlm.search.factory import make_engine
 
     table = make_table(vectors, folder)
     engine = make_engine(f"milvus:{folder / 'scenes.db'}" if name == "milvus" else name, table)

@@ -22,12 +22,13 @@ import numpy as np
 
 from benchmarks.report import RESULTS
 from earthvlm import OlmoEarthVLMBridge, Scene, SceneIndex
-from earthvlm.chatearthnet import ChatEarthNet
-from earthvlm.generation import DEFAULT_PROMPT
-from earthvlm.metrics import RECALL_AT, Figure, interval
-from earthvlm.rank_fusion import fuse_ranks
-from earthvlm.sentences import embed_sentences
-from earthvlm.sentinel2 import BANDS
+from earthvlm.data.chatearthnet import ChatEarthNet
+from earthvlm.generation.sampling import DEFAULT_PROMPT
+from earthvlm.metrics.results import MetricResult, interval
+from earthvlm.metrics.retrieval import RECALL_AT
+from earthvlm.models.text_encoder import embed_sentences
+from earthvlm.scenes.bands import BANDS
+from earthvlm.search.rank_fusion import fuse_ranks
 
 PERCENTILES = (5, 25, 50, 75, 95)
 # ChatEarthNet's bands, which every collection here has.
@@ -71,7 +72,9 @@ def rank_first(
     return ahead + 1
 
 
-def figures(name: str, ranks: np.ndarray, relevant: np.ndarray, pool: np.ndarray) -> list[Figure]:
+def figures(
+    name: str, ranks: np.ndarray, relevant: np.ndarray, pool: np.ndarray
+) -> list[MetricResult]:
     """Recall at 1, 5 and 10 and the mean reciprocal rank, beside those of a random order.
 
     relevant, pool: how many scenes are relevant to each query, and among how many, `[Q]`.
@@ -80,14 +83,16 @@ def figures(name: str, ranks: np.ndarray, relevant: np.ndarray, pool: np.ndarray
     found = []
     for k in RECALL_AT:
         low, high = interval((ranks <= k).astype(float), 0)
-        blind = float(np.mean([each[:k].sum() for each in chance]))
+        shuffled = float(np.mean([each[:k].sum() for each in chance]))
         value = float((ranks <= k).mean())
-        found.append(Figure(f"{name}, recall@{k}", value, low, high, blind, None, len(ranks)))
+        found.append(
+            MetricResult(f"{name}, recall@{k}", value, low, high, shuffled, None, len(ranks))
+        )
     reciprocal = 1 / ranks
     low, high = interval(reciprocal, 0)
-    blind = float(np.mean([(each / np.arange(1, len(each) + 1)).sum() for each in chance]))
+    shuffled = float(np.mean([(each / np.arange(1, len(each) + 1)).sum() for each in chance]))
     mean = float(reciprocal.mean())
-    return [*found, Figure(f"{name}, MRR", mean, low, high, blind, None, len(ranks))]
+    return [*found, MetricResult(f"{name}, MRR", mean, low, high, shuffled, None, len(ranks))]
 
 
 def _chance(pool: int, relevant: int) -> np.ndarray:
@@ -102,7 +107,7 @@ def _chance(pool: int, relevant: int) -> np.ndarray:
 
 def measure(
     collection: Collection, words: np.ndarray, scenes: np.ndarray, name: str, seed: int = 0
-) -> list[Figure]:
+) -> list[MetricResult]:
     """Words to scene, scene to scene, joined.
 
     words: similarity of each tile's caption with each scene `[T, N]`; scenes: of each tile with
@@ -181,7 +186,7 @@ def read_collection(data_dir: Path, split: str, limit: int | None = None) -> Col
     dataset = ChatEarthNet(data_dir, split)
     chosen = np.linspace(0, len(dataset) - 1, min(limit or len(dataset), len(dataset))).astype(int)
     tiles = [dataset.tiles[i] for i in chosen]
-    classes = [tile.facts.scene_class or "" if tile.facts else "" for tile in tiles]
+    classes = [tile.labels.scene_class or "" if tile.labels else "" for tile in tiles]
     scenes = [dataset.read(tile) for tile in tiles]
     return Collection(split, [tile.captions[0] for tile in tiles], np.array(classes), scenes)
 
@@ -242,7 +247,7 @@ def main() -> None:
 
 def measure_captions(
     bridge: OlmoEarthVLMBridge, collection: Collection, text: np.ndarray, count: int
-) -> list[Figure]:
+) -> list[MetricResult]:
     """Words compared with what the bridge says of each scene, of the first tiles alone."""
     scenes = collection.scenes[:count]
     said = [
@@ -261,10 +266,10 @@ def measure_captions(
     )
 
 
-def as_table(found: list[Figure]) -> str:
+def as_table(found: list[MetricResult]) -> str:
     lines = ["| search | value | 95 % interval | chance | queries |", "|---|---|---|---|---|"]
     lines += [
-        f"| {f.name} | {f.value:.3f} | {f.low:.3f} to {f.high:.3f} | {f.blind:.3f} | {f.tiles} |"
+        f"| {f.name} | {f.value:.3f} | {f.low:.3f} to {f.high:.3f} | {f.shuffled:.3f} | {f.tiles} |"
         for f in found
     ]
     return "\n".join(lines)

@@ -25,14 +25,15 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from benchmarks.report import report
-from earthvlm.bridge import BridgeBatch, OlmoEarthVLMBridge
-from earthvlm.bridge_batch import insert_scene
-from earthvlm.chatearthnet import ChatEarthNet
-from earthvlm.encoder import join_tokens
-from earthvlm.sentinel2 import BANDS, CHATEARTHNET_FOLDERS
-from earthvlm.token_cache import TokenCache
-from earthvlm.training_data import EpochSampler, Sample, TrainingSamples
-from tests.generated_chatearthnet import write_generated_chatearthnet
+from earthvlm.bridge.batch import insert_scene
+from earthvlm.bridge.model import BridgeBatch, OlmoEarthVLMBridge
+from earthvlm.data.chatearthnet import ChatEarthNet
+from earthvlm.models.olmoearth import join_tokens
+from earthvlm.scenes.bands import BANDS, CHATEARTHNET_FOLDERS
+from earthvlm.training.feature_cache import FeatureCache
+from earthvlm.training.sampler import EpochSampler
+from earthvlm.training.samples import Sample, TrainingSamples
+from tests.support.generated_chatearthnet import write_generated_chatearthnet
 
 PADDED_TO = 256
 TILES = 64
@@ -72,7 +73,7 @@ def main() -> None:
         data = arguments.data_dir or _generate(Path(temporary))
         # An epoch of the whole dataset does not stay in memory.
         tiles = ChatEarthNet(data, "train", memory=0)
-        cache = TokenCache(Path(temporary) / "cache", bridge.encoder, tiles)
+        cache = FeatureCache(Path(temporary) / "cache", bridge.encoder, tiles)
         cache.fill(16, lambda: None)
         recipes = _recipes(bridge.device)
         rates: dict[str, list[float]] = {name: [] for name in recipes}
@@ -115,7 +116,7 @@ def _generate(folder: Path) -> Path:
 def _batches(
     bridge: OlmoEarthVLMBridge,
     tiles: ChatEarthNet,
-    cache: TokenCache,
+    cache: FeatureCache,
     recipe: Recipe,
     batch_size: int,
 ) -> Iterator[BridgeBatch]:
@@ -172,7 +173,7 @@ def _step(bridge: OlmoEarthVLMBridge, recipe: Recipe) -> Callable[[BridgeBatch],
 
 def _loss_of_all(bridge: OlmoEarthVLMBridge, batch: BridgeBatch) -> Tensor:
     """The language model's own loss, over logits of every token."""
-    scene = bridge.see(batch.scenes)[1]
+    scene = bridge.encode(batch.scenes)[1]
     device = bridge.device
     embeds, mask = insert_scene(
         bridge.language, batch.ids.to(device), scene, batch.mask.to(device), batch.scene_at

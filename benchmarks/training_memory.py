@@ -15,12 +15,12 @@ from peft import LoraConfig, get_peft_model
 from torch import nn
 from transformers import LlamaConfig, LlamaForCausalLM, PhiConfig, PhiForCausalLM
 
-from earthvlm.encoder import OlmoEarthEncoder
-from earthvlm.fusion import GeospatialQueryEncoder, SceneEmbeddingHead
-from earthvlm.prompts import FAMILIES
-from earthvlm.sentences import SENTENCE_DIM
-from earthvlm.training_config import BYTES_A_TRAINED_WEIGHT
-from earthvlm.weights import GIGABYTE
+from earthvlm.models.chat_templates import FAMILIES
+from earthvlm.models.olmoearth import OlmoEarthEncoder
+from earthvlm.models.query_encoder import GeospatialQueryEncoder, SceneEmbeddingHead
+from earthvlm.models.text_encoder import SENTENCE_DIM
+from earthvlm.storage.tensors import GIGABYTE
+from earthvlm.training.config import BYTES_A_TRAINED_WEIGHT
 
 BATCH = 4
 TOKENS = 192  # 32 queries, and a question with a caption of ChatEarthNet's

@@ -1,4 +1,5 @@
-"""What the training tiles of a dataset are like, for `earthvlm.familiarity` to compare scenes with.
+"""What the training tiles of a dataset are like, for `earthvlm.scenes.distribution_shift` to
+compare scenes with.
 
 python -m benchmarks.training_tiles DATA_DIR
 """
@@ -11,8 +12,8 @@ from pathlib import Path
 
 import numpy as np
 
-from earthvlm.scene import Scene
-from earthvlm.sentinel2 import BANDS
+from earthvlm.scenes.bands import BANDS
+from earthvlm.scenes.scene import Scene
 
 PERCENTILES = (0.5, 99.5)
 

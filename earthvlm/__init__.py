@@ -7,19 +7,19 @@ line for its help, does not load torch.
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-if TYPE_CHECKING:
-    from earthvlm.bridge import OlmoEarthVLMBridge
-    from earthvlm.retrieval import SceneIndex
-    from earthvlm.scene import Scene
+from earthvlm._version import __version__
 
-__version__ = "0.1.0"
+if TYPE_CHECKING:
+    from earthvlm.bridge.model import OlmoEarthVLMBridge
+    from earthvlm.scenes.scene import Scene
+    from earthvlm.search.index import SceneIndex
 
 __all__ = ["OlmoEarthVLMBridge", "Scene", "SceneIndex", "__version__"]
 
 _HOMES = {
-    "OlmoEarthVLMBridge": "earthvlm.bridge",
-    "Scene": "earthvlm.scene",
-    "SceneIndex": "earthvlm.retrieval",
+    "OlmoEarthVLMBridge": "earthvlm.bridge.model",
+    "Scene": "earthvlm.scenes.scene",
+    "SceneIndex": "earthvlm.search.index",
 }
 
 

@@ -26,12 +26,12 @@ from scenes import (
     unpack_packages,
 )
 
-from earthvlm.card import OLMOEARTH_LICENCE
-from earthvlm.retrieval import SceneIndex
-from earthvlm.scene_rows import THUMBNAIL_SIZE
+from earthvlm.bridge.model_card import OLMOEARTH_LICENCE
+from earthvlm.embeddings.rows import THUMBNAIL_SIZE
+from earthvlm.search.index import SceneIndex
 
 if TYPE_CHECKING:
-    from earthvlm.bridge import OlmoEarthVLMBridge
+    from earthvlm.bridge.model import OlmoEarthVLMBridge
 
 CARD_TEMPLATE = Path(__file__).with_name("embeddings_card.md")
 DEFAULT_BRIDGE = "earthvlm/bundled/bridge"
@@ -92,7 +92,7 @@ def build_bundle(
 
 def write_card(index: SceneIndex, bridge: OlmoEarthVLMBridge, command: str) -> str:
     """Return the dataset card: YAML front matter and Markdown."""
-    from earthvlm.generation import DEFAULT_PROMPT
+    from earthvlm.generation.sampling import DEFAULT_PROMPT
 
     results = index.browse()
     made_by = index.provenance
@@ -159,7 +159,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--device", help="cpu, cuda, ...; the fastest there is by default")
     options = parser.parse_args(arguments)
     try:
-        from earthvlm.bridge import OlmoEarthVLMBridge
+        from earthvlm.bridge.model import OlmoEarthVLMBridge
 
         bridge = OlmoEarthVLMBridge.from_pretrained(options.bridge, device=options.device)
         with tempfile.TemporaryDirectory(prefix="earthvlm-scenes-") as folder:

@@ -15,13 +15,13 @@ import shutil
 import sys
 from pathlib import Path
 
-from earthvlm.bridge_config import CURVE_FILE, LOG_FILE
-from earthvlm.card import as_cell, write_bridge_card
-from earthvlm.generation import DEFAULT_PROMPT
-from earthvlm.hub import BUNDLED
-from earthvlm.measured import describe_briefly, measure
-from earthvlm.retrieval import SceneIndex
-from earthvlm.scene import Scene
+from earthvlm.bridge.config import CURVE_FILE, LOG_FILE
+from earthvlm.bridge.model_card import as_cell, write_bridge_card
+from earthvlm.generation.sampling import DEFAULT_PROMPT
+from earthvlm.scenes.scene import Scene
+from earthvlm.scenes.spectral_indices import describe_briefly, measure
+from earthvlm.search.index import SceneIndex
+from earthvlm.storage.hub import BUNDLED
 
 NOTES = Path(__file__).with_name("bundled_bridge.md")
 DEFAULT_OUTPUT = "earthvlm/bundled/bridge"
@@ -37,7 +37,7 @@ def bundle_bridge(run: Path, output: Path) -> None:
     """Write the run's bridge to `output`, for use rather than for further training."""
     import torch
 
-    from earthvlm.bridge import OlmoEarthVLMBridge
+    from earthvlm.bridge.model import OlmoEarthVLMBridge
 
     bridge = OlmoEarthVLMBridge.from_pretrained(run, device="cpu", trainable=True)
     bridge.save_pretrained(output, dtype=torch.bfloat16)
@@ -54,7 +54,7 @@ def write_card(output: Path, results: Path | None) -> None:
 def show_scenes(output: Path) -> str:
     """Ask the bridge in `output` about SHOWN_SCENES, write their pictures beside it, and return
     Markdown: its answers, what is measured, and whose each scene is."""
-    from earthvlm.bridge import OlmoEarthVLMBridge
+    from earthvlm.bridge.model import OlmoEarthVLMBridge
 
     bridge = OlmoEarthVLMBridge.from_pretrained(output, device="cpu")
     index = SceneIndex.from_pretrained(BUNDLED)

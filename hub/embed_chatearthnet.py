@@ -27,21 +27,21 @@ from accelerate import Accelerator
 from torch.utils.data import ConcatDataset, DataLoader
 from tqdm import tqdm
 
-from earthvlm.bridge import OlmoEarthVLMBridge
-from earthvlm.card import OLMOEARTH_LICENCE
-from earthvlm.chatearthnet import SPLITS, ChatEarthNet, Tile
-from earthvlm.commands.arguments import add_visibility_options
-from earthvlm.embedding_dataset import (
+from earthvlm.bridge.model import OlmoEarthVLMBridge
+from earthvlm.bridge.model_card import OLMOEARTH_LICENCE
+from earthvlm.bridge.publish import on_main_process
+from earthvlm.cli.options import add_visibility_options
+from earthvlm.data.chatearthnet import SPLITS, ChatEarthNet, Tile
+from earthvlm.embeddings.dataset import (
     read_provenance,
     read_shard,
     write_embedding_dataset,
     write_table,
 )
-from earthvlm.embedding_schema import PROVENANCE_KEY
-from earthvlm.hub import LOCAL_REVISION, check_push, push
-from earthvlm.publishing import on_main_process
-from earthvlm.scene import Scene
-from earthvlm.sentences import embed_sentences
+from earthvlm.embeddings.schema import PROVENANCE_KEY
+from earthvlm.models.text_encoder import embed_sentences
+from earthvlm.scenes.scene import Scene
+from earthvlm.storage.hub import LOCAL_REVISION, check_push, push
 
 CARD_TEMPLATE = Path(__file__).with_name("chatearthnet_card.md")
 THUMBNAIL_PIXELS = 96
@@ -250,7 +250,7 @@ def _run(arguments: argparse.Namespace, accelerator: Accelerator) -> None:
                 f"{arguments.bridge} OWNER/NAME`, then give --bridge OWNER/NAME."
             )
         on_main_process(
-            lambda: check_push(repository, repo_type="dataset", private=arguments.hub_private)
+            lambda: check_push(repository, repo_type="dataset", private=arguments.hub_private_repo)
         )
     datasets = {
         split: ChatEarthNet(arguments.data_dir, split, arguments.captions)
@@ -297,7 +297,7 @@ def _run(arguments: argparse.Namespace, accelerator: Accelerator) -> None:
             commit_message=f"Embed ChatEarthNet with bridge {bridge.revision}",
             owned=OWNED_FILES,
             repo_type="dataset",
-            private=arguments.hub_private,
+            private=arguments.hub_private_repo,
         )
         print(f"Published: {address}")
 

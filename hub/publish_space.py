@@ -23,11 +23,11 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from earthvlm.base_models import BaseModel, find_base_models
-from earthvlm.bridge_config import BRIDGE_FILES, BridgeConfig
-from earthvlm.commands.arguments import add_visibility_options
-from earthvlm.embedded_model import EMBEDDED_MODEL_ID
-from earthvlm.hub import BUNDLED, Repository, fetch, find_repository, list_files, push
+from earthvlm.bridge.base_models import BaseModel, find_base_models
+from earthvlm.bridge.config import BRIDGE_FILES, BridgeConfig
+from earthvlm.cli.options import add_visibility_options
+from earthvlm.models.smollm2 import EMBEDDED_MODEL_ID
+from earthvlm.storage.hub import BUNDLED, Repository, fetch, find_repository, list_files, push
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi

@@ -21,8 +21,8 @@ from pathlib import Path
 
 import numpy as np
 
-from earthvlm.scene import Scene
-from earthvlm.sentinel2 import BANDS
+from earthvlm.scenes.bands import BANDS
+from earthvlm.scenes.scene import Scene
 
 TILE_SIZE = 128  # pixels, the largest scene that OlmoEarth reads in one piece
 # The top-left corner and side of the larger scene for the app: a lake, villages, fields and cloud.

@@ -15,11 +15,11 @@ import numpy as np
 import pytest
 import torch
 
-from earthvlm.bridge import OlmoEarthVLMBridge
-from earthvlm.scene import Scene
-from earthvlm.sentinel2 import BANDS
-from tests.hub_server import TOKEN, LocalHub, serve
-from tests.tiny_models import save_tiny_model
+from earthvlm.bridge.model import OlmoEarthVLMBridge
+from earthvlm.scenes.bands import BANDS
+from earthvlm.scenes.scene import Scene
+from tests.support.hub_server import TOKEN, LocalHub, serve
+from tests.support.tiny_models import save_tiny_model
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
@@ -100,7 +100,7 @@ def saved(tiny_bridge: OlmoEarthVLMBridge, tmp_path: Path) -> Path:
     tiny_bridge.save_pretrained(tmp_path / "bridge")
     (tmp_path / "bridge" / "samples").mkdir()
     random_scene().composite().save(tmp_path / "bridge" / "samples" / "a.png")
-    sample = {"image": "a.png", "answer": "Water | land.", "truth": "Water.\nNothing else."}
+    sample = {"image": "a.png", "answer": "Water | land.", "reference": "Water.\nNothing else."}
     log = [{"stage": "validation", "step": 2, "loss": {}, "samples": [sample]}]
     (tmp_path / "bridge" / "training_log.json").write_text(json.dumps(log))
     return tmp_path / "bridge"
@@ -125,7 +125,9 @@ def hub(request, monkeypatch, tmp_path_factory) -> Iterator[LocalHub]:
         monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(home / "token"))
         for name, value in hub_environment(hub.url, home, is_xet_disabled).items():
             monkeypatch.setenv(name, value)
-        monkeypatch.setattr("earthvlm.hub_fetch.ANSWER_SECONDS", 60.0)  # a busy machine is no fault
+        monkeypatch.setattr(
+            "earthvlm.storage.hub_fetch.ANSWER_SECONDS", 60.0
+        )  # a busy machine is no fault
         abort_xet_session()  # which keeps the settings of the environment it was made in
         yield hub
         abort_xet_session()
@@ -167,7 +169,9 @@ def embed_words(monkeypatch):
     """Let every search for words be one given vector, without the sentence model."""
 
     def let_words_be(vector: np.ndarray) -> None:
-        monkeypatch.setattr("earthvlm.sentences.embed_sentences", lambda texts: vector[None])
+        monkeypatch.setattr(
+            "earthvlm.models.text_encoder.embed_sentences", lambda texts: vector[None]
+        )
 
     return let_words_be
 

@@ -12,12 +12,12 @@ import torch
 from olmoearth_pretrain_minimal import ModelID
 
 import train_accelerate
-from earthvlm.bridge import OlmoEarthVLMBridge
+from earthvlm.bridge.model import OlmoEarthVLMBridge
 from earthvlm.cli import main
 from tests.conftest import ask_hub_at, random_scene
-from tests.generated_chatearthnet import write_generated_chatearthnet
-from tests.moondream_reference import write_checkpoint
-from tests.test_downloads import _files, write_olmoearth
+from tests.storage.test_hub import _files, write_olmoearth
+from tests.support.generated_chatearthnet import write_generated_chatearthnet
+from tests.support.moondream_reference import write_checkpoint
 
 ROOT = Path(__file__).parent.parent
 DESCRIBE = ["describe", "--prompt", "What is the dominant land cover?", "--max_length", "8"]

@@ -42,13 +42,13 @@ def test_importing_is_quick():
 
 
 def test_public_names_load_on_first_use():
-    import earthvlm.bridge
-    import earthvlm.retrieval
-    import earthvlm.scene
+    import earthvlm.bridge.model
+    import earthvlm.scenes.scene
+    import earthvlm.search.index
 
-    assert earthvlm.OlmoEarthVLMBridge is earthvlm.bridge.OlmoEarthVLMBridge
-    assert earthvlm.Scene is earthvlm.scene.Scene
-    assert earthvlm.SceneIndex is earthvlm.retrieval.SceneIndex
+    assert earthvlm.OlmoEarthVLMBridge is earthvlm.bridge.model.OlmoEarthVLMBridge
+    assert earthvlm.Scene is earthvlm.scenes.scene.Scene
+    assert earthvlm.SceneIndex is earthvlm.search.index.SceneIndex
     assert dir(earthvlm) == ["OlmoEarthVLMBridge", "Scene", "SceneIndex", "__version__"]
     with pytest.raises(AttributeError, match="'Image'"):
         earthvlm.Image  # noqa: B018

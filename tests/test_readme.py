@@ -11,7 +11,7 @@ import pytest
 
 import earthvlm
 from earthvlm.cli import _build_parser
-from tests.generated_chatearthnet import write_generated_chatearthnet
+from tests.support.generated_chatearthnet import write_generated_chatearthnet
 
 ROOT = Path(earthvlm.__file__).parents[1]
 BUNDLED = ROOT / "earthvlm" / "bundled"

@@ -7,10 +7,10 @@ from uuid import uuid4
 
 import gradio as gr
 
-from earthvlm.measured import SOURCES
-from earthvlm.service import Asker, OpenScene, SceneService
+from earthvlm.scenes.spectral_indices import SOURCES
+from earthvlm.serving.service import Client, OpenScene, SceneService
 from earthvlm.ui.filters import ALL_SPLITS, check_number, read_filter
-from earthvlm.ui.state import address_of, tell_errors
+from earthvlm.ui.session import address_of, tell_errors
 
 MOST_RESULTS = 50
 MOST_TOKENS = 512
@@ -30,7 +30,7 @@ def add_tools(service: SceneService) -> None:
             date, place, size and bands; shares of cover, measured by band arithmetic; warnings;
             and the caption, which a model wrote and which can be wrong
         """
-        with service.opening(Asker("tool", address_of(request))):
+        with service.opening(Client("tool", address_of(request))):
             opened = service.open_named(image_id)
         caption = opened.origin.caption if opened.origin else None
         return {**_describe(opened), "caption_by_model": caption}
@@ -50,10 +50,10 @@ def add_tools(service: SceneService) -> None:
             the model's answer, which can be wrong, beside what was measured in the scene
         """
         check_number("max_length", max_length, 1, MOST_TOKENS)
-        asker = Asker(f"tool-{uuid4()}", address_of(request))
-        with service.opening(asker):
+        client = Client(f"tool-{uuid4()}", address_of(request))
+        with service.opening(client):
             opened = service.open_named(image_id)
-        answer = service.ask(opened.scene, question, asker, max_length)
+        answer = service.ask(opened.scene, question, client, max_length)
         return {"answer_by_model": answer, **_describe(opened)}
 
     @tell_errors
@@ -65,7 +65,7 @@ def add_tools(service: SceneService) -> None:
         first_date: str = "",
         last_date: str = "",
         source: str = "",
-        box: str = "",
+        bbox: str = "",
     ) -> list[dict[str, Any]]:
         """Find Sentinel-2 scenes by words, in their captions and in the scenes themselves.
 
@@ -77,7 +77,7 @@ def add_tools(service: SceneService) -> None:
             first_date: only scenes of this day or later, as in 2020-06-30; empty for any
             last_date: only scenes of this day or earlier, likewise
             source: only scenes whose source contains these words; empty for any
-            box: only scenes inside west, south, east, north in degrees, as in "4, 47, 16, 55";
+            bbox: only scenes inside west, south, east, north in degrees, as in "4, 47, 16, 55";
                 west may be greater than east where the box crosses the date line, as in
                 "170, -20, -170, 0"; empty for anywhere
 
@@ -85,7 +85,7 @@ def add_tools(service: SceneService) -> None:
             scenes, nearest first: image_id, caption, place, date, cosine similarities
         """
         check_number("count", count, 1, MOST_RESULTS)
-        where = read_filter(first_date, last_date, source, box, split)
+        where = read_filter(first_date, last_date, source, bbox, split)
         return [
             {
                 "image_id": result.image_id,
@@ -96,7 +96,7 @@ def add_tools(service: SceneService) -> None:
                 "caption_similarity": result.caption_similarity,
                 "scene_similarity": result.scene_similarity,
             }
-            for result in service.find(words, count, Asker("tool", address_of(request)), where)
+            for result in service.find(words, count, Client("tool", address_of(request)), where)
         ]
 
     for tool in (describe_scene, ask_scene, search_scenes):

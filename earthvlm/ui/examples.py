@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from earthvlm.measured import describe_briefly
-from earthvlm.retrieval import SceneIndex, SceneResult
-from earthvlm.service import OpenScene, SceneService
-from earthvlm.ui.scene_view import make_title
+from earthvlm.scenes.spectral_indices import describe_briefly
+from earthvlm.search.index import SceneIndex, SceneResult
+from earthvlm.serving.service import OpenScene, SceneService
+from earthvlm.ui.scene_html import make_title
 
 EXAMPLE_COUNT = 8
 # A dataset may have a split of scenes chosen to start with; these searches fill up the row.

@@ -1,4 +1,4 @@
-"""The Search tab's filters: fields for dates, source and box, and the SceneFilter they ask for."""
+"""The Search tab's filters: fields for dates, source and bbox, and the SceneFilter they ask for."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ from dataclasses import dataclass
 
 import gradio as gr
 
-from earthvlm.search_query import Box, SceneFilter, parse_box, parse_date
-from earthvlm.where_and_when import describe_box, describe_date
+from earthvlm.embeddings.filters import BoundingBox, SceneFilter, parse_bbox, parse_date
+from earthvlm.scenes.formatting import describe_bbox, describe_date
 
 ALL_SPLITS = "all"
-BOX_LABEL = "Box: west, south, east, north in degrees"
+BOX_LABEL = "BoundingBox: west, south, east, north in degrees"
 BOX_EXAMPLE = "4, 47, 16, 55"
 BOX_DECIMALS = 4  # about 10 m
 MAX_SOURCE_CHARACTERS = 200
@@ -18,19 +18,19 @@ MAX_SOURCE_CHARACTERS = 200
 
 @dataclass(frozen=True)
 class FilterFields:
-    """The fields of a page, folded away; what stands in the box's is the box, typed or drawn."""
+    """The fields of a page, folded away; what stands in the box's is the bbox, typed or drawn."""
 
     first_date: gr.Textbox
     last_date: gr.Textbox
     source: gr.Textbox
-    box: gr.Textbox
+    bbox: gr.Textbox
     apply: gr.Button
     clear: gr.Button
 
     @property
     def inputs(self) -> list[gr.Textbox]:
         """The fields in the order in which `read_filter` takes their values."""
-        return [self.first_date, self.last_date, self.source, self.box]
+        return [self.first_date, self.last_date, self.source, self.bbox]
 
 
 def add_filters() -> FilterFields:
@@ -48,20 +48,20 @@ def add_filters() -> FilterFields:
                 max_lines=1,
                 min_width=200,
             )
-            box = add_box_field()
+            bbox = add_bbox_field()
         with gr.Row(elem_classes="after"):
             apply = gr.Button("Apply filters", size="sm", scale=0, min_width=130)
             clear = gr.Button("Clear filters", size="sm", scale=0, min_width=130)
-    return FilterFields(first, last, source, box, apply, clear)
+    return FilterFields(first, last, source, bbox, apply, clear)
 
 
-def add_box_field() -> gr.Textbox:
+def add_bbox_field() -> gr.Textbox:
     """Add a field to type a box into, which shows one that was drawn."""
     return gr.Textbox("", label=BOX_LABEL, placeholder=BOX_EXAMPLE, max_lines=1, min_width=270)
 
 
 def read_filter(
-    first_date: str, last_date: str, source: str, box: str, split: str = ALL_SPLITS
+    first_date: str, last_date: str, source: str, bbox: str, split: str = ALL_SPLITS
 ) -> SceneFilter:
     """Return what the fields ask for; blank is any.
 
@@ -74,7 +74,7 @@ def read_filter(
         )
     return SceneFilter(
         split=None if split == ALL_SPLITS else split,
-        box=parse_box(box) if box.strip() else None,
+        bbox=parse_bbox(bbox) if bbox.strip() else None,
         first_date=parse_date(first_date) if first_date.strip() else None,
         last_date=parse_date(last_date) if last_date.strip() else None,
         source=source.strip() or None,
@@ -89,9 +89,9 @@ def check_number(name: str, value: int, low: int, high: int) -> None:
         )
 
 
-def write_box(box: Box) -> str:
+def write_bbox(bbox: BoundingBox) -> str:
     """A box as its field takes it."""
-    return ", ".join(f"{round(value, BOX_DECIMALS) + 0:.7g}" for value in box)  # no -0
+    return ", ".join(f"{round(value, BOX_DECIMALS) + 0:.7g}" for value in bbox)  # no -0
 
 
 def describe_filter(where: SceneFilter) -> str:
@@ -103,6 +103,6 @@ def describe_filter(where: SceneFilter) -> str:
         parts.append(f"taken until {describe_date(where.last_date)}")
     if where.source is not None:
         parts.append(f"of a source with “{where.source}”")
-    if where.box is not None:
-        parts.append(f"inside {describe_box(where.box)}")
+    if where.bbox is not None:
+        parts.append(f"inside {describe_bbox(where.bbox)}")
     return "".join(f", {part}" for part in parts)

@@ -9,9 +9,9 @@ import html
 import json
 from dataclasses import dataclass
 
-from earthvlm.generation import MAX_PROMPT_CHARACTERS, check_prompt
-from earthvlm.prompts import Message
-from earthvlm.service import OpenScene
+from earthvlm.generation.sampling import MAX_PROMPT_CHARACTERS, check_prompt
+from earthvlm.models.chat_templates import Message
+from earthvlm.serving.service import OpenScene
 
 MOST_MESSAGES = 40
 MOST_CHARACTERS = 40_000  # of all messages, more than a language model here can read

@@ -7,16 +7,16 @@ from typing import Any
 
 import gradio as gr
 
-from earthvlm.retrieval import SceneIndex
-from earthvlm.search_query import Box, SceneFilter, parse_box
-from earthvlm.service import SceneService
-from earthvlm.ui.chat import ChatTab, show_opened
-from earthvlm.ui.filters import add_box_field, write_box
-from earthvlm.ui.search import SearchTab
-from earthvlm.ui.state import Session, know_asker, tell_errors
-from earthvlm.ui.world_map import add_world_map, clicked_scene, drawn_box
-from earthvlm.where_and_when import describe_box
-from earthvlm.world_map import map_scenes
+from earthvlm.embeddings.filters import BoundingBox, SceneFilter, parse_bbox
+from earthvlm.scenes.formatting import describe_bbox
+from earthvlm.search.index import SceneIndex
+from earthvlm.serving.map_data import map_scenes
+from earthvlm.serving.service import SceneService
+from earthvlm.ui.chat_tab import ChatTab, show_opened
+from earthvlm.ui.filters import add_bbox_field, write_bbox
+from earthvlm.ui.map_component import add_world_map, clicked_scene, drawn_bbox
+from earthvlm.ui.search_tab import SearchTab
+from earthvlm.ui.session import Session, identify_client, tell_errors
 
 
 def add_map_tab(
@@ -36,57 +36,57 @@ def add_map_tab(
     said = gr.HTML(describe_map(index, None, 0), elem_id="map-said")
     world = add_world_map(map_scenes(index))
     with gr.Row(elem_classes="search-by"):
-        box = add_box_field()
+        bbox = add_bbox_field()
         go = gr.Button("Show in Search", scale=0, min_width=150, elem_id="show-in-search")
 
     @tell_errors
     def open_clicked(session: Session, event: gr.SelectData, request: gr.Request) -> Any:
         """Open the scene that was clicked on the map in the Chat tab."""
-        with service.opening(know_asker(session, request)):
+        with service.opening(identify_client(session, request)):
             opened = service.open_result(clicked_scene(service.index, event))
             return gr.Tabs(selected="chat"), *show_opened(session, opened)
 
     @tell_errors
     def draw_box(event: gr.EventData) -> str:
         """Write down the box that was drawn."""
-        return write_box(drawn_box(event))
+        return write_bbox(drawn_bbox(event))
 
     @tell_errors
     def type_box(text: str) -> str:
         """Write down the box that was typed, if it is one."""
-        return write_box(parse_box(text)) if text.strip() else ""
+        return write_bbox(parse_bbox(text)) if text.strip() else ""
 
     @tell_errors
-    def show(session: Session, box: str) -> Any:
+    def show(session: Session, bbox: str) -> Any:
         """Show the scenes, those found last, and the box."""
-        bounds = parse_box(box) if box.strip() else None
+        bounds = parse_bbox(bbox) if bbox.strip() else None
         found = session.results if session.query is not None else None
         index = service.index
-        value = map_scenes(index, found or (), SceneFilter(box=bounds))
+        value = map_scenes(index, found or (), SceneFilter(bbox=bounds))
         numbered = len(value["results"])
-        return value, describe_map(index, bounds, value["placed"], numbered, len(found or ())), box
+        return value, describe_map(index, bounds, value["placed"], numbered, len(found or ())), bbox
 
     quiet = {"api_visibility": "private", "show_progress": "hidden", "concurrency_limit": None}
-    shown = [world, said, box]
+    shown = [world, said, bbox]
     world.select(open_clicked, session, [tabs, *chat.outputs], **quiet)
     for changed in (
-        world.apply(draw_box, None, search.box, **quiet),
-        world.clear(lambda: "", None, search.box, **quiet),
-        box.submit(type_box, box, search.box, **quiet),
+        world.apply(draw_box, None, search.bbox, **quiet),
+        world.clear(lambda: "", None, search.bbox, **quiet),
+        bbox.submit(type_box, bbox, search.bbox, **quiet),
     ):
-        search.again(changed).success(show, [session, search.box], shown, **quiet)
-    tab.select(show, [session, search.box], shown, **quiet)
+        search.again(changed).success(show, [session, search.bbox], shown, **quiet)
+    tab.select(show, [session, search.bbox], shown, **quiet)
     go.click(lambda: gr.Tabs(selected="search"), None, tabs, **quiet)
 
 
 def describe_map(
-    index: SceneIndex, box: Box | None, placed: int, numbered: int = 0, found: int = 0
+    index: SceneIndex, bbox: BoundingBox | None, placed: int, numbered: int = 0, found: int = 0
 ) -> str:
     """HTML: what the map shows, and what a box does.
 
     numbered: how many of the scenes that were found have a place, and so a number on it.
     """
-    if box is None:
+    if bbox is None:
         those = f"the {found}" if numbered == found else f"{numbered} of the {found}"
         last = f"; {those} found last are numbered, +2 where two more are" if numbered else ""
         text = (
@@ -94,5 +94,5 @@ def describe_map(
             "type a box to search inside it."
         )
     else:
-        text = f"{placed:,} scenes in the box ({describe_box(box)}). Search looks only there now."
+        text = f"{placed:,} scenes in the box ({describe_bbox(bbox)}). Search looks only there now."
     return f"<p>{html.escape(text)}</p>"

@@ -9,10 +9,10 @@ from concurrent.futures import Future
 from dataclasses import dataclass, replace
 from functools import cached_property
 
-from earthvlm.bridge import OlmoEarthVLMBridge
-from earthvlm.familiarity import BUNDLED_TRAINING_TILES, TrainingTiles
-from earthvlm.hub import BUNDLED
-from earthvlm.retrieval import SceneIndex, SceneResult
+from earthvlm.bridge.model import OlmoEarthVLMBridge
+from earthvlm.scenes.distribution_shift import BUNDLED_TRAINING_TILES, TrainingStatistics
+from earthvlm.search.index import SceneIndex, SceneResult
+from earthvlm.storage.hub import BUNDLED
 from earthvlm.ui.examples import choose_examples
 
 logger = logging.getLogger(__name__)
@@ -33,7 +33,7 @@ class Models:
     bridge: OlmoEarthVLMBridge
     index: SceneIndex
     notice: str = ""
-    training_tiles: TrainingTiles | None = None
+    training_tiles: TrainingStatistics | None = None
     awaited: Future[Models] | None = None
 
     @cached_property

@@ -20,7 +20,7 @@ from typing import Any
 from python_multipart.multipart import MultipartParser, parse_options_header
 from starlette.formparsers import MultiPartException
 
-from earthvlm.pictures import ACCEPTED
+from earthvlm.scenes.image_reader import ACCEPTED
 
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]

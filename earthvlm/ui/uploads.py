@@ -9,8 +9,8 @@ from pathlib import Path
 
 import gradio as gr
 
-from earthvlm.scene import Scene
-from earthvlm.sentinel2 import CHATEARTHNET_FOLDERS
+from earthvlm.scenes.bands import CHATEARTHNET_FOLDERS
+from earthvlm.scenes.scene import Scene
 from earthvlm.ui.upload_limits import SCENE_FILES, UPLOADS
 
 __all__ = ["BOA_OFFSETS", "SCENE_FILES", "open_uploads", "take_uploads_only"]

@@ -19,11 +19,11 @@ if TYPE_CHECKING:
     import gradio as gr
     from playwright.sync_api import Browser, BrowserContext, Page
 
-    from earthvlm.bridge import OlmoEarthVLMBridge
-    from earthvlm.prompts import Message
-    from earthvlm.retrieval import SceneIndex
-    from earthvlm.scene import Scene
-    from earthvlm.service import SceneService
+    from earthvlm.bridge.model import OlmoEarthVLMBridge
+    from earthvlm.models.chat_templates import Message
+    from earthvlm.scenes.scene import Scene
+    from earthvlm.search.index import SceneIndex
+    from earthvlm.serving.service import SceneService
 
 ROOT = Path(__file__).resolve().parents[2]
 # Reflectance x 10000 in the order of BANDS.
@@ -57,22 +57,22 @@ END_TO_END = [
 
 @pytest.fixture(scope="session")
 def app_bridge() -> OlmoEarthVLMBridge:
-    from earthvlm.bridge import OlmoEarthVLMBridge
+    from earthvlm.bridge.model import OlmoEarthVLMBridge
 
     return OlmoEarthVLMBridge.from_pretrained("bundled")
 
 
 @pytest.fixture(scope="session")
 def app_index() -> SceneIndex:
-    from earthvlm.retrieval import SceneIndex
+    from earthvlm.search.index import SceneIndex
 
     return SceneIndex.from_pretrained("bundled")
 
 
 @pytest.fixture(scope="session")
 def app_service(app_bridge: OlmoEarthVLMBridge, app_index: SceneIndex) -> SceneService:
-    from earthvlm.familiarity import BUNDLED_TRAINING_TILES
-    from earthvlm.service import SceneService
+    from earthvlm.scenes.distribution_shift import BUNDLED_TRAINING_TILES
+    from earthvlm.serving.service import SceneService
 
     return SceneService(app_bridge, app_index, BUNDLED_TRAINING_TILES)
 
@@ -212,8 +212,8 @@ def paced_answers(app_bridge: OlmoEarthVLMBridge, monkeypatch) -> Iterator[Paced
 @pytest.fixture
 def lakeside(tmp_path: Path) -> Path:
     """A GeoTIFF with all bands: a lake on the left, and forest."""
-    from earthvlm.scene import Scene
-    from earthvlm.sentinel2 import BANDS
+    from earthvlm.scenes.bands import BANDS
+    from earthvlm.scenes.scene import Scene
 
     array = np.empty((96, 128, 12))
     array[:] = FOREST

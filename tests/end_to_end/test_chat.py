@@ -41,7 +41,7 @@ def test_an_uploaded_geotiff_is_shown_and_answered_word_by_word(
     monkeypatch,
     keep: Callable[..., None],
 ):
-    monkeypatch.setattr("earthvlm.ui.said.SECONDS_BETWEEN_WORDS", 0)
+    monkeypatch.setattr("earthvlm.ui.streaming.SECONDS_BETWEEN_WORDS", 0)
     open_file(page, lakeside)
     facts = page.locator("#facts").inner_text()
     assert "128 × 96 pixels" in facts and "12 of 12" in facts
@@ -86,7 +86,7 @@ def test_a_conversation_goes_on_and_is_copied_saved_and_cleared(
     text = Path(download.value.path()).read_text("utf-8")
     for said in ("Is there water?", first, "Which land cover dominates?", second):
         assert f"> {said}" in text
-    assert "Measured, not said by the model" in text and "MNDWI" in text
+    assert "SpectralIndices, not said by the model" in text and "MNDWI" in text
     keep("conversation")
 
     page.get_by_role("button", name="Clear").click()

@@ -1,4 +1,4 @@
-"""A few odd calls to the app; `python -m tests.fuzz_api --calls 10000` makes many more."""
+"""A few odd calls to the app; `python -m tests.support.fuzz_api --calls 10000` makes many more."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import pytest
 
 import earthvlm.ui.rate_limits as rate_limits
 from tests.end_to_end.conftest import END_TO_END
-from tests.fuzz_api import Fuzzer, find_wrong_lines
+from tests.support.fuzz_api import Fuzzer, find_wrong_lines
 
 pytestmark = END_TO_END
 

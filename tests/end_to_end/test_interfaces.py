@@ -15,13 +15,13 @@ import requests
 from gradio_client import Client, handle_file
 from gradio_client.exceptions import AppError
 
-from earthvlm.serving import MOST_PER_ADDRESS
+from earthvlm.serving.request_queue import MOST_PER_ADDRESS
 from tests.conftest import random_scene, run_apart
 from tests.end_to_end.conftest import END_TO_END
 from tests.end_to_end.raw_api import call
 
 if TYPE_CHECKING:
-    from earthvlm.service import SceneService
+    from earthvlm.serving.service import SceneService
 
 pytestmark = END_TO_END
 
@@ -37,7 +37,7 @@ def test_tools_search_describe_and_ask(client: Client):
     found = client.predict("a lake beside forest", 3, api_name="/search_scenes")
     assert len(found) == 3 and found[0]["scene_similarity"] is not None
 
-    where = {"first_date": "2017-06-01", "box": "-11, 51, -5, 56"}
+    where = {"first_date": "2017-06-01", "bbox": "-11, 51, -5, 56"}
     irish = client.predict("fields", **where, api_name="/search_scenes")
     assert [scene["date"] for scene in irish] == ["2017-06-17", "2017-06-17"]
 

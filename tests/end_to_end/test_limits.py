@@ -19,17 +19,17 @@ import pytest
 
 import earthvlm.ui.rate_limits as rate_limits
 import earthvlm.ui.upload_limits as upload_limits
-from earthvlm.retrieval import SceneIndex, SearchResults
-from earthvlm.service import SceneService
+from earthvlm.search.index import SceneIndex, SearchResults
+from earthvlm.serving.service import SceneService
 from earthvlm.ui import LAUNCH_OPTIONS
-from earthvlm.ui.chat import add_chat_tab
+from earthvlm.ui.chat_tab import add_chat_tab
 from earthvlm.ui.checked_page import CheckedPage
-from earthvlm.ui.search import add_search_tab
-from earthvlm.ui.state import add_session
+from earthvlm.ui.search_tab import add_search_tab
+from earthvlm.ui.session import add_session
 from tests.conftest import random_scene
 
 if TYPE_CHECKING:
-    from earthvlm.search_query import SceneFilter
+    from earthvlm.embeddings.filters import SceneFilter
 
 pytestmark = [
     pytest.mark.end_to_end,

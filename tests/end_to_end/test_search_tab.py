@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from earthvlm.search_query import SceneFilter, parse_box
+from earthvlm.embeddings.filters import SceneFilter, parse_bbox
 from tests.end_to_end.conftest import BOTH_WIDTHS, END_TO_END
 from tests.end_to_end.visitor import (
     answers,
@@ -49,8 +49,8 @@ def save_csv(page: Page) -> list[dict[str, str]]:
 
 
 def box_field(page: Page) -> Locator:
-    """The field of the box in the tab that is shown."""
-    return page.get_by_label("Box: west, south, east, north").locator("visible=true")
+    """The field of the bbox in the tab that is shown."""
+    return page.get_by_label("BoundingBox: west, south, east, north").locator("visible=true")
 
 
 @BOTH_WIDTHS
@@ -83,7 +83,7 @@ def test_a_search_finds_scenes_and_a_click_opens_one_in_chat(page: Page, keep: C
 def test_typed_filters_narrow_a_search(page: Page, app_index, keep: Callable[..., None]):
     dates = {"first_date": datetime.date(2017, 6, 1), "last_date": datetime.date(2017, 12, 31)}
     in_time = app_index.browse(where=SceneFilter(**dates))
-    finnish = SceneFilter(**dates, source="FINLAND", box=(29, 60, 31.5, 70))
+    finnish = SceneFilter(**dates, source="FINLAND", bbox=(29, 60, 31.5, 70))
     in_finland = app_index.browse(where=finnish)
     assert 0 < len(in_finland) < len(in_time) < MOST_SHOWN
     found = page.locator("#found")
@@ -180,8 +180,8 @@ def test_a_box_drawn_on_the_map_bounds_the_search(page: Page, app_index, keep: C
     page.mouse.up()
 
     page.wait_for_function("field => field.value", arg=box_field(page).element_handle())
-    box = parse_box(box_field(page).input_value())
-    inside = {result.image_id for result in app_index.browse(where=SceneFilter(box=box))}
+    bbox = parse_bbox(box_field(page).input_value())
+    inside = {result.image_id for result in app_index.browse(where=SceneFilter(bbox=bbox))}
     assert 0 < len(inside) < len(app_index)
     page.locator("#map-said", has_text=f"{len(inside)} scenes in the box").wait_for()
     wait_for_found(page, min(len(inside), MOST_SHOWN))
@@ -207,7 +207,7 @@ def test_a_box_typed_on_the_map_is_the_searchs(page: Page, app_index):
     assert "west, south, east and north" in read_notice(page)
     box_field(page).fill("-11 51 -5 56")
     box_field(page).press("Enter")
-    inside = app_index.browse(where=SceneFilter(box=(-11, 51, -5, 56)))
+    inside = app_index.browse(where=SceneFilter(bbox=(-11, 51, -5, 56)))
     page.locator("#map-said", has_text=f"{len(inside)} scenes in the box").wait_for()
     open_tab(page, "Search")
     page.locator("#found", has_text="inside 11.00° W to 5.00° W, 51.00° N to 56.00° N").wait_for()

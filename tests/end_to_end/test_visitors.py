@@ -11,8 +11,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import earthvlm.ui.state as state
-from earthvlm.serving import MOST_WAITING
+import earthvlm.ui.session as state
+from earthvlm.serving.request_queue import MOST_WAITING
 from tests.end_to_end.conftest import BOTH_WIDTHS, END_TO_END, PATIENCE_MS
 from tests.end_to_end.visitor import (
     answers,
@@ -26,7 +26,7 @@ from tests.end_to_end.visitor import (
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
 
-    from earthvlm.service import SceneService
+    from earthvlm.serving.service import SceneService
 
 pytestmark = END_TO_END
 

@@ -10,10 +10,10 @@ import gradio as gr
 import numpy as np
 import pytest
 
-from earthvlm.retrieval import SceneFilter, SceneIndex, write_embedding_dataset
-from earthvlm.ui.world_map import add_world_map, clicked_scene, drawn_box
-from earthvlm.world_map import map_scenes, read_box
-from tests.made_scenes import MADE_BY, make_rows
+from earthvlm.search.index import SceneFilter, SceneIndex, write_embedding_dataset
+from earthvlm.serving.map_data import map_scenes, read_bbox
+from earthvlm.ui.map_component import add_world_map, clicked_scene, drawn_bbox
+from tests.support.made_scenes import MADE_BY, make_rows
 
 
 @pytest.fixture
@@ -34,7 +34,7 @@ def decode(text: str, dtype: str) -> np.ndarray:
 
 
 def test_a_map_holds_the_scenes_that_have_a_place(index):
-    value = map_scenes(index, index.browse(k=2), SceneFilter(box=(170, -20, -170, 0)))
+    value = map_scenes(index, index.browse(k=2), SceneFilter(bbox=(170, -20, -170, 0)))
     assert decode(value["rows"], "<i4").tolist() == [5]
     assert decode(value["points"], "<f4").tolist() == [179.5, -17.0]
     assert value["box"] == [170, -20, -170, 0]
@@ -45,9 +45,9 @@ def test_a_map_holds_the_scenes_that_have_a_place(index):
 
 
 def test_a_drawn_box_is_brought_onto_the_globe():
-    assert read_box([170, -10, 190, 10]) == (170, -10, -170, 10)
-    assert read_box([-200, -95, -100, 10]) == (160, -90, -100, 10)
-    assert read_box([-300, 0, 100, 1]) == (-180, 0, 180, 1)
+    assert read_bbox([170, -10, 190, 10]) == (170, -10, -170, 10)
+    assert read_bbox([-200, -95, -100, 10]) == (160, -90, -100, 10)
+    assert read_bbox([-300, 0, 100, 1]) == (-180, 0, 180, 1)
 
 
 @pytest.mark.end_to_end
@@ -62,8 +62,8 @@ def test_a_click_opens_a_scene_and_a_box_filters(index, browser):
             return clicked_scene(index, event).image_id
 
         def draw_box(event: gr.EventData):
-            box = drawn_box(event)
-            return map_scenes(index, where=SceneFilter(box=box)), repr(box)
+            bbox = drawn_bbox(event)
+            return map_scenes(index, where=SceneFilter(bbox=bbox)), repr(bbox)
 
         world.select(open_scene, None, said)
         world.apply(draw_box, None, [world, said])

@@ -1,0 +1,1 @@
+"""OlmoEarthVLMBridge: forward, files, card, publishing; imports generation, metrics, below."""

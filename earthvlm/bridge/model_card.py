@@ -1,0 +1,309 @@
+"""The model card of a bridge, written from what its training and its evaluation left."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from huggingface_hub import EvalResult, ModelCard, ModelCardData
+
+from earthvlm.bridge.base_models import find_base_models, find_language_model
+from earthvlm.bridge.config import (
+    ADAPTER_FOLDER,
+    CARD_FILE,
+    CURVE_FILE,
+    LANGUAGE_FILE,
+    LOG_FILE,
+    BridgeConfig,
+    bridge_revision,
+    sample_picture,
+)
+from earthvlm.metrics.results import MetricResult, as_markdown
+from earthvlm.models.moondream2 import MOONDREAM_ID
+from earthvlm.models.olmoearth import PATCH_SIZE
+from earthvlm.models.smollm2 import EMBEDDED_MODEL_ID
+from earthvlm.storage.hub import BUNDLED
+
+OLMOEARTH_LICENCE = "https://github.com/allenai/olmoearth_pretrain/blob/main/LICENSE"
+TAGS = ["earth-observation", "lora", "olmoearth", "remote-sensing", "sentinel-2"]
+TASK = ("image-text-to-text", "Image-Text-to-Text")
+CHATEARTHNET = (
+    "ChatEarthNet (Yuan et al., 2024) is under CC-BY-4.0; where the bridge was trained on it, name "
+    "its authors."
+)
+
+
+def write_bridge_card(
+    folder: Path,
+    repo_id: str,
+    results: dict | None = None,
+    notes: str = "",
+    samples: str = "",
+) -> None:
+    """Write README.md into a saved bridge's folder, from the files beside it.
+
+    results: of `read_results`. notes: Markdown on its data and
+        limits, which no file beside it tells. samples: Markdown with answers beyond those that its
+        log holds.
+    Raises ValueError for results of another bridge.
+    """
+    config = BridgeConfig.read(folder)
+    revision = bridge_revision(folder)
+    if results is not None and results["bridge"] != revision:
+        raise ValueError(
+            f"The results are of bridge {results['bridge']}, and this bridge is {revision}: "
+            "measure it with `earthvlm evaluate --output`."
+        )
+    name = "The bridge that earthvlm bundles" if repo_id == BUNDLED else repo_id.rpartition("/")[2]
+    figures = [MetricResult(**figure) for figure in results["figures"]] if results else []
+    released = not config.olmoearth_model_id.startswith("random-")
+    data = ModelCardData(
+        language="en",
+        license="other" if released else "apache-2.0",
+        license_name="olmoearth-artifact-license" if released else None,
+        license_link=OLMOEARTH_LICENCE if released else None,
+        library_name="earthvlm",
+        pipeline_tag=TASK[0],
+        tags=[tag for tag in TAGS if config.use_lora or tag != "lora"],
+        base_model=[model.repository for model in find_base_models(config) if model.repository]
+        or None,
+        datasets=_datasets(config) or None,
+        model_name=name,
+        eval_results=[_as_result(figure, results["split"]) for figure in figures] or None,
+    )
+    parts = [
+        f"# {name}",
+        _summary(config, revision),
+        _how_to_use(repo_id, config),
+        "## How good\n\n" + (_table(figures, results) if results else "Not measured yet."),
+        _samples(folder),
+        samples,
+        _training(config, folder),
+        notes.strip(),
+        _licences(config, released),
+    ]
+    text = "\n\n".join(part for part in parts if part)
+    ModelCard(f"---\n{data.to_yaml()}\n---\n\n{text}\n").save(folder / CARD_FILE)
+
+
+def _datasets(config: BridgeConfig) -> list[str]:
+    """The Hub's datasets that any stage was trained on."""
+    stages = [*config.training.get("earlier", []), config.training]
+    return sorted({stage["dataset"] for stage in stages if stage.get("dataset")})
+
+
+def _as_result(figure: MetricResult, split: str) -> EvalResult:
+    return EvalResult(
+        task_type=TASK[0],
+        task_name=TASK[1],
+        dataset_type="sentinel-2",
+        dataset_name="tiles in ChatEarthNet's layout",
+        dataset_split=split,
+        metric_type=figure.name,
+        metric_value=round(figure.value, 4),
+        metric_name=figure.name,
+    )
+
+
+def _summary(config: BridgeConfig, revision: str) -> str:
+    trained = config.trained_on or "not trained: its answers mean nothing"
+    learned = (
+        "which a LoRA adapter taught to read them"
+        if config.use_lora
+        else "which was trained whole to read them"
+    )
+    rows = [
+        ("encoder", config.olmoearth_model_id, config.olmoearth_revision),
+        ("language model", config.vlm_model_id, config.vlm_revision),
+        ("sentences", config.sentence_model_id, config.sentence_model_revision),
+    ]
+    table = "\n".join(f"| {part} | `{name}` | `{rev or 'local'}` |" for part, name, rev in rows)
+    return (
+        "Answers questions about Sentinel-2 scenes, and places them beside sentences for search. "
+        f"{config.num_geo_queries} learned queries carry what OlmoEarth saw into the language "
+        f"model, {learned}; it was {trained}. Revision of the "
+        f"bridge: `{revision}`.\n\n| part | model | revision |\n|---|---|---|\n{table}"
+    )
+
+
+def _how_to_use(repo_id: str, config: BridgeConfig) -> str:
+    return f'''## How to use
+
+```python
+from earthvlm import OlmoEarthVLMBridge, Scene
+
+bridge = OlmoEarthVLMBridge.from_pretrained("{repo_id}")
+scene = Scene.open("scene.tif")
+print(bridge.generate(scene, "Describe this scene."))
+```
+{_how_to_use_adapter(repo_id, config)}
+`fusion.safetensors` loads by safetensors alone.'''
+
+
+def _how_to_use_adapter(repo_id: str, config: BridgeConfig) -> str:
+    model = find_language_model(config)
+    # PEFT would run Moondream2's own code, whose layers have other names.
+    if not config.use_lora or repo_id == BUNDLED or model.repository in (None, MOONDREAM_ID):
+        return ""
+    other = (
+        f" The bridge was trained on that model's 4-bit weights, from which `{model.repository}` "
+        "differs by their rounding."
+        if config.vlm_model_id == EMBEDDED_MODEL_ID
+        else ""
+    )
+    return f'''
+The adapter alone, in the language model it adapts, by PEFT:
+
+```python
+from huggingface_hub import snapshot_download
+from peft import AutoPeftModelForCausalLM
+
+folder = snapshot_download("{repo_id}", allow_patterns="{ADAPTER_FOLDER}/*")
+model = AutoPeftModelForCausalLM.from_pretrained(f"{{folder}}/{ADAPTER_FOLDER}")
+```
+{other}'''.rstrip(" ")
+
+
+def _table(figures: list[MetricResult], results: dict) -> str:
+    return (
+        f"On split `{results['split']}`, greedy, with 95 % intervals, beside the same bridge given "
+        "another tile's scene and given none.\n\n"
+        f"{as_markdown(figures)}\n\n"
+        f"    earthvlm evaluate --data_dir DATA --split {results['split']} --output results.json"
+    )
+
+
+def _samples(folder: Path) -> str:
+    """The last validation's answers beside what is true."""
+    samples = read_last_samples(folder)
+    if not samples:
+        return ""
+    rows = "\n".join(
+        f"| {_picture(folder, sample['image'])} | {as_cell(sample['answer'])} "
+        f"| {as_cell(sample['reference'])} |"
+        for sample in samples
+    )
+    head = "| scene | answer | what is true |\n|---|---|---|"
+    asked = 'Asked "Describe this scene." at the end of training:'
+    return f"## What it says\n\n{asked}\n\n{head}\n{rows}"
+
+
+def read_last_samples(folder: Path) -> list[dict]:
+    """The answers of the last validation that a bridge's log holds; none where it has no log.
+
+    Raises ValueError where the log is damaged.
+    """
+    path = folder / LOG_FILE
+    if not path.is_file():
+        return []
+    try:
+        log = json.loads(path.read_text("utf-8"))
+        validations = [entry["samples"] for entry in log if entry["stage"] == "validation"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{path} is damaged: remove it, or save the bridge again.") from error
+    return validations[-1] if validations else []
+
+
+def read_results(path: Path) -> dict:
+    """What `earthvlm evaluate --output` wrote of a bridge.
+
+    Raises FileNotFoundError where there is no such file, ValueError where it holds something else.
+    """
+    try:
+        results = json.loads(path.read_text("utf-8"))
+        for figure in (MetricResult(**values) for values in results["figures"]):
+            as_markdown([figure])
+            round(figure.value, 4)
+        if not isinstance(results["bridge"], str) or not isinstance(results["split"], str):
+            raise TypeError
+    except FileNotFoundError:
+        raise FileNotFoundError(
+            f"There are no results at {path}: `earthvlm evaluate --output {path}` writes them."
+        ) from None
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(
+            f"{path} is damaged or holds no results: write it again with "
+            f"`earthvlm evaluate --output {path}`."
+        ) from error
+    return results
+
+
+def _picture(folder: Path, image: str) -> str:
+    path = sample_picture(folder, image)
+    return f"![{image}]({path.relative_to(folder)})" if path.is_file() else f"`{image}`"
+
+
+def as_cell(text: str) -> str:
+    """Text as it can stand in a table of Markdown."""
+    return " ".join(text.replace("|", "\\|").split())
+
+
+def _training(config: BridgeConfig, folder: Path) -> str:
+    run = config.training
+    if not run:
+        return ""
+    stages = [*run.get("earlier", []), run]
+    commands = "\n\n".join(_command(stage, config, i) for i, stage in enumerate(stages))
+    then = ", in stages" * (len(stages) > 1)
+    curve = f"\n\n![Losses]({CURVE_FILE})" * (folder / CURVE_FILE).is_file()
+    return (
+        f"## How it was made\n\nBy `train_accelerate.py`{then}:\n\n```bash\n{commands}\n```{curve}"
+    )
+
+
+def _command(stage: dict, config: BridgeConfig, index: int) -> str:
+    """How to run a stage of training again, with the options that are not what they are anyway."""
+    words = [
+        f"# {stage['steps']:,} steps, {stage['seconds'] / 60:.0f} minutes on {stage['device']} "
+        f"with torch {stage['torch']}\naccelerate launch train_accelerate.py --data_dir DATA"
+    ]
+    words += [f"--output_dir RUN{index + 1}"]
+    if index:
+        words.append(f"--model_path RUN{index}")
+    else:
+        words.append(f"--olmoearth_model {config.olmoearth_model_id}")
+        words.append(f"--vlm_model {config.vlm_model_id}")
+        words += ["--no-freeze_olmoearth"] * (not config.freeze_olmoearth)
+        words += ["--use_vlm_vision"] * config.use_vlm_vision
+        words += ["--freeze_vlm_vision"] * config.freeze_vlm_vision
+        words += ["--no-use_lora"] * (not config.use_lora)
+        for name in ("lora_r", "lora_alpha", "num_geo_queries"):
+            if getattr(config, name) != getattr(BridgeConfig, name):
+                words.append(f"--{name} {getattr(config, name)}")
+    before = config.training.get("earlier", [])[index - 1] if index else {}
+    (patch, embedding), (patch_before, follows) = _patch_sizes(stage), _patch_sizes(before)
+    if patch != patch_before:
+        words.append(f"--patch_size {patch}")
+        follows = patch
+    if embedding != follows:
+        words.append(f"--embedding_patch_size {embedding}")
+    for name, value in stage["arguments"].items():
+        if value is not None:
+            words.append(f"--{name}" if value is True else f"--{name} {value}")
+    return " \\\n  ".join(words)
+
+
+def _patch_sizes(stage: dict) -> tuple[int, int]:
+    """What a stage was trained with, to talk about scenes and to embed them."""
+    patch = stage.get("patch_size", PATCH_SIZE)
+    return patch, stage.get("embedding_patch_size", patch)
+
+
+def _licences(config: BridgeConfig, released: bool) -> str:
+    from earthvlm.bridge.config import LIMITS
+
+    encoder = (
+        f"OlmoEarth's weights, by Ai2, are under the [OlmoEarth Artifact License]"
+        f"({OLMOEARTH_LICENCE}), whose use restrictions pass on to what is made from them, this "
+        "bridge included; cite Ai2."
+        if released
+        else "The encoder has OlmoEarth's architecture and was trained from random numbers: no "
+        "released OlmoEarth weights are in it."
+    )
+    language = (
+        ""
+        if config.use_lora
+        else f"`{LANGUAGE_FILE}` is a fine-tuned copy of `{config.vlm_model_id}`, whose licence "
+        "applies to it.\n\n"
+    )
+    return f"## Limits and licences\n\n{LIMITS}\n\n{encoder}\n\n{language}{CHATEARTHNET}"

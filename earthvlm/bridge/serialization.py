@@ -1,0 +1,231 @@
+"""A bridge's files: what training changed is written and read strictly, nothing else is kept."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from importlib.resources import files
+from pathlib import Path
+from typing import Protocol, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from earthvlm._version import __version__
+from earthvlm.bridge.base_models import find_language_model
+from earthvlm.bridge.config import (
+    ADAPTER_CONFIG_FILE,
+    ADAPTER_FILE,
+    ADAPTER_FOLDER,
+    BRIDGE_FILES,
+    CONFIG_FILE,
+    ENCODER_FILE,
+    FUSION_FILE,
+    LANGUAGE_FILE,
+    VISION_FILE,
+    BridgeConfig,
+    bridge_revision,
+    check_parts,
+    list_parts,
+)
+from earthvlm.models.int8 import Int8Linear, keep_all_in_int8
+from earthvlm.models.language_model import LanguageModel
+from earthvlm.models.lora import make_adapter_config, merge_adapter, sketch_adapter
+from earthvlm.models.moondream2_vision import VisionTower
+from earthvlm.models.olmoearth import OlmoEarthEncoder
+from earthvlm.models.query_encoder import GeospatialQueryEncoder, SceneEmbeddingHead
+from earthvlm.storage.hub import BUNDLED, LOCAL_REVISION, fetch
+from earthvlm.storage.sharding import full_tensor
+from earthvlm.storage.tensors import read_tensors, to_storage_dtype
+
+Bridge = TypeVar("Bridge", bound="BridgeModules")
+
+
+class BridgeModules(Protocol):
+    """What a bridge's files are written from and read into."""
+
+    config: BridgeConfig
+    encoder: OlmoEarthEncoder
+    fusion: GeospatialQueryEncoder
+    head: SceneEmbeddingHead
+    vision: VisionTower | None
+    language: LanguageModel
+    language_model: nn.Module
+    merged_adapter: dict[str, Tensor] | None
+    revision: str
+
+
+def collect_states(bridge: BridgeModules) -> dict[str, dict[str, Tensor]]:
+    """What training changes, by the file it is saved in.
+
+    Where processes share the bridge in shards, all of them call this, and each gets whole tensors.
+    """
+    return {
+        file: {name: full_tensor(tensor) for name, tensor in state.items()}
+        for file, state in _states(bridge).items()
+    }
+
+
+def _states(bridge: BridgeModules) -> dict[str, dict[str, Tensor]]:
+    states = {FUSION_FILE: {}}
+    for name, part in (("fusion", bridge.fusion), ("head", bridge.head)):
+        for key, tensor in part.state_dict().items():
+            states[FUSION_FILE][f"{name}.{key}"] = tensor
+    if bridge.merged_adapter is not None:
+        states[ADAPTER_FILE] = bridge.merged_adapter
+    elif bridge.config.use_lora:
+        from peft import get_peft_model_state_dict
+
+        states[ADAPTER_FILE] = get_peft_model_state_dict(
+            bridge.language_model, save_embedding_layers=False
+        )
+    else:
+        states[LANGUAGE_FILE] = _language_state(bridge.language.model)
+    if not bridge.config.freeze_olmoearth:
+        states[ENCODER_FILE] = bridge.encoder.state_dict()
+    if bridge.vision is not None and not bridge.config.freeze_vlm_vision:
+        states[VISION_FILE] = bridge.vision.state_dict()
+    return states
+
+
+def _language_state(model: nn.Module) -> dict[str, Tensor]:
+    """A language model's own weights; those that are tied under one name alone."""
+    if any(isinstance(layer, Int8Linear) for layer in model.modules()):
+        raise ValueError(
+            "A language model in 8 bits cannot be saved: load the bridge without dtype=torch.int8."
+        )
+    return {name: parameter.detach() for name, parameter in model.named_parameters()}
+
+
+def write_bridge(
+    bridge: BridgeModules,
+    folder: Path,
+    weights: Mapping[str, dict[str, Tensor]],
+    dtype: torch.dtype,
+) -> str:
+    """Write configuration and weights (see `collect_states`); return the revision they make."""
+    from safetensors.torch import save_file
+
+    folder.mkdir(parents=True, exist_ok=True)
+    config = bridge.config
+    if config.use_lora:
+        adapter = make_adapter_config(bridge.language, config.lora_r, config.lora_alpha)
+        adapter.inference_mode = True
+        adapter.save_pretrained(folder / ADAPTER_FOLDER)
+        name_adapter_base(folder, config)
+    for part in set(BRIDGE_FILES) - {CONFIG_FILE, *list_parts(config)}:
+        (folder / part).unlink(missing_ok=True)  # of another bridge that was saved here before
+    for file, state in weights.items():
+        save_file(to_storage_dtype(state, dtype), folder / file, {"format": "pt"})
+    written = replace(config, earthvlm_version=__version__)
+    written.write(folder)
+    return bridge_revision(folder)
+
+
+def name_adapter_base(folder: Path, config: BridgeConfig) -> None:
+    """Note in a saved adapter which language model PEFT is to load for it, at which commit."""
+    path = folder / ADAPTER_CONFIG_FILE
+    model = find_language_model(config)
+    named = {"base_model_name_or_path": model.repository or model.id, "revision": model.commit}
+    path.write_text(json.dumps(json.loads(path.read_text()) | named, indent=2) + "\n")
+
+
+def find_bridge(
+    source: str | Path, revision: str | None, **options: str | Path | bool | None
+) -> tuple[Path, str]:
+    """The folder of a bridge, fetched where it is on the Hub, and the commit it is of.
+
+    options: of `fetch`. Raises FileNotFoundError, ValueError or ConnectionError as it does.
+    """
+    if source != BUNDLED:
+        snapshot = fetch(source, BRIDGE_FILES, revision, **options)
+        return snapshot.folder, snapshot.revision
+    folder = Path(str(files("earthvlm") / "bundled" / "bridge"))
+    if not folder.is_dir():
+        raise FileNotFoundError(
+            "This installation has no bundled bridge: give the folder of a saved one."
+        )
+    return folder, LOCAL_REVISION
+
+
+def read_bridge(
+    make_bridge: Callable[..., Bridge],
+    folder: Path,
+    device: str | torch.device | None,
+    dtype: torch.dtype | None,
+    trainable: bool,
+) -> Bridge:
+    """Build the bridge that a folder describes, and read its weights.
+
+    trainable: keep the adapter apart, or the language model in float32 where it trains whole;
+        otherwise an adapter is merged into the language model.
+
+    Raises FileNotFoundError or ValueError that names the part that is missing or disagrees.
+    """
+    config = BridgeConfig.read(folder)
+    check_parts(folder, config)
+    # Weights of 8 bits are made of the trained ones, once those are read.
+    in_int8 = dtype == torch.int8 and not config.use_lora
+    bridge = make_bridge(
+        config.olmoearth_model_id,
+        config.vlm_model_id,
+        config.freeze_olmoearth,
+        config.freeze_vlm_vision,
+        config.use_lora,
+        config.lora_r,
+        config.lora_alpha,
+        config.num_geo_queries,
+        device,
+        dtype=None if in_int8 else dtype,
+        bands=config.bands,
+        use_vlm_vision=config.use_vlm_vision,
+        olmoearth_revision=_pinned(config.olmoearth_revision),
+        vlm_revision=_pinned(config.vlm_revision),
+        patch_size=config.patch_size,
+        embedding_patch_size=config.embedding_patch_size,
+        trainable=trainable,
+    )
+    if bridge.config.vlm_revision != config.vlm_revision:
+        raise ValueError(
+            f"{folder} was trained on {config.vlm_model_id} at {config.vlm_revision}, and here "
+            f"it is at {bridge.config.vlm_revision}."
+        )
+    bridge.config = config
+    if config.use_lora and not trainable:
+        bridge.merged_adapter = sketch_adapter(bridge.language, config.lora_r)
+    _load_weights(bridge, folder)
+    if in_int8:
+        keep_all_in_int8(bridge.language.model)
+    bridge.revision = bridge_revision(folder)
+    return bridge
+
+
+def _load_weights(bridge: BridgeModules, folder: Path) -> None:
+    read = {
+        file: read_tensors(folder / file, expected) for file, expected in _states(bridge).items()
+    }
+    for name, part in (("fusion.", bridge.fusion), ("head.", bridge.head)):
+        state = read[FUSION_FILE].items()
+        part.load_state_dict(
+            {key.removeprefix(name): t for key, t in state if key.startswith(name)}
+        )
+    for file, part in ((ENCODER_FILE, bridge.encoder), (VISION_FILE, bridge.vision)):
+        if file in read:
+            part.load_state_dict(read[file])
+    if LANGUAGE_FILE in read:
+        # Tied weights are read under one of their names.
+        bridge.language.model.load_state_dict(read[LANGUAGE_FILE], strict=False)
+    if bridge.merged_adapter is not None:
+        bridge.merged_adapter = read[ADAPTER_FILE]
+        config = bridge.config
+        merge_adapter(bridge.language, bridge.merged_adapter, config.lora_r, config.lora_alpha)
+    elif ADAPTER_FILE in read:
+        from peft import set_peft_model_state_dict
+
+        set_peft_model_state_dict(bridge.language_model, read[ADAPTER_FILE])
+
+
+def _pinned(revision: str) -> str | None:
+    """A revision to load again; a folder's files have none."""
+    return None if revision == LOCAL_REVISION else revision

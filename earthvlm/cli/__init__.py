@@ -1,0 +1,95 @@
+"""The `earthvlm` command.
+
+What a user got wrong is said in one sentence on stderr, with exit code 2 and no traceback. Answers
+go to stdout and everything about them to stderr, so that a pipe carries answers only. What can be
+refused cheaply is refused before a model is loaded.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import sys
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import NoReturn
+
+from earthvlm._version import __version__
+from earthvlm.cli.check import add_check
+from earthvlm.cli.describe import add_describe
+from earthvlm.cli.download import add_download
+from earthvlm.cli.evaluate import add_evaluate
+from earthvlm.cli.index import add_index
+from earthvlm.cli.output import USER_ERROR, complain
+from earthvlm.cli.push import add_push
+from earthvlm.cli.search import add_search
+
+# Each adds its parser, whose default `run` takes the parsed arguments and returns an exit code.
+COMMANDS = (add_describe, add_search, add_index, add_evaluate, add_download, add_check, add_push)
+
+# Exit codes as shells know them: 128 + the number of the signal.
+INTERRUPTED = 130
+BROKEN_PIPE = 141
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command line (`sys.argv` where none is given) and return its exit code."""
+    try:
+        with _quiet_libraries():
+            try:
+                arguments = _build_parser().parse_args(argv)
+                return arguments.run(arguments)
+            finally:
+                sys.stdout.flush()  # here, where a closed pipe can still be handled
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    except BrokenPipeError:
+        # Python flushes stdout again as it exits, and must not fail on the same closed pipe.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return BROKEN_PIPE
+    except (ValueError, OSError, MemoryError) as error:
+        complain(error)
+        return USER_ERROR
+
+
+class _Parser(argparse.ArgumentParser):
+    """Says what is wrong in one sentence, as every other error of this command is said."""
+
+    def __init__(self, **options: object) -> None:
+        options.setdefault("formatter_class", argparse.RawDescriptionHelpFormatter)
+        super().__init__(allow_abbrev=False, **options)
+
+    def error(self, message: str) -> NoReturn:
+        raise ValueError(f"{message}; see {self.prog} --help.")
+
+
+def _build_parser() -> _Parser:
+    parser = _Parser(
+        prog="earthvlm",
+        description="Chat with Sentinel-2 scenes and search among them.",
+        epilog="'earthvlm COMMAND --help' explains a command and gives examples.",
+    )
+    parser.add_argument("--version", action="version", version=f"earthvlm {__version__}")
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    for add_command in COMMANDS:
+        add_command(commands)
+    return parser
+
+
+@contextmanager
+def _quiet_libraries() -> Iterator[None]:
+    """Keep warnings and log records of libraries off stderr, where this command speaks.
+
+    `python -W default -m earthvlm` shows the warnings.
+    """
+    silent = logging.NullHandler()
+    logging.getLogger().addHandler(silent)
+    try:
+        with warnings.catch_warnings():
+            if not sys.warnoptions:
+                warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.getLogger().removeHandler(silent)

@@ -1,0 +1,220 @@
+"""`earthvlm describe`: answer a question about one or more scenes."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+from collections import deque
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from earthvlm.cli.options import (
+    add_bridge_options,
+    add_scene_options,
+    check_model_path,
+    load_bridge,
+    open_scene,
+    probability,
+    temperature,
+    whole_number,
+)
+from earthvlm.cli.output import USER_ERROR, complain, join_lines, tell
+from earthvlm.scenes.bands import CHATEARTHNET_FOLDERS
+
+if TYPE_CHECKING:
+    from earthvlm.scenes.scene import Scene
+
+MAX_ANSWER_TOKENS = 2048
+# Scenes answered together, and the pixels they may have together, 48 bytes each: enough to fill a
+# batch, few enough to fit in memory. As many are opened ahead while a batch is answered.
+SCENES_AT_ONCE = 32
+PIXELS_AT_ONCE = SCENES_AT_ONCE * 256 * 256
+READERS = min(8, os.cpu_count() or 1)  # files decoded at a time
+SCENE_SUFFIXES = (".tif", ".tiff", ".jp2", ".png", ".jpg", ".jpeg", ".webp")
+
+
+def add_describe(commands: argparse._SubParsersAction) -> None:
+    """Add the command to the parser."""
+    parser = commands.add_parser(
+        "describe",
+        help="answer a question about one or more scenes",
+        description=(
+            "Answer a question about Sentinel-2 scenes: a GeoTIFF, any one PNG of a\n"
+            "ChatEarthNet triplet, or an RGB picture. One scene prints the answer alone,\n"
+            "several print 'path: answer'. What there is to say about a scene goes to stderr."
+        ),
+        epilog=(
+            "examples:\n"
+            "  earthvlm describe scene.tif\n"
+            "  earthvlm describe scenes/ --json > answers.jsonl\n"
+            "  earthvlm describe *.tif --prompt 'Is there water?' --json > answers.jsonl\n"
+            "  earthvlm describe --data_dir ChatEarthNet 1908_3064_patch00.png"
+        ),
+    )
+    parser.add_argument(
+        "path", nargs="*", metavar="PATH", help="a scene's file, or a folder of them"
+    )
+    parser.add_argument(
+        "--image_path",
+        nargs="+",
+        action="extend",
+        default=[],
+        metavar="PATH",
+        help="the same as PATH, one or many",
+    )
+    parser.add_argument(
+        "--data_dir",
+        type=Path,
+        metavar="FOLDER",
+        help="a data root in ChatEarthNet's layout; each PATH is then an image's name in it",
+    )
+    parser.add_argument("--prompt", help="what to ask (default: to describe the scene)")
+    parser.add_argument(
+        "--max_length",
+        type=whole_number(1, MAX_ANSWER_TOKENS),
+        default=128,
+        metavar="TOKENS",
+        help="the longest answer, in tokens (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--temperature",
+        type=temperature,
+        default=0.0,
+        metavar="T",
+        help="0 gives the likeliest answer every time, more gives variety (default: 0)",
+    )
+    parser.add_argument(
+        "--top_p",
+        type=probability,
+        default=1.0,
+        metavar="P",
+        help="draw from the likeliest words that together have this probability (default: 1)",
+    )
+    parser.add_argument(
+        "--top_k",
+        type=whole_number(0),
+        default=0,
+        metavar="K",
+        help="draw from this many likeliest words; 0 draws from all (default: 0)",
+    )
+    parser.add_argument("--json", action="store_true", help="print one JSON object a scene")
+    add_scene_options(parser)
+    add_bridge_options(parser)
+    parser.set_defaults(run=run_describe)
+
+
+def run_describe(arguments: argparse.Namespace) -> int:
+    """Print an answer a scene; a scene that cannot be read is named, and the rest answered."""
+    paths = [*arguments.path, *arguments.image_path]
+    if not paths:
+        raise ValueError("No scene is named: earthvlm describe PATH; see earthvlm describe --help.")
+    check_model_path(arguments.model_path, True)
+    paths = [path for named in paths for path in _expand(named, arguments.data_dir)]
+    bridge = None
+    unread = 0
+    for scenes, errors in _open_in_batches(paths, arguments):
+        for error in errors:
+            complain(error)
+        unread += len(errors)
+        if not scenes:
+            continue
+
+        # After the scenes, so that a mistyped path is told at once.
+        from earthvlm.generation.sampling import DEFAULT_PROMPT, check_prompt
+
+        prompt = DEFAULT_PROMPT if arguments.prompt is None else arguments.prompt
+        check_prompt(prompt)
+        if bridge is None:
+            bridge = load_bridge(arguments.model_path, arguments.device, True)
+        answers = bridge.generate(
+            [scene for _, scene in scenes],
+            prompt,
+            max_length=arguments.max_length,
+            temperature=arguments.temperature,
+            top_p=arguments.top_p,
+            top_k=arguments.top_k,
+        )
+        for (path, scene), answer in zip(scenes, answers, strict=True):
+            for note in scene.notes:
+                tell(f"{path}: {note}")
+            if arguments.json:
+                print(json.dumps(_as_dict(path, scene, answer)), flush=True)
+            elif len(paths) == 1:
+                print(answer, flush=True)
+            else:
+                print(f"{path}: {join_lines(answer)}", flush=True)
+    return USER_ERROR if unread else 0
+
+
+def _expand(path: str, data_dir: Path | None) -> list[str]:
+    """The scenes' files in a folder, or the path itself where it is none.
+
+    Of ChatEarthNet's data folder these are the triplets. Raises ValueError for a folder without.
+    """
+    folder = Path(path)
+    if data_dir is not None or not folder.is_dir():
+        return [path]
+    triplets = folder / next(iter(CHATEARTHNET_FOLDERS)) / "s2_images"
+    if triplets.is_dir():
+        folder = triplets
+    found = sorted(file for file in folder.iterdir() if file.suffix.lower() in SCENE_SUFFIXES)
+    if not found:
+        raise ValueError(
+            f"The folder '{path}' holds no scenes: they end in {', '.join(SCENE_SUFFIXES)}."
+        )
+    return [str(file) for file in found]
+
+
+def _open_in_batches(
+    paths: list[str], arguments: argparse.Namespace
+) -> Iterator[tuple[list[tuple[str, Scene]], list[Exception]]]:
+    """Scenes in batches, with why others could not be opened.
+
+    While one is answered, as many files as the next may hold are opened.
+    """
+    scenes: list[tuple[str, Scene]] = []
+    errors: list[Exception] = []
+    pixels, latest = 0, PIXELS_AT_ONCE  # until one was opened
+    coming: deque[tuple[str, Future[Scene]]] = deque()
+    left = iter(paths)
+    readers = ThreadPoolExecutor(READERS)
+    try:
+        while True:
+            ahead = max(2, min(SCENES_AT_ONCE, PIXELS_AT_ONCE // latest))
+            for path in islice(left, max(0, ahead - len(coming))):
+                opened = readers.submit(open_scene, path, arguments.boa_offset, arguments.data_dir)
+                coming.append((path, opened))
+            if not coming:
+                break
+            path, opened = coming.popleft()
+            try:
+                scene = opened.result()
+            except (ValueError, OSError) as error:
+                errors.append(error)
+                continue
+            scenes.append((path, scene))
+            latest = scene.height * scene.width
+            pixels += latest
+            if len(scenes) == SCENES_AT_ONCE or pixels >= PIXELS_AT_ONCE:
+                yield scenes, errors
+                scenes, errors, pixels = [], [], 0
+    finally:
+        readers.shutdown(cancel_futures=True)
+    if scenes or errors:
+        yield scenes, errors
+
+
+def _as_dict(path: str, scene: Scene, answer: str) -> dict[str, object]:
+    return {
+        "path": path,
+        "answer": answer,
+        "bands": list(scene.bands),
+        "date": scene.date.isoformat() if scene.date else None,
+        "longitude": scene.longitude,
+        "latitude": scene.latitude,
+        "notes": list(scene.notes),
+    }

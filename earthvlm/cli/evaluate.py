@@ -1,0 +1,80 @@
+"""`earthvlm evaluate`: how good a bridge is, beside the same bridge that sees less."""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import json
+from dataclasses import asdict
+from pathlib import Path
+
+from earthvlm.cli.options import add_bridge_options, check_model_path, load_bridge, whole_number
+from earthvlm.cli.output import tell
+
+
+def add_evaluate(commands: argparse._SubParsersAction) -> None:
+    """Add the command to the parser."""
+    parser = commands.add_parser(
+        "evaluate",
+        help="measure a bridge on ChatEarthNet's tiles, or others laid out alike",
+        description=(
+            "Describe every tile of a split and search among them; where a labels.json beside the\n"
+            "captions gives each tile's land cover, ask about that too. Each figure stands beside\n"
+            "those of the same bridge given another tile's scene, and given none. With --output,\n"
+            "an evaluation that was broken off goes on where it was."
+        ),
+        epilog=(
+            "examples:\n"
+            "  earthvlm evaluate --data_dir DATA --split val --output results.json\n"
+            "  accelerate launch -m earthvlm evaluate --data_dir DATA --output results.json"
+        ),
+    )
+    parser.add_argument("--data_dir", type=Path, required=True, help="the data folder")
+    parser.add_argument("--split", default="val", help="which tiles (default: %(default)s)")
+    parser.add_argument(
+        "--captions", default="35", choices=("35", "4v"), help="ChatGPT-3.5's or GPT-4V's captions"
+    )
+    parser.add_argument("--batch_size", type=whole_number(1), default=24, help="tiles at once")
+    parser.add_argument("--limit", type=whole_number(1), help="so many tiles at most, spread out")
+    parser.add_argument("--output", type=Path, help="write figures and answers to this JSON file")
+    add_bridge_options(parser)
+    parser.set_defaults(run=run_evaluate)
+
+
+def run_evaluate(arguments: argparse.Namespace) -> int:
+    """Print the figures as a Markdown table."""
+    check_model_path(arguments.model_path)
+    from accelerate import PartialState
+
+    from earthvlm.data.chatearthnet import ChatEarthNet
+    from earthvlm.evaluation.evaluation import evaluate
+    from earthvlm.metrics.results import as_markdown
+
+    output: Path | None = arguments.output
+    if output is not None and not output.parent.is_dir():
+        raise FileNotFoundError(f"There is no folder {str(output.parent)!r} for --output.")
+    state = PartialState(cpu=arguments.device == "cpu")
+    if importlib.util.find_spec("pycocoevalcap") is None and state.is_main_process:
+        tell("BLEU, METEOR, ROUGE-L and CIDEr are left out: pip install 'earthvlm[evaluation]'.")
+    tiles = ChatEarthNet(arguments.data_dir, arguments.split, arguments.captions)
+    bridge = load_bridge(arguments.model_path, arguments.device or str(state.device))
+    figures, rows = evaluate(
+        bridge,
+        tiles,
+        arguments.batch_size,
+        limit=arguments.limit,
+        folder=output and output.with_name(f"{output.name}.parts"),
+        report=tell,
+    )
+    if not state.is_main_process:
+        return 0
+    print(as_markdown(figures))
+    if output is not None:
+        result = {
+            "bridge": bridge.revision,
+            "split": arguments.split,
+            "figures": [asdict(figure) for figure in figures],
+            "tiles": rows,
+        }
+        output.write_text(json.dumps(result, indent=1) + "\n")
+    return 0

@@ -1,0 +1,172 @@
+"""Arguments that commands share, the values they accept, and what they open."""
+
+from __future__ import annotations
+
+import argparse
+import math
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from earthvlm.cli.output import tell
+from earthvlm.storage.hub import BUNDLED, HUB_ID
+
+if TYPE_CHECKING:
+    from earthvlm.bridge.model import OlmoEarthVLMBridge
+    from earthvlm.scenes.scene import Scene
+
+BOA_OFFSET_CHOICES = {"auto": None, "yes": True, "no": False}
+
+
+def whole_number(low: int, high: int | None = None) -> Callable[[str], int]:
+    """A parser of whole numbers from low to high, both included."""
+    accepted = f"of {low} or more" if high is None else f"from {low} to {high}"
+
+    def parse(text: str) -> int:
+        # Eighteen digits fit in 64 bits, in which models count.
+        number = int(text) if re.fullmatch(r"[+-]?[0-9]{1,18}", text) else None
+        if number is None or number < low or (high is not None and number > high):
+            raise argparse.ArgumentTypeError(f"{text!r} is not a whole number {accepted}")
+        return number
+
+    return parse
+
+
+def temperature(text: str) -> float:
+    """Parse a sampling temperature: 0 or more, and finite."""
+    if not 0 <= _number(text) < math.inf:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of 0 or more")
+    return _number(text)
+
+
+def probability(text: str) -> float:
+    """Parse a share of the probability: above 0, at most 1."""
+    if not 0 < _number(text) <= 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number above 0 and at most 1")
+    return _number(text)
+
+
+def _number(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        return math.nan  # lies in no range
+
+
+def device_name(text: str) -> str:
+    """Parse the name of a device, whether or not this machine has it."""
+    if not re.fullmatch(r"cpu|mps|cuda(:[0-9]{1,3})?", text):
+        raise argparse.ArgumentTypeError(f"{text!r} is not one of cpu, cuda, cuda:N and mps")
+    return text
+
+
+def add_scene_options(parser: argparse.ArgumentParser) -> None:
+    """Add what `open_scene` needs."""
+    parser.add_argument(
+        "--boa_offset",
+        choices=BOA_OFFSET_CHOICES,
+        default="auto",
+        help=(
+            "whether a file's values carry the +1000 of Sentinel-2 products from 2022-01-25 on "
+            "(default: auto, told from the file)"
+        ),
+    )
+
+
+def add_bridge_options(parser: argparse.ArgumentParser) -> None:
+    """Add what `load_bridge` needs."""
+    parser.add_argument(
+        "--model_path",
+        default=BUNDLED,
+        metavar="BRIDGE",
+        help="a saved bridge's folder or Hub repository (default: the bundled one)",
+    )
+    parser.add_argument(
+        "--device",
+        type=device_name,
+        help="where to compute: cpu, cuda, cuda:1 or mps (default: a GPU where there is one)",
+    )
+
+
+def add_visibility_options(parser: argparse.ArgumentParser, prefix: str = "") -> None:
+    """Add `--private` and `--public`, which set `private` to True or False, else to None."""
+    group = parser.add_mutually_exclusive_group()
+    target = f"{prefix}private"
+    for name, private in (("private", True), ("public", False)):
+        group.add_argument(
+            f"--{prefix}{name}",
+            dest=target,
+            action="store_const",
+            const=private,
+            help=f"make the repository a {name} one, and refuse one that is not "
+            "(default: an existing one as it is)",
+        )
+
+
+def open_scene(path: str, boa_offset: str, data_dir: Path | None = None) -> Scene:
+    """Open a scene's file, or the image of that name in a ChatEarthNet data root.
+
+    Raises ValueError or FileNotFoundError as `Scene.open` does.
+    """
+    from earthvlm.scenes.scene import Scene
+
+    offset = BOA_OFFSET_CHOICES[boa_offset]
+    if data_dir is None:
+        return Scene.open(path, boa_offset=offset)
+    return Scene.open(data_dir, path, boa_offset=offset)
+
+
+def check_model_path(model_path: str, or_untrained: bool = False) -> None:
+    """Raise FileNotFoundError where this names no bridge, without loading anything.
+
+    or_untrained: accept the path of a folder that does not exist; see `load_bridge`.
+    """
+    named = model_path == BUNDLED or Path(model_path).is_dir() or HUB_ID.fullmatch(model_path)
+    if not named and not (or_untrained and _is_path(model_path)):
+        raise FileNotFoundError(
+            f"There is no bridge at {model_path!r}: give 'bundled', a saved bridge's folder, or a "
+            "Hub repository as in owner/name."
+        )
+
+
+def _is_path(model_path: str) -> bool:
+    return model_path.startswith((".", "/", "~"))
+
+
+def load_bridge(
+    model_path: str, device: str | None, or_untrained: bool = False
+) -> OlmoEarthVLMBridge:
+    """Load a saved bridge.
+
+    or_untrained: where the folder holds none or does not exist, build one of the default models,
+        and say that it is untrained.
+    Raises ValueError or FileNotFoundError where a part is missing or does not fit, and where this
+    machine lacks the device; ConnectionError where the Hub is needed and cannot be reached.
+    """
+    from earthvlm.storage.tensors import check_device
+
+    check_device(device)
+    from transformers.utils import logging
+
+    from earthvlm.bridge.config import BRIDGE_FILES
+    from earthvlm.bridge.model import OlmoEarthVLMBridge
+
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    local = Path(model_path).is_dir() or _is_path(model_path)
+    # A folder with weights and no configuration is a damaged bridge, which loading names.
+    empty = local and not any(Path(model_path, name).exists() for name in BRIDGE_FILES)
+    if not (or_untrained and empty):
+        return OlmoEarthVLMBridge.from_pretrained(model_path, device=device)
+    tell(
+        f"{model_path} holds no bridge, so one of the default models answers: it is untrained, and "
+        "its answers have nothing to do with the scene."
+    )
+    try:
+        return OlmoEarthVLMBridge(device=device, trainable=False).eval()
+    except ConnectionError as error:
+        raise ConnectionError(
+            f"{model_path} holds no bridge, and the default models cannot be fetched to build an "
+            f"untrained one: {error}"
+        ) from error

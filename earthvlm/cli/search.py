@@ -1,0 +1,169 @@
+"""`earthvlm search`: find scenes by words, by other scenes, or by both."""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import json
+from typing import TYPE_CHECKING
+
+from earthvlm.cli.options import (
+    add_bridge_options,
+    add_scene_options,
+    check_model_path,
+    load_bridge,
+    open_scene,
+    whole_number,
+)
+from earthvlm.cli.output import join_lines, tell
+from earthvlm.scenes.formatting import describe_place
+from earthvlm.storage.hub import BUNDLED
+
+if TYPE_CHECKING:
+    from earthvlm.search.index import SceneResult
+
+MAX_RESULTS = 1000
+
+
+def add_search(commands: argparse._SubParsersAction) -> None:
+    """Add the command to the parser."""
+    parser = commands.add_parser(
+        "search",
+        help="find scenes by words, or scenes like another",
+        description=(
+            "Find scenes by words, scenes like another, or both at once, best first. Beside each\n"
+            "are cosine similarities, from -1 to 1, with the rank in each comparison:\n"
+            "  caption  of the words with the scene's caption\n"
+            "  scene    of the words, or else of the example, with the scene itself\n"
+            "  example  of an example that was given beside words, with the scene itself"
+        ),
+        epilog=(
+            "examples:\n"
+            "  earthvlm search 'a lake beside forest' --top_k 3\n"
+            "  earthvlm search 'a river -city' --bbox 4 47 16 55 --from_date 2018-01-01\n"
+            "  earthvlm search --scene scene.tif --json\n"
+            "  earthvlm search 'more water' --like_id tile_17"
+        ),
+    )
+    add = parser.add_argument
+    add("words", nargs="?", metavar="WORDS", help="what scenes should show; -WORD: should not")
+    add("--scene", metavar="PATH", help="scenes like this file's, beside words or without")
+    add("--like_id", metavar="IMAGE_ID", help="scenes like this one of the dataset, likewise")
+    add(
+        "--top_k",
+        type=whole_number(1, MAX_RESULTS),
+        default=5,
+        help="how many scenes to find (default: %(default)s)",
+    )
+    add("--split", help="search only scenes of this split")
+    add(
+        "--bbox",
+        nargs=4,
+        type=float,
+        metavar=("WEST", "SOUTH", "EAST", "NORTH"),
+        help="search only in this bbox, in degrees; WEST above EAST crosses the date line",
+    )
+    add("--from_date", type=day, metavar="YYYY-MM-DD", help="search only from this day on")
+    add("--to_date", type=day, metavar="YYYY-MM-DD", help="search only until this day")
+    add("--source", help="search only scenes whose source contains these words")
+    add(
+        "--index",
+        default=BUNDLED,
+        metavar="DATASET",
+        help="an embedding dataset's folder or Hub repository (default: the bundled one)",
+    )
+    add(
+        "--engine",
+        default="auto",
+        help=(
+            "exact, faiss-sq8, faiss-ivf, faiss-hnsw or milvus:URI, a local file's or a server's "
+            "(default: auto, exact up to a million scenes)"
+        ),
+    )
+    add("--json", action="store_true", help="print one JSON object a scene")
+    add_scene_options(parser)
+    add_bridge_options(parser)
+    parser.set_defaults(run=run_search)
+
+
+def day(text: str) -> datetime.date:
+    """Parse a date as in 2020-06-30."""
+    from earthvlm.embeddings.filters import parse_date
+
+    try:
+        return parse_date(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+
+
+def run_search(arguments: argparse.Namespace) -> int:
+    """Print the scenes found, best first."""
+    if arguments.words is None and arguments.scene is None and arguments.like_id is None:
+        raise ValueError(
+            "Search by words, by --scene PATH or by --like_id IMAGE_ID; see earthvlm search --help."
+        )
+    queries = [] if arguments.words is None else [arguments.words]
+    if arguments.scene is not None:
+        check_model_path(arguments.model_path)
+        scene = open_scene(arguments.scene, arguments.boa_offset)
+        for note in scene.notes:
+            tell(f"{arguments.scene}: {note}")
+        queries.append(scene)
+
+    from earthvlm.embeddings.filters import SceneFilter
+    from earthvlm.search.index import SceneIndex
+
+    where = SceneFilter(
+        split=arguments.split,
+        bbox=arguments.bbox,
+        first_date=arguments.from_date,
+        last_date=arguments.to_date,
+        source=arguments.source,
+    )
+    index = SceneIndex.from_pretrained(arguments.index, engine=arguments.engine)
+    if arguments.like_id is not None:
+        queries.append(index.get(arguments.like_id))
+    bridge = None
+    if arguments.scene is not None:
+        bridge = load_bridge(arguments.model_path, arguments.device)
+    results = index.search(queries, k=arguments.top_k, where=where, bridge=bridge)
+    if results.warning:
+        tell(results.warning)
+    if not results:
+        tell("No scene was found.")
+    for rank, result in enumerate(results, start=1):
+        print(json.dumps(_as_dict(rank, result)) if arguments.json else _as_text(rank, result))
+    return 0
+
+
+def _as_dict(rank: int, result: SceneResult) -> dict[str, object]:
+    return {
+        "rank": rank,
+        "image_id": result.image_id,
+        "caption_similarity": result.caption_similarity,
+        "scene_similarity": result.scene_similarity,
+        "example_similarity": result.example_similarity,
+        "caption_rank": result.caption_rank,
+        "scene_rank": result.scene_rank,
+        "example_rank": result.example_rank,
+        "longitude": result.longitude,
+        "latitude": result.latitude,
+        "date": result.date.isoformat() if result.date else None,
+        "split": result.split,
+        "source": result.source,
+        "caption": result.caption,
+        "scene_file": str(result.scene_file) if result.scene_file else None,
+    }
+
+
+def _as_text(rank: int, result: SceneResult) -> str:
+    parts = [result.image_id]
+    for name in ("caption", "scene", "example"):
+        similarity, place = getattr(result, f"{name}_similarity"), getattr(result, f"{name}_rank")
+        if similarity is not None:
+            parts.append(f"{name} {similarity:.3f}" + (f" (#{place})" if place else ""))
+    if where := describe_place(result.longitude, result.latitude, decimals=4):
+        parts.append(where)
+    if result.date is not None:
+        parts.append(result.date.isoformat())
+    return f"{rank:>3}  {'  '.join(parts)}\n     {join_lines(result.caption or '(no caption)')}"

@@ -1,0 +1,1 @@
+"""Captions, labels, synthetic questions, augmentation; imports models and below."""

@@ -1,0 +1,150 @@
+"""Scenes changed on purpose, their labels following: turned, joined, hazed, dimmed, robbed of
+bands.
+
+A bridge trained on clear 64 x 64 tiles of nine bands would know nothing else; this is how it
+learns larger scenes, clouds, other light and photos of three bands.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import torch
+from torch.nn import functional as F
+
+from earthvlm.data.labels import SceneLabels
+from earthvlm.scenes.bands import BANDS, VISIBLE_BANDS, WAVELENGTHS
+from earthvlm.scenes.scene import Scene
+
+# So many scenes are turned and nothing else: what they are most often shown as in use.
+UNCHANGED = 0.5
+
+WAVELENGTH = np.array([WAVELENGTHS[b] for b in BANDS], np.float32)
+IS_VISIBLE = np.array([b in VISIBLE_BANDS for b in BANDS])
+TEN_METRE = np.isin(BANDS, (*VISIBLE_BANDS, "B08"))
+GREEN, NEAR_INFRARED = BANDS.index("B03"), BANDS.index("B08")
+# Water brighter than that in the near infrared is none: a band may be darker for other reasons.
+BRIGHTEST_WATER = 1000
+
+# A thick cloud against its own blue: flat to 900 nm, darker in the short-wave infrared.
+CLOUD_SPECTRUM = np.interp(WAVELENGTH, [400, 900, 1610, 2190], [1.05, 1.0, 0.7, 0.55]).astype(
+    np.float32
+)
+# Path radiance a level-1C product still holds, reflectance x 10000: Rayleigh scattering's
+# fourth power of the wavelength, about 0.07 in the blue.
+PATH_RADIANCE = 700 * (490 / WAVELENGTH) ** 4
+
+
+def augment(
+    scene: Scene, labels: SceneLabels, rng: np.random.Generator, zoom: float = 1
+) -> tuple[Scene, SceneLabels]:
+    """One random variation of a scene, with the labels that are true of it."""
+    pixels, labels = _turn(scene.reflectance, labels, rng)
+    if zoom != 1:
+        pixels = _resize(pixels, zoom)
+    if rng.random() < UNCHANGED:
+        return replace(scene, reflectance=np.ascontiguousarray(pixels, np.float32)), labels
+    if rng.random() < 0.2:
+        pixels = stain_water(pixels, rng)
+    pixels = _change_light(pixels, rng)
+    if rng.random() < 0.2:
+        pixels, labels = add_clouds(pixels, labels, rng)
+    pixels = _drop_bands(pixels, rng)
+    return replace(scene, reflectance=np.asarray(pixels, np.float32)), labels
+
+
+def join_scenes(
+    rows: list[list[tuple[Scene, SceneLabels]]],
+) -> tuple[Scene, SceneLabels]:
+    """One larger scene of equal ones laid side by side."""
+    pixels = [np.concatenate([s.reflectance for s, _ in row], axis=1) for row in rows]
+    labels = SceneLabels.mosaic([[f for _, f in row] for row in rows])
+    return replace(rows[0][0][0], reflectance=np.concatenate(pixels, axis=0)), labels
+
+
+def add_clouds(
+    pixels: np.ndarray, labels: SceneLabels, rng: np.random.Generator
+) -> tuple[np.ndarray, SceneLabels]:
+    """Lay synthetic haze or cloud over pixels `[H, W, 12]`; the labels say how much."""
+    height, width = pixels.shape[:2]
+    texture = _fractal_noise(height, width, rng)
+    if rng.random() < 0.5:  # haze: thin and smooth, stronger in the blue
+        thickness = np.clip(0.25 + 0.35 * texture, 0, 0.6) * np.float32(rng.uniform(0.5, 1.0))
+        opacity = thickness[..., None] * np.minimum((490 / WAVELENGTH) ** 0.7, 1)
+        brightness = np.float32(rng.uniform(3000, 5500))
+    else:  # cloud: thick, with thin edges; how much of the sky is drawn first
+        cover = rng.choice([rng.uniform(-1.2, 1.2), 3.0], p=[0.8, 0.2])
+        thickness = 1 / (1 + np.exp(-(texture + np.float32(cover)) * np.float32(rng.uniform(3, 8))))
+        thickness = thickness * np.float32(rng.uniform(0.85, 1.0))
+        opacity = thickness[..., None]
+        brightness = np.float32(rng.uniform(3500, 9000))
+    veil = brightness * CLOUD_SPECTRUM * (1 + 0.1 * texture[..., None])
+    pixels = pixels * (1 - opacity) + veil * opacity
+    hides = thickness > 0.6
+    veils = (thickness > 0.15) & ~hides
+    shape = labels.cloud.shape
+    return pixels, replace(labels, cloud=_cell_means(hides, shape), haze=_cell_means(veils, shape))
+
+
+def stain_water(pixels: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Lakes as brown as bogs feed them, darker in the visible than in the near infrared."""
+    infrared = pixels[..., NEAR_INFRARED]
+    water = (pixels[..., GREEN] > infrared) & (infrared < BRIGHTEST_WATER)
+    gains = np.where(IS_VISIBLE, rng.uniform(0.3, 0.8), rng.uniform(0.6, 1.0)).astype(np.float32)
+    return np.where(water[..., None], pixels * gains, pixels)
+
+
+def _cell_means(mask: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
+    image = torch.from_numpy(mask.astype(np.float32))[None, None]
+    return F.adaptive_avg_pool2d(image, shape)[0, 0].numpy()
+
+
+def _fractal_noise(height: int, width: int, rng: np.random.Generator) -> np.ndarray:
+    """Smooth random texture `[H, W]` of mean 0 and deviation 1, large forms strongest."""
+    total = torch.zeros(1, 1, height, width)
+    for octave in range(4):
+        size = 2 ** (octave + 1) + 1
+        grid = torch.from_numpy(rng.standard_normal((1, 1, size, size)).astype(np.float32))
+        total += F.interpolate(grid, (height, width), mode="bicubic") / 1.8**octave
+    texture = total[0, 0].numpy()
+    return (texture - texture.mean()) / (texture.std() + 1e-6)
+
+
+def _turn(
+    pixels: np.ndarray, labels: SceneLabels, rng: np.random.Generator
+) -> tuple[np.ndarray, SceneLabels]:
+    turns = int(rng.integers(4))
+    pixels, labels = np.rot90(pixels, turns), labels.rotated(turns)
+    if rng.random() < 0.5:
+        pixels, labels = np.flip(pixels, 1), labels.flipped(1)
+    return pixels, labels
+
+
+def _resize(pixels: np.ndarray, factor: float) -> np.ndarray:
+    size = [8 * max(1, round(side * factor / 8)) for side in pixels.shape[:2]]
+    image = torch.from_numpy(np.ascontiguousarray(pixels)).permute(2, 0, 1)[None]
+    image = F.interpolate(image, size, mode="bilinear", antialias=factor < 1)
+    return image[0].permute(1, 2, 0).numpy()
+
+
+def _change_light(pixels: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Another sun, season and sensor: a gain for all bands, small ones for each."""
+    gains = np.exp(rng.normal(0, 0.12)) * np.exp(rng.normal(0, 0.02, len(BANDS)))
+    pixels = pixels * gains.astype(np.float32)
+    if rng.random() < 0.15:
+        pixels = pixels + PATH_RADIANCE * np.float32(rng.uniform(0, 1.2))
+    return pixels
+
+
+def _drop_bands(pixels: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    draw = rng.random()
+    if draw < 0.2:
+        dropped = ~IS_VISIBLE
+    elif draw < 0.24:
+        dropped = ~TEN_METRE
+    elif draw < 0.28:
+        dropped = ~IS_VISIBLE & (rng.random(len(BANDS)) < 0.3)
+    else:
+        return pixels
+    return np.where(dropped, np.nan, pixels)

@@ -1,0 +1,202 @@
+"""ChatEarthNet on disk: Sentinel-2 tiles with captions (Yuan et al., 2024, CC-BY-4.0).
+
+Three folders of 8-bit PNGs hold nine bands of each tile, `json_files` the captions. A `labels.json`
+beside them, which ChatEarthNet itself does not have, adds land cover for each tile.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from torch.utils.data import Dataset
+
+from earthvlm.data.labels import SceneLabels
+from earthvlm.scenes.image_reader import locate_chatearthnet
+from earthvlm.scenes.scene import Scene
+
+CAPTION_FILE = "ChatEarthNet_caps_{captions}_{split}.json"
+CAPTION_SETS = ("35", "4v")
+LABELS_FILE = "labels.json"
+FACTS_FILE = "facts.json"  # the name of the same file in the practice data
+SPLITS = ("train", "val", "test")
+# What the Hub knows the dataset by.
+HUB_ID = "JessicaYuan/ChatEarthNet"
+# Written by `earthvlm validate-data`: the tiles that cannot be used, and why.
+CHECK_FILE = "check.json"
+# Bytes of tiles that each process keeps once it has read them: some thousands of 64 x 64 pixels,
+# and few of ChatEarthNet's own, which come in another order each epoch anyway.
+MEMORY = 1 << 30
+LISTED = 3  # entries that a message names, of those with one fault
+
+
+@dataclass(frozen=True)
+class Tile:
+    """One image of the dataset with what is known of it."""
+
+    name: str
+    captions: tuple[str, ...]
+    labels: SceneLabels | None
+
+
+@dataclass(frozen=True)
+class CaptionFile:
+    """The captions of one split.
+
+    captions: texts by image, in the file's order. faults: entries that cannot be used, by reason.
+    """
+
+    path: Path
+    captions: dict[str, tuple[str, ...]]
+    faults: dict[str, list[str]]
+
+    def lines(self) -> list[str]:
+        """One sentence for each kind of fault, with the first entries."""
+        return [list_entries(self.path.name, *fault) for fault in self.faults.items()]
+
+
+def list_entries(source: str, reason: str, entries: Sequence[str]) -> str:
+    """A count of entries with the first of them: "a.json: 2 have no caption: entry 2, ..."."""
+    more = ", ..." if len(entries) > LISTED else ""
+    return f"{source}: {len(entries):,} {reason}: {'; '.join(entries[:LISTED])}{more}"
+
+
+class ChatEarthNet(Dataset):
+    """The tiles of one split, in the order of their caption file.
+
+    captions: "35" for those by ChatGPT-3.5, "4v" for those by GPT-4V.
+    memory: bytes of the tiles read last that are kept.
+    Tiles that `earthvlm validate-data` found unusable are left out, and so are those without a
+    caption and repeated ones; `left_out` has a sentence for each kind.
+
+    Raises FileNotFoundError where the caption file is missing, ValueError where it is damaged.
+    """
+
+    def __init__(
+        self, data_dir: str | Path, split: str, captions: str = "35", memory: int = MEMORY
+    ) -> None:
+        self.root = Path(data_dir)
+        self._kept: dict[str, Scene] = {}  # the longest unread first
+        self._memory = self._free = memory
+        path = self.root / "json_files" / CAPTION_FILE.format(captions=captions, split=split)
+        if not path.is_file():
+            missing = path if self.root.is_dir() else f"The folder {self.root}"
+            raise FileNotFoundError(
+                f"{missing} is missing: --data_dir must hold ChatEarthNet's json_files and images, "
+                f"which `earthvlm download chatearthnet --data_dir {self.root}` fetches."
+            )
+        labels, unusable = (
+            self._read(LABELS_FILE) or self._read(FACTS_FILE),
+            self._read(CHECK_FILE).get("unusable", {}),
+        )
+        file = read_captions(path)
+        tiles = [self._make_tile(*entry, labels) for entry in file.captions.items()]
+        self.path = path
+        self.tiles = [tile for tile in tiles if tile.name not in unusable]
+        self.left_out = file.lines()
+        self.skipped = len(tiles) - len(self.tiles)
+        if self.skipped:
+            names = [tile.name for tile in tiles if tile.name in unusable]
+            self.left_out.append(
+                list_entries(CHECK_FILE, f"tiles of {path.name} are unusable", names)
+            )
+
+    def __len__(self) -> int:
+        return len(self.tiles)
+
+    def __iter__(self) -> Iterator[Tile]:
+        return iter(self.tiles)
+
+    def __getitem__(self, index: int) -> tuple[Scene, Tile]:
+        tile = self.tiles[index]
+        return self.read(tile), tile
+
+    def read(self, tile: Tile) -> Scene:
+        """Open a tile's image."""
+        scene = self._kept.pop(tile.name, None)
+        if scene is None:
+            scene = Scene.open(self.root, tile.name)
+            self._free -= scene.reflectance.nbytes
+        self._kept[tile.name] = scene
+        while self._free < 0:
+            oldest = self._kept.pop(next(iter(self._kept)))
+            self._free += oldest.reflectance.nbytes
+        return scene
+
+    def with_tiles(self, tiles: Sequence[Tile]) -> ChatEarthNet:
+        """The same data with some of its tiles alone."""
+        other = copy.copy(self)
+        other.tiles, other._kept, other._free = list(tiles), {}, self._memory
+        return other
+
+    @property
+    def has_labels(self) -> bool:
+        """Whether the land cover of every tile is known, not its caption alone."""
+        return all(tile.labels is not None for tile in self.tiles)
+
+    @property
+    def hub_id(self) -> str | None:
+        """The Hub's dataset that these tiles are of, as their names tell; None for others."""
+        named = all(locate_chatearthnet(Path(tile.name).stem) for tile in self.tiles)
+        return HUB_ID if self.tiles and named else None
+
+    def _read(self, name: str) -> dict[str, dict]:
+        path = self.root / name
+        try:
+            return json.loads(path.read_text()) if path.is_file() else {}
+        except ValueError as error:
+            raise ValueError(f"{path} is damaged: {error}.") from error
+
+    @staticmethod
+    def _make_tile(name: str, captions: tuple[str, ...], labels: dict[str, dict]) -> Tile:
+        known = labels.get(name)
+        return Tile(name, captions, SceneLabels.from_entry(known) if known else None)
+
+
+def read_captions(path: Path) -> CaptionFile:
+    """Read a caption file: a list of `{"image" or "image_id": name, "caption": text or texts}`.
+
+    Entries without any text, and repeated images, are left out and listed in `faults`.
+    Raises ValueError, naming the file and the entry (counted from 1), for any other form.
+    """
+    try:
+        entries = json.loads(path.read_text(encoding="utf-8-sig"))
+    except (ValueError, RecursionError) as error:  # UnicodeDecodeError is a ValueError
+        raise ValueError(f"{path} is no caption file of ChatEarthNet: {error}.") from error
+    if not isinstance(entries, list):
+        raise ValueError(
+            f"{path} is no caption file of ChatEarthNet: it holds no list, but starts with entry "
+            f"{next(iter(entries), '') if isinstance(entries, dict) else entries!r}."
+        )
+    captions: dict[str, tuple[str, ...]] = {}
+    faults: dict[str, list[str]] = {}
+    for number, entry in enumerate(entries, start=1):
+        try:
+            name, texts = _read_entry(entry)
+        except ValueError as error:
+            raise ValueError(f"{path}: entry {number} {error}.") from None
+        if not texts:
+            faults.setdefault("have no caption", []).append(f"entry {number}, {name}")
+        elif name in captions:
+            faults.setdefault("repeat an image", []).append(f"entry {number}, {name}")
+        else:
+            captions[name] = texts
+    return CaptionFile(path, captions, faults)
+
+
+def _read_entry(entry: object) -> tuple[str, tuple[str, ...]]:
+    """An image's name and its captions that are not blank. Raises ValueError for another form."""
+    if not isinstance(entry, dict):
+        raise ValueError('is no object with "image" and "caption"')
+    name = entry.get("image") or entry.get("image_id")
+    if not isinstance(name, str) or not name or Path(name).name != name:
+        raise ValueError(f"names the image {str(name)[:80]!r}, which is no file name as NAME.png")
+    given = entry.get("caption")
+    texts = [] if given is None else given if isinstance(given, list) else [given]
+    if not all(text is None or isinstance(text, str) for text in texts):
+        raise ValueError(f"({name}) has a caption that is neither text nor a list of texts")
+    name = name if name.lower().endswith(".png") else f"{name}.png"
+    return name, tuple(text for text in texts if text and text.strip())

@@ -1,0 +1,1 @@
+"""The embedding dataset: schema, files, table, folder index; imports bridge and below."""

@@ -1,0 +1,163 @@
+"""SceneTable: the rows of an embedding dataset as a search needs them, and which of them fit."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from textwrap import shorten
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import xxhash
+
+from earthvlm.embeddings.filters import SceneFilter
+from earthvlm.embeddings.schema import get_vectors
+
+FILTER_COLUMNS = ("split", "source", "longitude", "latitude", "date")
+SOURCE_LETTERS = 40  # of a source, in an error
+BLOCK_ROWS = 16_384  # that are read at once
+NAME_LETTERS = 80  # of a name that does not exist, in an error about it
+SPACES = {"scene": "scene_embedding", "caption": "caption_embedding"}
+
+
+class SceneTable:
+    """N rows in the order of the dataset, with their vectors of each space `[N, 384]`.
+
+    It is in memory, or mapped from files and read where it is touched.
+    """
+
+    def __init__(
+        self,
+        rows: pa.Table,
+        vectors: Mapping[str, np.ndarray],
+        present: Mapping[str, np.ndarray] | None = None,
+        folder: Path | None = None,
+    ) -> None:
+        """rows: EMBEDDING_SCHEMA's columns without the embeddings.
+
+        present: which rows have a vector of a space, bool `[N]`; computed where it is not given.
+        folder: where the files are that it is mapped from.
+        """
+        self.folder = folder
+        self._rows, self._vectors = rows, vectors
+        self._present = present or {space: find_present(each) for space, each in vectors.items()}
+        self._with_vectors = {space: np.flatnonzero(has) for space, has in self._present.items()}
+        self._distinct: dict[str, tuple[str, ...]] = {}
+        self._digests: dict[str, str] = {}
+
+    @classmethod
+    def from_dataset(cls, table: pa.Table) -> SceneTable:
+        """Take a table with EMBEDDING_SCHEMA's columns into memory."""
+        vectors = {space: get_vectors(table, column) for space, column in SPACES.items()}
+        return cls(table.drop_columns(list(SPACES.values())), vectors)
+
+    def __len__(self) -> int:
+        return self._rows.num_rows
+
+    def vectors(self, space: str) -> np.ndarray:
+        """Float32 `[N, 384]` of unit length, NaN in rows that have none."""
+        return self._vectors[space]
+
+    def present(self, space: str) -> np.ndarray:
+        """Which rows have a vector, bool `[N]`."""
+        return self._present[space]
+
+    def rows(self, space: str) -> np.ndarray:
+        """The rows that have a vector, in order."""
+        return self._with_vectors[space]
+
+    def digest(self, space: str) -> str:
+        """What tells the vectors of a space, and the columns of filters, from all others."""
+        if space not in self._digests:
+            digest = xxhash.xxh3_64()
+            vectors = self._vectors[space]
+            for first in range(0, len(vectors), BLOCK_ROWS):
+                digest.update(np.ascontiguousarray(vectors[first : first + BLOCK_ROWS]))
+            for name in FILTER_COLUMNS:
+                for value in self.column(name).to_pylist():
+                    digest.update(f"{value}\0".encode())
+            self._digests[space] = digest.hexdigest()
+        return self._digests[space]
+
+    def read(self, row: int) -> dict[str, Any]:
+        """One row's columns, without its vectors."""
+        return self._rows.slice(row, 1).to_pylist()[0]
+
+    def column(self, name: str) -> pa.ChunkedArray:
+        """A column of all rows."""
+        return self._rows.column(name)
+
+    def distinct(self, name: str) -> tuple[str, ...]:
+        """The different values of a column of text, in alphabetical order."""
+        if name not in self._distinct:
+            values = pc.unique(self.column(name)).to_pylist()
+            self._distinct[name] = tuple(sorted(value for value in values if value))
+        return self._distinct[name]
+
+    def find(self, image_id: str) -> int:
+        """The row of a scene. Raises ValueError where there is none of that name."""
+        row = pc.index(self.column("image_id"), image_id).as_py()
+        if row < 0:
+            raise ValueError(
+                f"this dataset has no scene {image_id[:NAME_LETTERS]!r}; check its name"
+            )
+        return row
+
+    def select(self, where: SceneFilter) -> np.ndarray | None:
+        """Which rows fit, bool `[N]`, or None where all do.
+
+        Raises ValueError for a split, and for a source, that no row has.
+        """
+        self.check(where)
+        masks = []
+        if where.split is not None:
+            masks.append(pc.equal(self.column("split"), where.split))
+        if where.source is not None:
+            sources = pa.array(self.matching_sources(where.source), pa.string())
+            masks.append(pc.is_in(self.column("source"), sources))
+        if where.bbox is not None:
+            latitude, longitude = self.column("latitude"), self.column("longitude")
+            masks.append(_between(latitude, where.bbox[1], where.bbox[3]))
+            inside = [_between(longitude, *ends) for ends in where.longitude_ranges]
+            masks.append(inside[0] if len(inside) == 1 else pc.or_(*inside))
+        for date, compare in (
+            (where.first_date, pc.greater_equal),
+            (where.last_date, pc.less_equal),
+        ):
+            if date is not None:
+                masks.append(compare(self.column("date"), pa.scalar(date, pa.date32())))
+        if not masks:
+            return None
+        fits = [mask.fill_null(False).to_numpy() for mask in masks]
+        return np.logical_and.reduce(fits)
+
+    def check(self, where: SceneFilter) -> None:
+        """Raise ValueError where the filter asks for a split or a source that no row has."""
+        splits = self.distinct("split")
+        if where.split is not None and where.split not in splits:
+            raise ValueError(
+                f"this dataset has no split {where.split[:NAME_LETTERS]!r}; choose one of "
+                f"{', '.join(splits)}"
+            )
+        if where.source is not None and not self.matching_sources(where.source):
+            words, *known = (
+                shorten(text, SOURCE_LETTERS, placeholder=" …")
+                for text in (where.source, *self.distinct("source")[:1])
+            )
+            told = f"one it has is {known[0]!r}" if known else "it names none"
+            raise ValueError(f"no source of this dataset contains {words!r}; {told}")
+
+    def matching_sources(self, words: str) -> list[str]:
+        """The sources that contain some words, in any case."""
+        return [source for source in self.distinct("source") if words.lower() in source.lower()]
+
+
+def find_present(vectors: np.ndarray) -> np.ndarray:
+    """Which rows of `[N, 384]` have a vector, bool `[N]`."""
+    return ~np.isnan(vectors[:, 0])
+
+
+def _between(column: pa.ChunkedArray, low: float, high: float) -> pa.ChunkedArray:
+    return pc.and_(pc.greater_equal(column, low), pc.less_equal(column, high))

@@ -1,0 +1,1 @@
+"""Evaluating a bridge on a split; imports embeddings and below."""

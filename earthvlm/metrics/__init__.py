@@ -1,0 +1,1 @@
+"""Scores of texts and rankings, with intervals; imports data and below."""

@@ -1,0 +1,38 @@
+"""Which land covers words name."""
+
+from __future__ import annotations
+
+import re
+
+from earthvlm.data.labels import LAND_COVER
+
+# WorldCover's classes, as ChatEarthNet's captions, which were written from them, name them.
+CAPTIONED_COVER = {
+    "water": r"waters?|lakes?|rivers?|seas?|oceans?|ponds?|reservoirs?",
+    "developed area": r"developed|built-up|urban|buildings?|towns?|cit(?:y|ies)|residential",
+    "tree": r"trees?|forests?|forested|wood(?:ed|s|lands?)",
+    "shrub": r"shrubs?|shrublands?|bush(?:es)?",
+    "grass": r"grass(?:es|y|lands?)?|meadows?",
+    "crop": r"crops?|croplands?|farmlands?|agricultural|agriculture|fields?",
+    "bare land": r"bare|barren",
+    "snow": r"snow|ice",
+    "wetland": r"wetlands?|marsh(?:es)?",
+    "mangroves": r"mangroves?",
+    "moss": r"moss(?:es)?|lichens?",
+}
+DENIED = re.compile(r"\b(?:no|without|absence of|lack of)\s+(?:any\s+|visible\s+)*[\w-]+")
+
+
+def mentioned_land_cover(answer: str) -> list[str]:
+    """The land covers an answer names as being there, in the order it names them."""
+    text = answer.lower()
+    for denied in LAND_COVER:
+        text = text.replace(f"no {denied}", "")
+    found = {cover: text.find(cover) for cover in LAND_COVER if cover in text}
+    return sorted(found, key=found.__getitem__)
+
+
+def captioned_land_cover(text: str) -> set[str]:
+    """The classes of `CAPTIONED_COVER` that a text names as being there."""
+    text = DENIED.sub("", text.lower())
+    return {c for c, words in CAPTIONED_COVER.items() if re.search(rf"\b(?:{words})\b", text)}

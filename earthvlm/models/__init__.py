@@ -1,0 +1,1 @@
+"""OlmoEarth, query encoder, language models, text encoder, LoRA; imports scenes, storage."""

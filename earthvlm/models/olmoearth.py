@@ -1,0 +1,284 @@
+"""OlmoEarth, Ai2's Sentinel-2 foundation encoder: scenes in, tokens out."""
+
+from __future__ import annotations
+
+import warnings
+from collections import defaultdict
+from collections.abc import Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from earthvlm.models.olmoearth_loading import MODALITY, load_network, resolve_model_id
+from earthvlm.scenes.bands import BANDS
+from earthvlm.scenes.scene import Scene
+
+if TYPE_CHECKING:
+    from olmoearth_pretrain_minimal.olmoearth_pretrain_v1.utils.datatypes import (
+        MaskedOlmoEarthSample,
+    )
+
+    from earthvlm.models.moondream2_vision import PictureCrops
+
+# The authors recommend inputs of at most 128 x 128 pixels; larger scenes are cut into crops.
+CROP_SIZE = 128
+PATCH_SIZE = 8
+# v1.3 was trained on windows of 16 pixels in small patches, and is read off its pooler's location
+# tokens (the package's searchlight.py).
+POOLED_CROP_SIZE = 16
+POOLED_PATCH_SIZES = (2, 1)  # the first is the default
+RESOLUTION = 10  # metres, of the bands OlmoEarth was trained on
+# Patches that are encoded at once: few enough for a processor's caches, many enough for a GPU.
+PATCHES_AT_ONCE = {"cpu": 2048, "cuda": 65_536}
+# OlmoEarth wants a date. For a scene without one: the middle of a northern summer.
+DEFAULT_TIMESTAMP = (15, 6, 2020)  # day, month counted from 0, year
+
+
+@dataclass(frozen=True)
+class PreparedScene:
+    """A scene as the encoder takes it, made on the CPU (in a data loader's workers, say).
+
+    pixels: float32 `[H, W, 12]`, normalised, edges repeated so that H and W are whole patches.
+    timestamp: day, month counted from 0, year.
+    patch_size: the pixels a token is to stand for, to a side.
+    picture: its true colours for the language model's own vision tower, where that is used.
+    """
+
+    pixels: Tensor
+    timestamp: tuple[int, int, int]
+    patch_size: int
+    picture: PictureCrops | None = None
+
+
+@dataclass(frozen=True)
+class SceneTokens:
+    """What the encoder saw, padded to the scene with most tokens.
+
+    tokens: `[B, N, D]`, row by row over the whole scene whatever its crops; a version with several
+        band sets gives that many neighbouring tokens a patch.
+    positions: `[B, N, 2]`, each token's row and column in its scene, from 0 to 1.
+    mask: bool `[B, N]`, True where there is a token, False where there is padding.
+    grids: the rows and columns of patches of each scene.
+    """
+
+    tokens: Tensor
+    positions: Tensor
+    mask: Tensor
+    grids: tuple[tuple[int, int], ...]
+
+    def to(self, device: torch.device) -> SceneTokens:
+        """The same on another device."""
+        tokens, positions, mask = (t.to(device) for t in (self.tokens, self.positions, self.mask))
+        return SceneTokens(tokens, positions, mask, self.grids)
+
+
+class OlmoEarthEncoder(nn.Module):
+    """Encodes Sentinel-2 scenes with OlmoEarth's own encoder and normaliser.
+
+    model_id: an `olmoearth_pretrain_minimal.ModelID`, its value ("OlmoEarth-v1-Nano") or its name
+        in any case, a folder with `config.json` and `weights.pth`, or "random-v1.2-nano" for that
+        network untrained.
+    patch_size: the pixels a token stands for, to a side; 8 by default, and 2 for v1.3, which takes
+        1 or 2.
+    revision: of the model's Hub repository; the newest where it is None.
+    bands: the bands the encoder was trained on; others are treated as missing even where a scene
+        has them.
+
+    Raises ValueError for a model id that is none of these, and for a patch size that the version
+    does not take.
+    """
+
+    def __init__(
+        self,
+        model_id: str,
+        bands: Sequence[str] = BANDS,
+        patch_size: int | None = None,
+        revision: str | None = None,
+    ) -> None:
+        super().__init__()
+        from olmoearth_pretrain_minimal import NormalizerV1, NormalizerV1_1
+
+        self.model_id = resolve_model_id(model_id)
+        self.bands = tuple(bands)
+        self.network, self.revision = load_network(self.model_id, revision or None)
+        # v1 splits the bands into three sets, every later version keeps one.
+        self.band_sets = self.network.tokenization_config.get_num_bandsets(MODALITY)
+        self.normalizer = NormalizerV1() if self.band_sets > 1 else NormalizerV1_1()
+        self.dim: int = self.network.embedding_size
+        # v1 and v1.1 add positions they know for squares alone; later versions rotate by them.
+        self.needs_squares = "rope" not in self.network.position_encoding
+        self.is_pooled = self.network.attention_pooler is not None
+        self.crop_size = POOLED_CROP_SIZE if self.is_pooled else CROP_SIZE
+        self.patch_size = patch_size or (POOLED_PATCH_SIZES[0] if self.is_pooled else PATCH_SIZE)
+        self.check_patch_size(self.patch_size)
+
+    def check_patch_size(self, patch_size: int) -> None:
+        """Raise ValueError for a patch size that this version of OlmoEarth does not take."""
+        if self.is_pooled and patch_size not in POOLED_PATCH_SIZES:
+            raise ValueError(
+                f"{self.model_id} takes patches of 1 or 2 pixels to a side, not {patch_size}."
+            )
+
+    def count_patches(self, scene: Scene, patch_size: int | None = None) -> int:
+        """How many patches a scene has; it is one token each, or one each a band set."""
+        patch = patch_size or self.patch_size
+        return -(-scene.height // patch) * -(-scene.width // patch)
+
+    def prepare(self, scene: Scene, patch_size: int | None = None) -> PreparedScene:
+        """Normalise a scene as its model version was trained, missing bands included.
+
+        patch_size: see it in patches of another size than the encoder's own.
+        """
+        from olmoearth_pretrain_minimal.olmoearth_pretrain_v1.utils.constants import Modality
+
+        reflectance = scene.reflectance.copy()
+        for index, band in enumerate(BANDS):
+            if band not in self.bands:
+                reflectance[..., index] = np.nan
+        with warnings.catch_warnings():
+            # The Scene's notes already tell the user which bands are missing.
+            warnings.filterwarnings("ignore", message="Up to .* bands were")
+            pixels = self.normalizer.normalize(Modality.SENTINEL2_L2A, reflectance)
+        patch = patch_size or self.patch_size
+        rows, columns = (-side % patch for side in pixels.shape[:2])
+        if rows or columns:
+            pixels = np.pad(pixels, ((0, rows), (0, columns), (0, 0)), mode="edge")
+        date = scene.date
+        timestamp = DEFAULT_TIMESTAMP if date is None else (date.day, date.month - 1, date.year)
+        return PreparedScene(torch.from_numpy(pixels.astype(np.float32)), timestamp, patch)
+
+    def forward(self, scenes: Sequence[PreparedScene], in_bfloat16: bool = False) -> SceneTokens:
+        """Encode scenes of any sizes, each in the patches it was prepared for.
+
+        in_bfloat16: let the processor multiply the feed-forwards' matrices in it; see
+            `multiplies_bfloat16`.
+        """
+        patches = [scene.patch_size for scene in scenes]
+        grids = [
+            (scene.pixels.shape[0] // patch, scene.pixels.shape[1] // patch)
+            for scene, patch in zip(scenes, patches, strict=True)
+        ]
+        crops = defaultdict(list)  # patch and size in patches -> (scene, top, left) in patches
+        for index, ((height, width), patch) in enumerate(zip(grids, patches, strict=True)):
+            step = self.crop_size // patch
+            for top in range(0, height, step):
+                for left in range(0, width, step):
+                    size = (min(step, height - top), min(step, width - left))
+                    crops[patch, *size].append((index, top, left))
+
+        device = next(self.network.parameters()).device
+        encoded: list[dict[tuple[int, int], Tensor]] = [{} for _ in scenes]
+        for (patch, height, width), places in crops.items():
+            count = max(1, PATCHES_AT_ONCE.get(device.type, 2048) // (height * width))
+            for start in range(0, len(places), count):
+                some = places[start : start + count]
+                pixels = torch.stack(
+                    [
+                        scenes[i].pixels[
+                            top * patch : (top + height) * patch,
+                            left * patch : (left + width) * patch,
+                        ]
+                        for i, top, left in some
+                    ]
+                )
+                timestamps = torch.tensor([scenes[i].timestamp for i, _, _ in some])
+                tokens = self._encode_crops(
+                    pixels.to(device, non_blocking=True), timestamps.to(device), patch, in_bfloat16
+                )
+                for (i, top, left), crop in zip(some, tokens, strict=True):
+                    encoded[i][top, left] = crop
+        return join_tokens(
+            [
+                _join_crops(crops_of_scene, grid, self.crop_size // patch)
+                for crops_of_scene, grid, patch in zip(encoded, grids, patches, strict=True)
+            ]
+        )
+
+    def _encode_crops(
+        self, pixels: Tensor, timestamps: Tensor, patch: int, in_bfloat16: bool
+    ) -> Tensor:
+        """Encode crops `[B, H, W, 12]` of one size to `[B, H/patch, W/patch, band sets, D]`."""
+        from olmoearth_pretrain_minimal.olmoearth_pretrain_v1.utils.datatypes import (
+            MaskedOlmoEarthSample,
+        )
+
+        height, width = (side // patch for side in pixels.shape[1:3])
+        if self.needs_squares and height != width:
+            more = max(height, width) * patch
+            edges = (0, more - pixels.shape[2], 0, more - pixels.shape[1])
+            square = nn.functional.pad(pixels.permute(0, 3, 1, 2), edges, mode="replicate")
+            pixels = square.permute(0, 2, 3, 1)
+        sample = MaskedOlmoEarthSample(
+            timestamps=timestamps[:, None].long(),
+            sentinel2_l2a=pixels[:, :, :, None],
+            sentinel2_l2a_mask=torch.zeros(
+                (*pixels.shape[:3], 1, self.band_sets), device=pixels.device
+            ),
+        )
+        if self.is_pooled:
+            # One location token a patch, in the place of its one band set.
+            pooled = self.network(sample, patch_size=patch, input_res=RESOLUTION, fast_pass=True)
+            return pooled["location_tokens"][:, :, :, None]
+        return self._attend(sample, patch, in_bfloat16)[:, :height, :width, 0]
+
+    def _attend(self, sample: MaskedOlmoEarthSample, patch: int, in_bfloat16: bool) -> Tensor:
+        """What the network itself does where nothing is masked, to `[B, H/p, W/p, 1, sets, D]`."""
+        network = self.network
+        patches = network.patch_embeddings(sample, patch)
+        tokens = {MODALITY: patches[MODALITY]}
+        encoded = network.composite_encodings(tokens, sample.timestamps, patch, RESOLUTION)[
+            MODALITY
+        ]
+        # A crop has one date, and rotations tell how far apart tokens are: all crops have the
+        # positions of the first, whose angles the network itself computes anew for each.
+        first = {MODALITY: encoded[:1]}
+        mask = {f"{MODALITY}_mask": patches[f"{MODALITY}_mask"][:1]}
+        positions = network.build_rope_positions(
+            first, mask, patch, RESOLUTION, timestamps=sample.timestamps[:1]
+        )
+        seen = encoded.flatten(1, -2)
+        for block in network.blocks:
+            attended = block.attn(block.norm1(seen), rope_positions=positions)
+            seen = seen + block.drop_path(block.ls1(attended))
+            # Two thirds of what is multiplied. Attention is as quick in float32.
+            with torch.autocast("cpu", torch.bfloat16) if in_bfloat16 else nullcontext():
+                fed = block.mlp(block.norm2(seen))
+            seen = seen + block.drop_path(block.ls2(fed))
+        return network.norm(seen).view(encoded.shape)
+
+
+def _join_crops(crops: dict[tuple[int, int], Tensor], grid: tuple[int, int], step: int) -> Tensor:
+    """Put the tokens of a scene's crops together, `[rows, columns, band sets, D]`."""
+    height, width = grid
+    rows = [
+        torch.cat([crops[top, left] for left in range(0, width, step)], dim=1)
+        for top in range(0, height, step)
+    ]
+    return torch.cat(rows)
+
+
+def join_tokens(scenes: Sequence[Tensor]) -> SceneTokens:
+    """Pad the tokens of scenes together, each `[rows, columns, band sets, D]`."""
+    tokens, positions = [], []
+    for scene in scenes:
+        height, width, band_sets = scene.shape[:3]
+        tokens.append(scene.flatten(0, 2))
+        row = (torch.arange(height, device=scene.device) + 0.5) / height
+        column = (torch.arange(width, device=scene.device) + 0.5) / width
+        place = torch.stack(torch.meshgrid(row, column, indexing="ij"), dim=-1)
+        positions.append(place.flatten(0, 1).repeat_interleave(band_sets, dim=0))
+    pad = nn.utils.rnn.pad_sequence
+    lengths = torch.tensor([len(t) for t in tokens], device=tokens[0].device)
+    padded = pad(tokens, batch_first=True)
+    mask = torch.arange(padded.shape[1], device=padded.device) < lengths[:, None]
+    grids = tuple((scene.shape[0], scene.shape[1]) for scene in scenes)
+    return SceneTokens(padded, pad(positions, batch_first=True), mask, grids)
+
+
+def multiplies_bfloat16(device: torch.device) -> bool:
+    """Whether this is a processor with instructions that multiply bfloat16: others imitate them."""
+    return device.type == "cpu" and torch.cpu._is_avx512_bf16_supported()

@@ -1,0 +1,114 @@
+"""Where OlmoEarth's networks come from: the Hub, a folder, or random numbers."""
+
+from __future__ import annotations
+
+import json
+import re
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from pickle import UnpicklingError
+
+import torch
+from torch import nn
+
+from earthvlm.storage.hub import LOCAL_REVISION, fetch
+from earthvlm.storage.tensors import check_memory
+
+OLMOEARTH_FILES = ("config.json", "weights.pth")
+MODALITY = "sentinel2_l2a"
+PUBLISHER = "allenai"  # on the Hub
+RANDOM_MODEL_ID = re.compile(r"random-(v1(?:\.\d)?)-(nano|tiny|small|base|large)")
+
+
+def resolve_model_id(model_id: str) -> str:
+    """The one spelling of a model id: "OlmoEarth-v1-Nano" for `ModelID.OLMOEARTH_V1_NANO`.
+
+    model_id: a `ModelID`, its value or its name in any case, or the Hub repository's id; folders
+        and ids of untrained networks are returned as they are.
+    Raises ValueError that lists the ids where it is none of these.
+    """
+    from olmoearth_pretrain_minimal import ModelID
+
+    given = str(model_id)
+    if Path(given).is_dir() or RANDOM_MODEL_ID.fullmatch(given):
+        return given
+    name = given.lower().removeprefix(f"{PUBLISHER}/")
+    for known in ModelID:
+        if name in (known.value.lower(), known.name.lower()):
+            return known.value
+    raise ValueError(
+        f"{given!r} is no OlmoEarth model: give one of {', '.join(ModelID)}, a folder with "
+        "config.json and weights.pth, or random-v1.2-nano for an untrained network."
+    )
+
+
+def olmoearth_repository(model_id: str) -> str:
+    """The Hub repository of a released model. Raises ValueError as `resolve_model_id` does."""
+    return f"{PUBLISHER}/{resolve_model_id(model_id)}"
+
+
+def load_network(model_id: str, revision: str | None) -> tuple[nn.Module, str]:
+    """The encoder alone, and its revision: the parts of pretraining beside it are not kept.
+
+    model_id, revision: see `OlmoEarthEncoder`. Raises ValueError for an id that is none, and for
+    weights that are damaged; FileNotFoundError for a folder that lacks a file.
+    """
+    from olmoearth_pretrain_minimal import OlmoEarthPretrain_v1
+
+    random = RANDOM_MODEL_ID.fullmatch(model_id)
+    if random:
+        version, size = random.groups()
+        model = OlmoEarthPretrain_v1(
+            model_size=size, model_version=version, supported_modality_names=[MODALITY]
+        )
+        return model.model.encoder, LOCAL_REVISION
+    source = model_id if Path(model_id).is_dir() else olmoearth_repository(model_id)
+    snapshot = fetch(source, OLMOEARTH_FILES, revision)
+    return _load_pretrained(snapshot.folder), snapshot.revision
+
+
+def _load_pretrained(folder: Path) -> nn.Module:
+    """The encoder of a published checkpoint, by the package's own loader."""
+    from olmoearth_pretrain_minimal import load_model_from_path
+
+    for name in OLMOEARTH_FILES:
+        if not (folder / name).is_file():
+            raise FileNotFoundError(f"{folder} lacks {name}: it holds no OlmoEarth model.")
+    weights = folder / OLMOEARTH_FILES[1]
+    check_memory(2 * weights.stat().st_size, torch.device("cpu"), f"OlmoEarth in {folder}")
+    try:
+        with _with_inputs_recorded(folder) as complete:
+            return load_model_from_path(complete).encoder
+    except (RuntimeError, UnpicklingError, EOFError, KeyError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise ValueError(
+            f"{weights} is damaged or does not fit its config.json: {reason}"
+        ) from error
+
+
+@contextmanager
+def _with_inputs_recorded(folder: Path) -> Iterator[Path]:
+    """A folder whose config.json says what the encoder was trained to see, as the loader wants.
+
+    Where the published one does not record that, all but Sentinel-2 counts as unseen: nothing else
+    is ever shown to it here.
+    """
+    config = json.loads((folder / OLMOEARTH_FILES[0]).read_text())
+    recorded = any(
+        config.get(section, {}).get("masking_config", {}).get("strategy_config", {})
+        for section in ("train_module", "data_loader")
+    )
+    if recorded:
+        yield folder
+        return
+    supported = config["model"]["encoder_config"]["supported_modality_names"]
+    unseen = [name for name in supported if name != MODALITY]
+    config["data_loader"] = {
+        "masking_config": {"strategy_config": {"only_decode_modalities": unseen}}
+    }
+    with tempfile.TemporaryDirectory() as aside:
+        Path(aside, OLMOEARTH_FILES[0]).write_text(json.dumps(config))
+        Path(aside, OLMOEARTH_FILES[1]).symlink_to((folder / OLMOEARTH_FILES[1]).resolve())
+        yield Path(aside)

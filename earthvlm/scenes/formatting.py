@@ -1,0 +1,33 @@
+"""Days, places and boxes in words: one form of each, wherever a scene is told of."""
+
+from __future__ import annotations
+
+import datetime
+
+
+def describe_date(date: datetime.date) -> str:
+    """A day: "2 February 2020"."""
+    return f"{date.day} {date:%B %Y}"
+
+
+def describe_place(longitude: float | None, latitude: float | None, decimals: int = 3) -> str:
+    """A place in degrees: "52.515° N 12.623° E"; nothing where either is unknown."""
+    if longitude is None or latitude is None:
+        return ""
+    return f"{_degrees(latitude, 'NS', decimals)} {_degrees(longitude, 'EW', decimals)}"
+
+
+def describe_bbox(bbox: tuple[float, float, float, float]) -> str:
+    """West, south, east and north: "1.50° W to 16.00° E, 47.00° N to 55.00° N".
+
+    A box that crosses the date line says so.
+    """
+    west, south, east, north = bbox
+    longitudes = f"{_degrees(west, 'EW', 2)} to {_degrees(east, 'EW', 2)}"
+    if west > east:
+        longitudes += " across the date line"
+    return f"{longitudes}, {_degrees(south, 'NS', 2)} to {_degrees(north, 'NS', 2)}"
+
+
+def _degrees(value: float, hemispheres: str, decimals: int) -> str:
+    return f"{abs(value):.{decimals}f}° {hemispheres[value < 0]}"

@@ -1,0 +1,308 @@
+"""Sentinel-2 GeoTIFFs, read to reflectance and written, by rasterio.
+
+Only local GeoTIFF and JPEG 2000 files are opened (no format that points elsewhere), without side
+files, and the sizes of the image and of its blocks are checked before any pixel is read. Every
+error a user can cause is a ValueError of one sentence.
+"""
+
+from __future__ import annotations
+
+import datetime
+import math
+import re
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from PIL import Image
+
+from earthvlm.scenes.bands import (
+    BANDS,
+    FILE_ORDER_12,
+    FILE_ORDER_13,
+    VISIBLE_BANDS,
+    find_baseline,
+    find_date,
+    normalise_band_name,
+)
+from earthvlm.scenes.image_reader import ACCEPTED, MAX_PHOTO_SIDE, check_photo_size, photo_content
+from earthvlm.scenes.raster_limits import GDAL_OPTIONS, check_blocks, check_directories
+from earthvlm.scenes.reflectance import (
+    MIN_BANDS,
+    ImageContent,
+    check_size,
+    convert_to_reflectance,
+    drop_empty_bands,
+    fill_missing_pixels,
+    mark_empty_bands,
+    mark_empty_pixels,
+    place_bands,
+    refuse_flat_values,
+    remove_offset,
+)
+
+if TYPE_CHECKING:
+    import rasterio
+
+# The first bytes of a file and the one GDAL driver that may open it.
+_DRIVERS = {
+    **dict.fromkeys((b"II*\x00", b"MM\x00*", b"II+\x00", b"MM\x00+"), "GTiff"),
+    **dict.fromkeys((b"\x00\x00\x00\x0cjP  ", b"\xff\x4f\xff\x51"), "JP2OpenJPEG"),
+}
+# Written by write_geotiff: the values are clean reflectance x 10000, and nothing is to be guessed.
+CLEAN_TAG = "EARTHVLM_REFLECTANCE"
+DATE_TAG = "ACQUISITION_DATE"
+PLACE_TAGS = ("CENTRE_LONGITUDE", "CENTRE_LATITUDE")
+DATE_TAGS = (
+    *(DATE_TAG, "SENSING_TIME", "PRODUCT_START_TIME", "DATATAKE_1_DATATAKE_SENSING_START"),
+    *("datetime", "date"),
+)
+
+
+def raster_driver(path: Path) -> str | None:
+    """Return GDAL's driver for a TIFF or JPEG 2000 file by its first bytes, else None."""
+    try:
+        with path.open("rb") as file:
+            start = file.read(12)
+    except OSError as error:
+        raise ValueError(f"'{path}' cannot be opened: {error.strerror}") from error
+    return next((driver for first, driver in _DRIVERS.items() if start.startswith(first)), None)
+
+
+def read_geotiff(path: Path, *, boa_offset: bool | None = None) -> ImageContent:
+    """Read a Sentinel-2 GeoTIFF: bands by description, else by ESA's order for 12 or 13 bands.
+
+    An 8-bit file of 1, 3 or 4 bands is a photo. `boa_offset` says whether the values carry the
+    +1000 offset of newer products; None finds out.
+    """
+    import rasterio
+    from rasterio._err import CPLE_BaseError  # GDAL's own, which RasterioError does not cover
+    from rasterio.errors import RasterioError
+
+    check_directories(path)
+    try:
+        with quiet_gdal(), rasterio.open(path.absolute(), driver=raster_driver(path)) as file:
+            check_blocks(file, path)
+            if set(file.dtypes) == {"uint8"} and file.count in (1, 3, 4):
+                return _read_photo_raster(file, path)
+            return _read_scene(file, path, boa_offset)
+    except (RasterioError, CPLE_BaseError) as error:
+        raise ValueError(
+            f"'{path.name}' is a damaged GeoTIFF (cut short or corrupt); save or download it again"
+        ) from error
+
+
+def write_geotiff(path: Path, content: ImageContent) -> None:
+    """Write the present bands as uint16 reflectance x 10000, with names, date and place in tags.
+
+    The pixel size of a scene is not known, so the file has its centre as tags and no grid.
+    """
+    import rasterio
+
+    if not path.absolute().parent.is_dir():
+        raise FileNotFoundError(f"There is no folder '{path.parent}' to save '{path.name}' in")
+    present = [index for index, band in enumerate(content.reflectance[0, 0]) if band == band]
+    height, width = content.reflectance.shape[:2]
+    tags = {CLEAN_TAG: "reflectance x 10000, without offset, 0 is a value"}
+    if content.date is not None:
+        tags[DATE_TAG] = content.date.isoformat()
+    if content.longitude is not None and content.latitude is not None:
+        tags |= dict(zip(PLACE_TAGS, map(repr, (content.longitude, content.latitude)), strict=True))
+    # Band by band: a quarter smaller than interleaved by pixel on real scenes.
+    profile = {"driver": "GTiff", "dtype": "uint16", "interleave": "band"}
+    profile |= {"compress": "deflate", "predictor": 2, "zlevel": 9}
+    size = {"count": len(present), "height": height, "width": width}
+    with quiet_gdal(), rasterio.open(path.absolute(), "w", **profile, **size) as file:
+        file.update_tags(**tags)
+        for number, index in enumerate(present, start=1):
+            band = np.rint(content.reflectance[:, :, index]).clip(0, 65_535)
+            file.write(band.astype(np.uint16), number)
+            file.set_band_description(number, BANDS[index])
+
+
+@contextmanager
+def quiet_gdal() -> Iterator[None]:
+    """No side files, a small cache, and no warning about files without a grid."""
+    import rasterio
+    from rasterio.errors import NotGeoreferencedWarning
+
+    with warnings.catch_warnings(), rasterio.Env(**GDAL_OPTIONS):
+        warnings.simplefilter("ignore", NotGeoreferencedWarning)
+        yield
+
+
+def _read_scene(file: rasterio.DatasetReader, path: Path, boa_offset: bool | None) -> ImageContent:
+    source = f"'{path.name}'"
+    tags = file.tags()
+    clean = CLEAN_TAG in tags and set(file.dtypes) == {"uint16"}
+    numbers, notes = name_bands(file.descriptions, source)
+    bands = tuple(numbers)
+    if not clean:
+        _require_visible_bands(bands, source)
+    check_size(file.height, file.width, source)
+    if any(np.dtype(dtype).kind not in "uif" for dtype in file.dtypes):
+        raise ValueError(f"{source} holds complex numbers; give reflectance x 10000")
+    if set(file.dtypes) == {"uint8"}:
+        raise ValueError(
+            f"{source} holds 8-bit values, which are not reflectance; "
+            "give reflectance x 10000 as 16-bit integers"
+        )
+    date = _find_raster_date(tags, path)
+    longitude, latitude = find_place(file, tags)
+    values = np.empty((file.height, file.width, len(bands)), dtype=np.float32)
+    for index, number in enumerate(numbers.values()):
+        values[:, :, index] = file.read(number)
+    if not clean:
+        scaled = _apply_masks_and_scales(values, file, numbers)
+        mark_empty_pixels(values)
+        mark_empty_bands(values)
+        refuse_flat_values(values, source)
+        notes += fill_missing_pixels(values, source)
+        values, bands, lost = drop_empty_bands(values, bands)
+        notes += lost
+        _require_visible_bands(bands, source)
+        notes += convert_to_reflectance(values, source)
+        notes += remove_offset(
+            values,
+            date=date,
+            baseline=find_baseline(tags.get("PROCESSING_BASELINE", ""), path.stem),
+            boa_offset=False if scaled and boa_offset is None else boa_offset,
+        )
+    return ImageContent(
+        place_bands(values, bands), path.stem, date, longitude, latitude, tuple(notes)
+    )
+
+
+def _apply_masks_and_scales(
+    values: np.ndarray, file: rasterio.DatasetReader, numbers: dict[str, int]
+) -> bool:
+    """Set masked values to NaN and apply the bands' scale and offset; True if there is an offset.
+
+    A nodata value of 0 counts only where every band is 0: a single dark band is a real 0.
+    """
+    for index, number in enumerate(numbers.values()):
+        band = values[:, :, index]
+        nodata = file.nodatavals[number - 1]
+        if nodata:
+            band[band == np.float32(nodata)] = np.nan
+    scales = [file.scales[number - 1] for number in numbers.values()]
+    offsets = [file.offsets[number - 1] for number in numbers.values()]
+    if any(scale != 1 for scale in scales) or any(offsets):
+        mark_empty_pixels(values)
+        values *= np.float32(scales)
+        values += np.float32(offsets)
+    return any(offsets)
+
+
+def _read_photo_raster(file: rasterio.DatasetReader, path: Path) -> ImageContent:
+    from rasterio.enums import ColorInterp, Resampling
+
+    check_photo_size(file.height, file.width, path)
+    if file.colorinterp[0] == ColorInterp.cyan:
+        raise ValueError(f"'{path.name}' is a CMYK picture; save it as RGB")
+    shrink = max(1.0, max(file.height, file.width) / MAX_PHOTO_SIDE)
+    height, width = round(file.height / shrink), round(file.width / shrink)
+    palette = file.colorinterp[0] == ColorInterp.palette
+    resampling = Resampling.nearest if palette else Resampling.average
+    shape = (file.count, max(1, height), max(1, width))
+    pixels = np.moveaxis(file.read(out_shape=shape, resampling=resampling), 0, 2)
+    if palette:
+        colours = file.colormap(1)
+        table = np.array([colours.get(index, (0, 0, 0, 255)) for index in range(256)], np.uint8)
+        pixels = table[pixels[:, :, 0]]
+    elif file.count == 1:
+        pixels = np.repeat(pixels, 3, axis=2)
+    if pixels.shape[2] == 3 or not (palette or file.colorinterp[3] == ColorInterp.alpha):
+        pixels = np.dstack([pixels[:, :, :3], np.full(pixels.shape[:2], 255, np.uint8)])
+    content = photo_content(
+        Image.fromarray(np.ascontiguousarray(pixels)),
+        path,
+        size=(file.width, file.height),
+        grey=file.count == 1 and not palette,
+    )
+    tags = file.tags()
+    longitude, latitude = find_place(file, tags)
+    return replace(
+        content, date=_find_raster_date(tags, path), longitude=longitude, latitude=latitude
+    )
+
+
+def name_bands(
+    descriptions: tuple[str | None, ...], source: str
+) -> tuple[dict[str, int], list[str]]:
+    """Return each Sentinel-2 band with its number (from 1) in a file, and what was assumed.
+
+    Bands go by their descriptions. A file without any, or with mere numbers ("Band 1", "Band 2"),
+    must have 12 or 13 bands, in the order of ESA's product specification.
+    """
+    count = len(descriptions)
+    mere_numbers = all(
+        re.fullmatch(rf"b(and)?[ _-]?{number}", (text or "").strip().lower())
+        for number, text in enumerate(descriptions, start=1)
+    )
+    if mere_numbers or not any(descriptions):
+        order = {12: FILE_ORDER_12, 13: FILE_ORDER_13}.get(count)
+        if order is None:
+            raise ValueError(
+                f"{source} has {count} band{'s' * (count != 1)} without Sentinel-2 names; "
+                f"give {ACCEPTED}, or name its bands (B02, B03, ...) in their descriptions"
+            )
+        note = f"Its bands have no names, so Sentinel-2's order was assumed: {', '.join(order)}."
+        return {band: number for number, band in enumerate(order, start=1)}, [note]
+    numbers: dict[str, int] = {}
+    unknown = []
+    for number, text in enumerate(descriptions, start=1):
+        band = normalise_band_name(text)
+        if band is None:
+            unknown.append((text or f"band {number}")[:20])
+        elif band in numbers:
+            raise ValueError(f"{source} has band {band} twice; give each band once")
+        else:
+            numbers[band] = number
+    notes = []
+    if unknown:
+        listed = ", ".join(unknown[:4]) + ", ..." * (len(unknown) > 4)
+        notes.append(f"Not used, as they are no bands of Sentinel-2: {listed}.")
+    return numbers, notes
+
+
+def _require_visible_bands(bands: tuple[str, ...], source: str) -> None:
+    missing = [band for band in reversed(VISIBLE_BANDS) if band not in bands]
+    if missing or len(bands) < MIN_BANDS:
+        raise ValueError(
+            f"{source} has no {' or '.join(missing)}; a scene needs at least B02, B03 and B04 "
+            "with data, named so (or blue, green and red) in the file's band descriptions"
+        )
+
+
+def find_place(
+    file: rasterio.DatasetReader, tags: dict[str, str]
+) -> tuple[float | None, float | None]:
+    """Return longitude and latitude (degrees) of a raster's centre, None where it has none."""
+    from rasterio._err import CPLE_BaseError
+    from rasterio.errors import RasterioError
+    from rasterio.warp import transform
+
+    try:
+        if all(tag in tags for tag in PLACE_TAGS):
+            longitude, latitude = (float(tags[tag]) for tag in PLACE_TAGS)
+        elif file.crs is None:
+            return None, None
+        else:
+            x, y = file.xy(file.height / 2 - 0.5, file.width / 2 - 0.5)
+            (longitude,), (latitude,) = transform(file.crs, "EPSG:4326", [x], [y])
+    except (RasterioError, CPLE_BaseError, ValueError):
+        return None, None
+    if not (abs(longitude) <= 180 and abs(latitude) <= 90 and math.isfinite(longitude)):
+        return None, None
+    return longitude, latitude
+
+
+def _find_raster_date(tags: dict[str, str], path: Path) -> datetime.date | None:
+    # TIFF's own DATETIME comes last: many programs write the time of saving there.
+    acquired = [tags[tag] for tag in DATE_TAGS if tag in tags]
+    return find_date(*acquired, path.stem, tags.get("TIFFTAG_DATETIME", ""))

@@ -1,0 +1,279 @@
+"""Files of strangers decoded in child processes of bounded memory and time.
+
+A file that breaks a decoder, or makes it take too much, ends a child and not the server. The
+children are started ahead, open one file at a time, and are replaced after a failure. What comes
+back is JSON and raw pixels, so that nothing of a child is unpickled.
+
+    python -m earthvlm.scenes.isolated_reader     # a child: requests on stdin, scenes on stdout
+"""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import json
+import logging
+import os
+import struct
+import subprocess
+import sys
+import threading
+import weakref
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+
+from earthvlm.scenes.bands import BANDS
+from earthvlm.scenes.memory import trim_memory
+from earthvlm.scenes.reflectance import check_size
+from earthvlm.scenes.scene import Scene
+
+logger = logging.getLogger(__name__)
+
+READERS = 2
+# Beyond what a child takes before it opens a file. A scene of 2048 x 2048 pixels and 13 bands,
+# and a PNG of 100 million pixels, take up to about 0.65 GB for a moment.
+MEMORY_BYTES = 720 * 2**20
+DEADLINE_SECONDS = 20.0
+MAX_REPLY_BYTES = 2**20  # of the JSON, which holds a name and notes
+# One thread each: two children share the machine with the model. Names that hold secrets
+# (HF_TOKEN and the like) are not passed on.
+_CHILD_ENVIRONMENT = {
+    "OPENBLAS_NUM_THREADS": "1",
+    "OMP_NUM_THREADS": "1",
+    "GDAL_NUM_THREADS": "1",
+    "MALLOC_ARENA_MAX": "1",
+    "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
+}
+_PASSED_ON = ("PATH", "HOME", "LANG", "TMPDIR", "SYSTEMROOT", "TEMP", "TMP", "LD_LIBRARY_PATH")
+_ERRORS = {error.__name__: error for error in (ValueError, FileNotFoundError)}
+
+
+class IsolatedReader:
+    """Opens scenes in child processes, as many at once as there are children.
+
+    readers: how many children. memory_bytes: what one may take for a file. deadline: seconds for
+    one file, after which its child is killed.
+    """
+
+    def __init__(
+        self,
+        readers: int = READERS,
+        memory_bytes: int = MEMORY_BYTES,
+        deadline: float = DEADLINE_SECONDS,
+    ) -> None:
+        self.readers, self.memory_bytes, self.deadline = readers, memory_bytes, deadline
+        self._idle: list[subprocess.Popen] = []
+        self._free = threading.Semaphore(readers)
+        self._lock = threading.Lock()
+        weakref.finalize(self, _end_all, self._idle)
+
+    def start(self) -> None:
+        """Start the children ahead of the first file; they are ready half a second later."""
+        with self._lock:
+            while len(self._idle) < self.readers:
+                self._idle.append(self._start_child())
+
+    def close(self) -> None:
+        """End the idle children; one that works ends when its file is read."""
+        with self._lock:
+            _end_all(self._idle)
+
+    def open(
+        self, path: str | Path, image_name: str | None = None, *, boa_offset: bool | None = None
+    ) -> Scene:
+        """Open a scene as `Scene.open` does, in a child.
+
+        Raises what `Scene.open` raises, and ValueError where the file takes more memory or time
+        than one file may.
+        """
+        path = Path(path)
+        request = {
+            "path": str(path.absolute()),
+            "image_name": image_name,
+            "boa_offset": boa_offset,
+        }
+        with self._child() as child:
+            late = threading.Event()
+
+            def kill() -> None:
+                late.set()
+                child.kill()
+
+            timer = threading.Timer(self.deadline, kill)
+            timer.start()
+            try:
+                child.stdin.write(json.dumps(request).encode() + b"\n")
+                child.stdin.flush()
+                reply, pixels = _receive(child.stdout)
+            except (OSError, EOFError, ValueError, struct.error) as error:
+                child.kill()
+                raise ValueError(self._explain(path.name, late.is_set(), child.wait())) from error
+            finally:
+                timer.cancel()
+        return _rebuild(reply, pixels)
+
+    @contextmanager
+    def _child(self) -> Iterator[subprocess.Popen]:
+        """Lend an idle child; one that fails or runs out of memory is not used again."""
+        with self._free:
+            with self._lock:
+                child = self._idle.pop() if self._idle else self._start_child()
+            if child.poll() is not None:  # it ended while nobody used it
+                child = self._start_child()
+            try:
+                yield child
+            finally:
+                with self._lock:
+                    if child.poll() is None and len(self._idle) < self.readers:
+                        self._idle.append(child)
+                    else:
+                        _end(child)
+                        self._idle.append(self._start_child())
+
+    def _start_child(self) -> subprocess.Popen:
+        environment = {name: os.environ[name] for name in _PASSED_ON if name in os.environ}
+        return subprocess.Popen(
+            [sys.executable, "-m", "earthvlm.scenes.isolated_reader", str(self.memory_bytes)],
+            env=environment | _CHILD_ENVIRONMENT,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+        )
+
+    def _explain(self, name: str, late: bool, status: int) -> str:
+        if late:
+            return (
+                f"'{name}' took more than {self.deadline:.0f} seconds to read; "
+                "save it in a simpler form, or cut out a part"
+            )
+        logger.warning("A child that read an uploaded file ended with status %d", status)
+        return (
+            f"'{name}' could not be read without harm; save it in another form, or cut out a part"
+        )
+
+
+def _end(child: subprocess.Popen) -> None:
+    child.kill()
+    child.wait()
+    child.stdin.close()
+    child.stdout.close()
+
+
+def _end_all(children: list[subprocess.Popen]) -> None:
+    while children:
+        _end(children.pop())
+
+
+def _receive(stream: BinaryIO) -> tuple[dict[str, Any], np.ndarray | None]:
+    """Read one reply: JSON, and the pixels `[H, W, 12]` where a scene was opened."""
+    (length,) = struct.unpack("<I", _read_exactly(stream, 4))
+    if length > MAX_REPLY_BYTES:
+        raise ValueError(f"a reply of {length} bytes")
+    reply = json.loads(_read_exactly(stream, length))
+    if "error" in reply:
+        return reply, None
+    height, width = (int(side) for side in reply["size"])
+    check_size(height, width, "a reply")
+    pixels = np.empty((height, width, len(BANDS)), dtype=np.float32)
+    view, done = memoryview(pixels).cast("B"), 0
+    while done < len(view):
+        count = stream.readinto(view[done:])
+        if not count:
+            raise EOFError
+        done += count
+    return reply, pixels
+
+
+def _read_exactly(stream: BinaryIO, length: int) -> bytes:
+    data = stream.read(length)
+    if len(data) < length:
+        raise EOFError
+    return data
+
+
+def _rebuild(reply: dict[str, Any], pixels: np.ndarray | None) -> Scene:
+    if pixels is None:
+        raise _ERRORS.get(reply["kind"], ValueError)(reply["error"])
+    date = reply["date"]
+    return Scene(
+        pixels,
+        date=datetime.date.fromisoformat(date) if date else None,
+        longitude=reply["longitude"],
+        latitude=reply["latitude"],
+        name=reply["name"],
+        notes=tuple(reply["notes"]),
+    )
+
+
+def main() -> int:
+    """Open the files that are asked for on stdin, one after another, until it is closed."""
+    memory_bytes = int(sys.argv[1])
+    import rasterio._env  # noqa: F401  loaded ahead, and counted as what it takes at rest
+    import rasterio.warp  # noqa: F401
+
+    # What a library prints must not get among the replies.
+    replies = os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)
+    _bound_process(memory_bytes)
+    for line in sys.stdin.buffer:
+        request = json.loads(line)
+        path, out_of_memory = request.pop("path"), False
+        scene = None
+        try:
+            scene = Scene.open(path, **request)
+        except (ValueError, FileNotFoundError) as error:
+            kind = "ValueError" if isinstance(error, ValueError) else "FileNotFoundError"
+            reply = {"error": str(error)[:2000], "kind": kind}
+        except MemoryError:
+            out_of_memory = True
+            limit = f"{memory_bytes // 2**20} MiB"
+            reply = {
+                "error": f"'{Path(path).name}' takes more than the {limit} of memory that one file "
+                "gets here; shrink it or cut out a part",
+                "kind": "ValueError",
+            }
+        if scene is not None:
+            reply = _describe(scene)
+        data = json.dumps(reply).encode()
+        replies.write(struct.pack("<I", len(data)) + data)
+        if scene is not None:
+            replies.write(memoryview(np.ascontiguousarray(scene.reflectance)).cast("B"))
+        replies.flush()
+        if out_of_memory:
+            return 1
+        scene = None
+        trim_memory()
+    return 0
+
+
+def _describe(scene: Scene) -> dict[str, Any]:
+    return {
+        "size": [scene.height, scene.width],
+        "date": scene.date.isoformat() if scene.date else None,
+        "longitude": scene.longitude,
+        "latitude": scene.latitude,
+        "name": scene.name,
+        "notes": list(scene.notes),
+    }
+
+
+def _bound_process(memory_bytes: int) -> None:
+    """Bound this process's memory, and let it write no file, where the platform can."""
+    try:
+        import resource
+    except ImportError:  # Windows: the deadline and the checks of sizes remain
+        return
+    limits = {resource.RLIMIT_CORE: 0, resource.RLIMIT_FSIZE: 0}
+    with contextlib.suppress(OSError, IndexError, ValueError):
+        pages = int(Path("/proc/self/statm").read_text().split()[0])
+        limits[resource.RLIMIT_AS] = pages * resource.getpagesize() + memory_bytes
+    for limit, value in limits.items():
+        with contextlib.suppress(OSError, ValueError):
+            resource.setrlimit(limit, (value, value))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,241 @@
+"""From pixel values to reflectance x 10000: units, the +1000 offset, pixels without data.
+
+Every function takes values `[H, W, C]` float32 with NaN where there is no data, changes them in
+place and gives back what it found out, in sentences for the user. None knows about files.
+"""
+
+from __future__ import annotations
+
+import datetime
+from dataclasses import dataclass
+
+import numpy as np
+
+from earthvlm.scenes.bands import (
+    BANDS,
+    BOA_OFFSET,
+    BOA_OFFSET_FROM_BASELINE,
+    BOA_OFFSET_FROM_DATE,
+    REFLECTANCE_SCALE,
+)
+
+# Clouds and snow reach a reflectance of about 1.6, so values up to 2 are fractions, not x 10000.
+LARGEST_FRACTION = 2.0
+# The brightest of twelve bands is far above this in any real scene; 8-bit pictures end here.
+LARGEST_EIGHT_BIT = 255
+# Above this share of pixels without data a scene is refused rather than filled.
+LARGEST_FILLED_SHARE = 0.5
+# Fillers such as -9999 and -32768 that a file does not declare.
+LARGEST_FILLER = -9999
+# With the offset, 99 % of a band's pixels are above this (noise reaches a little below 1000).
+DARKEST_WITH_OFFSET = BOA_OFFSET - 100
+# Forest, water, shade and asphalt put some band below a reflectance of 0.03 in nearly any scene;
+# where the darkest is brighter than that even without the offset, values alone do not decide.
+USUAL_DARKEST = 300
+_SAMPLE_PIXELS = 65_536  # enough for percentiles
+
+MIN_SIDE = 8  # pixels: one patch of the encoder
+MAX_SIDE = 2048
+MIN_BANDS = 3
+
+
+@dataclass(frozen=True)
+class ImageContent:
+    """What a file holds: reflectance x 10000 `[H, W, 12]` and what is known about it."""
+
+    reflectance: np.ndarray
+    name: str
+    date: datetime.date | None = None
+    longitude: float | None = None
+    latitude: float | None = None
+    notes: tuple[str, ...] = ()
+
+
+def check_size(height: int, width: int, source: str) -> None:
+    """Raise ValueError for a scene of fewer than 8 or more than 2048 pixels a side."""
+    if min(height, width) < MIN_SIDE:
+        raise ValueError(
+            f"{source} is {width} x {height} pixels; a scene needs at least {MIN_SIDE} x {MIN_SIDE}"
+        )
+    if max(height, width) > MAX_SIDE:
+        raise ValueError(
+            f"{source} is {width} x {height} pixels; "
+            f"cut it into scenes of at most {MAX_SIDE} x {MAX_SIDE}"
+        )
+
+
+def sample_pixels(values: np.ndarray) -> np.ndarray:
+    """Return about 65,000 evenly spaced pixels of `[H, W, C]` as `[N, C]`, for percentiles."""
+    height, width = values.shape[:2]
+    step = max(1, int(np.sqrt(height * width / _SAMPLE_PIXELS)))
+    return values[::step, ::step].reshape(-1, values.shape[2])
+
+
+def convert_to_reflectance(values: np.ndarray, source: str) -> list[str]:
+    """Bring `[H, W, C]` values to reflectance x 10000 in place, and say what was done.
+
+    Fractions (0 to 1) are multiplied by 10000. Raises ValueError for values that are neither.
+    """
+    largest = float(np.nanmax(values))
+    if largest <= LARGEST_FRACTION:
+        values *= REFLECTANCE_SCALE
+        notes = ["Its values are fractions (0 to 1), so they were multiplied by 10000."]
+    elif largest <= LARGEST_EIGHT_BIT:
+        raise ValueError(
+            f"{source} has values of at most {largest:g}, which are neither reflectance x 10000 "
+            "nor fractions from 0 to 1; save its reflectance in one of these two units"
+        )
+    else:
+        notes = []
+    if np.mean(sample_pixels(values) < -BOA_OFFSET) > 0.05:
+        raise ValueError(
+            f"{source} has many negative values, as normalised data has; "
+            "save its reflectance x 10000 (or as fractions from 0 to 1) instead"
+        )
+    return notes
+
+
+def remove_offset(
+    values: np.ndarray,
+    *,
+    date: datetime.date | None,
+    baseline: int | None = None,
+    boa_offset: bool | None = None,
+) -> list[str]:
+    """Take the +1000 offset of newer products off `[H, W, C]` in place where it is there.
+
+    `boa_offset` decides where it is given; else the darkest values, the processing baseline (as in
+    510 for N0510) and the date do. Pixels below the offset become 0, as in harmonised products.
+    The sentences say what was done.
+    """
+    if boa_offset is None:
+        remove, notes = decide_offset(darkest_level(values), date=date, baseline=baseline)
+    else:
+        remove = boa_offset
+        notes = ["The +1000 offset was taken off, as asked."] if remove else []
+    if remove:
+        values -= BOA_OFFSET
+        np.maximum(values, 0, out=values)
+    return notes
+
+
+def darkest_level(values: np.ndarray) -> float:
+    """Return the lowest of the bands' first percentiles in `[H, W, C]` without NaN."""
+    return float(np.percentile(sample_pixels(values), 1, axis=0).min())
+
+
+def decide_offset(
+    darkest: float, *, date: datetime.date | None, baseline: int | None = None
+) -> tuple[bool, list[str]]:
+    """Decide from the darkest level whether values carry the +1000 offset, with sentences why."""
+    if baseline is not None:
+        newer: bool | None = baseline >= BOA_OFFSET_FROM_BASELINE
+    elif date is not None:
+        newer = date >= BOA_OFFSET_FROM_DATE
+    else:
+        newer = None
+    level = round(darkest)
+    usual = darkest <= BOA_OFFSET + USUAL_DARKEST
+    if darkest < DARKEST_WITH_OFFSET:
+        if not newer:
+            return False, []
+        return False, [
+            "Newer products carry an offset of +1000, but the darkest values here are near "
+            f"{level}: it was off already."
+        ]
+    if newer or (newer is None and usual):
+        return True, [
+            "The +1000 offset of newer products was taken off, since no band's darkest values are "
+            f"much below 1000 (lowest near {level}); pass boa_offset=False if it was off already."
+        ]
+    if newer is None or usual:
+        return False, [
+            f"It was taken as free of the +1000 offset of newer products, though its darkest "
+            f"values are near {level}; pass boa_offset=True if it carries that offset."
+        ]
+    return False, []
+
+
+def mark_empty_pixels(values: np.ndarray) -> None:
+    """Set to NaN what is no measurement: infinities, fillers, pixels whose bands are all 0."""
+    values[~np.isfinite(values) | (values <= LARGEST_FILLER)] = np.nan
+    values[np.all((values == 0) | np.isnan(values), axis=2)] = np.nan
+
+
+def mark_empty_bands(values: np.ndarray) -> None:
+    """Set to NaN the bands that are 0 throughout: places kept for bands that are missing."""
+    zero = [
+        index for index in range(values.shape[2]) if not np.nan_to_num(values[:, :, index]).any()
+    ]
+    values[:, :, zero] = np.nan
+
+
+class BlankSceneError(ValueError):
+    """A scene whose pixels hold nothing, or one value only."""
+
+
+def refuse_flat_values(values: np.ndarray, source: str) -> None:
+    """Raise BlankSceneError where every band of `[H, W, C]` has one value only, or none."""
+    flat = all(
+        np.isnan(band).all() or np.nanmin(band) == np.nanmax(band)
+        for band in np.moveaxis(values, 2, 0)
+    )
+    if flat:
+        raise BlankSceneError(
+            f"{source} has no data in it (each band has one value at most); "
+            "give a scene whose pixels differ"
+        )
+
+
+def fill_missing_pixels(values: np.ndarray, source: str) -> list[str]:
+    """Fill NaN pixels of `[H, W, C]` with their band's median, and say how many.
+
+    Bands that hold nothing at all stay NaN: they are missing. Raises ValueError where fewer than
+    half of the pixels hold data.
+    """
+    holes = np.isnan(values)
+    if not holes.any():
+        return []
+    empty = holes.all(axis=(0, 1))
+    if empty.all():
+        raise BlankSceneError(f"{source} has no data in it; give a scene whose pixels hold values")
+    share = float(holes[:, :, ~empty].any(axis=2).mean())
+    if share > LARGEST_FILLED_SHARE:
+        raise ValueError(
+            f"{source} holds data in only {1 - share:.0%} of its pixels; "
+            "crop it to where it has data (at least half is needed)"
+        )
+    if share == 0:
+        return []
+    for index in np.flatnonzero(~empty):
+        hole = holes[:, :, index]
+        if hole.any():
+            band = values[:, :, index]
+            band[hole] = np.median(band[~hole])
+    words = f"{share:.0%}" if share >= 0.01 else "Less than 1%"
+    return [f"{words} of its pixels hold no data and were filled with each band's median."]
+
+
+def drop_empty_bands(
+    values: np.ndarray, bands: tuple[str, ...]
+) -> tuple[np.ndarray, tuple[str, ...], list[str]]:
+    """Leave out bands that are NaN throughout: the rest, their names, and what was left out.
+
+    Takes filled values, in which a band has data everywhere or nowhere.
+    """
+    empty = np.isnan(values[0, 0])
+    if not empty.any():
+        return values, bands, []
+    kept = tuple(band for band, gone in zip(bands, empty, strict=True) if not gone)
+    lost = [band for band in BANDS if band in bands and band not in kept]
+    notes = [f"Without data, so missing: {', '.join(lost)}."] if lost else []
+    return values[:, :, ~empty], kept, notes
+
+
+def place_bands(values: np.ndarray, bands: tuple[str, ...]) -> np.ndarray:
+    """Put `[H, W, C]` values of the named bands into `[H, W, 12]` in BANDS order, else NaN."""
+    placed = np.full((*values.shape[:2], len(BANDS)), np.nan, dtype=np.float32)
+    for index, band in enumerate(bands):
+        if band in BANDS:
+            placed[:, :, BANDS.index(band)] = values[:, :, index]
+    return placed

@@ -1,0 +1,307 @@
+"""Scene: what an image is here, opened from a file or an array, and drawn for people."""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from earthvlm.scenes.bands import (
+    BANDS,
+    COMPOSITES,
+    DISPLAY_SUBSTITUTES,
+    NDVI_BANDS,
+    VISIBLE_BANDS,
+    normalise_band_name,
+)
+from earthvlm.scenes.formatting import describe_date, describe_place
+from earthvlm.scenes.geotiff import raster_driver, read_geotiff, write_geotiff
+from earthvlm.scenes.image_reader import ACCEPTED, find_triplet_root, read_photo, read_triplet
+from earthvlm.scenes.reflectance import (
+    MIN_BANDS,
+    ImageContent,
+    check_size,
+    convert_to_reflectance,
+    darkest_level,
+    decide_offset,
+    drop_empty_bands,
+    fill_missing_pixels,
+    mark_empty_bands,
+    mark_empty_pixels,
+    place_bands,
+    remove_offset,
+    sample_pixels,
+)
+
+# Percentiles that become black and white. Of each band's dark end only this share is taken off:
+# enough to lift haze, not so much that forest glows and the sea turns grey (found by eye).
+STRETCH_PERCENTILES = (2.0, 98.0)
+DARK_SHARE_TAKEN_OFF = 0.65
+STRETCH_GAMMA = 0.75
+# Reflectance x 10000 between black and white at least, so that noise is not drawn as contrast.
+SMALLEST_STRETCH = 800.0
+# NDVI as cartographers draw it: water blue-grey, bare brown, sparse yellow, dense green.
+NDVI_STOPS = (-0.2, 0.0, 0.1, 0.25, 0.45, 0.65, 0.9)
+NDVI_COLOURS = (
+    *((88, 106, 130), (165, 160, 150), (166, 124, 82), (222, 198, 120)),
+    *((190, 209, 112), (86, 158, 62), (12, 82, 32)),
+)
+
+
+@dataclass(frozen=True, eq=False)
+class Scene:
+    """A Sentinel-2 scene: its reflectance, and date and place where they are known.
+
+    `reflectance` is float32 `[H, W, 12]` in the order of `sentinel2.BANDS`, x 10000, without the
+    offset of newer products; a missing band is NaN throughout. `longitude` and `latitude` (degrees)
+    are of the centre. `notes` are sentences for the user: what was assumed, or is missing.
+    """
+
+    reflectance: np.ndarray
+    date: datetime.date | None = None
+    longitude: float | None = None
+    latitude: float | None = None
+    name: str = "scene"
+    notes: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        shape = self.reflectance.shape
+        if len(shape) != 3 or shape[2] != len(BANDS) or self.reflectance.dtype != np.float32:
+            raise ValueError(
+                f"a Scene's reflectance is float32 [H, W, {len(BANDS)}], not "
+                f"{self.reflectance.dtype} {list(shape)}; use Scene.from_array for other arrays"
+            )
+        check_size(shape[0], shape[1], f"'{self.name}'")
+        holes = np.isnan(self.reflectance)
+        if (holes.any(axis=(0, 1)) != holes[0, 0]).any() or holes.all():
+            raise ValueError(
+                f"'{self.name}' has NaN in part of a band; a missing band is NaN throughout"
+            )
+
+    @classmethod
+    def open(
+        cls,
+        path: str | Path,
+        image_name: str | None = None,
+        *,
+        boa_offset: bool | None = None,
+    ) -> Scene:
+        """Open a Sentinel-2 GeoTIFF, a ChatEarthNet PNG triplet or an RGB photo.
+
+        Of a triplet give any one of its three PNGs, or the data folder and `image_name`.
+        `boa_offset` says whether a GeoTIFF's values carry the +1000 offset of newer products; None
+        finds out from its darkest values and date. Raises FileNotFoundError for what does not exist
+        (a missing partner of a triplet too) and ValueError for what is no usable scene.
+        """
+        path = Path(path)
+        if image_name is not None:
+            content = read_triplet(path, image_name)
+        else:
+            content = _read_file(path, boa_offset)
+        return cls(
+            content.reflectance,
+            date=content.date,
+            longitude=content.longitude,
+            latitude=content.latitude,
+            name=content.name,
+            notes=content.notes,
+        )
+
+    @classmethod
+    def from_array(
+        cls,
+        array: np.ndarray,
+        bands: Sequence[str],
+        *,
+        date: datetime.date | None = None,
+        longitude: float | None = None,
+        latitude: float | None = None,
+        name: str = "scene",
+        boa_offset: bool | None = None,
+    ) -> Scene:
+        """Make a scene of reflectance x 10000 `[H, W, C]` and the names of its C bands ("B02").
+
+        Fractions (0 to 1) are recognised and scaled. Pixels that are NaN, or 0 in every band, are
+        filled with the median; bands without data are missing. `boa_offset` says whether the +1000
+        offset of newer products is in them; None, too, takes them as they are, but a note warns
+        where it seems to be. Raises ValueError for unknown bands and for no data.
+        """
+        values = np.asarray(array)
+        if values.ndim != 3 or values.shape[2] != len(bands):
+            raise ValueError(
+                f"the array of '{name}' has the shape {list(values.shape)}, not "
+                f"[height, width, {len(bands)}] as its {len(bands)} band names ask for"
+            )
+        if values.dtype.kind not in "uif":
+            raise ValueError(f"the array of '{name}' holds {values.dtype}, not numbers")
+        names = tuple(normalise_band_name(band) for band in bands)
+        for band, known in zip(bands, names, strict=True):
+            if known is None:
+                raise ValueError(f"'{band}' is no band of Sentinel-2; known are {', '.join(BANDS)}")
+        if len(set(names)) != len(names) or len(names) < MIN_BANDS:
+            raise ValueError(
+                f"'{name}' has the bands {', '.join(map(str, names))}; "
+                f"give at least {MIN_BANDS} different ones"
+            )
+        source = f"'{name}'"
+        check_size(values.shape[0], values.shape[1], source)
+        values = np.array(values, dtype=np.float32)
+        mark_empty_pixels(values)
+        mark_empty_bands(values)
+        notes = fill_missing_pixels(values, source)
+        values, kept, lost = drop_empty_bands(values, names)
+        notes += lost + convert_to_reflectance(values, source)
+        if boa_offset is None and decide_offset(darkest_level(values), date=date)[0]:
+            notes.append(
+                "No band is much below 1000, as if the +1000 offset of newer products were in it; "
+                "pass boa_offset=True to take it off, or False if it is off."
+            )
+        notes += remove_offset(values, date=date, boa_offset=bool(boa_offset))
+        return cls(
+            place_bands(values, kept),
+            date=date,
+            longitude=longitude,
+            latitude=latitude,
+            name=name,
+            notes=tuple(notes),
+        )
+
+    @property
+    def bands(self) -> tuple[str, ...]:
+        """The bands it has, in the order of `sentinel2.BANDS`."""
+        missing = np.isnan(self.reflectance[0, 0])
+        return tuple(band for band, gone in zip(BANDS, missing, strict=True) if not gone)
+
+    @property
+    def height(self) -> int:
+        """Rows of pixels."""
+        return self.reflectance.shape[0]
+
+    @property
+    def width(self) -> int:
+        """Columns of pixels."""
+        return self.reflectance.shape[1]
+
+    @property
+    def is_rgb_only(self) -> bool:
+        """Whether it has the three visible bands and no other."""
+        return set(self.bands) == set(VISIBLE_BANDS)
+
+    def available_composites(self) -> tuple[str, ...]:
+        """Return the names of the composites that its bands allow."""
+        return tuple(name for name in COMPOSITES if not self._missing_for(name))
+
+    def composite(self, name: str = "true colour") -> Image.Image:
+        """Draw a composite as an RGB picture of the scene's size.
+
+        Three bands are stretched from about their 2nd to their 98th percentile; NDVI has a fixed
+        colour map from -0.2 to 0.9. Raises ValueError for an unknown composite or missing bands.
+        """
+        if name not in COMPOSITES:
+            raise ValueError(f"there is no composite '{name}'; known are {', '.join(COMPOSITES)}")
+        missing = self._missing_for(name)
+        if missing:
+            raise ValueError(
+                f"'{self.name}' lacks {', '.join(missing)} for {name}; "
+                f"its bands allow {', '.join(self.available_composites()) or 'no composite'}"
+            )
+        bands = COMPOSITES[name]
+        if bands is None:
+            return Image.fromarray(self._draw_ndvi())
+        values = np.stack([self._band(band) for band in bands], axis=2)
+        return Image.fromarray(_stretch(values, true_colour=bands == VISIBLE_BANDS))
+
+    def thumbnail(self, size: int = 96) -> Image.Image:
+        """Draw it at most `size` pixels a side: true colour, else what bands allow, else grey."""
+        names = self.available_composites()
+        if names:
+            picture = self.composite(names[0])
+        else:
+            band = BANDS.index(self.bands[0])
+            picture = Image.fromarray(
+                _stretch(self.reflectance[:, :, [band] * 3], true_colour=False)
+            )
+        picture.thumbnail((size, size), Image.Resampling.LANCZOS)
+        return picture
+
+    def summary(self) -> str:
+        """Return one line for people: size, bands, date and place."""
+        missing = [band for band in BANDS if band not in self.bands]
+        bands = "all 12 bands"
+        if self.is_rgb_only:
+            bands = "red, green and blue only (3 of 12 bands)"
+        elif missing:
+            bands = f"{len(self.bands)} of 12 bands (without {', '.join(missing)})"
+        parts = [f"{self.width} x {self.height} pixels", bands]
+        parts.append(describe_date(self.date) if self.date else "date unknown")
+        parts.append(describe_place(self.longitude, self.latitude) or "place unknown")
+        return ", ".join(parts)
+
+    def save(self, path: str | Path) -> None:
+        """Write its bands as a uint16 GeoTIFF that opens to the same scene (values rounded).
+
+        The file's name becomes the scene's name when it is opened; notes are not kept.
+        """
+        content = ImageContent(
+            self.reflectance, self.name, self.date, self.longitude, self.latitude
+        )
+        write_geotiff(Path(path), content)
+
+    def _band(self, band: str) -> np.ndarray:
+        if band not in self.bands:
+            band = DISPLAY_SUBSTITUTES[band]
+        return self.reflectance[:, :, BANDS.index(band)]
+
+    def _missing_for(self, composite: str) -> list[str]:
+        present = self.bands
+        return [
+            band
+            for band in COMPOSITES[composite] or NDVI_BANDS
+            if band not in present and DISPLAY_SUBSTITUTES.get(band) not in present
+        ]
+
+    def _draw_ndvi(self) -> np.ndarray:
+        near_infrared, red = (self._band(band) for band in NDVI_BANDS)
+        total = near_infrared + red
+        ndvi = np.divide(near_infrared - red, total, out=np.zeros_like(total), where=total > 0)
+        channels = [
+            np.interp(ndvi, NDVI_STOPS, colour) for colour in zip(*NDVI_COLOURS, strict=True)
+        ]
+        return np.stack(channels, axis=2).astype(np.uint8)
+
+
+def _read_file(path: Path, boa_offset: bool | None) -> ImageContent:
+    if path.is_dir():
+        raise ValueError(
+            f"'{path}' is a folder; give {ACCEPTED}, or, with a ChatEarthNet data folder, "
+            "the name of an image in it"
+        )
+    if not path.is_file():
+        raise FileNotFoundError(f"There is no file '{path}'; check its path")
+    root = find_triplet_root(path)
+    if root is not None:
+        return read_triplet(root, path.name)
+    if path.stat().st_size == 0:
+        raise ValueError(f"'{path.name}' is empty (0 bytes); give {ACCEPTED}")
+    if raster_driver(path) is None:
+        return read_photo(path)
+    return read_geotiff(path, boa_offset=boa_offset)
+
+
+def _stretch(values: np.ndarray, *, true_colour: bool) -> np.ndarray:
+    """Stretch `[H, W, 3]` to uint8 by percentiles.
+
+    The channels of true colour share one range, which keeps its hues. In false colour the infrared
+    outshines the visible several times, so each channel's range goes half-way (geometric mean)
+    from the shared one to its own.
+    """
+    low, high = np.percentile(sample_pixels(values), STRETCH_PERCENTILES, axis=0)
+    low *= DARK_SHARE_TAKEN_OFF
+    span = np.maximum(high - low, SMALLEST_STRETCH)
+    span = span.max() if true_colour else np.sqrt(span * span.max())
+    unit = ((values - low.astype(np.float32)) / span.astype(np.float32)).clip(0, 1)
+    return (unit**STRETCH_GAMMA * 255 + 0.5).astype(np.uint8)

@@ -1,0 +1,188 @@
+"""What can be measured in a scene by band arithmetic: shares of cover, beside what a model says.
+
+Every threshold is published, and stands with its source. None of this is a map of land cover: it
+says what a pixel's spectrum looks like, and now and then mistakes shadow, sand or pale roofs.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from earthvlm.scenes.bands import BANDS, DISPLAY_SUBSTITUTES, REFLECTANCE_SCALE
+from earthvlm.scenes.scene import Scene
+
+# The order in which a pixel is asked; it counts where it says yes first.
+COVER_CLASSES = ("cloud", "snow", "water", "dense vegetation", "sparse vegetation", "bare or built")
+COVER_RULES = {
+    "cloud": "thick cloud: B03 > 0.39, or B03 > 0.175 and B03 > B04, with B11 > 0.1",
+    "snow": "snow: NDSI > 0.4 and near infrared > 0.11",
+    "water": "open water: MNDWI > 0 and near infrared < 0.11, or next to nothing in the infrared",
+    "dense vegetation": "green plants: NDVI > 0.5",
+    "sparse vegetation": "thin or mixed plants: NDVI 0.2 to 0.5",
+    "bare or built": "soil, rock, roofs, roads: NDVI < 0.2",
+}
+# Braaten, Cohen and Yang, "Automated cloud and cloud shadow identification in Landsat MSS imagery",
+# Remote Sensing of Environment 169, 2015; with B11 > 0.1 against snow, as the detector named after
+# them does for Sentinel-2.
+CLOUD_GREEN, CLOUD_GREEN_SURE, CLOUD_SHORT_WAVE = 0.175, 0.39, 0.1
+# Hall, Riggs and Salomonson, "Development of methods for mapping global snow cover", Remote Sensing
+# of Environment 54, 1995. NDSI is MNDWI by another name; the near infrared tells snow from water.
+SNOW_INDEX, SNOW_NEAR_INFRARED = 0.4, 0.11
+# Xu, "Modification of normalised difference water index", International Journal of Remote Sensing
+# 27, 2006 (MNDWI); without B11 McFeeters, same journal 17, 1996 (NDWI). Both draw the line at 0.
+WATER_INDEX = 0.0
+# Where next to nothing comes back, the index is noise: peat-brown lakes have NIR and B11 of 0.01 to
+# 0.02. This line is the project's own, drawn by eye on such lakes; black shadow looks the same.
+DARK_WATER = 0.025
+# Sobrino and Raissouni, "Toward remote sensing methods for land cover dynamic monitoring",
+# International Journal of Remote Sensing 21, 2000: bare below, fully vegetated above.
+BARE_NDVI, DENSE_NDVI = 0.2, 0.5
+SOURCES = (
+    "Water: MNDWI > 0 (Xu 2006), NDWI where B11 is missing (McFeeters 1996), and what is black in "
+    "the infrared (our own line); snow: Hall et al. 1995; thick cloud: Braaten et al. 2015; "
+    "plants: NDVI (Sobrino and Raissouni 2000). Each pixel counts once. Shadow, sand and roofs can "
+    "be mistaken; thin cloud is not counted."
+)
+
+
+@dataclass(frozen=True)
+class SpectralIndices:
+    """Shares of a scene's pixels, 0 to 1, by cover, in the order of COVER_CLASSES; they add up to
+    1.
+
+    Snow and cloud are absent where B11 is missing. water_index: "MNDWI" or "NDWI".
+    """
+
+    shares: dict[str, float]
+    water_index: str
+
+    def share(self, *covers: str) -> float:
+        """The share of these covers together; 0 for what could not be measured."""
+        return sum(self.shares.get(cover, 0.0) for cover in covers)
+
+    @property
+    def vegetation(self) -> float:
+        """Dense and sparse together."""
+        return self.share("dense vegetation", "sparse vegetation")
+
+
+def classify(scene: Scene) -> np.ndarray | None:
+    """The cover of each pixel as its index in COVER_CLASSES, uint8 `[H, W]`.
+
+    None where the near infrared is missing, as in a photo: nothing here can then be measured.
+    """
+    green, red = _band(scene, "B03"), _band(scene, "B04")
+    near_infrared, short_wave = _band(scene, "B08"), _band(scene, "B11")
+    if green is None or red is None or near_infrared is None:
+        return None
+    ndvi = _normalised_difference(near_infrared, red)
+    other = near_infrared if short_wave is None else short_wave
+    water_index = _normalised_difference(green, other)
+    nothing = np.zeros(ndvi.shape, dtype=bool)
+    cloud, snow = nothing, nothing
+    if short_wave is not None:
+        bright = (green > CLOUD_GREEN) & (green > red) | (green > CLOUD_GREEN_SURE)
+        cloud = bright & (short_wave > CLOUD_SHORT_WAVE)
+        snow = (water_index > SNOW_INDEX) & (near_infrared > SNOW_NEAR_INFRARED)
+    water = (water_index > WATER_INDEX) & (near_infrared < SNOW_NEAR_INFRARED)
+    water |= (near_infrared < DARK_WATER) & (other < DARK_WATER)
+    rules = [cloud, snow, water, ndvi > DENSE_NDVI, ndvi >= BARE_NDVI]
+    return np.select(rules, list(range(5)), default=5).astype(np.uint8)
+
+
+def measure(scene: Scene) -> SpectralIndices | None:
+    """Measure a scene's covers; None where it lacks the near infrared."""
+    covers = classify(scene)
+    if covers is None:
+        return None
+    counts = np.bincount(covers.ravel(), minlength=len(COVER_CLASSES)) / covers.size
+    has_short_wave = "B11" in scene.bands
+    kept = [c for c in COVER_CLASSES if has_short_wave or c not in ("cloud", "snow")]
+    shares = {cover: float(counts[COVER_CLASSES.index(cover)]) for cover in kept}
+    return SpectralIndices(shares, "MNDWI" if has_short_wave else "NDWI")
+
+
+def describe_briefly(measured: SpectralIndices | None) -> str:
+    """One short sentence of what was measured, for a caption: "Mostly green plants, no water"."""
+    if measured is None:
+        return "Colours only: nothing to measure"
+    parts = []
+    for cover in ("cloud", "snow"):
+        if measured.share(cover) >= 0.05:
+            parts.append(f"{cover} over {percent(measured.share(cover))}")
+    water = measured.share("water")
+    parts.append(f"water {percent(water)}" if water >= 0.005 else "no open water")
+    parts.append(f"plants {percent(measured.vegetation)}")
+    sentence = ", ".join(parts)
+    return sentence[0].upper() + sentence[1:]
+
+
+def percent(share: float) -> str:
+    """A share as people read it, on one line: "12 %", "under 1 %", "none"."""
+    if share == 0:
+        return "none"
+    return "under 1\u00a0%" if share < 0.005 else f"{100 * share:.0f}\u00a0%"
+
+
+def suggest_questions(measured: SpectralIndices | None) -> list[str]:
+    """Questions that fit what was measured, the most general first; five of them."""
+    questions = ["Describe this scene.", "Which land cover dominates?"]
+    if measured is None:
+        return [*questions, "Is there water?", "How much is built up?", "What is in the top left?"]
+    fitting = []
+    if measured.share("cloud") > 0.1:
+        fitting.append("Is the scene cloudy?")
+    if measured.share("snow") > 0.1:
+        fitting.append("Is there snow?")
+    if measured.share("water") > 0.01:
+        fitting += ["Is there water?", "Where is the water?"]
+    if measured.vegetation > 0.5:
+        fitting.append("How much is covered by trees?")
+    if measured.share("bare or built") > 0.1:
+        fitting.append("How much is built up?")
+    spare = ["What is in the top left?", "Is there water?", "How much is cropland or grass?"]
+    fitting += [question for question in spare if question not in fitting]
+    return [*questions, *fitting][:5]
+
+
+# Words of an answer, and the covers that were measured of what they speak of.
+_SPOKEN_OF: tuple[tuple[tuple[str, ...], str, tuple[str, ...]], ...] = (
+    (("water", "lake", "river", "sea", "reservoir"), "open water", ("water",)),
+    (("cloud", "haze"), "thick cloud", ("cloud",)),
+    (("snow", "ice"), "snow", ("snow",)),
+    (
+        ("tree", "forest", "wood", "crop", "grass", "vegetation", "shrub", "field"),
+        "plants of any kind",
+        ("dense vegetation", "sparse vegetation"),
+    ),
+    (("built", "bare", "urban", "residential", "city"), "bare or built", ("bare or built",)),
+)
+
+
+def measure_beside(answer: str, measured: SpectralIndices | None) -> list[tuple[str, float]]:
+    """What was measured of the things an answer speaks of: names and shares."""
+    if measured is None:
+        return []
+    said = answer.lower()
+    return [
+        (name, measured.share(*covers))
+        for words, name, covers in _SPOKEN_OF
+        if any(word in said for word in words) and any(c in measured.shares for c in covers)
+    ]
+
+
+def _band(scene: Scene, band: str) -> np.ndarray | None:
+    """Reflectance from 0 to 1, `[H, W]`; B8A where B08 is missing."""
+    wide = {narrow_for: narrow for narrow, narrow_for in DISPLAY_SUBSTITUTES.items()}
+    for name in (band, wide.get(band), DISPLAY_SUBSTITUTES.get(band)):
+        if name in scene.bands:
+            return scene.reflectance[:, :, BANDS.index(name)] / REFLECTANCE_SCALE
+    return None
+
+
+def _normalised_difference(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    """(a - b) / (a + b), 0 where nothing is reflected."""
+    total = first + second
+    return np.divide(first - second, total, out=np.zeros_like(total), where=total > 0)

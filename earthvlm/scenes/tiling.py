@@ -1,0 +1,202 @@
+"""Large rasters cut into tiles, each a Scene with its own place, cloudy and empty ones marked."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from earthvlm.scenes.bands import BANDS, REFLECTANCE_SCALE, VISIBLE_BANDS, find_baseline, find_date
+from earthvlm.scenes.geotiff import (
+    CLEAN_TAG,
+    DATE_TAGS,
+    PLACE_TAGS,
+    name_bands,
+    quiet_gdal,
+    raster_driver,
+)
+from earthvlm.scenes.raster_limits import check_blocks, check_directories
+from earthvlm.scenes.reflectance import (
+    LARGEST_FILLED_SHARE,
+    LARGEST_FRACTION,
+    BlankSceneError,
+    decide_offset,
+    mark_empty_pixels,
+)
+from earthvlm.scenes.scene import Scene
+
+if TYPE_CHECKING:
+    import rasterio
+    from rasterio.windows import Window
+
+TILE_SIZE = 256  # pixels, as ChatEarthNet's tiles
+CLEAR, CLOUDY = "clear", "cloudy"
+# A pixel counts as cloud where it is bright in all that is visible, nearly white, and, where that
+# is known, too bright in the short-wave infrared to be snow; found by eye, a plain rule.
+BRIGHT = 1800  # reflectance x 10000
+WHITENESS = 0.25  # the largest departure of a visible band from their mean, as a share of it
+SNOW_BELOW = 1000  # of B11, reflectance x 10000
+CLOUDY_FROM = 0.6  # share of a tile's pixels
+# What tells whether a whole image carries the +1000 offset: so many windows a side, of so many
+# pixels each.
+_SAMPLE_WINDOWS, _SAMPLE_SIDE = 4, 128
+
+
+class TiledRaster:
+    """An image that is read tile by tile; `empty` counts the tiles without data that were passed.
+
+    Raises ValueError where it is no raster, and where its bands are not Sentinel-2's.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        name: str,
+        tile_size: int = TILE_SIZE,
+        boa_offset: bool | None = None,
+    ) -> None:
+        """name: of the tiles, which get _rROW_cCOLUMN where there are several.
+
+        boa_offset: whether its values carry the +1000 offset of newer products; None finds out,
+        once for all tiles.
+        """
+        self.path, self.name, self.tile_size, self.empty = path, name, tile_size, 0
+        if raster_driver(path) is None:
+            raise ValueError(f"'{path.name}' is neither a GeoTIFF nor JPEG 2000")
+        with self._open() as file:
+            self.windows = _plan_windows(file.height, file.width, tile_size)
+            self._boa_offset = _find_offset(file, path) if boa_offset is None else boa_offset
+
+    def tiles(self) -> Iterator[tuple[Scene, str]]:
+        """Each tile that holds data, with "clear" or "cloudy".
+
+        Raises ValueError as `Scene.open` does for what is no Sentinel-2 reflectance.
+        """
+        with self._open() as file, tempfile.TemporaryDirectory(prefix="earthvlm-") as folder:
+            for (row, column), window in self.windows.items():
+                several = len(self.windows) > 1
+                name = f"{self.name}_r{row:03d}_c{column:03d}" if several else self.name
+                tile = Path(folder) / f"{name}.tif"
+                if not _write_tile(file, window, tile):
+                    self.empty += 1
+                    continue
+                try:
+                    scene = Scene.open(tile, boa_offset=self._boa_offset)
+                except BlankSceneError:
+                    self.empty += 1
+                    continue
+                finally:
+                    tile.unlink()
+                yield scene, CLOUDY if measure_cloud(scene) >= CLOUDY_FROM else CLEAR
+
+    @contextmanager
+    def _open(self) -> Iterator[rasterio.DatasetReader]:
+        import rasterio
+        from rasterio.errors import RasterioError
+
+        check_directories(self.path)
+        driver = raster_driver(self.path)
+        try:
+            with quiet_gdal(), rasterio.open(self.path.absolute(), driver=driver) as file:
+                check_blocks(file, self.path)
+                yield file
+        except RasterioError as error:
+            raise ValueError(
+                f"'{self.path.name}' is damaged (cut short or corrupt); save or download it again"
+            ) from error
+
+
+def measure_cloud(scene: Scene) -> float:
+    """The share of a scene's pixels that thick cloud covers, by brightness and whiteness alone.
+
+    It takes bright sand and roofs for cloud, and does not see cirrus and haze.
+    """
+    visible = scene.reflectance[:, :, [BANDS.index(band) for band in VISIBLE_BANDS]]
+    mean = visible.mean(axis=2)
+    departure = np.abs(visible - mean[:, :, None]).max(axis=2)
+    cloud = (visible.min(axis=2) > BRIGHT) & (departure < WHITENESS * np.maximum(mean, 1))
+    if "B11" in scene.bands:
+        cloud &= scene.reflectance[:, :, BANDS.index("B11")] > SNOW_BELOW
+    return float(cloud.mean())
+
+
+def _plan_windows(height: int, width: int, size: int) -> dict[tuple[int, int], Window]:
+    """Windows that cover it all, each of the tile's size: those at the far edges reach back."""
+    from rasterio.windows import Window
+
+    def starts(length: int) -> list[int]:
+        count = -(-length // size)
+        return [min(number * size, max(length - size, 0)) for number in range(count)]
+
+    return {
+        (row, column): Window(left, top, min(size, width), min(size, height))
+        for row, top in enumerate(starts(height))
+        for column, left in enumerate(starts(width))
+    }
+
+
+def _find_offset(file: rasterio.DatasetReader, path: Path) -> bool | None:
+    """Whether an image carries the +1000 offset; None where its metadata says more than this can.
+
+    Decided tile by tile, dark tiles would lose an offset that bright ones keep.
+    """
+    tags = file.tags()
+    if CLEAN_TAG in tags or any(file.offsets) or any(scale != 1 for scale in file.scales):
+        return None
+    numbers, _ = name_bands(file.descriptions, f"'{path.name}'")
+    nodata = file.nodatavals[0]
+    samples = []
+    for top in np.linspace(0, max(file.height - _SAMPLE_SIDE, 0), _SAMPLE_WINDOWS).astype(int):
+        for left in np.linspace(0, max(file.width - _SAMPLE_SIDE, 0), _SAMPLE_WINDOWS).astype(int):
+            pixels = file.read(
+                list(numbers.values()),
+                window=((top, top + _SAMPLE_SIDE), (left, left + _SAMPLE_SIDE)),
+            ).astype(np.float32)
+            if nodata:
+                pixels[pixels == nodata] = np.nan
+            samples.append(pixels.reshape(len(numbers), -1).T)
+    values = np.concatenate(samples)[None]
+    mark_empty_pixels(values)
+    values = values[0][:, ~np.isnan(values[0]).all(axis=0)]
+    if not values.size:
+        return None
+    if np.nanmax(values) <= LARGEST_FRACTION:
+        values *= REFLECTANCE_SCALE
+    darkest = float(np.nanpercentile(values, 1, axis=0).min())
+    date = find_date(*(tags.get(tag, "") for tag in DATE_TAGS), path.stem)
+    baseline = find_baseline(tags.get("PROCESSING_BASELINE", ""), path.stem)
+    return decide_offset(darkest, date=date, baseline=baseline)[0]
+
+
+def _write_tile(file: rasterio.DatasetReader, window: Window, path: Path) -> bool:
+    """Write a window as a file of its own, with all that is known of it; False for an empty one."""
+    import rasterio
+
+    pixels = file.read(window=window)
+    holes = pixels == 0
+    if file.nodatavals[0] is not None and not np.isnan(file.nodatavals[0]):
+        holes |= pixels == file.nodatavals[0]
+    if pixels.dtype.kind == "f":
+        holes |= np.isnan(pixels)
+    if holes.all(axis=0).mean() > LARGEST_FILLED_SHARE:
+        return False
+    profile = {
+        "driver": "GTiff",
+        "dtype": pixels.dtype,
+        "count": file.count,
+        "height": pixels.shape[1],
+        "width": pixels.shape[2],
+        "crs": file.crs,
+        "transform": file.window_transform(window),
+        "nodata": file.nodata,
+    }
+    with rasterio.open(path, "w", **profile) as tile:
+        # The place of the whole is not that of a tile.
+        tile.update_tags(**{k: v for k, v in file.tags().items() if k not in PLACE_TAGS})
+        tile.descriptions, tile.scales, tile.offsets = file.descriptions, file.scales, file.offsets
+        tile.write(pixels)
+    return True

@@ -1,0 +1,1 @@
+"""SceneIndex and its engines; imports embeddings and below."""

@@ -1,0 +1,172 @@
+"""What a search compares: its words and examples as vectors, each with a space of an index."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from earthvlm.embeddings.schema import Provenance
+from earthvlm.embeddings.table import SceneTable
+from earthvlm.models.text_encoder import SENTENCE_DIM, SENTENCE_MODEL_ID, SENTENCE_MODEL_REVISION
+from earthvlm.scenes.scene import Scene
+from earthvlm.search.result import SceneResult
+
+if TYPE_CHECKING:
+    from earthvlm.bridge.model import OlmoEarthVLMBridge
+
+# A minus counts at the start of a word only, so that "built-up" and " - " stay as they are.
+_MINUS = re.compile(r'(?<!\S)-(?:"([^"]+)"|([^\s"-][^\s"]*))')
+
+
+MAX_QUERY_CHARACTERS = 2000  # of which the sentence model reads the first 256 word pieces
+
+
+# How far a search moves away from what is unwanted, as a share of what sets that apart.
+UNWANTED_SHARE = 0.5
+
+
+@dataclass(frozen=True)
+class Words:
+    """What scenes should show, and what they should not. `wanted` is empty for minuses alone."""
+
+    wanted: str
+    negative_terms: tuple[str, ...] = ()
+
+
+def parse_words(text: str) -> Words:
+    """Read 'river -city -"bare soil"': a minus before a word, or a phrase in quotes, unwants it."""
+    unwanted = tuple(phrase or word for phrase, word in _MINUS.findall(text))
+    wanted = " ".join(_MINUS.sub(" ", text).replace('"', " ").split())
+    return Words(wanted, unwanted)
+
+
+def read_words(text: str) -> Words:
+    """Parse the words of a search. Raises ValueError where there are none or too many."""
+    words = parse_words(text)
+    if words == Words(""):
+        raise ValueError("the search is empty; type some words, as in 'a lake beside forest'")
+    if len(text) > MAX_QUERY_CHARACTERS:
+        raise ValueError(
+            f"the search has {len(text)} characters; at most {MAX_QUERY_CHARACTERS} are read"
+        )
+    return words
+
+
+def embed_words(words: Words) -> np.ndarray:
+    """Embed words, moved away from what is unwanted: float32 `[384]`, unit length."""
+    from earthvlm.models.text_encoder import embed_sentences
+
+    texts = [text for text in (words.wanted, *words.negative_terms) if text]
+    vectors = embed_sentences(texts)
+    if not words.negative_terms:
+        return vectors[0]
+    unwanted = vectors[-len(words.negative_terms) :].mean(axis=0)
+    if not words.wanted:
+        return -unwanted / np.linalg.norm(unwanted)
+    wanted = vectors[0]
+    # Only what sets the unwanted apart: both are sentences about scenes, and share much.
+    apart = unwanted - (unwanted @ wanted) * wanted
+    vector = wanted - UNWANTED_SHARE * apart
+    return vector / np.linalg.norm(vector)
+
+
+Query = str | Scene | SceneResult | np.ndarray
+
+
+@dataclass(frozen=True, eq=False)
+class QueryVector:
+    """A vector to compare with those of a space; `name` is what a result calls it."""
+
+    name: str
+    space: str
+    vector: np.ndarray
+
+
+def make_query_vectors(
+    queries: Sequence[Query],
+    table: SceneTable,
+    provenance: Provenance,
+    bridge: OlmoEarthVLMBridge | None,
+) -> list[QueryVector]:
+    """Embed the parts of a search as the dataset's makers would; see `SceneIndex.search`.
+
+    Raises ValueError for words given twice, for what cannot be embedded, and where others made the
+    dataset.
+    """
+    texts = [query.strip() for query in queries if isinstance(query, str)]
+    examples = [
+        _embed_example(query, table, provenance, bridge)
+        for query in queries
+        if not isinstance(query, str)
+    ]
+    if len(texts) > 1 or not queries:
+        raise ValueError("a search has words once, an example, or both; put the words together")
+    comparisons = []
+    if texts:
+        words = _embed_words(texts[0], provenance)
+        comparisons = [QueryVector(space, space, words) for space in ("caption", "scene")]
+    if examples:
+        mean = np.mean(examples, axis=0)
+        name = "example" if texts else "scene"
+        comparisons.append(QueryVector(name, "scene", mean / np.linalg.norm(mean)))
+    return comparisons
+
+
+def check_bridge(provenance: Provenance, bridge: OlmoEarthVLMBridge) -> None:
+    """Raise ValueError where another bridge made the dataset."""
+    if bridge.revision != provenance.bridge_revision:
+        raise ValueError(
+            f"this dataset was made by bridge {provenance.bridge_id} at revision "
+            f"{provenance.bridge_revision}, but the bridge given has revision {bridge.revision}; "
+            "load the former, or build the dataset again with the latter"
+        )
+
+
+def _embed_example(
+    query: Scene | SceneResult | np.ndarray,
+    table: SceneTable,
+    provenance: Provenance,
+    bridge: OlmoEarthVLMBridge | None,
+) -> np.ndarray:
+    if isinstance(query, SceneResult):
+        query = table.vectors("scene")[table.find(query.image_id)]
+    if isinstance(query, Scene):
+        query = embed_scene(query, provenance, bridge)
+    vector = np.asarray(query, dtype=np.float32)
+    length = float(np.linalg.norm(vector))
+    if vector.shape != (SENTENCE_DIM,) or not np.isfinite(length) or length == 0:
+        raise ValueError(
+            f"a query vector has the shape ({SENTENCE_DIM},) and finite values that are not "
+            f"all 0; one of shape {vector.shape} and length {length:g} was given"
+        )
+    return vector / length
+
+
+def _embed_words(text: str, provenance: Provenance) -> np.ndarray:
+    words = read_words(text)
+    if (provenance.sentence_model, provenance.sentence_revision) != (
+        SENTENCE_MODEL_ID,
+        SENTENCE_MODEL_REVISION,
+    ):
+        raise ValueError(
+            f"this dataset's sentence model is {provenance.sentence_model} at revision "
+            f"{provenance.sentence_revision}, but words are embedded by {SENTENCE_MODEL_ID} at "
+            f"revision {SENTENCE_MODEL_REVISION}; build the dataset again"
+        )
+    return embed_words(words)
+
+
+def embed_scene(
+    scene: Scene, provenance: Provenance, bridge: OlmoEarthVLMBridge | None
+) -> np.ndarray:
+    if bridge is None:
+        raise ValueError(
+            "a search by scene needs the bridge that made this dataset, "
+            f"{provenance.bridge_id} at revision {provenance.bridge_revision}; pass it as bridge"
+        )
+    check_bridge(provenance, bridge)
+    return bridge.embed([scene])[0]

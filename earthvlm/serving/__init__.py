@@ -1,0 +1,1 @@
+"""One model for many people, exports, map data; imports search and below."""

@@ -1,0 +1,1 @@
+"""The Hub, tensors, files written atomically; imports no other package."""

@@ -1,0 +1,295 @@
+"""The Hub: a repository's files at one commit, and a folder pushed as one commit.
+
+What a model or dataset is called by may be a folder, too; then nothing goes over the network.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from earthvlm.storage import hub_fetch
+from earthvlm.storage.hub_errors import plain_errors
+from earthvlm.storage.hub_fetch import FileRequest, download, find_cached, find_newest, wait_for
+from earthvlm.storage.hub_integrity import find_damaged
+
+if TYPE_CHECKING:
+    from huggingface_hub import HfApi
+    from huggingface_hub.hf_api import CommitOperation
+
+# What the bridge and the scenes are called that come with earthvlm.
+BUNDLED = "bundled"
+# What the commit of a folder is called that did not come from the Hub.
+LOCAL_REVISION = "local"
+# A repository's name as the Hub accepts it; a file or folder may have such a name too.
+HUB_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """A folder of files, and the commit it holds."""
+
+    folder: Path
+    revision: str
+
+
+def fetch(
+    source: str | Path,
+    patterns: Sequence[str],
+    revision: str | None = None,
+    *,
+    repo_type: str | None = None,
+    token: str | bool | None = None,
+    cache_dir: str | Path | None = None,
+    local_files_only: bool = False,
+) -> Snapshot:
+    """Find a folder, or fetch the files of a Hub repository that match the patterns.
+
+    Files in the cache are not fetched again, and are used where the Hub cannot be reached. Files
+    that arrive damaged are fetched again and never used.
+    revision: a branch, tag or commit of the repository; the main branch where it is None.
+    repo_type, token, cache_dir, local_files_only: as huggingface_hub takes them.
+
+    Raises ValueError where there is no such repository or revision or it is not open to the
+    caller, ConnectionError where the Hub does not answer within `hub_fetch.ANSWER_SECONDS`, its
+    files do not move for `hub_fetch.STALL_SECONDS`, or a file arrives damaged; one sentence each.
+    """
+    if Path(source).is_dir():
+        return Snapshot(Path(source), LOCAL_REVISION)
+    from huggingface_hub import constants
+
+    cache = str(Path(cache_dir or constants.HF_HUB_CACHE).expanduser().absolute())
+    wanted = FileRequest(str(source), tuple(patterns), revision, repo_type, token, cache)
+    is_offline = local_files_only or constants.is_offline_mode()
+    with plain_errors(wanted.repo_id, revision):
+        folder = find_cached(wanted) if is_offline else find_newest(wanted)
+    folder = folder or download(wanted)
+    damaged = find_damaged(folder, patterns)
+    if damaged and is_offline:
+        raise ConnectionError(f"{damaged[0]} of {source} arrived damaged: fetch it from the Hub.")
+    if damaged:
+        folder = download(wanted, damaged)
+        if damaged := find_damaged(folder, patterns):
+            raise ConnectionError(
+                f"{damaged[0]} of {source} arrived damaged twice: try again later."
+            )
+    return Snapshot(folder, folder.name)
+
+
+def list_files(repo_id: str, patterns: Sequence[str], revision: str | None = None) -> list[str]:
+    """The files of a Hub repository that match the patterns, in alphabetical order.
+
+    Raises ValueError or ConnectionError as `fetch` does.
+    """
+    from huggingface_hub import HfApi
+    from huggingface_hub.utils import filter_repo_objects
+
+    with plain_errors(repo_id, revision):
+        names = wait_for(lambda: HfApi().list_repo_files(repo_id, revision=revision))
+    return sorted(filter_repo_objects(names, allow_patterns=list(patterns)))
+
+
+@dataclass(frozen=True)
+class Repository:
+    """A Hub repository as its page describes it.
+
+    id: its current name. revision: the newest commit. is_private: only its owners see it.
+    is_gated: readers must have accepted its terms.
+    """
+
+    id: str
+    revision: str
+    is_private: bool
+    is_gated: bool
+
+
+def find_repository(
+    repo_id: str, repo_type: str = "model", token: str | None = None
+) -> Repository | None:
+    """Look up a Hub repository; None where there is none that the caller may see.
+
+    Raises ValueError or ConnectionError as `fetch` does.
+    """
+    from huggingface_hub import HfApi
+
+    with plain_errors(repo_id, None):
+        return _look_up(HfApi(token=token), repo_id, repo_type)
+
+
+def find_matching_commit(
+    repo_id: str, folder: Path, patterns: Sequence[str], token: str | None = None
+) -> str:
+    """The newest commit of a Hub repository, whose files that match the patterns are a folder's.
+
+    Compares SHA-256 and downloads nothing. Raises ValueError where the files differ or there is no
+    such repository, ConnectionError where the Hub cannot be reached.
+    """
+    from huggingface_hub import HfApi
+    from huggingface_hub.hf_api import RepoFile
+    from huggingface_hub.utils import filter_repo_objects
+
+    def matching(names: Iterable[str]) -> list[str]:
+        return list(filter_repo_objects(names, allow_patterns=list(patterns)))
+
+    api = HfApi(token=token)
+    with plain_errors(repo_id, None):
+        revision = api.repo_info(repo_id, timeout=hub_fetch.ANSWER_SECONDS).sha
+        tree = api.list_repo_tree(repo_id, revision=revision)
+        hashes = {file.path: file.lfs for file in tree if isinstance(file, RepoFile)}
+    published = {name: hashes[name] and hashes[name].sha256 for name in matching(hashes)}
+    local = {}
+    for name in matching(path.name for path in folder.iterdir() if path.is_file()):
+        with (folder / name).open("rb") as file:
+            local[name] = hashlib.file_digest(file, "sha256").hexdigest()
+    if not local or local != published:
+        raise ValueError(
+            f"The Hub repository {repo_id} does not hold the weights in {folder}: upload that "
+            f"folder there with `hf upload {repo_id} {folder}`, or name another repository."
+        )
+    return revision
+
+
+def check_push(
+    repo_id: str,
+    *,
+    repo_type: str = "model",
+    private: bool | None = None,
+    token: str | None = None,
+) -> None:
+    """Find out whether a later push will be allowed; make the repository where there is none.
+
+    Raises ValueError and ConnectionError as `push` does.
+    """
+    from huggingface_hub import HfApi
+
+    api = HfApi(token=token)
+    with plain_errors(repo_id, None, "write to"):
+        repo_id = _prepare_repository(api, repo_id, repo_type, private)
+        api.auth_check(repo_id, repo_type=repo_type, write=True)
+
+
+def push(
+    folder: Path,
+    repo_id: str,
+    patterns: Sequence[str],
+    *,
+    commit_message: str,
+    owned: Sequence[str] | None = None,
+    repo_type: str = "model",
+    private: bool | None = None,
+    revision: str | None = None,
+    create_pr: bool = False,
+    token: str | None = None,
+    before_commit: Callable[[HfApi, str], None] | None = None,
+    **options: object,
+) -> str:
+    """Push a folder's files that match the patterns as one commit, and return its address.
+
+    The repository is made where there is none; one that was renamed is found by its old name.
+    Either all of the commit is there, or nothing.
+    owned: patterns of the repository's files that earlier pushes of this kind wrote, `patterns`
+        where they are not given; those that the folder no longer has are deleted in the same
+        commit, and all other files are kept.
+    private: True or False to insist on a private or a public repository; None takes an existing
+        one as it is, and makes new ones as the Hub does by default.
+    before_commit: called with the Hub's client and the repository's current name.
+    options: further ones of `HfApi.create_repo`, as `space_sdk`.
+
+    Raises ValueError where the caller may not write there or an existing repository is not
+    `private` as asked, ConnectionError where the Hub cannot be reached; one sentence each. Nothing
+    is uploaded then.
+    """
+    from huggingface_hub import HfApi
+
+    api = HfApi(token=token)
+    with plain_errors(repo_id, revision, "write to"):
+        repo_id = _prepare_repository(api, repo_id, repo_type, private, **options)
+        if before_commit is not None:
+            before_commit(api, repo_id)
+        if revision is not None and not create_pr:
+            api.create_branch(repo_id, branch=revision, repo_type=repo_type, exist_ok=True)
+        owned = list(patterns if owned is None else owned)
+        base = None if create_pr else revision
+        commit = api.create_commit(
+            repo_id=repo_id,
+            operations=_list_operations(api, folder, repo_id, repo_type, base, patterns, owned),
+            repo_type=repo_type,
+            revision=revision,
+            commit_message=commit_message,
+            create_pr=create_pr,
+        )
+    return commit.pr_url or commit.commit_url
+
+
+def _list_operations(
+    api: HfApi,
+    folder: Path,
+    repo_id: str,
+    repo_type: str,
+    revision: str | None,
+    patterns: Sequence[str],
+    owned: Sequence[str],
+) -> list[CommitOperation]:
+    """What one commit adds and deletes.
+
+    `HfApi.upload_folder` splits a slow upload into several commits where Xet is on, the first of
+    which has all deletions: whoever loads the repository meanwhile gets a half of each.
+    """
+    from huggingface_hub import CommitOperationAdd, CommitOperationDelete
+    from huggingface_hub.utils import DEFAULT_IGNORE_PATTERNS, filter_repo_objects
+
+    files = (str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
+    added = sorted(
+        filter_repo_objects(
+            files, allow_patterns=list(patterns), ignore_patterns=DEFAULT_IGNORE_PATTERNS
+        )
+    )
+    there = api.list_repo_files(repo_id, repo_type=repo_type, revision=revision)
+    gone = set(filter_repo_objects(there, allow_patterns=list(owned))) - {*added, ".gitattributes"}
+    return [
+        *(CommitOperationDelete(name) for name in sorted(gone)),
+        *(CommitOperationAdd(name, folder / name) for name in added),
+    ]
+
+
+def _prepare_repository(
+    api: HfApi, repo_id: str, repo_type: str, private: bool | None, **options: object
+) -> str:
+    """Make a repository where there is none, and return its current name.
+
+    A repository made by a name that was given up would stand beside the renamed one, and hide it
+    from all who still use that name.
+    """
+    found = _look_up(api, repo_id, repo_type)
+    if found is None:
+        api.create_repo(repo_id, repo_type=repo_type, private=private, exist_ok=True, **options)
+        return repo_id
+    if private and not found.is_private:
+        raise ValueError(
+            f"{found.id} is public on the Hub, and a private repository was asked for, so nothing "
+            "was uploaded: make it private in its settings there, or publish it publicly with "
+            "--public (--hub_public, private=False)."
+        )
+    if private is False and found.is_private:
+        raise ValueError(
+            f"{found.id} is private on the Hub, and a public repository was asked for, so nothing "
+            "was uploaded: make it public in its settings there, or leave --public out."
+        )
+    return found.id
+
+
+def _look_up(api: HfApi, repo_id: str, repo_type: str) -> Repository | None:
+    from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError
+
+    try:
+        found = api.repo_info(repo_id, repo_type=repo_type, timeout=hub_fetch.ANSWER_SECONDS)
+    except GatedRepoError:  # a kind of RepositoryNotFoundError
+        raise
+    except RepositoryNotFoundError:
+        return None
+    gated = bool(getattr(found, "gated", False))  # Spaces have no such attribute
+    return Repository(found.id, found.sha, bool(found.private), gated)

@@ -1,0 +1,1 @@
+"""Training a bridge: samples, losses, steps, checkpoints; imports embeddings and below."""

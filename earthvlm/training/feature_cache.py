@@ -1,0 +1,109 @@
+"""What a frozen encoder sees of every tile, kept on disk: it is the same in every epoch."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Callable, Sequence
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from earthvlm.data.chatearthnet import ChatEarthNet
+from earthvlm.models.olmoearth import OlmoEarthEncoder
+
+TOKENS_FILE = "tokens.npy"
+DONE_FILE = "done.npy"
+
+
+class FeatureCache:
+    """Tokens of tiles of one size, float16 `[N, rows, columns, band sets, D]`, memory-mapped.
+
+    folder: holds one cache for each encoder (its weights and bands) and list of tiles. Filling it
+        goes on where it was broken off; the processes of one machine share the work and the file.
+    """
+
+    def __init__(self, folder: Path, encoder: OlmoEarthEncoder, tiles: ChatEarthNet) -> None:
+        self.encoder, self.tiles = encoder, tiles
+        self.folder = folder / cache_key(encoder, [tile.name for tile in tiles])
+        self.path = self.folder / TOKENS_FILE
+
+    def fill(
+        self,
+        batch_size: int,
+        wait: Callable[[], None],
+        process: int = 0,
+        processes: int = 1,
+        show_progress: bool = False,
+    ) -> None:
+        """Encode the tiles that are missing, of which this process takes its share.
+
+        wait: returns once all processes have called it.
+        Raises ValueError, naming it, for a tile of another size than the first.
+        """
+        from tqdm import tqdm
+
+        if process == 0:
+            self._create()
+        wait()
+        tokens = np.load(self.path, mmap_mode="r+")
+        done = np.load(self.folder / DONE_FILE, mmap_mode="r+")
+        missing = [i for i in range(process, len(self.tiles), processes) if not done[i]]
+        for start in tqdm(
+            range(0, len(missing), batch_size), "encoding tiles", disable=not show_progress
+        ):
+            batch = missing[start : start + batch_size]
+            tokens[batch] = self._encode(batch, tokens.shape[1:])
+            tokens.flush()  # before they count as done
+            done[batch] = True
+        wait()
+
+    def _create(self) -> None:
+        if (self.folder / DONE_FILE).is_file():
+            return
+        self.folder.mkdir(parents=True, exist_ok=True)
+        shape = (len(self.tiles), *self._grids([0])[0], self.encoder.band_sets, self.encoder.dim)
+        np.lib.format.open_memmap(self.path, "w+", np.float16, shape)
+        # Written last, and at once: where it is, the tokens' file is whole.
+        part = self.folder / f".{DONE_FILE}"
+        np.save(part, np.zeros(len(self.tiles), bool))
+        os.replace(part, self.folder / DONE_FILE)
+
+    def _grids(self, indices: Sequence[int]) -> list[tuple[int, int]]:
+        size = self.encoder.patch_size
+        shapes = (self.tiles[i][0].reflectance.shape for i in indices)
+        return [(-(-shape[0] // size), -(-shape[1] // size)) for shape in shapes]
+
+    @torch.inference_mode()
+    def _encode(self, batch: Sequence[int], shape: tuple[int, ...]) -> np.ndarray:
+        for index, grid in zip(batch, self._grids(batch), strict=True):
+            if grid != shape[:2]:
+                raise ValueError(
+                    f"{self.tiles.tiles[index].name} has another size than the first tile: "
+                    "--feature_cache_dir needs tiles of one size."
+                )
+        seen = self.encoder([self.encoder.prepare(self.tiles[i][0]) for i in batch])
+        return seen.tokens.reshape(len(batch), *shape).half().cpu().numpy()
+
+
+def read_tokens(path: Path, index: int) -> Tensor:
+    """A tile's tokens, float16 `[rows, columns, band sets, D]`. Nothing else is read."""
+    return torch.from_numpy(_open(path)[index].copy())
+
+
+@lru_cache(maxsize=2)  # by path: a worker that starts anew must not be sent the whole file
+def _open(path: Path) -> np.ndarray:
+    return np.load(path, mmap_mode="r")
+
+
+def cache_key(encoder: OlmoEarthEncoder, names: Sequence[str]) -> str:
+    """Different for different weights, bands, patch sizes and tiles."""
+    digest = hashlib.sha256(json.dumps([encoder.bands, encoder.patch_size, *names]).encode())
+    for name, tensor in sorted(encoder.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(tensor.cpu().contiguous().view(torch.uint8).numpy())
+    return digest.hexdigest()[:16]

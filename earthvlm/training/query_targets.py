@@ -1,0 +1,88 @@
+"""What each query should say, where labels are known: a word's embedding, or a number's.
+
+A language model reads words. Taught to write down what it gathered as the model's own word
+embeddings ("tree cover", 70, "water", 20, ... for the scene; then "top left", "water", 60, ... for
+each quarter, whose name leads a question to it), the queries can be read from the first step on;
+the language model then learns to answer from them, which takes far fewer examples than learning to
+read an unknown code. Later training may move them freely.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from earthvlm.data.labels import QUARTERS, SCENE_NAMES, SceneLabels
+from earthvlm.data.question_answering import HIDDEN
+from earthvlm.models.language_model import LanguageModel
+
+SCENE_RANKS = 4
+QUARTER_RANKS = 2
+# A share is its tenths, mixed with the next tenth: 0.67 is three parts "6" and seven parts "7".
+# So a small error in a share is a small error in its embedding.
+TENTHS = (*"0123456789", "all")
+SMALLEST_SHARE = 0.025
+
+
+class QueryTargets(nn.Module):
+    """Targets for queries, from a language model's own embeddings; nothing in it is trained."""
+
+    def __init__(self, language: LanguageModel, num_queries: int) -> None:
+        super().__init__()
+        self.tokenizer = language.tokenizer
+        self.num_queries = num_queries
+        words = language.model.get_input_embeddings().weight.detach().float().cpu()
+        self.scale = words.std().item()
+        self.embeddings = words
+        self.known: dict[str, Tensor] = {}
+
+    def forward(self, queries: Tensor, labels: Sequence[SceneLabels]) -> Tensor:
+        """Mean squared distance of queries `[B, Q, D]` to their words, 1 being no better than 0.
+
+        Every scene counts alike, however much is told of it.
+        """
+        written = [self.write(f)[: self.num_queries] for f in labels]
+        targets = torch.stack([torch.stack([self.embed(w) for w in words]) for words in written])
+        told = torch.tensor([[w is not None for w in words] for words in written])
+        distance = (queries[:, : targets.shape[1]].float() - targets.to(queries)).square().mean(-1)
+        told = told.to(distance)
+        return ((distance * told).sum(1) / told.sum(1)).mean() / self.scale**2
+
+    @staticmethod
+    def write(labels: SceneLabels) -> list[str | float | None]:
+        """Words and shares of the queries in their order; None where the labels do not tell."""
+        words: list[str | float | None] = _ranked(labels, SCENE_RANKS)
+        for name in QUARTERS:
+            words += [name, *_ranked(labels.quarter(name), QUARTER_RANKS)]
+        words += [labels.cloud_share, labels.haze_share]
+        return [*words, SCENE_NAMES.get(labels.scene_class or "")]
+
+    def embed(self, word: str | float | None) -> Tensor:
+        """The target for a word, or for a share from 0 to 1: `[D_text]`."""
+        if word is None:
+            return torch.zeros(self.embeddings.shape[1])
+        if isinstance(word, str):
+            return self._embed_word(word)
+        tenths = min(max(10 * word, 0.0), 10.0)
+        low = min(int(tenths), 9)
+        lower, upper = (self._embed_word(TENTHS[i]) for i in (low, low + 1))
+        return lower + (tenths - low) * (upper - lower)
+
+    def _embed_word(self, word: str) -> Tensor:
+        if word not in self.known:
+            ids = self.tokenizer(word if word.isdigit() else f" {word}").input_ids
+            mixed = self.embeddings[ids].sum(0)
+            self.known[word] = mixed / mixed.std() * self.scale
+        return self.known[word]
+
+
+def _ranked(labels: SceneLabels, ranks: int) -> list[str | float | None]:
+    """The largest land covers with their shares; what cloud hides is cloud."""
+    if labels.cloud_share > HIDDEN:
+        return ["cloud", 1.0] + ["nothing", 0.0] * (ranks - 1)
+    words: list[str | float | None] = []
+    for cover, share in list(labels.shares.items())[:ranks]:
+        words += [cover, share] if share > SMALLEST_SHARE else ["nothing", 0.0]
+    return words

@@ -1,0 +1,78 @@
+"""The tiles that a run trains and validates on, checked before any model is loaded."""
+
+from __future__ import annotations
+
+import os
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+
+import numpy as np
+from accelerate import Accelerator
+from accelerate.utils import broadcast_object_list
+
+from earthvlm.data.chatearthnet import ChatEarthNet, list_entries
+from earthvlm.data.chatearthnet_validation import find_fault
+from earthvlm.training.config import TrainingConfig
+
+
+def open_training_tiles(
+    config: TrainingConfig, accelerator: Accelerator
+) -> tuple[ChatEarthNet, ChatEarthNet]:
+    """The tiles to train on and those to validate on; says which are left out.
+
+    Training leaves out the tiles of other splits. Validation takes `max_eval_samples` of its split,
+    spread over it, and leaves out those that cannot be read. All processes call this together.
+
+    Raises FileNotFoundError where a caption file is missing, ValueError where one is damaged or no
+    tile is left.
+    """
+    train, val = (ChatEarthNet(config.data_dir, name, config.captions) for name in ("train", "val"))
+    others = {"val": val}
+    try:
+        others["test"] = ChatEarthNet(config.data_dir, "test", config.captions)
+    except FileNotFoundError:
+        pass  # nothing here needs it
+    for tiles in (train, val):
+        for line in tiles.left_out:
+            accelerator.print(f"Left out: {line}.")
+    for name, other in others.items():
+        train = _without_tiles_of(train, other, name, accelerator)
+    val = _readable(val, config.max_eval_samples, accelerator)
+    for tiles, purpose in ((train, "train"), (val, "validate")):
+        if not len(tiles):
+            raise ValueError(
+                f"{tiles.path} has no tile to {purpose} on: add tiles, or see what "
+                f"`earthvlm validate-data {config.data_dir}` reports."
+            )
+    return train, val
+
+
+def _without_tiles_of(
+    train: ChatEarthNet, other: ChatEarthNet, name: str, accelerator: Accelerator
+) -> ChatEarthNet:
+    names = {tile.name for tile in other.tiles}
+    both = [tile.name for tile in train.tiles if tile.name in names]
+    if both:
+        reason = f"tiles stand in {name} too"
+        accelerator.print(f"Left out: {list_entries(train.path.name, reason, both)}.")
+    return train.with_tiles([tile for tile in train.tiles if tile.name not in names])
+
+
+def _readable(tiles: ChatEarthNet, count: int, accelerator: Accelerator) -> ChatEarthNet:
+    """Some tiles, spread over all, or all of them for a count of 0, that can be read."""
+    count = min(count or len(tiles), len(tiles))
+    spread = np.linspace(0, len(tiles) - 1, count).astype(int)
+    chosen = [tiles.tiles[index] for index in spread]
+    names = [tile.name for tile in chosen]
+    faults: list[list[str | None]] = [[]]
+    if accelerator.is_main_process:
+        with ThreadPoolExecutor(os.cpu_count()) as threads:
+            faults = [list(threads.map(partial(find_fault, tiles.root), names))]
+    (found,) = broadcast_object_list(faults)
+    bad = [f"{name}: {fault}" for name, fault in zip(names, found, strict=True) if fault]
+    if bad:
+        reason = "tiles cannot be validated on"
+        accelerator.print(f"Left out: {list_entries(tiles.path.name, reason, bad)}.")
+    return tiles.with_tiles(
+        [tile for tile, fault in zip(chosen, found, strict=True) if fault is None]
+    )

@@ -1,0 +1,64 @@
+"""How a run stands: losses on validation tiles, and what the bridge says of a few of them."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+
+from earthvlm.bridge.model import OlmoEarthVLMBridge
+from earthvlm.data.chatearthnet import ChatEarthNet, Tile
+from earthvlm.data.question_answering import describe
+from earthvlm.data.question_templates import DESCRIBE
+from earthvlm.scenes.scene import Scene
+from earthvlm.training.step import accumulation_groups, compute_losses
+
+SAMPLES = 4
+
+
+@torch.no_grad()
+def validation_losses(
+    accelerator: Accelerator, model: nn.Module, loader: DataLoader
+) -> dict[str, float]:
+    """Mean losses by name, over all processes: of captions a token, of others a scene.
+
+    loader: prepared by the accelerator. All processes call this together. The model is then out of
+        training.
+
+    Raises TrainingFailure for a tile that cannot be read.
+    """
+    model.eval()
+    sums: dict[str, Tensor] = defaultdict(lambda: torch.zeros(2, device=accelerator.device))
+    for (batch,) in accumulation_groups(accelerator, loader, 1):
+        losses = compute_losses(accelerator, model, batch)
+        tokens = losses.pop("answer_tokens")
+        for name, value in losses.items():
+            count = float(tokens) if name == "caption" else batch.size
+            sums[name] += torch.stack(
+                [value.float() * count, torch.full_like(value, count).float()]
+            )
+    totals = accelerator.reduce(dict(sums), "sum")
+    return {name: (total[0] / total[1]).item() for name, total in totals.items()}
+
+
+def sample_answers(bridge: OlmoEarthVLMBridge, tiles: ChatEarthNet) -> list[dict[str, str]]:
+    """What the bridge says of the sample tiles, beside what is true."""
+    return [
+        {
+            "image": tile.name,
+            "answer": bridge.generate(scene, DESCRIBE[0]),
+            "reference": describe(tile.labels) if tile.labels else tile.captions[0],
+        }
+        for scene, tile in sample_tiles(tiles)
+    ]
+
+
+def sample_tiles(tiles: ChatEarthNet) -> Iterator[tuple[Scene, Tile]]:
+    """A few tiles, spread over all of them."""
+    for index in np.unique(np.linspace(0, len(tiles) - 1, SAMPLES).astype(int)):
+        yield tiles[int(index)]

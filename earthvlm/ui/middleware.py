@@ -1,0 +1,240 @@
+"""Middleware before the page: who is answered, what may be asked for, and headers for browsers."""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from collections.abc import Awaitable, Callable, MutableMapping
+from typing import Any
+
+from gradio.route_utils import FnIndexInferError
+from starlette.exceptions import HTTPException
+
+from earthvlm.ui.mcp_messages import RefusedMessageError, check_messages
+from earthvlm.ui.origins import CALLER_HEADER, STATE_CHANGING, Access, name_caller
+from earthvlm.ui.session import UNEXPECTED
+
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+App = Callable[[Any, Receive, Send], Awaitable[None]]
+
+MAX_FILE_SIZE = "64mb"
+MAX_UPLOAD_BYTES = 3 * 64 * 2**20 + 2**16  # a ChatEarthNet scene's three files and their wrapping
+MAX_REQUEST_BYTES = 2**20  # anything else: a question has 2,000 characters
+# Gradio's own page has scripts and styles in it and compiles templates, hence the two "unsafe".
+# Nothing is loaded from, or sent to, anybody else; a Space shows the page in the Hub's frame.
+CONTENT_POLICY = "; ".join(
+    (
+        "default-src 'self'",
+        "script-src 'self' 'unsafe-inline' 'unsafe-eval'",
+        "style-src 'self' 'unsafe-inline'",
+        "img-src 'self' data: blob:",
+        "font-src 'self' data:",
+        "worker-src 'self' blob:",
+        "object-src 'none'",
+        "base-uri 'self'",
+        "form-action 'self'",
+        "frame-ancestors 'self' https://huggingface.co https://*.hf.space",
+    )
+)
+HEADERS = {
+    "content-security-policy": CONTENT_POLICY,
+    "x-content-type-options": "nosniff",
+    "referrer-policy": "strict-origin-when-cross-origin",
+    "permissions-policy": "camera=(), microphone=(), geolocation=()",
+    "cross-origin-opener-policy": "same-origin-allow-popups",
+}
+# What the page, gradio_client and MCP clients use. Gradio serves more (deep links, run history,
+# recordings, a proxy, component servers, pages elsewhere as files), none of which is meant here.
+API = "/gradio_api/"
+PATHS_READ = re.compile(
+    r"/|/(static|assets|svelte)/.*|/(config|favicon\.ico|manifest\.json|robots\.txt|theme\.css)/?"
+    r"|/pwa_icon(/\d+)?|/gradio_api/(info|openapi\.json|app_id|startup-events|theme\.css)/?"
+    r"|/gradio_api/(queue/(data|status)|upload_progress)|/gradio_api/heartbeat/[^/]+"
+    r"|/gradio_api/call/(v2/)?\w+/\w+|/gradio_api/file=(?!\w+:).*|/gradio_api/mcp(/.*)?"
+)
+PATHS_SENT = re.compile(
+    r"/gradio_api/(queue/join|upload|cancel|reset|run/\w+|call/(v2/)?\w+|mcp(/.*)?)/?"
+)
+NO_ENDPOINT = "There is no such endpoint; /gradio_api/info lists those there are."
+Pairs = list[tuple[bytes, bytes]]
+
+
+class Guard:
+    """Middleware that answers only what is meant to be asked, and adds HEADERS to every answer."""
+
+    def __init__(self, app: App) -> None:
+        self._app = app
+        self._access = Access.from_environment()
+
+    async def __call__(self, scope: Any, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        headers: dict[bytes, list[bytes]] = defaultdict(list)
+        for name, value in scope["headers"]:
+            headers[name.lower()].append(value)
+        answer = _Answer(scope["path"], send, is_foreign=self._is_foreign(headers))
+        refusal = self._refuse(scope, headers, answer.is_foreign)
+        if refusal is not None:
+            await answer.refuse(*refusal)
+            return
+        limit = MAX_UPLOAD_BYTES if scope["path"].endswith("/upload") else MAX_REQUEST_BYTES
+        declared = headers.get(b"content-length", [b"0"])[0]
+        if not declared.isdigit() or int(declared) > limit:
+            await answer.refuse_size(limit)
+            return
+        scope = self._know_caller(scope, headers)
+        received = 0
+
+        async def receive_bounded() -> Message:
+            nonlocal received
+            message = await receive()
+            received += len(message.get("body", b""))
+            if received > limit:
+                raise _TooLargeError
+            return message
+
+        try:
+            read = receive_bounded
+            if scope["path"].startswith(f"{API}mcp") and scope["method"] == "POST":
+                scope, read = await _read_messages(scope, receive_bounded)
+            await self._app(scope, read, answer.send)
+        except _TooLargeError:
+            await answer.refuse_size(limit)
+        except RefusedMessageError as error:
+            # A client of the older transport reads answers elsewhere, and heeds the status alone.
+            status = 400 if "/messages" in scope["path"] else 200
+            await answer.refuse(status, error.to_json(), b"application/json")
+        except RuntimeError as error:
+            # Gradio breaks a stream off where nothing goes on by the name that was asked for.
+            if not (answer.started and isinstance(error.__cause__, HTTPException)):
+                raise
+            await answer.end()
+        except (FnIndexInferError, LookupError, TypeError, ValueError) as error:
+            # From before an action began: Gradio looks up what a call names and fits its arguments.
+            if answer.started or not PATHS_SENT.fullmatch(scope["path"]):
+                raise
+            is_fit = isinstance(error, TypeError | ValueError)
+            sentence = f"The arguments do not fit: {error}" if is_fit else NO_ENDPOINT
+            await answer.refuse(422 if is_fit else 404, sentence)
+
+    def _is_foreign(self, headers: dict[bytes, list[bytes]]) -> bool:
+        origins = headers.get(b"origin", [])
+        host = b"".join(headers.get(b"host", [])).decode("latin-1")
+        return any(not self._access.allows_origin(o.decode("latin-1"), host) for o in origins)
+
+    def _refuse(
+        self, scope: Any, headers: dict[bytes, list[bytes]], is_foreign: bool
+    ) -> tuple[int, str] | None:
+        """The status and sentence of a refusal, or None."""
+        if reason := self._access.refuse_host(headers.get(b"host", [])):
+            return 403, reason
+        if is_foreign and scope["method"] in STATE_CHANGING:
+            return 403, (
+                "A page of another origin may not call this app. If it should, start the app with "
+                "EARTHVLM_ALLOWED_ORIGINS set to that origin, such as https://example.org."
+            )
+        is_read = scope["method"] in ("GET", "HEAD")
+        paths = PATHS_READ if is_read else PATHS_SENT
+        if scope["method"] != "OPTIONS" and not paths.fullmatch(scope["path"]):
+            is_other = (PATHS_SENT if is_read else PATHS_READ).fullmatch(scope["path"])
+            return (405, "Not by this method.") if is_other else (404, "There is nothing here.")
+        return None
+
+    def _know_caller(self, scope: Any, headers: dict[bytes, list[bytes]]) -> Any:
+        """The request with its true address, and without headers that say another."""
+        client = scope.get("client") or ("", 0)
+        address = self._access.find_address(client[0], headers)
+        dropped = {b"x-forwarded-for", CALLER_HEADER}
+        for told in headers.get(b"x-forwarded-host", []):
+            if self._access.refuse_host([told]):
+                dropped.add(b"x-forwarded-host")
+        kept = [pair for pair in scope["headers"] if pair[0].lower() not in dropped]
+        return {**scope, "client": (address, client[1]), "headers": kept}
+
+
+class _Answer:
+    """What is sent back, with HEADERS; to pages of other origins without leave to read it."""
+
+    def __init__(self, path: str, send: Send, is_foreign: bool) -> None:
+        self.started = False
+        self.is_foreign = is_foreign
+        self._send = send
+        self._is_direct = path.startswith(f"{API}run/")
+        self._held: Message | None = None
+
+    async def send(self, message: Message) -> None:
+        """Pass a message on."""
+        if message["type"] == "http.response.start":
+            self.started = True
+            names = {name for name, _ in message["headers"]}
+            added = [(k.encode(), v.encode()) for k, v in HEADERS.items()]
+            kept = [
+                pair
+                for pair in message["headers"]
+                if not (self.is_foreign and pair[0].startswith(b"access-control-"))
+            ]
+            message["headers"] = [*kept, *(pair for pair in added if pair[0] not in names)]
+            if self._is_direct and message["status"] == 500:
+                self._held = message
+                return
+        elif self._held is not None:
+            # Past the queue, Gradio answers every error with 500, a wrong argument's too.
+            if UNEXPECTED.encode() not in message.get("body", b""):
+                self._held["status"] = 400
+            held, self._held = self._held, None
+            await self._send(held)
+        await self._send(message)
+
+    async def refuse(
+        self, status: int, text: str | bytes, kind: bytes = b"text/plain; charset=utf-8"
+    ) -> None:
+        """Answer with a status and a sentence, where no answer has begun."""
+        if self.started:
+            return
+        body = text if isinstance(text, bytes) else text.encode("utf-8", "replace")
+        headers = [
+            (b"content-type", kind),
+            (b"content-length", str(len(body)).encode()),
+            (b"connection", b"close"),
+        ]
+        await self.send({"type": "http.response.start", "status": status, "headers": headers})
+        await self.send({"type": "http.response.body", "body": body})
+
+    async def refuse_size(self, limit: int) -> None:
+        """Answer that the request is too large."""
+        await self.refuse(
+            413, f"The request is larger than the {limit:,} bytes that are taken here."
+        )
+
+    async def end(self) -> None:
+        """End an answer that has begun."""
+        await self._send({"type": "http.response.body", "body": b"", "more_body": False})
+
+
+async def _read_messages(scope: Any, receive: Receive) -> tuple[Any, Receive]:
+    """Read an MCP request; return it as it is passed on. Raises RefusedMessageError."""
+    body = b""
+    while True:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            break
+        body += message.get("body", b"")
+        if not message.get("more_body"):
+            break
+    body = check_messages(body)
+    dropped = (b"content-length", b"transfer-encoding")
+    kept = [pair for pair in scope["headers"] if pair[0].lower() not in dropped]
+    kept += [(b"content-length", str(len(body)).encode()), name_caller(scope["client"][0])]
+    pending: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
+
+    async def replay() -> Message:
+        return pending.pop() if pending else await receive()
+
+    return {**scope, "headers": kept}, replay
+
+
+class _TooLargeError(Exception):
+    """More came than was declared, or nothing was declared and too much came."""

@@ -1,0 +1,213 @@
+"""A scene as HTML: its picture to zoom into, where an answer looked, and what was measured.
+
+Everything that comes from a file, a caption or a model is escaped here.
+"""
+
+from __future__ import annotations
+
+import base64
+import html
+import io
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from earthvlm.bridge.attention_maps import AnswerAttention
+from earthvlm.scenes.bands import COMPOSITES, WAVELENGTHS
+from earthvlm.scenes.formatting import describe_date, describe_place
+from earthvlm.scenes.scene import NDVI_COLOURS, NDVI_STOPS, Scene
+from earthvlm.scenes.spectral_indices import COVER_RULES, SOURCES, measure_beside, percent
+from earthvlm.serving.service import OpenScene
+
+# Runs once for each viewer: zoom, move, and the overlay of where an answer looked.
+VIEWER_SCRIPT = Path(__file__).with_name("viewer.js").read_text("utf-8")
+MAX_PICTURE_SIDE = 1536  # larger scenes are shrunk for the page; the model sees them whole
+SMALL_PICTURE_SIDE = 512  # up to here lossless: pixels are what one zooms in for
+MAX_MAP_SIDE = 32  # of an overlay, which is drawn smoothly
+UNKNOWN = "not in the file"
+# Light enough on dark and dark enough on light; the names stand beside them.
+COVER_COLOURS = {
+    "cloud": "#b9bfc9",
+    "snow": "#7fd0e8",
+    "water": "#3b74d9",
+    "dense vegetation": "#2f8f3a",
+    "sparse vegetation": "#a9bf4f",
+    "bare or built": "#b0794a",
+}
+_NAME = re.compile(r"([a-z]{2,}(?:_[a-z]{2,})*)")
+
+
+def make_title(name: str) -> str:
+    """A name for people of an image_id: "finland_2017-09-24_69_24" to "Finland"."""
+    match = _NAME.match(name.lower())
+    return match.group(1).replace("_", " ").capitalize() if match else name
+
+
+def show_viewer(
+    opened: OpenScene, composite: str | None, attention: AnswerAttention | None = None
+) -> str:
+    """HTML of a scene's picture with tools to zoom, and the overlay where there is one."""
+    scene = opened.scene
+    picture = scene.composite(composite) if composite else scene.thumbnail(MAX_PICTURE_SIDE)
+    source, kind = _encode(picture)
+    alt = html.escape(f"{scene.name}, {composite or 'grey'}")
+    link = html.escape(opened.origin.image_id) if opened.origin else ""
+    maps = f" data-maps='{_encode_maps(attention)}'" if attention else ""
+    ratio = f"{scene.width} / {scene.height}"
+    return (
+        f'<figure class="viewer" data-scene="{link}" data-name="{html.escape(scene.name)}"{maps}>'
+        f'<div class="viewport" tabindex="0" role="group" style="aspect-ratio: {ratio}" '
+        'aria-label="The scene: plus and minus zoom, arrow keys move, 0 shows all of it">'
+        f'<div class="sheet"><img src="{source}" alt="{alt}" width="{picture.width}" '
+        f'height="{picture.height}" draggable="false"><canvas aria-hidden="true"></canvas></div>'
+        "</div>"
+        '<div class="tools" role="toolbar" aria-label="Picture">'
+        f"{_tool('zoom-in', 'Zoom in', '+')}{_tool('zoom-out', 'Zoom out', '−')}"
+        f"{_tool('whole', 'Show the whole scene', '⤢')}"
+        # The script gives it the picture's own source, which would double the page here.
+        f'<a class="tool" download="{html.escape(scene.name)}.{kind}" '
+        'aria-label="Download the picture" title="Download the picture">↓</a>'
+        + (_tool("link", "Copy a link to this scene and question", "Link") if link else "")
+        + "</div>"
+        f"<figcaption>{describe_composite(scene, composite)}</figcaption>"
+        f"{_show_words(attention) if attention else ''}</figure>"
+    )
+
+
+def show_picture(picture: Image.Image, alt: str) -> str:
+    """HTML of a picture alone."""
+    return (
+        f'<img src="{_encode(picture)[0]}" alt="{html.escape(alt)}" width="{picture.width}" '
+        f'height="{picture.height}">'
+    )
+
+
+def describe_composite(scene: Scene, composite: str | None) -> str:
+    """HTML: which bands are shown as red, green and blue, or the legend of NDVI."""
+    if composite == "NDVI":
+        low, high = NDVI_STOPS[0], NDVI_STOPS[-1]
+        stops = ", ".join(
+            f"rgb{colour} {100 * (stop - low) / (high - low):.0f}%"
+            for stop, colour in zip(NDVI_STOPS, NDVI_COLOURS, strict=True)
+        )
+        return (
+            '<span class="legend" role="img" aria-label="NDVI from -0.2, water, over 0.1, bare, to '
+            f'0.9, dense plants"><span>−0.2 water</span><i style="background: '
+            f'linear-gradient(90deg, {stops})"></i><span>0.9 dense plants</span></span>'
+        )
+    bands = COMPOSITES.get(composite or "")
+    if bands is None:
+        return f"{html.escape(scene.bands[0])} in grey"
+    return "Red, green, blue show " + ", ".join(f"{b} ({WAVELENGTHS[b]} nm)" for b in bands)
+
+
+def show_facts(opened: OpenScene) -> str:
+    """HTML of the panel of facts: what was computed from the file, marked as that."""
+    scene = opened.scene
+    facts = {
+        "Date": describe_date(scene.date) if scene.date else UNKNOWN,
+        "Place": describe_place(scene.longitude, scene.latitude) or UNKNOWN,
+        "Size": f"{scene.width} × {scene.height} pixels",
+        "Bands": f"{len(scene.bands)} of 12",
+    }
+    rows = "".join(f"<dt>{name}</dt><dd>{html.escape(fact)}</dd>" for name, fact in facts.items())
+    text = (
+        f'<h2>{html.escape(make_title(scene.name))} <span class="mark">measured</span></h2>'
+        f'<p class="file"><strong>{html.escape(scene.name)}</strong></p><dl>{rows}</dl>'
+    )
+    text += _show_shares(opened)
+    warnings = [*opened.warnings, *scene.notes]
+    if warnings:
+        items = "".join(f"<li>{html.escape(warning)}</li>" for warning in warnings)
+        text += f'<ul class="notes" aria-label="Good to know about this scene">{items}</ul>'
+    if len(scene.bands) < 12:
+        listed = ", ".join(sorted(scene.bands))
+        text += f"<details><summary>Bands in it</summary>{html.escape(listed)}</details>"
+    if opened.origin is not None and opened.origin.source:
+        source = html.escape(opened.origin.source)
+        text += f"<details><summary>Source and licence</summary>{source}</details>"
+    return text
+
+
+def _show_shares(opened: OpenScene) -> str:
+    measured = opened.measured
+    if measured is None:
+        return "<p>Without near infrared, no cover can be measured here.</p>"
+    bar = "".join(
+        f'<i style="flex-grow: {share:.4f}; background: {COVER_COLOURS[cover]}"></i>'
+        for cover, share in measured.shares.items()
+        if share > 0
+    )
+    rows = "".join(
+        f'<tr title="{html.escape(COVER_RULES[cover])}"><th scope="row"><i style="background: '
+        f'{COVER_COLOURS[cover]}"></i>{cover.capitalize()}</th><td>{percent(share)}</td></tr>'
+        for cover, share in measured.shares.items()
+    )
+    return (
+        f'<div class="bar" aria-hidden="true">{bar}</div><table aria-label="Shares of the scene, '
+        f'measured">{rows}</table><details><summary>How this was measured</summary>'
+        f"{html.escape(SOURCES)}</details>"
+    )
+
+
+def show_beside(opened: OpenScene, said: str) -> str:
+    """HTML: what was measured of the things that were asked and answered, to hold beside them."""
+    measured = measure_beside(said, opened.measured)
+    if not measured:
+        return ""
+    facts = " · ".join(f"{name} <b>{percent(share)}</b>" for name, share in measured)
+    return f'<p><span class="mark">measured</span> {facts}</p>'
+
+
+def _tool(action: str, label: str, sign: str) -> str:
+    return (
+        f'<button type="button" class="tool" data-do="{action}" aria-label="{label}" '
+        f'title="{label}">{sign}</button>'
+    )
+
+
+def _show_words(attention: AnswerAttention) -> str:
+    words = "".join(
+        f'<button type="button" class="word" data-word="{number}" aria-pressed="false">'
+        f"{html.escape(word.strip())}</button> "
+        for number, word in enumerate(attention.words)
+    )
+    return (
+        '<div class="words" role="group" aria-label="Words of the answer: choose one to see where '
+        'it looked"><button type="button" class="word whole" data-word="-1" aria-pressed="true">'
+        f"Whole answer</button> {words}"
+        '<button type="button" class="word none" data-word="-2" aria-pressed="false">Hide</button>'
+        "<p>Bright is where the model's attention lay more than it usually does; of one word, more "
+        "than in the rest of the answer. It shows what was weighed in, not why.</p></div>"
+    )
+
+
+def _encode_maps(attention: AnswerAttention) -> str:
+    """The overlays as JSON: rows, columns, and bytes from 0 to 255 in base64, whole one first."""
+    maps = [
+        attention.relative_attention(),
+        *(attention.relative_attention(w) for w in range(len(attention.words))),
+    ]
+    encoded, size = [], (0, 0)
+    for values in maps:
+        picture = Image.fromarray((values * 255).astype(np.uint8))
+        picture.thumbnail((MAX_MAP_SIDE, MAX_MAP_SIDE), Image.Resampling.BOX)
+        size = picture.size
+        encoded.append(base64.b64encode(picture.tobytes()).decode())
+    return json.dumps({"columns": size[0], "rows": size[1], "maps": encoded})
+
+
+def _encode(picture: Image.Image) -> tuple[str, str]:
+    """A picture as a data URI, and the format it is in: "png" or "webp"."""
+    if max(picture.size) > MAX_PICTURE_SIDE:
+        picture = picture.copy()
+        picture.thumbnail((MAX_PICTURE_SIDE, MAX_PICTURE_SIDE), Image.Resampling.LANCZOS)
+    small = max(picture.size) <= SMALL_PICTURE_SIDE
+    options = {"format": "PNG"} if small else {"format": "WEBP", "quality": 88}
+    data = io.BytesIO()
+    picture.save(data, **options)
+    kind = str(options["format"]).lower()
+    return f"data:image/{kind};base64,{base64.b64encode(data.getvalue()).decode()}", kind

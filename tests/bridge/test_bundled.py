@@ -1,0 +1,87 @@
+"""The bundled bridge on real scenes: what it says must be about the scene it is shown."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from benchmarks.embedding import embed_by_package
+from earthvlm import Scene, SceneIndex
+from earthvlm.data.chatearthnet import ChatEarthNet
+from earthvlm.data.question_answering import describe
+from earthvlm.evaluation.evaluation import QUESTIONS
+from earthvlm.metrics.questions import score_dominant, score_water
+from earthvlm.metrics.retrieval import pair_ranks, score_retrieval
+from earthvlm.models.text_encoder import embed_sentences
+from earthvlm.scenes.bands import BANDS, VISIBLE_BANDS
+
+pytestmark = pytest.mark.slow
+TILES = 48
+
+
+@pytest.fixture(scope="module")
+def tiles(practice_data):
+    """Validation tiles of all kinds, with their labels."""
+    tiles = ChatEarthNet(practice_data / "s2_practice", "val")
+    chosen = np.random.default_rng(0).choice(len(tiles), TILES, replace=False)
+    scenes, known = zip(*(tiles[int(index)] for index in chosen), strict=True)
+    return list(scenes), [tile.labels for tile in known]
+
+
+@pytest.mark.filterwarnings("ignore:Up to .* bands were:UserWarning")
+def test_embeddings_are_those_of_the_package_in_float32(bundled_bridge, tiles):
+    """In bfloat16, where the processor multiplies it, and in batches."""
+    directly = np.concatenate([embed_by_package(bundled_bridge, scene) for scene in tiles[0]])
+    np.testing.assert_allclose(bundled_bridge.embed(tiles[0]), directly, atol=1e-3)
+
+
+def right(score, answers, labels) -> float:
+    return float(np.mean([score(a, f, "") for a, f in zip(answers, labels, strict=True)]))
+
+
+@pytest.mark.parametrize(
+    ("task", "score", "least"),
+    [(QUESTIONS[0], score_dominant, 0.8), (QUESTIONS[1], score_water, 0.9)],
+)
+def test_answers_are_about_the_scene(bundled_bridge, tiles, task, score, least):
+    scenes, labels = tiles
+    answers = bundled_bridge.generate(scenes, task.question, max_length=task.max_length)
+    shuffled = right(score, answers[1:] + answers[:1], labels)
+    seeing = right(score, answers, labels)
+    assert seeing > least and seeing > shuffled + 0.2
+
+
+def test_sentences_find_their_scenes_better_than_chance(bundled_bridge, tiles):
+    scenes, labels = tiles
+    sentences = embed_sentences([describe(f) for f in labels])
+    ranks = pair_ranks(sentences, bundled_bridge.embed(scenes))
+    at_ten = next(f for f in score_retrieval(ranks) if "@10" in f.name)
+    assert at_ten.low > at_ten.shuffled
+
+
+def fails(why: str) -> pytest.MarkDecorator:
+    return pytest.mark.xfail(strict=True, reason=f"{why}: drop this once it is not")
+
+
+@pytest.mark.parametrize(
+    ("lake", "bands"),
+    [
+        ("beetzsee_r2_c09", BANDS),
+        ("beetzsee_r2_c09", VISIBLE_BANDS),
+        pytest.param(
+            "finland_2017-09-24_69_24", BANDS, marks=fails("a lake as dark as forest is missed")
+        ),
+    ],
+)
+def test_a_lake_is_seen(bundled_bridge, lake, bands):
+    scene = Scene.open(SceneIndex.from_pretrained("bundled").get(lake).scene_file)
+    shown = Scene.from_array(scene.reflectance[..., [BANDS.index(band) for band in bands]], bands)
+    assert bundled_bridge.generate(shown, "Is there water?").startswith("Yes")
+
+
+def test_words_find_bundled_scenes_and_a_scene_finds_itself(bundled_bridge):
+    index = SceneIndex.from_pretrained("bundled")
+    best = index.search("a lake", k=3)
+    assert len(best) == 3 and all(r.scene_similarity is not None for r in best)
+    scene = Scene.open(best[0].scene_file)
+    assert index.search(scene, k=1, bridge=bundled_bridge)[0].image_id == best[0].image_id

@@ -1,0 +1,268 @@
+"""The bridge at random: what is trained on, said, saved and refused."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from torch.nn import functional as F
+
+from benchmarks.embedding import embed_by_package
+from earthvlm.bridge.batch import insert_scene
+from earthvlm.bridge.model import OlmoEarthVLMBridge
+from earthvlm.generation.sampling import MAX_PROMPT_CHARACTERS
+from tests.conftest import draw_adapter, random_scene
+
+ANSWERED = [
+    {"role": "user", "content": "Is there water?"},
+    {"role": "assistant", "content": "Yes, a lake."},
+    {"role": "user", "content": "Where?"},
+    {"role": "assistant", "content": "In the top left."},
+]
+
+
+def batch_of(bridge: OlmoEarthVLMBridge, *conversations):
+    scenes = [bridge.encoder.prepare(random_scene(seed=i)) for i in range(len(conversations))]
+    return bridge.collate(scenes, [bridge.language.encode(c) for c in conversations])
+
+
+def test_only_answers_are_labelled(tiny_bridge):
+    prompt = tiny_bridge.language.encode(ANSWERED)
+    tokenizer = tiny_bridge.language.tokenizer
+    spoken = tokenizer.decode([i for i in prompt.labels if i != -100])
+    assert spoken == "Yes, a lake.<|im_end|>\nIn the top left.<|im_end|>\n"
+    assert "Is there water?" in tokenizer.decode(prompt.ids[prompt.scene_at :])
+    assert "water" not in tokenizer.decode(prompt.ids[: prompt.scene_at])
+
+
+def test_the_loss_equals_the_whole_models_on_the_same_input(tiny_bridge):
+    batch = batch_of(tiny_bridge, ANSWERED, ANSWERED[:2])
+    with torch.no_grad():
+        output = tiny_bridge(batch)
+        _, queries = tiny_bridge.encode(batch.scenes)
+        embeds, mask = insert_scene(
+            tiny_bridge.language, batch.ids, queries, batch.mask, batch.scene_at
+        )
+        logits = tiny_bridge.language.model(inputs_embeds=embeds, attention_mask=mask).logits
+    blank = torch.full((2, queries.shape[1]), -100)
+    at = batch.scene_at
+    labels = torch.cat([batch.labels[:, :at], blank, batch.labels[:, at:]], dim=1)
+    expected = F.cross_entropy(logits[:, :-1].flatten(0, 1), labels[:, 1:].flatten())
+    torch.testing.assert_close(output.loss, expected)
+    assert output.answer_tokens == (labels != -100).sum()
+
+
+def test_padding_does_not_change_the_loss(tiny_bridge):
+    long = [{"role": "user", "content": "word " * 60}, {"role": "assistant", "content": "Yes."}]
+    scene = tiny_bridge.encoder.prepare(random_scene())
+    short, padding = (tiny_bridge.language.encode(c) for c in (ANSWERED, long))
+    with torch.no_grad():
+        alone = tiny_bridge(tiny_bridge.collate([scene], [short])).loss
+        batch = tiny_bridge.collate([scene, scene], [short, padding])
+        batch.labels[1] = -100
+        beside = tiny_bridge(batch).loss
+    torch.testing.assert_close(alone, beside)
+
+
+def test_every_part_that_trains_gets_a_gradient(tiny_bridge):
+    tiny_bridge.train()
+    output = tiny_bridge(batch_of(tiny_bridge, ANSWERED))
+    (output.loss + output.scene_embedding.sum()).backward()
+    for name in ("encoder.network.blocks", "fusion.queries", "head.layers", "lora_B"):
+        gradients = [p.grad for n, p in tiny_bridge.named_parameters() if name in n]
+        assert gradients and any(g is not None and g.abs().sum() > 0 for g in gradients), name
+    words = tiny_bridge.language.model.get_input_embeddings().weight
+    assert words.grad is None
+
+
+def test_the_scene_changes_what_is_said(tiny_bridge):
+    with torch.no_grad():
+        losses = [
+            tiny_bridge(
+                tiny_bridge.collate(
+                    [tiny_bridge.encoder.prepare(random_scene(seed=seed))],
+                    [tiny_bridge.language.encode(ANSWERED)],
+                )
+            ).loss.item()
+            for seed in (0, 1)
+        ]
+    assert losses[0] != losses[1]
+
+
+def test_a_batch_answers_as_its_scenes_alone(tiny_bridge):
+    scenes = [random_scene(), random_scene(40, 72, seed=1)]
+    prompts = ["Is there water?", "Describe this scene in a few more words."]
+    together = tiny_bridge.generate(scenes, prompts, max_length=8)
+    alone = [tiny_bridge.generate(s, p, max_length=8) for s, p in zip(scenes, prompts, strict=True)]
+    assert together == alone
+
+
+def test_scenes_of_all_sizes_are_answered_and_embedded_in_their_order(tiny_bridge, monkeypatch):
+    monkeypatch.setattr("earthvlm.bridge.batch.PATCHES_IN_BATCH", 150)
+    monkeypatch.setattr("earthvlm.bridge.model.ANSWERS_AT_ONCE", 3)
+    sizes = [(64, 64), (16, 40), (128, 96), (16, 16), (64, 64), (16, 24)]
+    scenes = [random_scene(*size, seed=seed) for seed, size in enumerate(sizes)]
+    together = tiny_bridge.generate(scenes, max_length=4)
+    assert together == [tiny_bridge.generate(scene, max_length=4) for scene in scenes]
+    alone = np.concatenate([tiny_bridge.embed([scene]) for scene in scenes])
+    np.testing.assert_allclose(tiny_bridge.embed(scenes), alone, atol=1e-5)
+
+
+def test_streamed_pieces_make_the_answer(tiny_bridge):
+    message = [{"role": "user", "content": "Is there water?"}]
+    pieces = list(tiny_bridge.stream(random_scene(), message, max_length=8))
+    whole = tiny_bridge.generate(random_scene(), "Is there water?", max_length=8)
+    assert "".join(pieces).strip() == whole
+
+
+def test_a_stream_stops_when_told_and_when_closed(tiny_bridge):
+    message = [{"role": "user", "content": "Is there water?"}]
+    tiny_bridge.language.model.generation_config.eos_token_id = None
+    stop = threading.Event()
+    stream = tiny_bridge.stream(random_scene(), message, max_length=2000, stop=stop)
+    next(stream)
+    stop.set()
+    assert len(list(stream)) < 100
+    stream = tiny_bridge.stream(random_scene(), message, max_length=2000)
+    next(stream)
+    stream.close()
+    assert list(stream) == []
+
+
+def test_errors_in_the_model_reach_the_reader(tiny_bridge, monkeypatch):
+    def fail(*_, **__):
+        raise RuntimeError("out of memory")
+
+    monkeypatch.setattr(tiny_bridge.language.model, "forward", fail)
+    with pytest.raises(RuntimeError, match="out of memory"):
+        list(tiny_bridge.stream(random_scene(), [{"role": "user", "content": "Hm?"}]))
+
+
+def test_embeddings_have_unit_length_and_do_not_depend_on_the_batch(tiny_bridge):
+    scenes = [random_scene(seed=i) for i in range(3)]
+    together = tiny_bridge.embed(scenes)
+    assert together.shape == (3, 384) and together.dtype == np.float32
+    np.testing.assert_allclose(np.linalg.norm(together, axis=1), 1, rtol=1e-5)
+    np.testing.assert_allclose(together, tiny_bridge.embed(scenes, batch_size=1), atol=1e-5)
+
+
+def test_scenes_are_embedded_in_patches_of_their_own_size(tiny_bridge, tmp_path):
+    scenes = [random_scene(seed=seed) for seed in range(2)]
+    coarse = tiny_bridge.embed(scenes)
+    tiny_bridge.set_patch_sizes(4, 4)
+    assert np.abs(tiny_bridge.embed(scenes) - coarse).max() > 1e-3
+    tiny_bridge.set_patch_sizes(4, 8)
+    tiny_bridge.save_pretrained(tmp_path)
+    again = OlmoEarthVLMBridge.from_pretrained(tmp_path, "cpu", torch.float32)
+    for bridge in (tiny_bridge, again):
+        np.testing.assert_allclose(bridge.embed(scenes), coarse, atol=1e-5)
+        tokens, _ = bridge.encode([bridge.prepare(scene) for scene in scenes])
+        assert tokens.grids == ((16, 16), (16, 16))  # what is talked about stays fine
+
+
+def test_embeddings_are_those_of_the_package_driven_directly(tiny_bridge):
+    scenes = [random_scene(seed=i) for i in range(3)]
+    directly = np.concatenate([embed_by_package(tiny_bridge, scene) for scene in scenes])
+    np.testing.assert_allclose(tiny_bridge.embed(scenes), directly, atol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("prompt", "message"),
+    [("", "empty"), (" \n", "empty"), ("x" * (MAX_PROMPT_CHARACTERS + 1), "at most 2,000")],
+)
+def test_a_prompt_that_says_nothing_or_too_much_is_refused(tiny_bridge, prompt, message):
+    with pytest.raises(ValueError, match=message):
+        tiny_bridge.generate(random_scene(), prompt)
+
+
+def test_a_saved_bridge_answers_the_same(tiny_bridge, tmp_path):
+    draw_adapter(tiny_bridge)
+    tiny_bridge.save_pretrained(tmp_path)
+    loaded = OlmoEarthVLMBridge.from_pretrained(
+        tmp_path, device="cpu", dtype=torch.float32, trainable=True
+    )
+    assert loaded.revision == tiny_bridge.revision != "untrained"
+    for seed in range(3):
+        scene = random_scene(seed=seed)
+        assert loaded.generate(scene, max_length=8) == tiny_bridge.generate(scene, max_length=8)
+        np.testing.assert_array_equal(loaded.embed([scene]), tiny_bridge.embed([scene]))
+    merged = OlmoEarthVLMBridge.from_pretrained(tmp_path, device="cpu", dtype=torch.float32)
+    batch = batch_of(tiny_bridge, ANSWERED)
+    with torch.no_grad():
+        torch.testing.assert_close(merged(batch).loss, tiny_bridge(batch).loss)
+
+
+def test_the_adapter_loads_by_peft_alone(tiny_bridge, tiny_language, tmp_path):
+    from peft import PeftModel
+    from transformers import AutoModelForCausalLM
+
+    tiny_bridge.save_pretrained(tmp_path)
+    base = AutoModelForCausalLM.from_pretrained(tiny_language)
+    assert PeftModel.from_pretrained(base, tmp_path / "adapter").peft_config
+
+
+@pytest.fixture
+def saved(tiny_bridge, tmp_path) -> Path:
+    tiny_bridge.save_pretrained(tmp_path)
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    "part",
+    ["config.json", "fusion.safetensors", "encoder.safetensors", "adapter/adapter_config.json"],
+)
+def test_a_missing_part_is_named(saved, part):
+    (saved / part).unlink()
+    with pytest.raises(FileNotFoundError, match=part):
+        OlmoEarthVLMBridge.from_pretrained(saved)
+
+
+def test_a_part_of_another_shape_is_named(saved):
+    path = saved / "fusion.safetensors"
+    state = load_file(path)
+    state["fusion.queries"] = state["fusion.queries"][:4].clone()
+    save_file(state, path)
+    with pytest.raises(
+        ValueError, match=r"fusion.queries of shape \(4, 64\), expected is \(8, 64\)"
+    ):
+        OlmoEarthVLMBridge.from_pretrained(saved)
+
+
+def test_a_part_that_lacks_a_tensor_is_named(saved):
+    path = saved / "encoder.safetensors"
+    state = load_file(path)
+    name = sorted(state)[0]
+    del state[name]
+    save_file(state, path)
+    with pytest.raises(ValueError, match=f"lacks tensor {name}"):
+        OlmoEarthVLMBridge.from_pretrained(saved)
+
+
+def test_a_truncated_part_is_named(saved):
+    path = saved / "adapter/adapter_model.safetensors"
+    path.write_bytes(path.read_bytes()[:1000])
+    with pytest.raises(ValueError, match="adapter_model.safetensors is damaged"):
+        OlmoEarthVLMBridge.from_pretrained(saved)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [({"format_version": 99}, "has format 99"), ({"colour": 1}, "colour")],
+)
+def test_a_configuration_of_another_kind_is_refused(saved, change, message):
+    path = saved / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | change))
+    with pytest.raises(ValueError, match=message):
+        OlmoEarthVLMBridge.from_pretrained(saved)
+
+
+def test_a_folder_that_is_not_there_is_refused(tmp_path):
+    shutil.rmtree(tmp_path)
+    with pytest.raises(ValueError, match="neither a folder nor the id of a Hub repository"):
+        OlmoEarthVLMBridge.from_pretrained(tmp_path)

@@ -1,0 +1,107 @@
+"""A bridge's revision: whatever changes an embedding or an answer changes it."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import fields
+
+import numpy as np
+import pytest
+
+from earthvlm.bridge.config import (
+    DESCRIPTIVE_ENTRIES,
+    LANGUAGE_FILE,
+    VISION_FILE,
+    BridgeConfig,
+    bridge_revision,
+    list_parts,
+)
+from earthvlm.bridge.model import OlmoEarthVLMBridge
+from earthvlm.embeddings.schema import Provenance
+from earthvlm.search.query import check_bridge
+from tests.conftest import draw_adapter, random_scene
+from tests.support.made_scenes import make_scene
+
+ENTRIES = tuple(field.name for field in fields(BridgeConfig) if field.name != "format_version")
+
+
+def change(value: object) -> object:
+    """Another value of the same type."""
+    if isinstance(value, bool):
+        return not value
+    if isinstance(value, int):
+        return value + 1
+    if isinstance(value, str):
+        return f"{value}x"
+    return {"steps": 9} if isinstance(value, dict) else value[:-1]
+
+
+@pytest.mark.parametrize("name", ENTRIES)
+def test_every_entry_that_computes_changes_the_revision(saved, name):
+    for file in (VISION_FILE, LANGUAGE_FILE):  # read where `use_vlm_vision`, `use_lora` change
+        (saved / file).write_bytes(b"weights")
+    config = json.loads((saved / "config.json").read_text())
+    config["use_vlm_vision"] |= name == "freeze_vlm_vision"
+    (saved / "config.json").write_text(json.dumps(config))
+    before = bridge_revision(saved)
+    config[name] = change(config[name])
+    (saved / "config.json").write_text(json.dumps(config))
+    assert (bridge_revision(saved) == before) == (name in DESCRIPTIVE_ENTRIES)
+
+
+def test_every_weight_file_changes_the_revision_and_no_other_file_does(saved):
+    before = bridge_revision(saved)
+    (saved / "stray.safetensors").write_bytes(b"left behind")
+    (saved / "README.md").write_text("A card.")
+    assert bridge_revision(saved) == before
+    parts = list_parts(BridgeConfig.read(saved))
+    files = [part for part in parts if part.endswith(".safetensors")]
+    assert len(files) == 3
+    for file in files:
+        whole = (saved / file).read_bytes()
+        (saved / file).write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
+        assert bridge_revision(saved) != before
+        (saved / file).write_bytes(whole)
+    assert bridge_revision(saved) == before
+
+
+def test_an_index_refuses_what_other_patches_embed(tiny_bridge, tmp_path):
+    load, revisions, vectors = OlmoEarthVLMBridge.from_pretrained, [], []
+    for patch in (8, 4):
+        tiny_bridge.set_patch_sizes(8, patch)
+        tiny_bridge.save_pretrained(tmp_path / str(patch))
+        bridge = load(tmp_path / str(patch), "cpu")
+        assert bridge.revision == tiny_bridge.revision
+        revisions.append(bridge.revision)
+        vectors.append(bridge.embed([make_scene("a")]))
+    assert not np.allclose(*vectors, atol=1e-3)
+    with pytest.raises(ValueError, match="was made by bridge a at revision"):
+        check_bridge(Provenance("a", revisions[0]), bridge)
+
+
+def test_another_scale_of_the_adapter_answers_otherwise_at_another_revision(tiny_bridge, tmp_path):
+    draw_adapter(tiny_bridge)
+    tiny_bridge.save_pretrained(tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    losses, revisions = [], []
+    talk = [{"role": "user", "content": "What?"}, {"role": "assistant", "content": "A lake."}]
+    for alpha in (32, 64):
+        (tmp_path / "config.json").write_text(json.dumps(config | {"lora_alpha": alpha}))
+        bridge = OlmoEarthVLMBridge.from_pretrained(tmp_path, "cpu")
+        losses.append(bridge.answer_losses([random_scene()], [talk])[0][0])
+        revisions.append(bridge.revision)
+    assert losses[0] != pytest.approx(losses[1], rel=1e-4)
+    assert revisions[0] != revisions[1]
+
+
+def test_what_is_in_memory_alone_has_a_revision_of_its_own(tiny_bridge, tmp_path):
+    tiny_bridge.save_pretrained(tmp_path)
+    bridge = OlmoEarthVLMBridge.from_pretrained(tmp_path, "cpu", trainable=True)
+    revisions = [bridge.revision]
+    bridge.set_patch_sizes(4, 4)
+    revisions.append(bridge.revision)
+    bridge.train()  # weights may change from now on
+    revisions.append(bridge.eval().revision)
+    bridge.save_pretrained(tmp_path)
+    revisions.append(bridge.revision)
+    assert len(set(revisions)) == 4 and revisions[-1] == bridge_revision(tmp_path)

@@ -1,0 +1,84 @@
+"""llama.cpp beside the plain path: the same answers, as far as weights of 8 bits allow."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from earthvlm.bridge.model import OlmoEarthVLMBridge
+from earthvlm.generation.decoding import TorchDecoderState
+from tests.conftest import draw_adapter, random_scene
+from tests.generation.test_session import QUESTIONS, copy_of, talk
+
+pytest.importorskip("llama_cpp", reason="the extra 'llama' is not installed")
+
+from earthvlm.generation.llama_cpp import ANSWERS_AT_ONCE, LlamaDecoderState, LlamaEngine  # noqa: E402
+
+ASKED = [{"role": "user", "content": QUESTIONS[0]}]
+
+
+@pytest.fixture(autouse=True)
+def cache(request, monkeypatch, tmp_path_factory):
+    """Files made for tests are not left behind; the embedded model's conversion is kept."""
+    request.getfixturevalue("tiny_language")
+    monkeypatch.setenv("EARTHVLM_CACHE", str(tmp_path_factory.mktemp("cache")))
+
+
+@pytest.fixture
+def llama_bridge(tiny_bridge: OlmoEarthVLMBridge, tmp_path) -> OlmoEarthVLMBridge:
+    draw_adapter(tiny_bridge)
+    tiny_bridge.save_pretrained(tmp_path)
+    return OlmoEarthVLMBridge.from_pretrained(
+        tmp_path, device="cpu", dtype=torch.float32, engine="llama"
+    )
+
+
+def test_unquantised_it_reads_as_torch_does(llama_bridge, tmp_path):
+    language = llama_bridge.language
+    engine = LlamaEngine(language, llama_bridge.revision, "F32")
+    plain, other = TorchDecoderState(language.model), LlamaDecoderState(engine)
+    torch.manual_seed(0)
+    for length in (20, 1, 5, 1):
+        vectors = language.embed(torch.randint(0, 49152, (1, length)))
+        with torch.inference_mode():
+            expected, found = plain.read(vectors), other.read(vectors)
+        torch.testing.assert_close(found, expected, atol=1e-3, rtol=1e-3)
+        assert other.length == plain.length
+    for state in (plain, other):
+        state.crop(7)
+    other.release()
+    vectors = language.embed(torch.arange(4)[None])
+    with torch.inference_mode():
+        torch.testing.assert_close(other.read(vectors), plain.read(vectors), atol=1e-3, rtol=1e-3)
+
+
+def test_turns_answer_as_if_everything_was_read_anew(llama_bridge):
+    engine = LlamaEngine(llama_bridge.language, llama_bridge.revision, "F32")
+    llama_bridge._new_state = lambda: LlamaDecoderState(engine)
+    scene = random_scene()
+    anew = talk(llama_bridge, scene, again=True)
+    assert talk(llama_bridge, scene, again=False) == anew
+    assert llama_bridge.generate(scene, QUESTIONS[0], max_length=8) == anew[0].strip()
+
+
+def test_answers_under_way_at_once_do_not_disturb_each_other(llama_bridge):
+    llama_bridge.language.model.generation_config.eos_token_id = None
+    scenes = [random_scene(seed=seed) for seed in range(ANSWERS_AT_ONCE + 1)]
+    alone = ["".join(llama_bridge.stream(copy_of(s), ASKED, max_length=6)) for s in scenes[:-1]]
+    streams = [llama_bridge.stream(scene, ASKED, max_length=6) for scene in scenes]
+    said = [next(stream) for stream in streams[:-1]]
+    with pytest.raises(RuntimeError, match="wait for one to end"):
+        next(streams[-1])
+    for _ in range(5):
+        said = [words + next(s, "") for words, s in zip(said, streams, strict=False)]
+    assert [words + "".join(s) for words, s in zip(said, streams, strict=False)] == alone
+    assert "".join(llama_bridge.stream(scenes[-1], ASKED, max_length=6))  # there is room again
+
+
+def test_an_unknown_engine_and_an_unfit_model_are_refused(tiny_bridge, tmp_path):
+    tiny_bridge.save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match="There is no engine 'steam': choose from torch, llama"):
+        OlmoEarthVLMBridge.from_pretrained(tmp_path, engine="steam")
+    tiny_bridge.language.model.config.model_type = "phi"
+    with pytest.raises(ValueError, match="a 'phi' model: leave the engine out"):
+        LlamaEngine(tiny_bridge.language, "x")

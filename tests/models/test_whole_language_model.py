@@ -1,0 +1,146 @@
+"""A language model that trains whole, without an adapter: trained, saved, resumed, published."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from earthvlm.bridge.config import LANGUAGE_FILE, bridge_revision
+from earthvlm.bridge.model import OlmoEarthVLMBridge
+from earthvlm.models.int8 import Int8Linear
+from tests.conftest import random_scene
+from tests.storage.test_hub import _files
+from tests.support.generated_chatearthnet import write_generated_chatearthnet
+from tests.support.tiny_models import save_tiny_model
+from tests.support.training_runs import run_training
+
+
+@pytest.fixture(scope="module")
+def tied_language(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A language model whose words go in and come out by one matrix, as SmolLM2's do."""
+    folder = tmp_path_factory.mktemp("tied-language")
+    save_tiny_model(folder, "llama", num_hidden_layers=2, tie_word_embeddings=True)
+    return str(folder)
+
+
+@pytest.fixture
+def bridge(tied_language: str) -> OlmoEarthVLMBridge:
+    """A bridge whose language model is another than the one it started from."""
+    torch.manual_seed(1)
+    bridge = OlmoEarthVLMBridge(
+        "random-v1.2-nano", tied_language, use_lora=False, num_geo_queries=4, device="cpu"
+    )
+    with torch.no_grad():
+        for parameter in bridge.language_model.parameters():
+            parameter.add_(0.05 * torch.randn_like(parameter))
+    return bridge.eval()
+
+
+@pytest.fixture
+def saved(bridge: OlmoEarthVLMBridge, tmp_path: Path) -> Path:
+    bridge.save_pretrained(tmp_path / "bridge")
+    return tmp_path / "bridge"
+
+
+def test_every_weight_trains_in_float32(tied_language, monkeypatch):
+    """Where the hardware multiplies bfloat16, too: its rounding is larger than a step."""
+    monkeypatch.setattr("earthvlm.models.language_model.preferred_dtype", lambda _: torch.bfloat16)
+    bridge = OlmoEarthVLMBridge("random-v1.2-nano", tied_language, use_lora=False, device="cpu")
+    parameters = list(bridge.language_model.parameters())
+    assert all(p.requires_grad and p.dtype == torch.float32 for p in parameters)
+    scenes = [bridge.prepare(random_scene())]
+    told = [{"role": "user", "content": "Water?"}, {"role": "assistant", "content": "Yes."}]
+    bridge(bridge.collate(scenes, [bridge.language.encode(told)])).loss.backward()
+    assert all(p.grad is not None and p.grad.any() for p in parameters)
+
+
+def test_it_answers_as_before_once_loaded(bridge, saved):
+    scene = random_scene()
+    again = OlmoEarthVLMBridge.from_pretrained(saved, "cpu", torch.float32)
+    assert again.generate(scene, max_length=8) == bridge.generate(scene, max_length=8)
+    assert not any(p.requires_grad for p in again.language_model.parameters())
+    tensors = load_file(saved / LANGUAGE_FILE)
+    assert "lm_head.weight" not in tensors  # it is tied to the embeddings
+    for name, parameter in again.language_model.named_parameters():
+        assert torch.equal(parameter, tensors[name]), name
+    trainable = OlmoEarthVLMBridge.from_pretrained(saved, "cpu", trainable=True)
+    trainable.save_pretrained(saved.parent / "again")
+    assert bridge_revision(saved.parent / "again") == bridge_revision(saved) == bridge.revision
+
+
+def test_its_revision_covers_the_language_model(saved):
+    before = bridge_revision(saved)
+    tensors = load_file(saved / LANGUAGE_FILE)
+    tensors["model.norm.weight"] += 1
+    save_file(tensors, saved / LANGUAGE_FILE, {"format": "pt"})
+    assert bridge_revision(saved) != before
+
+
+@pytest.mark.parametrize("lost", [None, "model.norm.weight"])
+def test_what_is_missing_of_it_is_named(saved, lost):
+    path = saved / LANGUAGE_FILE
+    if lost is None:
+        path.unlink()
+    else:
+        save_file({n: t for n, t in load_file(path).items() if n != lost}, path)
+    with pytest.raises((FileNotFoundError, ValueError), match=lost or LANGUAGE_FILE):
+        OlmoEarthVLMBridge.from_pretrained(saved)
+
+
+def test_it_answers_in_8_bits_and_is_not_saved_so(saved):
+    trained = load_file(saved / LANGUAGE_FILE)
+    bridge = OlmoEarthVLMBridge.from_pretrained(saved, "cpu", torch.int8)
+    layers = {n: m for n, m in bridge.language.model.named_modules() if isinstance(m, Int8Linear)}
+    for name, layer in layers.items():
+        expected = trained.get(f"{name}.weight", trained["model.embed_tokens.weight"])
+        assert (layer.dequantize().float() - expected).norm() / expected.norm() < 0.02, name
+    assert len(layers) > 10 and bridge.generate(random_scene(), max_length=3) is not None
+    with pytest.raises(ValueError, match=r"8 bits cannot be saved.*without dtype=torch\.int8"):
+        bridge.save_pretrained(saved.parent / "again")
+
+
+def test_it_is_published_and_loaded_by_name(hub, tied_language):
+    hub.repository("owner/words").commit(_files(Path(tied_language)))
+    torch.manual_seed(1)
+    bridge = OlmoEarthVLMBridge(
+        "random-v1.2-nano", "owner/words", use_lora=False, num_geo_queries=4, device="cpu"
+    ).eval()
+    with torch.no_grad():
+        bridge.language.model.get_input_embeddings().weight.mul_(1.5)
+    stage = {"arguments": {}, "steps": 2, "seconds": 60, "device": "CPU", "torch": "2"}
+    bridge.with_training("trained for 2 steps", stage)
+    bridge.push_to_hub("owner/bridge")
+    published = hub.repositories["owner/bridge"].files
+    assert LANGUAGE_FILE in published and "adapter/adapter_config.json" not in published
+    card = published["README.md"].decode()
+    assert "was trained whole to read them" in card and "LoRA" not in card
+    assert "- lora" not in card and "--no-use_lora" in card and "--num_geo_queries 4" in card
+    assert f"`{LANGUAGE_FILE}` is a fine-tuned copy of `owner/words`" in card
+    again = OlmoEarthVLMBridge.from_pretrained("owner/bridge", "cpu", torch.float32)
+    scene = random_scene()
+    assert again.generate(scene, max_length=8) == bridge.generate(scene, max_length=8)
+
+
+@pytest.mark.slow
+def test_a_run_resumes_to_the_same_weights(tied_language, tmp_path):
+    write_generated_chatearthnet(tmp_path / "data", train=6, val=1)
+    options = [f"--data_dir={tmp_path / 'data'}", f"--vlm_model={tied_language}", "--no-use_lora"]
+    options += ["--olmoearth_model=random-v1.2-nano", "--num_geo_queries=4", "--device=cpu"]
+    options += ["--num_workers=0", "--batch_size=2", "--accumulation_steps=1", "--warmup_steps=1"]
+    options += ["--query_epochs=1", "--max_steps=3", "--save_every=1", "--max_eval_samples=1"]
+    first, second = tmp_path / "first", tmp_path / "second"
+    said = run_training([*options, f"--output_dir={first}"], tmp_path / "first.log")
+    assert "The language model trains whole: 3 million weights, which take 0.1 GB" in said
+    resume = f"--resume={first / 'checkpoints' / '1'}"
+    run_training([*options, f"--output_dir={second}", resume], tmp_path / "second.log")
+    for file in (LANGUAGE_FILE, "fusion.safetensors"):
+        whole, resumed = load_file(first / file), load_file(second / file)
+        assert all(torch.equal(whole[name], resumed[name]) for name in whole | resumed), file
+    base = load_file(Path(tied_language) / "model.safetensors")
+    trained = load_file(first / LANGUAGE_FILE)
+    assert not any(torch.equal(tensor, trained[name]) for name, tensor in base.items())
+    assert not json.loads((first / "config.json").read_text())["use_lora"]

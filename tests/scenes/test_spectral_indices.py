@@ -1,0 +1,144 @@
+"""What is measured in scenes, by hand-made spectra and by the Boadella reservoir's dates."""
+
+from __future__ import annotations
+
+import datetime
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from earthvlm.scenes.change_detection import (
+    WATER_CHANGE_COLOURS,
+    compare,
+    draw_water_change,
+    in_order_of_date,
+    warn_before_comparing,
+)
+from earthvlm.scenes.distribution_shift import BUNDLED_TRAINING_TILES, warn_out_of_distribution
+from earthvlm.scenes.scene import Scene
+from earthvlm.scenes.spectral_indices import (
+    COVER_CLASSES,
+    classify,
+    describe_briefly,
+    measure,
+    measure_beside,
+    percent,
+    suggest_questions,
+)
+
+BANDS = ("B02", "B03", "B04", "B08", "B11")
+# Reflectance x 10000 as published spectra have it, roughly.
+SPECTRA = {
+    "cloud": (4000, 4200, 4300, 4500, 3500),
+    "snow": (8000, 7800, 7600, 6500, 700),
+    "water": (500, 450, 250, 120, 60),
+    "dense vegetation": (250, 450, 300, 3200, 1600),
+    "sparse vegetation": (700, 900, 1100, 2200, 2600),
+    "bare or built": (1100, 1400, 1700, 2000, 2700),
+}
+
+
+def paint(*covers: str, bands: tuple[str, ...] = BANDS, **known: object) -> Scene:
+    """A scene of stripes of these covers, eight pixels wide each."""
+    row = [SPECTRA[cover] for cover in covers for _ in range(8)]
+    values = np.tile(np.array(row, np.float32), (16, 1, 1))
+    keep = [BANDS.index(band) for band in bands]
+    return Scene.from_array(values[:, :, keep], bands, **known)
+
+
+def test_each_cover_is_told_by_its_spectrum():
+    covers = classify(paint(*COVER_CLASSES))
+    assert covers[0, ::8].tolist() == list(range(len(COVER_CLASSES)))
+    measured = measure(paint("water", "water", "dense vegetation", "bare or built"))
+    assert measured.share("water") == 0.5 and measured.vegetation == 0.25
+    assert sum(measured.shares.values()) == pytest.approx(1)
+    assert measured.water_index == "MNDWI"
+
+
+def test_black_water_is_water_though_its_index_is_noise():
+    values = np.full((16, 16, 5), (130, 105, 88, 145, 115), np.float32)
+    values[:, :8] = SPECTRA["dense vegetation"]
+    assert measure(Scene.from_array(values, BANDS)).share("water") == 0.5
+
+
+def test_what_cannot_be_measured_is_not():
+    assert measure(paint("water", bands=("B02", "B03", "B04"))) is None
+    without_short_wave = measure(paint("water", bands=("B02", "B03", "B04", "B08")))
+    assert without_short_wave.water_index == "NDWI"
+    assert without_short_wave.share("water") == 1
+    assert "cloud" not in without_short_wave.shares
+    assert describe_briefly(None).startswith("Colours only")
+
+
+def test_sentences_and_questions_fit_what_was_measured():
+    lake = measure(paint("water", "dense vegetation", "dense vegetation"))
+    assert describe_briefly(lake).startswith("Water 33")
+    assert "Where is the water?" in suggest_questions(lake)
+    assert "Is there snow?" in suggest_questions(measure(paint("snow", "snow", "water")))
+    assert {len(suggest_questions(m)) for m in (None, lake, measure(paint("snow")))} == {5}
+    assert measure_beside("A lake among trees.", lake) == [
+        ("open water", pytest.approx(1 / 3)),
+        ("plants of any kind", pytest.approx(2 / 3)),
+    ]
+    assert measure_beside("A lake.", None) == []
+    assert [percent(0), percent(0.001), percent(0.123)] == ["none", "under 1\u00a0%", "12\u00a0%"]
+
+
+def test_change_is_measured_and_drawn_where_scenes_align():
+    before = paint("water", "water", "bare or built", date=datetime.date(2020, 1, 1))
+    after = paint("water", "bare or built", "bare or built", date=datetime.date(2021, 6, 1))
+    assert in_order_of_date([after, before]) == [before, after]
+    first, second = compare(measure(before), measure(after))[:2]
+    assert {first.cover, second.cover} == {"water", "bare or built"}
+    assert abs(first.difference) == pytest.approx(100 / 3)
+    pixels = np.asarray(draw_water_change(before, after))
+    assert tuple(pixels[0, 0]) == WATER_CHANGE_COLOURS["water in both"]
+    assert tuple(pixels[0, 8]) == WATER_CHANGE_COLOURS["water lost"]
+    assert (
+        tuple(np.asarray(draw_water_change(after, before))[0, 8])
+        == (WATER_CHANGE_COLOURS["water gained"])
+    )
+    assert draw_water_change(before, paint("water")) is None
+    there = replace(before, longitude=30.0, latitude=62.0)
+    elsewhere = replace(after, longitude=31.0, latitude=62.0)
+    assert draw_water_change(there, elsewhere) is None
+    assert draw_water_change(there, replace(after, longitude=30.0, latitude=62.0)) is not None
+
+
+def test_doubts_about_a_comparison_are_said():
+    here = {"longitude": 2.8, "latitude": 42.3}
+    first = paint("water", date=datetime.date(2020, 1, 1), **here)
+    doubts = warn_before_comparing(
+        first, paint("cloud", "water", date=datetime.date(2020, 7, 1), longitude=9, latitude=42.3)
+    )
+    for words in ("lie apart", "differ in size", "Thick cloud hides", "seasons differ"):
+        assert any(words in doubt for doubt in doubts), (words, doubts)
+    assert warn_before_comparing(first, first) == []
+    assert "does not say where" in warn_before_comparing(first, paint("water"))[0]
+
+
+def test_scenes_unlike_the_training_are_said_to_be():
+    familiar = paint(*(["dense vegetation"] * 4), longitude=10.0, latitude=50.0)
+    assert warn_out_of_distribution(familiar, BUNDLED_TRAINING_TILES) == []
+    warnings = " ".join(
+        warn_out_of_distribution(
+            paint(*["cloud"] * 40, longitude=100.0, latitude=10.0), BUNDLED_TRAINING_TILES
+        )
+    )
+    for words in ("Thick cloud over 100", "brighter", "far larger", "outside Europe"):
+        assert words in warnings, (words, warnings)
+    assert (
+        len(warn_out_of_distribution(paint("cloud", "cloud"))) == 1
+    )  # what is known without the tiles
+
+
+def test_the_boadella_reservoir_falls(practice_data: Path):
+    full, low, cloudy = (
+        measure(Scene.open(practice_data / "scenes" / f"boadella_{date}_L2A.tif"))
+        for date in ("2020-02-02", "2022-03-08", "2020-01-18")
+    )
+    assert full.share("water") > 0.19 and low.share("water") < 0.13
+    assert compare(full, low)[0].cover == "water"
+    assert cloudy.share("cloud") > 0.9

@@ -1,0 +1,287 @@
+"""Runs that are killed and go on: the same losses, the same weights."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import random
+import resource
+import signal
+import time
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from earthvlm.bridge.model import OlmoEarthVLMBridge
+from earthvlm.training.checkpoints import (
+    find_checkpoint,
+    random_states,
+    read_random_states,
+    read_state,
+    restore_random_states,
+    write_checkpoint,
+    write_state,
+)
+from earthvlm.training.logging import RunningLosses
+from tests.support.generated_chatearthnet import write_generated_chatearthnet
+from tests.support.training_runs import TrainingRun, wait_for
+
+OPTIONS = ["--olmoearth_model=random-v1.2-nano", "--no-freeze_olmoearth", "--device=cpu"]
+OPTIONS += ["--num_geo_queries=4", "--num_workers=0", "--batch_size=2", "--num_epochs=3"]
+OPTIONS += ["--encoder_epochs=1", "--encoder_batch_size=4", "--save_every=1", "--lora_r=4"]
+OPTIONS += ["--accumulation_steps=1", "--max_eval_samples=1", "--warmup_steps=2"]
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("generated")
+    write_generated_chatearthnet(folder, train=6, val=2)
+    return folder
+
+
+def start(
+    data: Path, output: Path, language: str, *options: str, largest_file: int = -1
+) -> TrainingRun:
+    arguments = [f"--data_dir={data}", f"--output_dir={output}", f"--vlm_model={language}"]
+    log = output.with_suffix(".log")
+    return TrainingRun([*arguments, *OPTIONS, *options], log, largest_file)
+
+
+def finish(run: TrainingRun) -> None:
+    code, said = run.finish()
+    assert code == 0, said
+
+
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    files = sorted(p for p in folder.rglob("*.safetensors") if "checkpoints" not in p.parts)
+    assert len(files) == 3
+    return {f"{p.name}/{n}": t for p in files for n, t in load_file(p).items()}
+
+
+def losses(folder: Path) -> list[dict]:
+    log = json.loads((folder / "training_log.json").read_text())
+    return [{k: e[k] for k in ("stage", "step", "loss")} for e in log]
+
+
+@pytest.mark.slow
+@pytest.mark.end_to_end
+def test_killed_and_stopped_a_run_ends_as_if_nothing_happened(data, tmp_path, tiny_language):
+    finish(start(data, tmp_path / "whole", tiny_language))
+
+    output = tmp_path / "broken"
+    checkpoints = output / "checkpoints"
+    resume: list[str] = []
+    # While a checkpoint is half written, and at any place in a step or between two.
+    for sight, pause in (
+        (".encoder-1.part", 0),
+        ("encoder-1", 0.05),
+        (".1.part", 0),
+        ("3", 0.02),
+        (".5.part", 0),
+    ):
+        run = start(data, output, tiny_language, *resume)
+        wait_for(checkpoints / sight, run)
+        time.sleep(pause)
+        run.kill()
+        if (checkpoints / "last").exists():
+            resume = ["--resume=last"]
+    run = start(data, output, tiny_language, *resume, "--num_workers=1")
+    wait_for(checkpoints / "6", run)
+    os.killpg(run.pid, signal.SIGTERM)  # its worker too, as launchers do
+    code, said = run.finish()
+    assert code == 143 and "go on with --resume last" in said, said
+    finish(start(data, output, tiny_language, "--resume=last", "--num_workers=1"))
+
+    whole, broken = weights(tmp_path / "whole"), weights(output)
+    assert all(torch.equal(whole[name], broken[name]) for name in whole | broken)
+    assert losses(tmp_path / "whole") == losses(output)
+    kept = {p.name for p in (output / "checkpoints").iterdir()}
+    assert kept == {"last", "encoder-1", "encoder-2", *map(str, range(1, 10))}
+    bridge = OlmoEarthVLMBridge.from_pretrained(output / "checkpoints" / "last", device="cpu")
+    assert bridge.config.training["steps"] == 9
+
+
+def test_a_failed_checkpoint_leaves_the_earlier_one(tmp_path):
+    def write(text):
+        return lambda folder: (folder / "file").write_text(text)
+
+    def fail(folder):
+        (folder / "file").write_text("half")
+        raise OSError("No space left on device")
+
+    write_checkpoint(tmp_path, "1", write("one"))
+    with pytest.raises(OSError, match="No space left"):
+        write_checkpoint(tmp_path, "2", fail)
+    assert find_checkpoint("last", tmp_path).name == "1"
+    assert sorted(p.name for p in (tmp_path / "checkpoints").iterdir()) == ["1", "last"]
+    assert os.readlink(tmp_path / "checkpoints" / "last") == "1"
+
+
+@pytest.mark.slow
+def test_a_run_goes_on_with_batches_of_another_size_and_says_so(data, tmp_path, tiny_language):
+    output = tmp_path / "run"
+    options = ["--encoder_epochs=0", "--num_epochs=2", "--warmup_steps=0"]
+    finish(start(data, output, tiny_language, *options, "--batch_size=4", "--max_steps=1"))
+    run = start(data, output, tiny_language, *options, "--batch_size=2", "--resume=last")
+    code, said = run.finish()
+    assert code == 0, said
+    then = "The checkpoint is of 1 processes, batches of 4 and 1 of them a step"
+    assert f"{then}; this run has 1, 2 and 1." in said
+    last = [e for e in json.loads((output / "training_log.json").read_text()) if "epoch" in e][-1]
+    # One step of four tiles, one of the two that were left of them, and three of the next epoch's.
+    assert (last["step"], last["epoch"]) == (5, 2.0)
+    assert 0 < last["learning_rate"] < 3e-4 / 5
+
+
+@pytest.mark.slow
+def test_a_run_killed_after_its_last_step_ends_as_it_would_have(data, tmp_path, tiny_language):
+    output = tmp_path / "run"
+    options = ["--encoder_epochs=0", "--max_steps=2", "--validate_every=1"]
+    finish(start(data, output, tiny_language, *options))
+    before, told = weights(output), losses(output)
+    finish(start(data, output, tiny_language, *options, "--resume=last"))
+    after = weights(output)
+    assert all(torch.equal(before[name], after[name]) for name in before | after)
+    assert losses(output) == told
+
+
+def test_a_damaged_checkpoint_is_named(tmp_path):
+    with pytest.raises(FileNotFoundError, match="is no checkpoint: it has no state.pt"):
+        read_state(tmp_path)
+    assert read_random_states(tmp_path, 0) is None
+    write_state(tmp_path, {"optimizer": torch.ones(1000)}, [{"torch": torch.ones(1000)}])
+    for path, read in (("state.pt", read_state), ("random_0.pt", read_random_states)):
+        whole = (tmp_path / path).read_bytes()
+        for damaged in (whole[: len(whole) // 2], b"", b"nonsense"):
+            (tmp_path / path).write_bytes(damaged)
+            with pytest.raises(ValueError, match=f"{path} is damaged: go on from an earlier"):
+                read(tmp_path, *([0] if read is read_random_states else []))
+
+
+@pytest.mark.slow
+def test_a_full_disk_costs_nothing_that_was_saved(data, tmp_path, tiny_language):
+    output = tmp_path / "run"
+    options = ["--encoder_epochs=0", "--num_epochs=1"]
+    finish(start(data, output, tiny_language, *options, "--max_steps=2"))
+
+    def saved() -> dict[Path, bytes]:
+        return {p: p.read_bytes() for p in output.rglob("*") if p.is_file()}
+
+    before = saved()
+    run = start(data, output, tiny_language, *options, "--resume=last", largest_file=100_000)
+    code, said = run.finish()
+    assert code == 2 and "Traceback" not in said, said
+    assert "No checkpoint at step 3: " in said and "Training goes on." in said
+    assert said.splitlines()[-1].startswith("train_accelerate: ")
+    assert saved() == before
+
+
+def test_a_checkpoint_that_takes_anothers_place_is_never_missing(tmp_path, monkeypatch):
+    def write(text):
+        return lambda folder: (folder / "file").write_text(text)
+
+    def killed(*_):
+        raise KeyboardInterrupt
+
+    write_checkpoint(tmp_path, "1", write("old"))
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "symlink_to", killed)  # the new one is in its place already
+        with pytest.raises(KeyboardInterrupt):
+            write_checkpoint(tmp_path, "1", write("new"))
+    assert (find_checkpoint("last", tmp_path) / "file").read_text() == "new"
+    (tmp_path / "checkpoints" / "1").rename(tmp_path / "checkpoints" / ".1.part")  # not yet
+    assert (find_checkpoint("last", tmp_path) / "file").read_text() == "old"
+    write_checkpoint(tmp_path, "1", write("newest"))
+    assert (find_checkpoint("last", tmp_path) / "file").read_text() == "newest"
+    assert sorted(p.name for p in (tmp_path / "checkpoints").iterdir()) == ["1", "last"]
+
+
+def test_the_newest_checkpoints_are_kept(tmp_path):
+    for name in ("encoder-20", "8", "9", "10"):
+        write_checkpoint(tmp_path, name, lambda f: (f / "file").touch(), keep=2)
+    assert sorted(p.name for p in (tmp_path / "checkpoints").iterdir()) == ["10", "9", "last"]
+    with pytest.raises(FileNotFoundError, match="There is no checkpoint at"):
+        find_checkpoint("last", tmp_path / "nowhere")
+
+
+def test_pruning_goes_by_the_step_not_by_the_time(tmp_path):
+    """As in a copied run, whose folders have the times of copying."""
+    for step in ("1", "2", "3"):
+        write_checkpoint(tmp_path, step, lambda f: (f / "file").touch())
+    (tmp_path / "checkpoints" / "best").mkdir()
+    os.utime(tmp_path / "checkpoints" / "1", (2e9, 2e9))
+    write_checkpoint(tmp_path, "10", lambda f: (f / "file").touch(), keep=2)
+    kept = {p.name for p in (tmp_path / "checkpoints").iterdir()}
+    assert kept == {"3", "10", "best", "last"}
+
+
+def test_pruning_never_takes_what_was_just_written(tmp_path):
+    """A run that resumed from an earlier step finds checkpoints of later ones."""
+    for step in ("1", "5", "6"):
+        write_checkpoint(tmp_path, step, lambda f: (f / "file").touch())
+    write_checkpoint(tmp_path, "2", lambda f: (f / "file").touch(), keep=1)
+    kept = {p.name for p in (tmp_path / "checkpoints").iterdir()}
+    assert kept == {"2", "5", "6", "last"}
+    assert find_checkpoint("last", tmp_path).name == "2"
+
+
+def test_a_full_disk_is_named(tmp_path):
+    def write(folder):
+        torch.save({"weights": torch.zeros(1_000_000)}, folder / "state.pt")
+
+    def limited() -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, -1))
+        try:
+            write_checkpoint(tmp_path, "1", write)
+        except OSError as error:
+            (tmp_path / "said").write_text(str(error))
+
+    process = multiprocessing.get_context("fork").Process(target=limited)
+    process.start()
+    process.join()
+    root = tmp_path / "checkpoints"
+    assert (tmp_path / "said").read_text() == f"the disk of {root} is full (File too large)"
+    assert not [*root.iterdir()]
+
+
+def test_losses_resume_on_the_device_of_new_ones():
+    window = RunningLosses(SimpleNamespace(device=torch.device("meta")))
+    window.load({"caption": [1.0, 2.0], "contrastive": []})
+    window.add({"caption": torch.zeros((), device="meta")})
+    assert torch.stack(window.losses["caption"]).shape == (3,)
+
+
+def test_fewer_gpus_restore_the_state_of_their_own(monkeypatch):
+    """And more GPUs than before, which find no states, change nothing."""
+    device, restored = torch.device("cuda:0"), []
+
+    def restore(state: torch.Tensor, index: object) -> None:
+        if torch.device(index).index > 0:
+            raise IndexError  # as torch does for a GPU that is not there
+        restored.append((int(state), torch.device(index)))
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_rng_state", lambda index: torch.tensor(7))
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
+    monkeypatch.setattr(torch.cuda, "set_rng_state", restore)
+    states = random_states(device)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    restore_random_states(states, device)
+    assert restored == [(7, device)]
+    restore_random_states(random_states(torch.device("cpu")), device)
+    restore_random_states(states, torch.device("cpu"))
+    assert len(restored) == 1
+
+
+def test_random_numbers_go_on_where_they_were(tmp_path):
+    import numpy as np
+
+    cpu = torch.device("cpu")
+    torch.save(random_states(cpu), tmp_path / "random.pt")
+    drawn = random.random(), np.random.rand(), torch.rand(1)
+    restore_random_states(torch.load(tmp_path / "random.pt", weights_only=True), cpu)
+    assert drawn == (random.random(), np.random.rand(), torch.rand(1))

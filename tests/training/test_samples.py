@@ -1,0 +1,174 @@
+"""What training learns from: samples, in which order, in which batches."""
+
+from __future__ import annotations
+
+import json
+import random
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from accelerate import Accelerator
+
+from earthvlm.data.chatearthnet import ChatEarthNet
+from earthvlm.data.labels import LAND_COVER, SceneLabels
+from earthvlm.data.question_answering import caption_conversation
+from earthvlm.training.config import TrainingConfig
+from earthvlm.training.dataloaders import StageLoaders
+from earthvlm.training.sampler import EpochSampler, SampleKey, balancing_weights
+from earthvlm.training.samples import TrainingSamples
+from tests.support.generated_chatearthnet import write_generated_chatearthnet
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("generated")
+    write_generated_chatearthnet(folder, train=12, val=2)
+    return folder
+
+
+def test_an_epoch_holds_every_tile_once_and_one_layout_a_batch():
+    sampler = EpochSampler(50, batch_size=8, seed=3)
+    first = list(sampler)
+    assert sorted(key.index for key in first) == list(range(50))
+    assert first == list(sampler)
+    for start in range(0, 50, 8):
+        assert len({key.layout for key in first[start : start + 8]}) == 1
+    sampler.epoch = 1
+    assert [key.index for key in sampler] != [key.index for key in first]
+
+
+def test_an_epoch_goes_on_with_batches_of_another_size():
+    lengths = np.random.default_rng(0).integers(10, 900, 50)
+
+    def going_on(size: int, used: int = 0, earlier: tuple = ()) -> list[SampleKey]:
+        sampler = EpochSampler(50, size, 3, length_of=lambda key: lengths[key.index])
+        sampler.used, sampler.earlier = used, earlier
+        return list(sampler)
+
+    used = going_on(8)[:16]
+    used += going_on(4, 16, ((16, 8),))[:12]
+    rest = going_on(8, 28, ((16, 8), (28, 4)))
+    assert sorted(key.index for key in used + rest) == list(range(50))
+    assert going_on(4, 24, ((16, 8),)) == going_on(4, 16, ((16, 8),))[8:]
+    for start in range(0, len(rest), 8):
+        assert len({key.layout for key in rest[start : start + 8]}) == 1
+
+
+def test_balanced_epochs_show_rare_land_cover_more_often():
+    def labels(cover: int) -> SceneLabels:
+        shares = np.zeros((2, 2, len(LAND_COVER)), np.float32)
+        shares[..., cover] = 1
+        return SceneLabels(shares, np.zeros((2, 2)), np.zeros((2, 2)))
+
+    weights = balancing_weights([labels(1)] * 96 + [labels(3)] * 4)
+    assert weights[-1] / weights[0] == pytest.approx(24**0.5)
+    drawn = [k.index for k in EpochSampler(100, batch_size=8, seed=3, weights=weights)]
+    assert len(drawn) == 100 and max(drawn) < 100
+    assert 8 <= sum(index >= 96 for index in drawn) <= 30  # 17 expected, 4 unbalanced
+
+
+def test_batches_by_length_are_padded_little(practice_data, tiny_bridge):
+    tiles = ChatEarthNet(practice_data / "s2_practice", "train")
+    samples = TrainingSamples(tiles, tiny_bridge, seed=0)
+    layouts = {(1, 1, 1): 1.0}
+
+    def padding(sampler: EpochSampler) -> float:
+        lengths = np.array([len(samples[key].prompt.ids) for key in list(sampler)[:192]])
+        return 1 - lengths.sum() / lengths.reshape(-1, 8).max(1).sum() / 8
+
+    by_length = EpochSampler(len(tiles), 8, 0, layouts, length_of=samples.length_of)
+    assert sorted(key.index for key in by_length) == list(range(len(tiles)))
+    assert padding(by_length) < 0.15 < padding(EpochSampler(len(tiles), 8, 0, layouts))
+
+
+def test_captions_as_long_as_chatearthnets_are_padded_little(tmp_path, tiny_bridge):
+    rng = random.Random(0)
+    words = "the scene shows crop grass tree water and a developed area towards its left".split()
+    captions = [" ".join(rng.choices(words, k=rng.randint(35, 175))) for _ in range(512)]
+    entries = [{"image": f"{i}.png", "caption": text} for i, text in enumerate(captions)]
+    (tmp_path / "json_files").mkdir()
+    path = tmp_path / "json_files" / "ChatEarthNet_caps_35_train.json"
+    path.write_text(json.dumps(entries))
+    samples = TrainingSamples(ChatEarthNet(tmp_path, "train"), tiny_bridge, seed=0)
+    prompts = [samples.encode(caption_conversation(text, rng)) for text in captions]
+
+    def padding(sampler: EpochSampler) -> float:
+        lengths = np.array([len(prompts[key.index].ids) for key in sampler]).reshape(-1, 8)
+        return 1 - lengths.sum() / lengths.max(1).sum() / 8
+
+    by_length = EpochSampler(512, 8, 0, {None: 1.0}, length_of=samples.length_of)
+    assert padding(by_length) < 0.15 < padding(EpochSampler(512, 8, 0, {None: 1.0}))
+
+
+def test_a_caption_of_several_is_drawn_anew_each_epoch(data, tiny_bridge, tmp_path):
+    for folder in data.iterdir():
+        if folder.name.startswith("s2_"):
+            (tmp_path / folder.name).symlink_to(folder)
+    names = [tile.name for tile in ChatEarthNet(data, "train")]
+    captions = [f"Caption number {n}." for n in range(4)]
+    (tmp_path / "json_files").mkdir()
+    path = tmp_path / "json_files" / "ChatEarthNet_caps_4v_train.json"
+    path.write_text(json.dumps([{"image_id": name, "caption": captions} for name in names]))
+    tiles = ChatEarthNet(tmp_path, "train", captions="4v")
+    samples = TrainingSamples(tiles, tiny_bridge, 0)
+
+    def drawn() -> list[str]:
+        return [samples[SampleKey(epoch, 0)].sentence for epoch in range(12)]
+
+    assert drawn() == drawn()
+    assert len(set(drawn())) > 1 and set(drawn()) <= set(captions)
+
+
+def test_batches_are_the_same_whatever_the_number_of_workers(data, tiny_bridge, tmp_path):
+    tiles, epochs = ChatEarthNet(data, "train"), []
+    for workers in (0, 1, 2):
+        config = TrainingConfig(str(data), str(tmp_path), batch_size=4, num_workers=workers)
+        loaders = StageLoaders(tiny_bridge, config, Accelerator(cpu=True), tiles)
+        epochs.append(list(loaders.bridge(tiny_bridge)))
+    assert len(epochs[0]) == 3
+    for others in epochs[1:]:
+        for one, other in zip(epochs[0], others, strict=True):
+            assert one.names == other.names and one.sentences == other.sentences
+            assert torch.equal(one.bridge.ids, other.bridge.ids)
+            for scene, same in zip(one.bridge.scenes, other.bridge.scenes, strict=True):
+                assert torch.equal(scene.pixels, same.pixels)
+
+
+def test_the_search_head_learns_from_the_patches_it_is_used_on(
+    data, tiny_bridge, tmp_path, monkeypatch
+):
+    monkeypatch.setattr("earthvlm.training.dataloaders.HEAD_CROP_EPOCHS", 1)
+    tiles, gather, grids = ChatEarthNet(data, "train"), tiny_bridge.gather, []
+    monkeypatch.setattr(
+        tiny_bridge, "gather", lambda tokens: grids[-1].extend(tokens.grids) or gather(tokens)
+    )
+    config = TrainingConfig(str(data), str(tmp_path), num_workers=0)
+    for embedding_patch_size in (4, 8):
+        tiny_bridge.set_patch_sizes(4, embedding_patch_size)
+        grids.append([])
+        StageLoaders(tiny_bridge, config, Accelerator(cpu=True), tiles).head(tiny_bridge)
+    fine, coarse = grids
+    assert fine and fine == [(2 * rows, 2 * columns) for rows, columns in coarse]
+
+
+def test_a_sample_depends_on_its_key_alone(data, tiny_bridge):
+    tiles = ChatEarthNet(data, "train")
+    keys = list(EpochSampler(len(tiles), 4, seed=0))
+    samples = TrainingSamples(tiles, tiny_bridge, seed=0)
+    again = TrainingSamples(tiles, tiny_bridge, seed=0)
+    backwards = [again[key] for key in keys[::-1]][::-1]
+    for one, other in zip([samples[key] for key in keys], backwards, strict=True):
+        assert torch.equal(one.scene.pixels, other.scene.pixels)
+        assert one.prompt == other.prompt and one.sentence == other.sentence
+
+
+def test_tiles_without_facts_train_on_their_captions(data, tiny_bridge, tmp_path):
+    for folder in data.iterdir():
+        if folder.name != "facts.json":
+            (tmp_path / folder.name).symlink_to(folder)
+    tiles = ChatEarthNet(tmp_path, "train")
+    sample = TrainingSamples(tiles, tiny_bridge, 0)[next(iter(EpochSampler(len(tiles), 4, 0)))]
+    assert sample.labels is None
+    assert any(sample.sentence in tile.captions for tile in tiles)

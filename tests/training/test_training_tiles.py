@@ -1,0 +1,180 @@
+"""Data that a run refuses, or leaves out and says so, before it trains."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+from accelerate import Accelerator
+
+from earthvlm.cli import main
+from earthvlm.data.chatearthnet import ChatEarthNet
+from earthvlm.training.config import TrainingConfig
+from earthvlm.training.training_tiles import open_training_tiles
+from tests.support.generated_chatearthnet import write_generated_chatearthnet
+from tests.support.training_runs import TrainingRun, wait_for
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    write_generated_chatearthnet(tmp_path / "data", train=6, val=3)
+    return tmp_path / "data"
+
+
+def captions(data: Path, split: str = "train") -> Path:
+    return data / "json_files" / f"ChatEarthNet_caps_35_{split}.json"
+
+
+def break_picture(data: Path, name: str) -> None:
+    picture = next((data / "s2_rgb_images").rglob(name))
+    picture.write_bytes(picture.read_bytes()[:100])
+
+
+def opened(data: Path, **options: int) -> tuple[ChatEarthNet, ChatEarthNet]:
+    config = TrainingConfig(str(data), str(data / "run"), **options)
+    return open_training_tiles(config, Accelerator(cpu=True))
+
+
+REFUSED = {
+    "number for a name": ([{"image_id": 1, "caption": "a lake"}], "entry 1 names the image '1'"),
+    "no name": ([{"caption": "a lake"}], "entry 1 names the image 'None'"),
+    "path": ([{"image": "s2_rgb_images/a.png", "caption": "a"}], "entry 1 names the image 's2_rgb"),
+    "numbers": ([{"image": "a.png", "caption": [1]}], "entry 1 (a.png) has a caption that is neit"),
+    "lists in a list": ([{"image": "a.png", "caption": [["a"]]}], "entry 1 (a.png) has a caption"),
+    "entry of text": ([{"image": "b.png", "caption": "b"}, "a.png"], "entry 2 is no object"),
+    "object": ({"annotations": []}, "holds no list"),
+}
+
+
+@pytest.mark.parametrize("form", REFUSED)
+def test_odd_captions_are_refused_by_entry(form, data, capsys):
+    entries, expected = REFUSED[form]
+    captions(data).write_text(json.dumps(entries))
+    with pytest.raises(ValueError) as refused:
+        opened(data)
+    assert str(captions(data)) in str(refused.value) and expected in str(refused.value)
+    assert main(["validate-data", str(data)]) != 0
+    said = capsys.readouterr().err
+    assert expected in said and "Traceback" not in said
+
+
+@pytest.mark.parametrize("content", [b'[{"image": "a.png", "caption": "f\xfcr"}]', b"{}\n{}", b""])
+def test_files_that_are_no_json_are_named(content, data):
+    captions(data).write_bytes(content)
+    with pytest.raises(ValueError, match=r"caps_35_train.json is no caption file"):
+        opened(data)
+
+
+def test_a_byte_order_mark_and_a_missing_suffix_are_read(data):
+    entries = json.loads(captions(data).read_text())
+    entries[0]["image"] = entries[0]["image"].removesuffix(".png")
+    captions(data).write_text("\ufeff" + json.dumps(entries), encoding="utf-8")
+    train, _ = opened(data)
+    assert len(train) == 6 and train.has_labels
+
+
+def test_tiles_without_captions_and_repeated_ones_are_left_out(data, capsys):
+    entries = json.loads(captions(data).read_text())
+    in_val = json.loads(captions(data, "val").read_text())[0]
+    entries[0]["caption"], entries[1]["caption"], entries[2]["caption"] = [], "  \n", None
+    entries[3]["caption"] = ["", "a lake"]
+    entries += [entries[3], in_val]
+    captions(data).write_text(json.dumps(entries))
+    train, val = opened(data)
+    names = [entry["image"] for entry in entries]
+    assert [tile.name for tile in train.tiles] == names[3:6] and len(val) == 3
+    assert train.tiles[0].captions == ("a lake",)
+    expected = [
+        f"3 have no caption: entry 1, {names[0]}; entry 2, {names[1]}; entry 3, {names[2]}",
+        f"1 repeat an image: entry 7, {names[3]}",
+    ]
+    said = capsys.readouterr().out
+    assert all(f"Left out: {captions(data).name}: {line}." in said for line in expected)
+    assert f"1 tiles stand in val too: {in_val['image']}." in said
+    assert main(["validate-data", str(data)]) == 1
+    checked = capsys.readouterr().out
+    assert all(line in checked for line in expected)
+    assert f"captions 35: 1 tiles stand in train and in val: {in_val['image']}" in checked
+
+
+def test_tiles_of_the_test_split_are_left_out(data, capsys):
+    entries = json.loads(captions(data).read_text())
+    captions(data, "test").write_text(json.dumps(entries[:2]))
+    train, _ = opened(data)
+    assert [tile.name for tile in train.tiles] == [entry["image"] for entry in entries[2:]]
+    assert "2 tiles stand in test too" in capsys.readouterr().out
+
+
+def test_validation_leaves_out_what_cannot_be_read(data, capsys):
+    names = [tile.name for tile in ChatEarthNet(data, "val").tiles]
+    break_picture(data, names[1])
+    assert [tile.name for tile in opened(data)[1].tiles] == [names[0], names[2]]
+    said = capsys.readouterr().out
+    assert f"1 tiles cannot be validated on: {names[1]}: unreadable" in said
+    assert [tile.name for tile in opened(data, max_eval_samples=2)[1].tiles] == [names[0], names[2]]
+
+
+@pytest.mark.parametrize(("split", "purpose"), [("train", "train"), ("val", "validate")])
+def test_a_split_without_tiles_is_refused(split, purpose, data):
+    captions(data, split).write_text("[]")
+    with pytest.raises(ValueError, match=f"caps_35_{split}.json has no tile to {purpose} on"):
+        opened(data)
+
+
+def start(data: Path, output: Path, language: str, *options: str) -> TrainingRun:
+    arguments = [f"--data_dir={data}", f"--output_dir={output}", f"--vlm_model={language}"]
+    arguments += ["--olmoearth_model=random-v1.2-nano", "--device=cpu", "--num_geo_queries=4"]
+    arguments += ["--lora_r=4", "--batch_size=2", "--warmup_steps=0", "--validate_every=0"]
+    return TrainingRun([*arguments, *options], output.with_suffix(".log"))
+
+
+def failure(run: TrainingRun) -> str:
+    """The one sentence with which a run ended."""
+    code, said = run.finish()
+    assert code == 2 and "Traceback" not in said, said
+    sentences = [line for line in said.splitlines() if line.startswith("train_accelerate: ")]
+    assert len(sentences) == 1, said
+    return sentences[0]
+
+
+@pytest.mark.slow
+def test_a_worker_that_fails_ends_the_run_in_a_sentence(data, tiny_language, tmp_path):
+    output = tmp_path / "run"
+    options = ["--num_workers=2", "--num_epochs=500", "--save_every=1", "--save_total_limit=2"]
+    run = start(data, output, tiny_language, *options)
+    wait_for(output / "checkpoints" / "1", run)
+    # Workers of the next epoch read it again.
+    shutil.rmtree(data / "s2_band_5_6_7_images")
+    sentence = failure(run)
+    assert sentence.startswith("train_accelerate: generated_") and " cannot be used: " in sentence
+    kept = Path(sentence.partition("weights are saved in ")[2].partition(":")[0])
+    assert (kept / "fusion.safetensors").is_file()
+
+
+@pytest.mark.slow
+def test_a_worker_that_is_killed_ends_the_run_in_a_sentence(data, tiny_language, tmp_path):
+    output = tmp_path / "run"
+    options = ["--num_workers=1", "--num_epochs=500", "--save_every=1", "--save_total_limit=2"]
+    run = start(data, output, tiny_language, *options)
+    wait_for(output / "checkpoints" / "1", run)
+    killed = 0
+    while run.is_running:
+        for worker in psutil.Process(run.pid).children():
+            worker.kill()
+            killed += 1
+        time.sleep(0.01)
+    sentence = failure(run)
+    assert killed and "A process that prepares scenes was killed" in sentence
+    assert "weights are saved in " in sentence
+
+
+@pytest.mark.slow
+def test_tiles_that_cannot_be_read_at_all_leave_nothing_saved(data, tiny_language, tmp_path):
+    for tile in ChatEarthNet(data, "train").tiles:
+        break_picture(data, tile.name)
+    run = start(data, tmp_path / "run", tiny_language, "--num_workers=0")
+    assert failure(run).endswith("Nothing was trained yet, so nothing is saved.")

@@ -1,0 +1,312 @@
+"""The app's parts that need no browser: uploads, sessions, and what is shown as text."""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+import logging
+import re
+import threading
+import weakref
+from pathlib import Path
+
+import gradio as gr
+import numpy as np
+import pytest
+from PIL import Image
+
+import earthvlm.ui.session as state
+import earthvlm.ui.streaming as said
+from earthvlm.bridge.attention_maps import AnswerAttention
+from earthvlm.scenes.distribution_shift import warn_out_of_distribution
+from earthvlm.scenes.scene import Scene
+from earthvlm.scenes.spectral_indices import measure, suggest_questions
+from earthvlm.search.index import SceneFilter, SceneIndex, SceneResult
+from earthvlm.serving.service import Example, OpenScene, Waiting
+from earthvlm.ui import Models, build_app, warm_up
+from earthvlm.ui.filters import read_filter, write_bbox
+from earthvlm.ui.map_tab import describe_map
+from earthvlm.ui.scene_html import make_title, show_beside, show_facts, show_viewer
+from earthvlm.ui.search_results import describe_search
+from earthvlm.ui.session import Session, make_room, tell_errors
+from earthvlm.ui.uploads import open_uploads
+from tests.conftest import random_scene
+
+HTML = "<img src=x onerror=alert(1)>"
+
+
+def make_scene(name: str) -> Scene:
+    array = np.random.default_rng(0).integers(300, 3000, (16, 16, 3)).astype(np.float32)
+    return Scene.from_array(array, ("B04", "B03", "B02"), name=name)
+
+
+def make_result(caption: float | None = 0.4, scene: float | None = 0.5) -> SceneResult:
+    cosines = {"caption_similarity": caption, "scene_similarity": scene}
+    return SceneResult("a", "A lake.", "tiles", None, None, "made up", None, None, **cosines)
+
+
+def opened(scene: Scene) -> OpenScene:
+    measured = measure(scene)
+    return OpenScene(
+        scene, measured, tuple(warn_out_of_distribution(scene)), tuple(suggest_questions(measured))
+    )
+
+
+def save_pictures(folder: Path, *names: str) -> list[str]:
+    pixels = np.random.default_rng(0).integers(20, 200, (64, 64, 3), dtype=np.uint8)
+    for name in names:
+        Image.fromarray(pixels).save(folder / name)
+    return [str(folder / name) for name in names]
+
+
+def test_three_pngs_are_told_apart_by_their_names(tmp_path: Path):
+    names = ("a_band_8_11_12.png", "a_rgb.png", "a_band_5_6_7.png")
+    scene = open_uploads(save_pictures(tmp_path, *names), Scene.open)
+    assert len(scene.bands) == 9
+    assert scene.name == "a_rgb"
+
+
+@pytest.mark.parametrize(
+    "names", [("a_rgb.png", "b_rgb.png", "a_band_5_6_7.png"), ("a.png", "b.png"), ()]
+)
+def test_files_that_are_not_one_scene_are_refused(tmp_path: Path, names: tuple[str, ...]):
+    with pytest.raises(ValueError, match="files? arrived"):
+        open_uploads(save_pictures(tmp_path, *names), Scene.open)
+
+
+def test_nothing_from_a_file_or_a_model_is_shown_as_html():
+    scene, example = opened(make_scene(HTML)), Example(HTML, np.zeros(384, np.float32))
+    attention = AnswerAttention((HTML,), np.full((1, 2, 2), 0.25), np.full((2, 2), 0.25))
+    for shown in (
+        show_viewer(scene, "true colour", attention),
+        show_facts(scene),
+        describe_search(example, [make_result()], 1, SceneFilter()),
+        describe_search((HTML, example), [make_result()], 1, SceneFilter()),
+        describe_search(None, [make_result()], 1, SceneFilter(source=HTML)),
+    ):
+        assert "&lt;img" in shown
+        assert "<img src=x" not in shown
+    assert "onerror" not in show_beside(scene, HTML)
+
+
+def test_a_page_holds_a_picture_once():
+    assert show_viewer(opened(make_scene("photo")), "true colour").count(";base64,") == 1
+
+
+def test_filters_are_read_from_what_was_typed():
+    typed = read_filter("2020-01-31", " 2021-02-01 ", " Copernicus ", "170, -20, -170.5, 0", "val")
+    dates = datetime.date(2020, 1, 31), datetime.date(2021, 2, 1)
+    assert typed == SceneFilter("val", (170, -20, -170.5, 0), *dates, "Copernicus")
+    assert read_filter("", "", " ", "", "all") == SceneFilter()
+    with pytest.raises(ValueError, match="swap them"):
+        read_filter("2020-02-02", "2020-02-01", "", "")
+
+
+def test_a_drawn_box_is_typed_into_its_field_as_it_is_read():
+    text = write_bbox((-123.456789, -0.00001, 3.000049, 40.5))
+    assert text == "-123.4568, 0, 3, 40.5"
+    assert read_filter("", "", "", text).bbox == (-123.4568, 0, 3, 40.5)
+
+
+def test_what_a_search_looked_for_is_told():
+    where = read_filter("2020-01-31", "", "ESA", "4, 47, 16, 55")
+    said = describe_search(
+        ("a lake", Example("mine", np.zeros(384))), [make_result()] * 3, 9, where
+    )
+    assert said == (
+        "3 scenes nearest to <strong>a lake</strong> and most like <strong>mine</strong>, taken "
+        "from 31 January 2020 on, of a source with “ESA”, inside 4.00° E to 16.00° E, 47.00° N to "
+        "55.00° N"
+    )
+    assert describe_search("a lake", [], 9, SceneFilter(source="ESA")) == (
+        "No scene fits: none is of a source with “ESA”"
+    )
+
+
+def test_a_search_that_found_nothing_close_says_so():
+    far = [make_result(caption=-0.02, scene=0.12), make_result(caption=None, scene=0.104)]
+    assert describe_search("pizza", far, 9, SceneFilter()) == (
+        "2 scenes nearest to <strong>pizza</strong>; none is close, at a cosine of 0.12"
+    )
+    close = [*far, make_result(caption=0.3, scene=0.1)]
+    assert "close" not in describe_search("a lake", close, 9, SceneFilter())
+    assert "close" not in describe_search(None, [make_result(None, None)], 9, SceneFilter())
+
+
+def test_a_panel_of_facts_is_marked_as_measured_and_tells_what_is_missing():
+    assert "measured" in show_facts(opened(random_scene()))
+    assert "no cover can be measured" in show_facts(opened(make_scene("photo")))
+    assert "open water" in show_beside(opened(random_scene()), "A lake lies in the north.")
+    assert show_beside(opened(random_scene()), "Hello.") == ""
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning:gradio")
+def test_examples_are_searched_for_once_at_the_start(tiny_bridge, monkeypatch):
+    searches, search = [], SceneIndex.search
+
+    def count(self, query, *args, **options):
+        searches.append(query)
+        return search(self, query, *args, **options)
+
+    monkeypatch.setattr(SceneIndex, "search", count)
+    models = Models(tiny_bridge, SceneIndex.from_pretrained("bundled"))
+    build_app(models)
+    warm_up(models)
+    assert searches and len(searches) == len(set(searches))
+
+
+def test_names_are_made_for_people():
+    assert make_title("finland_2017-09-24_69_24") == "Finland"
+    assert make_title("beetzsee_r0_c11") == "Beetzsee"
+    assert make_title("1908_3064_patch00") == "1908_3064_patch00"
+
+
+def test_each_threat_names_tests_that_there_are():
+    tests = Path(__file__).parents[1]
+    threats = (tests.parent / "docs" / "security.md").read_text("utf-8")
+    named = re.findall(r"`(test_\w+\.py)(?:::(test_\w+))?`", threats)
+    assert len(named) > 15
+    for file, test in named:
+        (found,) = tests.rglob(file)
+        assert f"def {test}" in found.read_text("utf-8"), (file, test)
+
+
+def test_a_closed_page_keeps_its_session_where_it_comes_back():
+    session = Session()
+    session.open_scene(opened(random_scene()))
+    turn, closed = session.begin_turn(), session.used
+    session.used += 1
+    session.put_away_unless_used(since=closed)
+    assert session.opened is not None and not turn.stop.is_set()
+    session.put_away_unless_used(since=session.used)
+    assert session.opened is None and turn.stop.is_set()
+
+
+def test_a_new_question_or_scene_ends_the_answer_under_way():
+    session = Session()
+    first = session.begin_turn()
+    second = session.begin_turn()
+    assert first.stop.is_set() and not second.stop.is_set()
+    session.conversation = [{"role": "user", "content": "?"}]
+    session.open_scene(opened(make_scene("another")))
+    assert second.stop.is_set() and session.turn is None
+    assert session.conversation == []
+
+
+def test_scenes_unused_longest_are_closed_where_open_ones_take_too_much_memory(monkeypatch):
+    shared = opened(random_scene())
+    monkeypatch.setattr(state, "_holding", weakref.WeakSet())  # not those of other tests
+    monkeypatch.setattr(state, "HELD_BYTES", 3 * shared.scene.reflectance.nbytes)
+    # The two that show the same scene were away longest, and closing one would gain nothing.
+    scenes = [shared, shared, *(opened(random_scene(seed=n)) for n in range(3))]
+    sessions = [Session(opened=scene, used=float(n)) for n, scene in enumerate(scenes)]
+    for session in sessions:
+        make_room(session)
+    closed = [session.opened is None for session in sessions]
+    assert closed == [False, False, True, False, False]
+    with pytest.raises(ValueError, match="No scene is open"):
+        sessions[2].require_opened()
+
+
+def test_an_address_that_holds_too_much_loses_its_own_scenes(monkeypatch):
+    monkeypatch.setattr(state, "_holding", weakref.WeakSet())
+    scenes = [opened(random_scene(seed=number)) for number in range(4)]
+    size = scenes[0].scene.reflectance.nbytes
+    monkeypatch.setattr(state, "HELD_BYTES_PER_ADDRESS", 2 * size)
+    addresses = ("honest", "greedy", "greedy", "greedy")
+    sessions = [
+        Session(opened=scene, used=float(number), address=address)
+        for number, (scene, address) in enumerate(zip(scenes, addresses, strict=True))
+    ]
+    for session in sessions:
+        make_room(session)
+    assert [session.opened is None for session in sessions] == [False, True, False, False]
+
+
+def test_whatever_a_session_holds_is_counted():
+    scene, result = opened(random_scene()), make_result()
+    result = dataclasses.replace(result, thumbnail=Image.new("RGB", (96, 64)))
+    session = Session(
+        opened=scene,
+        conversation=[{"role": "user", "content": "water"}],
+        attention=AnswerAttention(("a",), np.zeros((1, 4, 4)), np.zeros((4, 4))),
+        pair=[scene, opened(random_scene(seed=1))],
+        query=("a lake", Example("mine", np.zeros(384, np.float32))),
+        results=(result, result),
+    )
+    scenes = 2 * scene.scene.reflectance.nbytes
+    expected = scenes + 20 + 2 * 16 * 8 + 4 * 384 + 96 * 64 * 3
+    assert sum(session.held_parts().values()) == expected
+
+
+def test_ending_an_answer_waits_until_it_shows_no_more():
+    session, said = Session(), []
+    turn = session.begin_turn()
+    started = threading.Event()
+
+    def speak() -> None:
+        with turn.speaking():
+            started.set()
+            turn.stop.wait(10)
+            said.append("last word")
+
+    threading.Thread(target=speak).start()
+    assert started.wait(10)
+    session.end_turn()
+    assert said == ["last word"]
+
+
+def test_an_answer_is_read_along_and_closed_with_its_reader(monkeypatch):
+    closed = []
+
+    def speak():
+        try:
+            yield Waiting(1)
+            yield from ("A ", "lake", ".")
+        finally:
+            closed.append(True)
+
+    monkeypatch.setattr(said, "SECONDS_BETWEEN_WORDS", 0)
+    assert list(said.read_along(speak())) == [Waiting(1), "A ", "A lake", "A lake.", "A lake."]
+    monkeypatch.setattr(said, "SECONDS_BETWEEN_WORDS", 3600)
+    assert list(said.read_along(speak()))[-1] == "A lake."
+    reading = said.read_along(speak())
+    next(reading)
+    reading.close()
+    assert len(closed) == 3
+
+
+def test_an_action_without_a_scene_asks_for_one():
+    with pytest.raises(ValueError, match="No scene is open"):
+        Session().require_opened()
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning:gradio")
+def test_errors_become_one_sentence(caplog: pytest.LogCaptureFixture):
+    @tell_errors
+    def refuse() -> None:
+        raise ValueError("the file is empty; give another")
+
+    @tell_errors
+    def fail():
+        yield 1
+        raise RuntimeError("secret detail")
+
+    @tell_errors
+    def refuse_within() -> None:
+        refuse()
+
+    for action in (refuse, refuse_within):
+        with pytest.raises(gr.Error, match=r"^'The file is empty; give another\.'$"):
+            action()
+    with caplog.at_level(logging.ERROR), pytest.raises(gr.Error) as caught:
+        list(fail())
+    assert "secret" not in str(caught.value)
+    assert "secret detail" in caplog.text
+
+
+def test_the_map_says_how_many_of_those_found_have_a_place():
+    scenes = range(83)
+    assert "11 of the 12 found last are numbered" in describe_map(scenes, None, 80, 11, 12)
+    assert "; the 12 found last are numbered" in describe_map(scenes, None, 80, 12, 12)
+    assert "found last" not in describe_map(scenes, None, 80)
