@@ -25,7 +25,7 @@ from earthvlm.models.smollm2 import cache_folder
 if TYPE_CHECKING:
     from earthvlm.models.language_model import LanguageModel
 
-# 8 bits: nearest to the plain path of what llama.cpp is fast with; see docs/speed.md.
+# 8 bits: nearest to the plain path of what llama.cpp is fast with; see docs/decisions.md.
 QUANTIZATION = "Q8_0"
 # Answers that can be under way at once, and the tokens they share: 0.1 GB for SmolLM2-135M.
 ANSWERS_AT_ONCE = 4

@@ -231,17 +231,17 @@ def test_olmoearth_comes_by_its_model_id(hub, olmoearth):
         assert torch.equal(tensor, expected[f"encoder.{name}"])
 
 
-def test_the_readmes_defaults_load_and_are_kept_at_their_commits(hub, tmp_path, monkeypatch):
-    """The README's example as printed, but for its GPU."""
+def test_documented_defaults_load_at_their_commits(hub, tmp_path, monkeypatch):
+    """The example of docs/models.md as printed, but for its GPU."""
     (tmp_path / "moondream").mkdir()
     write_checkpoint(tmp_path / "moondream", "2024")
     olmoearth = hub.repository("allenai/OlmoEarth-v1-Nano")
     moondream = hub.repository("vikhyatk/moondream2")
     first = olmoearth.commit(_files(write_olmoearth(tmp_path / "olmoearth", "v1", monkeypatch)))
     pinned = moondream.commit(_files(tmp_path / "moondream"), "2024-08-26")
-    example = read_code_blocks("python")[1].replace('"cuda"', '"cpu"')
+    example = read_code_blocks("python", "docs/models.md")[0].replace('"cuda"', '"cpu"')
     monkeypatch.chdir(tmp_path)
-    exec(compile(example, "README.md", "exec"), {})
+    exec(compile(example, "docs/models.md", "exec"), {})
     assert not (tmp_path / "untrained" / "encoder.safetensors").exists()
 
     olmoearth.commit({"config.json": b"{}", "weights.pth": b""})  # a later one, which is not taken
