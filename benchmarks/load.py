@@ -42,7 +42,7 @@ BUSY_PAUSE_SECONDS = 5.0
 PATIENCE_SECONDS = 60.0  # a client gives up after that
 MEMORY_EVERY_SECONDS = 2.0
 APP = (
-    "import earthvlm.ui.rate_limits as limits; limits.CALLS_AT_ONCE = 1_000_000; "
+    "import earthvlm.ui.security.rate_limits as limits; limits.CALLS_AT_ONCE = 1_000_000; "
     "limits.MOST_OPEN = 1000; import app; app.main()"
 )
 WORDS = ("a lake beside forest", "dense forest", "open water", "a village", "fields", "snow")

@@ -25,7 +25,7 @@ def map_scenes(
     where: SceneFilter | None = None,
     most_points: int = MOST_POINTS,
 ) -> dict[str, Any]:
-    """Return what `earthvlm.ui.map_component` draws, as JSON can hold it.
+    """Return what `earthvlm.ui.tabs.map_component` draws, as JSON can hold it.
 
     points: longitude and latitude of each scene that fits `where` and has a place, float32 in
         base64; rows: their rows in the index, int32 likewise. placed: how many there are, of which

@@ -9,8 +9,8 @@ import gradio as gr
 
 from earthvlm.scenes.spectral_indices import SOURCES
 from earthvlm.serving.service import Client, OpenScene, SceneService
-from earthvlm.ui.filters import ALL_SPLITS, check_number, read_filter
 from earthvlm.ui.session import address_of, tell_errors
+from earthvlm.ui.tabs.filters import ALL_SPLITS, check_number, read_filter
 
 MOST_RESULTS = 50
 MOST_TOKENS = 512

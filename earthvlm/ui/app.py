@@ -15,14 +15,14 @@ from earthvlm.generation.sampling import DEFAULT_PROMPT
 from earthvlm.scenes.scene import Scene
 from earthvlm.serving.service import SceneService
 from earthvlm.ui.api import add_tools
-from earthvlm.ui.chat_tab import add_chat_tab
-from earthvlm.ui.checked_page import CheckedPage
-from earthvlm.ui.compare_tab import add_compare_tab
-from earthvlm.ui.map_tab import add_map_tab
-from earthvlm.ui.middleware import MAX_FILE_SIZE
 from earthvlm.ui.models import Models
-from earthvlm.ui.search_tab import add_search_tab
+from earthvlm.ui.security.checked_page import CheckedPage
+from earthvlm.ui.security.middleware import MAX_FILE_SIZE
 from earthvlm.ui.session import add_session
+from earthvlm.ui.tabs.chat_tab import add_chat_tab
+from earthvlm.ui.tabs.compare_tab import add_compare_tab
+from earthvlm.ui.tabs.map_tab import add_map_tab
+from earthvlm.ui.tabs.search_tab import add_search_tab
 from earthvlm.ui.zero_gpu import borrow_gpu
 
 logger = logging.getLogger(__name__)

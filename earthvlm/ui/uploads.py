@@ -11,7 +11,7 @@ import gradio as gr
 
 from earthvlm.scenes.bands import CHATEARTHNET_FOLDERS
 from earthvlm.scenes.scene import Scene
-from earthvlm.ui.upload_limits import SCENE_FILES, UPLOADS
+from earthvlm.ui.security.upload_limits import SCENE_FILES, UPLOADS
 
 __all__ = ["BOA_OFFSETS", "SCENE_FILES", "open_uploads", "take_uploads_only"]
 

@@ -80,7 +80,7 @@ def app_service(app_bridge: OlmoEarthVLMBridge, app_index: SceneIndex) -> SceneS
 @pytest.fixture(scope="session")
 def app_page(app_service: SceneService) -> gr.Blocks:
     import earthvlm.ui.app as app
-    import earthvlm.ui.rate_limits as rate_limits
+    import earthvlm.ui.security.rate_limits as rate_limits
 
     # All tests call from one address, faster than visitors; test_limits.py has its own bounds.
     rate_limits.CALLS_AT_ONCE = 1_000_000

@@ -11,7 +11,7 @@ import requests
 from gradio.utils import get_upload_folder
 from gradio_client import Client
 
-import earthvlm.ui.rate_limits as rate_limits
+import earthvlm.ui.security.rate_limits as rate_limits
 from tests.conftest import random_scene, run_apart
 from tests.end_to_end.conftest import END_TO_END
 from tests.end_to_end.raw_api import call, find_number, read_config, read_error, send_mcp

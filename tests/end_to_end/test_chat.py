@@ -41,7 +41,7 @@ def test_an_uploaded_geotiff_is_shown_and_answered_word_by_word(
     monkeypatch,
     keep: Callable[..., None],
 ):
-    monkeypatch.setattr("earthvlm.ui.streaming.SECONDS_BETWEEN_WORDS", 0)
+    monkeypatch.setattr("earthvlm.ui.tabs.streaming.SECONDS_BETWEEN_WORDS", 0)
     open_file(page, lakeside)
     facts = page.locator("#facts").inner_text()
     assert "128 × 96 pixels" in facts and "12 of 12" in facts

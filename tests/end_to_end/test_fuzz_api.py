@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-import earthvlm.ui.rate_limits as rate_limits
+import earthvlm.ui.security.rate_limits as rate_limits
 from tests.end_to_end.conftest import END_TO_END
 from tests.support.fuzz_api import Fuzzer, find_wrong_lines
 

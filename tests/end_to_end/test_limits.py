@@ -17,15 +17,15 @@ import gradio as gr
 import httpx
 import pytest
 
-import earthvlm.ui.rate_limits as rate_limits
-import earthvlm.ui.upload_limits as upload_limits
+import earthvlm.ui.security.rate_limits as rate_limits
+import earthvlm.ui.security.upload_limits as upload_limits
 from earthvlm.search.index import SceneIndex, SearchResults
 from earthvlm.serving.service import SceneService
 from earthvlm.ui import LAUNCH_OPTIONS
-from earthvlm.ui.chat_tab import add_chat_tab
-from earthvlm.ui.checked_page import CheckedPage
-from earthvlm.ui.search_tab import add_search_tab
+from earthvlm.ui.security.checked_page import CheckedPage
 from earthvlm.ui.session import add_session
+from earthvlm.ui.tabs.chat_tab import add_chat_tab
+from earthvlm.ui.tabs.search_tab import add_search_tab
 from tests.conftest import random_scene
 
 if TYPE_CHECKING:

@@ -18,7 +18,7 @@ from gradio_client.exceptions import AppError
 
 import earthvlm.ui.session as state
 from earthvlm.serving.service import SceneService
-from earthvlm.ui.chat_tab import add_chat_tab
+from earthvlm.ui.tabs.chat_tab import add_chat_tab
 from tests.conftest import random_scene
 
 if TYPE_CHECKING:

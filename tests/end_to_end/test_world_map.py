@@ -12,7 +12,7 @@ import pytest
 
 from earthvlm.search.index import SceneFilter, SceneIndex, write_embedding_dataset
 from earthvlm.serving.map_data import map_scenes, read_bbox
-from earthvlm.ui.map_component import add_world_map, clicked_scene, drawn_bbox
+from earthvlm.ui.tabs.map_component import add_world_map, clicked_scene, drawn_bbox
 from tests.support.made_scenes import MADE_BY, make_rows
 
 

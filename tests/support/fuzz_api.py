@@ -25,7 +25,7 @@ import requests
 
 from earthvlm.ui.session import UNEXPECTED
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 PATIENCE_S = 120
 # In an app's log: what nobody foresaw.
 WRONG_IN_LOG = re.compile(r"Traceback|^ERROR|Internal Server Error", re.MULTILINE)

@@ -16,7 +16,7 @@ import pytest
 from PIL import Image
 
 import earthvlm.ui.session as state
-import earthvlm.ui.streaming as said
+import earthvlm.ui.tabs.streaming as said
 from earthvlm.bridge.attention_maps import AnswerAttention
 from earthvlm.scenes.distribution_shift import warn_out_of_distribution
 from earthvlm.scenes.scene import Scene
@@ -24,11 +24,11 @@ from earthvlm.scenes.spectral_indices import measure, suggest_questions
 from earthvlm.search.index import SceneFilter, SceneIndex, SceneResult
 from earthvlm.serving.service import Example, OpenScene, Waiting
 from earthvlm.ui import Models, build_app, warm_up
-from earthvlm.ui.filters import read_filter, write_bbox
-from earthvlm.ui.map_tab import describe_map
 from earthvlm.ui.scene_html import make_title, show_beside, show_facts, show_viewer
-from earthvlm.ui.search_results import describe_search
 from earthvlm.ui.session import Session, make_room, tell_errors
+from earthvlm.ui.tabs.filters import read_filter, write_bbox
+from earthvlm.ui.tabs.map_tab import describe_map
+from earthvlm.ui.tabs.search_results import describe_search
 from earthvlm.ui.uploads import open_uploads
 from tests.conftest import random_scene
 

@@ -12,11 +12,11 @@ from earthvlm.scenes.formatting import describe_bbox
 from earthvlm.search.index import SceneIndex
 from earthvlm.serving.map_data import map_scenes
 from earthvlm.serving.service import SceneService
-from earthvlm.ui.chat_tab import ChatTab, show_opened
-from earthvlm.ui.filters import add_bbox_field, write_bbox
-from earthvlm.ui.map_component import add_world_map, clicked_scene, drawn_bbox
-from earthvlm.ui.search_tab import SearchTab
 from earthvlm.ui.session import Session, identify_client, tell_errors
+from earthvlm.ui.tabs.chat_tab import ChatTab, show_opened
+from earthvlm.ui.tabs.filters import add_bbox_field, write_bbox
+from earthvlm.ui.tabs.map_component import add_world_map, clicked_scene, drawn_bbox
+from earthvlm.ui.tabs.search_tab import SearchTab
 
 
 def add_map_tab(

@@ -6,9 +6,9 @@ import json
 
 import pytest
 
-from earthvlm.ui.mcp_messages import RefusedMessageError, check_messages, tool_names
-from earthvlm.ui.middleware import MAX_REQUEST_BYTES, Guard
-from earthvlm.ui.origins import Access, name_caller
+from earthvlm.ui.security.mcp_messages import RefusedMessageError, check_messages, tool_names
+from earthvlm.ui.security.middleware import MAX_REQUEST_BYTES, Guard
+from earthvlm.ui.security.origins import Access, name_caller
 from tests.conftest import run_apart
 
 JOIN = "/gradio_api/queue/join"

@@ -13,10 +13,7 @@ from earthvlm.embeddings.filters import SceneFilter
 from earthvlm.search.index import SceneResult
 from earthvlm.serving.exports import results_to_csv, results_to_geojson
 from earthvlm.serving.service import Example, SceneService
-from earthvlm.ui.chat_tab import ChatTab, show_opened
 from earthvlm.ui.downloads import SAVE_TEXT
-from earthvlm.ui.filters import ALL_SPLITS, add_filters, read_filter
-from earthvlm.ui.search_results import ThumbnailFiles, describe_result, describe_search
 from earthvlm.ui.session import (
     Asked,
     Session,
@@ -26,6 +23,9 @@ from earthvlm.ui.session import (
     page_only,
     tell_errors,
 )
+from earthvlm.ui.tabs.chat_tab import ChatTab, show_opened
+from earthvlm.ui.tabs.filters import ALL_SPLITS, add_filters, read_filter
+from earthvlm.ui.tabs.search_results import ThumbnailFiles, describe_result, describe_search
 from earthvlm.ui.uploads import SCENE_FILES, open_uploads, take_uploads_only
 
 SEARCHES = (

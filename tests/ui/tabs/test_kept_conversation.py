@@ -8,7 +8,7 @@ import json
 import pytest
 
 from earthvlm.serving.service import OpenScene
-from earthvlm.ui.kept_conversation import (
+from earthvlm.ui.tabs.kept_conversation import (
     MOST_CHARACTERS,
     MOST_KEPT,
     MOST_MESSAGES,

@@ -12,11 +12,11 @@ import gradio as gr
 from gradio.context import LocalContext
 from gradio.utils import get_type_hints
 
-from earthvlm.ui.mcp_messages import keep_public_tools
-from earthvlm.ui.middleware import Guard
-from earthvlm.ui.rate_limits import RateLimits
+from earthvlm.ui.security.mcp_messages import keep_public_tools
+from earthvlm.ui.security.middleware import Guard
+from earthvlm.ui.security.rate_limits import RateLimits
+from earthvlm.ui.security.upload_limits import UploadLimits
 from earthvlm.ui.session import shorten, tell_error
-from earthvlm.ui.upload_limits import UploadLimits
 
 if TYPE_CHECKING:
     from gradio.block_function import BlockFunction

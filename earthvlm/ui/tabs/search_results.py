@@ -12,8 +12,8 @@ from earthvlm.embeddings.filters import SceneFilter
 from earthvlm.scenes.formatting import describe_place
 from earthvlm.search.index import SceneResult
 from earthvlm.serving.service import Example
-from earthvlm.ui.filters import describe_filter
 from earthvlm.ui.session import Asked
+from earthvlm.ui.tabs.filters import describe_filter
 
 # Sentences about other things than a scene shows lie below it, in the sentence model's cosine:
 # "pizza with cheese" at 0.12 from the nearest bundled scene, "river" at 0.39.

@@ -25,7 +25,7 @@ from earthvlm.serving.service import OpenScene, SceneService, Waiting
 from earthvlm.ui.examples import ABOUT_PAIR, open_pair
 from earthvlm.ui.scene_html import VIEWER_SCRIPT, show_beside, show_picture, show_viewer
 from earthvlm.ui.session import Session, identify_client, make_room, page_only, tell_errors
-from earthvlm.ui.streaming import describe_wait, read_along
+from earthvlm.ui.tabs.streaming import describe_wait, read_along
 from earthvlm.ui.uploads import SCENE_FILES, open_uploads, take_uploads_only
 
 EXPLAINED = (

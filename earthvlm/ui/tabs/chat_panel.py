@@ -15,10 +15,10 @@ from earthvlm.scenes.spectral_indices import suggest_questions
 from earthvlm.serving.exports import conversation_to_markdown
 from earthvlm.serving.service import OpenScene, SceneService, Waiting
 from earthvlm.ui.downloads import SAVE_TEXT
-from earthvlm.ui.kept_conversation import KeptConversation, keep_conversation
 from earthvlm.ui.scene_html import show_beside, show_viewer
 from earthvlm.ui.session import Session, identify_client, page_only, tell_errors
-from earthvlm.ui.streaming import (
+from earthvlm.ui.tabs.kept_conversation import KeptConversation, keep_conversation
+from earthvlm.ui.tabs.streaming import (
     LOOKING,
     NEUTRAL,
     NOTHING_SAID,

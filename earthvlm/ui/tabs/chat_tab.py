@@ -9,9 +9,7 @@ import gradio as gr
 
 from earthvlm.scenes.bands import COMPOSITES
 from earthvlm.serving.service import OpenScene, SceneService
-from earthvlm.ui.chat_panel import add_conversation, start_conversation
 from earthvlm.ui.examples import describe_example
-from earthvlm.ui.kept_conversation import GIVE_BACK, KeptConversation, read_kept
 from earthvlm.ui.scene_html import VIEWER_SCRIPT, show_facts, show_viewer
 from earthvlm.ui.session import (
     Session,
@@ -21,6 +19,8 @@ from earthvlm.ui.session import (
     page_only,
     tell_errors,
 )
+from earthvlm.ui.tabs.chat_panel import add_conversation, start_conversation
+from earthvlm.ui.tabs.kept_conversation import GIVE_BACK, KeptConversation, read_kept
 from earthvlm.ui.uploads import BOA_OFFSETS, SCENE_FILES, open_uploads, take_uploads_only
 
 
