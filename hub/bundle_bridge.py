@@ -19,8 +19,9 @@ from earthvlm.bridge.config import CURVE_FILE, LOG_FILE
 from earthvlm.bridge.model_card import as_cell, write_bridge_card
 from earthvlm.generation.sampling import DEFAULT_PROMPT
 from earthvlm.scenes.scene import Scene
-from earthvlm.scenes.spectral_indices import describe_briefly, measure
+from earthvlm.scenes.spectral_indices import measure
 from earthvlm.search.index import SceneIndex
+from earthvlm.serving.measurements import summarize_measurements
 from earthvlm.storage.hub import BUNDLED
 
 NOTES = Path(__file__).with_name("bundled_bridge.md")
@@ -73,7 +74,7 @@ def show_scenes(output: Path) -> str:
         picture = f"{PICTURES_FOLDER}/{shown.image_id}.png"
         scene.composite().save(output / picture)
         cells = [bridge.generate(scene, question) for question in SHOWN_QUESTIONS]
-        cells.append(describe_briefly(measure(scene)))
+        cells.append(summarize_measurements(measure(scene)))
         lines.append(f"| ![{shown.image_id}]({picture}) | {' | '.join(map(as_cell, cells))} |")
         sources.append(f"- `{shown.image_id}`: {shown.source}")
     return "\n".join([*lines, "", *sources])

@@ -104,73 +104,11 @@ def measure(scene: Scene) -> SpectralIndices | None:
     return SpectralIndices(shares, "MNDWI" if has_short_wave else "NDWI")
 
 
-def describe_briefly(measured: SpectralIndices | None) -> str:
-    """One short sentence of what was measured, for a caption: "Mostly green plants, no water"."""
-    if measured is None:
-        return "Colours only: nothing to measure"
-    parts = []
-    for cover in ("cloud", "snow"):
-        if measured.share(cover) >= 0.05:
-            parts.append(f"{cover} over {percent(measured.share(cover))}")
-    water = measured.share("water")
-    parts.append(f"water {percent(water)}" if water >= 0.005 else "no open water")
-    parts.append(f"plants {percent(measured.vegetation)}")
-    sentence = ", ".join(parts)
-    return sentence[0].upper() + sentence[1:]
-
-
 def percent(share: float) -> str:
     """A share as people read it, on one line: "12 %", "under 1 %", "none"."""
     if share == 0:
         return "none"
     return "under 1\u00a0%" if share < 0.005 else f"{100 * share:.0f}\u00a0%"
-
-
-def suggest_questions(measured: SpectralIndices | None) -> list[str]:
-    """Questions that fit what was measured, the most general first; five of them."""
-    questions = ["Describe this scene.", "Which land cover dominates?"]
-    if measured is None:
-        return [*questions, "Is there water?", "How much is built up?", "What is in the top left?"]
-    fitting = []
-    if measured.share("cloud") > 0.1:
-        fitting.append("Is the scene cloudy?")
-    if measured.share("snow") > 0.1:
-        fitting.append("Is there snow?")
-    if measured.share("water") > 0.01:
-        fitting += ["Is there water?", "Where is the water?"]
-    if measured.vegetation > 0.5:
-        fitting.append("How much is covered by trees?")
-    if measured.share("bare or built") > 0.1:
-        fitting.append("How much is built up?")
-    spare = ["What is in the top left?", "Is there water?", "How much is cropland or grass?"]
-    fitting += [question for question in spare if question not in fitting]
-    return [*questions, *fitting][:5]
-
-
-# Words of an answer, and the covers that were measured of what they speak of.
-_SPOKEN_OF: tuple[tuple[tuple[str, ...], str, tuple[str, ...]], ...] = (
-    (("water", "lake", "river", "sea", "reservoir"), "open water", ("water",)),
-    (("cloud", "haze"), "thick cloud", ("cloud",)),
-    (("snow", "ice"), "snow", ("snow",)),
-    (
-        ("tree", "forest", "wood", "crop", "grass", "vegetation", "shrub", "field"),
-        "plants of any kind",
-        ("dense vegetation", "sparse vegetation"),
-    ),
-    (("built", "bare", "urban", "residential", "city"), "bare or built", ("bare or built",)),
-)
-
-
-def measure_beside(answer: str, measured: SpectralIndices | None) -> list[tuple[str, float]]:
-    """What was measured of the things an answer speaks of: names and shares."""
-    if measured is None:
-        return []
-    said = answer.lower()
-    return [
-        (name, measured.share(*covers))
-        for words, name, covers in _SPOKEN_OF
-        if any(word in said for word in words) and any(c in measured.shares for c in covers)
-    ]
 
 
 def _band(scene: Scene, band: str) -> np.ndarray | None:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from earthvlm.scenes.spectral_indices import describe_briefly
 from earthvlm.search.index import SceneIndex, SceneResult
+from earthvlm.serving.measurements import summarize_measurements
 from earthvlm.serving.service import OpenScene, SceneService
 from earthvlm.ui.scene_html import make_title
 
@@ -41,7 +41,7 @@ def describe_example(opened: OpenScene) -> str:
     """A sentence on an example scene: what it is, when, and what was measured in it."""
     date = opened.scene.date
     when = f", {date:%B %Y}" if date else ""
-    return f"{make_title(opened.scene.name)}{when}. {describe_briefly(opened.measured)}."
+    return f"{make_title(opened.scene.name)}{when}. {summarize_measurements(opened.measured)}."
 
 
 def open_pair(service: SceneService) -> list[OpenScene]:

@@ -19,7 +19,8 @@ from earthvlm.bridge.attention_maps import AnswerAttention
 from earthvlm.scenes.bands import COMPOSITES, WAVELENGTHS
 from earthvlm.scenes.formatting import describe_date, describe_place
 from earthvlm.scenes.scene import NDVI_COLOURS, NDVI_STOPS, Scene
-from earthvlm.scenes.spectral_indices import COVER_RULES, SOURCES, measure_beside, percent
+from earthvlm.scenes.spectral_indices import COVER_RULES, SOURCES, percent
+from earthvlm.serving.measurements import select_measurements
 from earthvlm.serving.service import OpenScene
 
 # Runs once for each viewer: zoom, move, and the overlay of where an answer looked.
@@ -155,7 +156,7 @@ def _show_shares(opened: OpenScene) -> str:
 
 def show_beside(opened: OpenScene, said: str) -> str:
     """HTML: what was measured of the things that were asked and answered, to hold beside them."""
-    measured = measure_beside(said, opened.measured)
+    measured = select_measurements(said, opened.measured)
     if not measured:
         return ""
     facts = " · ".join(f"{name} <b>{percent(share)}</b>" for name, share in measured)

@@ -20,8 +20,9 @@ from earthvlm.bridge.model import OlmoEarthVLMBridge
 from earthvlm.bridge.model_card import as_cell
 from earthvlm.scenes.bands import BANDS
 from earthvlm.scenes.scene import Scene
-from earthvlm.scenes.spectral_indices import describe_briefly, measure
+from earthvlm.scenes.spectral_indices import measure
 from earthvlm.search.index import SceneIndex
+from earthvlm.serving.measurements import summarize_measurements
 
 HUB = Path(__file__).parents[2] / "hub"
 sys.path.insert(0, str(HUB))
@@ -311,7 +312,7 @@ def test_the_bridges_card_shows_answers_with_pictures_and_their_makers(tiny_brid
         np.testing.assert_array_equal(Image.open(output / picture), scene.composite())
         for question in bundle_bridge.SHOWN_QUESTIONS:
             assert f"| {as_cell(bridge.generate(scene, question))} |" in row
-        assert as_cell(describe_briefly(measure(scene))) in row
+        assert as_cell(summarize_measurements(measure(scene))) in row
         assert f"- `{name}`: {shown.source}" in card
 
 

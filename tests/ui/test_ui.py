@@ -20,8 +20,9 @@ import earthvlm.ui.tabs.streaming as said
 from earthvlm.bridge.attention_maps import AnswerAttention
 from earthvlm.scenes.distribution_shift import warn_out_of_distribution
 from earthvlm.scenes.scene import Scene
-from earthvlm.scenes.spectral_indices import measure, suggest_questions
+from earthvlm.scenes.spectral_indices import measure
 from earthvlm.search.index import SceneFilter, SceneIndex, SceneResult
+from earthvlm.serving.measurements import suggest_questions
 from earthvlm.serving.service import Example, OpenScene, Waiting
 from earthvlm.ui import Models, build_app, warm_up
 from earthvlm.ui.scene_html import make_title, show_beside, show_facts, show_viewer

@@ -11,8 +11,8 @@ import gradio as gr
 
 from earthvlm.generation.sampling import check_prompt
 from earthvlm.models.chat_templates import Message
-from earthvlm.scenes.spectral_indices import suggest_questions
 from earthvlm.serving.exports import conversation_to_markdown
+from earthvlm.serving.measurements import suggest_questions
 from earthvlm.serving.service import OpenScene, SceneService, Waiting
 from earthvlm.ui.downloads import SAVE_TEXT
 from earthvlm.ui.scene_html import show_beside, show_viewer
