@@ -24,9 +24,10 @@ from earthvlm.scenes.distribution_shift import TrainingStatistics, warn_out_of_d
 from earthvlm.scenes.isolated_reader import IsolatedReader
 from earthvlm.scenes.memory import trim_memory
 from earthvlm.scenes.scene import Scene
-from earthvlm.scenes.spectral_indices import SpectralIndices, measure, suggest_questions
+from earthvlm.scenes.spectral_indices import SpectralIndices, measure
 from earthvlm.search.index import Query, SceneIndex, SceneResult, SearchResults
 from earthvlm.search.query import embed_scene
+from earthvlm.serving.measurements import suggest_questions
 from earthvlm.serving.request_queue import RequestQueue, work_in
 
 # As many threads search, and one runs the bridge, whichever of a server's dozens ask: each that
