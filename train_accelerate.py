@@ -29,6 +29,7 @@ CHATEARTHNET_BANDS = {band for bands in CHATEARTHNET_FOLDERS.values() for band i
 
 
 def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
+    """The command line's arguments."""
     parser = argparse.ArgumentParser(
         description="Train a bridge from OlmoEarth to a language model on ChatEarthNet.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
@@ -156,6 +157,7 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
 
 
 def main(argv: list[str] | None = None) -> int:
+    """Train, and return how the process should exit."""
     arguments = parse_arguments(argv)
     accelerator = None
     try:
@@ -192,10 +194,12 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def report(text: str) -> None:
+    """Print one line on standard error."""
     print(f"train_accelerate: {text}", file=sys.stderr)
 
 
 def train(arguments: argparse.Namespace, accelerator: Accelerator) -> None:
+    """Train every stage that the arguments ask for."""
     config = TrainingConfig(**{f.name: getattr(arguments, f.name) for f in fields(TrainingConfig)})
     # Before models, which take longer to come.
     train_tiles, val_tiles = open_training_tiles(config, accelerator)

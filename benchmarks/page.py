@@ -1,5 +1,4 @@
-"""What a visitor's tab takes: how soon its first view is whole, and how soon a closed one frees
-the model.
+"""Measure how soon a tab's first view is whole, and how soon a closed tab frees the model.
 
     python -m benchmarks.page
 

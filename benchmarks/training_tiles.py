@@ -1,5 +1,4 @@
-"""What the training tiles of a dataset are like, for `earthvlm.scenes.distribution_shift` to
-compare scenes with.
+"""Print statistics of a dataset's training tiles, for `earthvlm.scenes.distribution_shift`.
 
 python -m benchmarks.training_tiles DATA_DIR
 """

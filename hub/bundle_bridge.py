@@ -53,8 +53,10 @@ def write_card(output: Path, results: Path | None) -> None:
 
 
 def show_scenes(output: Path) -> str:
-    """Ask the bridge in `output` about SHOWN_SCENES, write their pictures beside it, and return
-    Markdown: its answers, what is measured, and whose each scene is."""
+    """Ask the bridge in `output` about SHOWN_SCENES and write their pictures next to it.
+
+    Returns Markdown: its answers, the spectral indices and each scene's author.
+    """
     from earthvlm.bridge.model import OlmoEarthVLMBridge
 
     bridge = OlmoEarthVLMBridge.from_pretrained(output, device="cpu")

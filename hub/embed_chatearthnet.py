@@ -1,4 +1,4 @@
-"""Embed ChatEarthNet with a bridge: Parquet files to search in, and to publish.
+r"""Embed ChatEarthNet with a bridge: Parquet files to search in, and to publish.
 
     accelerate launch hub/embed_chatearthnet.py --data_dir D --bridge B --output O \\
       [--push_to_hub owner/chatearthnet-embeddings]

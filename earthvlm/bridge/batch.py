@@ -37,8 +37,11 @@ class BridgeBatch:
 
 @dataclass(frozen=True)
 class BridgeOutput:
-    """loss: mean cross-entropy over answer tokens. answer_tokens: how many there were.
-    scene_embedding: `[B, 384]`, unit length. tokens, queries: what `encode` returns."""
+    """What a bridge returns for a batch.
+
+    loss: mean cross-entropy over answer tokens. answer_tokens: their number.
+    scene_embedding: `[B, 384]`, unit length. tokens, queries: what `encode` returns.
+    """
 
     loss: Tensor
     answer_tokens: Tensor

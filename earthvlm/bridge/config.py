@@ -2,19 +2,13 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import TYPE_CHECKING
-
-from earthvlm.scenes.bands import BANDS
-
-if TYPE_CHECKING:
-    pass
-
 import hashlib
 import json
 from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
 
 from earthvlm.models.text_encoder import SENTENCE_MODEL_ID, SENTENCE_MODEL_REVISION
+from earthvlm.scenes.bands import BANDS
 
 FORMAT_VERSION = 1
 

@@ -181,8 +181,7 @@ class OlmoEarthVLMBridge(nn.Module):
 
     @property
     def prepare(self) -> Callable[[Scene], PreparedScene]:
-        """Makes a scene ready for `encode` and `collate`; light enough for a data loader's
-        worker."""
+        """Makes a scene ready for `encode` and `collate`, in a data loader's worker too."""
         return partial(_prepare, self.encoder.prepare, self.vision.cut if self.vision else None)
 
     @property

@@ -1,5 +1,4 @@
-"""Scenes changed on purpose, their labels following: turned, joined, hazed, dimmed, robbed of
-bands.
+"""Augment scenes and their labels: rotation, mosaics, haze, dimming and random band dropout.
 
 A bridge trained on clear 64 x 64 tiles of nine bands would know nothing else; this is how it
 learns larger scenes, clouds, other light and photos of three bands.

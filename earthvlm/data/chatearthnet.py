@@ -129,7 +129,7 @@ class ChatEarthNet(Dataset):
     def with_tiles(self, tiles: Sequence[Tile]) -> ChatEarthNet:
         """The same data with some of its tiles alone."""
         other = copy.copy(self)
-        other.tiles, other._kept, other._free = list(tiles), {}, self._memory
+        other.tiles, other._kept, other._free = list(tiles), {}, self._memory  # noqa: SLF001
         return other
 
     @property

@@ -1,5 +1,4 @@
-"""DecoderState with a language model, token after token, and answering: one loop for all
-answers."""
+"""The state of a decoder over a conversation, and the loop that generates every answer."""
 
 from __future__ import annotations
 
@@ -58,9 +57,11 @@ class TorchDecoderState:
 
     @property
     def length(self) -> int:
+        """Tokens in the cache."""
         return self.cache.get_seq_length()
 
     def forward(self, vectors: Tensor, bidirectional_prefix: int = 0) -> Tensor:
+        """Append `[B, L, D]` to the cache; return the logits `[B, V]` after the last token."""
         return self._forward(vectors, vectors.shape[1] - 1, bidirectional_prefix)[:, 0]
 
     def forward_shared(self, vectors: Tensor, conversations: int) -> None:
@@ -113,6 +114,7 @@ class TorchDecoderState:
         return output.logits
 
     def crop(self, length: int) -> None:
+        """Keep the first tokens only."""
         self.cache.crop(length - self.length)
         if self._seen is not None:
             self._seen = self._seen[:, :length]
@@ -130,6 +132,7 @@ class TorchDecoderState:
             self._seen = seen if self._seen is None else self._seen & seen
 
     def select_rows(self, rows: Sequence[int]) -> None:
+        """Keep these conversations only, in this order."""
         kept = torch.tensor(rows, device=self.model.device)
         self.cache.batch_select_indices(kept)
         if self._seen is not None:

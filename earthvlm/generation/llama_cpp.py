@@ -111,9 +111,11 @@ class LlamaDecoderState:
 
     @property
     def length(self) -> int:
+        """Tokens in the cache."""
         return self._length
 
     def forward(self, vectors: Tensor, bidirectional_prefix: int = 0) -> Tensor:
+        """Append `[1, L, D]` to the cache; return the logits `[1, V]` after the last token."""
         if bidirectional_prefix or len(vectors) != 1:
             raise ValueError("llama.cpp reads one conversation at a time, in one direction.")
         values = vectors[0].float().cpu().numpy()
@@ -126,12 +128,14 @@ class LlamaDecoderState:
         return logits[None].to(vectors.device)
 
     def crop(self, length: int) -> None:
+        """Keep the first tokens only."""
         self._length = length
 
     def select_rows(self, rows: Sequence[int]) -> None:
         """There is one only, and it is kept."""
 
     def release(self) -> None:
+        """Move the sequence out of the engine's cache, so that another can use its place."""
         if self._sequence is None:
             return
         engine, llama = self.engine, self.engine.llama

@@ -54,7 +54,7 @@ def _meteor(captions: list[str], references: list[list[str]]) -> np.ndarray:
     from nltk.translate.meteor_score import meteor_score
 
     class NoSynonyms:
-        def synsets(self, word: str) -> list:
+        def synsets(self, _word: str) -> list:
             return []
 
     return np.array(

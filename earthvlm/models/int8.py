@@ -26,6 +26,7 @@ class Int8Linear(nn.Module):
         self._keep(linear.weight)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Apply the layer to `[..., D_in]`; returns `[..., D_out]`."""
         flat = x.flatten(0, -2)
         if x.device.type == "cpu" and len(flat) < DEQUANTIZE_FROM:
             seen = torch.ops.aten._weight_int8pack_mm(flat, self.weight, self.scale)

@@ -23,8 +23,11 @@ MAX_CROPS = 12
 
 @dataclass(frozen=True)
 class PictureCrops:
-    """pixels: uint8 `[1 + rows x columns, 3, S, S]`, the whole picture first. tiling: how many
-    crops from top to bottom and from left to right."""
+    """An image as the vision tower takes it.
+
+    pixels: uint8 `[1 + rows x columns, 3, S, S]`, the whole picture first.
+    tiling: how many crops from top to bottom and from left to right.
+    """
 
     pixels: Tensor
     tiling: tuple[int, int]

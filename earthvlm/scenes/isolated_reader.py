@@ -211,7 +211,7 @@ def _rebuild(reply: dict[str, Any], pixels: np.ndarray | None) -> Scene:
 def main() -> int:
     """Open the files that are asked for on stdin, one after another, until it is closed."""
     memory_bytes = int(sys.argv[1])
-    import rasterio._env  # noqa: F401  loaded ahead, and counted as what it takes at rest
+    import rasterio._env
     import rasterio.warp  # noqa: F401
 
     # What a library prints must not get among the replies.

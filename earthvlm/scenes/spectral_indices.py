@@ -49,8 +49,7 @@ SOURCES = (
 
 @dataclass(frozen=True)
 class SpectralIndices:
-    """Shares of a scene's pixels, 0 to 1, by cover, in the order of COVER_CLASSES; they add up to
-    1.
+    """Land-cover fractions of a scene, 0 to 1, in the order of COVER_CLASSES; their sum is 1.
 
     Snow and cloud are absent where B11 is missing. water_index: "MNDWI" or "NDWI".
     """

@@ -163,6 +163,7 @@ def _embed_words(text: str, provenance: Provenance) -> np.ndarray:
 def embed_scene(
     scene: Scene, provenance: Provenance, bridge: OlmoEarthVLMBridge | None
 ) -> np.ndarray:
+    """The scene's embedding `[384]`, by the bridge that made the dataset."""
     if bridge is None:
         raise ValueError(
             "a search by scene needs the bridge that made this dataset, "

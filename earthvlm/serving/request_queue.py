@@ -68,8 +68,7 @@ class RequestQueue:
         return len(self._places)
 
     def join(self, user: str, address: str = "") -> Ticket:
-        """Take a place at the end. Raises QueueFull where the line is full, or this user is in
-        it."""
+        """Take a place at the end. Raises QueueFull if the queue is full or holds this user."""
         with self._changed:
             self._drop_abandoned()
             held = Counter(place.address for place in self._places)

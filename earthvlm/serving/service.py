@@ -128,10 +128,12 @@ class SceneService:
 
     @property
     def bridge(self) -> OlmoEarthVLMBridge:
+        """The bridge that answers."""
         return self._served[0]
 
     @property
     def index(self) -> SceneIndex:
+        """The scenes that are searched."""
         return self._served[1]
 
     def replace_models(

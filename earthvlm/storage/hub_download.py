@@ -49,13 +49,16 @@ class Watch:
 
     @property
     def limit(self) -> float:
+        """Seconds that the present stage may take without progress."""
         return self.limits[self.stage]
 
     @property
     def is_stalled(self) -> bool:
+        """Whether the last progress was longer ago than the limit."""
         return time.monotonic() - self.moved_at > self.limit
 
     def move(self) -> None:
+        """Note progress now."""
         self.moved_at = time.monotonic()
 
     def note_answer(self, response: httpx2.Response) -> None:
@@ -94,6 +97,7 @@ class Watch:
 
 
 def main() -> None:
+    """Download what the request on standard input names, and print where it is."""
     asked = json.loads(sys.stdin.readline())
     watch = Watch(asked.pop("answer_seconds"), asked.pop("stall_seconds"))
     threading.Thread(target=_end_with_parent, daemon=True).start()

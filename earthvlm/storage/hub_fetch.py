@@ -39,6 +39,7 @@ class FileRequest:
 
     @property
     def repository(self) -> dict[str, Any]:
+        """The arguments by which huggingface_hub names a repository."""
         return {"repo_id": self.repo_id, "repo_type": self.repo_type, "revision": self.revision}
 
 

@@ -256,6 +256,7 @@ class GracefulShutdown:
 
     @property
     def asked(self) -> bool:
+        """Whether a signal came."""
         return self.number != 0
 
     def __enter__(self) -> GracefulShutdown:
@@ -269,8 +270,7 @@ class GracefulShutdown:
 
     @contextmanager
     def at_once(self, when: str) -> Iterator[None]:
-        """In here, where nothing changes that a checkpoint holds, raise TrainingInterrupted without
-        waiting."""
+        """Raise TrainingInterrupted at once in here, where nothing in a checkpoint changes."""
         self._waiting = when
         try:
             if self.asked:

@@ -120,13 +120,13 @@ class _GatherRows(torch.autograd.Function):
     """Concatenates the rows of all processes; each gets the sum of its rows' gradients."""
 
     @staticmethod
-    def forward(ctx: object, rows: Tensor) -> Tensor:
+    def forward(_ctx: object, rows: Tensor) -> Tensor:
         parts = [torch.empty_like(rows) for _ in range(dist.get_world_size())]
         dist.all_gather(parts, rows.contiguous())
         return torch.cat(parts)
 
     @staticmethod
-    def backward(ctx: object, gradient: Tensor) -> Tensor:
+    def backward(_ctx: object, gradient: Tensor) -> Tensor:
         gradient = gradient.clone()  # reduced in place, and autograd's own
         dist.all_reduce(gradient)
         return gradient.chunk(dist.get_world_size())[dist.get_rank()]

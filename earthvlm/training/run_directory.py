@@ -67,6 +67,7 @@ class RunDirectory:
 
     @property
     def stage(self) -> str | None:
+        """The stage that is training, or None between stages."""
         return self.progress.stage if self.progress else None
 
     def seconds(self) -> float:

@@ -264,8 +264,7 @@ class Trainer:
             run.drawn = None
 
     def _after_step(self, run: StageRun) -> None:
-        """Validate and write a checkpoint where they are due. Raises TrainingInterrupted where that
-        is asked.
+        """Validate and write a checkpoint when due. Raises TrainingInterrupted when asked to stop.
 
         A stage's last checkpoint comes before its validation, which could fail.
         """

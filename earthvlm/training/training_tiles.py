@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from functools import partial
 
 import numpy as np
@@ -28,10 +29,8 @@ def open_training_tiles(
     """
     train, val = (ChatEarthNet(config.data_dir, name, config.captions) for name in ("train", "val"))
     others = {"val": val}
-    try:
+    with suppress(FileNotFoundError):  # training does not need it
         others["test"] = ChatEarthNet(config.data_dir, "test", config.captions)
-    except FileNotFoundError:
-        pass  # nothing here needs it
     for tiles in (train, val):
         for line in tiles.left_out:
             accelerator.print(f"Left out: {line}.")

@@ -269,7 +269,7 @@ def page_only(action: Callable[..., Any]) -> Callable[..., Any]:
 
     MCP calls have no session, so what such a tool opened would be gone with the next call.
     """
-    action._mcp_type = "page"  # Gradio lists as tools what is called "tool", or nothing
+    action._mcp_type = "page"  # noqa: SLF001  Gradio lists as tools what is called "tool", or nothing
     return action
 
 

@@ -18,8 +18,8 @@ from tests.support.hub_server import TOKEN
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "hub"))
 
-import embed_chatearthnet  # noqa: E402
-import publish_space  # noqa: E402
+import embed_chatearthnet
+import publish_space
 
 TELLING = "folder-of-jane-doe"
 

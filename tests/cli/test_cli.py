@@ -305,7 +305,7 @@ def write_geotiff(path: Path, values: np.ndarray | None, **profile: object) -> N
     if values is not None:
         count, height, width = values.shape
         profile |= {"count": count, "height": height, "width": width, "dtype": values.dtype.name}
-    with pytest.warns(NotGeoreferencedWarning):
+    with pytest.warns(NotGeoreferencedWarning):  # noqa: PT031  writing warns as it closes
         with rasterio.open(path, "w", driver="GTiff", **profile) as file:
             if values is not None:
                 file.write(values)

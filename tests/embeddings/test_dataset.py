@@ -175,7 +175,7 @@ def test_every_damaged_page_is_refused_or_read_whole(tmp_path, damage):
             SceneIndex.from_pretrained(tmp_path)
         except ValueError as error:
             refused += 1
-            assert "\n" not in str(error)
+            assert "\n" not in str(error)  # noqa: PT017  not every damage is refused
     assert refused > 50
 
 

@@ -141,8 +141,7 @@ def page(tab: Page, app_url: str) -> Page:
 
 @pytest.fixture
 def keep(tab: Page) -> Callable[..., None]:
-    """Keep a picture of the page, or of what its window shows: in runs/screenshots/, or the folder
-    that EARTHVLM_SCREENSHOTS names."""
+    """Save screenshots in runs/screenshots/, or in the folder that EARTHVLM_SCREENSHOTS names."""
     folder = Path(os.environ.get("EARTHVLM_SCREENSHOTS") or ROOT / "runs" / "screenshots")
     folder.mkdir(parents=True, exist_ok=True)
 

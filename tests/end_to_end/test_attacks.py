@@ -159,7 +159,7 @@ def test_a_file_that_is_not_uploaded_is_told_like_any_other(app_url: str, secret
 
 
 @pytest.mark.parametrize(
-    "name, data, told",
+    ("name", "data", "told"),
     [
         ("ask_scene", ["beetzsee_r0_c00", "Water?", -5], "max_length is a whole number from 1"),
         ("ask_scene", ["beetzsee_r0_c00", "Water?", "abc"], "max_length is a whole number"),

@@ -116,7 +116,7 @@ def test_figures_stand_beside_those_of_seeing_less(data, tiny_bridge, short_answ
 
 
 def test_the_loss_is_that_of_training(data, tiny_bridge):
-    scene, tile = ChatEarthNet(data, "val")[0]
+    scene, _ = ChatEarthNet(data, "val")[0]
     talk = [{"role": "user", "content": "What?"}, {"role": "assistant", "content": "A lake."}]
     (total,), (tokens,) = tiny_bridge.answer_losses([scene], [talk])
     batch = tiny_bridge.collate([tiny_bridge.prepare(scene)], [tiny_bridge.language.encode(talk)])

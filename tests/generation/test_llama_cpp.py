@@ -12,7 +12,7 @@ from tests.generation.test_session import QUESTIONS, copy_of, talk
 
 pytest.importorskip("llama_cpp", reason="the extra 'llama' is not installed")
 
-from earthvlm.generation.llama_cpp import ANSWERS_AT_ONCE, LlamaDecoderState, LlamaEngine  # noqa: E402
+from earthvlm.generation.llama_cpp import ANSWERS_AT_ONCE, LlamaDecoderState, LlamaEngine
 
 ASKED = [{"role": "user", "content": QUESTIONS[0]}]
 

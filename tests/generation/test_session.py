@@ -147,7 +147,7 @@ def test_two_threads_ask_about_one_scene_at_once(tiny_bridge):
         thread.start()
     for thread in threads:
         thread.join()
-    assert answers == {n: expected for n in range(3)}
+    assert answers == dict.fromkeys(range(3), expected)
 
 
 def test_what_was_read_goes_with_its_scene_and_when_weights_may_change(tiny_bridge):

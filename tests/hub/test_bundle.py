@@ -264,11 +264,11 @@ def test_a_bundle_by_released_weights_passes_on_their_licence(tmp_path, sourced,
 def test_a_bundle_that_fails_leaves_the_old_one(tmp_path, sourced, no_sentence_model, monkeypatch):
     output = tmp_path / "embeddings"
     build(sourced[:2], output)
-    with monkeypatch.context() as patched, pytest.raises(RuntimeError, match="out of memory"):
-        bridge = TinyBridge()
-        patched.setattr(
-            bridge, "embed", lambda scenes: (_ for _ in ()).throw(RuntimeError("out of memory"))
-        )
+    bridge = TinyBridge()
+    monkeypatch.setattr(
+        bridge, "embed", lambda scenes: (_ for _ in ()).throw(RuntimeError("out of memory"))
+    )
+    with pytest.raises(RuntimeError, match="out of memory"):
         build(sourced[:3], output, bridge)
     assert [path.name for path in tmp_path.iterdir()] == ["embeddings"]
     assert len(SceneIndex.from_pretrained(output)) == 2

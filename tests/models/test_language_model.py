@@ -117,7 +117,7 @@ def test_half_precision_is_for_hardware_that_computes_in_it(
 
 
 def test_weights_that_do_not_fit_their_configuration_are_refused(tmp_path, tiny_language):
-    """transformers would make up what is missing and go on."""
+    """Transformers would make up what is missing and go on."""
     from safetensors.torch import load_file, save_file
 
     folder = shutil.copytree(tiny_language, tmp_path / "model")

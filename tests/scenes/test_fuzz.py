@@ -1,5 +1,4 @@
-"""A few hundred damaged files; `python -m tests.support.fuzz_readers --count 100000` gives many
-more."""
+"""A few hundred damaged files; `python -m tests.support.fuzz_readers` reads many more."""
 
 from __future__ import annotations
 

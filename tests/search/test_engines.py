@@ -22,7 +22,7 @@ def make_table(vectors: np.ndarray, **columns) -> SceneTable:
     fields = [field for field in EMBEDDING_SCHEMA if field.name not in SPACES.values()]
     arrays = [pa.array(values.get(field.name, [None] * count), field.type) for field in fields]
     rows = pa.table(arrays, schema=pa.schema(fields))
-    return SceneTable(rows, {space: vectors for space in SPACES})
+    return SceneTable(rows, dict.fromkeys(SPACES, vectors))
 
 
 def crowd(count: int, spread: float, seed: int = 0, own: float = 0.1) -> np.ndarray:

@@ -13,6 +13,7 @@ import json
 import os
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import ClassVar
 
 import torch
 
@@ -23,7 +24,7 @@ SCENE = "austria_2017-06-13_87_48"
 class DeviceApi(BaseHTTPRequestHandler):
     """What a Space asks for a GPU."""
 
-    asked: list[str] = []
+    asked: ClassVar[list[str]] = []
 
     def do_POST(self) -> None:
         self.asked.append(self.path.partition("?")[0])

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -90,10 +91,8 @@ def test_sigterm_to_the_launcher_leaves_a_checkpoint_and_no_orphan(
         parent.wait(PATIENCE)
         wait_until(lambda: not any(p.is_running() and p.status() != "zombie" for p in family), log)
     finally:
-        try:
+        with suppress(ProcessLookupError):
             os.killpg(parent.pid, signal.SIGKILL)
-        except ProcessLookupError:
-            pass
     said = log.read_text()
     step = find_checkpoint("last", output).name
     where = f"stopped after bridge step {step}, saved in {output / 'checkpoints' / step}"

@@ -193,9 +193,11 @@ def test_the_launch_script_joins_two_machines(data, alone, tmp_path, tiny_langua
         place = {"NODES": "2", "NODE_RANK": rank, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
         machines.append(
             subprocess.Popen(
-                ["configs/launch.sh", "ddp", f"--data_dir={data}", f"--output_dir={tmp_path}"]
-                + [f"--vlm_model={tiny_language}", "--batch_size=2", *OPTIONS]
-                + ["--mixed_precision=no"],
+                [
+                    *["configs/launch.sh", "ddp", f"--data_dir={data}", f"--output_dir={tmp_path}"],
+                    *[f"--vlm_model={tiny_language}", "--batch_size=2", *OPTIONS],
+                    "--mixed_precision=no",
+                ],
                 cwd=ROOT,
                 env=os.environ | place | {"GPUS": "1", "PYTHON": sys.executable},
                 stderr=subprocess.PIPE,

@@ -69,6 +69,7 @@ class Guard:
         self._access = Access.from_environment()
 
     async def __call__(self, scope: Any, receive: Receive, send: Send) -> None:
+        """Answer a request, or refuse it with one sentence."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return

@@ -31,6 +31,7 @@ class RateLimits:
         self._open: Counter[str] = Counter()
 
     async def __call__(self, scope: Any, receive: Receive, send: Send) -> None:
+        """Pass a request on, or answer 429 when its address has too many."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return

@@ -149,6 +149,7 @@ class UploadLimits:
         self._uploads = uploads
 
     async def __call__(self, scope: Any, receive: Receive, send: Send) -> None:
+        """Pass a request on, or refuse an upload that is too large or one too many."""
         is_upload = scope["type"] == "http" and scope["path"].rstrip("/").endswith("/upload")
         if not is_upload or scope["method"] != "POST":
             await self._app(scope, receive, send)
