@@ -31,7 +31,8 @@ from earthvlm.bridge.model import OlmoEarthVLMBridge
 from earthvlm.bridge.model_card import OLMOEARTH_LICENCE
 from earthvlm.bridge.publish import on_main_process
 from earthvlm.cli.options import add_visibility_options
-from earthvlm.data.chatearthnet import SPLITS, ChatEarthNet, Tile
+from earthvlm.data.captioned_scenes import Tile
+from earthvlm.data.chatearthnet import SPLITS, ChatEarthNet
 from earthvlm.embeddings.dataset import (
     read_provenance,
     read_shard,

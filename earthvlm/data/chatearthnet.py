@@ -12,8 +12,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from torch.utils.data import Dataset
-
+from earthvlm.data.captioned_scenes import Tile
 from earthvlm.data.labels import SceneLabels
 from earthvlm.scenes.image_reader import locate_chatearthnet
 from earthvlm.scenes.scene import Scene
@@ -31,15 +30,6 @@ CHECK_FILE = "check.json"
 # and few of ChatEarthNet's own, which come in another order each epoch anyway.
 MEMORY = 1 << 30
 LISTED = 3  # entries that a message names, of those with one fault
-
-
-@dataclass(frozen=True)
-class Tile:
-    """One image of the dataset with what is known of it."""
-
-    name: str
-    captions: tuple[str, ...]
-    labels: SceneLabels | None
 
 
 @dataclass(frozen=True)
@@ -64,7 +54,7 @@ def list_entries(source: str, reason: str, entries: Sequence[str]) -> str:
     return f"{source}: {len(entries):,} {reason}: {'; '.join(entries[:LISTED])}{more}"
 
 
-class ChatEarthNet(Dataset):
+class ChatEarthNet:
     """The tiles of one split, in the order of their caption file.
 
     captions: "35" for those by ChatGPT-3.5, "4v" for those by GPT-4V.
@@ -132,17 +122,6 @@ class ChatEarthNet(Dataset):
         other.tiles, other._kept, other._free = list(tiles), {}, self._memory  # noqa: SLF001
         return other
 
-    @property
-    def has_labels(self) -> bool:
-        """Whether the land cover of every tile is known, not its caption alone."""
-        return all(tile.labels is not None for tile in self.tiles)
-
-    @property
-    def hub_id(self) -> str | None:
-        """The Hub's dataset that these tiles are of, as their names tell; None for others."""
-        named = all(locate_chatearthnet(Path(tile.name).stem) for tile in self.tiles)
-        return HUB_ID if self.tiles and named else None
-
     def _read(self, name: str) -> dict[str, dict]:
         path = self.root / name
         try:
@@ -154,6 +133,12 @@ class ChatEarthNet(Dataset):
     def _make_tile(name: str, captions: tuple[str, ...], labels: dict[str, dict]) -> Tile:
         known = labels.get(name)
         return Tile(name, captions, SceneLabels.from_entry(known) if known else None)
+
+
+def find_hub_id(tiles: Sequence[Tile]) -> str | None:
+    """Return the Hub's name of ChatEarthNet where all tiles are named as its own, else None."""
+    named = all(locate_chatearthnet(Path(tile.name).stem) for tile in tiles)
+    return HUB_ID if tiles and named else None
 
 
 def read_captions(path: Path) -> CaptionFile:

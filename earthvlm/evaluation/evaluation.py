@@ -17,7 +17,7 @@ import numpy as np
 from accelerate import PartialState
 
 from earthvlm.bridge.model import OlmoEarthVLMBridge
-from earthvlm.data.chatearthnet import ChatEarthNet, Tile
+from earthvlm.data.captioned_scenes import CaptionedScenes, Tile, are_labelled
 from earthvlm.data.labels import QUARTERS
 from earthvlm.data.question_answering import describe
 from earthvlm.generation.sampling import DEFAULT_PROMPT
@@ -130,7 +130,7 @@ class Records:
 
 def evaluate(
     bridge: OlmoEarthVLMBridge,
-    tiles: ChatEarthNet,
+    tiles: CaptionedScenes,
     batch_size: int = 24,
     seed: int = 0,
     limit: int | None = None,
@@ -178,8 +178,7 @@ def references(tile: Tile) -> list[str]:
 
 
 def _questions(tiles: Sequence[Tile]) -> tuple[Task, ...]:
-    known = all(tile.labels is not None for tile in tiles)
-    return (*(QUESTIONS if known else ()), DESCRIPTION)
+    return (*(QUESTIONS if are_labelled(tiles) else ()), DESCRIPTION)
 
 
 def _place(index: int) -> str:
@@ -188,7 +187,7 @@ def _place(index: int) -> str:
 
 def _look(
     bridge: OlmoEarthVLMBridge,
-    tiles: ChatEarthNet,
+    tiles: CaptionedScenes,
     chosen: Sequence[Tile],
     batch: Sequence[int],
     others: np.ndarray,

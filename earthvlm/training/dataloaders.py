@@ -17,7 +17,7 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from earthvlm.bridge.model import OlmoEarthVLMBridge
-from earthvlm.data.chatearthnet import ChatEarthNet
+from earthvlm.data.captioned_scenes import CaptionedScenes, are_labelled
 from earthvlm.data.labels import SceneLabels
 from earthvlm.models.olmoearth import SceneTokens, join_tokens
 from earthvlm.models.text_encoder import embed_sentences
@@ -64,7 +64,7 @@ class StageLoaders:
         bridge: OlmoEarthVLMBridge,
         config: TrainingConfig,
         accelerator: Accelerator,
-        tiles: ChatEarthNet,
+        tiles: CaptionedScenes,
     ) -> None:
         self._bridge, self._config, self._accelerator = bridge, config, accelerator
         self._tiles = tiles
@@ -107,7 +107,7 @@ class StageLoaders:
         cache = self._cache() if self._config.feature_cache_dir else None
         return self._loader(self._tiles, with_words=True, layouts=LAYOUTS, cache=cache)
 
-    def validation(self, tiles: ChatEarthNet) -> DataLoader:
+    def validation(self, tiles: CaptionedScenes) -> DataLoader:
         """All of some tiles as they are, with conversations about them."""
         return self._loader(tiles, with_words=True, layouts=None)
 
@@ -141,7 +141,7 @@ class StageLoaders:
     def _pool_scenes(self, model: nn.Module) -> EncodedScenes:
         bridge, scenes, labels = self._bridge, [], []
         bridge.fusion.eval()
-        layouts = CROP_LAYOUTS if self._tiles.has_labels else {(1, 1, 1): 1.0}
+        layouts = CROP_LAYOUTS if are_labelled(self._tiles.tiles) else {(1, 1, 1): 1.0}
         for batch, seen in self._encoded(model, layouts, HEAD_CROP_EPOCHS, to_embed=True):
             with torch.no_grad(), summon_full_params(model), self._accelerator.autocast():
                 pooled = bridge.head.pool(bridge.resample(seen), seen.tokens, seen.mask)
@@ -172,8 +172,8 @@ class StageLoaders:
                 yield batch, seen
 
     def _need_labels(self, argument: str) -> None:
-        if not self._tiles.has_labels:
-            raise ValueError(f"{argument} needs a facts.json with every tile in --data_dir.")
+        if not are_labelled(self._tiles.tiles):
+            raise ValueError(f"{argument} needs a labels.json with every tile in --data_dir.")
 
     def _sampler(
         self,
@@ -189,7 +189,7 @@ class StageLoaders:
 
     def _loader(
         self,
-        tiles: ChatEarthNet,
+        tiles: CaptionedScenes,
         with_words: bool,
         layouts: Mapping[Layout, float] | None,
         cache: FeatureCache | None = None,
@@ -202,7 +202,7 @@ class StageLoaders:
         sampler = [SampleKey(0, index) for index in range(len(samples))]
         if layouts:
             length_of = samples.length_of if with_words else None
-            sampler = self._sampler([t.labels for t in tiles], size, layouts, length_of)
+            sampler = self._sampler([t.labels for t in tiles.tiles], size, layouts, length_of)
         return DataLoader(
             samples,
             batch_size=size,

@@ -13,8 +13,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from earthvlm.data.chatearthnet import ChatEarthNet
+from earthvlm.data.captioned_scenes import CaptionedScenes
 from earthvlm.models.olmoearth import OlmoEarthEncoder
+from earthvlm.scenes.scene import Scene
 
 TOKENS_FILE = "tokens.npy"
 DONE_FILE = "done.npy"
@@ -27,9 +28,9 @@ class FeatureCache:
         goes on where it was broken off; the processes of one machine share the work and the file.
     """
 
-    def __init__(self, folder: Path, encoder: OlmoEarthEncoder, tiles: ChatEarthNet) -> None:
+    def __init__(self, folder: Path, encoder: OlmoEarthEncoder, tiles: CaptionedScenes) -> None:
         self.encoder, self.tiles = encoder, tiles
-        self.folder = folder / cache_key(encoder, [tile.name for tile in tiles])
+        self.folder = folder / cache_key(encoder, [tile.name for tile in tiles.tiles])
         self.path = self.folder / TOKENS_FILE
 
     def fill(
@@ -75,8 +76,11 @@ class FeatureCache:
 
     def _grids(self, indices: Sequence[int]) -> list[tuple[int, int]]:
         size = self.encoder.patch_size
-        shapes = (self.tiles[i][0].reflectance.shape for i in indices)
+        shapes = (self._read(i).reflectance.shape for i in indices)
         return [(-(-shape[0] // size), -(-shape[1] // size)) for shape in shapes]
+
+    def _read(self, index: int) -> Scene:
+        return self.tiles.read(self.tiles.tiles[index])
 
     @torch.inference_mode()
     def _encode(self, batch: Sequence[int], shape: tuple[int, ...]) -> np.ndarray:
@@ -86,7 +90,7 @@ class FeatureCache:
                     f"{self.tiles.tiles[index].name} has another size than the first tile: "
                     "--feature_cache_dir needs tiles of one size."
                 )
-        seen = self.encoder([self.encoder.prepare(self.tiles[i][0]) for i in batch])
+        seen = self.encoder([self.encoder.prepare(self._read(i)) for i in batch])
         return seen.tokens.reshape(len(batch), *shape).half().cpu().numpy()
 
 

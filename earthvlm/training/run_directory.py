@@ -14,7 +14,8 @@ from torch import Tensor
 
 from earthvlm.bridge.config import CURVE_FILE, LOG_FILE, SAMPLES_FOLDER, sample_picture
 from earthvlm.bridge.model import OlmoEarthVLMBridge
-from earthvlm.data.chatearthnet import ChatEarthNet
+from earthvlm.data.captioned_scenes import CaptionedScenes
+from earthvlm.data.chatearthnet import find_hub_id
 from earthvlm.training.checkpoints import (
     Progress,
     checkpoint_name,
@@ -47,8 +48,8 @@ class RunDirectory:
     def __init__(
         self,
         bridge: OlmoEarthVLMBridge,
-        train_tiles: ChatEarthNet,
-        val_tiles: ChatEarthNet,
+        train_tiles: CaptionedScenes,
+        val_tiles: CaptionedScenes,
         config: TrainingConfig,
         accelerator: Accelerator,
         checkpoint: Path | None = None,
@@ -194,7 +195,7 @@ class RunDirectory:
                 "torch": torch.__version__,
                 "patch_size": self.bridge.config.patch_size,
                 "embedding_patch_size": self.bridge.config.embedding_patch_size,
-                "dataset": self.train_tiles.hub_id,
+                "dataset": find_hub_id(self.train_tiles.tiles),
                 "earlier": self.earlier_stages,
             },
         )

@@ -16,7 +16,7 @@ from torch.utils.data import Dataset
 
 from earthvlm.bridge.model import BridgeBatch, OlmoEarthVLMBridge
 from earthvlm.data.augmentation import augment, join_scenes
-from earthvlm.data.chatearthnet import ChatEarthNet
+from earthvlm.data.captioned_scenes import CaptionedScenes
 from earthvlm.data.labels import SceneLabels
 from earthvlm.data.question_answering import (
     caption_conversation,
@@ -108,7 +108,7 @@ class TrainingSamples(Dataset):
 
     def __init__(
         self,
-        tiles: ChatEarthNet,
+        tiles: CaptionedScenes,
         bridge: OlmoEarthVLMBridge,
         seed: int,
         with_words: bool = True,
@@ -121,7 +121,7 @@ class TrainingSamples(Dataset):
         self.prepare = bridge.prepare_to_embed if to_embed else bridge.prepare
         self.encode = bridge.language.encode
         self.alike: dict[str, list[int]] = defaultdict(list)
-        for index, tile in enumerate(tiles):
+        for index, tile in enumerate(tiles.tiles):
             if tile.labels is not None:
                 self.alike[tile.labels.dominant].append(index)
 
@@ -187,8 +187,8 @@ class TrainingSamples(Dataset):
         # Neighbours are often of one kind, as in a real scene; any tile else.
         pool = self.alike[labels.dominant] if numbers.random() < 0.5 else range(len(self.tiles))
         for index in numbers.choice(pool, size=rows * columns - 1):
-            other, tile = self.tiles[int(index)]
-            pieces.append((other, tile.labels))
+            tile = self.tiles.tiles[int(index)]
+            pieces.append((self.tiles.read(tile), tile.labels))
         numbers.shuffle(pieces)
         grid = [pieces[r * columns : (r + 1) * columns] for r in range(rows)]
         scene, labels = augment(*join_scenes(grid), numbers, zoom)

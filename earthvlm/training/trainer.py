@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader
 
 from earthvlm.bridge.model import OlmoEarthVLMBridge
 from earthvlm.bridge.publish import TrainingPublisher
-from earthvlm.data.chatearthnet import ChatEarthNet
+from earthvlm.data.captioned_scenes import CaptionedScenes
 from earthvlm.storage.sharding import summon_full_params
 from earthvlm.training.checkpoints import (
     GracefulShutdown,
@@ -80,8 +80,8 @@ class Trainer:
     def __init__(
         self,
         bridge: OlmoEarthVLMBridge,
-        train_tiles: ChatEarthNet,
-        val_tiles: ChatEarthNet,
+        train_tiles: CaptionedScenes,
+        val_tiles: CaptionedScenes,
         config: TrainingConfig,
         accelerator: Accelerator,
         checkpoint: Path | None = None,

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from earthvlm.bridge.model import OlmoEarthVLMBridge
-from earthvlm.data.chatearthnet import ChatEarthNet, Tile
+from earthvlm.data.captioned_scenes import CaptionedScenes, Tile
 from earthvlm.data.question_answering import describe
 from earthvlm.data.question_templates import DESCRIBE
 from earthvlm.scenes.scene import Scene
@@ -46,7 +46,7 @@ def validation_losses(
     return {name: (total[0] / total[1]).item() for name, total in totals.items()}
 
 
-def sample_answers(bridge: OlmoEarthVLMBridge, tiles: ChatEarthNet) -> list[dict[str, str]]:
+def sample_answers(bridge: OlmoEarthVLMBridge, tiles: CaptionedScenes) -> list[dict[str, str]]:
     """What the bridge says of the sample tiles, beside what is true."""
     return [
         {
@@ -58,7 +58,8 @@ def sample_answers(bridge: OlmoEarthVLMBridge, tiles: ChatEarthNet) -> list[dict
     ]
 
 
-def sample_tiles(tiles: ChatEarthNet) -> Iterator[tuple[Scene, Tile]]:
+def sample_tiles(tiles: CaptionedScenes) -> Iterator[tuple[Scene, Tile]]:
     """A few tiles, spread over all of them."""
     for index in np.unique(np.linspace(0, len(tiles) - 1, SAMPLES).astype(int)):
-        yield tiles[int(index)]
+        tile = tiles.tiles[int(index)]
+        yield tiles.read(tile), tile

@@ -22,7 +22,7 @@ from PIL import Image
 
 from earthvlm.cli import main
 from earthvlm.data import chatearthnet, chatearthnet_download
-from earthvlm.data.chatearthnet import ChatEarthNet
+from earthvlm.data.chatearthnet import ChatEarthNet, find_hub_id
 from earthvlm.data.chatearthnet_download import PARTS, download_chatearthnet
 from earthvlm.data.chatearthnet_validation import check_chatearthnet
 from tests.support.generated_chatearthnet import write_generated_chatearthnet
@@ -350,13 +350,13 @@ def test_a_whole_caption_set_is_counted_beside_the_published_one(tmp_path):
 
 def test_the_dataset_is_known_by_its_tiles_names(tmp_path):
     names = write_generated_chatearthnet(tmp_path, train=2, val=1)
-    assert ChatEarthNet(tmp_path, "train").hub_id is None
+    assert find_hub_id(ChatEarthNet(tmp_path, "train").tiles) is None
     captions = tmp_path / "json_files" / "ChatEarthNet_caps_35_train.json"
     text = captions.read_text()
     for name, real in zip(names, ("1908_3064_patch00.png", "5107_3291_patch10.png"), strict=False):
         text = text.replace(name, real)
     captions.write_text(text)
-    assert ChatEarthNet(tmp_path, "train").hub_id == chatearthnet.HUB_ID
+    assert find_hub_id(ChatEarthNet(tmp_path, "train").tiles) == chatearthnet.HUB_ID
 
 
 def test_tiles_read_last_stay_in_memory_as_far_as_there_is_room(tmp_path, monkeypatch):

@@ -17,13 +17,14 @@ from earthvlm.cli import main
 from earthvlm.data.chatearthnet import ChatEarthNet
 from earthvlm.evaluation import evaluation
 from earthvlm.evaluation.evaluation import Record, Records, evaluate
-from earthvlm.metrics import results as metrics
+from earthvlm.metrics import retrieval
 from earthvlm.metrics.captioning import score_captions
 from earthvlm.metrics.land_cover import captioned_land_cover
 from earthvlm.metrics.questions import (
     score_mentions,
     score_mentions_precision,
     score_mentions_recall,
+    score_water,
 )
 from earthvlm.metrics.results import score_losses
 from earthvlm.metrics.retrieval import pair_ranks, score_retrieval
@@ -42,7 +43,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def captions_alone(data: Path, tmp_path: Path) -> Path:
     for folder in data.iterdir():
-        if folder.name != "facts.json":
+        if folder.name != "labels.json":
             (tmp_path / folder.name).symlink_to(folder)
     return tmp_path
 
@@ -75,7 +76,7 @@ def test_perplexity_counts_every_token_alike():
 
 def test_a_tie_counts_against_the_scene(monkeypatch):
     similarity = np.array([[0.9, 0.1, 0.9], [0.2, 0.8, 0.1], [0.5, 0.5, 0.5]])
-    monkeypatch.setattr(metrics, "SENTENCES_AT_ONCE", 2)
+    monkeypatch.setattr(retrieval, "SENTENCES_AT_ONCE", 2)
     ranks = pair_ranks(similarity, np.eye(3))
     assert ranks.tolist() == [2, 1, 3]
     figures = {f.name.split(", ")[1]: f for f in score_retrieval(ranks)}
@@ -254,4 +255,4 @@ def test_a_run_file_that_was_half_written_starts_the_run_again(tmp_path):
 def test_water_is_denied_by_no_alone(answer, says):
     for there in (True, False):
         labels = SimpleNamespace(shares={"water": float(there)})
-        assert metrics.score_water(answer, labels, "") == float(says is there)
+        assert score_water(answer, labels, "") == float(says is there)

@@ -12,6 +12,7 @@ import pytest
 from accelerate import Accelerator
 
 from earthvlm.cli import main
+from earthvlm.data.captioned_scenes import are_labelled
 from earthvlm.data.chatearthnet import ChatEarthNet
 from earthvlm.training.config import TrainingConfig
 from earthvlm.training.training_tiles import open_training_tiles
@@ -74,7 +75,7 @@ def test_a_byte_order_mark_and_a_missing_suffix_are_read(data):
     entries[0]["image"] = entries[0]["image"].removesuffix(".png")
     captions(data).write_text("\ufeff" + json.dumps(entries), encoding="utf-8")
     train, _ = opened(data)
-    assert len(train) == 6 and train.has_labels
+    assert len(train) == 6 and are_labelled(train.tiles)
 
 
 def test_tiles_without_captions_and_repeated_ones_are_left_out(data, capsys):

@@ -1,0 +1,42 @@
+"""What training and evaluation need of a dataset: tiles with captions, and their images."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from earthvlm.data.labels import SceneLabels
+from earthvlm.scenes.scene import Scene
+
+
+@dataclass(frozen=True)
+class Tile:
+    """One image of a dataset, with its captions and, where they are known, its labels."""
+
+    name: str
+    captions: tuple[str, ...]
+    labels: SceneLabels | None
+
+
+class CaptionedScenes(Protocol):
+    """A dataset of captioned tiles whose images are read one at a time.
+
+    `tiles` holds names, captions and labels of all tiles in a fixed order; `read` opens the image
+    of one of them and raises ValueError or FileNotFoundError where it cannot be used.
+    """
+
+    @property
+    def tiles(self) -> Sequence[Tile]:
+        """All tiles, in a fixed order."""
+
+    def __len__(self) -> int:
+        """Return the number of tiles."""
+
+    def read(self, tile: Tile) -> Scene:
+        """Open a tile's image."""
+
+
+def are_labelled(tiles: Sequence[Tile]) -> bool:
+    """Return whether the land cover of every tile is known, not its caption alone."""
+    return all(tile.labels is not None for tile in tiles)
