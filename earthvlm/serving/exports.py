@@ -1,4 +1,4 @@
-"""What can be taken home: a conversation as Markdown, found scenes as CSV and GeoJSON."""
+"""Exports: a conversation as Markdown, search results as CSV and GeoJSON."""
 
 from __future__ import annotations
 
@@ -25,42 +25,44 @@ COLUMNS = (
     "scene_similarity",
     "source",
 )
-# What Markdown, GitHub's dialect included, may read as more than text: anywhere, and at the start
-# of a line, where a list, a rule or an underlined heading begins.
+# Characters that Markdown, including GitHub's dialect, may read as markup: anywhere, and at the
+# start of a line, where they begin a list, a rule or an underlined heading.
 _MARKUP = re.compile(r"[\\`*_\[\]<>#|&~$@]|:(?=//)|(?<=www)\.", re.IGNORECASE)
 _LINE_START = re.compile(r"^(\d*)([-+=.)])")
-# A spreadsheet takes a cell that begins so for a formula.
+# Spreadsheets read a cell that begins with one of these as a formula.
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
 
 def conversation_to_markdown(
-    scene: Scene, messages: Sequence[Message], measured: SpectralIndices | None, answered_by: str
+    scene: Scene,
+    messages: Sequence[Message],
+    measurements: SpectralIndices | None,
+    model_summary: str,
 ) -> str:
-    """A conversation with what was measured beside it, and who answered.
+    """Return a conversation as Markdown, with the scene's measurements and the model's summary.
 
-    Raises ValueError where nothing was said yet.
+    Raises ValueError if there are no messages.
     """
     if not messages:
         raise ValueError("There is no conversation yet: ask something about the scene first.")
     lines = [f"# {_plain(scene.name)}", "", _plain(scene.summary()), ""]
     for message in messages:
-        who = "You" if message["role"] == "user" else "Model"
-        lines += [f"**{who}**", "", _quote(message["content"]), ""]
-    lines += ["## SpectralIndices, not said by the model", ""]
-    if measured is None:
-        lines += ["Nothing: the scene lacks the near infrared.", ""]
+        speaker = "You" if message["role"] == "user" else "Model"
+        lines += [f"**{speaker}**", "", _quote(message["content"]), ""]
+    lines += ["## Measured from the bands, without the model", ""]
+    if measurements is None:
+        lines += ["Nothing: the scene has no near-infrared band.", ""]
     else:
         lines += ["| cover | share |", "|---|---|"]
-        lines += [f"| {cover} | {percent(share)} |" for cover, share in measured.shares.items()]
+        lines += [f"| {cover} | {percent(share)} |" for cover, share in measurements.shares.items()]
         lines += ["", SOURCES, ""]
-    lines += ["## Who answered", "", _plain(answered_by), ""]
-    for note in scene.notes:
-        lines.append(f"- {_plain(note)}")
+    lines += ["## Model", "", _plain(model_summary), ""]
+    lines += [f"- {_plain(note)}" for note in scene.notes]
     return "\n".join(lines).rstrip() + "\n"
 
 
 def results_to_csv(results: Sequence[SceneResult]) -> str:
-    """Found scenes as CSV with a header, best first. Raises ValueError where there are none."""
+    """Return results as CSV with a header, best first. Raises ValueError if there are none."""
     _require(results)
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
@@ -72,9 +74,9 @@ def results_to_csv(results: Sequence[SceneResult]) -> str:
 
 
 def results_to_geojson(results: Sequence[SceneResult]) -> str:
-    """Found scenes as a GeoJSON FeatureCollection (RFC 7946), best first.
+    """Return results as a GeoJSON FeatureCollection (RFC 7946), best first.
 
-    A scene whose place is unknown has a null geometry. Raises ValueError where there are none.
+    A scene without coordinates has a null geometry. Raises ValueError if there are no results.
     """
     _require(results)
     features = [
@@ -86,7 +88,7 @@ def results_to_geojson(results: Sequence[SceneResult]) -> str:
             else {"type": "Point", "coordinates": [result.longitude, result.latitude]},
             "properties": {
                 "rank": rank,
-                **{name: getattr(result, name) for name in COLUMNS if hasattr(result, name)},
+                **{name: getattr(result, name) for name in COLUMNS[1:]},
             },
         }
         for rank, result in enumerate(results, start=1)
@@ -101,15 +103,15 @@ def _require(results: Sequence[SceneResult]) -> None:
 
 
 def _plain(text: str) -> str:
-    """One line of Markdown that shows text as it is: no tag, link, picture, emphasis or formula."""
+    """Escape text for one line of Markdown: no tag, link, picture, emphasis or formula."""
     line = _MARKUP.sub(r"\\\g<0>", " ".join(text.split()))
     return _LINE_START.sub(r"\1\\\2", line)
 
 
 def _quote(text: str) -> str:
-    """Text as a block quote that keeps its lines."""
+    """Return text as a block quote that keeps its line breaks."""
     lines = [_plain(line) for line in text.splitlines()] or [""]
-    ends = ["\\" if line and after else "" for line, after in pairwise([*lines, ""])]
+    ends = ["\\" if line and following else "" for line, following in pairwise([*lines, ""])]
     return "\n".join(f"> {line}{end}".rstrip() for line, end in zip(lines, ends, strict=True))
 
 

@@ -1,4 +1,4 @@
-"""Sharing one model among many people: in turn, a bounded number waiting, nobody twice."""
+"""A bounded first-come, first-served queue, with which many clients share one model."""
 
 from __future__ import annotations
 
@@ -13,162 +13,178 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-MOST_WAITING = 16
-MOST_PER_ADDRESS = 4
+MAX_WAITING = 16
+MAX_PER_ADDRESS = 4
 SECONDS_BETWEEN_REPORTS = 0.5
-# A turn nobody asked after for so long was left behind: its page is gone.
+# A ticket that nobody asked about for this long is dropped, because its page was closed.
 ABANDONED_SECONDS = 10.0
 
 
 class QueueFull(ValueError):
-    """Too many wait already; the message says so, and when to come back."""
+    """Raised when a queue takes no more requests; the message says why and when to try again."""
 
 
 @dataclass(eq=False)
 class Ticket:
-    """A place in the line. `user` is who waits, `address` where from."""
+    """One request in a queue.
+
+    Attributes:
+        user: The session that waits.
+        address: The network address that the request came from; empty if unknown.
+        last_polled: When the owner last asked how many are ahead, in monotonic seconds.
+        is_served: Whether its turn has come.
+    """
 
     user: str
     address: str
-    seen: float = field(default_factory=time.monotonic)
-    served: bool = False
+    last_polled: float = field(default_factory=time.monotonic)
+    is_served: bool = False
 
 
 class RequestQueue:
-    """First come, first served, for one kind of work.
+    """A first-come, first-served queue for one kind of work.
 
-    most_waiting: how many may wait at once, those being served not counted.
-    most_per_address: how many places one address may hold, since users are made up at will.
-    served_at_once: how many are served at once, and served_per_address, of one address, so that
-        its slow work leaves room for others. work: what one is called in a message.
-    once_per_user: whether a user may have one place only.
+    Args:
+        max_waiting: How many requests may wait, not counting those being served.
+        max_per_address: How many tickets one address may hold, because a client can make up users.
+        concurrency: How many requests are served at the same time.
+        concurrency_per_address: How many of these may come from one address, so that its slow
+            requests leave room for others.
+        work: What error messages call one request.
+        one_per_user: Whether a user may hold only one ticket.
     """
 
     def __init__(
         self,
-        most_waiting: int = MOST_WAITING,
-        most_per_address: int = MOST_PER_ADDRESS,
+        max_waiting: int = MAX_WAITING,
+        max_per_address: int = MAX_PER_ADDRESS,
         *,
-        served_at_once: int = 1,
-        served_per_address: int = 1,
+        concurrency: int = 1,
+        concurrency_per_address: int = 1,
         work: str = "question",
-        once_per_user: bool = True,
+        one_per_user: bool = True,
     ) -> None:
-        self.most_waiting = most_waiting
-        self.most_per_address = most_per_address
-        self.served_at_once = served_at_once
-        self.served_per_address = served_per_address
+        self.max_waiting = max_waiting
+        self.max_per_address = max_per_address
+        self.concurrency = concurrency
+        self.concurrency_per_address = concurrency_per_address
         self.work = work
-        self.once_per_user = once_per_user
-        self._places: deque[Ticket] = deque()
+        self.one_per_user = one_per_user
+        self._tickets: deque[Ticket] = deque()
         self._changed = threading.Condition()
 
     def __len__(self) -> int:
-        """How many are in line, the one being served included."""
-        return len(self._places)
+        """How many tickets there are, including those being served."""
+        return len(self._tickets)
 
     def join(self, user: str, address: str = "") -> Ticket:
-        """Take a place at the end. Raises QueueFull if the queue is full or holds this user."""
+        """Add a ticket at the end.
+
+        Raises:
+            QueueFull: The queue is full, the address holds too many tickets, or the user has one.
+        """
         with self._changed:
             self._drop_abandoned()
-            held = Counter(place.address for place in self._places)
-            if self.once_per_user and any(place.user == user for place in self._places):
+            from_address = sum(each.address == address for each in self._tickets)
+            if self.one_per_user and any(each.user == user for each in self._tickets):
                 raise QueueFull(
                     "Your last question is still being answered: wait for it, or stop it."
                 )
-            if address and held[address] >= self.most_per_address:
+            if address and from_address >= self.max_per_address:
                 raise QueueFull(
-                    f"Busy: {_count(held[address], self.work)} from your address are waiting "
-                    "already. Try again when one is answered."
+                    f"Busy: {_count(from_address, self.work)} from your address are already "
+                    "waiting. Try again when one is answered."
                 )
-            if len(self._places) >= self.most_waiting + self.served_at_once:
+            if len(self._tickets) >= self.max_waiting + self.concurrency:
                 raise QueueFull(
-                    f"Busy: {_count(len(self._places), self.work)} are waiting already. Try again "
+                    f"Busy: {_count(len(self._tickets), self.work)} are already waiting. Try again "
                     "in about a minute."
                 )
-            place = Ticket(user, address)
-            self._places.append(place)
-            return place
+            ticket = Ticket(user, address)
+            self._tickets.append(ticket)
+            return ticket
 
-    def wait(self, place: Ticket) -> Iterator[int]:
-        """Yield how many are ahead, now and then, until it is this place's turn.
+    def wait(self, ticket: Ticket) -> Iterator[int]:
+        """Yield how many requests are ahead, every half second, and return when its turn comes.
 
-        Closing the iterator does not give the place up; `leave` does.
+        Closing the iterator keeps the ticket in the queue; `leave` removes it.
+
+        Raises:
+            QueueFull: The ticket was dropped.
         """
         while True:
             with self._changed:
-                place.seen = time.monotonic()
+                ticket.last_polled = time.monotonic()
                 self._drop_abandoned()
-                if place not in self._places:
-                    raise QueueFull("The wait was broken off: ask again.")
-                if self._admits(place):
-                    place.served, place.seen = True, float("inf")  # no longer asked after
+                if ticket not in self._tickets:
+                    raise QueueFull("The wait was interrupted: ask again.")
+                if self._is_next(ticket):
+                    ticket.is_served, ticket.last_polled = True, float("inf")  # never abandoned
                     return
-                ahead = max(1, self._places.index(place) - self.served_at_once + 1)
+                ahead = max(1, self._tickets.index(ticket) - self.concurrency + 1)
             yield ahead
             with self._changed:
                 self._changed.wait_for(
-                    lambda: place not in self._places or self._admits(place),
+                    lambda: ticket not in self._tickets or self._is_next(ticket),
                     timeout=SECONDS_BETWEEN_REPORTS,
                 )
 
-    def leave(self, place: Ticket) -> None:
-        """Give a place up, served or not; giving it up twice is no error."""
+    def leave(self, ticket: Ticket) -> None:
+        """Remove a ticket, if it is still in the queue."""
         with self._changed:
-            if place in self._places:
-                self._places.remove(place)
+            if ticket in self._tickets:
+                self._tickets.remove(ticket)
                 self._changed.notify_all()
 
     @contextmanager
     def turn(self, user: str, address: str = "") -> Iterator[None]:
         """Wait for this user's turn, and hold it. Raises QueueFull as `join` does."""
-        place = self.join(user, address)
+        ticket = self.join(user, address)
         try:
-            for _ in self.wait(place):
+            for _ in self.wait(ticket):
                 pass
             yield
         finally:
-            self.leave(place)
+            self.leave(ticket)
 
-    def _admits(self, place: Ticket) -> bool:
-        """Whether it is a place's turn: nobody before it could be served in its stead."""
-        served = Counter(each.address for each in self._places if each.served)
-        for each in self._places:
-            if each.served:
+    def _is_next(self, ticket: Ticket) -> bool:
+        """Whether a ticket can be served now, after all that are before it and can be served."""
+        served = Counter(each.address for each in self._tickets if each.is_served)
+        for each in self._tickets:
+            if each.is_served:
                 continue
-            if served.total() >= self.served_at_once:
+            if served.total() >= self.concurrency:
                 return False
-            if each.address and served[each.address] >= self.served_per_address:
+            if each.address and served[each.address] >= self.concurrency_per_address:
                 continue
-            if each is place:
+            if each is ticket:
                 return True
             served[each.address] += 1
         return False
 
     def _drop_abandoned(self) -> None:
-        now = time.monotonic()
-        for place in [p for p in self._places if now - p.seen > ABANDONED_SECONDS]:
-            self._places.remove(place)
+        oldest = time.monotonic() - ABANDONED_SECONDS
+        self._tickets = deque(each for each in self._tickets if each.last_polled >= oldest)
 
 
 def _count(number: int, work: str) -> str:
     return f"{number} {work}{'es' if work.endswith('h') else 's'}"
 
 
-def work_in(threads: Executor, function: Callable[..., Any]) -> Callable[..., Any]:
-    """Let a function run in other threads than those it is called in; a generator is read there."""
+def run_in(executor: Executor, function: Callable[..., Any]) -> Callable[..., Any]:
+    """Wrap a function, or a generator function, so that its code runs in an executor's threads."""
 
     @functools.wraps(function)
-    def run(*arguments: Any, **named: Any) -> Any:
-        return threads.submit(function, *arguments, **named).result()
+    def call(*arguments: Any, **options: Any) -> Any:
+        return executor.submit(function, *arguments, **options).result()
 
     @functools.wraps(function)
-    def read(*arguments: Any, **named: Any) -> Iterator[Any]:
-        pieces, ended = function(*arguments, **named), object()
+    def iterate(*arguments: Any, **options: Any) -> Iterator[Any]:
+        pieces, end = function(*arguments, **options), object()
         try:
-            while (piece := threads.submit(next, pieces, ended).result()) is not ended:
+            while (piece := executor.submit(next, pieces, end).result()) is not end:
                 yield piece
         finally:
-            threads.submit(pieces.close).result()
+            executor.submit(pieces.close).result()
 
-    return read if inspect.isgeneratorfunction(function) else run
+    return iterate if inspect.isgeneratorfunction(function) else call

@@ -1,6 +1,6 @@
-"""What a front end asks for: scenes opened by name, answers in turn, what was measured beside them.
+"""SceneService: opens scenes, answers questions and searches, for many clients of one model.
 
-The web page, its API and its MCP tools all call this; none of them touches a model itself.
+The web page, its API and its MCP tools all call it; none of them touches a model itself.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -28,36 +28,41 @@ from earthvlm.scenes.spectral_indices import SpectralIndices, measure
 from earthvlm.search.index import Query, SceneIndex, SceneResult, SearchResults
 from earthvlm.search.query import embed_scene
 from earthvlm.serving.measurements import suggest_questions
-from earthvlm.serving.request_queue import RequestQueue, work_in
+from earthvlm.serving.request_queue import RequestQueue, run_in
 
-# As many threads search, and one runs the bridge, whichever of a server's dozens ask: each that
-# works with torch keeps memory for it (8 MB after an answer, 2 MB after a search by words, a heap
-# and OpenMP's helpers besides), and all of them would come to have it, one after another.
-SEARCHES_AT_ONCE = 4
-# How many wait for a search or for a file to be opened, in all and of one address. A page asks for
-# one thing at a time; a few pages behind one address ask for a few.
-SEARCHES_WAITING, SEARCHES_PER_ADDRESS = 24, 4
-OPENINGS_WAITING, OPENINGS_PER_ADDRESS = 12, 4
+# Threads that search; one more runs the bridge. Each thread that works with torch keeps memory (8 MB
+# after an answer, 2 MB after a search by words, besides a heap and OpenMP's helpers), and without
+# these bounds each of a server's dozens of threads would come to keep it.
+SEARCH_THREADS = 4
+# How many searches, and files to be opened, may wait: in all and from one address. A page sends one
+# request at a time, and a few pages may share an address.
+MAX_SEARCHES_WAITING, MAX_SEARCHES_PER_ADDRESS = 24, 4
+MAX_FILES_WAITING, MAX_FILES_PER_ADDRESS = 12, 4
+ANSWER_TOKENS = 160
 
 
 @dataclass(frozen=True, eq=False)
 class OpenScene:
-    """A scene with what was measured in it, before any model speaks.
+    """A scene that is ready to be asked about, with what was computed from its bands.
 
-    origin: the row of the index it came from, None for a visitor's own.
-    warnings: why answers about it deserve less trust. questions: some that fit it.
+    Attributes:
+        scene: The scene.
+        measurements: Land-cover shares from spectral indices; None without near infrared.
+        warnings: Why answers about the scene deserve less trust.
+        questions: Suggestions that fit the scene.
+        entry: Its entry in the index; None for a visitor's own scene.
     """
 
     scene: Scene
-    measured: SpectralIndices | None
+    measurements: SpectralIndices | None
     warnings: tuple[str, ...]
     questions: tuple[str, ...]
-    origin: SceneResult | None = None
+    entry: SceneResult | None = None
 
 
 @dataclass(frozen=True, eq=False)
 class Example:
-    """A visitor's scene as a search keeps it: its name and embedding `[384]`, not its pixels."""
+    """A visitor's scene as a query: its name and embedding `[384]`, without its pixels."""
 
     name: str
     vector: np.ndarray
@@ -65,7 +70,7 @@ class Example:
 
 @dataclass(frozen=True)
 class Client:
-    """Whose question it is: `user` may have one in line, `address` a few."""
+    """Who sends a request: `user` may have one question in the queue, `address` a few."""
 
     user: str
     address: str = ""
@@ -73,19 +78,29 @@ class Client:
 
 @dataclass(frozen=True)
 class Waiting:
-    """Said while an answer waits for its turn: how many are ahead."""
+    """Yielded while an answer waits for its turn: how many questions are ahead."""
 
     ahead: int
 
 
-class SceneService:
-    """One bridge and one index, shared by everybody.
+class _Served(NamedTuple):
+    """The models that new requests use."""
 
-    training_tiles: what the bridge learned from, where that is known; see
-    `warn_out_of_distribution`.
-    reader: decodes what visitors upload.
-    borrow: wraps each function that runs the bridge, where it is to run in another process with a
-        GPU; what such a function takes and gives can be pickled.
+    bridge: OlmoEarthVLMBridge
+    index: SceneIndex
+    training_tiles: TrainingStatistics | None
+
+
+class SceneService:
+    """One bridge and one index, shared by all clients.
+
+    Args:
+        bridge: Answers and embeds.
+        index: The scenes to search.
+        training_tiles: What the bridge was trained on, if known, for `warn_out_of_distribution`.
+        gpu_decorator: Wraps each function that runs the bridge, if these run in another process
+            with a GPU; their arguments and results can be pickled.
+        reader: Decodes what visitors upload.
     """
 
     def __init__(
@@ -93,48 +108,47 @@ class SceneService:
         bridge: OlmoEarthVLMBridge,
         index: SceneIndex,
         training_tiles: TrainingStatistics | None = None,
-        line: RequestQueue | None = None,
-        borrow: Callable[[Callable], Callable] | None = None,
+        gpu_decorator: Callable[[Callable], Callable] | None = None,
         reader: IsolatedReader | None = None,
     ) -> None:
-        self._served = (bridge, index, training_tiles)
-        self.line = line or RequestQueue()
+        self._served = _Served(bridge, index, training_tiles)
         self.reader = reader or IsolatedReader()
-        self.openings = RequestQueue(
-            OPENINGS_WAITING,
-            OPENINGS_PER_ADDRESS,
-            served_at_once=self.reader.readers,
+        self.question_queue = RequestQueue()
+        self.file_queue = RequestQueue(
+            MAX_FILES_WAITING,
+            MAX_FILES_PER_ADDRESS,
+            concurrency=self.reader.readers,
             work="file",
-            once_per_user=False,
+            one_per_user=False,
         )
-        self.searches = RequestQueue(
-            SEARCHES_WAITING,
-            SEARCHES_PER_ADDRESS,
-            served_at_once=SEARCHES_AT_ONCE,
-            served_per_address=SEARCHES_AT_ONCE // 2,
+        self.search_queue = RequestQueue(
+            MAX_SEARCHES_WAITING,
+            MAX_SEARCHES_PER_ADDRESS,
+            concurrency=SEARCH_THREADS,
+            concurrency_per_address=SEARCH_THREADS // 2,
             work="search",
-            once_per_user=False,
+            one_per_user=False,
         )
-        run = borrow or partial(work_in, ThreadPoolExecutor(1, "earthvlm-model"))
-        self._attend, self._embed = run(self._attend_here), run(self._embed_here)
-        if borrow is None:
-            self._stream = run(self._stream_here)
+        decorate = gpu_decorator or partial(run_in, ThreadPoolExecutor(1, "earthvlm-model"))
+        self._attend, self._embed = decorate(self._run_attend), decorate(self._run_embed)
+        if gpu_decorator is None:
+            self._stream = decorate(self._run_stream)
         else:
-            stream = borrow(self._stream_whole)
-            # No event reaches another process: there, closing ends the answer.
+            # An event cannot be passed to another process; closing the iterator ends the answer.
+            stream = decorate(self._run_stream)
             self._stream = lambda *arguments, stop: stream(*arguments)
-        searching = ThreadPoolExecutor(SEARCHES_AT_ONCE, "earthvlm-search")
-        self._search = work_in(searching, self._search_here)
+        search_threads = ThreadPoolExecutor(SEARCH_THREADS, "earthvlm-search")
+        self._search = run_in(search_threads, self._run_search)
 
     @property
     def bridge(self) -> OlmoEarthVLMBridge:
-        """The bridge that answers."""
-        return self._served[0]
+        """The bridge that answers new questions."""
+        return self._served.bridge
 
     @property
     def index(self) -> SceneIndex:
-        """The scenes that are searched."""
-        return self._served[1]
+        """The index that new searches use."""
+        return self._served.index
 
     def replace_models(
         self,
@@ -142,42 +156,45 @@ class SceneService:
         index: SceneIndex,
         training_tiles: TrainingStatistics | None = None,
     ) -> None:
-        """Serve what is asked from now on by others; an answer under way ends as it began."""
-        self._served = (bridge, index, training_tiles)
+        """Use other models from the next request on; answers that have begun keep theirs."""
+        self._served = _Served(bridge, index, training_tiles)
 
     @contextmanager
     def opening(self, client: Client) -> Iterator[Callable[..., Scene]]:
-        """Wait for a turn to open scenes, and hold it while they are opened, measured and drawn.
+        """Wait for a turn to open scenes, and hold it while they are read, measured and drawn.
 
-        Yields what opens a visitor's file: it takes what `Scene.open` does and decodes in a child
-        process. Raises QueueFull where too many wait.
+        Yields:
+            A function that opens a visitor's file in a child process, with `Scene.open`'s
+            arguments.
+
+        Raises:
+            QueueFull: Too many are waiting.
         """
-        with self.openings.turn(client.user, client.address):
+        with self.file_queue.turn(client.user, client.address):
             try:
                 yield self.reader.open
             finally:
                 trim_memory()
 
-    def open(self, scene: Scene, origin: SceneResult | None = None) -> OpenScene:
-        """Measure a scene and get it ready to be asked about."""
-        measured = measure(scene)
-        warnings = warn_out_of_distribution(scene, self._served[2])
-        return OpenScene(
-            scene, measured, tuple(warnings), tuple(suggest_questions(measured)), origin
-        )
+    def open(self, scene: Scene, entry: SceneResult | None = None) -> OpenScene:
+        """Measure a scene and prepare it for questions."""
+        measurements = measure(scene)
+        warnings = warn_out_of_distribution(scene, self._served.training_tiles)
+        questions = suggest_questions(measurements)
+        return OpenScene(scene, measurements, tuple(warnings), tuple(questions), entry)
 
-    def open_result(self, result: SceneResult) -> OpenScene:
-        """Open a scene of the index. Raises ValueError where only its caption is there."""
-        if result.scene_file is None:
+    def open_result(self, entry: SceneResult) -> OpenScene:
+        """Open a scene of the index. Raises ValueError if the index does not have its bands."""
+        if entry.scene_file is None:
             raise ValueError(
-                f"The dataset holds a thumbnail of {result.image_id} but not its bands; "
+                f"The dataset has a thumbnail of {entry.image_id} but not its bands; "
                 "open the scene's own file instead"
             )
-        scene = Scene.open(result.scene_file)
-        return self.open(replace(scene, date=scene.date or result.date), result)
+        scene = Scene.open(entry.scene_file)
+        return self.open(replace(scene, date=scene.date or entry.date), entry)
 
     def open_named(self, image_id: str) -> OpenScene:
-        """Open a scene of the index by its image_id. Raises ValueError where there is none."""
+        """Open a scene of the index by its image_id. Raises ValueError if there is none."""
         return self.open_result(self.index.get(image_id))
 
     def answer(
@@ -185,18 +202,24 @@ class SceneService:
         scene: Scene,
         conversation: Sequence[Message],
         client: Client,
-        max_length: int = 160,
+        max_length: int = ANSWER_TOKENS,
         temperature: float = 0.0,
         stop: threading.Event | None = None,
     ) -> Iterator[Waiting | str]:
-        """Answer the last message of a conversation, piece by piece, when its turn has come.
+        """Answer the last message of a conversation piece by piece.
 
-        Yields Waiting while others are ahead. Setting `stop` ends the wait and the answer; closing
-        the iterator does too. Raises QueueFull where too many wait, and what `check_prompt` raises.
+        Setting `stop` or closing the iterator ends the wait and the answer.
+
+        Yields:
+            Waiting while other questions are ahead, then the pieces of the answer.
+
+        Raises:
+            QueueFull: Too many are waiting.
+            ValueError: `check_prompt` rejects the question.
         """
         check_prompt(conversation[-1]["content"])
         stop = stop or threading.Event()
-        with self._place(client) as waiting:
+        with self._join_questions(client) as waiting:
             for ahead in waiting:
                 if stop.is_set():
                     return
@@ -208,76 +231,79 @@ class SceneService:
                         return
                     yield piece
 
-    def ask(self, scene: Scene, question: str, client: Client, max_length: int = 160) -> str:
-        """Answer one question about a scene, whole. Raises what `answer` does."""
-        asked: list[Message] = [{"role": "user", "content": question}]
-        pieces = self.answer(scene, asked, client, max_length)
+    def ask(
+        self, scene: Scene, question: str, client: Client, max_length: int = ANSWER_TOKENS
+    ) -> str:
+        """Return the whole answer to one question about a scene. Raises what `answer` does."""
+        conversation: list[Message] = [{"role": "user", "content": question}]
+        pieces = self.answer(scene, conversation, client, max_length)
         return "".join(piece for piece in pieces if isinstance(piece, str)).strip()
 
     def attend(
         self, scene: Scene, conversation: Sequence[Message], client: Client
     ) -> AnswerAttention:
-        """Where the last answer looked, when its turn has come. Raises what `attend` does."""
-        with self._turn(client):
+        """Compute the attention map of the last answer. Raises QueueFull and ValueError."""
+        with self._question_turn(client):
             return self._attend(scene, list(conversation))
 
-    def _stream_here(self, *arguments: Any, stop: threading.Event) -> Iterator[str]:
-        yield from self.bridge.stream(*arguments, stop=stop)
-
-    def _stream_whole(self, *arguments: Any) -> Iterator[str]:
-        yield from self.bridge.stream(*arguments)
-
-    def _attend_here(self, scene: Scene, conversation: Sequence[Message]) -> AnswerAttention:
-        return attend(self.bridge, scene, conversation)
-
-    def find(
+    def search(
         self,
         query: Query | Example | Sequence[Query | Example] | None,
         k: int,
         client: Client,
         where: SceneFilter | None = None,
     ) -> SearchResults:
-        """Find scenes; no query lists them. Raises QueueFull where too many searches wait.
+        """Return the k scenes nearest to a query, or the first k scenes if it is None.
 
-        A Scene waits for the model's turn, and is embedded before the search.
+        A Scene in the query waits for the model's turn to be embedded.
+
+        Raises:
+            QueueFull: Too many are waiting.
+            ValueError: The index rejects the query or filter.
         """
         queries = list(query) if isinstance(query, list | tuple) else [query]
         queries = [
             self.embed(each, client) if isinstance(each, Scene) else each for each in queries
         ]
-        known = [each.vector if isinstance(each, Example) else each for each in queries]
-        with self.searches.turn(client.user, client.address):
+        vectors = [each.vector if isinstance(each, Example) else each for each in queries]
+        with self.search_queue.turn(client.user, client.address):
             if query is None:
                 return SearchResults(self.index.browse(k=k, where=where))
-            return self._search(known, k, where)
+            return self._search(vectors, k, where)
 
     def embed(self, scene: Scene, client: Client) -> Example:
-        """Embed a visitor's scene for a search, when its turn has come."""
-        with self._turn(client):
+        """Embed a visitor's scene for a search. Raises QueueFull and ValueError."""
+        with self._question_turn(client):
             return Example(scene.name, self._embed(scene))
 
-    def _embed_here(self, scene: Scene) -> np.ndarray:
+    def _run_stream(self, *arguments: Any, stop: threading.Event | None = None) -> Iterator[str]:
+        yield from self.bridge.stream(*arguments, stop=stop)
+
+    def _run_attend(self, scene: Scene, conversation: Sequence[Message]) -> AnswerAttention:
+        return attend(self.bridge, scene, conversation)
+
+    def _run_embed(self, scene: Scene) -> np.ndarray:
         return embed_scene(scene, self.index.provenance, self.bridge)
 
-    def _search_here(
+    def _run_search(
         self, query: Sequence[Query], k: int, where: SceneFilter | None
     ) -> SearchResults:
         return self.index.search(query, k, where=where)
 
     @contextmanager
-    def _place(self, client: Client) -> Iterator[Iterator[int]]:
-        """A place in the line: how many are ahead, until its turn has come."""
-        place = self.line.join(client.user, client.address)
+    def _join_questions(self, client: Client) -> Iterator[Iterator[int]]:
+        """Join the queue, and yield how many are ahead until the turn comes."""
+        ticket = self.question_queue.join(client.user, client.address)
         try:
-            yield self.line.wait(place)
+            yield self.question_queue.wait(ticket)
         finally:
-            self.line.leave(place)
+            self.question_queue.leave(ticket)
             trim_memory()
 
     @contextmanager
-    def _turn(self, client: Client) -> Iterator[None]:
+    def _question_turn(self, client: Client) -> Iterator[None]:
         try:
-            with self.line.turn(client.user, client.address):
+            with self.question_queue.turn(client.user, client.address):
                 yield
         finally:
             trim_memory()

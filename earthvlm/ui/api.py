@@ -32,7 +32,7 @@ def add_tools(service: SceneService) -> None:
         """
         with service.opening(Client("tool", address_of(request))):
             opened = service.open_named(image_id)
-        caption = opened.origin.caption if opened.origin else None
+        caption = opened.entry.caption if opened.entry else None
         return {**_describe(opened), "caption_by_model": caption}
 
     @tell_errors
@@ -96,7 +96,7 @@ def add_tools(service: SceneService) -> None:
                 "caption_similarity": result.caption_similarity,
                 "scene_similarity": result.scene_similarity,
             }
-            for result in service.find(words, count, Client("tool", address_of(request)), where)
+            for result in service.search(words, count, Client("tool", address_of(request)), where)
         ]
 
     for tool in (describe_scene, ask_scene, search_scenes):
@@ -104,7 +104,7 @@ def add_tools(service: SceneService) -> None:
 
 
 def _describe(opened: OpenScene) -> dict[str, Any]:
-    scene, measured = opened.scene, opened.measured
+    scene, measured = opened.scene, opened.measurements
     shares = measured.shares if measured else {}
     return {
         "image_id": scene.name,

@@ -41,7 +41,7 @@ def describe_example(opened: OpenScene) -> str:
     """A sentence on an example scene: what it is, when, and what was measured in it."""
     date = opened.scene.date
     when = f", {date:%B %Y}" if date else ""
-    return f"{make_title(opened.scene.name)}{when}. {summarize_measurements(opened.measured)}."
+    return f"{make_title(opened.scene.name)}{when}. {summarize_measurements(opened.measurements)}."
 
 
 def open_pair(service: SceneService) -> list[OpenScene]:

@@ -55,7 +55,7 @@ def show_viewer(
     picture = scene.composite(composite) if composite else scene.thumbnail(MAX_PICTURE_SIDE)
     source, kind = _encode(picture)
     alt = html.escape(f"{scene.name}, {composite or 'grey'}")
-    link = html.escape(opened.origin.image_id) if opened.origin else ""
+    link = html.escape(opened.entry.image_id) if opened.entry else ""
     maps = f" data-maps='{_encode_maps(attention)}'" if attention else ""
     ratio = f"{scene.width} / {scene.height}"
     return (
@@ -127,14 +127,14 @@ def show_facts(opened: OpenScene) -> str:
     if len(scene.bands) < 12:
         listed = ", ".join(sorted(scene.bands))
         text += f"<details><summary>Bands in it</summary>{html.escape(listed)}</details>"
-    if opened.origin is not None and opened.origin.source:
-        source = html.escape(opened.origin.source)
+    if opened.entry is not None and opened.entry.source:
+        source = html.escape(opened.entry.source)
         text += f"<details><summary>Source and licence</summary>{source}</details>"
     return text
 
 
 def _show_shares(opened: OpenScene) -> str:
-    measured = opened.measured
+    measured = opened.measurements
     if measured is None:
         return "<p>Without near infrared, no cover can be measured here.</p>"
     bar = "".join(
@@ -156,7 +156,7 @@ def _show_shares(opened: OpenScene) -> str:
 
 def show_beside(opened: OpenScene, said: str) -> str:
     """HTML: what was measured of the things that were asked and answered, to hold beside them."""
-    measured = select_measurements(said, opened.measured)
+    measured = select_measurements(said, opened.measurements)
     if not measured:
         return ""
     facts = " · ".join(f"{name} <b>{percent(share)}</b>" for name, share in measured)

@@ -86,7 +86,7 @@ def test_a_conversation_goes_on_and_is_copied_saved_and_cleared(
     text = Path(download.value.path()).read_text("utf-8")
     for said in ("Is there water?", first, "Which land cover dominates?", second):
         assert f"> {said}" in text
-    assert "SpectralIndices, not said by the model" in text and "MNDWI" in text
+    assert "Measured from the bands, without the model" in text and "MNDWI" in text
     keep("conversation")
 
     page.get_by_role("button", name="Clear").click()

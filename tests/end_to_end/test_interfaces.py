@@ -15,7 +15,7 @@ import requests
 from gradio_client import Client, handle_file
 from gradio_client.exceptions import AppError
 
-from earthvlm.serving.request_queue import MOST_PER_ADDRESS
+from earthvlm.serving.request_queue import MAX_PER_ADDRESS
 from tests.conftest import random_scene, run_apart
 from tests.end_to_end.conftest import END_TO_END
 from tests.end_to_end.raw_api import call
@@ -99,14 +99,14 @@ def test_errors_reach_a_client_as_sentences(client: Client):
 
 
 def test_one_address_does_not_fill_the_line_by_program(client: Client, app_service: SceneService):
-    line = app_service.line
-    others = [line.join(f"other-{number}", "127.0.0.1") for number in range(MOST_PER_ADDRESS)]
+    queue = app_service.question_queue
+    others = [queue.join(f"other-{number}", "127.0.0.1") for number in range(MAX_PER_ADDRESS)]
     try:
         with pytest.raises(AppError, match="Busy: 4 questions from your address"):
             client.predict("beetzsee_r0_c00", "Is there water?", 8, api_name="/ask_scene")
     finally:
         for other in others:
-            line.leave(other)
+            queue.leave(other)
     answer = client.predict("beetzsee_r0_c00", "Is there water?", 8, api_name="/ask_scene")
     assert answer["answer_by_model"]
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import earthvlm.ui.session as state
-from earthvlm.serving.request_queue import MOST_WAITING
+from earthvlm.serving.request_queue import MAX_WAITING
 from tests.end_to_end.conftest import BOTH_WIDTHS, END_TO_END, PATIENCE_MS
 from tests.end_to_end.visitor import (
     answers,
@@ -35,8 +35,8 @@ pytestmark = END_TO_END
 def test_who_waits_is_told_how_many_are_ahead_and_one_too_many_that_it_is_busy(
     page: Page, app_service: SceneService, keep: Callable[..., None]
 ):
-    line = app_service.line
-    others = [line.join(f"other-{number}") for number in range(MOST_WAITING + 1)]
+    queue = app_service.question_queue
+    others = [queue.join(f"other-{number}") for number in range(MAX_WAITING + 1)]
     for other in others:
         other.seen = math.inf  # nobody here asks after them, as their pages would
     try:
@@ -44,22 +44,22 @@ def test_who_waits_is_told_how_many_are_ahead_and_one_too_many_that_it_is_busy(
         page.get_by_role("button", name="Send").click()
         page.get_by_test_id("toast-text").wait_for()
         keep("busy", full_page=False)
-        assert read_notice(page).startswith(f"Busy: {MOST_WAITING + 1} questions")
+        assert read_notice(page).startswith(f"Busy: {MAX_WAITING + 1} questions")
         wait_until_idle(page)
         assert questions(page).count() == answers(page).count() == 0
         # Nothing is lost: it can be sent again.
         assert page.get_by_label("Your question").input_value() == "Is there water?"
 
         for other in others[2:]:
-            line.leave(other)
+            queue.leave(other)
         page.get_by_role("button", name="Send").click()
         page.locator("#chat", has_text="2 questions before yours").wait_for()
-        line.leave(others[1])
+        queue.leave(others[1])
         page.locator("#chat", has_text="1 question before yours").wait_for()
         keep("waiting")
     finally:
         for other in others:
-            line.leave(other)
+            queue.leave(other)
     page.locator("#chat", has_not_text="before yours").wait_for()
     wait_until_idle(page)
     assert questions(page).count() == answers(page).count() == 1

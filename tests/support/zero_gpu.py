@@ -71,7 +71,7 @@ def main() -> None:
     scene = Scene.open(models.index.get(SCENE).scene_file)
     question = {"role": "user", "content": "Is there water?"}
     answer = service.ask(scene, question["content"], Client("somebody"))
-    found = service.find(scene, 1, Client("somebody"))
+    found = service.search(scene, 1, Client("somebody"))
     said = [question, {"role": "assistant", "content": answer}]
     looked = service.attend(scene, said, Client("somebody"))
     told = {

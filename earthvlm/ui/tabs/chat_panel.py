@@ -249,7 +249,7 @@ def add_conversation(
         """Return the conversation as Markdown, with what was measured and who answered."""
         opened = session.require_opened()
         return conversation_to_markdown(
-            opened.scene, session.conversation, opened.measured, service.bridge.summary
+            opened.scene, session.conversation, opened.measurements, service.bridge.summary
         )
 
     def rest(session: Session) -> Any:

@@ -41,7 +41,7 @@ def add_chat_tab(
     first = examples[0] if examples else None
     with gr.Row(elem_classes="choose"):
         gallery = gr.Gallery(
-            [(example.origin.thumbnail, describe_example(example)) for example in examples],
+            [(example.entry.thumbnail, describe_example(example)) for example in examples],
             label="Example scenes",
             columns=len(examples) or 1,
             height="auto",

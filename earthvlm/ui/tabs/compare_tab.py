@@ -198,12 +198,12 @@ def show_changes(pair: list[OpenScene]) -> str:
     notes = warn_before_comparing(before.scene, after.scene)
     doubts = "".join(f"<li>{html.escape(note)}</li>" for note in notes)
     text = f'<ul class="notes">{doubts}</ul>' if doubts else ""
-    if before.measured is None or after.measured is None:
+    if before.measurements is None or after.measurements is None:
         return text + "<p>Without near infrared in both, no change can be measured.</p>"
     rows = "".join(
         f'<tr><th scope="row">{change.cover.capitalize()}</th><td>{percent(change.before)}</td>'
         f"<td>{percent(change.after)}</td><td>{_points(change.difference)}</td></tr>"
-        for change in compare(before.measured, after.measured)
+        for change in compare(before.measurements, after.measurements)
     )
     title = "How they differ" if lie_apart(before.scene, after.scene) else "What changed"
     first, second = _head(pair)

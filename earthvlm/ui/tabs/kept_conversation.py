@@ -46,7 +46,7 @@ def keep_conversation(opened: OpenScene, messages: list[Message], question: str 
     while len(kept) > MOST_MESSAGES or _count_characters(kept) > MOST_CHARACTERS:
         kept = kept[2:]
     values = {
-        "image_id": opened.origin.image_id if opened.origin else "",
+        "image_id": opened.entry.image_id if opened.entry else "",
         "name": opened.scene.name[:NAME_CHARACTERS],
         "messages": kept,
         "question": question[:MAX_PROMPT_CHARACTERS],

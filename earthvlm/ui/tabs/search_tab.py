@@ -125,7 +125,7 @@ def add_search_tab(
         request: gr.Request,
     ) -> Any:
         k = max(1, min(int(count), MOST_RESULTS))
-        results = service.find(query, k, identify_client(session, request), where)
+        results = service.search(query, k, identify_client(session, request), where)
         session.query, session.results = query, tuple(results)
         make_room(session)
         pictures = [(thumbnails.path(result), describe_result(result)) for result in results]
@@ -173,7 +173,7 @@ def add_search_tab(
         opened = session.require_opened()
         where = read_filter(first_date, last_date, source, bbox, split)
         # The index keeps its scenes' embeddings: only a visitor's own needs the model.
-        example = opened.origin or service.embed(opened.scene, identify_client(session, request))
+        example = opened.entry or service.embed(opened.scene, identify_client(session, request))
         query = join(words, with_words, example)
         return search(session, query, count, where, request)
 
