@@ -30,9 +30,9 @@ from earthvlm.search.query import embed_scene
 from earthvlm.serving.measurements import suggest_questions
 from earthvlm.serving.request_queue import RequestQueue, run_in
 
-# Threads that search; one more runs the bridge. Each thread that works with torch keeps memory (8 MB
-# after an answer, 2 MB after a search by words, besides a heap and OpenMP's helpers), and without
-# these bounds each of a server's dozens of threads would come to keep it.
+# Threads that search; one more runs the bridge. Each thread that works with torch keeps memory:
+# 8 MB after an answer, 2 MB after a search by words, besides a heap and OpenMP's helpers. Without
+# this bound each of the server's dozens of threads would come to keep it.
 SEARCH_THREADS = 4
 # How many searches, and files to be opened, may wait: in all and from one address. A page sends one
 # request at a time, and a few pages may share an address.

@@ -151,7 +151,9 @@ def _serve_awaited(
 
 def make_service(models: Models) -> SceneService:
     """What the page asks for its scenes and answers."""
-    return SceneService(models.bridge, models.index, models.training_tiles, gpu_decorator=borrow_gpu)
+    return SceneService(
+        models.bridge, models.index, models.training_tiles, gpu_decorator=borrow_gpu
+    )
 
 
 def warm_up(models: Models) -> None:

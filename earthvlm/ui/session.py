@@ -98,7 +98,9 @@ class Session:
         """
         held: list[tuple[object, int]] = [(s, s.reflectance.nbytes) for s in self.scenes]
         if self.attention is not None:
-            held.append((self.attention, self.attention.maps.nbytes + self.attention.usual.nbytes))
+            held.append(
+                (self.attention, self.attention.maps.nbytes + self.attention.baseline.nbytes)
+            )
         for query in self.query if isinstance(self.query, tuple) else (self.query,):
             if isinstance(query, Example):
                 held.append((query, query.vector.nbytes))
