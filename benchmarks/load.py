@@ -95,8 +95,8 @@ class Load:
 
     def _search(self, client: Client, rng: random.Random) -> list[float]:
         found = client.predict(rng.choice(WORDS), 12, api_name="/search_scenes")
-        if len(found) != 12:
-            raise RuntimeError(f"a search found {len(found)} scenes")
+        if len(found["scenes"]) != 12:
+            raise RuntimeError(f"a search found {len(found['scenes'])} scenes")
         return self.search_seconds
 
     def _ask(self, client: Client, rng: random.Random) -> list[float]:

@@ -66,12 +66,12 @@ def add_tools(service: SceneService) -> None:
         last_date: str = "",
         source: str = "",
         bbox: str = "",
-    ) -> list[dict[str, Any]]:
+    ) -> dict[str, Any]:
         """Find Sentinel-2 scenes by words, in their captions and in the scenes themselves.
 
         Args:
-            words: what the scene should show, such as "a lake beside forest"; a minus before a
-                word unwants it, as in "river -city"
+            words: what the scene should show, such as "a lake beside forest"; a minus excludes a
+                word, as in "river -city"
             count: how many scenes to return, from 1 to 50
             split: only of this part of the dataset; "all" for every one
             first_date: only scenes of this day or later, as in 2020-06-30; empty for any
@@ -82,11 +82,13 @@ def add_tools(service: SceneService) -> None:
                 "170, -20, -170, 0"; empty for anywhere
 
         Returns:
-            scenes, nearest first: image_id, caption, place, date, cosine similarities
+            scenes, nearest first: image_id, caption, place, date, cosine similarities; and a
+            warning if the search could not be done as asked, else an empty text
         """
         check_number("count", count, 1, MOST_RESULTS)
         where = read_filter(first_date, last_date, source, bbox, split)
-        return [
+        results = service.search(words, count, Client("tool", address_of(request)), where)
+        scenes = [
             {
                 "image_id": result.image_id,
                 "caption_by_model": result.caption,
@@ -96,8 +98,9 @@ def add_tools(service: SceneService) -> None:
                 "caption_similarity": result.caption_similarity,
                 "scene_similarity": result.scene_similarity,
             }
-            for result in service.search(words, count, Client("tool", address_of(request)), where)
+            for result in results
         ]
+        return {"scenes": scenes, "warning": results.warning}
 
     for tool in (describe_scene, ask_scene, search_scenes):
         gr.api(tool, concurrency_limit=None, api_name=tool.__name__)

@@ -34,11 +34,12 @@ def client(app_url: str) -> Iterator[Client]:
 
 
 def test_tools_search_describe_and_ask(client: Client):
-    found = client.predict("a lake beside forest", 3, api_name="/search_scenes")
-    assert len(found) == 3 and found[0]["scene_similarity"] is not None
+    search = client.predict("a lake beside forest", 3, api_name="/search_scenes")
+    found = search["scenes"]
+    assert len(found) == 3 and search["warning"] == "" and found[0]["scene_similarity"] is not None
 
     where = {"first_date": "2017-06-01", "bbox": "-11, 51, -5, 56"}
-    irish = client.predict("fields", **where, api_name="/search_scenes")
+    irish = client.predict("fields", **where, api_name="/search_scenes")["scenes"]
     assert [scene["date"] for scene in irish] == ["2017-06-17", "2017-06-17"]
 
     scene = client.predict(found[0]["image_id"], api_name="/describe_scene")
@@ -47,6 +48,16 @@ def test_tools_search_describe_and_ask(client: Client):
 
     answer = client.predict(found[0]["image_id"], "Is there water?", api_name="/ask_scene")
     assert answer["answer_by_model"]
+
+
+def test_search_tells_programs_when_its_engine_is_down(client: Client, app_index, monkeypatch):
+    class DownEngine:
+        def search(self, *_):
+            raise ConnectionError("Milvus does not answer")
+
+    monkeypatch.setattr(app_index, "engine", DownEngine())
+    found = client.predict("a lake", 3, api_name="/search_scenes")
+    assert len(found["scenes"]) == 3 and "Milvus does not answer" in found["warning"]
 
 
 def test_a_client_opens_a_file_asks_and_saves(client: Client, tmp_path: Path):
@@ -126,7 +137,7 @@ def test_an_mcp_client_finds_three_tools_and_uses_them(app_url: str):
                 assert "image_id" in tools["ask_scene"].inputSchema["properties"]
                 assert "Args" not in (tools["ask_scene"].description or "")
                 found = await session.call_tool("search_scenes", {"words": "open water"})
-                scenes = read(found)
+                scenes = read(found)["scenes"]
                 asked = {"image_id": scenes[0]["image_id"], "question": "Is there water?"}
                 answer = await session.call_tool("ask_scene", asked)
                 return set(tools), scenes, read(answer)

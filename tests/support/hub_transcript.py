@@ -49,8 +49,9 @@ SEARCH = """python - <<'END'
 from gradio_client import Client
 
 app = Client("http://127.0.0.1:{port}", verbose=False)
-for found in app.predict("water in the top left", 3, api_name="/search_scenes"):
-    print(found["image_id"], found["caption_by_model"])
+found = app.predict("water in the top left", 3, api_name="/search_scenes")
+for scene in found["scenes"]:
+    print(scene["image_id"], scene["caption_by_model"])
 END"""
 
 
