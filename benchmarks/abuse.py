@@ -145,9 +145,8 @@ async def flood(run: Run, search_index: int) -> None:
         await asyncio.gather(*waiting)
 
 
-async def upload_bombs(run: Run) -> None:
+async def upload_bombs(run: Run, bombs: dict[str, bytes]) -> None:
     """Upload files that decode to much, or are no images, and open them."""
-    bombs = make_bombs()
     async with run.client("127.0.0.3") as client:
         for name in cycle(run, list(bombs)):
 
@@ -304,10 +303,11 @@ async def attack(run: Run, meter: Meter, visitors: int, seconds: float, rest: fl
     async with run.client("127.0.0.1") as client:
         await call(client, "search_scenes", [WORDS[0], 12, "all", "", "", "", ""])
         await call(client, "ask_scene", [SCENE, QUESTIONS[0], 16])
+    bombs = make_bombs()  # takes seconds, in which nobody else here would be served
     before = meter.sample()
     run.until = time.monotonic() + seconds
     everybody = [visit(run, number) for number in range(visitors)]
-    everybody += [flood(run, search_index), upload_bombs(run), read_slowly(run)]
+    everybody += [flood(run, search_index), upload_bombs(run, bombs), read_slowly(run)]
     await asyncio.gather(*everybody, meter.follow(run.until))
     await asyncio.sleep(rest)
     meter.sample()

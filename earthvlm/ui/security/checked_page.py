@@ -12,6 +12,7 @@ import gradio as gr
 from gradio.context import LocalContext
 from gradio.utils import get_type_hints
 
+from earthvlm.ui.security.connections import bound_connections
 from earthvlm.ui.security.mcp_messages import keep_public_tools
 from earthvlm.ui.security.middleware import Guard
 from earthvlm.ui.security.rate_limits import RateLimits
@@ -20,6 +21,7 @@ from earthvlm.ui.session import shorten, tell_error
 
 if TYPE_CHECKING:
     from gradio.block_function import BlockFunction
+    from gradio.http_server import Server
     from gradio.mcp import GradioMCPServer
     from gradio.routes import App
 
@@ -38,6 +40,8 @@ class CheckedPage(gr.Blocks):
     Gradio alone answers a wrong argument with `{"error": null}` and writes a traceback.
     """
 
+    _server: Server | None = None
+
     @property
     def mcp_server_obj(self) -> GradioMCPServer | None:
         """The MCP server, with the public tools alone in its table, however it was launched."""
@@ -48,6 +52,17 @@ class CheckedPage(gr.Blocks):
         if server is not None:
             keep_public_tools(server)
         self._mcp_server = server
+
+    @property
+    def server(self) -> Server | None:
+        """The HTTP server, which bounds its connections."""
+        return self._server
+
+    @server.setter
+    def server(self, server: Server | None) -> None:
+        if server is not None:
+            bound_connections(server)
+        self._server = server
 
     def launch(self, *args: Any, **options: Any) -> Any:
         """Serve the page, as Gradio does; who a request comes from is the middleware's to say."""

@@ -1,0 +1,118 @@
+"""Bounds on connections below HTTP: unfinished request heads, unread replies, and their number.
+
+Uvicorn waits for the end of a request's head, and for a client that reads nothing, without a limit
+of time; with httptools it also takes heads of any length, and any number of requests at once on
+one connection.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from typing import TYPE_CHECKING, Any
+
+from earthvlm.ui.security.origins import Access
+
+if TYPE_CHECKING:
+    import uvicorn
+
+HEAD_SECONDS = 20.0  # from a connection, or a request's first byte, to the end of its head
+HEAD_BYTES = 2**16  # as h11 and most servers bound it
+UNREAD_SECONDS = 60.0  # in which a client reads nothing of a reply that waits for it
+# A browser opens six to one host: a class of 20 behind one address opens 120.
+CONNECTIONS_PER_ADDRESS = 200
+
+
+class BoundedConnection(asyncio.Protocol):
+    """Mixin for one of uvicorn's HTTP protocols that breaks off connections out of bounds."""
+
+    cycle: Any  # of uvicorn: the request and its reply
+    loop: asyncio.AbstractEventLoop
+    transport: asyncio.Transport
+    connected: Counter[str] = Counter()
+    counts_addresses = True
+    _address: str | None = None
+    _head_bytes = 0
+    _head_timer: asyncio.TimerHandle | None = None
+    _unread_timer: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: Any) -> None:
+        """Count the connection, or break it off where its address has too many."""
+        super().connection_made(transport)
+        peer = transport.get_extra_info("peername")
+        if self.counts_addresses and isinstance(peer, tuple):
+            if self.connected[peer[0]] >= CONNECTIONS_PER_ADDRESS:
+                transport.abort()
+                return
+            self._address = peer[0]
+            self.connected[self._address] += 1
+        self._await_head()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Forget the connection."""
+        if self._address is not None:
+            self.connected[self._address] -= 1
+            if not self.connected[self._address]:
+                del self.connected[self._address]
+        self._head_timer = _cancel(self._head_timer)
+        self._unread_timer = _cancel(self._unread_timer)
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        """Pass data on, and break off where a head is too long or another request waits."""
+        previous = self.cycle
+        if previous is None or not previous.more_body:  # not amid a body
+            self._head_bytes += len(data)
+            if self._head_timer is None:
+                self._await_head()
+        super().data_received(data)
+        if self.cycle is not previous:
+            self._head_bytes = 0
+            self._head_timer = _cancel(self._head_timer)
+        if self._head_bytes > HEAD_BYTES:
+            self.transport.abort()
+
+    def on_headers_complete(self) -> None:
+        """Begin a request (called by httptools), unless the one before it is not answered yet.
+
+        No browser sends such; uvicorn would queue any number of them, and not tell the request
+        that is being answered when the connection is lost.
+        """
+        if self.cycle is not None and not self.cycle.response_complete:
+            self.transport.abort()
+        else:
+            super().on_headers_complete()  # type: ignore[misc]  # of httptools' protocol
+
+    def pause_writing(self) -> None:
+        """Wait for a client that does not read, for a time."""
+        super().pause_writing()
+        self._unread_timer = _cancel(self._unread_timer)
+        self._unread_timer = self.loop.call_later(UNREAD_SECONDS, self.transport.abort)
+
+    def resume_writing(self) -> None:
+        """Go on, as the client reads again."""
+        self._unread_timer = _cancel(self._unread_timer)
+        super().resume_writing()
+
+    def _await_head(self) -> None:
+        self._head_timer = self.loop.call_later(HEAD_SECONDS, self.transport.close)
+
+
+def _cancel(timer: asyncio.TimerHandle | None) -> None:
+    if timer is not None:
+        timer.cancel()
+
+
+def bound_connections(server: uvicorn.Server) -> None:
+    """Let a running server bound the connections it accepts from now on; it takes no WebSockets.
+
+    Behind a trusted proxy the number of connections of one address is the proxy's to bound.
+    """
+    bounds = {
+        "connected": Counter(),
+        "counts_addresses": not Access.from_environment().trusts_proxy,
+    }
+    server.config.http_protocol_class = type(
+        "BoundedProtocol", (BoundedConnection, server.config.http_protocol_class), bounds
+    )
+    server.config.ws_protocol_class = None
