@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from earthvlm.ui.security.origins import Access
 
@@ -29,7 +29,7 @@ class BoundedConnection(asyncio.Protocol):
     cycle: Any  # of uvicorn: the request and its reply
     loop: asyncio.AbstractEventLoop
     transport: asyncio.Transport
-    connected: Counter[str] = Counter()
+    connected: ClassVar[Counter[str]] = Counter()
     counts_addresses = True
     _address: str | None = None
     _head_bytes = 0

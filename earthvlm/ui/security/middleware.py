@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
+import time
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, MutableMapping
+from math import inf
 from typing import Any
 
 from gradio.route_utils import FnIndexInferError
@@ -21,6 +24,7 @@ App = Callable[[Any, Receive, Send], Awaitable[None]]
 
 MAX_FILE_SIZE = "64mb"
 MAX_UPLOAD_BYTES = 3 * 64 * 2**20 + 2**16  # a ChatEarthNet scene's three files and their wrapping
+BODY_SECONDS = 30.0  # until a body is whole that is no upload
 MAX_REQUEST_BYTES = 2**20  # anything else: a question has 2,000 characters
 # Gradio's own page has scripts and styles in it and compiles templates, hence the two "unsafe".
 # Nothing is loaded from, or sent to, anybody else; a Space shows the page in the Hub's frame.
@@ -87,23 +91,16 @@ class Guard:
             await answer.refuse_size(limit)
             return
         scope = self._know_caller(scope, headers)
-        received = 0
-
-        async def receive_bounded() -> Message:
-            nonlocal received
-            message = await receive()
-            received += len(message.get("body", b""))
-            if received > limit:
-                raise _TooLargeError
-            return message
-
+        # Uploads have limits of time of their own; see upload_limits.py.
+        read = _Body(receive, limit, inf if limit == MAX_UPLOAD_BYTES else BODY_SECONDS).receive
         try:
-            read = receive_bounded
             if scope["path"].startswith(f"{API}mcp") and scope["method"] == "POST":
-                scope, read = await _read_messages(scope, receive_bounded)
+                scope, read = await _read_messages(scope, read)
             await self._app(scope, read, answer.send)
         except _TooLargeError:
             await answer.refuse_size(limit)
+        except _TooSlowError:
+            await answer.refuse(408, f"The request was not whole after {BODY_SECONDS:.0f} seconds.")
         except RefusedMessageError as error:
             # A client of the older transport reads answers elsewhere, and heeds the status alone.
             status = 400 if "/messages" in scope["path"] else 200
@@ -154,6 +151,31 @@ class Guard:
                 dropped.add(b"x-forwarded-host")
         kept = [pair for pair in scope["headers"] if pair[0].lower() not in dropped]
         return {**scope, "client": (address, client[1]), "headers": kept}
+
+
+class _Body:
+    """A request's body, bounded in bytes and in the seconds until it is whole."""
+
+    def __init__(self, receive: Receive, limit: int, seconds: float) -> None:
+        self._receive, self._left = receive, limit
+        self._until = time.monotonic() + seconds
+        self._is_whole = False
+
+    async def receive(self) -> Message:
+        """Pass the next piece on. Raises _TooLargeError and _TooSlowError."""
+        if self._is_whole or self._until == inf:
+            message = await self._receive()
+        else:
+            try:
+                async with asyncio.timeout(self._until - time.monotonic()):
+                    message = await self._receive()
+            except TimeoutError:
+                raise _TooSlowError from None
+        self._is_whole = not message.get("more_body")
+        self._left -= len(message.get("body", b""))
+        if self._left < 0:
+            raise _TooLargeError
+        return message
 
 
 class _Answer:
@@ -235,6 +257,10 @@ async def _read_messages(scope: Any, receive: Receive) -> tuple[Any, Receive]:
         return pending.pop() if pending else await receive()
 
     return {**scope, "headers": kept}, replay
+
+
+class _TooSlowError(Exception):
+    """A body was not whole in time."""
 
 
 class _TooLargeError(Exception):

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 
 import pytest
 
+import earthvlm.ui.security.middleware as middleware
 from earthvlm.ui.security.mcp_messages import RefusedMessageError, check_messages, tool_names
 from earthvlm.ui.security.middleware import MAX_REQUEST_BYTES, Guard
 from earthvlm.ui.security.origins import Access, name_caller
@@ -66,6 +68,28 @@ def test_large_requests_are_refused_before_they_are_read():
     half = b"x" * (MAX_REQUEST_BYTES // 2 + 1)
     undeclared = ask_guard(JOIN, chunks=(half, half, half))
     assert undeclared["status"] == 413 and len(undeclared["read"]) == 1
+
+
+@pytest.mark.parametrize("path", [JOIN, "/gradio_api/mcp/"])
+def test_slow_bodies_are_refused(monkeypatch, path: str):
+    monkeypatch.setattr(middleware, "BODY_SECONDS", 0.2)
+    sent: list[dict] = []
+
+    async def app(scope, receive, send):
+        while (await receive())["more_body"]:
+            pass
+        raise AssertionError("the body was not whole")
+
+    async def receive():
+        await asyncio.sleep(0.05)
+        return {"type": "http.request", "body": b"x", "more_body": True}
+
+    async def send(message):
+        sent.append(message)
+
+    scope = {"type": "http", "path": path, "method": "POST", "client": ("10.0.0.1", 1)}
+    run_apart(Guard(app)({**scope, "headers": [(b"host", b"localhost")]}, receive, send))
+    assert sent[0]["status"] == 408
 
 
 def test_every_answer_has_the_headers_browsers_heed():
