@@ -9,6 +9,7 @@ from pathlib import Path
 
 from earthvlm.models.text_encoder import SENTENCE_MODEL_ID, SENTENCE_MODEL_REVISION
 from earthvlm.scenes.bands import BANDS
+from earthvlm.scenes.distribution_shift import TrainingStatistics
 
 FORMAT_VERSION = 1
 
@@ -40,7 +41,10 @@ OWNED_FILES = (*PUBLISHED_FILES, f"{ADAPTER_FOLDER}/adapter_model*")
 
 
 # Entries that tell people about a bridge and change neither an embedding nor an answer.
-DESCRIPTIVE_ENTRIES = ("trained_on", "training", "format_version", "earthvlm_version")
+DESCRIPTIVE_ENTRIES = (
+    *("trained_on", "training", "training_tiles"),
+    *("format_version", "earthvlm_version"),
+)
 REVISION_LENGTH = 12
 
 
@@ -63,6 +67,7 @@ class BridgeConfig:
     patch_size, embedding_patch_size: pixels to a side that a token stands for, where a scene is
         talked about and where it is embedded for search.
     trained_on: a sentence for people, empty for a bridge that was never trained.
+    training_tiles: statistics of the tiles it was trained on; None warns of no unusual scene.
     earthvlm_version: the earthvlm that wrote the files; empty until they are written.
     """
 
@@ -84,6 +89,7 @@ class BridgeConfig:
     sentence_model_revision: str = SENTENCE_MODEL_REVISION
     trained_on: str = ""
     training: dict = field(default_factory=dict)
+    training_tiles: TrainingStatistics | None = None
     format_version: int = FORMAT_VERSION
     earthvlm_version: str = ""
 
@@ -110,7 +116,12 @@ class BridgeConfig:
             unknown = set(values) - names
             if unknown:
                 raise ValueError(f"{path} has entries no bridge has: {', '.join(sorted(unknown))}.")
-            return cls(**values | {"bands": tuple(values["bands"])})
+            tiles = values["training_tiles"]
+            parsed = {
+                "bands": tuple(values["bands"]),
+                "training_tiles": tiles and TrainingStatistics.from_entry(tiles),
+            }
+            return cls(**values | parsed)
         except FileNotFoundError:
             raise FileNotFoundError(f"{folder} holds no {CONFIG_FILE}: it is no bridge.") from None
         except (json.JSONDecodeError, KeyError, TypeError) as error:

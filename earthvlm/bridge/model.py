@@ -39,6 +39,7 @@ from earthvlm.models.query_encoder import GeospatialQueryEncoder, SceneEmbedding
 from earthvlm.models.smollm2 import EMBEDDED_MODEL_ID
 from earthvlm.models.text_encoder import SENTENCE_DIM
 from earthvlm.scenes.bands import BANDS
+from earthvlm.scenes.distribution_shift import TrainingStatistics
 from earthvlm.scenes.scene import Scene
 from earthvlm.storage.hub import BUNDLED, LOCAL_REVISION
 
@@ -493,9 +494,16 @@ class OlmoEarthVLMBridge(nn.Module):
         )
         self.revision = _unsaved_revision()
 
-    def with_training(self, trained_on: str, training: dict) -> None:
-        """Note in the configuration what the bridge was trained on, for its users to read."""
-        self.config = replace(self.config, trained_on=trained_on, training=training)
+    def with_training(
+        self,
+        trained_on: str,
+        training: dict,
+        training_tiles: TrainingStatistics | None = None,
+    ) -> None:
+        """Record in the configuration what the bridge was trained on, for its users to read."""
+        self.config = replace(
+            self.config, trained_on=trained_on, training=training, training_tiles=training_tiles
+        )
 
 
 def _unsaved_revision() -> str:

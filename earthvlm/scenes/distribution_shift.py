@@ -1,4 +1,4 @@
-"""How unlike a bridge's training tiles a scene is, in sentences for its readers."""
+"""Warnings about scenes that differ from a bridge's training tiles: cloud, light, size, place."""
 
 from __future__ import annotations
 
@@ -7,80 +7,78 @@ from dataclasses import dataclass
 import numpy as np
 
 from earthvlm.scenes.bands import BANDS
+from earthvlm.scenes.formatting import describe_bbox
 from earthvlm.scenes.scene import Scene
 from earthvlm.scenes.spectral_indices import measure, percent
 
-CLOUD_WORTH_A_WARNING = 0.05
+MIN_CLOUD_SHARE = 0.05
 # A scene this many times as wide as a training tile is described from afar.
 MUCH_LARGER = 4
 
 
 @dataclass(frozen=True)
 class TrainingStatistics:
-    """What the tiles were like that a bridge learned from.
+    """Statistics of the tiles that a bridge was trained on, part of its configuration.
 
-    means: of each band, the 0.5th and 99.5th percentile of the tiles' mean reflectance x 10000.
-    side: their width and height in pixels. region: where and what they were.
+    mean_reflectance: by band, the 0.5th and 99.5th percentile of the tiles' means, x 10000.
+    side: the tiles' width and height in pixels.
+    bbox: west, south, east and north of the tiles in degrees, or None where their places are not
+        known.
+    region: a name for that area, for people; may be empty.
     """
 
-    means: dict[str, tuple[float, float]]
+    mean_reflectance: dict[str, tuple[float, float]]
     side: int
-    region: str
+    bbox: tuple[float, float, float, float] | None = None
+    region: str = ""
+
+    @classmethod
+    def from_entry(cls, entry: dict) -> TrainingStatistics:
+        """Read the statistics from a configuration's JSON. Raises TypeError for another form."""
+        means = {band: tuple(bounds) for band, bounds in entry["mean_reflectance"].items()}
+        bbox = entry["bbox"] and tuple(entry["bbox"])
+        return cls(**entry | {"mean_reflectance": means, "bbox": bbox})
 
 
-# The 3,134 training tiles of the bundled bridge, by `python -m benchmarks.training_tiles DATA_DIR`.
-BUNDLED_TRAINING_TILES = TrainingStatistics(
-    means={
-        "B02": (126, 1373),
-        "B03": (203, 1756),
-        "B04": (169, 2153),
-        "B08": (154, 4545),
-        "B05": (167, 2551),
-        "B06": (154, 3676),
-        "B07": (151, 4443),
-        "B11": (128, 3953),
-        "B12": (111, 3150),
-    },
-    side=64,
-    region="Europe",
-)
+def warn_out_of_distribution(
+    scene: Scene, training_tiles: TrainingStatistics | None = None
+) -> list[str]:
+    """Return sentences on why answers about a scene deserve less trust.
 
-
-def warn_out_of_distribution(scene: Scene, tiles: TrainingStatistics | None = None) -> list[str]:
-    """Sentences on why answers about a scene deserve less trust: cloud, light, size.
-
-    tiles: what the bridge was trained on, where that is known. Missing bands are in the scene's own
-    notes.
+    Thick cloud is always reported; light, size and place only where statistics of the training
+    tiles are known. Missing bands are in the scene's own notes.
     """
     warnings = []
-    measured = measure(scene)
-    if measured is not None and measured.share("cloud") >= CLOUD_WORTH_A_WARNING:
+    measurements = measure(scene)
+    if measurements is not None and measurements.share("cloud") >= MIN_CLOUD_SHARE:
         warnings.append(
-            f"Thick cloud over {percent(measured.share('cloud'))} of it, as measured: what lies "
-            "below cannot be seen, and the model may take cloud for something else."
+            f"Thick cloud covers {percent(measurements.share('cloud'))} of the scene: the ground "
+            "below is hidden, and the model may take cloud for something else."
         )
-    if tiles is None:
+    if training_tiles is None:
         return warnings
-    outside = _bands_outside(scene, tiles)
+    outside = _find_unusual_bands(scene, training_tiles)
     if outside:
         warnings.append(
-            f"It is {' and '.join(sorted(set(outside.values())))} than nearly all tiles the model "
-            f"learned from ({', '.join(outside)}), so expect mistakes."
+            f"The scene is {' and '.join(sorted(set(outside.values())))} than nearly all tiles the "
+            f"model learned from ({', '.join(outside)}), so expect mistakes."
         )
-    if max(scene.width, scene.height) >= MUCH_LARGER * tiles.side:
+    if max(scene.width, scene.height) >= MUCH_LARGER * training_tiles.side:
         warnings.append(
-            f"It is far larger than the tiles the model learned from ({tiles.side} x {tiles.side} "
-            "pixels), so small things in it are easily missed."
+            "The scene is far larger than the tiles the model learned from "
+            f"({training_tiles.side} x {training_tiles.side} pixels), so small things in it are "
+            "easily missed."
         )
-    if scene.longitude is not None and tiles.region == "Europe" and not _in_europe(scene):
-        warnings.append("It lies outside Europe, where all training tiles were from.")
+    if training_tiles.bbox is not None and _lies_outside(scene, training_tiles.bbox):
+        area = training_tiles.region or f"the area {describe_bbox(training_tiles.bbox)}"
+        warnings.append(f"The scene lies outside {area}, where all training tiles were from.")
     return warnings
 
 
-def _bands_outside(scene: Scene, tiles: TrainingStatistics) -> dict[str, str]:
-    """Which bands are brighter or darker on average than the training tiles."""
+def _find_unusual_bands(scene: Scene, training_tiles: TrainingStatistics) -> dict[str, str]:
+    """Return the bands that are brighter or darker on average than the training tiles."""
     outside = {}
-    for band, (low, high) in tiles.means.items():
+    for band, (low, high) in training_tiles.mean_reflectance.items():
         if band in scene.bands:
             mean = float(np.mean(scene.reflectance[:, :, BANDS.index(band)]))
             if not low <= mean <= high:
@@ -88,6 +86,8 @@ def _bands_outside(scene: Scene, tiles: TrainingStatistics) -> dict[str, str]:
     return outside
 
 
-def _in_europe(scene: Scene) -> bool:
-    """Within a box around Europe, Iceland and the Canaries left out."""
-    return -11 <= (scene.longitude or 0) <= 42 and 34 <= (scene.latitude or 0) <= 72
+def _lies_outside(scene: Scene, bbox: tuple[float, float, float, float]) -> bool:
+    if scene.longitude is None or scene.latitude is None:
+        return False
+    west, south, east, north = bbox
+    return not (west <= scene.longitude <= east and south <= scene.latitude <= north)

@@ -20,7 +20,7 @@ from earthvlm.bridge.model import OlmoEarthVLMBridge
 from earthvlm.embeddings.filters import SceneFilter
 from earthvlm.generation.sampling import check_prompt
 from earthvlm.models.chat_templates import Message
-from earthvlm.scenes.distribution_shift import TrainingStatistics, warn_out_of_distribution
+from earthvlm.scenes.distribution_shift import warn_out_of_distribution
 from earthvlm.scenes.isolated_reader import IsolatedReader
 from earthvlm.scenes.memory import trim_memory
 from earthvlm.scenes.scene import Scene
@@ -88,7 +88,6 @@ class _Served(NamedTuple):
 
     bridge: OlmoEarthVLMBridge
     index: SceneIndex
-    training_tiles: TrainingStatistics | None
 
 
 class SceneService:
@@ -97,7 +96,6 @@ class SceneService:
     Args:
         bridge: Answers and embeds.
         index: The scenes to search.
-        training_tiles: What the bridge was trained on, if known, for `warn_out_of_distribution`.
         gpu_decorator: Wraps each function that runs the bridge, if these run in another process
             with a GPU; their arguments and results can be pickled.
         reader: Decodes what visitors upload.
@@ -107,11 +105,10 @@ class SceneService:
         self,
         bridge: OlmoEarthVLMBridge,
         index: SceneIndex,
-        training_tiles: TrainingStatistics | None = None,
         gpu_decorator: Callable[[Callable], Callable] | None = None,
         reader: IsolatedReader | None = None,
     ) -> None:
-        self._served = _Served(bridge, index, training_tiles)
+        self._served = _Served(bridge, index)
         self.reader = reader or IsolatedReader()
         self.question_queue = RequestQueue()
         self.file_queue = RequestQueue(
@@ -154,10 +151,9 @@ class SceneService:
         self,
         bridge: OlmoEarthVLMBridge,
         index: SceneIndex,
-        training_tiles: TrainingStatistics | None = None,
     ) -> None:
         """Use other models from the next request on; answers that have begun keep theirs."""
-        self._served = _Served(bridge, index, training_tiles)
+        self._served = _Served(bridge, index)
 
     @contextmanager
     def opening(self, client: Client) -> Iterator[Callable[..., Scene]]:
@@ -179,7 +175,7 @@ class SceneService:
     def open(self, scene: Scene, entry: SceneResult | None = None) -> OpenScene:
         """Measure a scene and prepare it for questions."""
         measurements = measure(scene)
-        warnings = warn_out_of_distribution(scene, self._served.training_tiles)
+        warnings = warn_out_of_distribution(scene, self.bridge.config.training_tiles)
         questions = suggest_questions(measurements)
         return OpenScene(scene, measurements, tuple(warnings), tuple(questions), entry)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from dataclasses import asdict
+from functools import cached_property
 from pathlib import Path
 
 import torch
@@ -16,6 +17,8 @@ from earthvlm.bridge.config import CURVE_FILE, LOG_FILE, SAMPLES_FOLDER, sample_
 from earthvlm.bridge.model import OlmoEarthVLMBridge
 from earthvlm.data.captioned_scenes import CaptionedScenes
 from earthvlm.data.chatearthnet import find_hub_id
+from earthvlm.data.tile_statistics import summarize_tiles
+from earthvlm.scenes.distribution_shift import TrainingStatistics
 from earthvlm.training.checkpoints import (
     Progress,
     checkpoint_name,
@@ -70,6 +73,11 @@ class RunDirectory:
     def stage(self) -> str | None:
         """The stage that is training, or None between stages."""
         return self.progress.stage if self.progress else None
+
+    @cached_property
+    def training_statistics(self) -> TrainingStatistics:
+        """Statistics of the training tiles, read once."""
+        return summarize_tiles(self.train_tiles)
 
     def seconds(self) -> float:
         """How long the run has trained, before it was broken off too."""
@@ -198,6 +206,7 @@ class RunDirectory:
                 "dataset": find_hub_id(self.train_tiles.tiles),
                 "earlier": self.earlier_stages,
             },
+            self.training_statistics,
         )
         self.bridge.save_pretrained(folder, weights=weights)
         (folder / LOG_FILE).write_text(json.dumps(self.log, indent=1) + "\n")

@@ -138,7 +138,7 @@ def _serve_awaited(
             return
         loaded = awaited.result()
         warm_up(loaded)
-        service.replace_models(loaded.bridge, loaded.index, loaded.training_tiles)
+        service.replace_models(loaded.bridge, loaded.index)
         served[0] = loaded
 
     def show_served() -> tuple[Any, str]:
@@ -151,9 +151,7 @@ def _serve_awaited(
 
 def make_service(models: Models) -> SceneService:
     """What the page asks for its scenes and answers."""
-    return SceneService(
-        models.bridge, models.index, models.training_tiles, gpu_decorator=borrow_gpu
-    )
+    return SceneService(models.bridge, models.index, gpu_decorator=borrow_gpu)
 
 
 def warm_up(models: Models) -> None:

@@ -10,7 +10,6 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 
 from earthvlm.bridge.model import OlmoEarthVLMBridge
-from earthvlm.scenes.distribution_shift import BUNDLED_TRAINING_TILES, TrainingStatistics
 from earthvlm.search.index import SceneIndex, SceneResult
 from earthvlm.storage.hub import BUNDLED
 from earthvlm.ui.examples import choose_examples
@@ -26,14 +25,12 @@ RETRY_SECONDS = 60.0
 class Models:
     """What the app works with; the notice says what visitors should know of it, if anything.
 
-    training_tiles: what the bridge learned from, where that is known here.
     awaited: the models that take the place of these once they are loaded.
     """
 
     bridge: OlmoEarthVLMBridge
     index: SceneIndex
     notice: str = ""
-    training_tiles: TrainingStatistics | None = None
     awaited: Future[Models] | None = None
 
     @cached_property
@@ -97,7 +94,6 @@ def _load(bridge: str, embeddings: str) -> Models:
     models = Models(
         OlmoEarthVLMBridge.from_pretrained(bridge),
         SceneIndex.from_pretrained(embeddings),
-        training_tiles=BUNDLED_TRAINING_TILES if bridge == BUNDLED else None,
     )
     made_by = models.index.provenance.bridge_revision
     if made_by == models.bridge.revision:

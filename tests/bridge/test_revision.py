@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import fields
+from dataclasses import asdict, fields
 
 import numpy as np
 import pytest
@@ -18,6 +18,7 @@ from earthvlm.bridge.config import (
 )
 from earthvlm.bridge.model import OlmoEarthVLMBridge
 from earthvlm.embeddings.schema import Provenance
+from earthvlm.scenes.distribution_shift import TrainingStatistics
 from earthvlm.search.query import check_bridge
 from tests.conftest import draw_adapter, random_scene
 from tests.support.made_scenes import make_scene
@@ -26,13 +27,15 @@ ENTRIES = tuple(field.name for field in fields(BridgeConfig) if field.name != "f
 
 
 def change(value: object) -> object:
-    """Another value of the same type."""
+    """Return another value of the same type."""
     if isinstance(value, bool):
         return not value
     if isinstance(value, int):
         return value + 1
     if isinstance(value, str):
         return f"{value}x"
+    if value is None:
+        return asdict(TrainingStatistics({"B02": (100, 900)}, 64))
     return {"steps": 9} if isinstance(value, dict) else value[:-1]
 
 

@@ -71,10 +71,9 @@ def app_index() -> SceneIndex:
 
 @pytest.fixture(scope="session")
 def app_service(app_bridge: OlmoEarthVLMBridge, app_index: SceneIndex) -> SceneService:
-    from earthvlm.scenes.distribution_shift import BUNDLED_TRAINING_TILES
     from earthvlm.serving.service import SceneService
 
-    return SceneService(app_bridge, app_index, BUNDLED_TRAINING_TILES)
+    return SceneService(app_bridge, app_index)
 
 
 @pytest.fixture(scope="session")

@@ -16,7 +16,6 @@ from earthvlm.scenes.change_detection import (
     in_order_of_date,
     warn_before_comparing,
 )
-from earthvlm.scenes.distribution_shift import BUNDLED_TRAINING_TILES, warn_out_of_distribution
 from earthvlm.scenes.scene import Scene
 from earthvlm.scenes.spectral_indices import (
     COVER_CLASSES,
@@ -24,25 +23,7 @@ from earthvlm.scenes.spectral_indices import (
     measure,
     percent,
 )
-
-BANDS = ("B02", "B03", "B04", "B08", "B11")
-# Reflectance x 10000 as published spectra have it, roughly.
-SPECTRA = {
-    "cloud": (4000, 4200, 4300, 4500, 3500),
-    "snow": (8000, 7800, 7600, 6500, 700),
-    "water": (500, 450, 250, 120, 60),
-    "dense vegetation": (250, 450, 300, 3200, 1600),
-    "sparse vegetation": (700, 900, 1100, 2200, 2600),
-    "bare or built": (1100, 1400, 1700, 2000, 2700),
-}
-
-
-def paint(*covers: str, bands: tuple[str, ...] = BANDS, **known: object) -> Scene:
-    """A scene of stripes of these covers, eight pixels wide each."""
-    row = [SPECTRA[cover] for cover in covers for _ in range(8)]
-    values = np.tile(np.array(row, np.float32), (16, 1, 1))
-    keep = [BANDS.index(band) for band in bands]
-    return Scene.from_array(values[:, :, keep], bands, **known)
+from tests.support.made_spectra import BANDS, SPECTRA, paint
 
 
 def test_each_cover_is_told_by_its_spectrum():
@@ -103,21 +84,6 @@ def test_doubts_about_a_comparison_are_said():
         assert any(words in doubt for doubt in doubts), (words, doubts)
     assert warn_before_comparing(first, first) == []
     assert "does not say where" in warn_before_comparing(first, paint("water"))[0]
-
-
-def test_scenes_unlike_the_training_are_said_to_be():
-    familiar = paint(*(["dense vegetation"] * 4), longitude=10.0, latitude=50.0)
-    assert warn_out_of_distribution(familiar, BUNDLED_TRAINING_TILES) == []
-    warnings = " ".join(
-        warn_out_of_distribution(
-            paint(*["cloud"] * 40, longitude=100.0, latitude=10.0), BUNDLED_TRAINING_TILES
-        )
-    )
-    for words in ("Thick cloud over 100", "brighter", "far larger", "outside Europe"):
-        assert words in warnings, (words, warnings)
-    assert (
-        len(warn_out_of_distribution(paint("cloud", "cloud"))) == 1
-    )  # what is known without the tiles
 
 
 def test_the_boadella_reservoir_falls(practice_data: Path):

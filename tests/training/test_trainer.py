@@ -80,6 +80,7 @@ def test_a_run_learns_saves_and_goes_on(data, tmp_path, tiny_language):
     bridge = OlmoEarthVLMBridge.from_pretrained(tmp_path / "run", device="cpu")
     assert " on 12 Sentinel-2 tiles" in bridge.summary
     assert bridge.config.training["steps"] == 3
+    assert bridge.config.training_tiles.side == 64
     evaluated = ["evaluate", "--model_path", str(tmp_path / "run"), "--data_dir", str(data)]
     assert main([*evaluated, "--output", str(tmp_path / "results.json")]) == 0
     figures = json.loads((tmp_path / "results.json").read_text())["figures"]
