@@ -42,7 +42,7 @@ def main() -> None:
     bridge = OlmoEarthVLMBridge.from_pretrained("bundled", device="cpu")
     language, prompt = bridge.language, bridge.language.encode(QUESTION)
     found = SceneIndex.from_pretrained("bundled").browse("tiles", k=arguments.scenes)
-    scenes = [bridge._start_session(Scene.open(result.scene_file)).vectors for result in found]
+    scenes = [bridge.scene_prefix([Scene.open(result.scene_file)])[0] for result in found]
     compare(make_ways(bridge, ["plain", *arguments.only]), language, prompt, scenes)
 
 

@@ -58,7 +58,7 @@ def main() -> None:
     for _ in range(REPEATS):
         answers = {}
         for name, (describe, foretold) in ways.items():
-            bridge._answer_cache = teach(known) if foretold else None
+            bridge.text_generator.answer_cache = teach(known) if foretold else None
             start = time.perf_counter()
             answers[name] = describe()
             rates[name].append(len(answers[name]) / (time.perf_counter() - start))

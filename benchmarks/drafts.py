@@ -36,7 +36,7 @@ def main() -> None:
         scene = Scene.open(result.scene_file)
         for question in QUESTIONS:
             said, rate = [], []
-            for bridge._answer_cache in (drafts, AnswerCache(), None):
+            for bridge.text_generator.answer_cache in (drafts, AnswerCache(), None):
                 asked = Scene(scene.reflectance)  # nothing of it is kept
                 messages = [{"role": "user", "content": question}]
                 answer, _, then = time_answer(bridge, asked, messages)

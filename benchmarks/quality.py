@@ -26,7 +26,7 @@ def main() -> None:
     bridge = OlmoEarthVLMBridge.from_pretrained("bundled", device="cpu")
     answers, figures = {}, {}
     for way, drafts in {"one token at a time": None, "foretold": AnswerCache()}.items():
-        bridge._answer_cache = drafts
+        bridge.text_generator.answer_cache = drafts
         figures[way], answers[way] = evaluate(bridge, tiles, limit=arguments.tiles)
     print(f"| measure | {' | 95 % interval | '.join(figures)} | 95 % interval | inside |")
     print("|---|---|---|---|---|---|")

@@ -25,8 +25,8 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from benchmarks.report import report
-from earthvlm.bridge.batch import insert_scene
-from earthvlm.bridge.model import BridgeBatch, OlmoEarthVLMBridge
+from earthvlm.bridge.batch import BridgeBatch, insert_scene
+from earthvlm.bridge.model import OlmoEarthVLMBridge
 from earthvlm.data.chatearthnet import ChatEarthNet
 from earthvlm.models.olmoearth import join_tokens
 from earthvlm.scenes.bands import BANDS, CHATEARTHNET_FOLDERS

@@ -87,7 +87,7 @@ def saved(tiny_bridge: OlmoEarthVLMBridge, tmp_path: Path) -> Path:
     """That bridge as a run leaves it, with a log, and one sample with its picture."""
     import torch
 
-    tiny_bridge.with_training(
+    tiny_bridge.record_training(
         "trained for 2 steps on 8 Sentinel-2 tiles",
         {
             "arguments": {"batch_size": 6},

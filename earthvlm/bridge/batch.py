@@ -1,4 +1,4 @@
-"""Scenes with their conversations as a batch, and what a bridge makes of one."""
+"""Batches of scenes with their conversations, and the logits of the answers in them."""
 
 from __future__ import annotations
 
@@ -8,23 +8,26 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from earthvlm.models.attention_masks import make_prefix_mask
 from earthvlm.models.chat_templates import Prompt
 from earthvlm.models.language_model import LanguageModel
-from earthvlm.models.moondream2_vision import prefix_attention
 from earthvlm.models.olmoearth import PreparedScene, SceneTokens
 
-# What the encoder saw of a batch is kept until it is read: 0.03 GB for a nano encoder.
-PATCHES_IN_BATCH = 65_536
+# Patches whose tokens are in memory at once: 0.03 GB for a nano encoder.
+MAX_BATCH_PATCHES = 65_536
 
 
 @dataclass(frozen=True)
 class BridgeBatch:
     """Scenes with a conversation each, ready for a bridge's `forward`.
 
-    ids, labels: `[B, L]` without the scene's own tokens; padding has label -100.
-    mask: `[B, L]`, True where there is a token.
-    scene_at: where the scene stands among the ids, the same in all.
-    tokens: what the encoder saw, where that is known already; scenes are then not needed.
+    Attributes:
+        scenes: not needed where `tokens` are given.
+        ids: token ids `[B, L]` without the scene's vectors.
+        labels: `[B, L]`, the ids of answers; -100 elsewhere, padding included.
+        mask: `[B, L]`, True where there is a token.
+        scene_at: the index among the ids at which the scene is inserted, the same in all rows.
+        tokens: OlmoEarth's tokens, where they are known already.
     """
 
     scenes: list[PreparedScene]
@@ -37,10 +40,14 @@ class BridgeBatch:
 
 @dataclass(frozen=True)
 class BridgeOutput:
-    """What a bridge returns for a batch.
+    """What a bridge's `forward` computes.
 
-    loss: mean cross-entropy over answer tokens. answer_tokens: their number.
-    scene_embedding: `[B, 384]`, unit length. tokens, queries: what `encode` returns.
+    Attributes:
+        loss: mean cross-entropy over the answers' tokens.
+        answer_tokens: how many tokens the answers have.
+        scene_embedding: `[B, 384]`, unit length.
+        tokens: OlmoEarth's tokens.
+        queries: the query outputs, `[B, Q, D_text]`.
     """
 
     loss: Tensor
@@ -56,9 +63,12 @@ def pad_batch(
     tokens: SceneTokens | None,
     pad_id: int,
 ) -> BridgeBatch:
-    """Pad conversations into a batch. Raises ValueError where the scene's place differs."""
+    """Pad conversations into a batch.
+
+    Raises ValueError for prompts that insert the scene at different indices.
+    """
     if len({p.scene_at for p in prompts}) != 1:
-        raise ValueError("All conversations of a batch must place the scene alike.")
+        raise ValueError("All conversations of a batch must insert the scene at the same index.")
     longest = max(len(p.ids) for p in prompts)
     ids = torch.full((len(prompts), longest), pad_id)
     labels = torch.full((len(prompts), longest), -100)
@@ -70,19 +80,19 @@ def pad_batch(
     return BridgeBatch(list(scenes), ids, labels, mask, prompts[0].scene_at, tokens)
 
 
-def plan_batches(sizes: Sequence[int], most_scenes: int) -> list[list[int]]:
-    """Places of scenes in batches of like sizes, so that little is padded and memory suffices.
+def plan_batches(sizes: Sequence[int], max_scenes: int) -> list[list[int]]:
+    """Group the indices of scenes by size, so that batches need little padding and fit in memory.
 
-    sizes: in patches.
+    sizes: of the scenes, in patches.
     """
     batches: list[list[int]] = []
     room = 0
-    for place in sorted(range(len(sizes)), key=lambda place: -sizes[place]):
+    for index in sorted(range(len(sizes)), key=lambda index: -sizes[index]):
         if room == 0:
             batches.append([])
-            # The first is the largest.
-            room = min(most_scenes, max(1, PATCHES_IN_BATCH // max(1, sizes[place])))
-        batches[-1].append(place)
+            # The first scene of a batch is its largest.
+            room = min(max_scenes, max(1, MAX_BATCH_PATCHES // max(1, sizes[index])))
+        batches[-1].append(index)
         room -= 1
     return batches
 
@@ -90,31 +100,35 @@ def plan_batches(sizes: Sequence[int], most_scenes: int) -> list[list[int]]:
 def insert_scene(
     language: LanguageModel, ids: Tensor, scene: Tensor, mask: Tensor, scene_at: int
 ) -> tuple[Tensor, Tensor]:
-    """Word embeddings with the scene's S vectors among them: `[B, L + S, D_text]`, and mask."""
+    """Insert scenes `[B, S, D_text]` into word embeddings: `[B, L + S, D_text]`, and the mask."""
     embeds = language.embed_around(ids, scene, scene_at)
-    seen = mask.new_ones(scene.shape[:2])
-    return embeds, torch.cat([mask[:, :scene_at], seen, mask[:, scene_at:]], dim=1).long()
+    ones = mask.new_ones(scene.shape[:2])
+    return embeds, torch.cat([mask[:, :scene_at], ones, mask[:, scene_at:]], dim=1).long()
 
 
-def read_answers(
-    language: LanguageModel, batch: BridgeBatch, scene: Tensor, picture_tokens: int = 0
+def compute_answer_logits(
+    language: LanguageModel, batch: BridgeBatch, scene: Tensor, image_tokens: int = 0
 ) -> tuple[Tensor, Tensor]:
-    """Logits of the answers' tokens `[T, V]`, and labels `[B, L]` that say which those are.
+    """Compute the logits `[T, V]` of the answers' tokens, and the labels `[B, L]` of those tokens.
 
-    scene: `[B, S, D_text]`. picture_tokens: so many of its first are read in both directions.
+    Args:
+        language: the language model.
+        batch: the conversations.
+        scene: the scenes' vectors, `[B, S, D_text]`.
+        image_tokens: how many of a scene's first vectors attend to each other in both directions.
     """
     device = scene.device
     embeds, mask = insert_scene(
         language, batch.ids.to(device), scene, batch.mask.to(device), batch.scene_at
     )
-    if picture_tokens:
-        mask = prefix_attention(mask, batch.scene_at + picture_tokens, embeds.dtype)
+    if image_tokens:
+        mask = make_prefix_mask(mask, batch.scene_at + image_tokens, embeds.dtype)
     model = language.model
     hidden = model.get_decoder()(
         inputs_embeds=embeds, attention_mask=mask, use_cache=False
     ).last_hidden_state
-    # The vocabulary is large and answers are short: logits only where they are scored.
-    # Behind the prefix, the state before a token stands `scene length` further on.
+    # The vocabulary is large and answers are short, so logits are computed for answers alone.
+    # After the scene, the state before a token lies `S` further on than its label.
     labels = batch.labels.to(device)[:, batch.scene_at :]
     first = batch.scene_at + scene.shape[1]
     states = hidden[:, first - 1 : -1]

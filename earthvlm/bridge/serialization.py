@@ -1,4 +1,4 @@
-"""A bridge's files: what training changed is written and read strictly, nothing else is kept."""
+"""Writing and reading a bridge's files: its configuration and all weights training changes."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from importlib.resources import files
 from pathlib import Path
-from typing import Protocol, TypeVar
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -29,37 +29,20 @@ from earthvlm.bridge.config import (
     check_parts,
     list_parts,
 )
+from earthvlm.bridge.network import BridgeNetwork
 from earthvlm.models.int8 import Int8Linear, keep_all_in_int8
-from earthvlm.models.language_model import LanguageModel
-from earthvlm.models.lora import make_adapter_config, merge_adapter, sketch_adapter
-from earthvlm.models.moondream2_vision import VisionTower
-from earthvlm.models.olmoearth import OlmoEarthEncoder
-from earthvlm.models.query_encoder import GeospatialQueryEncoder, SceneEmbeddingHead
+from earthvlm.models.lora import adapter_shapes, make_adapter_config, merge_adapter
 from earthvlm.storage.hub import BUNDLED, LOCAL_REVISION, fetch
 from earthvlm.storage.sharding import full_tensor
 from earthvlm.storage.tensors import read_tensors, to_storage_dtype
 
-Bridge = TypeVar("Bridge", bound="BridgeModules")
+Bridge = TypeVar("Bridge", bound=BridgeNetwork)
 
 
-class BridgeModules(Protocol):
-    """What a bridge's files are written from and read into."""
+def collect_states(bridge: BridgeNetwork) -> dict[str, dict[str, Tensor]]:
+    """Collect the weights that training changes, by the file they are saved in.
 
-    config: BridgeConfig
-    encoder: OlmoEarthEncoder
-    fusion: GeospatialQueryEncoder
-    head: SceneEmbeddingHead
-    vision: VisionTower | None
-    language: LanguageModel
-    language_model: nn.Module
-    merged_adapter: dict[str, Tensor] | None
-    revision: str
-
-
-def collect_states(bridge: BridgeModules) -> dict[str, dict[str, Tensor]]:
-    """What training changes, by the file it is saved in.
-
-    Where processes share the bridge in shards, all of them call this, and each gets whole tensors.
+    Where weights are sharded over processes, all of them must call this; each gets full tensors.
     """
     return {
         file: {name: full_tensor(tensor) for name, tensor in state.items()}
@@ -67,7 +50,7 @@ def collect_states(bridge: BridgeModules) -> dict[str, dict[str, Tensor]]:
     }
 
 
-def _states(bridge: BridgeModules) -> dict[str, dict[str, Tensor]]:
+def _states(bridge: BridgeNetwork) -> dict[str, dict[str, Tensor]]:
     states = {FUSION_FILE: {}}
     for name, part in (("fusion", bridge.fusion), ("head", bridge.head)):
         for key, tensor in part.state_dict().items():
@@ -90,21 +73,21 @@ def _states(bridge: BridgeModules) -> dict[str, dict[str, Tensor]]:
 
 
 def _language_state(model: nn.Module) -> dict[str, Tensor]:
-    """A language model's own weights; those that are tied under one name alone."""
+    """Collect a language model's weights, tied ones under one of their names."""
     if any(isinstance(layer, Int8Linear) for layer in model.modules()):
         raise ValueError(
-            "A language model in 8 bits cannot be saved: load the bridge without dtype=torch.int8."
+            "An 8-bit language model cannot be saved: load the bridge without dtype=torch.int8."
         )
     return {name: parameter.detach() for name, parameter in model.named_parameters()}
 
 
 def write_bridge(
-    bridge: BridgeModules,
+    bridge: BridgeNetwork,
     folder: Path,
     weights: Mapping[str, dict[str, Tensor]],
     dtype: torch.dtype,
 ) -> str:
-    """Write configuration and weights (see `collect_states`); return the revision they make."""
+    """Write the configuration and weights (see `collect_states`); return their revision."""
     from safetensors.torch import save_file
 
     folder.mkdir(parents=True, exist_ok=True)
@@ -115,7 +98,7 @@ def write_bridge(
         adapter.save_pretrained(folder / ADAPTER_FOLDER)
         name_adapter_base(folder, config)
     for part in set(BRIDGE_FILES) - {CONFIG_FILE, *list_parts(config)}:
-        (folder / part).unlink(missing_ok=True)  # of another bridge that was saved here before
+        (folder / part).unlink(missing_ok=True)  # of an earlier bridge in this folder
     for file, state in weights.items():
         save_file(to_storage_dtype(state, dtype), folder / file, {"format": "pt"})
     written = replace(config, earthvlm_version=__version__)
@@ -124,7 +107,7 @@ def write_bridge(
 
 
 def name_adapter_base(folder: Path, config: BridgeConfig) -> None:
-    """Note in a saved adapter which language model PEFT is to load for it, at which commit."""
+    """Write into a saved adapter which language model it adapts, and its commit, for PEFT."""
     path = folder / ADAPTER_CONFIG_FILE
     model = find_language_model(config)
     named = {"base_model_name_or_path": model.repository or model.id, "revision": model.commit}
@@ -134,9 +117,9 @@ def name_adapter_base(folder: Path, config: BridgeConfig) -> None:
 def find_bridge(
     source: str | Path, revision: str | None, **options: str | Path | bool | None
 ) -> tuple[Path, str]:
-    """The folder of a bridge, fetched where it is on the Hub, and the commit it is of.
+    """Find a bridge's folder, downloaded where it is on the Hub, and its commit.
 
-    options: of `fetch`. Raises FileNotFoundError, ValueError or ConnectionError as it does.
+    options: of `fetch`, which also says what is raised.
     """
     if source != BUNDLED:
         snapshot = fetch(source, BRIDGE_FILES, revision, **options)
@@ -144,13 +127,15 @@ def find_bridge(
     folder = Path(str(files("earthvlm") / "bundled" / "bridge"))
     if not folder.is_dir():
         raise FileNotFoundError(
-            "This installation has no bundled bridge: give the folder of a saved one."
+            "This installation has no bundled bridge: give the folder of a saved bridge."
         )
     return folder, LOCAL_REVISION
 
 
 def read_bridge(
-    make_bridge: Callable[..., Bridge],
+    make_bridge: Callable[
+        [BridgeConfig, str | torch.device | None, torch.dtype | None, bool], Bridge
+    ],
     folder: Path,
     device: str | torch.device | None,
     dtype: torch.dtype | None,
@@ -158,42 +143,30 @@ def read_bridge(
 ) -> Bridge:
     """Build the bridge that a folder describes, and read its weights.
 
-    trainable: keep the adapter apart, or the language model in float32 where it trains whole;
-        otherwise an adapter is merged into the language model.
+    Args:
+        make_bridge: builds a bridge from a configuration; see `BridgeNetwork.from_config`.
+        folder: of a saved bridge.
+        device: see `OlmoEarthVLMBridge.from_pretrained`, as for the arguments after it.
+        dtype: of the language model.
+        trainable: keep the adapter separate instead of merging it into the language model.
 
-    Raises FileNotFoundError or ValueError that names the part that is missing or disagrees.
+    Raises:
+        FileNotFoundError: names the file that is missing.
+        ValueError: names the file or tensor that does not fit.
     """
     config = BridgeConfig.read(folder)
     check_parts(folder, config)
-    # Weights of 8 bits are made of the trained ones, once those are read.
+    # Trained weights are quantized after they are read.
     in_int8 = dtype == torch.int8 and not config.use_lora
-    bridge = make_bridge(
-        config.olmoearth_model_id,
-        config.vlm_model_id,
-        config.freeze_olmoearth,
-        config.freeze_vlm_vision,
-        config.use_lora,
-        config.lora_r,
-        config.lora_alpha,
-        config.num_geo_queries,
-        device,
-        dtype=None if in_int8 else dtype,
-        bands=config.bands,
-        use_vlm_vision=config.use_vlm_vision,
-        olmoearth_revision=_pinned(config.olmoearth_revision),
-        vlm_revision=_pinned(config.vlm_revision),
-        patch_size=config.patch_size,
-        embedding_patch_size=config.embedding_patch_size,
-        trainable=trainable,
-    )
+    bridge = make_bridge(config, device, None if in_int8 else dtype, trainable)
     if bridge.config.vlm_revision != config.vlm_revision:
         raise ValueError(
-            f"{folder} was trained on {config.vlm_model_id} at {config.vlm_revision}, and here "
-            f"it is at {bridge.config.vlm_revision}."
+            f"{folder} was trained on {config.vlm_model_id} at revision {config.vlm_revision}, and "
+            f"the one found here is revision {bridge.config.vlm_revision}."
         )
     bridge.config = config
     if config.use_lora and not trainable:
-        bridge.merged_adapter = sketch_adapter(bridge.language, config.lora_r)
+        bridge.merged_adapter = adapter_shapes(bridge.language, config.lora_r)
     _load_weights(bridge, folder)
     if in_int8:
         keep_all_in_int8(bridge.language.model)
@@ -201,7 +174,7 @@ def read_bridge(
     return bridge
 
 
-def _load_weights(bridge: BridgeModules, folder: Path) -> None:
+def _load_weights(bridge: BridgeNetwork, folder: Path) -> None:
     read = {
         file: read_tensors(folder / file, expected) for file, expected in _states(bridge).items()
     }
@@ -214,7 +187,7 @@ def _load_weights(bridge: BridgeModules, folder: Path) -> None:
         if file in read:
             part.load_state_dict(read[file])
     if LANGUAGE_FILE in read:
-        # Tied weights are read under one of their names.
+        # Tied weights are stored under one of their names.
         bridge.language.model.load_state_dict(read[LANGUAGE_FILE], strict=False)
     if bridge.merged_adapter is not None:
         bridge.merged_adapter = read[ADAPTER_FILE]
@@ -224,8 +197,3 @@ def _load_weights(bridge: BridgeModules, folder: Path) -> None:
         from peft import set_peft_model_state_dict
 
         set_peft_model_state_dict(bridge.language_model, read[ADAPTER_FILE])
-
-
-def _pinned(revision: str) -> str | None:
-    """A revision to load again; a folder's files have none."""
-    return None if revision == LOCAL_REVISION else revision

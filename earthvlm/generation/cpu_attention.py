@@ -1,10 +1,11 @@
-"""Attention in float32 on a processor, for answers in bfloat16.
+"""Attention in float32 on CPUs, for answers in bfloat16.
 
-There, torch's kernel for bfloat16 takes ten times as long as the one for float32 to let one token
-of each of many conversations attend to what was read, casts included (torch 2.13). And where
-several heads share keys, transformers repeats these for each head as soon as more than one token
-is read; here the heads' queries stand side by side instead, as if they were tokens. What several
-conversations have read is kept in float32 too, or each token would cast and copy all before it.
+On a CPU, torch's bfloat16 kernel takes ten times as long as its float32 kernel, casts included,
+where one token of each of many rows attends to a long cache (torch 2.13;
+tests/generation/test_cpu_attention.py fails once that has changed). Where several heads share keys,
+transformers also repeats the keys for each head as soon as there is more than one query token; here
+the queries of such heads are stacked as if they were more tokens. The cache of several rows is kept
+in float32 too, or each token would cast and copy all of it.
 """
 
 from __future__ import annotations
@@ -23,78 +24,83 @@ from transformers.cache_utils import DynamicLayer
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
-USUAL, NAME = "sdpa", "sdpa_in_float32"
-ROOM = 128  # tokens that several conversations may read on before what they read is copied
+TORCH_ATTENTION, CPU_ATTENTION = "sdpa", "sdpa_in_float32"
+ROOM = 128  # tokens by which a full cache grows each time it is copied
 
 
 def choose_attention(model: PreTrainedModel, answering: bool) -> None:
-    """Let a language model attend as is quickest where it is; what trains attends as usual."""
-    if model.config._attn_implementation not in (USUAL, NAME):
-        return  # models that cannot do with torch's own
-    suits = answering and model.device.type == "cpu" and model.dtype == torch.bfloat16
-    model.set_attn_implementation(NAME if suits else USUAL)
+    """Switch to the attention that is fastest on the model's device; training uses torch's."""
+    if model.config._attn_implementation not in (TORCH_ATTENTION, CPU_ATTENTION):
+        return  # models that do not support torch's
+    is_faster = answering and model.device.type == "cpu" and model.dtype == torch.bfloat16
+    model.set_attn_implementation(CPU_ATTENTION if is_faster else TORCH_ATTENTION)
 
 
-def start_cache(model: PreTrainedModel, conversations: int) -> Cache:
-    """Keeps what a language model reads of so many conversations at once."""
-    if conversations > 1 and model.config._attn_implementation == NAME:
-        return Cache(layer_class_to_replicate=_RoomyLayer)
-    # Without the model's configuration every layer keeps all it read, so that any of it can be
-    # forgotten; models with windows mask what they do not look at.
+def start_cache(model: PreTrainedModel, rows: int) -> Cache:
+    """Make an empty cache of keys and values for so many rows."""
+    if rows > 1 and model.config._attn_implementation == CPU_ATTENTION:
+        return Cache(layer_class_to_replicate=_GrowingLayer)
+    # Without the model's configuration every layer keeps all tokens, so that it can be cropped;
+    # models with sliding windows mask the tokens outside them.
     return DynamicCache()
 
 
-class _RoomyLayer(DynamicLayer):
-    """A layer's keys and values in float32, `[B, heads, length, width]`, with room behind them."""
+class _GrowingLayer(DynamicLayer):
+    """A layer's keys and values in float32, `[B, heads, length, width]`, in larger buffers."""
 
     def update(self, keys: Tensor, values: Tensor, *_, **__) -> tuple[Tensor, Tensor]:
+        """Append new keys and values; return all of them."""
         if not self.is_initialized:
             self.lazy_initialization(keys, values)
-            self._rooms = [state[:, :, :0].float() for state in (keys, values)]
+            self._buffers = [state[:, :, :0].float() for state in (keys, values)]
         start = self.get_seq_length()
         end = start + keys.shape[2]
-        lacking = end - self._rooms[0].shape[2]
+        lacking = end - self._buffers[0].shape[2]
         if lacking > 0:
-            self._rooms = [F.pad(room, (0, 0, 0, lacking + ROOM)) for room in self._rooms]
-        for room, state in zip(self._rooms, (keys, values), strict=True):
-            room[:, :, start:end] = state
-        self.keys, self.values = (room[:, :, :end] for room in self._rooms)
+            self._buffers = [F.pad(b, (0, 0, 0, lacking + ROOM)) for b in self._buffers]
+        for buffer, state in zip(self._buffers, (keys, values), strict=True):
+            buffer[:, :, start:end] = state
+        self.keys, self.values = (buffer[:, :, :end] for buffer in self._buffers)
         return self.keys, self.values
 
     def batch_select_indices(self, indices: Tensor) -> None:
-        """Keep these conversations; only those that change their place are moved."""
+        """Keep these rows in this order; only rows that change their index are copied."""
         count, length = len(indices), self.get_seq_length()
         moved = (indices != torch.arange(count, device=indices.device)).nonzero()[:, 0]
-        for room in self._rooms:
-            room[moved, :, :length] = room[indices[moved], :, :length]
-        self._rooms = [room[:count] for room in self._rooms]
-        self.keys, self.values = (room[:, :, :length] for room in self._rooms)
+        for buffer in self._buffers:
+            buffer[moved, :, :length] = buffer[indices[moved], :, :length]
+        self._buffers = [buffer[:count] for buffer in self._buffers]
+        self.keys, self.values = (buffer[:, :, :length] for buffer in self._buffers)
 
 
 def _attend(
     module: nn.Module, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, **options
 ) -> tuple[Tensor, None]:
-    kind, groups = query.dtype, query.shape[1] // key.shape[1]
+    dtype, groups = query.dtype, query.shape[1] // key.shape[1]
     query, key, value = query.float(), key.float(), value.float()
     if mask is not None and mask.is_floating_point():
         mask = mask.float()
     count = query.shape[2]
-    packed = mask is not None and mask.shape[1] == 1 and groups > 1 and not options.get("softcap")
-    if not packed:
+    can_stack = (
+        mask is not None and mask.shape[1] == 1 and groups > 1 and not options.get("softcap")
+    )
+    if not can_stack:
         mixed, _ = sdpa_attention_forward(module, query, key, value, mask, **options)
-        return mixed.to(kind), None
+        return mixed.to(dtype), None
     query = query.unflatten(1, (-1, groups)).flatten(2, 3)
     mask = mask.repeat(1, 1, groups, 1)
     mixed = F.scaled_dot_product_attention(query, key, value, mask, scale=options.get("scaling"))
     mixed = mixed.unflatten(2, (groups, count)).flatten(1, 2).transpose(1, 2)
-    return mixed.contiguous().to(kind), None
+    return mixed.contiguous().to(dtype), None
 
 
-def _mask(*arguments, **options) -> Tensor | None:
-    """What torch would make of a mask of truth values in every layer, made once for all."""
-    seen = sdpa_mask(*arguments, **options)
-    return None if seen is None else torch.zeros(seen.shape).masked_fill_(~seen, -torch.inf)
+def _make_mask(*arguments, **options) -> Tensor | None:
+    """Convert transformers' boolean mask to scores once, instead of in every layer."""
+    allowed = sdpa_mask(*arguments, **options)
+    if allowed is None:
+        return None
+    return torch.zeros(allowed.shape).masked_fill_(~allowed, -torch.inf)
 
 
-AttentionInterface.register(NAME, _attend)
-AttentionMaskInterface.register(NAME, _mask)
+AttentionInterface.register(CPU_ATTENTION, _attend)
+AttentionMaskInterface.register(CPU_ATTENTION, _make_mask)

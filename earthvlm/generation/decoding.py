@@ -1,4 +1,4 @@
-"""The state of a decoder over a conversation, and the loop that generates every answer."""
+"""Decoding with a language model: the state of what it has processed, and the token loop."""
 
 from __future__ import annotations
 
@@ -13,99 +13,99 @@ from transformers import PreTrainedModel
 from earthvlm.generation.cpu_attention import start_cache
 from earthvlm.generation.prompt_lookup import BATCH_DRAFT_TOKENS, DRAFT_TOKENS, AnswerCache
 from earthvlm.generation.sampling import Sampling, fit_to_context
+from earthvlm.models.attention_masks import make_prefix_mask
 from earthvlm.models.chat_templates import Prompt
 from earthvlm.models.language_model import LanguageModel
-from earthvlm.models.moondream2_vision import prefix_attention
 
 
 class DecoderState(Protocol):
-    """What a language model keeps of what it has read, in one conversation or several at once."""
+    """A language model's keys and values of the tokens it has processed, for one row or several."""
 
     @property
     def length(self) -> int:
-        """How many tokens it has read, padding included."""
+        """The number of tokens in the state, padding included."""
 
     def forward(self, vectors: Tensor, bidirectional_prefix: int = 0) -> Tensor:
-        """Read on, `[B, L, D]`; return logits of what comes next, `[B, V]`.
+        """Process `[B, L, D]`; return the logits after the last token, `[B, V]`.
 
-        bidirectional_prefix: so many of the first tokens attend to later ones among them too.
+        bidirectional_prefix: how many of the first tokens attend to each other in both directions.
         """
+
+    def forward_each(self, vectors: Tensor) -> Tensor:
+        """Process `[B, L, D]`; return the logits after each token, `[B, L, V]`."""
 
     def crop(self, length: int) -> None:
         """Keep only the first `length` tokens."""
 
+    def rollback(self, counts: Sequence[int]) -> None:
+        """Drop the last tokens of each row, as many as `counts` says for it."""
+
     def select_rows(self, rows: Sequence[int]) -> None:
-        """Go on with these of the conversations alone."""
+        """Keep only these rows, in this order."""
 
     def release(self) -> None:
-        """Make room for others until it is read on."""
+        """Free what others can use until the next forward pass."""
 
 
 class TorchDecoderState:
-    """A `DecoderState` by transformers, with its cache of keys and values.
+    """A `DecoderState` by transformers.
 
-    padding: `[B]`, how many of the first tokens of each conversation are padding, if any are; what
-        `forward_shared` reads comes before it.
+    padding: `[B]`, how many of the first tokens of each row are padding, if any are. Tokens of
+        `forward_shared` come before the padding.
     """
 
     def __init__(self, model: PreTrainedModel, padding: Tensor | None = None) -> None:
         self.model = model
         self.padding = padding
         self.cache = start_cache(model, 1)
-        # `[B, length]`: which of the tokens are to be seen, where that is not all of them.
-        self._seen: Tensor | None = None
+        # `[B, length]`, True where a token is attended to; None where all are.
+        self._mask: Tensor | None = None
 
     @property
     def length(self) -> int:
-        """Tokens in the cache."""
+        """The number of tokens in the state, padding included."""
         return self.cache.get_seq_length()
 
     def forward(self, vectors: Tensor, bidirectional_prefix: int = 0) -> Tensor:
-        """Append `[B, L, D]` to the cache; return the logits `[B, V]` after the last token."""
+        """Process `[B, L, D]`; return the logits after the last token, `[B, V]`."""
         return self._forward(vectors, vectors.shape[1] - 1, bidirectional_prefix)[:, 0]
 
-    def forward_shared(self, vectors: Tensor, conversations: int) -> None:
-        """Read `[L, D]`, with which so many conversations begin, once for all of them."""
+    def forward_shared(self, vectors: Tensor, rows: int) -> None:
+        """Process the `[L, D]` with which all rows begin once, and copy its keys and values."""
         once = TorchDecoderState(self.model)
         once.forward(vectors[None])
-        self.cache = start_cache(self.model, conversations)
+        self.cache = start_cache(self.model, rows)
         for number, layer in enumerate(once.cache.layers):
-            states = (s.expand(conversations, -1, -1, -1) for s in (layer.keys, layer.values))
+            states = (s.expand(rows, -1, -1, -1) for s in (layer.keys, layer.values))
             self.cache.update(*states, number)
 
     def forward_each(self, vectors: Tensor) -> Tensor:
-        """Read on, `[B, L, D]`; return logits of what follows each of the tokens, `[B, L, V]`."""
+        """Process `[B, L, D]`; return the logits after each token, `[B, L, V]`."""
         return self._forward(vectors, 0)
 
     def _forward(self, vectors: Tensor, first: int, bidirectional_prefix: int = 0) -> Tensor:
-        """Logits of what follows the tokens from `first` on, `[B, L - first, V]`."""
+        """Return the logits after the tokens from `first` on, `[B, L - first, V]`."""
         start, device = self.length, vectors.device
         if start == 0:
             self.cache = start_cache(self.model, len(vectors))
-        mask = positions = None
-        if self.padding is not None:
-            seen = torch.arange(vectors.shape[1], device=device) >= self.padding[:, None]
-            self._seen = torch.cat([seen.new_ones(len(vectors), start), seen], dim=1)
-            self.padding = None
-        elif self._seen is not None:
-            self._seen = torch.cat([self._seen, self._seen.new_ones(vectors.shape[:2])], dim=1)
-        if bidirectional_prefix or self._seen is not None:
-            end = start + vectors.shape[1]
-            seen = self._seen
-            if seen is None:
-                seen = torch.ones(len(vectors), end, dtype=torch.bool, device=device)
-            positions = (seen.cumsum(1) - 1).clamp(min=0)[:, start:]
-            mask = (
-                prefix_attention(seen, bidirectional_prefix, vectors.dtype)
+        self._extend_mask(vectors, start)
+        attention_mask = positions = None
+        if bidirectional_prefix or self._mask is not None:
+            mask = self._mask
+            if mask is None:
+                end = start + vectors.shape[1]
+                mask = torch.ones(len(vectors), end, dtype=torch.bool, device=device)
+            positions = (mask.cumsum(1) - 1).clamp(min=0)[:, start:]
+            attention_mask = (
+                make_prefix_mask(mask, bidirectional_prefix, vectors.dtype)
                 if bidirectional_prefix
-                else seen.long()
+                else mask.long()
             )
-        # By their indices: a slice would make torch copy the vocabulary's matrix, which takes as
-        # long as the rest.
+        # As indices: a slice would make torch copy the vocabulary's matrix, which doubles the time.
         kept = torch.arange(first, vectors.shape[1], device=device)
         output = self.model(
             inputs_embeds=vectors,
-            attention_mask=mask,
+            attention_mask=attention_mask,
             position_ids=positions,
             cache=self.cache,
             use_cache=True,
@@ -113,33 +113,42 @@ class TorchDecoderState:
         )
         return output.logits
 
+    def _extend_mask(self, vectors: Tensor, start: int) -> None:
+        """Add the columns of new tokens to the mask, where there is padding or was a rollback."""
+        if self.padding is not None:
+            real = torch.arange(vectors.shape[1], device=vectors.device) >= self.padding[:, None]
+            self._mask = torch.cat([real.new_ones(len(vectors), start), real], dim=1)
+            self.padding = None
+        elif self._mask is not None:
+            self._mask = torch.cat([self._mask, self._mask.new_ones(vectors.shape[:2])], dim=1)
+
     def crop(self, length: int) -> None:
-        """Keep the first tokens only."""
+        """Keep only the first `length` tokens."""
         self.cache.crop(length - self.length)
-        if self._seen is not None:
-            self._seen = self._seen[:, :length]
+        if self._mask is not None:
+            self._mask = self._mask[:, :length]
 
     def rollback(self, counts: Sequence[int]) -> None:
-        """Forget the last tokens of each conversation, so many of each.
+        """Drop the last tokens of each row, as many as `counts` says for it.
 
-        What others keep stays in the cache, and is not seen.
+        Tokens that other rows keep stay in the cache and are masked.
         """
         kept = self.length - min(counts)
         self.crop(kept)
         if max(counts) > min(counts):
             ends = torch.tensor(counts, device=self.model.device)[:, None]
-            seen = torch.arange(kept, device=ends.device) < kept + min(counts) - ends
-            self._seen = seen if self._seen is None else self._seen & seen
+            mask = torch.arange(kept, device=ends.device) < kept + min(counts) - ends
+            self._mask = mask if self._mask is None else self._mask & mask
 
     def select_rows(self, rows: Sequence[int]) -> None:
-        """Keep these conversations only, in this order."""
+        """Keep only these rows, in this order."""
         kept = torch.tensor(rows, device=self.model.device)
         self.cache.batch_select_indices(kept)
-        if self._seen is not None:
-            self._seen = self._seen[kept]
+        if self._mask is not None:
+            self._mask = self._mask[kept]
 
     def release(self) -> None:
-        """Its cache takes room anyway."""
+        """Do nothing: each state has a cache of its own."""
 
 
 def decode(
@@ -147,81 +156,90 @@ def decode(
     logits: Tensor,
     language: LanguageModel,
     sampling: Sampling,
-    drafts: AnswerCache | None = None,
+    answer_cache: AnswerCache | None = None,
 ) -> Iterator[dict[int, list[int]]]:
-    """Yield what each conversation says next, token ids by row, until all have said all.
+    """Yield the next token ids of each row, by row, until all rows have stopped.
 
-    logits: `[B, V]`, what may come first. A row that has stopped is read no further.
-    drafts: foretell how answers go on, for a `TorchDecoderState`; each is then a few tokens further
-    at a time. What was foretold is kept where it is what the model chooses, so answers stay the
-    same, as far as rounding goes.
+    With an answer cache, each step verifies draft tokens in one forward pass and keeps those that
+    the model would have chosen, so answers are the same up to rounding.
+
+    Args:
+        state: holds the prompts; rows are removed from it as they stop.
+        logits: after the prompts, `[B, V]`.
+        language: embeds tokens and says which ones stop an answer.
+        sampling: the length of the answers and how their tokens are chosen.
+        answer_cache: where draft tokens are looked up; None decodes one token at a time.
     """
     rows = list(range(len(logits)))
-    said: list[list[int]] = [[] for _ in rows]
-    read: list[tuple[int, ...]] = [() for _ in rows]  # of what was foretold
+    answers: list[list[int]] = [[] for _ in rows]
+    drafts: list[tuple[int, ...]] = [() for _ in rows]
     logits = logits[:, None]
     while True:
         with torch.inference_mode():
             chosen = sampling.choose(logits.flatten(0, 1)).view(logits.shape[:2]).tolist()
-            right = [_count_accepted(*pair) for pair in zip(read, chosen, strict=True)]
-            wrong = [len(tokens) - n for tokens, n in zip(read, right, strict=True)]
-            if any(wrong):
-                state.rollback(wrong)
-        step, going = {}, []
-        for place, row in enumerate(rows):
-            tokens = chosen[place][: right[place] + 1][: sampling.max_length - len(said[row])]
-            ends = [n for n, token in enumerate(tokens) if token in language.stop_ids]
-            tokens = tokens[: ends[0]] if ends else tokens
-            said[row] += tokens
+            accepted = [_count_accepted(*pair) for pair in zip(drafts, chosen, strict=True)]
+            rejected = [len(draft) - n for draft, n in zip(drafts, accepted, strict=True)]
+            if any(rejected):
+                state.rollback(rejected)
+        step, active = {}, []
+        for index, row in enumerate(rows):
+            room = sampling.max_length - len(answers[row])
+            tokens = chosen[index][: accepted[index] + 1][:room]
+            stops = [n for n, token in enumerate(tokens) if token in language.stop_ids]
+            tokens = tokens[: stops[0]] if stops else tokens
+            answers[row] += tokens
             if tokens:
                 step[row] = tokens
-            if not ends and len(said[row]) < sampling.max_length:
-                going.append(place)
+            if not stops and len(answers[row]) < sampling.max_length:
+                active.append(index)
         if step:
             yield step
-        if not going:
+        if not active:
             return
         with torch.inference_mode():
-            if len(going) < len(rows):
-                going = _fill_gaps(going)
-                rows = [rows[place] for place in going]
-                state.select_rows(going)
-            read = _propose_drafts([said[row] for row in rows], drafts)
-            ids = [[said[row][-1], *tokens] for row, tokens in zip(rows, read, strict=True)]
+            if len(active) < len(rows):
+                active = _fill_gaps(active)
+                rows = [rows[index] for index in active]
+                state.select_rows(active)
+            drafts = _propose_drafts([answers[row] for row in rows], answer_cache)
+            ids = [[answers[row][-1], *draft] for row, draft in zip(rows, drafts, strict=True)]
             vectors = language.embed(torch.tensor(ids, device=logits.device))
-            if drafts is None:
+            if answer_cache is None:
                 logits = state.forward(vectors)[:, None]
             else:
                 logits = state.forward_each(vectors)
 
 
-def _fill_gaps(going: list[int]) -> list[int]:
-    """The same places, the last ones in the gaps before them, so that few change theirs."""
-    count = len(going)
-    last = [place for place in going if place >= count]
-    return [place if place in going else last.pop() for place in range(count)]
+def _fill_gaps(active: list[int]) -> list[int]:
+    """Order the rows so that the last ones fill the gaps of those that stopped, and few move."""
+    count = len(active)
+    last = [index for index in active if index >= count]
+    return [index if index in active else last.pop() for index in range(count)]
 
 
-def _propose_drafts(said: list[list[int]], drafts: AnswerCache | None) -> list[tuple[int, ...]]:
-    """How each of the answers may go on, equally many tokens for all."""
-    if drafts is None:
-        return [()] * len(said)
-    if len(said) == 1:
-        # Always as many: other sums round otherwise, and what was said before should not tell.
-        count, foretold = DRAFT_TOKENS, [drafts.propose(said[0])]
+def _propose_drafts(
+    answers: list[list[int]], answer_cache: AnswerCache | None
+) -> list[tuple[int, ...]]:
+    """Draft tokens for each answer, equally many for all."""
+    if answer_cache is None:
+        return [()] * len(answers)
+    if len(answers) == 1:
+        # Always equally many: sums of other lengths round differently, and an answer should not
+        # depend on what the cache holds.
+        count, drafts = DRAFT_TOKENS, [answer_cache.propose(answers[0])]
     else:
-        foretold = [drafts.propose(answer)[:BATCH_DRAFT_TOKENS] for answer in said]
-        count = max(len(tokens) for tokens in foretold)
+        drafts = [answer_cache.propose(answer)[:BATCH_DRAFT_TOKENS] for answer in answers]
+        count = max(len(draft) for draft in drafts)
     return [
-        (*tokens, *[answer[-1]] * (count - len(tokens)))
-        for answer, tokens in zip(said, foretold, strict=True)
+        (*draft, *[answer[-1]] * (count - len(draft)))
+        for answer, draft in zip(answers, drafts, strict=True)
     ]
 
 
-def _count_accepted(foretold: Sequence[int], chosen: Sequence[int]) -> int:
-    """How many tokens were foretold right before the first that was not."""
-    pairs = enumerate(zip(foretold, chosen, strict=False))
-    return next((n for n, (a, b) in pairs if a != b), len(foretold))
+def _count_accepted(draft: Sequence[int], chosen: Sequence[int]) -> int:
+    """Count the draft tokens before the first that the model did not choose."""
+    pairs = enumerate(zip(draft, chosen, strict=False))
+    return next((n for n, (a, b) in pairs if a != b), len(draft))
 
 
 @torch.inference_mode()
@@ -229,57 +247,64 @@ def answer_batch(
     language: LanguageModel,
     prompts: Sequence[Prompt],
     scenes: Tensor,
-    picture_tokens: int,
+    image_tokens: int,
     sampling: Sampling,
-    drafts: AnswerCache | None = None,
+    answer_cache: AnswerCache | None = None,
 ) -> list[str]:
-    """Answer several prompts at once, each with its scene of `[B, S, D]`.
+    """Answer prompts at once, each about its scene of `[B, S, D]`.
 
-    picture_tokens: so many of a scene's first are read in both directions.
-    drafts: answers that foretell how others go on, where reading several tokens at once pays.
-    Raises ValueError for a prompt that is too long.
+    Args:
+        language: the language model.
+        prompts: the tokenized conversations.
+        scenes: the scenes' vectors.
+        image_tokens: how many of a scene's first vectors attend to each other in both directions.
+        sampling: the length of the answers and how their tokens are chosen.
+        answer_cache: earlier answers for prompt lookup decoding, to which these are added.
+
+    Raises:
+        ValueError: for a prompt that leaves no room for an answer in the context.
     """
-    windows = _uses_sliding_windows(language.model)
-    shared = 0 if picture_tokens or windows else _count_shared(prompts)
-    conversations = [
+    has_windows = _uses_sliding_windows(language.model)
+    if sampling.temperature > 0 or has_windows:
+        answer_cache = None
+    shared = 0 if image_tokens or has_windows else _count_shared(prompts)
+    inputs = [
         language.embed_around(
             torch.tensor(prompt.ids, device=scenes.device), scene, prompt.scene_at
         )
         for prompt, scene in zip(prompts, scenes, strict=True)
     ]
-    lengths = [len(vectors) for vectors in conversations]
+    lengths = [len(vectors) for vectors in inputs]
     longest = max(lengths)
     sampling = fit_to_context(sampling, longest, language.context)
     padding = None
     if min(lengths) < longest:
         padding = torch.tensor([longest - n for n in lengths], device=scenes.device)
-    padded = torch.stack([F.pad(v[shared:], (0, 0, longest - len(v), 0)) for v in conversations])
-    bidirectional_prefix = prompts[0].scene_at + picture_tokens if picture_tokens else 0
+    padded = torch.stack([F.pad(v[shared:], (0, 0, longest - len(v), 0)) for v in inputs])
+    bidirectional_prefix = prompts[0].scene_at + image_tokens if image_tokens else 0
     state = TorchDecoderState(language.model, padding)
     if shared:
-        state.forward_shared(conversations[0][:shared], len(conversations))
-    if sampling.temperature > 0 or windows:
-        drafts = None
-    said: list[list[int]] = [[] for _ in conversations]
-    for step in decode(
-        state, state.forward(padded, bidirectional_prefix), language, sampling, drafts
-    ):
+        state.forward_shared(inputs[0][:shared], len(inputs))
+    logits = state.forward(padded, bidirectional_prefix)
+    answers: list[list[int]] = [[] for _ in inputs]
+    for step in decode(state, logits, language, sampling, answer_cache):
         for row, tokens in step.items():
-            said[row] += tokens
-    for answer in said if drafts is not None else ():
-        drafts.add(answer)
-    answers = language.tokenizer.batch_decode(said, skip_special_tokens=True)
-    return [answer.strip() for answer in answers]
+            answers[row] += tokens
+    if answer_cache is not None:
+        for answer in answers:
+            answer_cache.add(answer)
+    texts = language.tokenizer.batch_decode(answers, skip_special_tokens=True)
+    return [text.strip() for text in texts]
 
 
 def _count_shared(prompts: Sequence[Prompt]) -> int:
-    """How many tokens before their scenes all prompts begin with."""
-    most = min(prompt.scene_at for prompt in prompts)
-    places = enumerate(zip(*(prompt.ids[:most] for prompt in prompts), strict=True))
-    return next((n for n, ids in places if len(set(ids)) > 1), most)
+    """Count the tokens before the scene with which all prompts begin."""
+    shortest = min(prompt.scene_at for prompt in prompts)
+    columns = enumerate(zip(*(prompt.ids[:shortest] for prompt in prompts), strict=True))
+    return next((n for n, ids in columns if len(set(ids)) > 1), shortest)
 
 
 def _uses_sliding_windows(model: PreTrainedModel) -> bool:
-    """Whether layers count the tokens they look back over, which then must lie side by side."""
+    """Whether some layers attend to a window of tokens, which must not have gaps then."""
     kinds = getattr(model.config.get_text_config(), "layer_types", None)
     return any(kind != "full_attention" for kind in kinds or ())

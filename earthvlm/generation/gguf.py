@@ -1,4 +1,4 @@
-"""A Llama-like language model as a GGUF file, quantised, as llama.cpp reads it."""
+"""Writing a Llama-like language model as a quantized GGUF file for llama.cpp."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from gguf import GGMLQuantizationType
     from transformers import LlamaForCausalLM
 
-# transformers' names of a layer's parts, and GGUF's.
+# A layer's modules: transformers' names to GGUF's.
 LAYER_PARTS = {
     "input_layernorm": "attn_norm",
     "self_attn.q_proj": "attn_q",
@@ -27,18 +27,18 @@ LAYER_PARTS = {
 
 
 def write_gguf(model: LlamaForCausalLM, path: Path, quantization: str) -> None:
-    """Write a model without its tokenizer: it is asked with embeddings and answers with logits.
+    """Write a model without its tokenizer, which embeddings as input and logits do not need.
 
-    quantization: GGUF's name of how matrices are stored, as in "Q8_0". The file is written aside
-    and renamed. Raises ValueError for a model that is laid out otherwise than Llama's.
+    quantization: GGUF's name of how matrices are stored, as in "Q8_0".
+    Raises ValueError for a model that is not laid out like Llama.
     """
     import gguf
 
     config = model.config
     if config.model_type != "llama" or config.attention_bias or config.mlp_bias:
         raise ValueError(
-            f"llama.cpp answers for Llama-like models alone here, and this one is a "
-            f"{config.model_type!r} model: leave the engine out."
+            f"llama.cpp runs Llama-like models here, and this one is a {config.model_type!r} "
+            "model: leave the engine out."
         )
     kind = gguf.GGMLQuantizationType[quantization]
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -56,13 +56,13 @@ def write_gguf(model: LlamaForCausalLM, path: Path, quantization: str) -> None:
     writer.add_vocab_size(config.vocab_size)
     writer.add_tokenizer_model("none")
     try:
-        for name, tensor in _rename(model).items():
+        for name, tensor in _name_tensors(model).items():
             values = tensor.detach().float().cpu().numpy()
-            # Vectors stay as they are. The words' matrix is what answers are told apart by.
+            # Vectors stay in float32. The vocabulary's matrix keeps 8 bits: logits depend on it.
             stored = kind if values.ndim > 1 else gguf.GGMLQuantizationType.F32
             if name in ("token_embd", "output") and stored.name.startswith("Q"):
                 stored = gguf.GGMLQuantizationType.Q8_0
-            stored = _fitting(stored, values.shape[-1])
+            stored = _supported_kind(stored, values.shape[-1])
             writer.add_tensor(f"{name}.weight", gguf.quantize(values, stored), raw_dtype=stored)
         writer.write_header_to_file()
         writer.write_kv_data_to_file()
@@ -73,15 +73,15 @@ def write_gguf(model: LlamaForCausalLM, path: Path, quantization: str) -> None:
         aside.unlink(missing_ok=True)
 
 
-def _fitting(kind: GGMLQuantizationType, columns: int) -> GGMLQuantizationType:
-    """This kind, or plain numbers where rows do not divide into its blocks."""
+def _supported_kind(kind: GGMLQuantizationType, columns: int) -> GGMLQuantizationType:
+    """This quantization, or float32 where rows do not divide into its blocks."""
     import gguf
 
     block, _ = gguf.GGML_QUANT_SIZES[kind]
     return kind if columns % block == 0 else gguf.GGMLQuantizationType.F32
 
 
-def _rename(model: LlamaForCausalLM) -> dict[str, Tensor]:
+def _name_tensors(model: LlamaForCausalLM) -> dict[str, Tensor]:
     config, decoder = model.config, model.get_decoder()
     tensors = {"token_embd": decoder.embed_tokens.weight, "output_norm": decoder.norm.weight}
     if not config.tie_word_embeddings:
@@ -97,6 +97,6 @@ def _rename(model: LlamaForCausalLM) -> dict[str, Tensor]:
 
 
 def _interleave(weight: Tensor, heads: int) -> Tensor:
-    """Rows in the order in which llama.cpp rotates them: pairs side by side, not half by half."""
+    """Reorder rows as llama.cpp rotates them: neighbouring pairs instead of two halves."""
     rows, columns = weight.shape
     return weight.view(heads, 2, rows // heads // 2, columns).transpose(1, 2).reshape(rows, columns)

@@ -1,7 +1,7 @@
-"""Answers by llama.cpp: the same language model, quantised, several times as fast on a CPU.
+"""Decoding with llama.cpp: the same language model, quantized, several times as fast on a CPU.
 
-The package `llama-cpp-python` is an extra, `pip install earthvlm[llama]`. The scene still enters as
-vectors, and words are still looked up and chosen here: llama.cpp reads and keeps what was read.
+Needs the package `llama-cpp-python`, an extra: `pip install earthvlm[llama]`. llama.cpp computes
+the logits and keeps the keys and values; embedding and choosing tokens stay in torch.
 """
 
 from __future__ import annotations
@@ -25,20 +25,26 @@ from earthvlm.models.smollm2 import cache_folder
 if TYPE_CHECKING:
     from earthvlm.models.language_model import LanguageModel
 
-# 8 bits: nearest to the plain path of what llama.cpp is fast with; see docs/decisions.md.
+# 8 bits: of the fast quantizations, the one whose answers are closest to torch's; see
+# docs/decisions.md.
 QUANTIZATION = "Q8_0"
-# Answers that can be under way at once, and the tokens they share: 0.1 GB for SmolLM2-135M.
-ANSWERS_AT_ONCE = 4
-TOKENS_AT_ONCE = 4096
-BATCH = 512  # tokens that are read at a time
+# Answers that can be decoded at once, and the tokens they share: 0.1 GB for SmolLM2-135M.
+MAX_SEQUENCES = 4
+MAX_TOKENS = 4096
+BATCH_TOKENS = 512  # tokens of one call
 
 
 class LlamaEngine:
     """A language model in llama.cpp.
 
-    revision: of the weights the language model has now, adapter included; the file made of them is
-    kept in the cache under that name.
-    Raises ModuleNotFoundError where the package is missing, ValueError for a model of another kind.
+    Args:
+        language: the language model, adapter merged.
+        revision: of its weights, adapter included; names the GGUF file in the cache.
+        quantization: GGUF's name of how matrices are stored.
+
+    Raises:
+        ModuleNotFoundError: where llama-cpp-python is not installed.
+        ValueError: for a model that is not laid out like Llama.
     """
 
     def __init__(
@@ -55,9 +61,9 @@ class LlamaEngine:
             write_gguf(language.model, path, quantization)
         self.llama = llama_cpp
         self.dim = language.dim
-        self.vocabulary = language.model.config.vocab_size
+        self.vocab_size = language.model.config.vocab_size
         self.lock = threading.Lock()
-        self.free = list(range(ANSWERS_AT_ONCE))
+        self.free = list(range(MAX_SEQUENCES))
         llama_cpp.llama_log_set(_silence(llama_cpp), None)
         llama_cpp.llama_backend_init()
         model = _check(
@@ -67,41 +73,41 @@ class LlamaEngine:
             path,
         )
         options = llama_cpp.llama_context_default_params()
-        options.n_ctx = min(TOKENS_AT_ONCE, ANSWERS_AT_ONCE * language.context)
-        options.n_batch = options.n_ubatch = BATCH
-        options.n_seq_max = ANSWERS_AT_ONCE
+        options.n_ctx = min(MAX_TOKENS, MAX_SEQUENCES * language.context)
+        options.n_batch = options.n_ubatch = BATCH_TOKENS
+        options.n_seq_max = MAX_SEQUENCES
         options.kv_unified = True
         options.n_threads = options.n_threads_batch = torch.get_num_threads()
-        weakref.finalize(self, llama_cpp.llama_model_free, model)  # runs after the next
+        weakref.finalize(self, llama_cpp.llama_model_free, model)  # runs after the one below
         self.context = _check(llama_cpp.llama_init_from_model(model, options), path)
         weakref.finalize(self, llama_cpp.llama_free, self.context)
         self.memory = llama_cpp.llama_get_memory(self.context)
 
     def decode(self, vectors: np.ndarray, start: int, sequence: int) -> Tensor:
-        """Read float32 `[L, D]` from a place of a sequence on; logits of what follows, `[V]`."""
+        """Process float32 `[L, D]` at `start` of a sequence; return the logits after it, `[V]`."""
         count = len(vectors)
         batch = self.llama.llama_batch_init(count, self.dim, 1)
         try:
             ctypes.memmove(batch.embd, vectors.ctypes.data, vectors.nbytes)
             batch.n_tokens = count
-            for place in range(count):
-                batch.pos[place] = start + place
-                batch.n_seq_id[place] = 1
-                batch.seq_id[place][0] = sequence
-                batch.logits[place] = place == count - 1
+            for index in range(count):
+                batch.pos[index] = start + index
+                batch.n_seq_id[index] = 1
+                batch.seq_id[index][0] = sequence
+                batch.logits[index] = index == count - 1
             if self.llama.llama_decode(self.context, batch):
                 raise RuntimeError(
-                    f"The answers under way have more than {TOKENS_AT_ONCE:,} tokens together: "
-                    "wait for one to end, or clear the conversation."
+                    f"The chats that are being answered have more than {MAX_TOKENS:,} tokens "
+                    "together: wait for an answer to end, or clear the conversation."
                 )
             logits = self.llama.llama_get_logits_ith(self.context, -1)
-            return torch.from_numpy(np.ctypeslib.as_array(logits, (self.vocabulary,)).copy())
+            return torch.from_numpy(np.ctypeslib.as_array(logits, (self.vocab_size,)).copy())
         finally:
             self.llama.llama_batch_free(batch)
 
 
 class LlamaDecoderState:
-    """A `DecoderState` of one conversation; while no answer is under way its state lies outside."""
+    """A `DecoderState` of one row; between answers its keys and values are outside llama.cpp."""
 
     def __init__(self, engine: LlamaEngine) -> None:
         self.engine = engine
@@ -111,31 +117,40 @@ class LlamaDecoderState:
 
     @property
     def length(self) -> int:
-        """Tokens in the cache."""
+        """The number of tokens in the state."""
         return self._length
 
     def forward(self, vectors: Tensor, bidirectional_prefix: int = 0) -> Tensor:
-        """Append `[1, L, D]` to the cache; return the logits `[1, V]` after the last token."""
+        """Process `[1, L, D]`; return the logits after the last token, `[1, V]`."""
         if bidirectional_prefix or len(vectors) != 1:
-            raise ValueError("llama.cpp reads one conversation at a time, in one direction.")
+            raise ValueError("llama.cpp decodes one row at a time, with causal attention.")
         values = vectors[0].float().cpu().numpy()
         with self.engine.lock:
-            self._wake()
-            for start in range(0, len(values), BATCH):
-                part = np.ascontiguousarray(values[start : start + BATCH])
+            self._restore()
+            for start in range(0, len(values), BATCH_TOKENS):
+                part = np.ascontiguousarray(values[start : start + BATCH_TOKENS])
                 logits = self.engine.decode(part, self._length, self._sequence)
                 self._length += len(part)
         return logits[None].to(vectors.device)
 
+    def forward_each(self, vectors: Tensor) -> Tensor:
+        """Process `[1, L, D]` token by token; return the logits after each, `[1, L, V]`."""
+        return torch.stack([self.forward(token[None]) for token in vectors[0].split(1)], dim=1)
+
     def crop(self, length: int) -> None:
-        """Keep the first tokens only."""
+        """Keep only the first `length` tokens."""
         self._length = length
 
+    def rollback(self, counts: Sequence[int]) -> None:
+        """Drop the last tokens of the only row."""
+        (count,) = counts
+        self.crop(self._length - count)
+
     def select_rows(self, rows: Sequence[int]) -> None:
-        """There is one only, and it is kept."""
+        """Keep the only row."""
 
     def release(self) -> None:
-        """Move the sequence out of the engine's cache, so that another can use its place."""
+        """Copy the state out of llama.cpp, so that another answer can take its sequence."""
         if self._sequence is None:
             return
         engine, llama = self.engine, self.engine.llama
@@ -147,13 +162,13 @@ class LlamaDecoderState:
             engine.free.append(self._sequence)
             self._sequence = None
 
-    def _wake(self) -> None:
-        """Take a place among the answers under way, with what was read before."""
+    def _restore(self) -> None:
+        """Take a free sequence and copy the state back into it."""
         engine, llama = self.engine, self.engine.llama
         if self._sequence is None:
             if not engine.free:
                 raise RuntimeError(
-                    f"{ANSWERS_AT_ONCE} answers are under way already: wait for one to end."
+                    f"llama.cpp is already decoding {MAX_SEQUENCES} answers: wait for one to end."
                 )
             self._sequence = engine.free.pop()
             if self._state is not None and self._length:
@@ -161,17 +176,17 @@ class LlamaDecoderState:
                     engine.context, self._state, len(self._state), self._sequence
                 )
             self._state = None
-        # What was forgotten in between.
+        # Tokens that were cropped since.
         llama.llama_memory_seq_rm(engine.memory, self._sequence, self._length, -1)
 
 
 @cache
 def _silence(llama: ModuleType) -> Callable[..., None]:
-    """Takes what llama.cpp would print of each tensor; kept, for it is called from outside."""
+    """A callback that drops llama.cpp's log; cached, because llama.cpp keeps only its address."""
     return llama.llama_log_callback(lambda *_: None)
 
 
 def _check(pointer: int | None, path: Path) -> int:
     if not pointer:
-        raise ValueError(f"llama.cpp cannot read {path}: delete it, and it is made anew.")
+        raise ValueError(f"llama.cpp cannot read {path}: delete the file, and it is written again.")
     return pointer

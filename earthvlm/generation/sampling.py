@@ -1,4 +1,4 @@
-"""What a language model may be asked, and how the words of its answer are chosen."""
+"""Limits on prompts and answers, and how an answer's tokens are sampled."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ MAX_PROMPT_CHARACTERS = 2000
 
 
 def check_prompt(prompt: str) -> None:
-    """Raises ValueError for a prompt that is empty or over `MAX_PROMPT_CHARACTERS`."""
+    """Raise ValueError for a prompt that is empty or longer than `MAX_PROMPT_CHARACTERS`."""
     if not prompt.strip():
         raise ValueError("The question is empty: ask something about the scene.")
     if len(prompt) > MAX_PROMPT_CHARACTERS:
@@ -28,9 +28,9 @@ def check_prompt(prompt: str) -> None:
 
 
 def fit_to_context(sampling: Sampling, length: int, context: int) -> Sampling:
-    """Shorten an answer to what a prompt of `length` tokens leaves of the context.
+    """Limit the length of an answer to what a prompt of `length` tokens leaves of the context.
 
-    Raises ValueError where the prompt leaves no room for an answer.
+    Raises ValueError where that is nothing.
     """
     room = context - length
     if room < 1:
@@ -43,10 +43,16 @@ def fit_to_context(sampling: Sampling, length: int, context: int) -> Sampling:
 
 @dataclass(frozen=True)
 class Sampling:
-    """How long an answer may get, in tokens, and how its words are chosen.
+    """The length of an answer and how its tokens are chosen.
 
-    temperature: 0 takes the likeliest words, more gives variety; top_p and top_k bound it.
-    Raises ValueError for numbers out of range.
+    Attributes:
+        max_length: of an answer, in tokens.
+        temperature: 0 takes the likeliest token each time, higher values give variety.
+        top_p: sample from the likeliest tokens that reach this probability together.
+        top_k: sample from this many likeliest tokens; 0 is off.
+
+    Raises:
+        ValueError: for numbers out of range.
     """
 
     max_length: int = 128
@@ -62,7 +68,7 @@ class Sampling:
             )
 
     def choose(self, logits: Tensor) -> Tensor:
-        """A token for each row of `[B, V]`, `[B]`."""
+        """Choose a token for each row of logits: `[B, V]` to `[B]`."""
         if self.temperature == 0:
             return logits.max(-1).indices  # argmax takes ten times as long in bfloat16
         weights = self._warpers(None, logits.float()).softmax(-1)

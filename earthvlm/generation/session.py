@@ -1,4 +1,4 @@
-"""Talks about scenes: what was read of one is kept, so that its next turn reads what is new."""
+"""Chat sessions about scenes, whose decoder state is kept so that later turns reuse it."""
 
 from __future__ import annotations
 
@@ -20,113 +20,113 @@ from earthvlm.scenes.scene import Scene
 
 # Stands for each of the scene's vectors among token ids, none of which is negative.
 SCENE_TOKEN = -1
-# Tokens that are kept of all scenes together: some twenty conversations, 0.1 GB for SmolLM2-135M
-# and 0.8 GB for Moondream2.
+# Cached tokens of all scenes together: about twenty chats, 0.1 GB for SmolLM2-135M and 0.8 GB for
+# Moondream2.
 MAX_CACHED_TOKENS = 4096
 
 
 @dataclass(eq=False)
 class ChatSession:
-    """A talk about a scene, as far as the language model has read it.
+    """A chat about a scene, with the decoder state of its conversation so far.
 
-    vectors: the scene as the language model reads it, `[S, D]`. bidirectional_prefix: how many of
-    them attend to later ones among them too, after the tokens before the scene.
-    drafts: answers that foretell how others go on, where reading several tokens at once pays.
-    read: the tokens that `reading` holds.
+    Attributes:
+        language: the language model.
+        vectors: stand for the scene among the word embeddings, `[S, D]`.
+        state: keys and values of the tokens in `tokens`.
+        image_tokens: how many of the first vectors attend to each other in both directions.
+        answer_cache: earlier answers for prompt lookup decoding; None decodes token by token.
+        tokens: the token ids in the state, `SCENE_TOKEN` for each vector of the scene.
     """
 
     language: LanguageModel
     vectors: Tensor
     state: DecoderState
-    bidirectional_prefix: int = 0
-    drafts: AnswerCache | None = None
-    read: list[int] = field(default_factory=list)
+    image_tokens: int = 0
+    answer_cache: AnswerCache | None = None
+    tokens: list[int] = field(default_factory=list)
 
     def answer(
         self, prompt: Prompt, sampling: Sampling, stop: threading.Event | None = None
     ) -> Iterator[str]:
-        """Answer the last words of a prompt piece by piece, until `stop` is set.
+        """Answer a prompt piece by piece, until `stop` is set.
 
-        Of what was read before, all that the prompt begins with is not read again. Raises
-        ValueError for a prompt that is too long.
+        Tokens with which an earlier prompt began too are not processed again. Raises ValueError
+        for a prompt that leaves no room for an answer in the context.
         """
-        scene = [SCENE_TOKEN] * len(self.vectors)
         at = prompt.scene_at
-        asked = [*prompt.ids[:at], *scene, *prompt.ids[at:]]
-        sampling = fit_to_context(sampling, len(asked), self.language.context)
-        # The last token is read anew: what follows it is not kept.
-        known = _common_prefix_length(self.read, asked[:-1])
-        scene_end = at + len(scene)
-        if known < scene_end:
-            known = 0
+        scene_end = at + len(self.vectors)
+        tokens = [*prompt.ids[:at], *[SCENE_TOKEN] * len(self.vectors), *prompt.ids[at:]]
+        prompt_length = len(tokens)
+        sampling = fit_to_context(sampling, prompt_length, self.language.context)
+        # The last token is always processed, because its logits are not kept.
+        cached = _common_prefix_length(self.tokens, tokens[:-1])
+        if cached < scene_end:
+            cached = 0
         pieces = DecodeStream(skip_special_tokens=True)
         try:
             with torch.inference_mode():
-                self.state.crop(known)
+                self.state.crop(cached)
                 ids = torch.tensor(prompt.ids, device=self.vectors.device)
                 vectors = self.language.embed_around(ids, self.vectors, at)
-                bidirectional_prefix = (
-                    at + self.bidirectional_prefix if self.bidirectional_prefix and not known else 0
-                )
-                logits = self.state.forward(vectors[None, known:], bidirectional_prefix)
+                prefix = at + self.image_tokens if self.image_tokens and not cached else 0
+                logits = self.state.forward(vectors[None, cached:], prefix)
             for token in self._decode(logits, sampling):
-                asked.append(token)
+                tokens.append(token)
                 piece = pieces.step(self.language.tokenizer.backend_tokenizer, token)
                 if piece:
                     yield piece
                 if stop is not None and stop.is_set():
                     return
         finally:
-            self.read = asked[: self.state.length]
+            self.tokens = tokens[: self.state.length]
             self.state.release()
-            if self.drafts is not None:
-                self.drafts.add(asked[scene_end + len(prompt.ids) - at :])
+            if self.answer_cache is not None:
+                self.answer_cache.add(tokens[prompt_length:])
 
     def _decode(self, logits: Tensor, sampling: Sampling) -> Iterator[int]:
-        # What is drawn at random is seldom what was said before.
-        drafts = None if sampling.temperature > 0 else self.drafts
-        for step in decode(self.state, logits, self.language, sampling, drafts):
+        # Sampled tokens are seldom those of an earlier answer.
+        answer_cache = None if sampling.temperature > 0 else self.answer_cache
+        for step in decode(self.state, logits, self.language, sampling, answer_cache):
             yield from step[0]
 
 
 class PrefixCache:
-    """Keeps the latest conversation about each scene, as long as the scene itself is in use.
+    """Keeps the latest session about each scene for as long as the Scene object is in use.
 
-    A conversation that is being continued is not in the cache, so two threads never share one.
+    A session that is answering is not in the cache, so two threads never share one.
     """
 
     def __init__(self, max_tokens: int = MAX_CACHED_TOKENS) -> None:
         self.max_tokens = max_tokens
         self._lock = threading.RLock()  # a scene may be collected while the lock is held
-        self._kept: dict[weakref.ref[Scene], ChatSession] = {}  # the oldest first
+        self._sessions: dict[weakref.ref[Scene], ChatSession] = {}  # the oldest first
 
     def __len__(self) -> int:
-        return len(self._kept)
+        return len(self._sessions)
 
     def take(self, scene: Scene) -> ChatSession | None:
-        """The conversation about a scene, which leaves the cache, if there is one."""
+        """Remove the session about a scene and return it, if there is one."""
         with self._lock:
-            return self._kept.pop(weakref.ref(scene), None)
+            return self._sessions.pop(weakref.ref(scene), None)
 
-    def keep(self, scene: Scene, conversation: ChatSession) -> None:
-        """Keep a conversation; the oldest ones are forgotten where there are too many."""
+    def keep(self, scene: Scene, session: ChatSession) -> None:
+        """Add a session; the oldest ones are dropped beyond `max_tokens`."""
         with self._lock:
-            self._kept[weakref.ref(scene, self._forget)] = conversation
-            total = sum(len(kept.read) for kept in self._kept.values())
+            self._sessions[weakref.ref(scene, self._drop)] = session
+            total = sum(len(session.tokens) for session in self._sessions.values())
             while total > self.max_tokens:
-                total -= len(self._kept.pop(next(iter(self._kept))).read)
+                total -= len(self._sessions.pop(next(iter(self._sessions))).tokens)
 
     def clear(self) -> None:
-        """Forget all of them."""
+        """Drop all sessions."""
         with self._lock:
-            self._kept.clear()
+            self._sessions.clear()
 
-    def _forget(self, scene: weakref.ref[Scene]) -> None:
+    def _drop(self, scene: weakref.ref[Scene]) -> None:
         with self._lock:
-            self._kept.pop(scene, None)
+            self._sessions.pop(scene, None)
 
 
-def _common_prefix_length(read: list[int], asked: list[int]) -> int:
-    """How many tokens two lists begin with alike."""
-    pairs = enumerate(zip(read, asked, strict=False))
-    return next((n for n, (a, b) in pairs if a != b), min(len(read), len(asked)))
+def _common_prefix_length(a: list[int], b: list[int]) -> int:
+    pairs = enumerate(zip(a, b, strict=False))
+    return next((n for n, (x, y) in pairs if x != y), min(len(a), len(b)))

@@ -72,6 +72,13 @@ class LanguageModel:
         """How many tokens it reads at most, those of its answer included."""
         return self.model.config.get_text_config().max_position_embeddings
 
+    def measure_embedding_std(self) -> float:
+        """The standard deviation of the first 1024 tokens' embeddings."""
+        layer = self.model.get_input_embeddings()
+        ids = torch.arange(min(1024, layer.num_embeddings), device=self.model.device)
+        # Through the layer, not from its weights: Gemma scales its embeddings.
+        return layer(ids).detach().float().std().item()
+
     def embed(self, ids: Tensor) -> Tensor:
         """Token ids `[...]` as the model reads them, `[..., D_text]`."""
         return self.model.get_input_embeddings()(ids)

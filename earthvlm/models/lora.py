@@ -45,7 +45,7 @@ def add_adapter(language: LanguageModel, rank: int, alpha: int) -> nn.Module:
     return get_peft_model(language.model, make_adapter_config(language, rank, alpha))
 
 
-def sketch_adapter(language: LanguageModel, rank: int) -> dict[str, Tensor]:
+def adapter_shapes(language: LanguageModel, rank: int) -> dict[str, Tensor]:
     """The tensors an adapter's file holds, as shapes without numbers."""
     sketch = {}
     for layer, linear in _layers(language).items():

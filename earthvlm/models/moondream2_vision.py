@@ -130,19 +130,3 @@ def stitch(crops: Tensor, tiling: tuple[int, int]) -> Tensor:
             line.append(crop[top : crop.shape[0] - bottom, left : crop.shape[1] - right])
         lines.append(torch.cat(line, dim=1))
     return torch.cat(lines, dim=0)
-
-
-def prefix_attention(mask: Tensor, prefix: int, dtype: torch.dtype) -> Tensor:
-    """What each token may attend to, as scores to add: `[B, L]` to `[B, 1, L, L]`.
-
-    The first `prefix` tokens see each other, the rest what came before; nobody sees padding, but
-    padding sees itself, because a softmax over nothing is not a number.
-    """
-    real = mask.bool()
-    place = mask.cumsum(1) - 1
-    leads = real & (place < prefix)
-    allowed = torch.ones(2 * [mask.shape[1]], dtype=torch.bool, device=mask.device).tril()
-    allowed = (allowed | (leads[:, :, None] & leads[:, None])) & real[:, None]
-    allowed = allowed | torch.eye(mask.shape[1], dtype=torch.bool, device=mask.device)
-    scores = torch.zeros(allowed.shape, dtype=dtype, device=mask.device)
-    return scores.masked_fill(~allowed, torch.finfo(dtype).min)[:, None]

@@ -192,7 +192,7 @@ class RunDirectory:
         arguments["feature_cache_dir"] = (
             "CACHE" if self.config.feature_cache_dir else None
         )  # no path of ours
-        self.bridge.with_training(
+        self.bridge.record_training(
             f"trained for {_duration(seconds + earlier)} on {len(self.train_tiles):,} Sentinel-2 "
             "tiles",
             {

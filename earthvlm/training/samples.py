@@ -14,7 +14,8 @@ import numpy as np
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from earthvlm.bridge.model import BridgeBatch, OlmoEarthVLMBridge
+from earthvlm.bridge.batch import BridgeBatch
+from earthvlm.bridge.model import OlmoEarthVLMBridge
 from earthvlm.data.augmentation import augment, join_scenes
 from earthvlm.data.captioned_scenes import CaptionedScenes
 from earthvlm.data.labels import SceneLabels

@@ -104,8 +104,8 @@ def test_a_batch_answers_as_its_scenes_alone(tiny_bridge):
 
 
 def test_scenes_of_all_sizes_are_answered_and_embedded_in_their_order(tiny_bridge, monkeypatch):
-    monkeypatch.setattr("earthvlm.bridge.batch.PATCHES_IN_BATCH", 150)
-    monkeypatch.setattr("earthvlm.bridge.model.ANSWERS_AT_ONCE", 3)
+    monkeypatch.setattr("earthvlm.bridge.batch.MAX_BATCH_PATCHES", 150)
+    monkeypatch.setattr("earthvlm.bridge.model.MAX_BATCH_SCENES", 3)
     sizes = [(64, 64), (16, 40), (128, 96), (16, 16), (64, 64), (16, 24)]
     scenes = [random_scene(*size, seed=seed) for seed, size in enumerate(sizes)]
     together = tiny_bridge.generate(scenes, max_length=4)

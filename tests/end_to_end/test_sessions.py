@@ -49,7 +49,7 @@ class SmallApp:
         client.predict([handle_file(file)], "auto", api_name="/open_scene")
         client.predict("Is there water?", 16, 0, api_name="/ask")
         assert [scene() is not None for scene in self.scenes[-1:]] == [True]
-        assert len(self.bridge._prefix_cache) == 1
+        assert len(self.bridge.text_generator.prefix_cache) == 1
 
 
 @pytest.fixture
@@ -94,7 +94,7 @@ def wait_until(holds: Callable[[], bool]) -> None:
 def wait_until_forgotten(app: SmallApp) -> None:
     """Neither the scene is in memory, nor what the model read of it."""
     wait_until(lambda: app.scenes[-1]() is None)
-    assert len(app.bridge._prefix_cache) == 0
+    assert len(app.bridge.text_generator.prefix_cache) == 0
 
 
 def test_a_session_unused_for_its_time_is_gone(

@@ -7,7 +7,7 @@ import torch
 
 from earthvlm.bridge.model import OlmoEarthVLMBridge
 from earthvlm.generation import cpu_attention as cpu_attention
-from earthvlm.generation.cpu_attention import NAME, USUAL, choose_attention
+from earthvlm.generation.cpu_attention import CPU_ATTENTION, TORCH_ATTENTION, choose_attention
 from earthvlm.generation.decoding import TorchDecoderState
 from tests.support.moondream_reference import write_checkpoint
 
@@ -25,7 +25,9 @@ def test_what_is_read_is_the_same(tmp_path, padding, bidirectional_prefix):
     found = {}
     for answering in (False, True):
         choose_attention(model, answering)
-        assert model.config._attn_implementation == (NAME if answering else USUAL)
+        assert model.config._attn_implementation == (
+            CPU_ATTENTION if answering else TORCH_ATTENTION
+        )
         state = TorchDecoderState(model, padding)
         with torch.inference_mode():
             first = state.forward(vectors, bidirectional_prefix)
@@ -64,6 +66,6 @@ def test_it_is_chosen_for_answers_in_bfloat16_alone(tiny_language):
         bridge.train(training)
         return bridge.language.model.config._attn_implementation
 
-    assert choice(torch.bfloat16, training=False) == NAME
-    assert choice(torch.bfloat16, training=True) == USUAL
-    assert choice(torch.float32, training=False) == USUAL
+    assert choice(torch.bfloat16, training=False) == CPU_ATTENTION
+    assert choice(torch.bfloat16, training=True) == TORCH_ATTENTION
+    assert choice(torch.float32, training=False) == TORCH_ATTENTION

@@ -41,7 +41,7 @@ def scenes() -> list[Scene]:
 
 @pytest.fixture(scope="module")
 def seen(bridge, scenes) -> list[Tensor]:
-    return [bridge._start_session(scene).vectors for scene in scenes]
+    return [bridge.scene_prefix([scene])[0] for scene in scenes]
 
 
 @pytest.fixture(scope="module")
@@ -54,13 +54,13 @@ def plain(bridge, seen) -> list[list[int]]:
 @pytest.fixture
 def readings(monkeypatch) -> list[int]:
     """One for each time a language model reads on."""
-    counts, read = [], TorchDecoderState._read
+    counts, read = [], TorchDecoderState._forward
 
     def count(self, *arguments):
         counts.append(1)
         return read(self, *arguments)
 
-    monkeypatch.setattr(TorchDecoderState, "_read", count)
+    monkeypatch.setattr(TorchDecoderState, "_forward", count)
     return counts
 
 
@@ -85,22 +85,22 @@ def answers(bridge, plain) -> list[str]:
 
 
 def test_a_list_of_scenes_is_answered_the_same(bridge, scenes, answers):
-    bridge._answer_cache = AnswerCache()  # nothing is known
+    bridge.text_generator.answer_cache = AnswerCache()  # nothing is known
     assert bridge.generate(scenes, QUESTION, max_length=TOKENS) == answers
 
 
 def test_a_list_of_scenes_that_others_foretell_is_answered_the_same(
     bridge, scenes, plain, answers, readings
 ):
-    bridge._answer_cache = AnswerCache()
+    bridge.text_generator.answer_cache = AnswerCache()
     for said in plain[5:]:
-        bridge._answer_cache.add(said)
+        bridge.text_generator.answer_cache.add(said)
     assert bridge.generate(scenes, QUESTION, max_length=TOKENS) == answers
     assert len(readings) < TOKENS
 
 
 def test_with_answers_that_foretell_others_it_says_the_same(bridge, scenes, answers, readings):
-    bridge._answer_cache = AnswerCache()
+    bridge.text_generator.answer_cache = AnswerCache()
     assert [bridge.generate(s, QUESTION, max_length=TOKENS) for s in scenes] == answers
     assert len(readings) < TOKENS * len(scenes)
 
@@ -132,7 +132,7 @@ def say(language: LanguageModel, start: Callable[[], DecoderState], seen: Tensor
     """The tokens of an answer about a scene."""
     prompt, conversation = language.encode(ASKED), ChatSession(language, seen, start())
     list(conversation.answer(prompt, Sampling(TOKENS + 1)))  # the last it chooses is not read
-    return conversation.read[len(prompt.ids) + len(seen) :]
+    return conversation.tokens[len(prompt.ids) + len(seen) :]
 
 
 @torch.inference_mode()

@@ -12,7 +12,7 @@ from tests.generation.test_session import QUESTIONS, copy_of, talk
 
 pytest.importorskip("llama_cpp", reason="the extra 'llama' is not installed")
 
-from earthvlm.generation.llama_cpp import ANSWERS_AT_ONCE, LlamaDecoderState, LlamaEngine
+from earthvlm.generation.llama_cpp import MAX_SEQUENCES, LlamaDecoderState, LlamaEngine
 
 ASKED = [{"role": "user", "content": QUESTIONS[0]}]
 
@@ -41,7 +41,7 @@ def test_unquantised_it_reads_as_torch_does(llama_bridge, tmp_path):
     for length in (20, 1, 5, 1):
         vectors = language.embed(torch.randint(0, 49152, (1, length)))
         with torch.inference_mode():
-            expected, found = plain.read(vectors), other.read(vectors)
+            expected, found = plain.forward(vectors), other.forward(vectors)
         torch.testing.assert_close(found, expected, atol=1e-3, rtol=1e-3)
         assert other.length == plain.length
     for state in (plain, other):
@@ -49,12 +49,14 @@ def test_unquantised_it_reads_as_torch_does(llama_bridge, tmp_path):
     other.release()
     vectors = language.embed(torch.arange(4)[None])
     with torch.inference_mode():
-        torch.testing.assert_close(other.read(vectors), plain.read(vectors), atol=1e-3, rtol=1e-3)
+        torch.testing.assert_close(
+            other.forward(vectors), plain.forward(vectors), atol=1e-3, rtol=1e-3
+        )
 
 
 def test_turns_answer_as_if_everything_was_read_anew(llama_bridge):
     engine = LlamaEngine(llama_bridge.language, llama_bridge.revision, "F32")
-    llama_bridge._new_state = lambda: LlamaDecoderState(engine)
+    llama_bridge.text_generator.make_state = lambda: LlamaDecoderState(engine)
     scene = random_scene()
     anew = talk(llama_bridge, scene, again=True)
     assert talk(llama_bridge, scene, again=False) == anew
@@ -63,7 +65,7 @@ def test_turns_answer_as_if_everything_was_read_anew(llama_bridge):
 
 def test_answers_under_way_at_once_do_not_disturb_each_other(llama_bridge):
     llama_bridge.language.model.generation_config.eos_token_id = None
-    scenes = [random_scene(seed=seed) for seed in range(ANSWERS_AT_ONCE + 1)]
+    scenes = [random_scene(seed=seed) for seed in range(MAX_SEQUENCES + 1)]
     alone = ["".join(llama_bridge.stream(copy_of(s), ASKED, max_length=6)) for s in scenes[:-1]]
     streams = [llama_bridge.stream(scene, ASKED, max_length=6) for scene in scenes]
     said = [next(stream) for stream in streams[:-1]]

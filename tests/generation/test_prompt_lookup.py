@@ -70,10 +70,10 @@ def test_the_oldest_are_forgotten():
 
 def test_the_same_answer_takes_fewer_readings(bridge, readings):
     scene = random_scene()
-    bridge._answer_cache = None
+    bridge.text_generator.answer_cache = None
     plain = answer(bridge, scene)
     assert len(readings) == 24 and set(readings[1:]) == {1}
-    bridge._answer_cache = AnswerCache()
+    bridge.text_generator.answer_cache = AnswerCache()
     assert answer(bridge, scene) == plain
     readings.clear()
     assert answer(bridge, scene) == plain
@@ -85,9 +85,9 @@ def test_what_was_foretold_wrong_is_not_said(bridge, readings):
     first = answer(bridge, scene)
     said = bridge.language.tokenizer(first, add_special_tokens=False).input_ids
     # Right at first, then wrong, whatever comes before.
-    bridge._answer_cache = AnswerCache()
+    bridge.text_generator.answer_cache = AnswerCache()
     for place in range(1, len(said)):
-        bridge._answer_cache.add([*said[max(0, place - 4) : place + 3], 5, 6, 7])
+        bridge.text_generator.answer_cache.add([*said[max(0, place - 4) : place + 3], 5, 6, 7])
     readings.clear()
     assert answer(bridge, scene) == first
     assert 4 < len(readings) < 24
@@ -106,9 +106,9 @@ def test_later_turns_read_on_from_what_was_kept(bridge):
         return answers
 
     kept = copy_of(scene)
-    bridge._answer_cache = None
+    bridge.text_generator.answer_cache = None
     plain = talk(lambda: copy_of(scene))
-    bridge._answer_cache = AnswerCache()
+    bridge.text_generator.answer_cache = AnswerCache()
     assert talk(lambda: kept) == talk(lambda: copy_of(scene)) == plain
 
 
@@ -137,10 +137,10 @@ def test_answers_that_are_drawn_at_random_are_not_foretold(bridge, readings):
 def test_a_batch_of_answers_is_foretold_and_stays_the_same(bridge, readings):
     scenes = [random_scene(seed=seed) for seed in range(4)]
     prompts = ["Is there water?", "Describe it.", "Is there water?", "What lies in the top left?"]
-    bridge._answer_cache = None
+    bridge.text_generator.answer_cache = None
     plain = bridge.generate(scenes, prompts, max_length=24)
     assert len(readings) == 1 + 24  # what all prompts begin with comes first
-    bridge._answer_cache = AnswerCache()
+    bridge.text_generator.answer_cache = AnswerCache()
     readings.clear()
     assert bridge.generate(scenes, prompts, max_length=24) == plain
     assert set(readings[2:]) == {1}  # nothing was known yet
@@ -151,17 +151,17 @@ def test_a_batch_of_answers_is_foretold_and_stays_the_same(bridge, readings):
 
 def test_rows_of_a_batch_get_on_unequally_and_end_where_each_does(bridge, monkeypatch):
     scenes, prompts = [random_scene()] * 2, ["Is there water?", "Describe it."]
-    bridge._answer_cache = None
+    bridge.text_generator.answer_cache = None
     answers = bridge.generate(scenes, prompts, max_length=24)
     said = [bridge.language.tokenizer(a, add_special_tokens=False).input_ids for a in answers]
     assert said[0] != said[1]
     # What comes late in the first row's answer ends it, and perhaps the other.
     bridge.language.model.generation_config.eos_token_id = said[0][14]
     plain = bridge.generate(scenes, prompts, max_length=24)
-    bridge._answer_cache = AnswerCache()
-    bridge._answer_cache.add(said[0])
+    bridge.text_generator.answer_cache = AnswerCache()
+    bridge.text_generator.answer_cache.add(said[0])
     for place in range(1, len(said[1])):  # the second is foretold wrong
-        bridge._answer_cache.add([*said[1][max(0, place - 4) : place + 1], 5, 6, 7])
+        bridge.text_generator.answer_cache.add([*said[1][max(0, place - 4) : place + 1], 5, 6, 7])
     wrong, rollback = [], TorchDecoderState.rollback
     monkeypatch.setattr(
         TorchDecoderState, "rollback", lambda self, n: wrong.append(n) or rollback(self, n)
@@ -177,23 +177,23 @@ def test_what_is_taken_back_of_some_rows_is_as_if_it_was_never_read(bridge, padd
     torch.manual_seed(0)
     first, then = torch.randint(0, 200, (3, 9)), torch.randint(0, 200, (len(steps), 3, 5))
     together = TorchDecoderState(language.model, torch.tensor(padding) if any(padding) else None)
-    together.read(language.embed(first))
+    together.forward(language.embed(first))
     for ids, counts in zip(then, steps, strict=True):
         together.forward_each(language.embed(ids))
         together.rollback(counts)
     together.select_rows([2, 0])
-    found = together.read(language.embed(first[[2, 0], :2]))
+    found = together.forward(language.embed(first[[2, 0], :2]))
     for logits, row in zip(found, (2, 0), strict=True):
         kept = [ids[row, : 5 - counts[row]] for ids, counts in zip(then, steps, strict=True)]
         alone = torch.cat([first[row, padding[row] :], *kept, first[row, :2]])
-        expected = TorchDecoderState(language.model).read(language.embed(alone[None]))
+        expected = TorchDecoderState(language.model).forward(language.embed(alone[None]))
         torch.testing.assert_close(logits[None], expected, atol=1e-4, rtol=1e-4)
 
 
 def test_what_all_prompts_begin_with_is_read_once(bridge, readings):
     scenes = [random_scene(seed=seed) for seed in range(3)]
     prompts = ["Is there water?", "What lies in the top left?", "Describe it."]
-    bridge._answer_cache = None
+    bridge.text_generator.answer_cache = None
     alone = [bridge.generate(*pair, max_length=12) for pair in zip(scenes, prompts, strict=True)]
     readings.clear()
     assert bridge.generate(scenes, prompts, max_length=12) == alone
@@ -208,5 +208,5 @@ def test_models_that_look_back_over_a_window_foretell_no_batch(windowed_bridge):
     windowed_bridge.language.model.generation_config.eos_token_id = None
     answers = [windowed_bridge.generate(scenes, "Hm?", max_length=16) for _ in range(2)]
     assert answers[0] == answers[1]
-    windowed_bridge._answer_cache = None
+    windowed_bridge.text_generator.answer_cache = None
     assert windowed_bridge.generate(scenes, "Hm?", max_length=16) == answers[0]

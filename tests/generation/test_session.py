@@ -151,7 +151,7 @@ def test_two_threads_ask_about_one_scene_at_once(tiny_bridge):
 
 
 def test_what_was_read_goes_with_its_scene_and_when_weights_may_change(tiny_bridge):
-    kept = tiny_bridge._prefix_cache
+    kept = tiny_bridge.text_generator.prefix_cache
     scene, other = random_scene(), random_scene(seed=1)
     for asked in (scene, other):
         "".join(tiny_bridge.stream(asked, [{"role": "user", "content": "Hm?"}], max_length=2))
@@ -166,7 +166,7 @@ def test_what_was_read_goes_with_its_scene_and_when_weights_may_change(tiny_brid
 
 def test_the_oldest_conversations_are_forgotten_beyond_a_bound(tiny_bridge):
     scenes = [random_scene(seed=seed) for seed in range(3)]
-    tiny_bridge._prefix_cache = kept = PrefixCache(max_tokens=90)
+    tiny_bridge.text_generator.prefix_cache = kept = PrefixCache(max_tokens=90)
     for scene in scenes:
         "".join(tiny_bridge.stream(scene, [{"role": "user", "content": "Hm?"}], max_length=2))
     assert len(kept) == 2

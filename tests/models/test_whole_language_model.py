@@ -112,7 +112,7 @@ def test_it_is_published_and_loaded_by_name(hub, tied_language):
     with torch.no_grad():
         bridge.language.model.get_input_embeddings().weight.mul_(1.5)
     stage = {"arguments": {}, "steps": 2, "seconds": 60, "device": "CPU", "torch": "2"}
-    bridge.with_training("trained for 2 steps", stage)
+    bridge.record_training("trained for 2 steps", stage)
     bridge.push_to_hub("owner/bridge")
     published = hub.repositories["owner/bridge"].files
     assert LANGUAGE_FILE in published and "adapter/adapter_config.json" not in published
