@@ -10,6 +10,8 @@ in float32 too, or each token would cast and copy all of it.
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -37,7 +39,7 @@ def choose_attention(model: PreTrainedModel, answering: bool) -> None:
 
 
 def start_cache(model: PreTrainedModel, rows: int) -> Cache:
-    """Make an empty cache of keys and values for so many rows."""
+    """Make an empty cache of keys and values for a number of rows."""
     if rows > 1 and model.config._attn_implementation == CPU_ATTENTION:
         return Cache(layer_class_to_replicate=_GrowingLayer)
     # Without the model's configuration every layer keeps all tokens, so that it can be cropped;
@@ -48,7 +50,9 @@ def start_cache(model: PreTrainedModel, rows: int) -> Cache:
 class _GrowingLayer(DynamicLayer):
     """A layer's keys and values in float32, `[B, heads, length, width]`, in larger buffers."""
 
-    def update(self, keys: Tensor, values: Tensor, *_, **__) -> tuple[Tensor, Tensor]:
+    def update(
+        self, keys: Tensor, values: Tensor, *_: object, **__: object
+    ) -> tuple[Tensor, Tensor]:
         """Append new keys and values; return all of them."""
         if not self.is_initialized:
             self.lazy_initialization(keys, values)
@@ -74,17 +78,20 @@ class _GrowingLayer(DynamicLayer):
 
 
 def _attend(
-    module: nn.Module, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, **options
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    mask: Tensor | None,
+    **options: Any,
 ) -> tuple[Tensor, None]:
     dtype, groups = query.dtype, query.shape[1] // key.shape[1]
     query, key, value = query.float(), key.float(), value.float()
     if mask is not None and mask.is_floating_point():
         mask = mask.float()
     count = query.shape[2]
-    can_stack = (
-        mask is not None and mask.shape[1] == 1 and groups > 1 and not options.get("softcap")
-    )
-    if not can_stack:
+    # Stacked queries need a mask of their own order, the same for all heads.
+    if mask is None or mask.shape[1] > 1 or groups == 1 or options.get("softcap"):
         mixed, _ = sdpa_attention_forward(module, query, key, value, mask, **options)
         return mixed.to(dtype), None
     query = query.unflatten(1, (-1, groups)).flatten(2, 3)
@@ -94,7 +101,7 @@ def _attend(
     return mixed.contiguous().to(dtype), None
 
 
-def _make_mask(*arguments, **options) -> Tensor | None:
+def _make_mask(*arguments: Any, **options: Any) -> Tensor | None:
     """Convert transformers' boolean mask to scores once, instead of in every layer."""
     allowed = sdpa_mask(*arguments, **options)
     if allowed is None:

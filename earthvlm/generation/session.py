@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import weakref
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass, field
 
 import torch
@@ -47,7 +47,7 @@ class ChatSession:
 
     def answer(
         self, prompt: Prompt, sampling: Sampling, stop: threading.Event | None = None
-    ) -> Iterator[str]:
+    ) -> Generator[str]:
         """Answer a prompt piece by piece, until `stop` is set.
 
         Tokens with which an earlier prompt began too are not processed again. Raises ValueError

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
 from functools import partial
 
 from torch import Tensor
@@ -101,11 +102,10 @@ class TextGenerator:
         """
         prompt = self.encode_prompt(messages)
         session = self.prefix_cache.take(scene) or self.start_session(encode_scene())
-        pieces = session.answer(prompt, sampling, stop)
         try:
-            yield from pieces
+            with closing(session.answer(prompt, sampling, stop)) as pieces:
+                yield from pieces
         finally:
-            pieces.close()
             self.prefix_cache.keep(scene, session)
 
     def answer(self, vectors: Tensor, prompt: Prompt, sampling: Sampling) -> str:
