@@ -54,8 +54,8 @@ class BoundedConnection(asyncio.Protocol):
             self.connected[self._address] -= 1
             if not self.connected[self._address]:
                 del self.connected[self._address]
-        self._head_timer = _cancel(self._head_timer)
-        self._unread_timer = _cancel(self._unread_timer)
+        self._end_head()
+        self._cancel_unread()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
@@ -67,8 +67,7 @@ class BoundedConnection(asyncio.Protocol):
                 self._await_head()
         super().data_received(data)
         if self.cycle is not previous:
-            self._head_bytes = 0
-            self._head_timer = _cancel(self._head_timer)
+            self._end_head()
         if self._head_bytes > HEAD_BYTES:
             self.transport.abort()
 
@@ -86,21 +85,27 @@ class BoundedConnection(asyncio.Protocol):
     def pause_writing(self) -> None:
         """Wait for a client that does not read, for a time."""
         super().pause_writing()
-        self._unread_timer = _cancel(self._unread_timer)
+        self._cancel_unread()
         self._unread_timer = self.loop.call_later(UNREAD_SECONDS, self.transport.abort)
 
     def resume_writing(self) -> None:
         """Go on, as the client reads again."""
-        self._unread_timer = _cancel(self._unread_timer)
+        self._cancel_unread()
         super().resume_writing()
 
     def _await_head(self) -> None:
         self._head_timer = self.loop.call_later(HEAD_SECONDS, self.transport.close)
 
+    def _end_head(self) -> None:
+        self._head_bytes = 0
+        if self._head_timer is not None:
+            self._head_timer.cancel()
+            self._head_timer = None
 
-def _cancel(timer: asyncio.TimerHandle | None) -> None:
-    if timer is not None:
-        timer.cancel()
+    def _cancel_unread(self) -> None:
+        if self._unread_timer is not None:
+            self._unread_timer.cancel()
+            self._unread_timer = None
 
 
 def bound_connections(server: uvicorn.Server) -> None:

@@ -68,12 +68,11 @@ def keep_public_tools(server: GradioMCPServer) -> None:
 def check_messages(body: bytes) -> bytes:
     """Return the body of an MCP request as it is passed on. Raises RefusedMessageError."""
     try:
-        messages = json.loads(body, parse_constant=_refuse_constant)
-        checked = json.dumps(messages, ensure_ascii=False).encode()  # no half of a letter either
+        message = json.loads(body, parse_constant=_refuse_constant)
+        checked = json.dumps(message, ensure_ascii=False).encode()  # no half of a letter either
     except (ValueError, RecursionError):
         raise RefusedMessageError(PARSE_ERROR, "The body is not a JSON message.") from None
-    for message in messages if isinstance(messages, list) else [messages]:
-        _check_message(message)
+    _check_message(message)
     return checked
 
 
@@ -86,6 +85,7 @@ def _check_message(message: Any) -> None:
     if method not in METHODS and not method.startswith("notifications/"):
         sentence = f"There is no method {shorten(method)} here."
         raise RefusedMessageError(METHOD_NOT_FOUND, sentence, request_id)
+    _check_types(known, request_id)
     if method != "tools/call":
         return
     parameters = known.get("params")
@@ -99,6 +99,21 @@ def _check_message(message: Any) -> None:
     ):
         sentence = "A tool's arguments are text and numbers, each under its name."
         raise RefusedMessageError(INVALID_PARAMS, sentence, request_id)
+
+
+def _check_types(message: dict[str, Any], request_id: Any) -> None:
+    """Refuse what MCP's library would refuse, which logs about ninety lines for each message."""
+    try:
+        from mcp.types import ClientNotification, ClientRequest, JSONRPCMessage, JSONRPCRequest
+    except ImportError:  # then nothing here reads MCP messages
+        return
+    try:
+        read = JSONRPCMessage.model_validate(message).root
+        kind = ClientRequest if isinstance(read, JSONRPCRequest) else ClientNotification
+        kind.model_validate(read.model_dump(by_alias=True, mode="json", exclude_none=True))
+    except ValueError:
+        sentence = f"This is not a message of the method {shorten(message['method'])}."
+        raise RefusedMessageError(INVALID_PARAMS, sentence, request_id) from None
 
 
 def _refuse_constant(name: str) -> None:

@@ -92,7 +92,9 @@ class Guard:
             return
         scope = self._know_caller(scope, headers)
         # Uploads have limits of time of their own; see upload_limits.py.
-        read = _Body(receive, limit, inf if limit == MAX_UPLOAD_BYTES else BODY_SECONDS).receive
+        read: Receive = _Body(
+            receive, limit, inf if limit == MAX_UPLOAD_BYTES else BODY_SECONDS
+        ).receive
         try:
             if scope["path"].startswith(f"{API}mcp") and scope["method"] == "POST":
                 scope, read = await _read_messages(scope, read)

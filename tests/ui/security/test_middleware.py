@@ -238,17 +238,18 @@ def call_tool(name: object, arguments: object = None) -> dict:
 )
 def test_mcp_takes_public_tools_and_flat_arguments(message: dict):
     fine = call_tool("search_scenes", {"words": "a lake"})
-    for sent in (message, [fine, message]):
-        with pytest.raises(RefusedMessageError) as refused:
-            check_messages(json.dumps(sent).encode())
-        answer = json.loads(refused.value.to_json())
-        assert answer["id"] == 7 and answer["error"]["message"].endswith(".")
-    assert json.loads(check_messages(json.dumps([fine]).encode())) == [fine]
+    with pytest.raises(RefusedMessageError) as refused:
+        check_messages(json.dumps(message).encode())
+    answer = json.loads(refused.value.to_json())
+    assert answer["id"] == 7 and answer["error"]["message"].endswith(".")
+    assert json.loads(check_messages(json.dumps(fine).encode())) == fine
+    with pytest.raises(RefusedMessageError):  # several at once, as MCP has them no more
+        check_messages(json.dumps([fine, fine]).encode())
 
 
 def test_mcp_passes_on_what_was_read():
-    twice = b'{"id": 1, "method": "tools/call", "method": "ping"}'
-    assert check_messages(twice) == b'{"id": 1, "method": "ping"}'
+    twice = b'{"jsonrpc": "2.0", "id": 1, "method": "tools/call", "method": "ping"}'
+    assert check_messages(twice) == b'{"jsonrpc": "2.0", "id": 1, "method": "ping"}'
     wide = json.dumps(call_tool("open_named", {})).encode("utf-16")
     for body in (wide, b"", b"not json", b'{"method": NaN}', b'"\\ud800"', b"[" * 100_000):
         with pytest.raises(RefusedMessageError):
