@@ -39,7 +39,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         with _quiet_libraries():
             try:
-                arguments = _build_parser().parse_args(argv)
+                arguments = build_parser().parse_args(argv)
                 return arguments.run(arguments)
             finally:
                 sys.stdout.flush()  # here, where a closed pipe can still be handled
@@ -65,7 +65,8 @@ class _Parser(argparse.ArgumentParser):
         raise ValueError(f"{message}; see {self.prog} --help.")
 
 
-def _build_parser() -> _Parser:
+def build_parser() -> argparse.ArgumentParser:
+    """The parser of every `earthvlm` command."""
     parser = _Parser(
         prog="earthvlm",
         description="Chat with Sentinel-2 scenes and search among them.",
