@@ -29,6 +29,7 @@ from earthvlm.ui.tabs.search_tab import add_search_tab
 from tests.conftest import random_scene
 
 if TYPE_CHECKING:
+    from earthvlm.bridge.model import OlmoEarthVLMBridge
     from earthvlm.embeddings.filters import SceneFilter
 
 pytestmark = [
@@ -44,7 +45,7 @@ TIFF = b"II*\x00" + bytes(100_000)
 
 @dataclass
 class App:
-    """A Chat and a Search tab without a model, served with the limits; `folder` has uploads."""
+    """A Chat and a Search tab served with the limits; `folder` has uploads."""
 
     url: str
     page: gr.Blocks
@@ -75,11 +76,11 @@ class App:
 
 
 @pytest.fixture(scope="module")
-def app(tmp_path_factory: pytest.TempPathFactory) -> Iterator[App]:
+def app(app_bridge: OlmoEarthVLMBridge, tmp_path_factory: pytest.TempPathFactory) -> Iterator[App]:
     folder = tmp_path_factory.mktemp("uploads")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("GRADIO_TEMP_DIR", str(folder))
-        service = SceneService(None, SceneIndex.from_pretrained("bundled"))
+        service = SceneService(app_bridge, SceneIndex.from_pretrained("bundled"))
         with CheckedPage() as page:
             session = add_session(page)
             with gr.Tabs() as tabs, gr.Tab("All"):
