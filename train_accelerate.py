@@ -172,7 +172,7 @@ def main(argv: list[str] | None = None) -> int:
         report(f"stopped after {stopped}; go on with --resume last.")
         return 128 + stopped.number  # as shells have it
     except TrainingFailure as error:  # of all processes together
-        if accelerator.is_main_process:
+        if accelerator is not None and accelerator.is_main_process:
             report(str(error))
         return 2
     except torch.OutOfMemoryError as error:

@@ -34,6 +34,7 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import httpx
@@ -182,7 +183,7 @@ async def read_slowly(run: Run) -> None:
         run.count("slow reader", "connections")
 
     for number in range(SLOW_CONNECTIONS):
-        await guarded(run, "slow reader", lambda number=number: hold(number))
+        await guarded(run, "slow reader", partial(hold, number))
     while run.goes_on:
         await asyncio.sleep(1)
         for writer in [each for each in writers if each.is_closing()]:

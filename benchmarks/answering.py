@@ -24,7 +24,7 @@ def main() -> None:
     first: dict[str, list[float]] = {"first turn": [], "second turn": [], "second turn, anew": []}
     rate = []
     for result in found:
-        scene, messages = Scene.open(result.scene_file), []
+        scene, messages = result.open_scene(), []
         for turn, question in zip(first, QUESTIONS, strict=False):
             messages.append({"role": "user", "content": question})
             answer, to_first, then = time_answer(bridge, scene, messages)

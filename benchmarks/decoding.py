@@ -22,7 +22,7 @@ from torch import Tensor
 from transformers.generation.candidate_generator import PromptLookupCandidateGenerator
 
 from benchmarks.report import report
-from earthvlm import OlmoEarthVLMBridge, Scene, SceneIndex
+from earthvlm import OlmoEarthVLMBridge, SceneIndex
 from earthvlm.generation.decoding import DecoderState, TorchDecoderState
 from earthvlm.generation.prompt_lookup import DRAFT_TOKENS
 from earthvlm.models.chat_templates import Prompt
@@ -42,7 +42,7 @@ def main() -> None:
     bridge = OlmoEarthVLMBridge.from_pretrained("bundled", device="cpu")
     language, prompt = bridge.language, bridge.language.encode(QUESTION)
     found = SceneIndex.from_pretrained("bundled").browse("tiles", k=arguments.scenes)
-    scenes = [bridge.scene_prefix([Scene.open(result.scene_file)])[0] for result in found]
+    scenes = [bridge.scene_prefix([result.open_scene()])[0] for result in found]
     compare(make_ways(bridge, ["plain", *arguments.only]), language, prompt, scenes)
 
 
@@ -68,12 +68,13 @@ def make_ways(bridge: OlmoEarthVLMBridge, wanted: list[str]) -> dict[str, Start]
         return partial(LlamaDecoderState, LlamaEngine(bridge.language, bridge.revision, "Q8_0"))
 
     ways: dict[str, Start] = {}
-    for name, make in {
+    makers: dict[str, Callable[[], Start]] = {
         "plain": lambda: partial(TorchDecoderState, bridge.language.model),
         "adapter not merged": adapted,
         "int8 weights, torch": int8,
         "llama.cpp, Q8_0": llama,
-    }.items():
+    }
+    for name, make in makers.items():
         if any(part in name for part in wanted):
             try:
                 ways[name] = make()
@@ -142,7 +143,7 @@ def speak(
         said.append(state.forward(language.embed(said[-1][:, None])).argmax(-1))
     end = time.perf_counter()
     state.release()
-    return [token.item() for token in said], first - start, end - first
+    return [int(token) for token in said], first - start, end - first
 
 
 @torch.inference_mode()
@@ -184,7 +185,7 @@ def cost_of_drafts(
     """How many times as long it takes to read some tokens at once as to read one."""
     vectors = _vectors(language, prompt, scene)
     state.forward(vectors)
-    seconds = {1: [], DRAFT_TOKENS + 1: []}
+    seconds: dict[int, list[float]] = {1: [], DRAFT_TOKENS + 1: []}
     for count in list(seconds) * 8:
         start = time.perf_counter()
         state.forward(vectors[:, :count])

@@ -33,17 +33,17 @@ def main() -> None:
     arguments = parser.parse_args()
     bridge = OlmoEarthVLMBridge.from_pretrained("bundled", device="cpu", engine=arguments.engine)
     found = SceneIndex.from_pretrained("bundled").browse("tiles", k=arguments.scenes + TEACHING)
-    scenes = [cut(Scene.open(result.scene_file), arguments.side) for result in found]
+    scenes = [cut(result.open_scene(), arguments.side) for result in found]
     others, scenes = scenes[:TEACHING], scenes[TEACHING:]
     some = scenes[::EVERY]
     known = [bridge.language.tokenizer(a).input_ids for a in bridge.generate(others, QUESTION)]
     bridge.generate(scenes[0], QUESTION, max_length=4)  # warms up
 
     def together() -> list[str]:
-        return bridge.generate(scenes, QUESTION)
+        return list(bridge.generate(scenes, QUESTION))
 
     def alone() -> list[str]:
-        return [bridge.generate(scene, QUESTION) for scene in some]
+        return [str(bridge.generate(scene, QUESTION)) for scene in some]
 
     ways: dict[str, tuple[Callable[[], list[str]], bool]] = {
         f"batch of {len(scenes)}": (together, True),
@@ -65,9 +65,9 @@ def main() -> None:
         batch, by_itself, *_ = answers.values()
         same.append(sum(a == b for a, b in zip(batch[::EVERY], by_itself, strict=True)) / len(some))
     report("describe", rates, f"scenes/s ({arguments.side} x {arguments.side})")
-    batch = next(iter(rates.values()))
+    together_rate = next(iter(rates.values()))
     ratios = {
-        f"batch against {name}": [a / b for a, b in zip(batch, rate, strict=True)]
+        f"batch against {name}": [a / b for a, b in zip(together_rate, rate, strict=True)]
         for name, rate in list(rates.items())[1:]
     }
     report("describe_ratio", ratios, "times")

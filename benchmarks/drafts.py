@@ -33,7 +33,7 @@ def main() -> None:
     same: dict[str, list[float]] = {"nothing is known": [], "tokens are read one by one": []}
     found = SceneIndex.from_pretrained("bundled").browse("tiles", k=arguments.scenes + TEACHING)
     for number, result in enumerate(found):
-        scene = Scene.open(result.scene_file)
+        scene = result.open_scene()
         for question in QUESTIONS:
             said, rate = [], []
             for bridge.text_generator.answer_cache in (drafts, AnswerCache(), None):

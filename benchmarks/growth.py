@@ -21,8 +21,12 @@ import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from benchmarks.report import RESULTS, report
+
+if TYPE_CHECKING:
+    from earthvlm import OlmoEarthVLMBridge, Scene
 
 ROOT = Path(__file__).parent.parent
 # What grows, the sizes, and how many of them are measured without --large.
@@ -80,7 +84,7 @@ def measure(kind: str, size: int) -> dict[str, object]:
     bridge.embed([draw(SIDE)])  # lazy parts are loaded
     next(bridge.stream(draw(SIDE), [QUESTION], max_length=1), None)
     if kind == "users":
-        call = _ask_at_once(bridge, [draw(SIDE) for _ in range(size)])
+        call: Callable[[], object] = _ask_at_once(bridge, [draw(SIDE) for _ in range(size)])
     elif kind == "batch":
         call = partial(bridge.embed, [draw(SIDE) for _ in range(size)])
     else:
@@ -88,10 +92,12 @@ def measure(kind: str, size: int) -> dict[str, object]:
         messages = [*(said * size if kind == "conversation" else []), QUESTION]
         scene = draw(size if kind == "scene" else SIDE)
 
-        def call() -> None:
+        def ask_from_start() -> None:
             asked = Scene(scene.reflectance)  # nothing is known of it yet
             for _ in bridge.stream(asked, messages, max_length=1):
                 pass
+
+        call = ask_from_start
 
     with PeakMemory() as peak:
         seconds: list[float] = []
@@ -102,7 +108,7 @@ def measure(kind: str, size: int) -> dict[str, object]:
     return {"seconds": seconds, "gigabytes": peak.added / 1e9}
 
 
-def _ask_at_once(bridge, scenes: list) -> Callable[[], None]:
+def _ask_at_once(bridge: OlmoEarthVLMBridge, scenes: list[Scene]) -> Callable[[], None]:
     """As many users as scenes, each asking about one; it is over when the last is answered."""
     from earthvlm import Scene
     from earthvlm.search.index import SceneIndex

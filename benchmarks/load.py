@@ -24,6 +24,7 @@ import threading
 import time
 import urllib.request
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -76,7 +77,12 @@ class Load:
                 time.sleep(rng.uniform(*PAUSE_SECONDS))
         client.close()
 
-    def _try(self, action, client: Client, rng: random.Random) -> None:
+    def _try(
+        self,
+        action: Callable[[Client, random.Random], list[float]],
+        client: Client,
+        rng: random.Random,
+    ) -> None:
         began = time.monotonic()
         try:
             seconds = action(client, rng)
@@ -174,7 +180,8 @@ def _report(load: Load, memory: list[tuple[float, float]]) -> None:
     names = ("first", "second", "third", "last")
     quarters = zip(names, np.array_split([megabytes for _, megabytes in memory], 4), strict=True)
     report("load_memory", {f"{name} quarter": list(quarter) for name, quarter in quarters}, "MB")
-    slope = np.polyfit(*zip(*memory[len(memory) // 2 :], strict=True), 1)[0]
+    minutes, megabytes = zip(*memory[len(memory) // 2 :], strict=True)
+    slope = np.polyfit(minutes, megabytes, 1)[0]
     print(f"  grew {slope:.1f} MB a minute in the last half")
     print(f"  95 % of searches within {statistics.quantiles(load.search_seconds, n=20)[-1]:.3f} s")
 

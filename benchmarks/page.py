@@ -55,7 +55,7 @@ def main() -> None:
     models = load_models()
     warm_up(models)
     endless = Endless(models.bridge.stream)
-    models.bridge.stream = endless
+    models.bridge.stream = endless  # type: ignore[assignment, method-assign]
     page = build_app(models)
     _, url, _ = page.launch(prevent_thread_lock=True, quiet=True, **LAUNCH_OPTIONS)
     try:

@@ -19,6 +19,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -37,7 +38,7 @@ from tests.support.generated_chatearthnet import write_generated_chatearthnet
 
 PADDED_TO = 256
 TILES = 64
-LAYOUTS = {None: 1.0}  # tiles as they are
+LAYOUTS: dict[Any, float] = {None: 1.0}  # tiles as they are
 
 
 @dataclass(frozen=True)
@@ -120,18 +121,18 @@ def _batches(
     recipe: Recipe,
     batch_size: int,
 ) -> Iterator[BridgeBatch]:
-    tiles.tiles = [replace(tile, facts=None) for tile in tiles.tiles]
+    tiles.tiles = [replace(tile, labels=None) for tile in tiles.tiles]
     kept = cache if recipe.cached else None
     samples = TrainingSamples(tiles, bridge, seed=0, cache=kept)
     length_of = samples.length_of if recipe.by_length else None
     sampler = EpochSampler(len(samples), batch_size, 0, LAYOUTS, length_of=length_of)
 
     def collate(drawn: list[Sample]) -> BridgeBatch:
-        prompts = [sample.prompt for sample in drawn]
+        prompts = [sample.prompt for sample in drawn if sample.prompt]
         if kept is None:
-            batch = bridge.collate([sample.scene for sample in drawn], prompts)
+            batch = bridge.collate([sample.scene for sample in drawn if sample.scene], prompts)
         else:
-            tokens = join_tokens([sample.tokens.float() for sample in drawn])
+            tokens = join_tokens([s.tokens.float() for s in drawn if s.tokens is not None])
             batch = bridge.collate([], prompts, tokens)
         return batch if recipe.by_length else _pad(batch)
 

@@ -9,9 +9,11 @@ and what would be kept for the backward pass is added up. What CUDA and its kern
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from olmoearth_pretrain_minimal import ModelID
-from peft import LoraConfig, get_peft_model
+from peft import LoraConfig, PeftModel, get_peft_model
 from torch import nn
 from transformers import LlamaConfig, LlamaForCausalLM, PhiConfig, PhiForCausalLM
 
@@ -82,7 +84,7 @@ def main() -> None:
         weights = _count(model) + sum(_count(part) for part in extra)
         trained = BYTES_A_TRAINED_WEIGHT * weights
         kept, checkpointed = _kept(model), _checkpointed(model)
-        row = [frozen, trained, kept, checkpointed]
+        row: list[float] = [frozen, trained, kept, checkpointed]
         row += [frozen + trained + kept, (frozen + trained) / SHARDS + _largest(model) + kept]
         row.append(trained + BYTES_A_TRAINED_WEIGHT * frozen // 2 + kept)
         print(f"| {name} | " + " | ".join(f"{x / GIGABYTE:.2f} GB" for x in row) + " |")
@@ -100,7 +102,13 @@ def _count(module: nn.Module, trained: bool = True) -> int:
     return sum(p.numel() for p in module.parameters() if p.requires_grad == trained)
 
 
-def _kept(model: nn.Module) -> int:
+def get_decoder(model: PeftModel) -> Any:
+    """The language model without its output layer."""
+    language: Any = model.get_base_model()
+    return language.get_decoder()
+
+
+def _kept(model: PeftModel) -> int:
     """Bytes of what a forward pass keeps for the backward pass, weights not counted."""
     weights = {id(p) for p in model.parameters()}
     seen: dict[int, torch.Tensor] = {}
@@ -111,7 +119,7 @@ def _kept(model: nn.Module) -> int:
             seen[id(base)] = base  # held, so that no other gets its id
         return tensor
 
-    decoder = model.get_base_model().get_decoder()
+    decoder = get_decoder(model)
     embeds = torch.empty(
         BATCH, TOKENS, model.config.hidden_size, dtype=torch.bfloat16, device="meta"
     ).requires_grad_()
@@ -127,7 +135,7 @@ def _kept(model: nn.Module) -> int:
     return sum(tensor.numel() * tensor.element_size() for tensor in seen.values())
 
 
-def _checkpointed(model: nn.Module) -> int:
+def _checkpointed(model: PeftModel) -> int:
     """The same where each layer keeps its input alone, and one layer at a time all it needs."""
     layers = model.config.num_hidden_layers
     inputs = layers * BATCH * TOKENS * model.config.hidden_size * 2
@@ -135,9 +143,9 @@ def _checkpointed(model: nn.Module) -> int:
     return inputs + logits + (_kept(model) - logits) // layers
 
 
-def _largest(model: nn.Module) -> int:
+def _largest(model: PeftModel) -> int:
     """The largest part that is put together at a time: a layer, or what stands outside of them."""
-    decoder = model.get_base_model().get_decoder()
+    decoder = get_decoder(model)
     layer = 2 * sum(p.numel() for p in decoder.layers[0].parameters())
     rest = 2 * sum(p.numel() for p in model.parameters()) - layer * len(decoder.layers)
     return rest + 2 * layer

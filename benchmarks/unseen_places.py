@@ -131,14 +131,13 @@ def main() -> None:
     answers = []
     for name, (question, label, cover) in QUESTIONS.items():
         asked = [(patch, scene) for patch, scene in scenes if label(patch) is not None]
-        truth = np.array([bool(label(patch)) for patch, _ in asked])
+        truth = np.array([label(patch) for patch, _ in asked], dtype=np.bool_)
         texts = bridge.generate([scene for _, scene in asked], question, 32)
         yes = np.array([says_yes(text) for text in texts])
         others = np.random.default_rng(0).permutation(len(yes))
-        indices = np.array(
-            [measure(scene).share(cover) > MEASURED_PRESENT for _, scene in asked], dtype=bool
-        )
-        (without,) = bridge.generate(None, [question], 32)
+        measured = [measure(scene) for _, scene in asked]
+        indices = np.array([m is not None and m.share(cover) > MEASURED_PRESENT for m in measured])
+        without = bridge.generate(None, [question], 32)[0]
         low, high = interval(yes == truth, truth)
         values = [
             balanced_accuracy(given == truth, truth)

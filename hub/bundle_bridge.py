@@ -18,7 +18,6 @@ from pathlib import Path
 from earthvlm.bridge.config import CURVE_FILE, LOG_FILE
 from earthvlm.bridge.model_card import as_cell, write_bridge_card
 from earthvlm.generation.sampling import DEFAULT_PROMPT
-from earthvlm.scenes.scene import Scene
 from earthvlm.scenes.spectral_indices import measure
 from earthvlm.search.index import SceneIndex
 from earthvlm.serving.measurements import summarize_measurements
@@ -72,10 +71,10 @@ def show_scenes(output: Path) -> str:
     ]
     sources = []
     for shown in map(index.get, SHOWN_SCENES):
-        scene = Scene.open(shown.scene_file)
+        scene = shown.open_scene()
         picture = f"{PICTURES_FOLDER}/{shown.image_id}.png"
         scene.composite().save(output / picture)
-        cells = [bridge.generate(scene, question) for question in SHOWN_QUESTIONS]
+        cells = [str(bridge.generate(scene, question)) for question in SHOWN_QUESTIONS]
         cells.append(summarize_measurements(measure(scene)))
         lines.append(f"| ![{shown.image_id}]({picture}) | {' | '.join(map(as_cell, cells))} |")
         sources.append(f"- `{shown.image_id}`: {shown.source}")

@@ -267,7 +267,7 @@ def _run(arguments: argparse.Namespace, accelerator: Accelerator) -> None:
     embed_shards(
         bridge,
         bridge_id,
-        ConcatDataset(datasets.values()),
+        ConcatDataset([*datasets.values()]),  # type: ignore[list-item]
         mine,
         arguments.output,
         batch_size=arguments.batch_size,

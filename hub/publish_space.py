@@ -89,11 +89,11 @@ def find_sources(bridge: str, embeddings: str) -> SpaceSources:
     found = _find(bridge, "model")
     _add_model(sources, found, found.id)
     config = BridgeConfig.read(fetch(bridge, BRIDGE_FILES[:1]).folder)
-    for model in _find_downloaded_models(config):
+    for repository, model in _find_downloaded_models(config):
         # As the bridge loads them: some files, at one commit where that was noted.
-        names = ",".join(list_files(model.repository, model.files, model.commit))
-        listed = f"{model.repository} {names} {model.commit or ''}".rstrip()
-        _add_model(sources, _find(model.repository, "model"), listed)
+        names = ",".join(list_files(repository, model.files, model.commit))
+        listed = f"{repository} {names} {model.commit or ''}".rstrip()
+        _add_model(sources, _find(repository, "model"), listed)
     return sources
 
 
@@ -116,8 +116,8 @@ def _add_model(sources: SpaceSources, found: Repository, listed: str) -> None:
     (sources.closed if is_closed else sources.preloaded).append(found.id if is_closed else listed)
 
 
-def _find_downloaded_models(config: BridgeConfig) -> Iterator[BaseModel]:
-    """The models that a bridge loads from the Hub. Raises ValueError for one in a folder."""
+def _find_downloaded_models(config: BridgeConfig) -> Iterator[tuple[str, BaseModel]]:
+    """The models that a bridge loads, with their Hub ids. Raises ValueError for one in a folder."""
     for model in find_base_models(config):
         if model.repository is None:
             raise ValueError(
@@ -125,7 +125,7 @@ def _find_downloaded_models(config: BridgeConfig) -> Iterator[BaseModel]:
                 "Space does not have: publish the bridge again with `earthvlm push`."
             )
         if model.id != EMBEDDED_MODEL_ID:
-            yield model
+            yield model.repository, model
 
 
 def write_space(folder: Path, sources: SpaceSources, torch_index: str | None = None) -> None:

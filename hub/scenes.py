@@ -154,8 +154,10 @@ def gather_beetzsee_scenes(folder: Path) -> list[SourcedScene]:
     def cut_scene(name: str, split: str, row: int, column: int, size: int) -> SourcedScene:
         pixels = values[row : row + size, column : column + size]
         longitude, latitude = place(row + size / 2, column + size / 2)
-        where = {"date": date, "longitude": longitude, "latitude": latitude}
-        return SourcedScene(Scene.from_array(pixels, BANDS, name=name, **where), split, source)
+        scene = Scene.from_array(
+            pixels, BANDS, name=name, date=date, longitude=longitude, latitude=latitude
+        )
+        return SourcedScene(scene, split, source)
 
     rows, columns = (length // TILE_SIZE for length in values.shape[:2])
     tiles = [

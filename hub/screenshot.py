@@ -110,10 +110,14 @@ def photograph(page: Page, url: str, wanted: argparse.Namespace) -> None:
         page.wait_for_timeout(500)
     if not wanted.height:
         shown = page.locator(LOWEST[wanted.tab if wanted.search else "Chat"]).bounding_box()
+        assert shown is not None  # it was waited for
         height = round(shown["y"] + shown["height"]) + MARGIN
     wanted.output.parent.mkdir(parents=True, exist_ok=True)
-    area = {"x": 0, "y": 0, "width": wanted.width, "height": height}
-    page.screenshot(path=wanted.output, full_page=True, clip=area)
+    page.screenshot(
+        path=wanted.output,
+        full_page=True,
+        clip={"x": 0, "y": 0, "width": wanted.width, "height": height},
+    )
     print(wanted.output)
 
 

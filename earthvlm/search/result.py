@@ -12,6 +12,7 @@ import numpy as np
 from PIL import Image
 
 from earthvlm.embeddings.dataset import decode_thumbnail
+from earthvlm.scenes.scene import Scene
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,6 +42,15 @@ class SceneResult:
     scene_rank: int | None = None
     example_rank: int | None = None
     date: datetime.date | None = None
+
+    def open_scene(self) -> Scene:
+        """Open the scene with all its bands; ValueError if the dataset does not have them."""
+        if self.scene_file is None:
+            raise ValueError(
+                f"The dataset has a thumbnail of {self.image_id} but not its bands; "
+                "open the scene's own file instead"
+            )
+        return Scene.open(self.scene_file)
 
     @classmethod
     def of_row(

@@ -181,12 +181,7 @@ class SceneService:
 
     def open_result(self, entry: SceneResult) -> OpenScene:
         """Open a scene of the index. Raises ValueError if the index does not have its bands."""
-        if entry.scene_file is None:
-            raise ValueError(
-                f"The dataset has a thumbnail of {entry.image_id} but not its bands; "
-                "open the scene's own file instead"
-            )
-        scene = Scene.open(entry.scene_file)
+        scene = entry.open_scene()
         return self.open(replace(scene, date=scene.date or entry.date), entry)
 
     def open_named(self, image_id: str) -> OpenScene:

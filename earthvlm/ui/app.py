@@ -12,7 +12,6 @@ from typing import Any
 import gradio as gr
 
 from earthvlm.generation.sampling import DEFAULT_PROMPT
-from earthvlm.scenes.scene import Scene
 from earthvlm.serving.service import SceneService
 from earthvlm.ui.api import add_tools
 from earthvlm.ui.models import Models
@@ -157,7 +156,7 @@ def make_service(models: Models) -> SceneService:
 def warm_up(models: Models) -> None:
     """Answer and embed once, so that the first visitor does not wait for lazy parts to load."""
     for example in models.examples[:1]:
-        scene = Scene.open(example.scene_file)
+        scene = example.open_scene()
         models.bridge.generate(scene, DEFAULT_PROMPT, max_length=1)
         models.bridge.embed([scene])
 
