@@ -9,7 +9,7 @@ import gradio as gr
 
 from earthvlm.scenes.spectral_indices import SOURCES
 from earthvlm.serving.service import Client, OpenScene, SceneService
-from earthvlm.ui.session import address_of, tell_errors
+from earthvlm.ui.session import address_of
 from earthvlm.ui.tabs.filters import ALL_SPLITS, check_number, read_filter
 
 MOST_RESULTS = 50
@@ -19,7 +19,6 @@ MOST_TOKENS = 512
 def add_tools(service: SceneService) -> None:
     """Add the endpoints `/describe_scene`, `/ask_scene` and `/search_scenes`."""
 
-    @tell_errors
     def describe_scene(request: gr.Request, image_id: str) -> dict[str, Any]:
         """Say what a Sentinel-2 scene shows: what was measured in it, and the caption it has.
 
@@ -35,7 +34,6 @@ def add_tools(service: SceneService) -> None:
         caption = opened.entry.caption if opened.entry else None
         return {**_describe(opened), "caption_by_model": caption}
 
-    @tell_errors
     def ask_scene(
         request: gr.Request, image_id: str, question: str, max_length: int = 160
     ) -> dict[str, Any]:
@@ -56,7 +54,6 @@ def add_tools(service: SceneService) -> None:
         answer = service.ask(opened.scene, question, client, max_length)
         return {"answer_by_model": answer, **_describe(opened)}
 
-    @tell_errors
     def search_scenes(
         request: gr.Request,
         words: str,

@@ -18,7 +18,7 @@ from earthvlm.ui.models import Models
 from earthvlm.ui.security.checked_page import CheckedPage
 from earthvlm.ui.security.middleware import MAX_FILE_SIZE
 from earthvlm.ui.session import add_session
-from earthvlm.ui.tabs.chat_tab import add_chat_tab
+from earthvlm.ui.tabs.chat_tab import build_chat_tab, wire_chat_tab
 from earthvlm.ui.tabs.compare_tab import add_compare_tab
 from earthvlm.ui.tabs.map_tab import add_map_tab
 from earthvlm.ui.tabs.search_tab import add_search_tab
@@ -110,7 +110,8 @@ def build_app(models: Models) -> gr.Blocks:
         notice = gr.HTML(describe_notice(models), elem_id="notice", visible=bool(models.notice))
         with gr.Tabs(elem_id="tabs") as tabs:
             with gr.Tab("Chat", id="chat"):
-                chat = add_chat_tab(page, session, service, examples)
+                chat = build_chat_tab(session, examples)
+                wire_chat_tab(chat, page, service, examples)
             with gr.Tab("Search", id="search"):
                 search = add_search_tab(session, service, tabs, chat)
             with gr.Tab("Map", id="map") as map_tab:

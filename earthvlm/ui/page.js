@@ -18,13 +18,13 @@ function namePictures() {
   }
 }
 
-// A server that is restarted has lost the conversation. What it last wrote here for the browser to
-// keep is given back when the page is loaded again, in this tab and at this address.
-let kept = '';
-function keepConversation() {
-  const text = document.querySelector('#kept span')?.textContent ?? '';
-  if (!text || text === kept) return;
-  kept = text;
+// A server that restarts loses the conversation. The browser stores what the server wrote here last,
+// for this tab and address, and the page restores it when it is loaded again.
+let stored = '';
+function storeConversation() {
+  const text = document.querySelector('#stored span')?.textContent ?? '';
+  if (!text || text === stored) return;
+  stored = text;
   // A browser may forbid it, or have no room.
   try { sessionStorage.setItem('earthvlm' + location.search, text); } catch {}
 }
@@ -32,7 +32,7 @@ function keepConversation() {
 new MutationObserver(() => {
   showWhole();
   namePictures();
-  keepConversation();
+  storeConversation();
 }).observe(document, {
   subtree: true, childList: true, characterData: true,
   attributes: true, attributeFilter: ['aria-label'],

@@ -154,7 +154,7 @@ def _show_shares(opened: OpenScene) -> str:
     )
 
 
-def show_beside(opened: OpenScene, said: str) -> str:
+def show_related_shares(opened: OpenScene, said: str) -> str:
     """HTML: what was measured of the things that were asked and answered, to hold beside them."""
     measured = select_measurements(said, opened.measurements)
     if not measured:

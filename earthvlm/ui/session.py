@@ -1,12 +1,8 @@
-"""What the tabs share: one visitor's session, and how errors are told to people."""
+"""What the app remembers of one visitor, for how long, and how much of it."""
 
 from __future__ import annotations
 
 import asyncio
-import functools
-import html
-import inspect
-import logging
 import threading
 import time
 import weakref
@@ -14,10 +10,9 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 import gradio as gr
-from gradio.context import LocalContext
 
 from earthvlm.bridge.attention_maps import AnswerAttention
 from earthvlm.models.chat_templates import Message
@@ -25,52 +20,51 @@ from earthvlm.scenes.memory import trim_memory
 from earthvlm.scenes.scene import Scene
 from earthvlm.search.index import SceneResult
 from earthvlm.serving.service import Client, Example, OpenScene
+from earthvlm.ui.errors import shorten
 
-logger = logging.getLogger(__name__)
-
-# What a search is for: words, an example, both, or nothing, which lists the scenes.
-Asked = str | Example | SceneResult | tuple[str, Example | SceneResult] | None
+# What a search compares with: words, an example, both, or nothing, which lists the scenes.
+SearchQuery = str | Example | SceneResult | tuple[str, Example | SceneResult] | None
 SESSION_SECONDS = 3600
-# A phone that was put away for a moment comes back to its conversation.
+# A phone that was put away for a moment finds its conversation again.
 CLOSED_SECONDS = 300
-# What sessions hold, all together and of one address; a scene of 2048 x 2048 pixels takes 200 MB,
-# and two are compared beside a third in Chat.
-HELD_BYTES, HELD_BYTES_PER_ADDRESS = 1_500_000_000, 650_000_000
-NOTICE_SECONDS = 20
-SHOWN_CHARACTERS = 80  # of what a client sent, in an error about it
+# The memory of all sessions together, and of one address. A scene of 2048 x 2048 pixels takes
+# 200 MB; a session can hold three, two of them in Compare.
+MAX_BYTES, MAX_BYTES_PER_ADDRESS = 1_500_000_000, 650_000_000
 STOP_SECONDS = 10  # a model that answers stops within a token
 NOTHING_OPEN = (
     "No scene is open, or it was closed after some time without use: upload one or choose an "
     "example"
 )
-UNEXPECTED = "That did not work, and the reason has been logged; try again, or another scene."
+
+Handler = TypeVar("Handler", bound=Callable[..., Any])
 
 
 class Turn:
-    """One answer: a way to stop it, and to wait until it shows no more."""
+    """One answer that is being generated: how to stop it, and to wait until it has ended."""
 
     def __init__(self) -> None:
         self.stop = threading.Event()
-        self.quiet = threading.Event()
-        self.quiet.set()
+        self.ended = threading.Event()
+        self.ended.set()
 
     @contextmanager
-    def speaking(self) -> Iterator[None]:
-        """Mark the time in which words of this answer may still reach the page."""
-        self.quiet.clear()
+    def streaming(self) -> Iterator[None]:
+        """Mark the time in which this answer may still change the page."""
+        self.ended.clear()
         try:
             yield
         finally:
             self.stop.set()
-            self.quiet.set()
+            self.ended.set()
 
 
 @dataclass(eq=False)
 class Session:
-    """What the app remembers of one visitor: open scenes, what was said, the last search.
+    """What the app remembers of one visitor: open scenes, the conversation, the last search.
 
     composite: the bands that the open scene is drawn with; None where it has none to choose from.
-    address: where its visitor was last.
+    results: of the last search, None before the first. linked_question: from the page's address.
+    used: time of the last use, on the monotonic clock. address: the visitor's latest.
     """
 
     opened: OpenScene | None = None
@@ -78,23 +72,24 @@ class Session:
     conversation: list[Message] = field(default_factory=list)
     attention: AnswerAttention | None = None
     pair: list[OpenScene] = field(default_factory=list)
-    query: Asked = None
-    results: tuple[SceneResult, ...] | None = None  # before the first search
-    asked_by_link: str = ""
+    query: SearchQuery = None
+    results: tuple[SceneResult, ...] | None = None
+    linked_question: str = ""
     turn: Turn | None = None
     used: float = field(default_factory=time.monotonic)
     address: str = ""
 
     @property
     def scenes(self) -> list[Scene]:
-        """The scenes that are open, each once."""
+        """The open scenes, each once."""
         opened = (self.opened, *self.pair)
         return list({id(each.scene): each.scene for each in opened if each is not None}.values())
 
     def held_parts(self) -> dict[int, int]:
-        """Return the bytes of each large thing it holds, by its identity: several may share one.
+        """Return the bytes of each large object it holds, by the object's id.
 
-        Scenes, where an answer looked, what a search was for and found, and the conversation.
+        These are scenes, attention maps, the last query and its results, and the messages.
+        Sessions can share objects.
         """
         held: list[tuple[object, int]] = [(s, s.reflectance.nbytes) for s in self.scenes]
         if self.attention is not None:
@@ -108,63 +103,64 @@ class Session:
             if result.thumbnail is not None:
                 width, height = result.thumbnail.size
                 held.append((result.thumbnail, 3 * width * height))
-        # Four bytes a character at most.
+        # A character takes four bytes at most.
         held += [(message, 4 * len(message["content"])) for message in self.conversation]
         return {id(thing): size for thing, size in held}
 
     def require_opened(self) -> OpenScene:
-        """Return the open scene. Raises ValueError where none is."""
+        """Return the open scene. Raises ValueError where there is none."""
         if self.opened is None:
             raise ValueError(NOTHING_OPEN)
         return self.opened
 
     def open_scene(self, opened: OpenScene) -> None:
-        """Make this the scene that is asked about, and end what was said about the last one."""
+        """Open a scene, and delete the conversation about the last one."""
         self.end_turn()
         self.used = time.monotonic()
         self.opened = opened
         self.composite = next(iter(opened.scene.available_composites()), None)
         self.conversation, self.attention = [], None
 
-    def put_away(self) -> None:
-        """Stop the answer under way and forget the scenes, what was said and what was found."""
+    def clear(self) -> None:
+        """Stop the answer and delete scenes, conversation, query and results."""
         self.stop_turn()
         self.opened, self.pair, self.attention = None, [], None
         self.conversation, self.query, self.results = [], None, None
 
-    def put_away_unless_used(self, since: float) -> None:
-        """Put away what was not used after `since`, on the clock of `used`."""
+    def clear_unless_used(self, since: float) -> None:
+        """Clear the session where it was not used after `since`, on the clock of `used`."""
         if self.used <= since:
-            self.put_away()
+            self.clear()
 
     def begin_turn(self) -> Turn:
-        """End the answer under way, if any, and make ready for the next one."""
+        """End the current answer, if there is one, and return the turn of the next."""
         self.end_turn()
         self.turn = Turn()
         return self.turn
 
     def stop_turn(self) -> None:
-        """Ask the answer under way to stop; what it has said stays."""
+        """Ask the current answer to stop; its text so far stays."""
         if self.turn is not None:
             self.turn.stop.set()
 
     def end_turn(self) -> None:
-        """Stop the answer under way and wait until no more of it can reach the page."""
+        """Stop the current answer and wait until it can no longer change the page."""
         turn, self.turn = self.turn, None
         if turn is not None:
             turn.stop.set()
-            turn.quiet.wait(timeout=STOP_SECONDS)
+            turn.ended.wait(timeout=STOP_SECONDS)
 
 
-# By the hash that Gradio gives each open page, so that a closed one can be told.
+# By the hash that Gradio gives each open page, to find the session of a page that is closed.
 _sessions: weakref.WeakValueDictionary[str, Session] = weakref.WeakValueDictionary()
 _holding: weakref.WeakSet[Session] = weakref.WeakSet()
 
 
 def add_session(page: gr.Blocks) -> gr.State:
-    """Add the visitor's session to the page; it is put away an hour after its last use.
+    """Add the visitor's session to the page; it is cleared SESSION_SECONDS after its last use.
 
-    A page that is closed stops its answer at once, and is put away where it does not come back.
+    Closing the page stops the answer at once, and clears the session after CLOSED_SECONDS where
+    the page does not come back.
     """
 
     async def leave(request: gr.Request) -> None:
@@ -173,14 +169,14 @@ def add_session(page: gr.Blocks) -> gr.State:
             return
         session.stop_turn()
         loop = asyncio.get_running_loop()
-        loop.call_later(CLOSED_SECONDS, session.put_away_unless_used, session.used)
+        loop.call_later(CLOSED_SECONDS, session.clear_unless_used, session.used)
 
     page.unload(leave)
-    return gr.State(Session(), time_to_live=SESSION_SECONDS, delete_callback=Session.put_away)
+    return gr.State(Session(), time_to_live=SESSION_SECONDS, delete_callback=Session.clear)
 
 
 def identify_client(session: Session, request: gr.Request) -> Client:
-    """Whose request this is, remembered for when the page is closed."""
+    """Return who sent a request, and note the session for when its page is closed."""
     user = request.session_hash or f"call-{id(request)}"
     _sessions[user] = session
     session.used = time.monotonic()
@@ -189,34 +185,34 @@ def identify_client(session: Session, request: gr.Request) -> Client:
 
 
 def address_of(request: gr.Request) -> str:
-    """Where a request comes from, as the middleware found."""
+    """Return the address that a request came from, as the middleware found it."""
     return request.client.host if request.client else ""
 
 
-def check_place(place: object, count: int) -> int:
-    """Return a place in a list of `count`, as an event told it. Raises ValueError for another."""
-    if type(place) is not int or not 0 <= place < count:
-        raise ValueError(f"there is no scene at place {shorten(place)} of this list")
-    return place
+def check_index(index: object, count: int) -> int:
+    """Return an event's index into a list of `count` scenes. Raises ValueError for any other."""
+    if type(index) is not int or not 0 <= index < count:
+        raise ValueError(f"there is no scene at index {shorten(index)} of this list")
+    return index
 
 
-def make_room(session: Session) -> None:
-    """Put away the sessions that were unused longest, where all together hold too much memory.
+def limit_memory(session: Session) -> None:
+    """Clear the sessions unused longest where all together hold more than MAX_BYTES.
 
-    An address has a share of its own, so that one visitor does not close the scenes of others.
-    session: who holds more from now on.
+    First the sessions of this session's address are held to MAX_BYTES_PER_ADDRESS, so that one
+    visitor does not close the scenes of others.
     """
     _holding.add(session)
     sessions = sorted(_holding, key=lambda each: each.used)
     alike = [each for each in sessions if each.address == session.address]
-    freed = _put_away_oldest(alike, HELD_BYTES_PER_ADDRESS) if session.address else False
-    freed = _put_away_oldest(sessions, HELD_BYTES) or freed
+    freed = _clear_oldest(alike, MAX_BYTES_PER_ADDRESS) if session.address else False
+    freed = _clear_oldest(sessions, MAX_BYTES) or freed
     if freed:
         trim_memory()
 
 
-def _put_away_oldest(sessions: list[Session], limit: int) -> bool:
-    """Put sessions away, first ones first, until the others hold `limit` bytes; whether any was."""
+def _clear_oldest(sessions: list[Session], limit: int) -> bool:
+    """Clear sessions in their order until the rest hold `limit` bytes; return whether any was."""
     parts = {id(each): each.held_parts() for each in sessions}
     sizes = {key: size for held in parts.values() for key, size in held.items()}
     holders = Counter(key for held in parts.values() for key in held)
@@ -224,78 +220,20 @@ def _put_away_oldest(sessions: list[Session], limit: int) -> bool:
     for each in sessions:
         if taken <= limit:
             break
-        # Examples are open to many, and closing one for some would gain nothing.
+        # Many sessions share an example scene, so closing it in one frees nothing.
         alone = sum(size for key, size in parts[id(each)].items() if holders[key] == 1)
         if alone:
             taken -= alone
             each.end_turn()
-            each.put_away()
+            each.clear()
             freed = True
     return freed
 
 
-def tell_errors(action: Callable[..., Any]) -> Callable[..., Any]:
-    """Wrap an action so that its errors reach people as one sentence and never as a traceback.
+def page_only(handler: Handler) -> Handler:
+    """Keep a handler that needs a session off the list of MCP tools; API clients may call it.
 
-    ValueError and FileNotFoundError carry a sentence for the user; anything else is logged and
-    told in general words. What the action would have changed stays as it is, and what should
-    follow it does not. Works for functions and for generators.
+    MCP calls have no session, so a scene that one call opened would be gone in the next.
     """
-    if inspect.isgeneratorfunction(action):
-
-        @functools.wraps(action)
-        def guarded(*args: Any, **named: Any) -> Any:
-            try:
-                yield from action(*args, **named)
-            except gr.Error:
-                raise  # told already, by an action that this one is made of
-            except Exception as error:
-                raise tell_error(error) from None
-
-    else:
-
-        @functools.wraps(action)
-        def guarded(*args: Any, **named: Any) -> Any:
-            try:
-                return action(*args, **named)
-            except gr.Error:
-                raise
-            except Exception as error:
-                raise tell_error(error) from None
-
-    return guarded
-
-
-def page_only(action: Callable[..., Any]) -> Callable[..., Any]:
-    """Keep an action that needs an open page off the list of MCP tools; API clients may call it.
-
-    MCP calls have no session, so what such a tool opened would be gone with the next call.
-    """
-    action._mcp_type = "page"  # noqa: SLF001  Gradio lists as tools what is called "tool", or nothing
-    return action
-
-
-def tell_error(error: Exception) -> gr.Error:
-    """Show a sentence, and return the error that ends the action (and tells an API's client).
-
-    Where no page waits, as in calls past the queue, there is nobody to show it to.
-    """
-    if isinstance(error, ValueError | FileNotFoundError):
-        sentence = _as_sentence(str(error))
-    else:
-        logger.error("An action of the app failed", exc_info=error)
-        sentence = UNEXPECTED
-    if LocalContext.event_id.get(None) is not None:
-        gr.Warning(html.escape(sentence, quote=False), duration=NOTICE_SECONDS)
-    return gr.Error(sentence, visible=False, print_exception=False)
-
-
-def shorten(value: object) -> str:
-    """What a client sent, as an error repeats it: cut at SHOWN_CHARACTERS."""
-    text = value if isinstance(value, str) else repr(value)
-    cut = text if len(text) <= SHOWN_CHARACTERS else text[:SHOWN_CHARACTERS] + "…"
-    return repr(cut) if isinstance(value, str) else cut
-
-
-def _as_sentence(message: str) -> str:
-    return message[:1].upper() + message[1:].rstrip(". ") + "."
+    handler._mcp_type = "page"  # type: ignore[attr-defined]  # noqa: SLF001  Gradio reads it
+    return handler

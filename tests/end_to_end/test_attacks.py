@@ -116,7 +116,7 @@ def test_two_mcp_clients_share_nothing(app_url: str):
             said = await first.call_tool("ask_scene", asked)
             assert not said.isError
             spied = [await second.call_tool("search_scenes", {"words": "a lake", "count": 1})]
-            for name in ("save_chat", "draw", "search_again", "where_it_looked"):
+            for name in ("save_chat", "draw", "search_again", "attention_map"):
                 with pytest.raises(mcp.McpError, match="There is no tool"):
                     await second.call_tool(name, {})
             return spied

@@ -41,7 +41,7 @@ def test_an_uploaded_geotiff_is_shown_and_answered_word_by_word(
     monkeypatch,
     keep: Callable[..., None],
 ):
-    monkeypatch.setattr("earthvlm.ui.tabs.streaming.SECONDS_BETWEEN_WORDS", 0)
+    monkeypatch.setattr("earthvlm.ui.tabs.streaming.SECONDS_BETWEEN_UPDATES", 0)
     open_file(page, lakeside)
     facts = page.locator("#facts").inner_text()
     assert "128 × 96 pixels" in facts and "12 of 12" in facts
@@ -215,10 +215,10 @@ def test_the_picture_is_drawn_with_other_bands_zoomed_moved_and_downloaded(
 def test_where_an_answer_looked_is_laid_over_the_scene_until_the_next(
     page: Page, keep: Callable[..., None]
 ):
-    page.locator("#look").click()
+    page.locator("#attention").click()
     assert "no answer yet" in read_notice(page)
     answer = ask(page, "Is there water?")
-    page.locator("#look").click()
+    page.locator("#attention").click()
     words = page.locator("#picture .word")
     words.first.wait_for()
     assert [w.inner_text() for w in words.all()][1:-1] == answer.split()

@@ -24,7 +24,7 @@ from earthvlm.serving.service import SceneService
 from earthvlm.ui import LAUNCH_OPTIONS
 from earthvlm.ui.security.checked_page import CheckedPage
 from earthvlm.ui.session import add_session
-from earthvlm.ui.tabs.chat_tab import add_chat_tab
+from earthvlm.ui.tabs.chat_tab import build_chat_tab, wire_chat_tab
 from earthvlm.ui.tabs.search_tab import add_search_tab
 from tests.conftest import random_scene
 
@@ -84,7 +84,8 @@ def app(app_bridge: OlmoEarthVLMBridge, tmp_path_factory: pytest.TempPathFactory
         with CheckedPage() as page:
             session = add_session(page)
             with gr.Tabs() as tabs, gr.Tab("All"):
-                chat = add_chat_tab(page, session, service, [])
+                chat = build_chat_tab(session, [])
+                wire_chat_tab(chat, page, service, [])
                 add_search_tab(session, service, tabs, chat)
         page.queue(max_size=128)
         options = {**LAUNCH_OPTIONS, "mcp_server": False}

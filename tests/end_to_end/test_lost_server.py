@@ -111,7 +111,7 @@ def test_a_conversation_outlives_its_server(tab: Page, server: AppProcess):
 
     tab.get_by_role("button", name="Clear").click()
     wait_for_count(answers(tab), 0)
-    tab.wait_for_function("!document.querySelector('#kept span').textContent.includes('water')")
+    tab.wait_for_function("!document.querySelector('#stored span').textContent.includes('water')")
     tab.reload()
     tab.locator("#picture img").wait_for()
     name.wait_for()
@@ -127,7 +127,8 @@ def test_a_file_of_ones_own_is_asked_for_again(tab: Page, server: AppProcess, la
     wait_until_looking(tab)
     tab.reload()
     assert read_notice(tab) == (
-        "The connection was lost, and with it lakeside: open the file again to ask about it."
+        "The connection was lost, and the file lakeside with it: open the file again to ask about "
+        "it."
     )
     open_file(tab, lakeside)
     assert ask(tab, "Is there water?")
@@ -138,7 +139,7 @@ def test_what_a_browser_made_up_is_left_out(tab: Page, server: AppProcess, sly: 
     tab.goto(server.url)
     tab.evaluate("text => sessionStorage.setItem('earthvlm' + location.search, text)", sly)
     tab.reload()
-    assert read_notice(tab).startswith("What this browser kept of the last conversation is damaged")
+    assert read_notice(tab).startswith("The conversation that this browser stored is damaged")
     tab.locator("#picture img").wait_for()
     assert ask(tab, "Is there water?")
 

@@ -45,7 +45,7 @@ def test_nothing_serious_stands_in_anybodys_way(page: Page, keep: Callable[..., 
     """axe-core's serious and critical rules, contrast AA among them, on every tab."""
     axe = pytest.importorskip("axe_playwright_python.sync_playwright").Axe()
     ask(page, "Is there water?")
-    page.locator("#look").click()
+    page.locator("#attention").click()
     page.locator("#picture .words").wait_for()
     for scheme, tab in itertools.product(("light", "dark"), TABS):
         page.emulate_media(color_scheme=scheme)
@@ -74,7 +74,7 @@ def test_the_keyboard_reaches_and_asks(page: Page):
     for _ in range(60):
         page.keyboard.press("Tab")
         reached.add(page.evaluate("document.activeElement.id || document.activeElement.className"))
-    for wanted in ("viewport", "look", "save", "clear", "tool"):
+    for wanted in ("viewport", "attention", "save", "clear", "tool"):
         assert any(wanted in name for name in reached), (wanted, reached)
 
 
@@ -82,7 +82,7 @@ def test_every_action_has_a_name_and_says_what_it_does(app_page):
     public = [fn for fn in app_page.fns.values() if fn.api_visibility == "public"]
     names = [fn.api_name for fn in public]
     assert {"open_scene", "open_named", "draw", "search"} <= set(names)
-    assert {"ask", "stop", "retry", "edit", "clear", "where_it_looked", "save_chat"} <= set(names)
+    assert {"ask", "stop", "retry", "edit", "clear", "attention_map", "save_chat"} <= set(names)
     assert {"describe_scene", "ask_scene", "search_scenes", "compare_two"} <= set(names)
     assert len(names) == len(set(names))
     assert all(fn.fn.__doc__ for fn in public)

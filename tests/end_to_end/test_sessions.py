@@ -16,9 +16,10 @@ import requests
 from gradio_client import Client, handle_file
 from gradio_client.exceptions import AppError
 
-import earthvlm.ui.session as state
+import earthvlm.ui.session as session
 from earthvlm.serving.service import SceneService
-from earthvlm.ui.tabs.chat_tab import add_chat_tab
+from earthvlm.ui.security.checked_page import CheckedPage
+from earthvlm.ui.tabs.chat_tab import build_chat_tab, wire_chat_tab
 from tests.conftest import random_scene
 
 if TYPE_CHECKING:
@@ -62,9 +63,9 @@ def small_app(tiny_bridge: OlmoEarthVLMBridge) -> Iterator[SmallApp]:
         return open_scene(scene, *origin)
 
     service.open = note
-    with gr.Blocks() as page:
-        sessions = state.add_session(page)
-        add_chat_tab(page, sessions, service, [])
+    with CheckedPage() as page:
+        sessions = session.add_session(page)
+        wire_chat_tab(build_chat_tab(sessions, []), page, service, [])
     _, url, _ = page.launch(prevent_thread_lock=True, quiet=True)
     yield SmallApp(url, sessions, tiny_bridge, scenes)
     page.close(verbose=False)
@@ -114,7 +115,7 @@ def test_a_session_unused_for_its_time_is_gone(
 def test_a_closed_page_that_does_not_come_back_is_forgotten(
     small_app: SmallApp, client: Client, scene_file: Path, monkeypatch
 ):
-    monkeypatch.setattr(state, "CLOSED_SECONDS", 0)
+    monkeypatch.setattr(session, "CLOSED_SECONDS", 0)
     small_app.open_and_ask(client, scene_file)
     # The connection that a page holds as long as it is open.
     heart = f"{small_app.url}gradio_api/heartbeat/{client.session_hash}"

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import earthvlm.ui.session as state
+import earthvlm.ui.session as session
 from earthvlm.serving.request_queue import MAX_WAITING
 from tests.end_to_end.conftest import BOTH_WIDTHS, END_TO_END, PATIENCE_MS
 from tests.end_to_end.visitor import (
@@ -96,7 +96,7 @@ def test_a_visitor_who_leaves_frees_the_model_and_the_memory(
             ended.set()
 
     monkeypatch.setattr(app_bridge, "stream", never_end)
-    monkeypatch.setattr(state, "CLOSED_SECONDS", 0)
+    monkeypatch.setattr(session, "CLOSED_SECONDS", 0)
     second = page.context.new_page()
     second.goto(f"{app_url}?scene=beetzsee_r0_c00")
     second.locator("#facts strong", has_text="beetzsee_r0_c00").wait_for()

@@ -23,7 +23,7 @@ from typing import Any
 
 import requests
 
-from earthvlm.ui.session import UNEXPECTED
+from earthvlm.ui.errors import UNEXPECTED
 
 ROOT = Path(__file__).resolve().parents[2]
 PATIENCE_S = 120

@@ -10,13 +10,12 @@ import threading
 import weakref
 from pathlib import Path
 
-import gradio as gr
 import numpy as np
 import pytest
 from PIL import Image
 
-import earthvlm.ui.session as state
-import earthvlm.ui.tabs.streaming as said
+import earthvlm.ui.session as session_module
+import earthvlm.ui.tabs.streaming as streaming
 from earthvlm.bridge.attention_maps import AnswerAttention
 from earthvlm.scenes.distribution_shift import warn_out_of_distribution
 from earthvlm.scenes.scene import Scene
@@ -25,8 +24,9 @@ from earthvlm.search.index import SceneFilter, SceneIndex, SceneResult
 from earthvlm.serving.measurements import suggest_questions
 from earthvlm.serving.service import Example, OpenScene, Waiting
 from earthvlm.ui import Models, build_app, warm_up
-from earthvlm.ui.scene_html import make_title, show_beside, show_facts, show_viewer
-from earthvlm.ui.session import Session, make_room, tell_errors
+from earthvlm.ui.errors import UNEXPECTED, report_error
+from earthvlm.ui.scene_html import make_title, show_facts, show_related_shares, show_viewer
+from earthvlm.ui.session import Session, limit_memory
 from earthvlm.ui.tabs.filters import read_filter, write_bbox
 from earthvlm.ui.tabs.map_tab import describe_map
 from earthvlm.ui.tabs.search_results import describe_search
@@ -87,7 +87,7 @@ def test_nothing_from_a_file_or_a_model_is_shown_as_html():
     ):
         assert "&lt;img" in shown
         assert "<img src=x" not in shown
-    assert "onerror" not in show_beside(scene, HTML)
+    assert "onerror" not in show_related_shares(scene, HTML)
 
 
 def test_a_page_holds_a_picture_once():
@@ -137,8 +137,8 @@ def test_a_search_that_found_nothing_close_says_so():
 def test_a_panel_of_facts_is_marked_as_measured_and_tells_what_is_missing():
     assert "measured" in show_facts(opened(random_scene()))
     assert "no cover can be measured" in show_facts(opened(make_scene("photo")))
-    assert "open water" in show_beside(opened(random_scene()), "A lake lies in the north.")
-    assert show_beside(opened(random_scene()), "Hello.") == ""
+    assert "open water" in show_related_shares(opened(random_scene()), "A lake lies in the north.")
+    assert show_related_shares(opened(random_scene()), "Hello.") == ""
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning:gradio")
@@ -177,9 +177,9 @@ def test_a_closed_page_keeps_its_session_where_it_comes_back():
     session.open_scene(opened(random_scene()))
     turn, closed = session.begin_turn(), session.used
     session.used += 1
-    session.put_away_unless_used(since=closed)
+    session.clear_unless_used(since=closed)
     assert session.opened is not None and not turn.stop.is_set()
-    session.put_away_unless_used(since=session.used)
+    session.clear_unless_used(since=session.used)
     assert session.opened is None and turn.stop.is_set()
 
 
@@ -196,13 +196,13 @@ def test_a_new_question_or_scene_ends_the_answer_under_way():
 
 def test_scenes_unused_longest_are_closed_where_open_ones_take_too_much_memory(monkeypatch):
     shared = opened(random_scene())
-    monkeypatch.setattr(state, "_holding", weakref.WeakSet())  # not those of other tests
-    monkeypatch.setattr(state, "HELD_BYTES", 3 * shared.scene.reflectance.nbytes)
+    monkeypatch.setattr(session_module, "_holding", weakref.WeakSet())  # not those of other tests
+    monkeypatch.setattr(session_module, "MAX_BYTES", 3 * shared.scene.reflectance.nbytes)
     # The two that show the same scene were away longest, and closing one would gain nothing.
     scenes = [shared, shared, *(opened(random_scene(seed=n)) for n in range(3))]
     sessions = [Session(opened=scene, used=float(n)) for n, scene in enumerate(scenes)]
     for session in sessions:
-        make_room(session)
+        limit_memory(session)
     closed = [session.opened is None for session in sessions]
     assert closed == [False, False, True, False, False]
     with pytest.raises(ValueError, match="No scene is open"):
@@ -210,17 +210,17 @@ def test_scenes_unused_longest_are_closed_where_open_ones_take_too_much_memory(m
 
 
 def test_an_address_that_holds_too_much_loses_its_own_scenes(monkeypatch):
-    monkeypatch.setattr(state, "_holding", weakref.WeakSet())
+    monkeypatch.setattr(session_module, "_holding", weakref.WeakSet())
     scenes = [opened(random_scene(seed=number)) for number in range(4)]
     size = scenes[0].scene.reflectance.nbytes
-    monkeypatch.setattr(state, "HELD_BYTES_PER_ADDRESS", 2 * size)
+    monkeypatch.setattr(session_module, "MAX_BYTES_PER_ADDRESS", 2 * size)
     addresses = ("honest", "greedy", "greedy", "greedy")
     sessions = [
         Session(opened=scene, used=float(number), address=address)
         for number, (scene, address) in enumerate(zip(scenes, addresses, strict=True))
     ]
     for session in sessions:
-        make_room(session)
+        limit_memory(session)
     assert [session.opened is None for session in sessions] == [False, True, False, False]
 
 
@@ -246,7 +246,7 @@ def test_ending_an_answer_waits_until_it_shows_no_more():
     started = threading.Event()
 
     def speak() -> None:
-        with turn.speaking():
+        with turn.streaming():
             started.set()
             turn.stop.wait(10)
             said.append("last word")
@@ -267,11 +267,17 @@ def test_an_answer_is_read_along_and_closed_with_its_reader(monkeypatch):
         finally:
             closed.append(True)
 
-    monkeypatch.setattr(said, "SECONDS_BETWEEN_WORDS", 0)
-    assert list(said.read_along(speak())) == [Waiting(1), "A ", "A lake", "A lake.", "A lake."]
-    monkeypatch.setattr(said, "SECONDS_BETWEEN_WORDS", 3600)
-    assert list(said.read_along(speak()))[-1] == "A lake."
-    reading = said.read_along(speak())
+    monkeypatch.setattr(streaming, "SECONDS_BETWEEN_UPDATES", 0)
+    assert list(streaming.accumulate_text(speak())) == [
+        Waiting(1),
+        "A ",
+        "A lake",
+        "A lake.",
+        "A lake.",
+    ]
+    monkeypatch.setattr(streaming, "SECONDS_BETWEEN_UPDATES", 3600)
+    assert list(streaming.accumulate_text(speak()))[-1] == "A lake."
+    reading = streaming.accumulate_text(speak())
     next(reading)
     reading.close()
     assert len(closed) == 3
@@ -282,27 +288,11 @@ def test_an_action_without_a_scene_asks_for_one():
         Session().require_opened()
 
 
-@pytest.mark.filterwarnings("ignore::UserWarning:gradio")
 def test_errors_become_one_sentence(caplog: pytest.LogCaptureFixture):
-    @tell_errors
-    def refuse() -> None:
-        raise ValueError("the file is empty; give another")
-
-    @tell_errors
-    def fail():
-        yield 1
-        raise RuntimeError("secret detail")
-
-    @tell_errors
-    def refuse_within() -> None:
-        refuse()
-
-    for action in (refuse, refuse_within):
-        with pytest.raises(gr.Error, match=r"^'The file is empty; give another\.'$"):
-            action()
-    with caplog.at_level(logging.ERROR), pytest.raises(gr.Error) as caught:
-        list(fail())
-    assert "secret" not in str(caught.value)
+    error = report_error(ValueError("the file is empty; give another"))
+    assert error.message == "The file is empty; give another." and not caplog.text
+    with caplog.at_level(logging.ERROR):
+        assert report_error(RuntimeError("secret detail")).message == UNEXPECTED
     assert "secret detail" in caplog.text
 
 

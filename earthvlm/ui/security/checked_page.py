@@ -12,12 +12,12 @@ import gradio as gr
 from gradio.context import LocalContext
 from gradio.utils import get_type_hints
 
+from earthvlm.ui.errors import report_error, shorten
 from earthvlm.ui.security.connections import bound_connections
 from earthvlm.ui.security.mcp_messages import keep_public_tools
 from earthvlm.ui.security.middleware import Guard
 from earthvlm.ui.security.rate_limits import RateLimits
 from earthvlm.ui.security.upload_limits import UploadLimits
-from earthvlm.ui.session import shorten, tell_error
 
 if TYPE_CHECKING:
     from gradio.block_function import BlockFunction
@@ -97,7 +97,7 @@ class CheckedPage(gr.Blocks):
         except gr.Error:
             raise
         except Exception as error:
-            raise tell_error(error) from None
+            raise report_error(error) from None
 
     async def preprocess_data(
         self, block_fn: BlockFunction, inputs: list[Any], state: Any, explicit_call: bool = False

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from gradio.utils import get_space
 
-from earthvlm.ui.session import shorten
+from earthvlm.ui.errors import shorten
 
 if TYPE_CHECKING:
     from gradio.mcp import GradioMCPServer

@@ -13,9 +13,9 @@ from typing import Any
 from gradio.route_utils import FnIndexInferError
 from starlette.exceptions import HTTPException
 
+from earthvlm.ui.errors import UNEXPECTED
 from earthvlm.ui.security.mcp_messages import RefusedMessageError, check_messages
 from earthvlm.ui.security.origins import CALLER_HEADER, STATE_CHANGING, Access, name_caller
-from earthvlm.ui.session import UNEXPECTED
 
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]

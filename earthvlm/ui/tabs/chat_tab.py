@@ -1,193 +1,272 @@
-"""The Chat tab: choose a scene, look at it, and ask about it."""
+"""The Chat tab: choose a scene, look at it and ask about it.
+
+Like every tab, it is built in two steps: `build_chat_tab` lays the components out and returns them,
+`wire_chat_tab` connects them to the methods of a handlers class, which know no component.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import gradio as gr
 
 from earthvlm.scenes.bands import COMPOSITES
+from earthvlm.serving.measurements import suggest_questions
 from earthvlm.serving.service import OpenScene, SceneService
 from earthvlm.ui.examples import describe_example
 from earthvlm.ui.scene_html import VIEWER_SCRIPT, show_facts, show_viewer
-from earthvlm.ui.session import (
-    Session,
-    check_place,
-    identify_client,
-    make_room,
-    page_only,
-    tell_errors,
+from earthvlm.ui.session import Session, check_index, identify_client, limit_memory, page_only
+from earthvlm.ui.tabs.chat_handlers import ChatHandlers, Outputs, start_conversation
+from earthvlm.ui.tabs.chat_panel import (
+    ChatPanel,
+    ask_linked_question_after,
+    build_chat_panel,
+    wire_chat_panel,
 )
-from earthvlm.ui.tabs.chat_panel import add_conversation, start_conversation
-from earthvlm.ui.tabs.kept_conversation import GIVE_BACK, KeptConversation, read_kept
+from earthvlm.ui.tabs.stored_conversation import (
+    RESTORE_SCRIPT,
+    StoredConversation,
+    read_stored,
+)
 from earthvlm.ui.uploads import BOA_OFFSETS, SCENE_FILES, open_uploads, take_uploads_only
+
+MAX_ID_CHARACTERS = 200
+# Who waits for a scene waits in the service's queue, where no address can block the others.
+OPENING: dict[str, Any] = {"concurrency_limit": None, "show_progress": "minimal"}
+QUIETLY: dict[str, Any] = {"concurrency_limit": None, "show_progress": "hidden"}
 
 
 @dataclass(frozen=True)
 class ChatTab:
-    """What other parts of the page need to know of the Chat tab to open a scene in it.
+    """The components of the Chat tab.
 
-    outputs: what `show_opened` returns values for.
+    image_id: for API clients, who open scenes of the index by it. restored: the conversation that
+    the browser kept.
     """
 
-    outputs: list[gr.components.Component]
+    session: gr.State
+    gallery: gr.Gallery
+    upload: gr.File
+    boa_offset: gr.Radio
+    picture: gr.HTML
+    composite: gr.Radio
+    facts: gr.HTML
+    panel: ChatPanel
+    image_id: gr.Textbox
+    restored: gr.Textbox
+
+    @property
+    def outputs(self) -> list[gr.components.Component]:
+        """The components that `show_opened` returns values for."""
+        return [self.session, self.picture, self.composite, self.facts, *self.panel.outputs]
 
 
-def add_chat_tab(
-    page: gr.Blocks, session: gr.State, service: SceneService, examples: list[OpenScene]
-) -> ChatTab:
-    """Add the tab's components and wire them; `examples` are the scenes offered for a start."""
-    first = examples[0] if examples else None
-    with gr.Row(elem_classes="choose"):
-        gallery = gr.Gallery(
-            [(example.entry.thumbnail, describe_example(example)) for example in examples],
-            label="Example scenes",
-            columns=len(examples) or 1,
-            height="auto",
-            allow_preview=False,
-            interactive=False,
-            object_fit="cover",
-            buttons=[],
-            elem_id="examples",
-            scale=5,
-        )
-        with gr.Column(scale=1, min_width=250):
-            upload = gr.File(
-                label="Your own: GeoTIFF, PNGs or photo",
-                file_count="multiple",
-                file_types=SCENE_FILES,
-                height=92,
-                elem_id="upload",
-            )
-            take_uploads_only(upload)
-            with gr.Accordion("How files are read", open=False, elem_classes="settings"):
-                boa_offset = gr.Radio(
-                    [(label, choice) for choice, (label, _) in BOA_OFFSETS.items()],
-                    value="auto",
-                    label="The offset of +1000 in products from 2022-01-25 on (boa_offset)",
-                    elem_id="boa_offset",
-                )
-    with gr.Row(elem_classes="look-and-ask"):
-        with gr.Column(scale=0, min_width=400, elem_classes="see"):
-            composites = first.scene.available_composites() if first else tuple(COMPOSITES)
-            picture = gr.HTML(
-                show_viewer(first, composites[0]) if first else "",
-                js_on_load=VIEWER_SCRIPT,
-                label="Scene",
-                elem_id="picture",
-            )
-            composite = gr.Radio(
-                list(composites),
-                value=composites[0],
-                label="Bands shown",
-                elem_id="composite",
-                elem_classes="pills",
-            )
-        with gr.Column(scale=1, min_width=320, elem_classes="ask"):
-            conversation = add_conversation(session, service, first, picture)
-        with gr.Column(scale=0, min_width=270, elem_classes="know"):
-            facts = gr.HTML(
-                show_facts(first) if first else "", label="SpectralIndices facts", elem_id="facts"
-            )
-    outputs = [session, picture, composite, facts, *conversation.outputs]
+class SceneHandlers:
+    """The actions that open a scene in the Chat tab or draw it.
 
-    @tell_errors
-    def open_example(session: Session, event: gr.SelectData) -> Any:
-        """Open one of the example scenes, chosen by its place in the gallery."""
-        return show_opened(session, examples[check_place(event.index, len(examples))])
+    examples: the scenes of the gallery. output_count: the number of `ChatTab.outputs`.
+    """
+
+    def __init__(
+        self, service: SceneService, examples: Sequence[OpenScene], output_count: int
+    ) -> None:
+        self.service = service
+        self.examples = examples
+        self.output_count = output_count
+
+    def open_example(self, session: Session, event: gr.SelectData) -> Outputs:
+        """Open one of the example scenes, chosen by its index in the gallery."""
+        return show_opened(session, self.examples[check_index(event.index, len(self.examples))])
 
     @page_only
-    @tell_errors
-    def open_named(session: Session, image_id: str, request: gr.Request) -> Any:
-        """Open a scene of the index by its image_id; see search_scenes for those there are."""
-        with service.opening(identify_client(session, request)):
-            return show_opened(session, service.open_named(image_id))
+    def open_named(self, session: Session, image_id: str, request: gr.Request) -> Outputs:
+        """Open a scene of the index by its image_id, which search_scenes returns."""
+        with self.service.opening(identify_client(session, request)):
+            return show_opened(session, self.service.open_named(image_id))
 
-    @tell_errors
-    def open_link(session: Session, kept: str, request: gr.Request) -> Any:
+    @page_only
+    def open_scene(
+        self, session: Session, paths: list[str] | None, boa_offset: str, request: gr.Request
+    ) -> Outputs:
+        """Open an uploaded scene: one GeoTIFF or photo, or a ChatEarthNet scene's three PNGs."""
+        with self.service.opening(identify_client(session, request)) as read:
+            scene = open_uploads(paths, read, BOA_OFFSETS[boa_offset][1])
+            return show_opened(session, self.service.open(scene))
+
+    def open_link(self, session: Session, stored: str, request: gr.Request) -> Outputs:
         """Open what the page's address asks for (?scene=...&q=...), else the first example.
 
-        kept: what the browser kept of a conversation at this address, which then goes on.
+        stored: the conversation at this address that the browser kept; it continues.
+        Returns values for `ChatTab.outputs`, and for the prompt.
         """
         client = identify_client(session, request)
-        image_id = str(request.query_params.get("scene", ""))[:200]
-        session.asked_by_link = "" if kept else str(request.query_params.get("q", ""))
-        if first is not None:  # also where the address names a scene that there is not
-            session.open_scene(first)
-        if kept:
-            given_back = read_kept(kept)
-            if not given_back.image_id:
+        image_id = str(request.query_params.get("scene", ""))[:MAX_ID_CHARACTERS]
+        session.linked_question = "" if stored else str(request.query_params.get("q", ""))
+        if self.examples:  # Something is open, too, where the address names an unknown scene.
+            session.open_scene(self.examples[0])
+        if stored:
+            restored = read_stored(stored)
+            if not restored.image_id:
                 raise ValueError(
-                    f"The connection was lost, and with it {given_back.name}: open the file again "
-                    "to ask about it"
+                    f"The connection was lost, and the file {restored.name} with it: open the file "
+                    "again to ask about it"
                 )
-            with service.opening(client):
-                opened = service.open_named(given_back.image_id)
-                return *show_opened(session, opened, given_back), given_back.question
+            with self.service.opening(client):
+                opened = self.service.open_named(restored.image_id)
+                return *show_opened(session, opened, restored), restored.question
         if image_id:
-            with service.opening(client):
-                return *show_opened(session, service.open_named(image_id)), gr.skip()
-        return session, *[gr.skip()] * len(outputs)
+            with self.service.opening(client):
+                return *show_opened(session, self.service.open_named(image_id)), gr.skip()
+        # The page shows the first example already; the prompt is the output after those of the tab.
+        return session, *[gr.skip()] * self.output_count
 
     @page_only
-    @tell_errors
-    def open_scene(
-        session: Session, paths: list[str] | None, boa_offset: str, request: gr.Request
-    ) -> Any:
-        """Open an uploaded scene: one GeoTIFF or photo, or a ChatEarthNet scene's three PNGs."""
-        with service.opening(identify_client(session, request)) as read:
-            scene = open_uploads(paths, read, BOA_OFFSETS[boa_offset][1])
-            return show_opened(session, service.open(scene))
-
-    @page_only
-    @tell_errors
-    def draw(session: Session, name: str, request: gr.Request) -> str:
+    def draw(self, session: Session, composite: str, request: gr.Request) -> str:
         """Draw the open scene with other bands: "true colour", "NDVI" and so on."""
-        session.composite = name
-        with service.opening(identify_client(session, request)):
-            return show_viewer(session.require_opened(), name, session.attention)
+        session.composite = composite
+        with self.service.opening(identify_client(session, request)):
+            return show_viewer(session.require_opened(), composite, session.attention)
 
-    # Those who wait do so in the service's line, where no address keeps others out.
-    opening = {"concurrency_limit": None, "show_progress": "minimal"}
-    gallery.select(open_example, session, outputs, api_visibility="private", **opening)
-    opened = upload.upload(
-        open_scene, [session, upload, boa_offset], outputs, api_name="open_scene", **opening
+
+def build_chat_tab(session: gr.State, examples: Sequence[OpenScene]) -> ChatTab:
+    """Lay the components out. examples: offered in the gallery; the first is open at the start."""
+    first = examples[0] if examples else None
+    with gr.Row(elem_classes="choose"):
+        gallery = _build_gallery(examples)
+        with gr.Column(scale=1, min_width=250):
+            upload, boa_offset = _build_upload()
+    with gr.Row(elem_classes="look-and-ask"):
+        with gr.Column(scale=0, min_width=400, elem_classes="see"):
+            picture, composite = _build_picture(first)
+        with gr.Column(scale=1, min_width=320, elem_classes="ask"):
+            suggestions = first.questions if first else suggest_questions(None)
+            panel = build_chat_panel(session, picture, suggestions)
+        with gr.Column(scale=0, min_width=270, elem_classes="know"):
+            facts = gr.HTML(
+                show_facts(first) if first else "", label="Measured facts", elem_id="facts"
+            )
+    return ChatTab(
+        session=session,
+        gallery=gallery,
+        upload=upload,
+        boa_offset=boa_offset,
+        picture=picture,
+        composite=composite,
+        facts=facts,
+        panel=panel,
+        image_id=gr.Textbox(label="image_id", visible=False),
+        restored=gr.Textbox(visible=False),
     )
-    for afterwards in (opened.then, opened.failure):  # room for the next file
-        afterwards(None, None, upload, js="() => null", api_visibility="private")
-    named = gr.Textbox(label="image_id", visible=False)
-    named.submit(open_named, [session, named], outputs, api_name="open_named", **opening)
-    drawing = {"concurrency_limit": None, "show_progress": "hidden"}
-    composite.input(draw, [session, composite], picture, api_name="draw", **drawing)
-    given_back = gr.Textbox(visible=False)
+
+
+def _build_gallery(examples: Sequence[OpenScene]) -> gr.Gallery:
+    return gr.Gallery(
+        [
+            (example.entry.thumbnail, describe_example(example))
+            for example in examples
+            if example.entry
+        ],
+        label="Example scenes",
+        columns=len(examples) or 1,
+        height="auto",
+        allow_preview=False,
+        interactive=False,
+        object_fit="cover",
+        buttons=[],
+        elem_id="examples",
+        scale=5,
+    )
+
+
+def _build_upload() -> tuple[gr.File, gr.Radio]:
+    upload = gr.File(
+        label="Your own: GeoTIFF, PNGs or photo",
+        file_count="multiple",
+        file_types=SCENE_FILES,
+        height=92,
+        elem_id="upload",
+    )
+    take_uploads_only(upload)
+    with gr.Accordion("How files are read", open=False, elem_classes="settings"):
+        boa_offset = gr.Radio(
+            [(label, choice) for choice, (label, _) in BOA_OFFSETS.items()],
+            value="auto",
+            label="The offset of +1000 in products since 2022-01-25 (boa_offset)",
+            elem_id="boa_offset",
+        )
+    return upload, boa_offset
+
+
+def _build_picture(first: OpenScene | None) -> tuple[gr.HTML, gr.Radio]:
+    composites = first.scene.available_composites() if first else tuple(COMPOSITES)
+    picture = gr.HTML(
+        show_viewer(first, composites[0]) if first else "",
+        js_on_load=VIEWER_SCRIPT,
+        label="Scene",
+        elem_id="picture",
+    )
+    composite = gr.Radio(
+        list(composites),
+        value=composites[0],
+        label="Bands shown",
+        elem_id="composite",
+        elem_classes="pills",
+    )
+    return picture, composite
+
+
+def wire_chat_tab(
+    tab: ChatTab, page: gr.Blocks, service: SceneService, examples: Sequence[OpenScene]
+) -> None:
+    """Connect the components to their handlers. examples: those that the tab was built with."""
+    session, outputs = tab.session, tab.outputs
+    scenes = SceneHandlers(service, examples, len(outputs))
+    conversation = ChatHandlers(service)
+    tab.gallery.select(scenes.open_example, session, outputs, api_visibility="private", **OPENING)
+    uploaded = tab.upload.upload(
+        scenes.open_scene,
+        [session, tab.upload, tab.boa_offset],
+        outputs,
+        api_name="open_scene",
+        **OPENING,
+    )
+    for ended in (uploaded.then, uploaded.failure):  # empty the field for the next file
+        ended(None, None, tab.upload, js="() => null", api_visibility="private")
+    tab.image_id.submit(
+        scenes.open_named, [session, tab.image_id], outputs, api_name="open_named", **OPENING
+    )
+    tab.composite.input(
+        scenes.draw, [session, tab.composite], tab.picture, api_name="draw", **QUIETLY
+    )
     linked = page.load(
-        open_link,
-        [session, given_back],
-        [*outputs, conversation.prompt],
-        js=GIVE_BACK,
+        scenes.open_link,
+        [session, tab.restored],
+        [*outputs, tab.panel.prompt],
+        js=RESTORE_SCRIPT,
         api_visibility="private",
-        **opening | {"show_progress": "hidden"},
+        **QUIETLY,
     )
-    conversation.ask_after(linked)
-    return ChatTab(outputs)
+    wire_chat_panel(tab.panel, conversation)
+    ask_linked_question_after(linked, tab.panel, conversation)
 
 
 def show_opened(
-    session: Session, opened: OpenScene, given_back: KeptConversation | None = None
-) -> Any:
-    """Open a scene and return what the Chat tab shows of it, with an empty conversation.
+    session: Session, opened: OpenScene, restored: StoredConversation | None = None
+) -> Outputs:
+    """Open a scene and return values for `ChatTab.outputs`, with an empty conversation.
 
-    given_back: the conversation to go on with instead.
+    restored: the conversation to continue instead.
     """
     session.open_scene(opened)
-    if given_back is not None:
-        session.conversation = list(given_back.messages)
-    make_room(session)
+    if restored is not None:
+        session.conversation = list(restored.messages)
+    limit_memory(session)
     return (
         session,
         show_viewer(opened, session.composite),
         gr.Radio(opened.scene.available_composites(), value=session.composite),
         show_facts(opened),
-        *start_conversation(opened, given_back),
+        *start_conversation(opened, restored),
     )

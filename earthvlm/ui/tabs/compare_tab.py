@@ -23,9 +23,9 @@ from earthvlm.scenes.formatting import describe_date
 from earthvlm.scenes.spectral_indices import percent
 from earthvlm.serving.service import OpenScene, SceneService, Waiting
 from earthvlm.ui.examples import ABOUT_PAIR, open_pair
-from earthvlm.ui.scene_html import VIEWER_SCRIPT, show_beside, show_picture, show_viewer
-from earthvlm.ui.session import Session, identify_client, make_room, page_only, tell_errors
-from earthvlm.ui.tabs.streaming import describe_wait, read_along
+from earthvlm.ui.scene_html import VIEWER_SCRIPT, show_picture, show_related_shares, show_viewer
+from earthvlm.ui.session import Session, identify_client, limit_memory, page_only
+from earthvlm.ui.tabs.streaming import accumulate_text, describe_wait
 from earthvlm.ui.uploads import SCENE_FILES, open_uploads, take_uploads_only
 
 EXPLAINED = (
@@ -86,7 +86,7 @@ def add_compare_tab(session: gr.State, service: SceneService) -> None:
     def show_pair(session: Session, scenes: list[OpenScene], name: str) -> Any:
         ordered = in_order_of_date([opened.scene for opened in scenes])
         session.pair = sorted(scenes, key=lambda opened: ordered.index(opened.scene))
-        make_room(session)
+        limit_memory(session)
         if not session.pair:
             raise ValueError("The two scenes are too large to be open at once here")
         return (session, *draw_both(session, name), "", "", show_changes(session.pair))
@@ -96,7 +96,6 @@ def add_compare_tab(session: gr.State, service: SceneService) -> None:
         return [show_in_pair(*each, name) for each in zip(session.pair, headings, strict=True)]
 
     @page_only
-    @tell_errors
     def compare_two(
         session: Session, paths: list[str] | None, name: str, request: gr.Request
     ) -> Any:
@@ -109,7 +108,6 @@ def add_compare_tab(session: gr.State, service: SceneService) -> None:
             return show_pair(session, scenes, name)
 
     @page_only
-    @tell_errors
     def compare_beside(session: Session, path: str | None, name: str, request: gr.Request) -> Any:
         """Open an uploaded scene beside the one in Chat, and measure what changed."""
         client = identify_client(session, request)
@@ -119,21 +117,18 @@ def add_compare_tab(session: gr.State, service: SceneService) -> None:
             return show_pair(session, [opened, added], name)
 
     @page_only
-    @tell_errors
     def compare_examples(session: Session, name: str, request: gr.Request) -> Any:
         """Open the two scenes that are here to be compared, and measure how they differ."""
         with service.opening(identify_client(session, request)):
             return show_pair(session, example, name)
 
     @page_only
-    @tell_errors
     def draw_pair(session: Session, name: str, request: gr.Request) -> Any:
         """Draw both scenes with other bands."""
         with service.opening(identify_client(session, request)):
             return draw_both(session, name) if session.pair else (gr.skip(), gr.skip())
 
     @page_only
-    @tell_errors
     def describe_pair(session: Session, request: gr.Request) -> Iterator[tuple[str, str]]:
         """Let the model describe each of the two scenes, on its own."""
         if not session.pair:
@@ -147,14 +142,14 @@ def add_compare_tab(session: gr.State, service: SceneService) -> None:
             yield said[0], said[1]
             text = ""
             pieces = service.answer(opened.scene, asked, client, stop=stop)
-            with closing(read_along(pieces)) as reading:
+            with closing(accumulate_text(pieces)) as reading:
                 for told in reading:
                     if isinstance(told, Waiting):
                         said[number] = show_said(describe_wait(told.ahead))
                     else:
                         text, said[number] = told, show_said(told)
                     yield said[0], said[1]
-            said[number] += show_beside(opened, text)
+            said[number] += show_related_shares(opened, text)
             yield said[0], said[1]
 
     shown = [session, first, second, said_of_first, said_of_second, changes]

@@ -14,7 +14,7 @@ import gradio as gr
 from earthvlm.embeddings.filters import BoundingBox
 from earthvlm.search.index import SceneIndex, SceneResult
 from earthvlm.serving.map_data import read_bbox
-from earthvlm.ui.session import check_place
+from earthvlm.ui.session import check_index
 
 _FILES = files("earthvlm.ui") / "map"
 
@@ -40,7 +40,7 @@ def add_world_map(value: dict[str, Any] | None = None, elem_id: str = "world-map
 
 def clicked_scene(index: SceneIndex, event: gr.SelectData) -> SceneResult:
     """Return the scene that was clicked on the map. Raises ValueError where there is none."""
-    return index.browse_rows([check_place(event.index, len(index))])[0]
+    return index.browse_rows([check_index(event.index, len(index))])[0]
 
 
 def drawn_bbox(event: gr.EventData) -> BoundingBox:

@@ -12,7 +12,7 @@ from earthvlm.scenes.formatting import describe_bbox
 from earthvlm.search.index import SceneIndex
 from earthvlm.serving.map_data import map_scenes
 from earthvlm.serving.service import SceneService
-from earthvlm.ui.session import Session, identify_client, tell_errors
+from earthvlm.ui.session import Session, identify_client
 from earthvlm.ui.tabs.chat_tab import ChatTab, show_opened
 from earthvlm.ui.tabs.filters import add_bbox_field, write_bbox
 from earthvlm.ui.tabs.map_component import add_world_map, clicked_scene, drawn_bbox
@@ -39,24 +39,20 @@ def add_map_tab(
         bbox = add_bbox_field()
         go = gr.Button("Show in Search", scale=0, min_width=150, elem_id="show-in-search")
 
-    @tell_errors
     def open_clicked(session: Session, event: gr.SelectData, request: gr.Request) -> Any:
         """Open the scene that was clicked on the map in the Chat tab."""
         with service.opening(identify_client(session, request)):
             opened = service.open_result(clicked_scene(service.index, event))
             return gr.Tabs(selected="chat"), *show_opened(session, opened)
 
-    @tell_errors
     def draw_box(event: gr.EventData) -> str:
         """Write down the box that was drawn."""
         return write_bbox(drawn_bbox(event))
 
-    @tell_errors
     def type_box(text: str) -> str:
         """Write down the box that was typed, if it is one."""
         return write_bbox(parse_bbox(text)) if text.strip() else ""
 
-    @tell_errors
     def show(session: Session, bbox: str) -> Any:
         """Show the scenes, those found last, and the box."""
         bounds = parse_bbox(bbox) if bbox.strip() else None

@@ -12,7 +12,7 @@ from earthvlm.embeddings.filters import SceneFilter
 from earthvlm.scenes.formatting import describe_place
 from earthvlm.search.index import SceneResult
 from earthvlm.serving.service import Example
-from earthvlm.ui.session import Asked
+from earthvlm.ui.session import SearchQuery
 from earthvlm.ui.tabs.filters import describe_filter
 
 # Sentences about other things than a scene shows lie below it, in the sentence model's cosine:
@@ -57,7 +57,7 @@ def describe_result(result: SceneResult) -> str:
 
 
 def describe_search(
-    query: Asked, results: Sequence[SceneResult], total: int, where: SceneFilter
+    query: SearchQuery, results: Sequence[SceneResult], total: int, where: SceneFilter
 ) -> str:
     """Return HTML: one line that says what is shown below it, and whether it is far from that."""
     limits, found = html.escape(describe_filter(where)), len(results)

@@ -15,13 +15,12 @@ from earthvlm.serving.exports import results_to_csv, results_to_geojson
 from earthvlm.serving.service import Example, SceneService
 from earthvlm.ui.downloads import SAVE_TEXT
 from earthvlm.ui.session import (
-    Asked,
+    SearchQuery,
     Session,
-    check_place,
+    check_index,
     identify_client,
-    make_room,
+    limit_memory,
     page_only,
-    tell_errors,
 )
 from earthvlm.ui.tabs.chat_tab import ChatTab, show_opened
 from earthvlm.ui.tabs.filters import ALL_SPLITS, add_filters, read_filter
@@ -119,7 +118,7 @@ def add_search_tab(
 
     def search(
         session: Session,
-        query: Asked,
+        query: SearchQuery,
         count: float,
         where: SceneFilter,
         request: gr.Request,
@@ -127,7 +126,7 @@ def add_search_tab(
         k = max(1, min(int(count), MOST_RESULTS))
         results = service.search(query, k, identify_client(session, request), where)
         session.query, session.results = query, tuple(results)
-        make_room(session)
+        limit_memory(session)
         pictures = [(thumbnails.path(result), describe_result(result)) for result in results]
         found = describe_search(query, results, len(service.index), where)
         if results.warning:
@@ -135,7 +134,6 @@ def add_search_tab(
         return session, found, pictures
 
     @page_only
-    @tell_errors
     def search_words(
         session: Session,
         words: str,
@@ -156,7 +154,6 @@ def add_search_tab(
         return search(session, words if words.strip() else None, count, where, request)
 
     @page_only
-    @tell_errors
     def search_alike(
         session: Session,
         words: str,
@@ -178,7 +175,6 @@ def add_search_tab(
         return search(session, query, count, where, request)
 
     @page_only
-    @tell_errors
     def search_file(
         session: Session,
         paths: list[str] | None,
@@ -201,7 +197,6 @@ def add_search_tab(
         return search(session, query, count, where, request)
 
     @page_only
-    @tell_errors
     def search_again(
         session: Session,
         split: str,
@@ -216,30 +211,27 @@ def add_search_tab(
         where = read_filter(first_date, last_date, source, bbox, split)
         return search(session, session.query, count, where, request)
 
-    def join(words: str, with_words: bool, example: Example | SceneResult) -> Asked:
+    def join(words: str, with_words: bool, example: Example | SceneResult) -> SearchQuery:
         return (words, example) if with_words and words.strip() else example
 
     def last_results(session: Session) -> Sequence[SceneResult]:
         """What the page shows: the scenes found last, which may be none, or those it began with."""
         return first if session.results is None else session.results
 
-    @tell_errors
     def open_result(session: Session, event: gr.SelectData, request: gr.Request) -> Any:
         """Open one of the scenes found in the Chat tab, chosen by its place in the list."""
         results = last_results(session)
-        place = check_place(event.index, len(results))
+        place = check_index(event.index, len(results))
         with service.opening(identify_client(session, request)):
             opened = service.open_result(results[place])
             return gr.Tabs(selected="chat"), *show_opened(session, opened)
 
     @page_only
-    @tell_errors
     def save_results_csv(session: Session) -> str:
         """Return the scenes found last as CSV."""
         return results_to_csv(last_results(session))
 
     @page_only
-    @tell_errors
     def save_results_geojson(session: Session) -> str:
         """Return the scenes found last as a GeoJSON FeatureCollection."""
         return results_to_geojson(last_results(session))

@@ -1,4 +1,4 @@
-"""A conversation as the page shows it: what was said, and what is shown while nothing is."""
+"""A conversation as the page shows it, and an answer as its text grows."""
 
 from __future__ import annotations
 
@@ -15,18 +15,19 @@ from earthvlm.serving.service import Waiting
 _ENTITY = re.compile(r"&(?=[#\w])")
 _TAG = re.compile(r"<(?=[a-zA-Z/!?])")
 LOOKING = "Looking at the scene …"
-NOTHING_SAID = "(stopped before the first word)"
-NEUTRAL = (
-    "<p>The answers are a model's and can be wrong; what is marked as measured was computed.</p>"
+NO_ANSWER = "(stopped before the first word)"
+ANSWER_NOTE = (
+    "<p>A model writes the answers, and they can be wrong. Values marked “measured” are computed "
+    "from the bands.</p>"
 )
-# Drawn more often than that, words look no smoother and take the model's time.
-SECONDS_BETWEEN_WORDS = 0.05
+# Words that are drawn more often look no smoother, and take time from the model.
+SECONDS_BETWEEN_UPDATES = 0.05
 
 
-def read_along(pieces: Iterator[Waiting | str]) -> Iterator[Waiting | str]:
-    """The answer as far as it is known, again and again as its pieces come, and whole at the end.
+def accumulate_text(pieces: Iterator[Waiting | str]) -> Iterator[Waiting | str]:
+    """Yield an answer's text so far, again and again as its pieces arrive, and whole at the end.
 
-    What is said while it waits is passed on. Closing this closes `pieces`.
+    Waiting is passed on. Closing this iterator closes `pieces`.
     """
     text, shown = "", 0.0
     with closing(pieces):
@@ -35,7 +36,7 @@ def read_along(pieces: Iterator[Waiting | str]) -> Iterator[Waiting | str]:
                 yield piece
                 continue
             text += piece
-            if time.monotonic() - shown > SECONDS_BETWEEN_WORDS:
+            if time.monotonic() - shown > SECONDS_BETWEEN_UPDATES:
                 yield text
                 shown = time.monotonic()
     yield text
@@ -44,7 +45,7 @@ def read_along(pieces: Iterator[Waiting | str]) -> Iterator[Waiting | str]:
 def show_conversation(
     conversation: list[Message], pending: str = "", answer: str = ""
 ) -> list[dict[str, Any]]:
-    """A conversation as the chatbot takes it, with a sign of waiting or an answer so far."""
+    """Return a conversation as the chatbot takes it, with a pending note or the answer so far."""
     messages: list[dict[str, Any]] = [
         {**message, "content": escape_message(message["content"])} for message in conversation
     ]
@@ -57,18 +58,19 @@ def show_conversation(
 
 
 def escape_message(text: str) -> str:
-    """Text as the chatbot shows it literally; it takes messages for HTML, without Markdown too.
+    """Escape a text so that the chatbot, which reads messages as HTML, shows it literally.
 
-    Only what would begin a tag or an entity is escaped, as an edited question shows what is here.
+    Only the start of a tag or an entity is escaped, because a question that is edited in place
+    shows the escaped text.
     """
     return _TAG.sub("&lt;", _ENTITY.sub("&amp;", text))
 
 
 def unescape_message(text: str) -> str:
-    """The text of a message that was escaped."""
+    """Return the text of a message that was escaped."""
     return html.unescape(text)
 
 
 def describe_wait(ahead: int) -> str:
-    """What is shown while others are answered first."""
+    """Say how many questions are answered first."""
     return f"{ahead} question{'s' if ahead > 1 else ''} before yours …"

@@ -1,0 +1,255 @@
+"""What happens when a visitor asks, stops, edits, saves or clears the conversation."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterator
+from contextlib import closing
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+import gradio as gr
+
+from earthvlm.generation.sampling import check_prompt
+from earthvlm.models.chat_templates import Message
+from earthvlm.serving.exports import conversation_to_markdown
+from earthvlm.serving.service import OpenScene, SceneService, Waiting
+from earthvlm.ui.scene_html import show_related_shares, show_viewer
+from earthvlm.ui.session import Session, Turn, identify_client, page_only
+from earthvlm.ui.tabs.stored_conversation import StoredConversation, store_conversation
+from earthvlm.ui.tabs.streaming import (
+    ANSWER_NOTE,
+    LOOKING,
+    NO_ANSWER,
+    accumulate_text,
+    describe_wait,
+    show_conversation,
+    unescape_message,
+)
+
+# At temperature 0, a question that is asked again gets the same answer again.
+RETRY_TEMPERATURE = 0.7
+
+Outputs = tuple[Any, ...]
+
+
+@dataclass(frozen=True)
+class ChatUpdate:
+    """New values of the components that an answer changes; the others stay as they are.
+
+    The fields have the order of `ChatPanel.answer_outputs`.
+    """
+
+    session: Any = field(default_factory=gr.skip)
+    prompt: Any = field(default_factory=gr.skip)
+    chat: Any = field(default_factory=gr.skip)
+    send: Any = field(default_factory=gr.skip)
+    stop: Any = field(default_factory=gr.skip)
+    measured: Any = field(default_factory=gr.skip)
+    picture: Any = field(default_factory=gr.skip)
+    stored: Any = field(default_factory=gr.skip)
+
+    def values(self) -> Outputs:
+        """Return the values in the order of the fields."""
+        return tuple(getattr(self, each.name) for each in fields(self))
+
+
+class ChatHandlers:
+    """The actions of the conversation about the open scene, answered by `service`.
+
+    A generator yields `ChatUpdate.values()` while the answer grows.
+    """
+
+    def __init__(self, service: SceneService) -> None:
+        self.service = service
+
+    @page_only
+    def ask(
+        self,
+        session: Session,
+        question: str,
+        max_length: float,
+        temperature: float,
+        request: gr.Request,
+    ) -> Iterator[Outputs]:
+        """Ask a question about the open scene; the conversation comes back as the answer grows."""
+        asked = [*session.conversation, _as_user(question)]
+        yield from self._answer(session, asked, max_length, temperature, request)
+
+    def ask_linked_question(
+        self, session: Session, max_length: float, temperature: float, request: gr.Request
+    ) -> Iterator[Outputs]:
+        """Ask the question in the page's address, if there is one."""
+        question, session.linked_question = session.linked_question, ""
+        yield ChatUpdate().values()  # Gradio empties the outputs of a generator without a yield.
+        if question.strip():
+            yield from self.ask(session, question, max_length, temperature, request)
+
+    @page_only
+    def retry(
+        self, session: Session, max_length: float, temperature: float, request: gr.Request
+    ) -> Iterator[Outputs]:
+        """Ask the last question again, at a temperature that lets the answer differ."""
+        asked = session.conversation[:-1]
+        if not asked:
+            raise ValueError("There is no question yet that could be asked again")
+        temperature = max(temperature, RETRY_TEMPERATURE)
+        yield from self._answer(session, asked, max_length, temperature, request)
+
+    @page_only
+    def edit(
+        self,
+        session: Session,
+        message_index: float,
+        question: str,
+        max_length: float,
+        temperature: float,
+        request: gr.Request,
+    ) -> Iterator[Outputs]:
+        """Replace a question and ask it; the messages after it are deleted.
+
+        message_index: the question's index among all messages, from 0. Raises ValueError where
+        the message at that index is no question.
+        """
+        session.require_opened()
+        session.end_turn()
+        if message_index not in range(0, len(session.conversation), 2):
+            raise ValueError(f"message {message_index:g} of the conversation is not a question")
+        asked = [*session.conversation[: int(message_index)], _as_user(question)]
+        yield from self._answer(session, asked, max_length, temperature, request)
+
+    def edit_in_place(
+        self,
+        session: Session,
+        max_length: float,
+        temperature: float,
+        request: gr.Request,
+        event: gr.EditData,
+    ) -> Iterator[Outputs]:
+        """Ask a question that the visitor edited in the conversation itself."""
+        index = event.index[0] if isinstance(event.index, list) and event.index else event.index
+        if type(index) is not int or not isinstance(event.value, str):
+            raise ValueError("no question was edited")
+        question = unescape_message(event.value)
+        yield from self.edit(session, index, question, max_length, temperature, request)
+
+    @page_only
+    def stop(self, session: Session) -> None:
+        """Stop the answer that is being generated; the text so far stays."""
+        session.stop_turn()
+
+    @page_only
+    def clear(self, session: Session) -> Outputs:
+        """Stop the answer and delete the conversation; the scene stays open."""
+        session.end_turn()
+        session.conversation = []
+        stored = store_conversation(session.opened, []) if session.opened else gr.skip()
+        return [], ANSWER_NOTE, remove_attention(session), stored
+
+    @page_only
+    def attention_map(self, session: Session, request: gr.Request) -> str:
+        """Overlay the scene with the attention of the last answer, as a whole and for each word."""
+        opened = session.require_opened()
+        client = identify_client(session, request)
+        session.attention = self.service.attend(opened.scene, session.conversation, client)
+        return show_viewer(opened, session.composite, session.attention)
+
+    @page_only
+    def save_chat(self, session: Session) -> str:
+        """Return the conversation as Markdown, with the measured shares and the model's name."""
+        opened = session.require_opened()
+        return conversation_to_markdown(
+            opened.scene, session.conversation, opened.measurements, self.service.bridge.summary
+        )
+
+    def show_ready(self, session: Session) -> Outputs:
+        """Enable Send, or Stop while an answer is being generated."""
+        return show_busy(session.turn is not None)
+
+    def _answer(
+        self,
+        session: Session,
+        asked: list[Message],
+        max_length: float,
+        temperature: float,
+        request: gr.Request,
+    ) -> Iterator[Outputs]:
+        """Stream the answer to a conversation's last question into the page."""
+        opened, question = session.require_opened(), asked[-1]["content"]
+        check_prompt(question)
+        before, turn = session.conversation, session.begin_turn()
+        picture = remove_attention(session)
+        client = identify_client(session, request)
+        pieces = self.service.answer(
+            opened.scene, asked, client, int(max_length), temperature, turn.stop
+        )
+        with turn.streaming():
+            try:
+                send, stop = show_busy(True)
+                yield ChatUpdate(
+                    session=session,
+                    prompt="",
+                    chat=show_conversation(asked, LOOKING),
+                    send=send,
+                    stop=stop,
+                    picture=picture,
+                    stored=store_conversation(opened, asked[:-1], question),
+                ).values()
+                text = yield from _stream_text(asked, pieces, turn)
+                answered = [*asked, Message(role="assistant", content=text or NO_ANSWER)]
+                if session.turn is turn:
+                    session.conversation = answered if text else before
+                    yield ChatUpdate(
+                        chat=show_conversation(answered),
+                        measured=show_related_shares(opened, f"{question} {text}") or ANSWER_NOTE,
+                        stored=store_conversation(opened, session.conversation),
+                    ).values()
+            except Exception:
+                if session.turn is turn:  # The visitor can send the question again.
+                    yield ChatUpdate(chat=show_conversation(before), prompt=question).values()
+                raise
+            finally:
+                if session.turn is turn:
+                    session.turn = None
+
+
+def show_busy(is_busy: bool) -> Outputs:
+    """Return the Send and Stop buttons, of which one is enabled."""
+    return gr.Button(interactive=not is_busy), gr.Button(interactive=is_busy)
+
+
+def remove_attention(session: Session) -> Any:
+    """Return the picture without the last answer's attention map; unchanged where it has none."""
+    had, session.attention = session.attention is not None, None
+    return show_viewer(session.opened, session.composite) if had else gr.skip()
+
+
+def start_conversation(opened: OpenScene, restored: StoredConversation | None = None) -> Outputs:
+    """Return the values of `ChatPanel.outputs` for a scene that was just opened.
+
+    restored: the conversation about it that the browser kept, if there is one.
+    """
+    messages = list(restored.messages) if restored else []
+    questions = [gr.Button(question) for question in opened.questions]
+    stored = store_conversation(opened, messages)
+    return show_conversation(messages), ANSWER_NOTE, *questions, stored
+
+
+def _as_user(question: str) -> Message:
+    return {"role": "user", "content": question}
+
+
+def _stream_text(
+    asked: list[Message], pieces: Iterator[Waiting | str], turn: Turn
+) -> Generator[Outputs, None, str]:
+    """Show the position in the queue, then the text as it grows; return the whole text."""
+    text = ""
+    with closing(accumulate_text(pieces)) as growing:
+        for each in growing:
+            if isinstance(each, Waiting):
+                waiting = show_conversation(asked, describe_wait(each.ahead))
+                yield ChatUpdate(chat=waiting).values()
+                continue
+            text = each
+            if not turn.stop.is_set():
+                yield ChatUpdate(chat=show_conversation(asked, answer=text)).values()
+    return text
