@@ -9,9 +9,8 @@ from __future__ import annotations
 
 import datetime
 import math
-import re
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -20,16 +19,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 from PIL import Image
 
-from earthvlm.scenes.bands import (
-    BANDS,
-    FILE_ORDER_12,
-    FILE_ORDER_13,
-    VISIBLE_BANDS,
-    find_baseline,
-    find_date,
-    normalise_band_name,
+from earthvlm.scenes.band_identification import (
+    BandOrder,
+    identify_bands,
+    only_count,
+    read_labels,
 )
-from earthvlm.scenes.image_reader import ACCEPTED, MAX_PHOTO_SIDE, check_photo_size, photo_content
+from earthvlm.scenes.bands import BANDS, VISIBLE_BANDS, find_baseline, find_date
+from earthvlm.scenes.image_reader import MAX_PHOTO_SIDE, check_photo_size, photo_content
 from earthvlm.scenes.raster_limits import GDAL_OPTIONS, check_blocks, check_directories
 from earthvlm.scenes.reflectance import (
     MIN_BANDS,
@@ -47,6 +44,7 @@ from earthvlm.scenes.reflectance import (
 
 if TYPE_CHECKING:
     import rasterio
+    from rasterio.windows import Window
 
 # The first bytes of a file and the one GDAL driver that may open it.
 _DRIVERS = {
@@ -55,6 +53,8 @@ _DRIVERS = {
 }
 # Written by write_geotiff: the values are clean reflectance x 10000, and nothing is to be guessed.
 CLEAN_TAG = "EARTHVLM_REFLECTANCE"
+# Samples that decide something for a whole raster: windows a side, pixels a window's side.
+_SAMPLE_WINDOWS, _SAMPLE_SIDE = 4, 128
 DATE_TAG = "ACQUISITION_DATE"
 PLACE_TAGS = ("CENTRE_LONGITUDE", "CENTRE_LATITUDE")
 DATE_TAGS = (
@@ -139,13 +139,14 @@ def _read_scene(file: rasterio.DatasetReader, path: Path, boa_offset: bool | Non
     source = f"'{path.name}'"
     tags = file.tags()
     clean = CLEAN_TAG in tags and set(file.dtypes) == {"uint16"}
-    numbers, notes = name_bands(file.descriptions, source)
-    bands = tuple(numbers)
-    if not clean:
-        _require_visible_bands(bands, source)
     check_size(file.height, file.width, source)
     if any(np.dtype(dtype).kind not in "uif" for dtype in file.dtypes):
         raise ValueError(f"{source} holds complex numbers; give reflectance x 10000")
+    order = find_bands(file, path)
+    numbers, notes = order.numbers, list(order.notes)
+    bands = tuple(numbers)
+    if not clean:
+        _require_visible_bands(bands, source)
     if set(file.dtypes) == {"uint8"}:
         raise ValueError(
             f"{source} holds 8-bit values, which are not reflectance; "
@@ -157,6 +158,10 @@ def _read_scene(file: rasterio.DatasetReader, path: Path, boa_offset: bool | Non
     for index, number in enumerate(numbers.values()):
         values[:, :, index] = file.read(number)
     if not clean:
+        valid = read_valid(file, order)
+        if not valid.all():
+            values[~valid] = np.nan
+            notes.append("The file's mask was used: the pixels it leaves out are missing.")
         scaled = _apply_masks_and_scales(values, file, numbers)
         mark_empty_pixels(values)
         mark_empty_bands(values)
@@ -175,6 +180,47 @@ def _read_scene(file: rasterio.DatasetReader, path: Path, boa_offset: bool | Non
     return ImageContent(
         place_bands(values, bands), path.stem, date, longitude, latitude, tuple(notes)
     )
+
+
+def find_bands(file: rasterio.DatasetReader, path: Path) -> BandOrder:
+    """Find which band of an open raster is which; see `identify_bands`."""
+    from rasterio.enums import ColorInterp
+
+    labels = read_labels(file, path)
+    samples = np.empty((file.count, 0), np.float32)
+    if only_count(labels):
+        samples = sample_raster(file, file.indexes)
+    alpha = file.colorinterp[-1] == ColorInterp.alpha
+    return identify_bands(labels, samples, f"'{path.name}'", has_alpha=alpha)
+
+
+def sample_raster(file: rasterio.DatasetReader, numbers: Sequence[int]) -> np.ndarray:
+    """Pixels of evenly spaced windows of the whole raster, float32 `[C, N]`."""
+    samples = []
+    for top in np.linspace(0, max(file.height - _SAMPLE_SIDE, 0), _SAMPLE_WINDOWS).astype(int):
+        for left in np.linspace(0, max(file.width - _SAMPLE_SIDE, 0), _SAMPLE_WINDOWS).astype(int):
+            window = ((top, top + _SAMPLE_SIDE), (left, left + _SAMPLE_SIDE))
+            samples.append(file.read(list(numbers), window=window).reshape(len(numbers), -1))
+    return np.concatenate(samples, axis=1).astype(np.float32)
+
+
+def read_valid(
+    file: rasterio.DatasetReader, order: BandOrder, window: Window | None = None
+) -> np.ndarray:
+    """Where a mask band, an alpha band or the file's internal mask says that there is data.
+
+    Returns bool `[H, W]`, of the whole raster or of a window.
+    """
+    from rasterio.enums import MaskFlags
+
+    number = next(iter(order.numbers.values()))
+    flags = file.mask_flag_enums[number - 1]
+    if order.mask:
+        return file.read(order.mask, window=window) != 0
+    if MaskFlags.per_dataset in flags and MaskFlags.nodata not in flags:
+        return file.read_masks(number, window=window) != 0
+    height, width = (window.height, window.width) if window else file.shape
+    return np.ones((height, width), bool)
 
 
 def _apply_masks_and_scales(
@@ -229,45 +275,6 @@ def _read_photo_raster(file: rasterio.DatasetReader, path: Path) -> ImageContent
     return replace(
         content, date=_find_raster_date(tags, path), longitude=longitude, latitude=latitude
     )
-
-
-def name_bands(
-    descriptions: tuple[str | None, ...], source: str
-) -> tuple[dict[str, int], list[str]]:
-    """Return each Sentinel-2 band with its number (from 1) in a file, and what was assumed.
-
-    Bands go by their descriptions. A file without any, or with mere numbers ("Band 1", "Band 2"),
-    must have 12 or 13 bands, in the order of ESA's product specification.
-    """
-    count = len(descriptions)
-    mere_numbers = all(
-        re.fullmatch(rf"b(and)?[ _-]?{number}", (text or "").strip().lower())
-        for number, text in enumerate(descriptions, start=1)
-    )
-    if mere_numbers or not any(descriptions):
-        order = {12: FILE_ORDER_12, 13: FILE_ORDER_13}.get(count)
-        if order is None:
-            raise ValueError(
-                f"{source} has {count} band{'s' * (count != 1)} without Sentinel-2 names; "
-                f"give {ACCEPTED}, or name its bands (B02, B03, ...) in their descriptions"
-            )
-        note = f"Its bands have no names, so Sentinel-2's order was assumed: {', '.join(order)}."
-        return {band: number for number, band in enumerate(order, start=1)}, [note]
-    numbers: dict[str, int] = {}
-    unknown = []
-    for number, text in enumerate(descriptions, start=1):
-        band = normalise_band_name(text)
-        if band is None:
-            unknown.append((text or f"band {number}")[:20])
-        elif band in numbers:
-            raise ValueError(f"{source} has band {band} twice; give each band once")
-        else:
-            numbers[band] = number
-    notes = []
-    if unknown:
-        listed = ", ".join(unknown[:4]) + ", ..." * (len(unknown) > 4)
-        notes.append(f"Not used, as they are no bands of Sentinel-2: {listed}.")
-    return numbers, notes
 
 
 def _require_visible_bands(bands: tuple[str, ...], source: str) -> None:

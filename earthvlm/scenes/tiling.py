@@ -10,14 +10,17 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from earthvlm.scenes.band_identification import BandOrder
 from earthvlm.scenes.bands import BANDS, REFLECTANCE_SCALE, VISIBLE_BANDS, find_baseline, find_date
 from earthvlm.scenes.geotiff import (
     CLEAN_TAG,
     DATE_TAGS,
     PLACE_TAGS,
-    name_bands,
+    find_bands,
     quiet_gdal,
     raster_driver,
+    read_valid,
+    sample_raster,
 )
 from earthvlm.scenes.raster_limits import check_blocks, check_directories
 from earthvlm.scenes.reflectance import (
@@ -41,9 +44,6 @@ BRIGHT = 1800  # reflectance x 10000
 WHITENESS = 0.25  # the largest departure of a visible band from their mean, as a share of it
 SNOW_BELOW = 1000  # of B11, reflectance x 10000
 CLOUDY_FROM = 0.6  # share of a tile's pixels
-# What tells whether a whole image carries the +1000 offset: so many windows a side, of so many
-# pixels each.
-_SAMPLE_WINDOWS, _SAMPLE_SIDE = 4, 128
 
 
 class TiledRaster:
@@ -69,7 +69,10 @@ class TiledRaster:
             raise ValueError(f"'{path.name}' is neither a GeoTIFF nor JPEG 2000")
         with self._open() as file:
             self.windows = _plan_windows(file.height, file.width, tile_size)
-            self._boa_offset = _find_offset(file, path) if boa_offset is None else boa_offset
+            self._order = find_bands(file, path)
+            self._boa_offset = (
+                _find_offset(file, path, self._order) if boa_offset is None else boa_offset
+            )
 
     def tiles(self) -> Iterator[tuple[Scene, str]]:
         """Each tile that holds data, with "clear" or "cloudy".
@@ -81,7 +84,7 @@ class TiledRaster:
                 several = len(self.windows) > 1
                 name = f"{self.name}_r{row:03d}_c{column:03d}" if several else self.name
                 tile = Path(folder) / f"{name}.tif"
-                if not _write_tile(file, window, tile):
+                if not _write_tile(file, self._order, window, tile):
                     self.empty += 1
                     continue
                 try:
@@ -139,7 +142,7 @@ def _plan_windows(height: int, width: int, size: int) -> dict[tuple[int, int], W
     }
 
 
-def _find_offset(file: rasterio.DatasetReader, path: Path) -> bool | None:
+def _find_offset(file: rasterio.DatasetReader, path: Path, order: BandOrder) -> bool | None:
     """Whether an image carries the +1000 offset; None where its metadata says more than this can.
 
     Decided tile by tile, dark tiles would lose an offset that bright ones keep.
@@ -147,19 +150,11 @@ def _find_offset(file: rasterio.DatasetReader, path: Path) -> bool | None:
     tags = file.tags()
     if CLEAN_TAG in tags or any(file.offsets) or any(scale != 1 for scale in file.scales):
         return None
-    numbers, _ = name_bands(file.descriptions, f"'{path.name}'")
+    samples = sample_raster(file, list(order.numbers.values()))
     nodata = file.nodatavals[0]
-    samples = []
-    for top in np.linspace(0, max(file.height - _SAMPLE_SIDE, 0), _SAMPLE_WINDOWS).astype(int):
-        for left in np.linspace(0, max(file.width - _SAMPLE_SIDE, 0), _SAMPLE_WINDOWS).astype(int):
-            pixels = file.read(
-                list(numbers.values()),
-                window=((top, top + _SAMPLE_SIDE), (left, left + _SAMPLE_SIDE)),
-            ).astype(np.float32)
-            if nodata:
-                pixels[pixels == nodata] = np.nan
-            samples.append(pixels.reshape(len(numbers), -1).T)
-    values = np.concatenate(samples)[None]
+    if nodata:
+        samples[samples == nodata] = np.nan
+    values = samples.T[None]
     mark_empty_pixels(values)
     values = values[0][:, ~np.isnan(values[0]).all(axis=0)]
     if not values.size:
@@ -172,11 +167,13 @@ def _find_offset(file: rasterio.DatasetReader, path: Path) -> bool | None:
     return decide_offset(darkest, date=date, baseline=baseline)[0]
 
 
-def _write_tile(file: rasterio.DatasetReader, window: Window, path: Path) -> bool:
+def _write_tile(file: rasterio.DatasetReader, order: BandOrder, window: Window, path: Path) -> bool:
     """Write a window as a file of its own, with all that is known of it; False for an empty one."""
     import rasterio
 
-    pixels = file.read(window=window)
+    numbers = list(order.numbers.values())
+    pixels = file.read(numbers, window=window)
+    pixels[:, ~read_valid(file, order, window)] = 0
     holes = pixels == 0
     if file.nodatavals[0] is not None and not np.isnan(file.nodatavals[0]):
         holes |= pixels == file.nodatavals[0]
@@ -187,7 +184,7 @@ def _write_tile(file: rasterio.DatasetReader, window: Window, path: Path) -> boo
     profile = {
         "driver": "GTiff",
         "dtype": pixels.dtype,
-        "count": file.count,
+        "count": len(numbers),
         "height": pixels.shape[1],
         "width": pixels.shape[2],
         "crs": file.crs,
@@ -197,6 +194,8 @@ def _write_tile(file: rasterio.DatasetReader, window: Window, path: Path) -> boo
     with rasterio.open(path, "w", **profile) as tile:
         # The place of the whole is not that of a tile.
         tile.update_tags(**{k: v for k, v in file.tags().items() if k not in PLACE_TAGS})
-        tile.descriptions, tile.scales, tile.offsets = file.descriptions, file.scales, file.offsets
+        tile.descriptions = tuple(order.numbers)
+        tile.scales = tuple(file.scales[number - 1] for number in numbers)
+        tile.offsets = tuple(file.offsets[number - 1] for number in numbers)
         tile.write(pixels)
     return True

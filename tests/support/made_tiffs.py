@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Sequence
+from pathlib import Path
 
-SHORT, LONG = 3, 4
+ASCII, SHORT, LONG = 2, 3, 4
+ENTRY = struct.Struct("<HHII")
 
 
 def write_directory(
@@ -51,3 +53,20 @@ def write_tiff(directories: Sequence[dict[int, tuple[int, list[int]]]]) -> bytes
         following = data_at + len(data) if number < len(directories) else 0
         out += entries + struct.pack("<I", following) + data
     return bytes(out)
+
+
+def add_ascii_tag(path: Path, tag: int, text: str) -> None:
+    """Add a tag that GDAL cannot write to a little-endian TIFF, in a new first directory."""
+    data = bytearray(path.read_bytes())
+    (first,) = struct.unpack_from("<I", data, 4)
+    (count,) = struct.unpack_from("<H", data, first)
+    entries = [ENTRY.unpack_from(data, first + 2 + ENTRY.size * i) for i in range(count)]
+    following = data[first + 2 + ENTRY.size * count :][:4]
+    value = text.encode("ascii") + b"\0"
+    data += b"\0" * (len(data) % 2)
+    entries.append((tag, ASCII, len(value), len(data)))
+    data += value + b"\0" * (len(value) % 2)
+    struct.pack_into("<I", data, 4, len(data))
+    data += struct.pack("<H", len(entries))
+    data += b"".join(ENTRY.pack(*entry) for entry in sorted(entries)) + following
+    path.write_bytes(data)
