@@ -24,7 +24,7 @@ from benchmarks.report import RESULTS
 from earthvlm import OlmoEarthVLMBridge, Scene, SceneIndex
 from earthvlm.data.chatearthnet import ChatEarthNet
 from earthvlm.generation.sampling import DEFAULT_PROMPT
-from earthvlm.metrics.results import MetricResult, interval
+from earthvlm.metrics.results import MetricResult, confidence_interval
 from earthvlm.metrics.retrieval import RECALL_AT
 from earthvlm.models.text_encoder import embed_sentences
 from earthvlm.scenes.bands import BANDS
@@ -82,14 +82,14 @@ def figures(
     chance = [_chance(int(n), int(r)) for n, r in zip(pool, relevant, strict=True)]
     found = []
     for k in RECALL_AT:
-        low, high = interval((ranks <= k).astype(float), 0)
+        low, high = confidence_interval((ranks <= k).astype(float), 0)
         shuffled = float(np.mean([each[:k].sum() for each in chance]))
         value = float((ranks <= k).mean())
         found.append(
             MetricResult(f"{name}, recall@{k}", value, low, high, shuffled, None, len(ranks))
         )
     reciprocal = 1 / ranks
-    low, high = interval(reciprocal, 0)
+    low, high = confidence_interval(reciprocal, 0)
     shuffled = float(np.mean([(each / np.arange(1, len(each) + 1)).sum() for each in chance]))
     mean = float(reciprocal.mean())
     return [*found, MetricResult(f"{name}, MRR", mean, low, high, shuffled, None, len(ranks))]
@@ -269,7 +269,8 @@ def measure_captions(
 def as_table(found: list[MetricResult]) -> str:
     lines = ["| search | value | 95 % interval | chance | queries |", "|---|---|---|---|---|"]
     lines += [
-        f"| {f.name} | {f.value:.3f} | {f.low:.3f} to {f.high:.3f} | {f.shuffled:.3f} | {f.tiles} |"
+        f"| {f.name} | {f.value:.3f} | {f.low:.3f} to {f.high:.3f} | {f.shuffled_image:.3f} "
+        f"| {f.tiles} |"
         for f in found
     ]
     return "\n".join(lines)

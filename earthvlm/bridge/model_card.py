@@ -55,7 +55,7 @@ def write_bridge_card(
             "measure it with `earthvlm evaluate --output`."
         )
     name = "The bridge that earthvlm bundles" if repo_id == BUNDLED else repo_id.rpartition("/")[2]
-    figures = [MetricResult(**figure) for figure in results["figures"]] if results else []
+    metrics = [MetricResult(**entry) for entry in results["metrics"]] if results else []
     released = not config.olmoearth_model_id.startswith("random-")
     data = ModelCardData(
         language="en",
@@ -69,13 +69,13 @@ def write_bridge_card(
         or None,
         datasets=_datasets(config) or None,
         model_name=name,
-        eval_results=[_as_result(figure, results["split"]) for figure in figures] or None,
+        eval_results=[_as_result(metric, results["split"]) for metric in metrics] or None,
     )
     parts = [
         f"# {name}",
         _summary(config, revision),
         _how_to_use(repo_id, config),
-        "## How good\n\n" + (_table(figures, results) if results else "Not measured yet."),
+        "## How good\n\n" + (_table(metrics, results) if results else "Not measured yet."),
         _samples(folder),
         samples,
         _training(config, folder),
@@ -92,16 +92,16 @@ def _datasets(config: BridgeConfig) -> list[str]:
     return sorted({stage["dataset"] for stage in stages if stage.get("dataset")})
 
 
-def _as_result(figure: MetricResult, split: str) -> EvalResult:
+def _as_result(metric: MetricResult, split: str) -> EvalResult:
     return EvalResult(
         task_type=TASK[0],
         task_name=TASK[1],
         dataset_type="sentinel-2",
         dataset_name="tiles in ChatEarthNet's layout",
         dataset_split=split,
-        metric_type=figure.name,
-        metric_value=round(figure.value, 4),
-        metric_name=figure.name,
+        metric_type=metric.name,
+        metric_value=round(metric.value, 4),
+        metric_name=metric.name,
     )
 
 
@@ -164,11 +164,11 @@ model = AutoPeftModelForCausalLM.from_pretrained(f"{{folder}}/{ADAPTER_FOLDER}")
 {other}'''.rstrip(" ")
 
 
-def _table(figures: list[MetricResult], results: dict) -> str:
+def _table(metrics: list[MetricResult], results: dict) -> str:
     return (
-        f"On split `{results['split']}`, greedy, with 95 % intervals, beside the same bridge given "
-        "another tile's scene and given none.\n\n"
-        f"{as_markdown(figures)}\n\n"
+        f"On split `{results['split']}`, greedy decoding, with 95 % intervals and two baselines: "
+        "the same bridge given another tile's image (shuffled image), and none (no image).\n\n"
+        f"{as_markdown(metrics)}\n\n"
         f"    earthvlm evaluate --data_dir DATA --split {results['split']} --output results.json"
     )
 
@@ -211,9 +211,9 @@ def read_results(path: Path) -> dict:
     """
     try:
         results = json.loads(path.read_text("utf-8"))
-        for figure in (MetricResult(**values) for values in results["figures"]):
-            as_markdown([figure])
-            round(figure.value, 4)
+        for metric in (MetricResult(**entry) for entry in results["metrics"]):
+            as_markdown([metric])
+            round(metric.value, 4)
         if not isinstance(results["bridge"], str) or not isinstance(results["split"], str):
             raise TypeError
     except FileNotFoundError:

@@ -1,4 +1,4 @@
-"""`earthvlm evaluate`: how good a bridge is, beside the same bridge that sees less."""
+"""`earthvlm evaluate`: evaluate a bridge on a dataset, with two baselines."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ def add_evaluate(commands: argparse._SubParsersAction) -> None:
     """Add the command to the parser."""
     parser = commands.add_parser(
         "evaluate",
-        help="measure a bridge on ChatEarthNet's tiles, or others laid out alike",
+        help="evaluate a bridge on ChatEarthNet, or data in its layout",
         description=(
             "Describe every tile of a split and search among them; where a labels.json beside the\n"
-            "captions gives each tile's land cover, ask about that too. Each figure stands beside\n"
-            "those of the same bridge given another tile's scene, and given none. With --output,\n"
-            "an evaluation that was broken off goes on where it was."
+            "captions gives each tile's land cover, ask about that too. Each metric comes with\n"
+            "two baselines: the same bridge given another tile's image, and given no image. With\n"
+            "--output, an interrupted evaluation continues where it stopped."
         ),
         epilog=(
             "examples:\n"
@@ -35,14 +35,16 @@ def add_evaluate(commands: argparse._SubParsersAction) -> None:
         "--captions", default="35", choices=("35", "4v"), help="ChatGPT-3.5's or GPT-4V's captions"
     )
     parser.add_argument("--batch_size", type=whole_number(1), default=24, help="tiles at once")
-    parser.add_argument("--limit", type=whole_number(1), help="so many tiles at most, spread out")
-    parser.add_argument("--output", type=Path, help="write figures and answers to this JSON file")
+    parser.add_argument(
+        "--limit", type=whole_number(1), help="the largest number of tiles, spread over the split"
+    )
+    parser.add_argument("--output", type=Path, help="write metrics and answers to this JSON file")
     add_bridge_options(parser)
     parser.set_defaults(run=run_evaluate)
 
 
 def run_evaluate(arguments: argparse.Namespace) -> int:
-    """Print the figures as a Markdown table."""
+    """Print the metrics as a Markdown table."""
     check_model_path(arguments.model_path)
     from accelerate import PartialState
 
@@ -58,22 +60,22 @@ def run_evaluate(arguments: argparse.Namespace) -> int:
         tell("BLEU, METEOR, ROUGE-L and CIDEr are left out: pip install 'earthvlm[evaluation]'.")
     tiles = ChatEarthNet(arguments.data_dir, arguments.split, arguments.captions)
     bridge = load_bridge(arguments.model_path, arguments.device or str(state.device))
-    figures, rows = evaluate(
+    results, rows = evaluate(
         bridge,
         tiles,
         arguments.batch_size,
         limit=arguments.limit,
-        folder=output and output.with_name(f"{output.name}.parts"),
+        records_folder=output and output.with_name(f"{output.name}.parts"),
         report=tell,
     )
     if not state.is_main_process:
         return 0
-    print(as_markdown(figures))
+    print(as_markdown(results))
     if output is not None:
         result = {
             "bridge": bridge.revision,
             "split": arguments.split,
-            "figures": [asdict(figure) for figure in figures],
+            "metrics": [asdict(result) for result in results],
             "tiles": rows,
         }
         output.write_text(json.dumps(result, indent=1) + "\n")

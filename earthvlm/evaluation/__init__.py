@@ -1,1 +1,1 @@
-"""Evaluating a bridge on a split; imports embeddings and below."""
+"""Evaluation of a bridge on a dataset; imports embeddings and lower packages."""

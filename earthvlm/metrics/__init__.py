@@ -1,1 +1,1 @@
-"""Scores of texts and rankings, with intervals; imports data and below."""
+"""Scores of texts and rankings with confidence intervals; imports data and lower packages."""

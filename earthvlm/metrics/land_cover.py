@@ -1,4 +1,4 @@
-"""Which land covers words name."""
+"""Find the land covers that a text mentions."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import re
 
 from earthvlm.data.labels import LAND_COVER
 
-# WorldCover's classes, as ChatEarthNet's captions, which were written from them, name them.
+# WorldCover's classes, from which ChatEarthNet's captions were written, and words for them.
 CAPTIONED_COVER = {
     "water": r"waters?|lakes?|rivers?|seas?|oceans?|ponds?|reservoirs?",
     "developed area": r"developed|built-up|urban|buildings?|towns?|cit(?:y|ies)|residential",
@@ -20,19 +20,19 @@ CAPTIONED_COVER = {
     "mangroves": r"mangroves?",
     "moss": r"moss(?:es)?|lichens?",
 }
-DENIED = re.compile(r"\b(?:no|without|absence of|lack of)\s+(?:any\s+|visible\s+)*[\w-]+")
+_NEGATED = re.compile(r"\b(?:no|without|absence of|lack of)\s+(?:any\s+|visible\s+)*[\w-]+")
 
 
 def mentioned_land_cover(answer: str) -> list[str]:
-    """The land covers an answer names as being there, in the order it names them."""
+    """Return the classes of `LAND_COVER` that an answer mentions as present, in its order."""
     text = answer.lower()
-    for denied in LAND_COVER:
-        text = text.replace(f"no {denied}", "")
-    found = {cover: text.find(cover) for cover in LAND_COVER if cover in text}
-    return sorted(found, key=found.__getitem__)
+    for cover in LAND_COVER:
+        text = text.replace(f"no {cover}", "")
+    positions = {cover: text.find(cover) for cover in LAND_COVER if cover in text}
+    return sorted(positions, key=positions.__getitem__)
 
 
 def captioned_land_cover(text: str) -> set[str]:
-    """The classes of `CAPTIONED_COVER` that a text names as being there."""
-    text = DENIED.sub("", text.lower())
+    """Return the classes of `CAPTIONED_COVER` that a text mentions as present."""
+    text = _NEGATED.sub("", text.lower())
     return {c for c, words in CAPTIONED_COVER.items() if re.search(rf"\b(?:{words})\b", text)}

@@ -1,8 +1,7 @@
-"""How answers, descriptions and searches are scored, and how sure of a mean one can be."""
+"""The result of a metric: a mean over tiles, its confidence interval and two baselines."""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -10,46 +9,53 @@ import numpy as np
 
 CONFIDENCE = 0.95
 BOOTSTRAP_SAMPLES = 2000
-# So that 49,048 tiles, ChatEarthNet's largest split but one, are scored in some 100 MB.
+# Resamples computed together: ChatEarthNet's test split, 49,048 tiles, then takes some 100 MB.
 RESAMPLES_AT_ONCE = 100
-SENTENCES_AT_ONCE = 256
-_YES_OR_NO = re.compile(r"\W*(yes|no)\b", re.IGNORECASE)  # "north of it" denies nothing
+# What a bridge was given: the tile's own scene, another tile's, or none.
+INPUTS = ("scene", "shuffled_image", "no_image")
 
 
 @dataclass(frozen=True)
 class MetricResult:
-    """A mean score over tiles with its 95 % interval, beside what seeing less would bring.
+    """A mean score over tiles with its 95 % confidence interval and two baselines.
 
-    shuffled: the same where the bridge is given another tile's scene; for a search, where it ranks
-        by chance.
-    no_image: the same where the bridge is given none, or None where that says nothing.
+    shuffled_image: the score of the same bridge given another tile's scene; for retrieval, that of
+        a random order.
+    no_image: the score of the same bridge given no scene; None for retrieval.
     """
 
     name: str
     value: float
     low: float
     high: float
-    shuffled: float
+    shuffled_image: float
     no_image: float | None
     tiles: int
 
 
-def mean_result(
-    name: str, scores: np.ndarray, shuffled: np.ndarray, no_image: np.ndarray, seed: int = 0
-) -> MetricResult:
-    """The mean of each tile's score: Wilson's interval for 0 and 1, the bootstrap's for others."""
-    low, high = interval(scores, seed)
-    means = float(scores.mean()), low, high, float(shuffled.mean()), float(no_image.mean())
-    return MetricResult(name, *means, len(scores))
+def average_scores(name: str, scores: dict[str, np.ndarray], seed: int = 0) -> MetricResult:
+    """Average each tile's score.
+
+    Args:
+        name: The metric's name.
+        scores: Each tile's score, `[N]`, by input (`INPUTS`).
+        seed: Of the bootstrap's resamples.
+    """
+    own, shuffled_image, no_image = (scores[kind] for kind in INPUTS)
+    low, high = confidence_interval(own, seed)
+    means = float(shuffled_image.mean()), float(no_image.mean())
+    return MetricResult(name, float(own.mean()), low, high, *means, len(own))
 
 
 def score_losses(
     losses: dict[str, np.ndarray], tokens: np.ndarray, seed: int = 0
 ) -> list[MetricResult]:
-    """Loss a token of the description a tile has, and its perplexity.
+    """Return the loss per token of the reference descriptions, and its perplexity.
 
-    losses: of each tile's description, summed over its tokens, given its own scene ("scene"),
-        another's ("shuffled") and none ("no_image").
+    Args:
+        losses: Each tile's loss, summed over its description's tokens, `[N]`, by input (`INPUTS`).
+        tokens: The number of tokens of each description, `[N]`.
+        seed: Of the bootstrap's resamples.
     """
     from scipy.stats import bootstrap
 
@@ -66,19 +72,18 @@ def score_losses(
         method="percentile",
         rng=np.random.default_rng(seed),
     ).confidence_interval
-    kinds = (losses[kind] for kind in ("scene", "shuffled", "no_image"))
-    own, shuffled, no_image = (float(mean(values, tokens)) for values in kinds)
-    numbers = np.array([own, between.low, between.high, shuffled, no_image])
+    own, shuffled_image, no_image = (float(mean(losses[kind], tokens)) for kind in INPUTS)
+    numbers = np.array([own, between.low, between.high, shuffled_image, no_image])
     return [
-        MetricResult("loss a token", *numbers.tolist(), len(tokens)),
+        MetricResult("loss per token", *numbers.tolist(), len(tokens)),
         MetricResult("perplexity", *np.exp(numbers).tolist(), len(tokens)),
     ]
 
 
-def interval(
+def confidence_interval(
     scores: np.ndarray, seed: int, statistic: Callable[..., np.ndarray] = np.mean
 ) -> tuple[float, float]:
-    """Wilson's interval for a mean of 0 and 1, the bootstrap's for others."""
+    """Return the 95 % interval: Wilson's for a mean of zeros and ones, else the bootstrap's."""
     from scipy.stats import binomtest, bootstrap
 
     if statistic is np.mean and np.isin(scores, (0, 1)).all():
@@ -97,16 +102,16 @@ def interval(
     return float(between.low), float(between.high)
 
 
-def as_markdown(figures: Sequence[MetricResult]) -> str:
-    """The figures as a Markdown table."""
+def as_markdown(results: Sequence[MetricResult]) -> str:
+    """Return the results as a Markdown table."""
     lines = [
-        "| measure | value | 95 % interval | another's scene | no scene | tiles |",
+        "| metric | value | 95 % interval | shuffled image | no image | tiles |",
         "|---|---|---|---|---|---|",
     ]
-    for f in figures:
-        no_image = "" if f.no_image is None else f"{f.no_image:.3f}"
-        between = f"{f.low:.3f} to {f.high:.3f}"
+    for result in results:
+        no_image = "" if result.no_image is None else f"{result.no_image:.3f}"
         lines.append(
-            f"| {f.name} | {f.value:.3f} | {between} | {f.shuffled:.3f} | {no_image} | {f.tiles} |"
+            f"| {result.name} | {result.value:.3f} | {result.low:.3f} to {result.high:.3f} "
+            f"| {result.shuffled_image:.3f} | {no_image} | {result.tiles} |"
         )
     return "\n".join(lines)

@@ -1,38 +1,41 @@
-"""Ranks of searches, and recall@k, median rank and MRR from them."""
+"""Text-to-scene retrieval: ranks, recall@k and median rank."""
 
 from __future__ import annotations
 
 import numpy as np
 
-from earthvlm.metrics.results import SENTENCES_AT_ONCE, MetricResult, interval
+from earthvlm.metrics.results import MetricResult, confidence_interval
 
 RECALL_AT = (1, 5, 10)
+# Queries compared together: the similarities of a large split, all at once, take gigabytes.
+QUERIES_AT_ONCE = 256
 
 
 def pair_ranks(sentences: np.ndarray, scenes: np.ndarray) -> np.ndarray:
-    """For each sentence `[N, D]`, the rank of its own scene among all scenes `[N, D]`, from 1."""
+    """Return the rank of each sentence's own scene among all scenes, `[N]`, from 1.
+
+    Takes unit vectors `[N, D]` of sentences and of the scenes they describe. A tie counts against
+    the scene.
+    """
     ranks = []
-    for start in range(0, len(sentences), SENTENCES_AT_ONCE):  # all similarities are gigabytes
-        block = sentences[start : start + SENTENCES_AT_ONCE]
+    for start in range(0, len(sentences), QUERIES_AT_ONCE):
+        block = sentences[start : start + QUERIES_AT_ONCE]
         similarity = block @ scenes.T
         own = similarity[np.arange(len(block)), start + np.arange(len(block))]
-        # A tie counts against the scene: ranks are of the worst place it may have.
         ranks.append((similarity >= own[:, None]).sum(1))
     return np.concatenate(ranks)
 
 
 def score_retrieval(ranks: np.ndarray, seed: int = 0) -> list[MetricResult]:
-    """Recall and median rank from what `pair_ranks` returned."""
+    """Return recall@1, @5, @10 and the median of ranks `[N]`, with those of a random order."""
     count = len(ranks)
-    figures = []
+    results = []
     for k in RECALL_AT:
-        low, high = interval(ranks <= k, seed)
-        name, chance = f"sentence to scene, recall@{k}", min(k / count, 1.0)
-        figures.append(
-            MetricResult(name, float((ranks <= k).mean()), low, high, chance, None, count)
-        )
-    low, high = interval(ranks, seed, np.median)
+        low, high = confidence_interval(ranks <= k, seed)
+        name, random_recall = f"text to scene, recall@{k}", min(k / count, 1.0)
+        recall = float((ranks <= k).mean())
+        results.append(MetricResult(name, recall, low, high, random_recall, None, count))
+    low, high = confidence_interval(ranks, seed, np.median)
+    name, random_rank = "text to scene, median rank", (count + 1) / 2
     median = float(np.median(ranks))
-    chance = (count + 1) / 2
-    name = "sentence to scene, median rank"
-    return [*figures, MetricResult(name, median, low, high, chance, None, count)]
+    return [*results, MetricResult(name, median, low, high, random_rank, None, count)]

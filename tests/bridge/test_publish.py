@@ -34,9 +34,15 @@ QUESTION = "Describe this scene."
 
 
 def results_of(folder: Path) -> dict:
-    figure = {"name": "is there water", "value": 0.9, "low": 0.8, "high": 0.95, "shuffled": 0.5}
+    figure = {
+        "name": "is there water",
+        "value": 0.9,
+        "low": 0.8,
+        "high": 0.95,
+        "shuffled_image": 0.5,
+    }
     figure |= {"no_image": 0.4, "tiles": 240}
-    return {"bridge": bridge_revision(folder), "split": "val", "figures": [figure], "tiles": []}
+    return {"bridge": bridge_revision(folder), "split": "val", "metrics": [figure], "tiles": []}
 
 
 def test_a_pushed_bridge_answers_as_before(hub, tiny_bridge):

@@ -184,7 +184,7 @@ def test_peft_loads_the_adapter_and_its_base_model(hub, tiny_bridge, tiny_reposi
 
 @pytest.mark.parametrize(
     "content",
-    ["", "[]", "{", '{"bridge": "a", "split": "val"}', '{"figures": [{"name": 1}]}', "\udcff"],
+    ["", "[]", "{", '{"bridge": "a", "split": "val"}', '{"metrics": [{"name": 1}]}', "\udcff"],
 )
 def test_damaged_results_are_refused(hub, saved, tmp_path, capsys, content):
     path = tmp_path / "results.json"

@@ -83,10 +83,10 @@ def test_a_run_learns_saves_and_goes_on(data, tmp_path, tiny_language):
     assert bridge.config.training_tiles.side == 64
     evaluated = ["evaluate", "--model_path", str(tmp_path / "run"), "--data_dir", str(data)]
     assert main([*evaluated, "--output", str(tmp_path / "results.json")]) == 0
-    figures = json.loads((tmp_path / "results.json").read_text())["figures"]
-    assert {f["tiles"] for f in figures} == {2}
-    assert all(0 <= f["low"] <= f["value"] <= f["high"] for f in figures)
-    assert all(f["shuffled"] <= 1 for f in figures if "recall" in f["name"])  # chance, too
+    metrics = json.loads((tmp_path / "results.json").read_text())["metrics"]
+    assert {f["tiles"] for f in metrics} == {2}
+    assert all(0 <= f["low"] <= f["value"] <= f["high"] for f in metrics)
+    assert all(f["shuffled_image"] <= 1 for f in metrics if "recall" in f["name"])  # chance, too
     more = ["--num_epochs=0", "--retrieval_head_epochs=1", f"--model_path={tmp_path / 'run'}"]
     code, said = train(data, tmp_path / "more", tiny_language, *more)
     assert code == 0, said

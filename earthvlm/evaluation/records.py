@@ -1,0 +1,95 @@
+"""Results of an evaluation tile by tile, kept in files so that it can continue after a stop."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from accelerate import PartialState
+
+RUN_FILE = "run.json"
+
+
+@dataclass(frozen=True)
+class Record:
+    """What a bridge computed for one tile.
+
+    index: the tile's place among those evaluated. answers: by task. losses: of the tile's
+    description, summed over its `tokens`, by what the bridge was given. embedding: the scene's
+    embedding, `[384]`.
+    """
+
+    index: int
+    answers: dict[str, str]
+    losses: dict[str, float]
+    tokens: int
+    embedding: list[float]
+
+
+class Records:
+    """The records of one run, in a folder that outlives the process, or in memory.
+
+    Each process appends to its own file, so that an evaluation can stop at any moment and continue.
+
+    Args:
+        folder: Where the files are; None keeps the records in memory.
+        run: What the records depend on; the folder is emptied if it holds those of another run.
+        state: The processes that take part.
+    """
+
+    def __init__(self, folder: Path | None, run: dict[str, object], state: PartialState) -> None:
+        self.folder, self.state, self._in_memory = folder, state, []
+        if folder is not None:
+            if state.is_main_process:
+                _prepare_folder(folder, run)
+            state.wait_for_everyone()
+        self.done = set(self._read())
+
+    def add(self, records: Sequence[Record]) -> None:
+        """Keep records of this process."""
+        if self.folder is None:
+            self._in_memory += records
+            return
+        with open(self.folder / f"{self.state.process_index}.jsonl", "a") as file:
+            # The line break comes first, to end a line that a killed process left incomplete.
+            file.writelines("\n" + json.dumps(asdict(record)) for record in records)
+
+    def collect(self) -> list[Record]:
+        """Return the records of all processes in the tiles' order."""
+        if self.folder is None:
+            from accelerate.utils import gather_object
+
+            records = gather_object(self._in_memory)
+        else:
+            self.state.wait_for_everyone()
+            records = list(self._read().values())
+        return sorted(records, key=lambda record: record.index)
+
+    def remove(self) -> None:
+        """Remove the folder, once the evaluation is complete."""
+        if self.folder is not None:
+            shutil.rmtree(self.folder, ignore_errors=True)
+
+    def _read(self) -> dict[int, Record]:
+        records = {}
+        for path in sorted(self.folder.glob("*.jsonl")) if self.folder else ():
+            for line in path.read_text().splitlines():
+                try:
+                    record = Record(**json.loads(line))
+                except ValueError:  # a killed process left the line incomplete
+                    continue
+                records[record.index] = record
+        return records
+
+
+def _prepare_folder(folder: Path, run: dict[str, object]) -> None:
+    """Make the folder, or empty it where it holds the records of another run."""
+    path, text = folder / RUN_FILE, json.dumps(run)
+    # Compared as text, because a killed process may have left incomplete JSON.
+    if not path.is_file() or path.read_text() != text:
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
+        path.write_text(text)
