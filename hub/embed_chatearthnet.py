@@ -29,8 +29,6 @@ from tqdm import tqdm
 
 from earthvlm.bridge.model import OlmoEarthVLMBridge
 from earthvlm.bridge.model_card import OLMOEARTH_LICENCE
-from earthvlm.bridge.publish import on_main_process
-from earthvlm.cli.options import add_visibility_options
 from earthvlm.data.captioned_scenes import Tile
 from earthvlm.data.chatearthnet import SPLITS, ChatEarthNet
 from earthvlm.embeddings.dataset import (
@@ -43,6 +41,7 @@ from earthvlm.embeddings.schema import PROVENANCE_KEY
 from earthvlm.models.text_encoder import embed_sentences
 from earthvlm.scenes.scene import Scene
 from earthvlm.storage.hub import LOCAL_REVISION, check_push, push
+from earthvlm.training.process import on_main_process
 
 CARD_TEMPLATE = Path(__file__).with_name("chatearthnet_card.md")
 THUMBNAIL_PIXELS = 96
@@ -221,7 +220,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     add("--bridge", required=True, help="a saved bridge's folder or Hub repository, or 'bundled'")
     add("--output", required=True, type=Path, help="the folder to write to, or to go on with")
     add("--push_to_hub", metavar="REPO", help="publish the dataset there when it is whole")
-    add_visibility_options(parser, "hub_")
+    add(
+        "--hub_private_repo",
+        action=argparse.BooleanOptionalAction,
+        help="make the repository private (with --no-: public) and refuse one that is not "
+        "(default: keep an existing one as it is)",
+    )
     add("--splits", nargs="+", choices=SPLITS, default=SPLITS, help="which (default: all)")
     add("--captions", choices=("35", "4v"), default="35", help="by ChatGPT-3.5 or GPT-4V")
     add("--batch_size", type=int, default=64, help="scenes at once (%(default)s)")

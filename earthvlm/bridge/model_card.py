@@ -20,7 +20,6 @@ from earthvlm.bridge.config import (
 )
 from earthvlm.metrics.results import MetricResult, as_markdown
 from earthvlm.models.moondream2 import MOONDREAM_ID
-from earthvlm.models.olmoearth import PATCH_SIZE
 from earthvlm.models.smollm2 import EMBEDDED_MODEL_ID
 from earthvlm.storage.hub import BUNDLED
 
@@ -242,51 +241,20 @@ def _training(config: BridgeConfig, folder: Path) -> str:
     run = config.training
     if not run:
         return ""
-    stages = [*run.get("earlier", []), run]
-    commands = "\n\n".join(_command(stage, config, i) for i, stage in enumerate(stages))
-    then = ", in stages" * (len(stages) > 1)
+    runs = [*run.get("earlier", []), run]
+    commands = "\n\n".join(map(_describe_run, runs))
+    several = f", in {len(runs)} runs" * (len(runs) > 1)
     curve = f"\n\n![Losses]({CURVE_FILE})" * (folder / CURVE_FILE).is_file()
+    return f"## Training\n\nBy `train_accelerate.py`{several}:\n\n```bash\n{commands}\n```{curve}"
+
+
+def _describe_run(run: dict) -> str:
+    """A run's recorded command, an argument on each line, under what it took."""
+    command = run["command"].replace(" --", " \\\n  --")
     return (
-        f"## How it was made\n\nBy `train_accelerate.py`{then}:\n\n```bash\n{commands}\n```{curve}"
+        f"# {run['steps']:,} steps, {run['seconds'] / 60:.0f} minutes on {run['device']} "
+        f"with torch {run['torch']}\n{command}"
     )
-
-
-def _command(stage: dict, config: BridgeConfig, index: int) -> str:
-    """How to run a stage of training again, with the options that are not what they are anyway."""
-    words = [
-        f"# {stage['steps']:,} steps, {stage['seconds'] / 60:.0f} minutes on {stage['device']} "
-        f"with torch {stage['torch']}\naccelerate launch train_accelerate.py --data_dir DATA"
-    ]
-    words += [f"--output_dir RUN{index + 1}"]
-    if index:
-        words.append(f"--model_path RUN{index}")
-    else:
-        words.append(f"--olmoearth_model {config.olmoearth_model_id}")
-        words.append(f"--vlm_model {config.vlm_model_id}")
-        words += ["--no-freeze_olmoearth"] * (not config.freeze_olmoearth)
-        words += ["--use_vlm_vision"] * config.use_vlm_vision
-        words += ["--freeze_vlm_vision"] * config.freeze_vlm_vision
-        words += ["--no-use_lora"] * (not config.use_lora)
-        for name in ("lora_r", "lora_alpha", "num_geo_queries"):
-            if getattr(config, name) != getattr(BridgeConfig, name):
-                words.append(f"--{name} {getattr(config, name)}")
-    before = config.training.get("earlier", [])[index - 1] if index else {}
-    (patch, embedding), (patch_before, follows) = _patch_sizes(stage), _patch_sizes(before)
-    if patch != patch_before:
-        words.append(f"--patch_size {patch}")
-        follows = patch
-    if embedding != follows:
-        words.append(f"--embedding_patch_size {embedding}")
-    for name, value in stage["arguments"].items():
-        if value is not None:
-            words.append(f"--{name}" if value is True else f"--{name} {value}")
-    return " \\\n  ".join(words)
-
-
-def _patch_sizes(stage: dict) -> tuple[int, int]:
-    """What a stage was trained with, to talk about scenes and to embed them."""
-    patch = stage.get("patch_size", PATCH_SIZE)
-    return patch, stage.get("embedding_patch_size", patch)
 
 
 def _licences(config: BridgeConfig, released: bool) -> str:

@@ -89,14 +89,13 @@ def add_bridge_options(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def add_visibility_options(parser: argparse.ArgumentParser, prefix: str = "") -> None:
+def add_visibility_options(parser: argparse.ArgumentParser) -> None:
     """Add `--private` and `--public`, which set `private` to True or False, else to None."""
     group = parser.add_mutually_exclusive_group()
-    target = f"{prefix}private"
     for name, private in (("private", True), ("public", False)):
         group.add_argument(
-            f"--{prefix}{name}",
-            dest=target,
+            f"--{name}",
+            dest="private",
             action="store_const",
             const=private,
             help=f"make the repository a {name} one, and refuse one that is not "

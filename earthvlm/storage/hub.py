@@ -272,7 +272,7 @@ def _prepare_repository(
         raise ValueError(
             f"{found.id} is public on the Hub, and a private repository was asked for, so nothing "
             "was uploaded: make it private in its settings there, or publish it publicly with "
-            "--public (--hub_public, private=False)."
+            "--public (--no-hub_private_repo, private=False)."
         )
     if private is False and found.is_private:
         raise ValueError(

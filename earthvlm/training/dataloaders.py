@@ -1,4 +1,4 @@
-"""What each stage of training learns from, in batches."""
+"""The data loaders of each stage of training."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from torch.utils.data import DataLoader
 from earthvlm.bridge.model import OlmoEarthVLMBridge
 from earthvlm.data.captioned_scenes import CaptionedScenes, are_labelled
 from earthvlm.data.labels import SceneLabels
-from earthvlm.models.olmoearth import SceneTokens, join_tokens
+from earthvlm.models.olmoearth import SceneTokens
 from earthvlm.models.text_encoder import embed_sentences
 from earthvlm.storage.sharding import summon_full_params
 from earthvlm.training.config import TrainingConfig
@@ -42,10 +42,16 @@ from earthvlm.training.sampler import (
     SampleKey,
     balancing_weights,
 )
-from earthvlm.training.samples import Batch, FailedSample, Sample, TrainingSamples
+from earthvlm.training.samples import (
+    Batch,
+    FailedSample,
+    Sample,
+    TrainingSamples,
+    collate_samples,
+)
 from earthvlm.training.step import read_batches
 
-# How often every tile is among what is encoded once for `--query_epochs`, and for
+# How many augmented versions of every tile are encoded for `--query_epochs` and for
 # `--retrieval_head_epochs`.
 CROP_EPOCHS = 2
 HEAD_CROP_EPOCHS = 8
@@ -53,10 +59,10 @@ HEAD_BATCH_SIZE = 256
 
 
 class StageLoaders:
-    """The batches of each stage, from the training tiles; those of validation from others.
+    """The data loaders of a run: one method for each stage, and one for validation.
 
-    Each stage's method takes the model as it is trained, which may be in shards.
-    Raises ValueError where the tiles lack the labels that an argument needs.
+    The methods of the stages take the training model, which may be sharded. They raise ValueError
+    if the tiles lack the labels that the stage needs.
     """
 
     def __init__(
@@ -69,19 +75,19 @@ class StageLoaders:
         self._bridge, self._config, self._accelerator = bridge, config, accelerator
         self._tiles = tiles
         self._ending = multiprocessing.RawValue(c_bool, False)
-        # Before the workers get the SIGTERM that multiprocessing sends as this process ends.
+        # Set before multiprocessing sends SIGTERM to the workers as this process ends.
         util.Finalize(None, setattr, (self._ending, "value", True), exitpriority=10)
         if config.class_balanced_sampling:
-            self._need_labels("--class_balanced_sampling")
+            self._require_labels("--class_balanced_sampling")
 
     def encoder(self, model: nn.Module) -> DataLoader:
-        """Tiles, and few of them together: the encoder never sees more than a crop."""
-        self._need_labels("--encoder_epochs")
+        """Tiles without conversations, mostly single ones, to train the encoder on."""
+        self._require_labels("--encoder_epochs")
         return self._loader(self._tiles, with_words=False, layouts=CROP_LAYOUTS)
 
     def queries(self, model: nn.Module) -> DataLoader:
-        """Larger scenes put together from encoded crops; the encoder stays as it is."""
-        self._need_labels("--query_epochs")
+        """Feature mosaics of encoded crops, to train the queries on."""
+        self._require_labels("--query_epochs")
         mosaics = FeatureMosaics(self._encode_crops(model), self._config.seed)
         size = max(1, self._config.encoder_batch_size // 2)
         return DataLoader(
@@ -92,7 +98,7 @@ class StageLoaders:
         )
 
     def head(self, model: nn.Module) -> DataLoader:
-        """Many scenes at once, encoded and pooled; the search head alone learns of them."""
+        """Large batches of pooled scenes, to train the search head on."""
         scenes = self._pool_scenes(model)
         size = max(1, HEAD_BATCH_SIZE // self._accelerator.num_processes)
         return DataLoader(
@@ -103,12 +109,12 @@ class StageLoaders:
         )
 
     def bridge(self, model: nn.Module) -> DataLoader:
-        """Conversations about tiles and what is put together from them."""
+        """Conversations about tiles and scenes joined from them, to train the bridge on."""
         cache = self._cache() if self._config.feature_cache_dir else None
         return self._loader(self._tiles, with_words=True, layouts=LAYOUTS, cache=cache)
 
     def validation(self, tiles: CaptionedScenes) -> DataLoader:
-        """All of some tiles as they are, with conversations about them."""
+        """All the given tiles, not augmented, with conversations about them."""
         return self._loader(tiles, with_words=True, layouts=None)
 
     def _cache(self) -> FeatureCache:
@@ -128,13 +134,13 @@ class StageLoaders:
     def _encode_crops(self, model: nn.Module) -> list[EncodedCrop]:
         crops = []
         band_sets = self._bridge.encoder.band_sets
-        for batch, seen in self._encoded(model, CROPS, CROP_EPOCHS):
+        for batch, encoded in self._encode(model, CROPS, CROP_EPOCHS):
             for tokens, (rows, columns), labels in zip(
-                seen.tokens, seen.grids, batch.labels, strict=True
+                encoded.tokens, encoded.grids, batch.labels, strict=True
             ):
                 grid = tokens[: rows * columns * band_sets]
                 grid = grid.unflatten(0, (rows, columns, band_sets))
-                # On the CPU: a whole data set's do not fit a GPU.
+                # On the CPU, because those of a whole dataset do not fit in a GPU.
                 crops.append(EncodedCrop(grid.cpu().clone(), labels))
         return crops
 
@@ -142,36 +148,36 @@ class StageLoaders:
         bridge, scenes, labels = self._bridge, [], []
         bridge.fusion.eval()
         layouts = CROP_LAYOUTS if are_labelled(self._tiles.tiles) else {(1, 1, 1): 1.0}
-        for batch, seen in self._encoded(model, layouts, HEAD_CROP_EPOCHS, to_embed=True):
+        for batch, encoded in self._encode(model, layouts, HEAD_CROP_EPOCHS, to_embed=True):
             with torch.no_grad(), summon_full_params(model), self._accelerator.autocast():
-                pooled = bridge.head.pool(bridge.resample(seen), seen.tokens, seen.mask)
+                pooled = bridge.head.pool(bridge.resample(encoded), encoded.tokens, encoded.mask)
             queries, tokens = (part.float().cpu() for part in pooled)
-            places = torch.from_numpy(embed_sentences(batch.sentences, str(bridge.device)))
-            scenes += map(EncodedScene, queries, tokens, batch.sentences, places)
+            sentences = torch.from_numpy(embed_sentences(batch.sentences, str(bridge.device)))
+            scenes += map(EncodedScene, queries, tokens, batch.sentences, sentences)
             labels += batch.labels or [None] * batch.size
         return EncodedScenes(scenes, labels)
 
-    def _encoded(
+    def _encode(
         self,
         model: nn.Module,
         layouts: Mapping[Layout, float],
         epochs: int,
         to_embed: bool = False,
     ) -> Iterator[tuple[Batch, SceneTokens]]:
-        """Every tile some times, varied and put together, with what the encoder sees of it."""
+        """Augmented batches of every tile, some epochs long, with the encoder's tokens."""
         from tqdm import tqdm
 
         encoder = self._bridge.encoder.eval()
         loader = self._loader(self._tiles, with_words=False, layouts=layouts, to_embed=to_embed)
         for epoch in range(epochs):
             loader.sampler.epoch = epoch
-            shown = tqdm(loader, desc="encoding", disable=not self._accelerator.is_main_process)
-            for batch in read_batches(shown):
+            hidden = not self._accelerator.is_main_process
+            for batch in read_batches(tqdm(loader, desc="encoding", disable=hidden)):
                 with torch.no_grad(), summon_full_params(model):
-                    seen = encoder(batch.scenes)
-                yield batch, seen
+                    encoded = encoder(batch.scenes)
+                yield batch, encoded
 
-    def _need_labels(self, argument: str) -> None:
+    def _require_labels(self, argument: str) -> None:
         if not are_labelled(self._tiles.tiles):
             raise ValueError(f"{argument} needs a labels.json with every tile in --data_dir.")
 
@@ -182,7 +188,7 @@ class StageLoaders:
         layouts: Mapping[Layout, float],
         length_of: Callable[[SampleKey], int] | None = None,
     ) -> EpochSampler:
-        # Batches that all processes take at one time are of one layout.
+        # The batches that all processes take at the same time have one layout.
         size *= self._accelerator.num_processes
         weights = balancing_weights(labels) if self._config.class_balanced_sampling else None
         return EpochSampler(len(labels), size, self._config.seed, layouts, weights, length_of)
@@ -195,7 +201,7 @@ class StageLoaders:
         cache: FeatureCache | None = None,
         to_embed: bool = False,
     ) -> DataLoader:
-        """Tiles varied and put together, or, without layouts, as they are."""
+        """A loader of joined and augmented tiles, or, without layouts, of single tiles."""
         config = self._config
         size = config.batch_size if with_words else config.encoder_batch_size
         samples = TrainingSamples(tiles, self._bridge, config.seed, with_words, cache, to_embed)
@@ -209,8 +215,8 @@ class StageLoaders:
             sampler=sampler,
             collate_fn=self._collate,
             num_workers=config.num_workers,
-            worker_init_fn=partial(_leave_ending_to_parent, self._ending),
-            # Forked, workers share the bridge whose prompts they write; it is too large to send.
+            worker_init_fn=partial(_keep_worker_alive, self._ending),
+            # Forked workers share the bridge's memory; it is too large to send to them.
             multiprocessing_context="fork" if config.num_workers else None,
         )
 
@@ -219,30 +225,17 @@ class StageLoaders:
         if failed:
             return failed[0]
         try:
-            return self._join(samples)
+            return collate_samples(self._bridge, samples)
         except Exception as error:
-            return FailedSample.of(error, f"{', '.join(s.name for s in samples)} make no batch")
-
-    def _join(self, samples: Sequence[Sample]) -> Batch:
-        scenes = [s.scene for s in samples if s.scene is not None]
-        tokens = [s.tokens.float() for s in samples if s.tokens is not None]
-        prompts = [s.prompt for s in samples if s.prompt is not None]
-        labels = [s.labels for s in samples]
-        seen = join_tokens(tokens) if tokens else None
-        return Batch(
-            bridge=self._bridge.collate(scenes, prompts, seen) if prompts else None,
-            scenes=scenes,
-            labels=None if None in labels else labels,
-            sentences=[s.sentence for s in samples],
-            names=[s.name for s in samples],
-        )
+            names = ", ".join(s.name for s in samples)
+            return FailedSample.of(error, f"{names} cannot be joined into a batch")
 
 
-def _leave_ending_to_parent(ending: c_bool, _: int) -> None:
-    """Let a worker outlive the signals that a launcher or a terminal sends to every process.
+def _keep_worker_alive(ending: c_bool, _: int) -> None:
+    """Let a worker survive the signals that a launcher or a terminal sends to every process.
 
-    It reads on until the parent's step is done and saved. Only once the parent ends itself does
-    SIGTERM, by which multiprocessing then ends its children, end the worker too.
+    It prepares batches until the parent has finished and saved its step. Once the parent ends,
+    multiprocessing sends SIGTERM to its children, which then ends the worker.
     """
 
     def end(number: int, _: object) -> None:

@@ -1,7 +1,8 @@
-"""What the search head reads of scenes that were seen once, beside the words to find them by.
+"""Training data that is encoded once: pooled features of scenes, and feature mosaics of crops.
 
-The head is small and reads two means a scene. Once what comes before it stays as it is, a batch may
-hold hundreds of scenes, each to be told from all others, and takes milliseconds.
+The search head reads two pooled vectors per scene. While everything before it is frozen, a batch
+of hundreds of scenes to contrast takes milliseconds. The queries learn larger scenes from mosaics
+of encoded crops, without running the encoder again.
 """
 
 from __future__ import annotations
@@ -22,10 +23,19 @@ from earthvlm.models.olmoearth import SceneTokens, join_tokens
 from earthvlm.training.sampler import SampleKey
 from earthvlm.training.samples import Batch
 
+# Layouts with their shares: of the crops that are encoded, and of the mosaics that join crops.
+CROPS = {(1, 1, 1): 0.45, (2, 2, 1): 0.45, (2, 2, 0.75): 0.1}
+MOSAICS = {(1, 1, 1): 0.5, (1, 2, 1): 0.08, (2, 1, 1): 0.08, (2, 2, 1): 0.16, (3, 3, 1): 0.18}
+# Larger mosaics are subsampled to this many tokens, which preserves shares on average.
+MAX_TOKENS = 512
+
 
 @dataclass(frozen=True)
 class EncodedScene:
-    """mean_query `[D_text]`, mean_token `[D_olmo]`; sentence, and where it lies: `[D_sentence]`."""
+    """The pooled features of a scene and its sentence.
+
+    mean_query: `[D_text]`. mean_token: `[D_olmo]`. sentence_embedding: `[D_sentence]`.
+    """
 
     mean_query: Tensor
     mean_token: Tensor
@@ -34,9 +44,9 @@ class EncodedScene:
 
 
 class EncodedScenes(Dataset):
-    """Scenes as they were pooled, in the order that their sampler draws.
+    """Pooled scenes by `SampleKey`.
 
-    labels: what each scene holds, None where only its caption is known.
+    labels: of each scene, None where it has only captions.
     """
 
     def __init__(
@@ -52,7 +62,7 @@ class EncodedScenes(Dataset):
 
 
 def collate_encoded(scenes: Sequence[EncodedScene]) -> Batch:
-    """A batch of scenes of which the search head alone is to learn."""
+    """Join pooled scenes into a batch for the search head."""
     return Batch(
         bridge=None,
         scenes=[],
@@ -66,36 +76,25 @@ def collate_encoded(scenes: Sequence[EncodedScene]) -> Batch:
     )
 
 
-# How tiles become the crops that are encoded, and crops become scenes (rows, columns, zoom).
-CROPS = {(1, 1, 1): 0.45, (2, 2, 1): 0.45, (2, 2, 0.75): 0.1}
-
-
-MOSAICS = {(1, 1, 1): 0.5, (1, 2, 1): 0.08, (2, 1, 1): 0.08, (2, 2, 1): 0.16, (3, 3, 1): 0.18}
-
-
-# A larger scene is learned from so many of its tokens, drawn at random: shares stay the same.
-MOST_TOKENS = 512
-
-
 @dataclass(frozen=True)
 class EncodedCrop:
-    """tokens: `[rows, columns, band sets, D]` of one crop. labels: what it holds."""
+    """The encoder's tokens of a crop, `[rows, columns, band sets, D_olmo]`, and its labels."""
 
     tokens: Tensor
     labels: SceneLabels
 
 
 class FeatureMosaics(Dataset):
-    """Scenes of encoded crops, with the labels that are true of them and a sentence."""
+    """Scenes joined from encoded crops, with their joined labels and a sentence."""
 
     def __init__(self, crops: Sequence[EncodedCrop], seed: int) -> None:
         self.crops, self.seed = crops, seed
-        # Scenes of several crops are of full ones.
+        # Only crops of full size are joined.
         largest = max(crop.tokens.shape[:2] for crop in crops)
         self.full = [i for i, crop in enumerate(crops) if crop.tokens.shape[:2] == largest]
-        self.alike: dict[str, list[int]] = defaultdict(list)
+        self.by_dominant: dict[str, list[int]] = defaultdict(list)
         for index in self.full:
-            self.alike[crops[index].labels.dominant].append(index)
+            self.by_dominant[crops[index].labels.dominant].append(index)
 
     def __len__(self) -> int:
         return len(self.crops)
@@ -106,11 +105,11 @@ class FeatureMosaics(Dataset):
         scene = self.crops[key.index]
         if rows * columns > 1:
             first = self.crops[self.full[key.index % len(self.full)]]
-            kind = self.alike[first.labels.dominant]
-            # Some scenes are of one kind, some of any, some of both.
-            odds = numbers.choice([0.0, 0.5, 1.0])
+            same = self.by_dominant[first.labels.dominant]
+            # The share of crops with the same dominant land cover: none, about half, or all.
+            share = numbers.choice([0.0, 0.5, 1.0])
             others = [
-                self.crops[numbers.choice(kind if numbers.random() < odds else self.full)]
+                self.crops[numbers.choice(same if numbers.random() < share else self.full)]
                 for _ in range(rows * columns - 1)
             ]
             pieces = [first, *others]
@@ -125,10 +124,10 @@ class FeatureMosaics(Dataset):
 
 
 def collate_mosaics(samples: Sequence[tuple[EncodedCrop, str]]) -> Batch:
-    """A batch of scenes whose tokens are known already."""
+    """Join feature mosaics into a batch; large ones keep MAX_TOKENS random tokens."""
     tokens = join_tokens([scene.tokens for scene, _ in samples])
-    if tokens.tokens.shape[1] > MOST_TOKENS:
-        kept = torch.randperm(tokens.tokens.shape[1])[:MOST_TOKENS]
+    if tokens.tokens.shape[1] > MAX_TOKENS:
+        kept = torch.randperm(tokens.tokens.shape[1])[:MAX_TOKENS]
         tokens = SceneTokens(
             tokens.tokens[:, kept], tokens.positions[:, kept], tokens.mask[:, kept], tokens.grids
         )

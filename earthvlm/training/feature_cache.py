@@ -1,4 +1,4 @@
-"""What a frozen encoder sees of every tile, kept on disk: it is the same in every epoch."""
+"""A cache on disk of a frozen encoder's tokens, which are the same in every epoch."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ DONE_FILE = "done.npy"
 
 
 class FeatureCache:
-    """Tokens of tiles of one size, float16 `[N, rows, columns, band sets, D]`, memory-mapped.
+    """Memory-mapped tokens of tiles of one size, float16 `[N, rows, columns, band sets, D_olmo]`.
 
-    folder: holds one cache for each encoder (its weights and bands) and list of tiles. Filling it
-        goes on where it was broken off; the processes of one machine share the work and the file.
+    An interrupted `fill` resumes; the processes of one machine share the work and the file.
+    folder: holds a cache for each encoder (weights, bands and patch size) and list of tiles.
     """
 
     def __init__(self, folder: Path, encoder: OlmoEarthEncoder, tiles: CaptionedScenes) -> None:
@@ -41,10 +41,10 @@ class FeatureCache:
         processes: int = 1,
         show_progress: bool = False,
     ) -> None:
-        """Encode the tiles that are missing, of which this process takes its share.
+        """Encode this process's share of the missing tiles.
 
-        wait: returns once all processes have called it.
-        Raises ValueError, naming it, for a tile of another size than the first.
+        wait: a barrier, which returns once all processes have called it.
+        Raises ValueError, naming the tile, if its size differs from the first tile's.
         """
         from tqdm import tqdm
 
@@ -59,7 +59,7 @@ class FeatureCache:
         ):
             batch = missing[start : start + batch_size]
             tokens[batch] = self._encode(batch, tokens.shape[1:])
-            tokens.flush()  # before they count as done
+            tokens.flush()  # before they are marked as done
             done[batch] = True
         wait()
 
@@ -69,7 +69,7 @@ class FeatureCache:
         self.folder.mkdir(parents=True, exist_ok=True)
         shape = (len(self.tiles), *self._grids([0])[0], self.encoder.band_sets, self.encoder.dim)
         np.lib.format.open_memmap(self.path, "w+", np.float16, shape)
-        # Written last, and at once: where it is, the tokens' file is whole.
+        # Written last and atomically: if it exists, the tokens' file is complete.
         part = self.folder / f".{DONE_FILE}"
         np.save(part, np.zeros(len(self.tiles), bool))
         os.replace(part, self.folder / DONE_FILE)
@@ -90,22 +90,22 @@ class FeatureCache:
                     f"{self.tiles.tiles[index].name} has another size than the first tile: "
                     "--feature_cache_dir needs tiles of one size."
                 )
-        seen = self.encoder([self.encoder.prepare(self._read(i)) for i in batch])
-        return seen.tokens.reshape(len(batch), *shape).half().cpu().numpy()
+        encoded = self.encoder([self.encoder.prepare(self._read(i)) for i in batch])
+        return encoded.tokens.reshape(len(batch), *shape).half().cpu().numpy()
 
 
 def read_tokens(path: Path, index: int) -> Tensor:
-    """A tile's tokens, float16 `[rows, columns, band sets, D]`. Nothing else is read."""
+    """Read one tile's tokens, float16 `[rows, columns, band sets, D_olmo]`."""
     return torch.from_numpy(_open(path)[index].copy())
 
 
-@lru_cache(maxsize=2)  # by path: a worker that starts anew must not be sent the whole file
+@lru_cache(maxsize=2)  # by path, because an open array would be copied to new workers
 def _open(path: Path) -> np.ndarray:
     return np.load(path, mmap_mode="r")
 
 
 def cache_key(encoder: OlmoEarthEncoder, names: Sequence[str]) -> str:
-    """Different for different weights, bands, patch sizes and tiles."""
+    """A hash of the encoder's weights, bands and patch size and of the tiles' names."""
     digest = hashlib.sha256(json.dumps([encoder.bands, encoder.patch_size, *names]).encode())
     for name, tensor in sorted(encoder.state_dict().items()):
         digest.update(name.encode())

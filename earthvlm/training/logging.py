@@ -1,4 +1,4 @@
-"""What a run's log says of its losses, and their curve."""
+"""The log of a run: entries of losses, their curve, and sample answers in trackers."""
 
 from __future__ import annotations
 
@@ -11,37 +11,43 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor
 
+SAMPLE_KEYS = ("image", "answer", "reference")
+
 
 class RunningLosses:
-    """Losses since the last log entry, of which each process has its own."""
+    """This process's losses since the last log entry."""
 
     def __init__(self, accelerator: Accelerator) -> None:
         self.accelerator = accelerator
         self.losses: dict[str, list[Tensor]] = defaultdict(list)
-        self.began = time.time()
+        self._restart_clock()
 
-    def add(self, losses: dict[str, Tensor]) -> None:
-        """Take in the losses of one step, by name."""
+    def _restart_clock(self) -> None:
+        self.answer_tokens, self.started = 0, time.time()
+
+    def add(self, losses: dict[str, Tensor], answer_tokens: int) -> None:
+        """Add the losses of one step by name, and the answer tokens of its batches."""
         for name, value in losses.items():
             self.losses[name].append(value)
+        self.answer_tokens += answer_tokens
 
-    def values(self) -> dict[str, list[float]]:
+    def state_dict(self) -> dict[str, list[float]]:
         """The losses by name, for a checkpoint."""
         return {name: [x.item() for x in losses] for name, losses in self.losses.items()}
 
-    def load(self, values: dict[str, list[float]]) -> None:
-        """Restore what `values` returned, on the device where new losses come from."""
-        for name, losses in values.items():
+    def load_state_dict(self, state: dict[str, list[float]]) -> None:
+        """Restore what `state_dict` returned, on the device of new losses."""
+        for name, losses in state.items():
             self.losses[name] = list(torch.tensor(losses, device=self.accelerator.device))
 
     def entry(self, stage: str, step: int, epoch: float, rate: float) -> dict:
-        """What the log says of them, over all processes, which call this together."""
-        own = {n: torch.stack(v).float().mean() for n, v in self.losses.items()}
+        """A log entry of their means over all processes, which call this together."""
+        own = {name: torch.stack(losses).float().mean() for name, losses in self.losses.items()}
         means = {n: v.item() for n, v in self.accelerator.reduce(own, "mean").items()}
-        tokens = means.pop("answer_tokens", 0.0) * len(self.losses.get("answer_tokens", ()))
-        speed = tokens * self.accelerator.num_processes / (time.time() - self.began)
+        tokens = torch.tensor(float(self.answer_tokens), device=self.accelerator.device)
+        speed = self.accelerator.reduce(tokens, "sum").item() / (time.time() - self.started)
         self.losses.clear()
-        self.began = time.time()
+        self._restart_clock()
         return {
             "stage": stage,
             "step": step,
@@ -53,7 +59,7 @@ class RunningLosses:
 
 
 def plot_losses(log: list[dict], path: Path) -> None:
-    """Draw each loss of the last stage over its steps, validation beside it."""
+    """Plot the losses of the last stage and of the validation over the steps, as a PNG."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(7, 4), layout="constrained")
@@ -69,14 +75,11 @@ def plot_losses(log: list[dict], path: Path) -> None:
     figure.savefig(path, dpi=120)
 
 
-KEYS = ("image", "answer", "reference")
-
-
 def log_samples(accelerator: Accelerator, samples: Sequence[dict[str, str]], step: int) -> None:
-    """Send answers beside what is true to each tracker, as a Markdown table."""
-    cells = [[s[k].replace("|", "\\|").replace("\n", " ") for k in KEYS] for s in samples]
-    lines = [f"| {' | '.join(row)} |" for row in cells]
-    table = "\n".join(["| image | answer | what is true |", "|---|---|---|", *lines])
+    """Send answers and references to each tracker, as a Markdown table."""
+    cells = [[s[k].replace("|", "\\|").replace("\n", " ") for k in SAMPLE_KEYS] for s in samples]
+    lines = [f"| {' | '.join(row)} |" for row in (SAMPLE_KEYS, ["---"] * len(SAMPLE_KEYS), *cells)]
+    table = "\n".join(lines)
     for tracker in accelerator.trackers:
         if tracker.name == "tensorboard":
             tracker.tracker.add_text("samples", table, step)

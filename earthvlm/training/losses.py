@@ -1,9 +1,11 @@
-"""What training minimises: answers, soft words, land cover, and scenes beside sentences."""
+"""What training minimises: captions, query targets, land cover, and the contrastive loss."""
 
 from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Sequence
+from enum import Enum
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -16,6 +18,7 @@ from earthvlm.data.labels import LAND_COVER, SceneLabels
 from earthvlm.training.query_targets import QueryTargets
 from earthvlm.training.samples import Batch
 
+CAPTION_WEIGHT = 1.0
 CONTRASTIVE_WEIGHT = 0.2
 QUERY_TARGETS_WEIGHT = 2.0
 LAND_COVER_WEIGHT = 1.0
@@ -24,8 +27,32 @@ TEXT_TEMPERATURE = 0.05
 SCENE_TEMPERATURE = 0.05
 
 
+class Normalizer(Enum):
+    """What a loss is a mean over, in a batch and so in a step of several batches."""
+
+    ANSWER_TOKENS = "answer tokens"
+    SCENES = "scenes"
+    BATCHES = "batches"
+
+    def count(self, batch: Batch) -> int:
+        """The number of those in a batch."""
+        counts = {Normalizer.ANSWER_TOKENS: batch.answer_tokens, Normalizer.SCENES: batch.size}
+        return counts.get(self, 1)
+
+
+class Loss(NamedTuple):
+    """A loss of one batch, as a tuple, because DDP and FSDP look for tensors in tuples.
+
+    value: a mean, as a scalar. weight: in the sum that is minimised. normalizer: see `Normalizer`.
+    """
+
+    value: Tensor
+    weight: float
+    normalizer: Normalizer
+
+
 class LandCoverProbe(nn.Module):
-    """Reads land cover, cloud and haze off each token; used while training, then dropped."""
+    """Predicts land cover, cloud and haze from each token; discarded after training."""
 
     def __init__(self, token_dim: int) -> None:
         super().__init__()
@@ -38,79 +65,87 @@ class LandCoverProbe(nn.Module):
         band_sets: int,
         labels: Sequence[SceneLabels],
     ) -> Tensor:
-        """Mean absolute error of the shares over cells, halves of weight on cells and on scenes."""
+        """Mean absolute error of the shares, summed over each cell's and each scene's mean.
+
+        Args:
+            tokens: `[B, N, D_olmo]`, of which a scene's first rows x columns x band_sets are its.
+            grids: rows and columns of each scene's patches.
+        """
         logits = self.layer(tokens).float()
-        alike = defaultdict(list)  # scenes of one grid and one cell layout go together
+        groups = defaultdict(list)  # scenes of the same grid and cell layout
         for index, (grid, known) in enumerate(zip(grids, labels, strict=True)):
-            alike[grid, known.cloud.shape].append(index)
+            groups[grid, known.cloud.shape].append(index)
         losses = []
-        for (grid, cells), indices in alike.items():
+        for (grid, cells), indices in groups.items():
             count = grid[0] * grid[1]
-            seen = logits[indices, : count * band_sets].unflatten(1, (count, band_sets)).mean(2)
-            seen = seen.transpose(1, 2).unflatten(2, grid)
-            cover = F.adaptive_avg_pool2d(seen[:, :-2].softmax(1), cells)
-            sky = F.adaptive_avg_pool2d(seen[:, -2:].sigmoid(), cells)
-            known_cover, known_sky = (
-                torch.from_numpy(np.stack([f(labels[i]) for i in indices])).to(logits)
-                for f in (
+            patches = logits[indices, : count * band_sets].unflatten(1, (count, band_sets)).mean(2)
+            patches = patches.transpose(1, 2).unflatten(2, grid)
+            cover = F.adaptive_avg_pool2d(patches[:, :-2].softmax(1), cells)
+            sky = F.adaptive_avg_pool2d(patches[:, -2:].sigmoid(), cells)
+            true_cover, true_sky = (
+                torch.from_numpy(np.stack([read(labels[i]) for i in indices])).to(logits)
+                for read in (
                     lambda k: np.ascontiguousarray(k.land_cover.transpose(2, 0, 1)),
                     lambda k: np.stack([k.cloud, k.haze]),
                 )
             )
-            clear = 1 - known_sky[:, :1]
-            error = (cover - known_cover) * clear
+            clear = 1 - true_sky[:, :1]
+            error = (cover - true_cover) * clear
             by_cell = error.abs().sum(1).mean((1, 2))
             by_scene = error.mean((2, 3)).abs().sum(1)
-            losses.append(by_cell + by_scene + (sky - known_sky).abs().sum(1).mean((1, 2)))
+            losses.append(by_cell + by_scene + (sky - true_sky).abs().sum(1).mean((1, 2)))
         return torch.cat(losses).mean()
 
 
 class TrainingModel(nn.Module):
-    """The bridge and what else is needed to train it, under one forward."""
+    """The bridge and the parts that only training needs, under one forward."""
 
     def __init__(self, bridge: OlmoEarthVLMBridge) -> None:
         super().__init__()
         self.bridge = bridge
-        trains = not bridge.config.freeze_olmoearth
-        self.probe = LandCoverProbe(bridge.encoder.dim) if trains else None
+        trains_encoder = not bridge.config.freeze_olmoearth
+        self.probe = LandCoverProbe(bridge.encoder.dim) if trains_encoder else None
         self.query_targets = QueryTargets(bridge.language, bridge.config.num_geo_queries)
 
     @property
     def _no_split_modules(self) -> list[str]:
-        """The layers that sharding keeps whole, as accelerate asks for them."""
+        """The layers that sharding keeps whole, as Accelerate asks for them."""
         return list(self.bridge.language.model._no_split_modules)
 
-    def forward(self, batch: Batch, sentences: Tensor) -> dict[str, Tensor]:
-        """Losses by name; without conversations, those of encoder, queries and search alone."""
-        bridge = self.bridge
-        losses = {}
+    def forward(self, batch: Batch, sentences: Tensor) -> dict[str, Loss]:
+        """Losses by name; a batch without conversations has no caption loss.
+
+        sentences: the embeddings of the batch's sentences, `[B, D_sentence]`.
+        """
+        bridge, losses = self.bridge, {}
+        tokens = queries = None
         if batch.pooled is not None:
-            device = bridge.device
-            embedding = bridge.head.place(*(part.to(device) for part in batch.pooled))
-        elif batch.bridge is None:
-            known = batch.tokens is not None
-            tokens = batch.tokens.to(bridge.device) if known else bridge.encoder(batch.scenes)
-            queries = bridge.resample(tokens)
-            embedding = bridge.head(queries, tokens.tokens, tokens.mask)
-        else:
+            embedding = bridge.head.place(*(part.to(bridge.device) for part in batch.pooled))
+        elif batch.bridge is not None:
             output = bridge(batch.bridge)
             tokens, queries, embedding = output.tokens, output.queries, output.scene_embedding
-            losses["caption"] = output.loss
-            losses["answer_tokens"] = output.answer_tokens
-        losses["contrastive"] = contrastive_loss(_gathered(embedding), _gathered(sentences))
-        # Words are targets for as long as their embeddings stand still.
-        words_move = batch.bridge is not None and not bridge.config.use_lora
-        if batch.labels is not None and not words_move:
-            losses["query_targets"] = self.query_targets(queries, batch.labels)
+            losses["caption"] = Loss(output.loss, CAPTION_WEIGHT, Normalizer.ANSWER_TOKENS)
+        else:
+            encoded = batch.tokens is not None
+            tokens = batch.tokens.to(bridge.device) if encoded else bridge.encoder(batch.scenes)
+            queries = bridge.resample(tokens)
+            embedding = bridge.head(queries, tokens.tokens, tokens.mask)
+        contrastive = contrastive_loss(gather_rows(embedding), gather_rows(sentences))
+        losses["contrastive"] = Loss(contrastive, CONTRASTIVE_WEIGHT, Normalizer.BATCHES)
+        # Word embeddings are targets only while they do not train themselves.
+        if batch.labels is not None and (batch.bridge is None or bridge.config.use_lora):
+            targets = self.query_targets(queries, batch.labels)
+            losses["query_targets"] = Loss(targets, QUERY_TARGETS_WEIGHT, Normalizer.SCENES)
             if self.probe is not None and batch.bridge is None and batch.tokens is None:
-                losses["land_cover"] = self.probe(
+                cover = self.probe(
                     tokens.tokens, tokens.grids, bridge.encoder.band_sets, batch.labels
                 )
+                losses["land_cover"] = Loss(cover, LAND_COVER_WEIGHT, Normalizer.SCENES)
         return losses
 
 
-def _gathered(tensor: Tensor) -> Tensor:
-    """The rows of all processes, with gradients for this process's own."""
+def gather_rows(tensor: Tensor) -> Tensor:
+    """The rows of all processes; gradients flow to this process's own."""
     if not (dist.is_available() and dist.is_initialized()) or dist.get_world_size() == 1:
         return tensor
     return _GatherRows.apply(tensor)
@@ -133,24 +168,13 @@ class _GatherRows(torch.autograd.Function):
 
 
 def contrastive_loss(scenes: Tensor, sentences: Tensor) -> Tensor:
-    """Scenes `[B, 384]` beside their sentences `[B, 384]`, both of unit length.
+    """Contrast scenes `[B, 384]` with their sentences `[B, 384]`, both of unit length.
 
-    Many scenes share a description, so the targets are soft: how alike the sentences are. A
-    cosine term keeps scenes near their sentences even where a batch holds few others.
+    Many scenes share a description, so the targets are soft: the sentences' similarities. A
+    cosine term keeps scenes near their sentences even in batches with few other scenes.
     """
     sentences = sentences.to(scenes)
-    alike = (sentences @ sentences.T / TEXT_TEMPERATURE).softmax(1)
+    targets = (sentences @ sentences.T / TEXT_TEMPERATURE).softmax(1)
     logits = scenes @ sentences.T / SCENE_TEMPERATURE
-    both = F.cross_entropy(logits, alike) + F.cross_entropy(logits.T, alike)
+    both = F.cross_entropy(logits, targets) + F.cross_entropy(logits.T, targets)
     return both / 2 + (1 - (scenes * sentences).sum(1)).mean()
-
-
-def total_loss(losses: dict[str, Tensor]) -> Tensor:
-    """The weighted sum of those of a step's losses that are minimised."""
-    weights = {
-        "caption": 1.0,
-        "contrastive": CONTRASTIVE_WEIGHT,
-        "query_targets": QUERY_TARGETS_WEIGHT,
-        "land_cover": LAND_COVER_WEIGHT,
-    }
-    return sum(weights[name] * losses[name] for name in weights if name in losses)

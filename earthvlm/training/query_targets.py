@@ -1,10 +1,10 @@
-"""What each query should say, where labels are known: a word's embedding, or a number's.
+"""Auxiliary supervision of the queries: the word or number that each should express.
 
-A language model reads words. Taught to write down what it gathered as the model's own word
+Where a tile has labels, the queries learn to express them in the language model's own word
 embeddings ("tree cover", 70, "water", 20, ... for the scene; then "top left", "water", 60, ... for
-each quarter, whose name leads a question to it), the queries can be read from the first step on;
-the language model then learns to answer from them, which takes far fewer examples than learning to
-read an unknown code. Later training may move them freely.
+each quarter, whose name directs a question to it). The language model can then read the queries
+from its first step, which takes far fewer examples than learning to read an unknown code. Later
+training may change them freely.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ from earthvlm.models.language_model import LanguageModel
 
 SCENE_RANKS = 4
 QUARTER_RANKS = 2
-# A share is its tenths, mixed with the next tenth: 0.67 is three parts "6" and seven parts "7".
-# So a small error in a share is a small error in its embedding.
+# A share is interpolated between two tenths: 0.67 is three parts "6" and seven parts "7", so that a
+# small error in a share is a small error in its embedding.
 TENTHS = (*"0123456789", "all")
 SMALLEST_SHARE = 0.025
 
 
 class QueryTargets(nn.Module):
-    """Targets for queries, from a language model's own embeddings; nothing in it is trained."""
+    """Targets for queries from a language model's own embeddings; has no parameters."""
 
     def __init__(self, language: LanguageModel, num_queries: int) -> None:
         super().__init__()
@@ -36,23 +36,23 @@ class QueryTargets(nn.Module):
         words = language.model.get_input_embeddings().weight.detach().float().cpu()
         self.scale = words.std().item()
         self.embeddings = words
-        self.known: dict[str, Tensor] = {}
+        self.cached: dict[str, Tensor] = {}
 
     def forward(self, queries: Tensor, labels: Sequence[SceneLabels]) -> Tensor:
-        """Mean squared distance of queries `[B, Q, D]` to their words, 1 being no better than 0.
+        """Mean squared distance of queries `[B, Q, D_text]` to their words; zeros would score 1.
 
-        Every scene counts alike, however much is told of it.
+        Every scene has the same weight, however many of its words are known.
         """
-        written = [self.write(f)[: self.num_queries] for f in labels]
+        written = [self.write(one)[: self.num_queries] for one in labels]
         targets = torch.stack([torch.stack([self.embed(w) for w in words]) for words in written])
-        told = torch.tensor([[w is not None for w in words] for words in written])
+        known = torch.tensor([[w is not None for w in words] for words in written])
         distance = (queries[:, : targets.shape[1]].float() - targets.to(queries)).square().mean(-1)
-        told = told.to(distance)
-        return ((distance * told).sum(1) / told.sum(1)).mean() / self.scale**2
+        known = known.to(distance)
+        return ((distance * known).sum(1) / known.sum(1)).mean() / self.scale**2
 
     @staticmethod
     def write(labels: SceneLabels) -> list[str | float | None]:
-        """Words and shares of the queries in their order; None where the labels do not tell."""
+        """The word or share of each query, in order; None where the labels have none."""
         words: list[str | float | None] = _ranked(labels, SCENE_RANKS)
         for name in QUARTERS:
             words += [name, *_ranked(labels.quarter(name), QUARTER_RANKS)]
@@ -71,15 +71,15 @@ class QueryTargets(nn.Module):
         return lower + (tenths - low) * (upper - lower)
 
     def _embed_word(self, word: str) -> Tensor:
-        if word not in self.known:
+        if word not in self.cached:
             ids = self.tokenizer(word if word.isdigit() else f" {word}").input_ids
             mixed = self.embeddings[ids].sum(0)
-            self.known[word] = mixed / mixed.std() * self.scale
-        return self.known[word]
+            self.cached[word] = mixed / mixed.std() * self.scale
+        return self.cached[word]
 
 
 def _ranked(labels: SceneLabels, ranks: int) -> list[str | float | None]:
-    """The largest land covers with their shares; what cloud hides is cloud."""
+    """The largest land covers with their shares; cloud alone where cloud hides the scene."""
     if labels.cloud_share > HIDDEN:
         return ["cloud", 1.0] + ["nothing", 0.0] * (ranks - 1)
     words: list[str | float | None] = []

@@ -13,8 +13,7 @@ from earthvlm.data.labels import SceneLabels
 
 Layout = tuple[int, int, float]  # rows, columns, zoom
 
-
-# How tiles are put together into larger scenes and zoomed, and how often.
+# The layouts of training scenes, as joined and zoomed tiles, with their shares.
 LAYOUTS = {
     (1, 1, 1): 0.58,
     (1, 1, 0.75): 0.03,
@@ -26,8 +25,7 @@ LAYOUTS = {
     (4, 4, 1): 0.03,
 }
 
-
-# For the encoder alone, which never sees more than a crop: queries learn larger scenes later.
+# For the encoder's stage: an encoder sees one crop at a time, so it needs few larger scenes.
 CROP_LAYOUTS = {
     (1, 1, 1): 0.75,
     (1, 1, 0.75): 0.03,
@@ -37,15 +35,14 @@ CROP_LAYOUTS = {
     (2, 2, 1): 0.1,
 }
 
-
-# Conversations are sorted by length among so many batches: enough for little padding, few enough
-# that batches differ from epoch to epoch.
+# Batches whose samples are sorted by length together: enough for little padding, few enough that
+# batches differ from epoch to epoch.
 LENGTH_WINDOW = 16
 
 
 @dataclass(frozen=True)
 class SampleKey:
-    """Which sample is wanted: its epoch, its place in the data, and its layout or None."""
+    """Identifies a sample by epoch, tile and layout; a layout of None leaves the tile as it is."""
 
     epoch: int
     index: int
@@ -53,14 +50,19 @@ class SampleKey:
 
 
 class EpochSampler(Sampler[SampleKey]):
-    """Every index once an epoch, shuffled by the seed; what shares a batch is of one size.
+    """Draws every index once an epoch, shuffled, in batches of one layout and similar length.
 
-    Scenes of one layout need no padding, conversations of about one length little. The epoch
-    travels with the index, so that workers draw new variations in each, the same ones whatever
-    their number.
+    The epoch is part of each key, so that workers draw new augmentations in every epoch, and the
+    same ones whatever the number of workers.
 
-    weights: how often each index is drawn, beside the others; some then come twice, some not.
-    length_of: about how long a sample's conversation is.
+    Args:
+        weights: relative frequencies of the indices, some of which are then drawn several times.
+        length_of: the approximate length of a sample's conversation, to sort by; None does not.
+
+    Attributes:
+        used: the samples of this epoch that a resumed run has used already.
+        earlier: pairs of a sample count and a batch size: up to that sample of this epoch, batches
+            had that size.
     """
 
     def __init__(
@@ -74,9 +76,7 @@ class EpochSampler(Sampler[SampleKey]):
     ) -> None:
         self.length, self.batch_size, self.seed, self.epoch = length, batch_size, seed, 0
         self.layouts, self.length_of = layouts, length_of
-        self.odds = None if weights is None else weights / weights.sum()
-        # Of this epoch, by an earlier run that this one goes on from: how many samples were used,
-        # and up to which of them batches had another size than now.
+        self.shares = None if weights is None else weights / weights.sum()
         self.used = 0
         self.earlier: tuple[tuple[int, int], ...] = ()
 
@@ -85,23 +85,23 @@ class EpochSampler(Sampler[SampleKey]):
 
     def __iter__(self) -> Iterator[SampleKey]:
         numbers = np.random.default_rng((self.seed, self.epoch))
-        if self.odds is None:
+        if self.shares is None:
             order = numbers.permutation(self.length)
         else:
-            order = numbers.choice(self.length, self.length, p=self.odds)
+            order = numbers.choice(self.length, self.length, p=self.shares)
         start = 0
         for used, size in (*self.earlier, (self.length, self.batch_size)):
             if self.length_of is not None:
                 order[start:] = self._by_length(order[start:], size, numbers)
             first, start = start, used
-        kinds, odds = tuple(self.layouts), np.array(tuple(self.layouts.values()))
-        drawn = numbers.choice(len(odds), p=odds / odds.sum(), size=self.length)
-        for place, index in tuple(enumerate(order))[self.used :]:
-            layout = kinds[drawn[(place - first) // self.batch_size]]
+        layouts, shares = tuple(self.layouts), np.array(tuple(self.layouts.values()))
+        drawn = numbers.choice(len(shares), p=shares / shares.sum(), size=self.length)
+        for position, index in tuple(enumerate(order))[self.used :]:
+            layout = layouts[drawn[(position - first) // self.batch_size]]
             yield SampleKey(self.epoch, int(index), layout)
 
     def _by_length(self, order: np.ndarray, size: int, numbers: np.random.Generator) -> np.ndarray:
-        """Sorted by length within windows of some batches; the batches then in any order."""
+        """Sort indices by length within windows of some batches, then shuffle the batches."""
         batches = []
         for window in np.split(
             order, range(LENGTH_WINDOW * size, len(order), LENGTH_WINDOW * size)
@@ -109,7 +109,7 @@ class EpochSampler(Sampler[SampleKey]):
             lengths = [self.length_of(SampleKey(self.epoch, int(index))) for index in window]
             window = window[np.argsort(lengths, kind="stable")]
             batches += np.split(window, range(size, len(window), size))
-        # A last batch that is not full stays last.
+        # A smaller last batch stays last.
         full = len(order) // size
         return np.concatenate(
             [batches[i] for i in (*numbers.permutation(full), *range(full, len(batches)))]
@@ -119,8 +119,8 @@ class EpochSampler(Sampler[SampleKey]):
 def balancing_weights(labels: Sequence[SceneLabels]) -> np.ndarray:
     """Weights `[N]` that draw scenes of a rare dominant land cover more often.
 
-    In inverse proportion to the square root of how many there are: what covers 3 percent of the
-    scenes is then seen enough to be told apart, and what covers most still comes most.
+    Each is the inverse square root of the number of scenes of its land cover: rare covers are then
+    drawn often enough to be learned, and frequent ones still more often.
     """
     dominants = [f.dominant for f in labels]
     counts = Counter(dominants)

@@ -1,4 +1,4 @@
-"""Tiles made into what a training step takes: put together, varied, asked about."""
+"""Samples and batches: tiles joined into scenes, augmented, and asked about."""
 
 from __future__ import annotations
 
@@ -25,20 +25,23 @@ from earthvlm.data.question_answering import (
     write_questions_and_answers,
 )
 from earthvlm.models.chat_templates import Prompt
-from earthvlm.models.olmoearth import PreparedScene, SceneTokens
+from earthvlm.models.olmoearth import PreparedScene, SceneTokens, join_tokens
 from earthvlm.scenes.scene import Scene
 from earthvlm.training.feature_cache import FeatureCache, read_tokens
 from earthvlm.training.sampler import Layout, SampleKey
 
-# So many tiles are shown as they are and placed beside their own caption, which is of that alone.
+# The share of single tiles that keep their caption, which is true of the unaugmented tile alone.
 CAPTIONED = 0.5
+# Tiles of which layout stay single; see `Layout`.
+SINGLE = (None, (1, 1, 1))
 
 
 @dataclass(frozen=True)
 class Sample:
-    """A scene made ready in a worker. labels is None where only its caption is known.
+    """A scene prepared by a data loader process.
 
-    tokens: what the encoder saw of it, `[rows, columns, band sets, D]`, instead of the scene.
+    labels: None where the tile has only captions.
+    tokens: the encoder's cached tokens `[rows, columns, band sets, D_olmo]`, instead of the scene.
     """
 
     scene: PreparedScene | None
@@ -51,16 +54,16 @@ class Sample:
 
 @dataclass(frozen=True)
 class FailedSample:
-    """Why a sample could not be made, in one sentence.
+    """Why a sample could not be prepared, in one sentence.
 
-    Returned in its place, because torch would put a worker's traceback into an exception's text.
+    Returned instead of the sample, because torch adds a worker's traceback to exceptions.
     """
 
     reason: str
 
     @classmethod
     def of(cls, error: Exception, what: str) -> FailedSample:
-        """Describe an exception; one that no user causes with its type and where it was raised."""
+        """Describe an exception; one that no user causes also with its type and origin."""
         text = str(error).strip().rstrip(".")
         if not isinstance(error, ValueError | OSError) or not text:
             frame = traceback.extract_tb(error.__traceback__)[-1]
@@ -70,12 +73,12 @@ class FailedSample:
 
 @dataclass(frozen=True)
 class Batch:
-    """Samples with their conversations padded together.
+    """Samples of one step, with their conversations padded together.
 
-    tokens: what the encoder saw, where that is known already; scenes are then not needed.
-    pooled: what the search head reads, where nothing else is to learn.
-    sentence_embeddings: where the sentences lie, `[B, D_sentence]`, where that is known already.
-    names: of the samples' tiles, for messages.
+    tokens: the encoder's output, if it is cached; scenes are then empty.
+    pooled: the search head's inputs, if nothing else trains.
+    sentence_embeddings: `[B, D_sentence]`, if they are cached.
+    names: the tiles' names, for messages.
     """
 
     bridge: BridgeBatch | None
@@ -89,22 +92,23 @@ class Batch:
 
     @property
     def size(self) -> int:
-        """How many scenes there are."""
+        """The number of scenes."""
         return len(self.sentences)
 
     @property
     def answer_tokens(self) -> int:
-        """How many tokens are scored."""
+        """The number of tokens that the caption loss counts."""
         return 0 if self.bridge is None else int((self.bridge.labels != -100).sum())
 
 
 class TrainingSamples(Dataset):
-    """Tiles made into samples: put together, varied, asked about.
+    """Samples of tiles, by `SampleKey`.
 
-    bridge: gives the encoder's preparation and the language model's prompt format.
-    with_words: False prepares scenes and labels alone, for the encoder's own training.
-    cache: what the encoder saw of the tiles as they are; they are then not varied.
-    to_embed: prepare scenes as the search head sees them.
+    Args:
+        bridge: provides the encoder's preparation and the language model's prompt format.
+        with_words: False prepares scenes and labels only, for the encoder's stage.
+        cache: the encoder's tokens of the tiles, which are then not augmented.
+        to_embed: prepare scenes in the patches of search embeddings.
     """
 
     def __init__(
@@ -118,19 +122,19 @@ class TrainingSamples(Dataset):
     ) -> None:
         self.tiles, self.seed, self.with_words = tiles, seed, with_words
         self.tokens_file = None if cache is None else cache.path
-        # Only what workers need: bound methods would carry the language model along.
+        # Only what workers need: a bound method would send them the language model.
         self.prepare = bridge.prepare_to_embed if to_embed else bridge.prepare
         self.encode = bridge.language.encode
-        self.alike: dict[str, list[int]] = defaultdict(list)
+        self.by_dominant: dict[str, list[int]] = defaultdict(list)
         for index, tile in enumerate(tiles.tiles):
             if tile.labels is not None:
-                self.alike[tile.labels.dominant].append(index)
+                self.by_dominant[tile.labels.dominant].append(index)
 
     def __len__(self) -> int:
         return len(self.tiles)
 
     def length_of(self, key: SampleKey) -> int:
-        """About how many characters a sample's conversation has, without reading its pixels."""
+        """The approximate characters of a sample's conversation, without reading its pixels."""
         tile = self.tiles.tiles[key.index]
         rng, _ = self._draw(key)
         if tile.labels is None:
@@ -140,12 +144,12 @@ class TrainingSamples(Dataset):
         )
 
     def _draw(self, key: SampleKey) -> tuple[random.Random, np.random.Generator]:
-        """Random numbers for the words and for the pixels of a sample."""
+        """Random number generators for the words and for the pixels of a sample."""
         numbers = np.random.default_rng((self.seed, key.epoch, key.index))
         return random.Random(int(numbers.integers(2**63))), numbers
 
     def __getitems__(self, keys: Sequence[SampleKey]) -> list[Sample | FailedSample]:
-        """The samples of a batch, as torch's loader asks for them."""
+        """The samples of a batch, in one call by torch's data loader."""
         samples: list[Sample | FailedSample] = []
         for key in keys:
             try:
@@ -159,12 +163,12 @@ class TrainingSamples(Dataset):
         rng, numbers = self._draw(key)
         tile = self.tiles.tiles[key.index]
         scene, labels = None, tile.labels
-        alone = key.layout in (None, (1, 1, 1))
-        captioned = labels is None or (alone and numbers.random() < CAPTIONED)
+        single = key.layout in SINGLE
+        captioned = labels is None or (single and numbers.random() < CAPTIONED)
         if self.tokens_file is None:
             scene = self.tiles.read(tile)
             if not captioned and key.layout is not None:
-                scene, labels = self._vary(scene, labels, key.layout, numbers)
+                scene, labels = self._augment(scene, labels, key.layout, numbers)
             scene = self.prepare(scene)
         if labels is None:
             sentence = rng.choice(tile.captions)
@@ -176,7 +180,7 @@ class TrainingSamples(Dataset):
         tokens = read_tokens(self.tokens_file, key.index) if self.tokens_file else None
         return Sample(scene, prompt, labels, sentence, tile.name, tokens)
 
-    def _vary(
+    def _augment(
         self,
         scene: Scene,
         labels: SceneLabels,
@@ -185,8 +189,10 @@ class TrainingSamples(Dataset):
     ) -> tuple[Scene, SceneLabels]:
         rows, columns, zoom = layout
         pieces = [(scene, labels)]
-        # Neighbours are often of one kind, as in a real scene; any tile else.
-        pool = self.alike[labels.dominant] if numbers.random() < 0.5 else range(len(self.tiles))
+        # Half of the scenes join tiles of one dominant land cover, as real neighbours often are.
+        pool = (
+            self.by_dominant[labels.dominant] if numbers.random() < 0.5 else range(len(self.tiles))
+        )
         for index in numbers.choice(pool, size=rows * columns - 1):
             tile = self.tiles.tiles[int(index)]
             pieces.append((self.tiles.read(tile), tile.labels))
@@ -195,3 +201,19 @@ class TrainingSamples(Dataset):
         scene, labels = augment(*join_scenes(grid), numbers, zoom)
         year, month, day = numbers.integers((2016, 1, 1), (2026, 13, 29))
         return replace(scene, date=datetime.date(int(year), int(month), int(day))), labels
+
+
+def collate_samples(bridge: OlmoEarthVLMBridge, samples: Sequence[Sample]) -> Batch:
+    """Join samples into a batch. Raises ValueError if they do not fit together."""
+    scenes = [s.scene for s in samples if s.scene is not None]
+    cached = [s.tokens.float() for s in samples if s.tokens is not None]
+    prompts = [s.prompt for s in samples if s.prompt is not None]
+    tokens = join_tokens(cached) if cached else None
+    labels = [s.labels for s in samples if s.labels is not None]
+    return Batch(
+        bridge=bridge.collate(scenes, prompts, tokens) if prompts else None,
+        scenes=scenes,
+        labels=labels if len(labels) == len(samples) else None,
+        sentences=[s.sentence for s in samples],
+        names=[s.name for s in samples],
+    )

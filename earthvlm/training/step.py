@@ -1,4 +1,4 @@
-"""One step of training: some batches, over all processes together."""
+"""One step of training: a group of accumulated batches, in all processes together."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ from torch import Tensor, nn
 
 from earthvlm.models.text_encoder import embed_sentences
 from earthvlm.storage.sharding import full_tensor
-from earthvlm.training.losses import total_loss
+from earthvlm.training.losses import Loss, Normalizer
 from earthvlm.training.samples import Batch, FailedSample
 
 GRADIENT_NORM = 1.0
-# A loss beyond this is no longer learning: a mean over tokens starts near 10 at most.
+# Beyond this, training has diverged: a mean over tokens starts at 10 or below.
 EXPLODED = 1000.0
 
 
 class TrainingFailure(ValueError):
-    """Why training cannot continue, in one sentence; all processes raise it at the same place."""
+    """Raised, by all processes at the same place, when training cannot continue."""
 
 
 def fail_together(accelerator: Accelerator, reason: str | None) -> None:
-    """Raise TrainingFailure in all processes where one of them has a reason to.
+    """Raise TrainingFailure in all processes if one of them gives a reason.
 
     All processes call this together; a process that raised alone would leave the others waiting.
     """
@@ -42,11 +42,11 @@ def fail_together(accelerator: Accelerator, reason: str | None) -> None:
 def accumulation_groups(
     accelerator: Accelerator, loader: Iterable[Batch | FailedSample], size: int
 ) -> Iterator[list[Batch]]:
-    """Batches of a step together; the last step of an epoch may have fewer.
+    """Group the batches of each step; the last step of an epoch may have fewer.
 
-    Raises TrainingFailure, in all processes, for a batch that one of them could not make.
+    Raises TrainingFailure, in all processes, for a batch that one of them could not prepare.
     """
-    groups = _group(read_batches(loader), size)
+    groups = group_batches(read_batches(loader), size)
     while True:
         group, problem = None, None
         try:
@@ -64,16 +64,17 @@ def accumulation_groups(
 
 
 def describe_worker_death(error: BaseException) -> str | None:
-    """One sentence where torch reports that a worker was killed, at whatever place; None else."""
+    """One sentence if torch reports, by whatever error, that a worker was killed; None if not."""
     if not str(error).startswith("DataLoader worker"):
         return None
     return (
-        "A process that prepares scenes was killed, often because memory was short: use a smaller "
+        "A data loader process was killed, often because memory ran out: use a smaller "
         "--num_workers."
     )
 
 
-def _group(batches: Iterable[Batch], size: int) -> Iterator[list[Batch]]:
+def group_batches(batches: Iterable[Batch], size: int) -> Iterator[list[Batch]]:
+    """Lists of `size` batches; the last may be shorter."""
     group: list[Batch] = []
     for batch in batches:
         group.append(batch)
@@ -85,7 +86,7 @@ def _group(batches: Iterable[Batch], size: int) -> Iterator[list[Batch]]:
 
 
 def read_batches(loader: Iterable[Batch | FailedSample]) -> Iterator[Batch]:
-    """A loader's batches. Raises ValueError, in one sentence, for one that could not be made."""
+    """A loader's batches. Raises ValueError for one that could not be prepared."""
     for batch in loader:
         if isinstance(batch, FailedSample):
             raise ValueError(batch.reason)
@@ -100,67 +101,71 @@ def train_step(
     parameters: Sequence[nn.Parameter],
     step: int,
 ) -> dict[str, Tensor]:
-    """One step over some batches; every answer token and every scene counts alike in it.
+    """Take one optimizer step over a group of batches, in which every answer token counts alike.
 
-    Returns losses by name, means over this process's batches.
-    Raises TrainingFailure, which names the step and the tiles, where a loss or a gradient is no
-    number or a loss explodes; no weight has then changed.
+    Returns losses by name: means over this process's batches.
+    Raises TrainingFailure, naming the step and the tiles, for a loss or a gradient that is not
+    finite and for an exploding loss, before any weight has changed.
     """
-    counts = torch.tensor(
-        [[b.answer_tokens for b in batches], [b.size for b in batches]],
-        device=accelerator.device,
-        dtype=torch.float,
-    )
-    totals = accelerator.reduce(counts.sum(1), "sum")
-    shares = counts / totals.clamp(min=1)[:, None] * accelerator.num_processes
-    sums: dict[str, Tensor] = defaultdict(lambda: torch.zeros((), device=accelerator.device))
+    shares = _shares(accelerator, batches)
+    means: dict[str, Tensor] = defaultdict(lambda: torch.zeros((), device=accelerator.device))
     problem = None
     for index, batch in enumerate(batches):
         last = index == len(batches) - 1
         accelerator.sync_gradients = last
         with nullcontext() if last else accelerator.no_sync(model):
             losses = compute_losses(accelerator, model, batch)
-            tokens = losses.pop("answer_tokens", None)
-            weights = {
-                # What is gathered from all processes counts once a batch.
-                "contrastive": torch.tensor(1 / len(batches), device=accelerator.device),
-                "caption": shares[0, index],
-            }
-            loss = total_loss({n: v * weights.get(n, shares[1, index]) for n, v in losses.items()})
-            if not torch.isfinite(loss) or loss > EXPLODED:
-                problem = problem or _describe("loss", loss.item(), step, [batch])
-            # Of a loss that exploded too: other processes wait for its gradients.
-            accelerator.backward(loss)
-        for name, value in losses.items():
-            sums[name] += value.detach() / len(batches)
-        if tokens is not None:
-            sums["answer_tokens"] += tokens
+            total = sum(
+                loss.weight * (loss.value * shares[loss.normalizer][index])
+                for loss in losses.values()
+            )
+            if not torch.isfinite(total) or total > EXPLODED:
+                problem = problem or _describe("loss", total.item(), step, [batch])
+            # Even if the loss exploded, because other processes wait for its gradients.
+            accelerator.backward(total)
+        for name, loss in losses.items():
+            means[name] += loss.value.detach() / len(batches)
     norm = float(
         full_tensor(torch.as_tensor(accelerator.clip_grad_norm_(parameters, GRADIENT_NORM)))
     )
-    # Under fp16 that happens, and its scaler leaves the step out.
+    # In fp16 infinite gradients are normal: the loss scaler skips the step.
     if problem is None and not math.isfinite(norm) and accelerator.scaler is None:
         problem = _describe("gradient", norm, step, batches)
     fail_together(accelerator, problem)
     optimizer.step()
     optimizer.zero_grad()
-    return sums
+    return means
+
+
+def _shares(accelerator: Accelerator, batches: Sequence[Batch]) -> dict[Normalizer, Tensor]:
+    """Each batch's share of a step by normalizer, `[batches]`.
+
+    Multiplied by the number of processes, because data parallelism takes the mean over them.
+    """
+    counts = torch.tensor(
+        [[normalizer.count(batch) for batch in batches] for normalizer in Normalizer],
+        device=accelerator.device,
+        dtype=torch.float,
+    )
+    totals = accelerator.reduce(counts.sum(1), "sum")
+    shares = counts / totals.clamp(min=1)[:, None] * accelerator.num_processes
+    return dict(zip(Normalizer, shares, strict=True))
 
 
 def _describe(what: str, value: float, step: int, batches: Sequence[Batch]) -> str:
     names = ", ".join(name for batch in batches for name in batch.names)
     return (
-        f"The {what} is {value:g} at step {step}, with {names or 'scenes put together'}: a lower "
+        f"The {what} is {value:g} at step {step}, with {names or 'feature mosaics'}: a lower "
         "learning rate may help."
     )
 
 
-def compute_losses(accelerator: Accelerator, model: nn.Module, batch: Batch) -> dict[str, Tensor]:
-    """A batch's losses by name, in the run's precision."""
+def compute_losses(accelerator: Accelerator, model: nn.Module, batch: Batch) -> dict[str, Loss]:
+    """A batch's losses by name, computed in the run's precision."""
     device = accelerator.device
     sentences = batch.sentence_embeddings
     if sentences is None:
-        # Those of a batch together, so that they are the same whatever came before.
+        # All of a batch in one call, because results depend on what is embedded together.
         sentences = torch.from_numpy(embed_sentences(batch.sentences, str(device)))
     with accelerator.autocast():
         return model(batch, sentences.to(device))

@@ -1,4 +1,4 @@
-"""Training over Accelerate: encoder, queries on mosaics, the whole bridge, the search head."""
+"""The training loop over Accelerate, stage by stage."""
 
 from __future__ import annotations
 
@@ -14,20 +14,16 @@ from torch.distributed.fsdp import FSDPModule
 from torch.utils.data import DataLoader
 
 from earthvlm.bridge.model import OlmoEarthVLMBridge
-from earthvlm.bridge.publish import TrainingPublisher
 from earthvlm.data.captioned_scenes import CaptionedScenes
 from earthvlm.storage.sharding import summon_full_params
-from earthvlm.training.checkpoints import (
-    GracefulShutdown,
-    TrainingInterrupted,
-    random_states,
-    restore_random_states,
-)
+from earthvlm.training.checkpoints import random_states, restore_random_states
 from earthvlm.training.config import STAGES, TrainingConfig
 from earthvlm.training.dataloaders import StageLoaders
 from earthvlm.training.logging import RunningLosses, log_samples
 from earthvlm.training.losses import TrainingModel
-from earthvlm.training.optimizer_state import StageState
+from earthvlm.training.optimizer import StageState, parameter_groups
+from earthvlm.training.process import GracefulShutdown, TrainingInterrupted
+from earthvlm.training.publisher import TrainingPublisher
 from earthvlm.training.run_directory import RunDirectory
 from earthvlm.training.sampler import EpochSampler
 from earthvlm.training.step import (
@@ -46,10 +42,11 @@ LOG_EVERY = 10
 
 @dataclass
 class StageRun:
-    """A stage as it runs.
+    """A stage while it runs.
 
-    steps, epochs: in all. step, epoch: where it stands, epochs counted from 0. drawn: random states
-    to restore before the next step. saved: the last step with a checkpoint.
+    steps, epochs: in total. step, epoch: the current ones; epochs are counted from 0.
+    rng_states: random states to restore before the next step, or None.
+    saved: the last step with a checkpoint.
     """
 
     stage: str
@@ -64,17 +61,20 @@ class StageRun:
     bar: tqdm
     step: int
     epoch: int
-    drawn: dict[str, object] | None
+    rng_states: dict[str, object] | None
     saved: int
 
 
 class Trainer:
-    """Trains a bridge on ChatEarthNet-like data and writes it to `output_dir`.
+    """Trains a bridge on tiles with captions and writes it to `output_dir`.
 
-    Every process runs the loop; the main one alone writes files and shows progress.
-    checkpoint: a folder that `write_checkpoint` made of an earlier run, whose bridge this one is;
-        the run then goes on from there.
-    publisher: publishes the bridge when it is trained, and on the way as `hub_push_steps` says.
+    All processes run the loop; only the main one writes files and shows progress.
+
+    Args:
+        command: the command that started the run, for the bridge's record.
+        checkpoint: a folder written by `write_checkpoint`, whose bridge `bridge` is, to resume
+            from.
+        publisher: publishes the trained bridge, and checkpoints every `hub_push_steps`.
     """
 
     def __init__(
@@ -84,6 +84,8 @@ class Trainer:
         val_tiles: CaptionedScenes,
         config: TrainingConfig,
         accelerator: Accelerator,
+        *,
+        command: str = "",
         checkpoint: Path | None = None,
         publisher: TrainingPublisher | None = None,
     ) -> None:
@@ -92,72 +94,47 @@ class Trainer:
         self.val_tiles = val_tiles
         self._validation_loader: DataLoader | None = None
         self.loaders = StageLoaders(bridge, config, accelerator, train_tiles)
-        self.files = RunDirectory(bridge, train_tiles, val_tiles, config, accelerator, checkpoint)
-        done = [e["step"] for e in self.files.log if e["stage"] == "validation"]
-        self._validated = max(done, default=0)
+        self.model = TrainingModel(bridge)
+        self.files = RunDirectory(
+            bridge, train_tiles, val_tiles, config, accelerator, command, checkpoint
+        )
+        validated = [e["step"] for e in self.files.log if e["stage"] == "validation"]
+        self._validated = max(validated, default=0)
 
     def run(self) -> None:
-        """Train what is asked for, stage by stage; save the bridge with its log and curve.
+        """Train stage by stage; save the bridge with its log and curve.
 
-        Raises TrainingInterrupted where the process was asked to end, and TrainingFailure where
-        training cannot continue, both once a checkpoint is written; their text names it.
+        Raises TrainingInterrupted after a signal, and TrainingFailure if training cannot continue.
+        Both name the checkpoint that was written before.
         """
-        with GracefulShutdown() as self.stop:
+        with GracefulShutdown() as self.shutdown:
             self._train_stages()
         self.files.save()
         if self._is_main and self.publisher is not None:
             self.publisher.finish(self.files.output)
 
     def _train_stages(self) -> None:
-        self.model = TrainingModel(self.bridge).to(self.accelerator.device)
+        self.model.to(self.accelerator.device)
         if self.config.gradient_checkpointing:
             self.bridge.language_model.activation_checkpointing_enable({"use_reentrant": False})
         stages = list(STAGES)
         for stage in stages[stages.index(self.files.stage or stages[0]) :]:
             epochs = getattr(self.config, STAGES[stage])
             if epochs:
-                with self.stop.at_once(f"before the stage {stage}"):
+                with self.shutdown.interruptible(f"before the stage {stage}"):
                     loader = getattr(self.loaders, stage)(self.model)
                 self._train(stage, loader, epochs)
-                # Accelerate would go on with this stage's optimizer beside the next one's.
+                # Otherwise Accelerate would keep this stage's optimizer with the next one's.
                 self.accelerator.free_memory()
 
     @property
     def _is_main(self) -> bool:
         return self.accelerator.is_main_process
 
-    # What is trained, and how fast
-
-    def _groups(self, stage: str) -> list[dict]:
-        """The parameters that a stage trains, each with its learning rate."""
-        bridge, config = self.bridge, self.config
-        rate = config.encoder_learning_rate
-        head = (bridge.head, _first_given(config.head_learning_rate, rate))
-        parts: list[tuple[nn.Module, float]] = [
-            (bridge.fusion, _first_given(config.query_learning_rate, rate)),
-            head,
-        ]
-        if stage == "head":
-            parts = [head]
-        elif stage != "queries":
-            parts.append((bridge.encoder, rate))
-        if stage == "encoder" and self.model.probe is not None:
-            parts.append((self.model.probe, rate))
-        if stage == "bridge":
-            parts.append((bridge.language_model, config.learning_rate))
-            if bridge.vision is not None:
-                parts.append((bridge.vision, config.learning_rate))
-        groups = [
-            group
-            for part, rate in parts
-            for group in _split_by_decay(part, rate, config.weight_decay)
-        ]
-        return [group for group in groups if group["params"]]
-
     def _train(self, stage: str, loader: DataLoader, epochs: int) -> None:
         run = self._start(stage, loader, epochs)
         if stage == "bridge" and _due(run.step, self.config.validate_every):
-            self._validate(run.step)  # where a run was stopped before it
+            self._validate(run.step)  # if the run was interrupted before it
         try:
             self._take_steps(run)
         except TrainingInterrupted:
@@ -166,7 +143,7 @@ class Trainer:
             raise TrainingFailure(f"{error} {self._keep_weights(run)}") from error
         except Exception as error:
             if self.accelerator.num_processes > 1:
-                raise  # in this process alone: the others cannot save with it
+                raise  # only in this process: the others cannot take part in saving
             death, kept = describe_worker_death(error), self._keep_weights(run)
             if death is not None:
                 raise TrainingFailure(f"{death} {kept}") from error
@@ -175,8 +152,8 @@ class Trainer:
         finally:
             run.bar.close()
         if stage == "bridge":
-            self.files.save()  # whatever becomes of the validation
-            with self.stop.at_once(f"bridge step {run.step}, before its validation"):
+            self.files.save()  # before the validation, which could fail
+            with self.shutdown.interruptible(f"bridge step {run.step}, before its validation"):
                 self._validate(run.step)
 
     def _start(self, stage: str, loader: DataLoader, epochs: int) -> StageRun:
@@ -184,25 +161,26 @@ class Trainer:
         from transformers import get_scheduler
 
         config, accelerator, sampler = self.config, self.accelerator, loader.sampler
-        optimizer = torch.optim.AdamW(self._groups(stage), betas=(0.9, 0.95))
+        groups = parameter_groups(self.model, stage, config)
+        optimizer = torch.optim.AdamW(groups, betas=(0.9, 0.95))
         model, optimizer, loader = accelerator.prepare(self.model, optimizer, loader)
-        # After preparing: what is sharded has other parameters than before.
+        # After preparing, because sharding replaces parameters.
         parameters = [p for group in optimizer.param_groups for p in group["params"]]
-        steps_an_epoch = -(-len(loader) // config.accumulation_steps)
-        steps = self.files.steps_to_take(stage, sampler, steps_an_epoch, epochs)
+        steps_per_epoch = -(-len(loader) // config.accumulation_steps)
+        steps = self.files.steps_to_take(stage, sampler, steps_per_epoch, epochs)
         if config.max_steps and stage == "bridge":
             steps = min(steps, config.max_steps)
         warmup = min(config.warmup_steps, steps // 5)
         if warmup < config.warmup_steps:
             accelerator.print(
-                f"{stage}: the rate rises over {warmup} steps, a fifth of {steps}, not over "
+                f"{stage}: the rate warms up over {warmup} steps, a fifth of {steps}, instead of "
                 f"--warmup_steps {config.warmup_steps}."
             )
-        # Stepped once a step whatever the number of processes, so it is not prepared.
+        # Not prepared: Accelerate would step it once for each process.
         scheduler = get_scheduler(config.schedule, optimizer.optimizer, warmup, steps)
-        window = RunningLosses(accelerator)
-        state = StageState(accelerator, self.model, optimizer.optimizer, scheduler, window)
-        step, epoch, drawn = self.files.restore(stage, state, sampler)
+        running = RunningLosses(accelerator)
+        state = StageState(accelerator, self.model, optimizer.optimizer, scheduler, running)
+        step, epoch, rng_states = self.files.restore(stage, state, sampler)
         bar = tqdm(
             total=steps,
             initial=step,
@@ -224,21 +202,21 @@ class Trainer:
             bar,
             step,
             epoch,
-            drawn,
+            rng_states,
             step,
         )
 
     def _take_steps(self, run: StageRun) -> None:
         config, accelerator, sampler = self.config, self.accelerator, run.sampler
         for epoch in range(run.epoch, run.epochs):
-            if run.step >= run.steps:  # inside an epoch, where a run was killed at its end too
+            if run.step >= run.steps:  # a run that was killed after its last step resumes here
                 break
             run.epoch = sampler.epoch = epoch
             self._set_training(run.stage, run.model)
             if not sampler.used:
                 self._restore_random_states(run)
             for batches in accumulation_groups(accelerator, run.loader, config.accumulation_steps):
-                # Inside an epoch: after the loader drew its own number.
+                # Inside an epoch, after the data loader drew its own random number.
                 self._restore_random_states(run)
                 losses = train_step(
                     accelerator, run.model, batches, run.optimizer, run.parameters, run.step + 1
@@ -246,12 +224,12 @@ class Trainer:
                 rate = run.state.scheduler.get_last_lr()[-1]
                 run.state.scheduler.step()
                 run.step += 1
-                run.state.window.add(losses)
+                run.state.running_losses.add(losses, sum(b.answer_tokens for b in batches))
                 sampler.used += sum(b.size for b in batches) * accelerator.num_processes
                 if run.step % LOG_EVERY == 0 or run.step == run.steps:
                     progress = run.epoch + min(sampler.used / len(sampler), 1)
-                    entry = run.state.window.entry(run.stage, run.step, progress, rate)
-                    run.bar.set_postfix(self._note(run.stage, entry))
+                    entry = run.state.running_losses.entry(run.stage, run.step, progress, rate)
+                    run.bar.set_postfix(self._log(run.stage, entry))
                 run.bar.update()
                 self._after_step(run)
                 if run.step == run.steps:
@@ -259,18 +237,18 @@ class Trainer:
             sampler.used, sampler.earlier = 0, ()
 
     def _restore_random_states(self, run: StageRun) -> None:
-        if run.drawn is not None:
-            restore_random_states(run.drawn, self.accelerator.device)
-            run.drawn = None
+        if run.rng_states is not None:
+            restore_random_states(run.rng_states, self.accelerator.device)
+            run.rng_states = None
 
     def _after_step(self, run: StageRun) -> None:
-        """Validate and write a checkpoint when due. Raises TrainingInterrupted when asked to stop.
+        """Validate and write a checkpoint when due. Raises TrainingInterrupted after a signal.
 
-        A stage's last checkpoint comes before its validation, which could fail.
+        A stage's last checkpoint is written before its validation, which could fail.
         """
         config, step = self.config, run.step
-        asked = self._is_asked_to_stop()
-        ends = asked or step == run.steps
+        interrupted = self._is_interrupted()
+        ends = interrupted or step == run.steps
         if run.stage == "bridge" and _due(step, config.validate_every) and not ends:
             self._validate(step)
             self._set_training(run.stage, run.model)
@@ -278,20 +256,20 @@ class Trainer:
             folder = self._write_checkpoint(run)
             if folder and self.publisher and _due(step, config.hub_push_steps):
                 self.publisher.publish_soon(folder, step)
-        if asked:
+        if interrupted:
             where = f", saved in {self.files.last_saved}" if self.files.last_saved else ""
-            raise TrainingInterrupted(f"{run.stage} step {step}{where}", self.stop.number)
+            raise TrainingInterrupted(f"{run.stage} step {step}{where}", self.shutdown.number)
 
     def _write_checkpoint(self, run: StageRun) -> Path | None:
         run.saved = run.step
         return self.files.write_checkpoint(run.stage, run.step, run.epoch, run.state, run.sampler)
 
     def _keep_weights(self, run: StageRun) -> str:
-        """Save what the last whole step made, where training cannot continue, and say where."""
+        """Save the weights of the last complete step after a failure, and return where."""
         try:
             if run.step > run.saved:
                 self._write_checkpoint(run)
-        except (RuntimeError, ValueError) as error:  # of a GPU that failed, say
+        except (RuntimeError, ValueError) as error:  # such as a failed GPU
             self.accelerator.print(f"The last weights cannot be saved: {error}")
         folder = self.files.last_saved
         if folder is None:
@@ -301,22 +279,22 @@ class Trainer:
             f"other arguments and --model_path {folder}."
         )
 
-    def _note(self, stage: str, entry: dict) -> dict[str, object]:
-        """Log an entry, and return what the progress bar shows of it."""
+    def _log(self, stage: str, entry: dict) -> dict[str, object]:
+        """Log an entry, and return the part that the progress bar shows."""
         entry["seconds"] = round(self.files.seconds(), 1)
         self.files.log.append(entry)
         losses, rate = entry["loss"], entry["learning_rate"]
-        told = {f"{stage}/{name}": value for name, value in losses.items()}
-        self.accelerator.log(told | {f"{stage}/learning_rate": rate}, step=entry["step"])
+        tracked = {f"{stage}/{name}": value for name, value in losses.items()}
+        self.accelerator.log(tracked | {f"{stage}/learning_rate": rate}, step=entry["step"])
         shown = {name: f"{value:.3f}" for name, value in losses.items()}
         return shown | {"lr": f"{rate:.1e}", "tok/s": entry["tokens_per_second"]}
 
     def _set_training(self, stage: str, model: nn.Module) -> None:
-        """Dropout in what learns, but for the encoder; what is frozen stays as in use.
+        """Enable dropout in the trained parts except the encoder; frozen parts stay in eval mode.
 
-        OlmoEarth skips layers at random while it trains, which a small one that sees every tile
-        varied does not need: it fits worse, and processes would not equal one. The search head
-        drops out only where it learns alone, from scenes that do not vary.
+        OlmoEarth skips layers at random in training mode. A small encoder on augmented tiles fits
+        worse with that, and several processes would not equal one. The search head has dropout only
+        in its own stage, where scenes are not augmented.
         """
         model.train()
         self.bridge.encoder.eval()
@@ -324,34 +302,35 @@ class Trainer:
         if self.bridge.vision is not None and self.bridge.config.freeze_vlm_vision:
             self.bridge.vision.eval()
 
-    def _is_asked_to_stop(self) -> bool:
-        asked = torch.tensor(float(self.stop.asked), device=self.accelerator.device)
-        return self.accelerator.reduce(asked, "sum").item() > 0
+    def _is_interrupted(self) -> bool:
+        """Whether any process has received a signal. All processes call this together."""
+        requested = torch.tensor(float(self.shutdown.requested), device=self.accelerator.device)
+        return self.accelerator.reduce(requested, "sum").item() > 0
 
     def _validate(self, step: int) -> None:
-        """Validate once a step; what fails is said, and never ends a run.
+        """Validate, once for each step. An error is reported and does not end the run.
 
-        Draws no random numbers that training would have drawn.
+        The random states of the training are unchanged afterwards.
         """
         if step == self._validated:
             return
         self._validated = step
         device = self.accelerator.device
-        drawn = random_states(device)
+        rng_states = random_states(device)
         try:
-            self._measure(step)
+            self._log_validation(step)
         except (ValueError, OSError) as error:
             self.accelerator.print(f"No validation at step {step}: {error}")
-        restore_random_states(drawn, device)
+        restore_random_states(rng_states, device)
 
-    def _measure(self, step: int) -> None:
-        """Loss on the validation tiles as they are, and a few answers to read."""
+    def _log_validation(self, step: int) -> None:
+        """Log the losses on the validation tiles, and a few answers."""
         accelerator = self.accelerator
         if self._validation_loader is None:
             loader = self.loaders.validation(self.val_tiles)
             self._validation_loader = accelerator.prepare_data_loader(loader)
         losses = validation_losses(accelerator, self.model, self._validation_loader)
-        # What is sharded answers only if all processes ask it together.
+        # A sharded model answers only if all processes ask it together.
         if not self._is_main and not isinstance(self.model, FSDPModule):
             return
         with summon_full_params(self.model):
@@ -367,30 +346,5 @@ class Trainer:
             accelerator.print(f"  {sample['image']}: {sample['answer']}")
 
 
-def _first_given(*rates: float | None) -> float:
-    """The first that is not None: a rate of 0 leaves what it is for as it is."""
-    return next(rate for rate in rates if rate is not None)
-
-
 def _due(step: int, every: int) -> bool:
     return every > 0 and step % every == 0
-
-
-def _split_by_decay(part: nn.Module, rate: float, weight_decay: float) -> list[dict]:
-    """The trained parameters of a part in two groups: weights of layers, which decay, and others.
-
-    Biases, norms, embeddings, positions and queries have no reason to be small.
-    """
-    decaying = {
-        id(parameter)
-        for module in part.modules()
-        if not isinstance(module, nn.Embedding)
-        for name, parameter in module.named_parameters(recurse=False)
-        if parameter.ndim > 1 and name.endswith("weight")
-    }
-    trained = [p for p in part.parameters() if p.requires_grad]
-    return [
-        {"params": [p for p in trained if (id(p) in decaying) == decays], "lr": rate}
-        | {"weight_decay": weight_decay if decays else 0.0}
-        for decays in (True, False)
-    ]

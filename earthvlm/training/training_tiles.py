@@ -1,4 +1,4 @@
-"""The tiles that a run trains and validates on, checked before any model is loaded."""
+"""The tiles of a run, checked before any model is loaded."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from earthvlm.training.config import TrainingConfig
 def open_training_tiles(
     config: TrainingConfig, accelerator: Accelerator
 ) -> tuple[ChatEarthNet, ChatEarthNet]:
-    """The tiles to train on and those to validate on; says which are left out.
+    """Open the training and the validation tiles, and report those that are left out.
 
-    Training leaves out the tiles of other splits. Validation takes `max_eval_samples` of its split,
-    spread over it, and leaves out those that cannot be read. All processes call this together.
+    Training leaves out tiles that are in another split too. Validation takes `max_eval_samples`
+    tiles, spread over its split, and leaves out unreadable ones. All processes call this together.
 
-    Raises FileNotFoundError where a caption file is missing, ValueError where one is damaged or no
-    tile is left.
+    Raises FileNotFoundError if a caption file is missing, ValueError if one is damaged or no tile
+    is left.
     """
     train, val = (ChatEarthNet(config.data_dir, name, config.captions) for name in ("train", "val"))
     others = {"val": val}
@@ -52,13 +52,13 @@ def _without_tiles_of(
     names = {tile.name for tile in other.tiles}
     both = [tile.name for tile in train.tiles if tile.name in names]
     if both:
-        reason = f"tiles stand in {name} too"
+        reason = f"tiles are in {name} too"
         accelerator.print(f"Left out: {list_entries(train.path.name, reason, both)}.")
     return train.with_tiles([tile for tile in train.tiles if tile.name not in names])
 
 
 def _readable(tiles: ChatEarthNet, count: int, accelerator: Accelerator) -> ChatEarthNet:
-    """Some tiles, spread over all, or all of them for a count of 0, that can be read."""
+    """The readable ones of `count` tiles, spread evenly; a count of 0 takes all tiles."""
     count = min(count or len(tiles), len(tiles))
     spread = np.linspace(0, len(tiles) - 1, count).astype(int)
     chosen = [tiles.tiles[index] for index in spread]

@@ -1,4 +1,4 @@
-"""How a run stands: losses on validation tiles, and what the bridge says of a few of them."""
+"""Validation during training: losses on validation tiles, and answers about a few of them."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from earthvlm.data.captioned_scenes import CaptionedScenes, Tile
 from earthvlm.data.question_answering import describe
 from earthvlm.data.question_templates import DESCRIBE
 from earthvlm.scenes.scene import Scene
+from earthvlm.training.losses import Normalizer
 from earthvlm.training.step import accumulation_groups, compute_losses
 
 SAMPLES = 4
@@ -25,29 +26,28 @@ SAMPLES = 4
 def validation_losses(
     accelerator: Accelerator, model: nn.Module, loader: DataLoader
 ) -> dict[str, float]:
-    """Mean losses by name, over all processes: of captions a token, of others a scene.
+    """Mean losses by name over all processes: per answer token, or per scene.
 
-    loader: prepared by the accelerator. All processes call this together. The model is then out of
-        training.
+    All processes call this together. Leaves the model in evaluation mode.
+    loader: prepared by the accelerator.
 
     Raises TrainingFailure for a tile that cannot be read.
     """
     model.eval()
     sums: dict[str, Tensor] = defaultdict(lambda: torch.zeros(2, device=accelerator.device))
     for (batch,) in accumulation_groups(accelerator, loader, 1):
-        losses = compute_losses(accelerator, model, batch)
-        tokens = losses.pop("answer_tokens")
-        for name, value in losses.items():
-            count = float(tokens) if name == "caption" else batch.size
-            sums[name] += torch.stack(
-                [value.float() * count, torch.full_like(value, count).float()]
-            )
+        for name, loss in compute_losses(accelerator, model, batch).items():
+            # Losses of whole batches too, so that a last small batch does not count too much.
+            per_token = loss.normalizer is Normalizer.ANSWER_TOKENS
+            count = batch.answer_tokens if per_token else batch.size
+            value = loss.value.float()
+            sums[name] += torch.stack([value * count, torch.full_like(value, count)])
     totals = accelerator.reduce(dict(sums), "sum")
     return {name: (total[0] / total[1]).item() for name, total in totals.items()}
 
 
 def sample_answers(bridge: OlmoEarthVLMBridge, tiles: CaptionedScenes) -> list[dict[str, str]]:
-    """What the bridge says of the sample tiles, beside what is true."""
+    """The bridge's descriptions of the sample tiles, with their references."""
     return [
         {
             "image": tile.name,
@@ -59,7 +59,7 @@ def sample_answers(bridge: OlmoEarthVLMBridge, tiles: CaptionedScenes) -> list[d
 
 
 def sample_tiles(tiles: CaptionedScenes) -> Iterator[tuple[Scene, Tile]]:
-    """A few tiles, spread over all of them."""
+    """A few tiles, spread evenly, with their scenes."""
     for index in np.unique(np.linspace(0, len(tiles) - 1, SAMPLES).astype(int)):
         tile = tiles.tiles[int(index)]
         yield tiles.read(tile), tile

@@ -10,7 +10,7 @@ import torch
 from earthvlm.data.labels import LAND_COVER, QUARTERS, SceneLabels
 from earthvlm.models.olmoearth import OlmoEarthEncoder
 from earthvlm.training.encoded_scenes import (
-    MOST_TOKENS,
+    MAX_TOKENS,
     EncodedCrop,
     FeatureMosaics,
     collate_mosaics,
@@ -69,9 +69,9 @@ def test_crops_encoded_alone_are_the_scene_encoded_whole():
 def test_a_large_mosaic_is_learned_from_some_of_its_tokens():
     mosaics = FeatureMosaics([_crop(number) for number in range(6)], seed=0)
     batch = collate_mosaics([mosaics[SampleKey(0, i, (3, 3, 1))] for i in range(2)])
-    assert batch.tokens.tokens.shape == (2, MOST_TOKENS, 3)
+    assert batch.tokens.tokens.shape == (2, MAX_TOKENS, 3)
     assert batch.tokens.mask.all()
-    assert len(batch.tokens.positions[0].unique(dim=0)) == MOST_TOKENS
+    assert len(batch.tokens.positions[0].unique(dim=0)) == MAX_TOKENS
     shares = torch.stack([(batch.tokens.tokens[0, :, 0] == n).float().mean() for n in range(6)])
     known = torch.tensor(batch.labels[0].land_cover.mean((0, 1)))
     assert (shares - known).abs().max() < 0.05

@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 import torch
 
-from earthvlm.bridge.model import OlmoEarthVLMBridge
 from earthvlm.data.chatearthnet import ChatEarthNet
 from earthvlm.models.olmoearth import OlmoEarthEncoder, join_tokens
 from earthvlm.training.feature_cache import FeatureCache, cache_key, read_tokens
@@ -97,19 +96,3 @@ def test_other_weights_and_other_bands_have_their_own(tiles):
     with torch.no_grad():
         next(encoder.parameters()).add_(1)
     assert cache_key(encoder, names) != key
-
-
-def test_an_encoder_that_trains_is_not_kept(tiles, tiny_language, tmp_path):
-    from accelerate import Accelerator
-
-    from earthvlm.training.config import TrainingConfig
-    from earthvlm.training.trainer import Trainer
-
-    config = TrainingConfig(
-        str(tiles.root), str(tmp_path), feature_cache_dir=str(tmp_path / "cache")
-    )
-    bridge = OlmoEarthVLMBridge(
-        "random-v1.2-nano", tiny_language, freeze_olmoearth=False, num_geo_queries=4, device="cpu"
-    )
-    with pytest.raises(ValueError, match="--feature_cache_dir needs --freeze_olmoearth"):
-        Trainer(bridge, tiles, tiles, config, Accelerator(cpu=True)).run()

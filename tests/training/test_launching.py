@@ -16,7 +16,7 @@ import torch
 
 import train_accelerate
 from earthvlm.models.language_model import preferred_dtype
-from earthvlm.training import accelerator_setup
+from earthvlm.training import process
 from earthvlm.training.checkpoints import find_checkpoint
 from tests.support.generated_chatearthnet import write_generated_chatearthnet
 
@@ -96,7 +96,7 @@ def test_sigterm_to_the_launcher_leaves_a_checkpoint_and_no_orphan(
     said = log.read_text()
     step = find_checkpoint("last", output).name
     where = f"stopped after bridge step {step}, saved in {output / 'checkpoints' / step}"
-    assert f"train_accelerate: {where}; go on with --resume last." in said
+    assert f"train_accelerate: {where}; continue with --resume last." in said
     if launcher == "one":  # of two that were asked for
         assert "One process trains" in said and "--multi_gpu --num_processes N" in said
     assert "Traceback" not in said.partition("train_accelerate: stopped")[0], said
@@ -136,14 +136,14 @@ def test_gpus_without_bfloat16_train_in_fp16(native, asked, chosen, monkeypatch,
     monkeypatch.setenv("ACCELERATE_TORCH_DEVICE", "cpu")
     made = {}
 
-    class Accelerator(accelerator_setup.Accelerator):
+    class Accelerator(process.Accelerator):
         def __init__(self, **options: object) -> None:
             made.update(options)
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(accelerator_setup, "Accelerator", Accelerator)
+    monkeypatch.setattr(process, "Accelerator", Accelerator)
     with pytest.raises(KeyboardInterrupt):
-        accelerator_setup.make_accelerator("cuda", asked, str(tmp_path))
+        process.make_accelerator("cuda", asked, str(tmp_path))
     assert made["mixed_precision"] == chosen and not made["cpu"]
 
 
@@ -151,13 +151,13 @@ def test_the_named_gpu_is_the_one_that_trains(monkeypatch, tmp_path):
     see_gpu(monkeypatch, True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
     monkeypatch.setenv("ACCELERATE_TORCH_DEVICE", "cpu")
-    monkeypatch.setattr(accelerator_setup, "Accelerator", lambda **_: 1 / 0)
+    monkeypatch.setattr(process, "Accelerator", lambda **_: 1 / 0)
     with pytest.raises(ZeroDivisionError):
-        accelerator_setup.make_accelerator("cuda:3", None, str(tmp_path))
+        process.make_accelerator("cuda:3", None, str(tmp_path))
     assert os.environ["ACCELERATE_TORCH_DEVICE"] == "cuda:3"
     monkeypatch.setenv("WORLD_SIZE", "2")
     with pytest.raises(ValueError, match="cuda:3 is one GPU, and several processes were launched"):
-        accelerator_setup.make_accelerator("cuda:3", None, str(tmp_path))
+        process.make_accelerator("cuda:3", None, str(tmp_path))
 
 
 def test_a_full_gpu_is_one_sentence(monkeypatch, capsys, tmp_path):

@@ -93,7 +93,7 @@ def test_killed_and_stopped_a_run_ends_as_if_nothing_happened(data, tmp_path, ti
     wait_for(checkpoints / "6", run)
     os.killpg(run.pid, signal.SIGTERM)  # its worker too, as launchers do
     code, said = run.finish()
-    assert code == 143 and "go on with --resume last" in said, said
+    assert code == 143 and "continue with --resume last" in said, said
     finish(start(data, output, tiny_language, "--resume=last", "--num_workers=1"))
 
     whole, broken = weights(tmp_path / "whole"), weights(output)
@@ -129,7 +129,7 @@ def test_a_run_goes_on_with_batches_of_another_size_and_says_so(data, tmp_path, 
     run = start(data, output, tiny_language, *options, "--batch_size=2", "--resume=last")
     code, said = run.finish()
     assert code == 0, said
-    then = "The checkpoint is of 1 processes, batches of 4 and 1 of them a step"
+    then = "The checkpoint was written with 1 processes, a batch size of 4 and 1 accumulation steps"
     assert f"{then}; this run has 1, 2 and 1." in said
     last = [e for e in json.loads((output / "training_log.json").read_text()) if "epoch" in e][-1]
     # One step of four tiles, one of the two that were left of them, and three of the next epoch's.
@@ -158,7 +158,7 @@ def test_a_damaged_checkpoint_is_named(tmp_path):
         whole = (tmp_path / path).read_bytes()
         for damaged in (whole[: len(whole) // 2], b"", b"nonsense"):
             (tmp_path / path).write_bytes(damaged)
-            with pytest.raises(ValueError, match=f"{path} is damaged: go on from an earlier"):
+            with pytest.raises(ValueError, match=f"{path} is damaged: resume from an earlier"):
                 read(tmp_path, *([0] if read is read_random_states else []))
 
 
@@ -175,7 +175,7 @@ def test_a_full_disk_costs_nothing_that_was_saved(data, tmp_path, tiny_language)
     run = start(data, output, tiny_language, *options, "--resume=last", largest_file=100_000)
     code, said = run.finish()
     assert code == 2 and "Traceback" not in said, said
-    assert "No checkpoint at step 3: " in said and "Training goes on." in said
+    assert "No checkpoint at step 3: " in said and "Training continues." in said
     assert said.splitlines()[-1].startswith("train_accelerate: ")
     assert saved() == before
 
@@ -249,10 +249,10 @@ def test_a_full_disk_is_named(tmp_path):
 
 
 def test_losses_resume_on_the_device_of_new_ones():
-    window = RunningLosses(SimpleNamespace(device=torch.device("meta")))
-    window.load({"caption": [1.0, 2.0], "contrastive": []})
-    window.add({"caption": torch.zeros((), device="meta")})
-    assert torch.stack(window.losses["caption"]).shape == (3,)
+    running = RunningLosses(SimpleNamespace(device=torch.device("meta")))
+    running.load_state_dict({"caption": [1.0, 2.0], "contrastive": []})
+    running.add({"caption": torch.zeros((), device="meta")}, answer_tokens=7)
+    assert torch.stack(running.losses["caption"]).shape == (3,)
 
 
 def test_fewer_gpus_restore_the_state_of_their_own(monkeypatch):

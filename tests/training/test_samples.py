@@ -140,9 +140,9 @@ def test_the_search_head_learns_from_the_patches_it_is_used_on(
     data, tiny_bridge, tmp_path, monkeypatch
 ):
     monkeypatch.setattr("earthvlm.training.dataloaders.HEAD_CROP_EPOCHS", 1)
-    tiles, gather, grids = ChatEarthNet(data, "train"), tiny_bridge.gather, []
+    tiles, resample, grids = ChatEarthNet(data, "train"), tiny_bridge.resample, []
     monkeypatch.setattr(
-        tiny_bridge, "gather", lambda tokens: grids[-1].extend(tokens.grids) or gather(tokens)
+        tiny_bridge, "resample", lambda tokens: grids[-1].extend(tokens.grids) or resample(tokens)
     )
     config = TrainingConfig(str(data), str(tmp_path), num_workers=0)
     for embedding_patch_size in (4, 8):
@@ -166,7 +166,7 @@ def test_a_sample_depends_on_its_key_alone(data, tiny_bridge):
 
 def test_tiles_without_facts_train_on_their_captions(data, tiny_bridge, tmp_path):
     for folder in data.iterdir():
-        if folder.name != "facts.json":
+        if folder.name != "labels.json":
             (tmp_path / folder.name).symlink_to(folder)
     tiles = ChatEarthNet(tmp_path, "train")
     sample = TrainingSamples(tiles, tiny_bridge, 0)[next(iter(EpochSampler(len(tiles), 4, 0)))]

@@ -95,7 +95,7 @@ def test_tiles_without_captions_and_repeated_ones_are_left_out(data, capsys):
     ]
     said = capsys.readouterr().out
     assert all(f"Left out: {captions(data).name}: {line}." in said for line in expected)
-    assert f"1 tiles stand in val too: {in_val['image']}." in said
+    assert f"1 tiles are in val too: {in_val['image']}." in said
     assert main(["validate-data", str(data)]) == 1
     checked = capsys.readouterr().out
     assert all(line in checked for line in expected)
@@ -107,7 +107,7 @@ def test_tiles_of_the_test_split_are_left_out(data, capsys):
     captions(data, "test").write_text(json.dumps(entries[:2]))
     train, _ = opened(data)
     assert [tile.name for tile in train.tiles] == [entry["image"] for entry in entries[2:]]
-    assert "2 tiles stand in test too" in capsys.readouterr().out
+    assert "2 tiles are in test too" in capsys.readouterr().out
 
 
 def test_validation_leaves_out_what_cannot_be_read(data, capsys):
@@ -169,7 +169,7 @@ def test_a_worker_that_is_killed_ends_the_run_in_a_sentence(data, tiny_language,
             killed += 1
         time.sleep(0.01)
     sentence = failure(run)
-    assert killed and "A process that prepares scenes was killed" in sentence
+    assert killed and "A data loader process was killed" in sentence
     assert "weights are saved in " in sentence
 
 
