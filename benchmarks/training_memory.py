@@ -22,7 +22,7 @@ from earthvlm.models.olmoearth import OlmoEarthEncoder
 from earthvlm.models.query_encoder import GeospatialQueryEncoder, SceneEmbeddingHead
 from earthvlm.models.text_encoder import SENTENCE_DIM
 from earthvlm.storage.tensors import GIGABYTE
-from earthvlm.training.config import BYTES_A_TRAINED_WEIGHT
+from earthvlm.training.config import BYTES_PER_TRAINED_WEIGHT
 
 BATCH = 4
 TOKENS = 192  # 32 queries, and a question with a caption of ChatEarthNet's
@@ -82,11 +82,11 @@ def main() -> None:
                 SceneEmbeddingHead(128, model.config.hidden_size, SENTENCE_DIM),
             )
         weights = _count(model) + sum(_count(part) for part in extra)
-        trained = BYTES_A_TRAINED_WEIGHT * weights
+        trained = BYTES_PER_TRAINED_WEIGHT * weights
         kept, checkpointed = _kept(model), _checkpointed(model)
         row: list[float] = [frozen, trained, kept, checkpointed]
         row += [frozen + trained + kept, (frozen + trained) / SHARDS + _largest(model) + kept]
-        row.append(trained + BYTES_A_TRAINED_WEIGHT * frozen // 2 + kept)
+        row.append(trained + BYTES_PER_TRAINED_WEIGHT * frozen // 2 + kept)
         print(f"| {name} | " + " | ".join(f"{x / GIGABYTE:.2f} GB" for x in row) + " |")
     print("\n| encoder | weights, frozen | trained along |\n|---|---|---|")
     for model_id in ModelID:
@@ -94,7 +94,7 @@ def main() -> None:
         with torch.device("meta"):
             encoder = OlmoEarthEncoder(f"random-{version.replace('_', '.')}-{size}")
         count = sum(p.numel() for p in encoder.parameters())
-        frozen, trained = 4 * count, BYTES_A_TRAINED_WEIGHT * count
+        frozen, trained = 4 * count, BYTES_PER_TRAINED_WEIGHT * count
         print(f"| {model_id.value} | {frozen / GIGABYTE:.2f} GB | {trained / GIGABYTE:.2f} GB |")
 
 
