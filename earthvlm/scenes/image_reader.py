@@ -35,6 +35,8 @@ from earthvlm.scenes.reflectance import (
 
 MAX_PHOTO_SIDE = 1024  # larger photos are shrunk to this
 MAX_PHOTO_PIXELS = 100_000_000
+# WebP is decoded whole when it is opened, to 16 bytes a pixel in all; 34 bytes can ask for it.
+MAX_WEBP_PIXELS = 40_000_000
 ACCEPTED = (
     "a Sentinel-2 GeoTIFF with 12 or 13 bands, one PNG of a ChatEarthNet triplet, "
     "or an RGB picture (PNG, JPEG, WebP or TIFF)"
@@ -170,6 +172,7 @@ def locate_chatearthnet(name: str) -> tuple[float, float] | None:
 
 def open_picture(path: Path, formats: tuple[str, ...] = _FORMATS) -> Image.Image:
     """Open a picture's header by its content; ValueError for what is none of the formats."""
+    _check_webp_size(path)
     try:
         with warnings.catch_warnings():
             # Sizes are checked by our own limits right after, in a sentence.
@@ -191,10 +194,28 @@ def check_photo_size(height: int, width: int, path: Path) -> None:
         check_size(height, width, f"'{path.name}'")
 
 
-def _too_large(path: Path, pixels: str) -> str:
+def _check_webp_size(path: Path) -> None:
+    """Raise ValueError for a WebP file, still or animated, of over MAX_WEBP_PIXELS."""
+    with path.open("rb") as file:
+        start = file.read(30).ljust(30, b"\0")
+    if start[:4] != b"RIFF" or start[8:12] != b"WEBP":
+        return
+    match start[12:16]:
+        case b"VP8X":
+            width, height = (int.from_bytes(start[at : at + 3], "little") + 1 for at in (24, 27))
+        case b"VP8L":
+            sides = int.from_bytes(start[21:25], "little")
+            width, height = (sides & 0x3FFF) + 1, (sides >> 14 & 0x3FFF) + 1
+        case _:
+            width, height = (int.from_bytes(start[at : at + 2], "little") for at in (26, 28))
+    if width * height > MAX_WEBP_PIXELS:
+        raise ValueError(_too_large(path, f"{width} x {height}", MAX_WEBP_PIXELS))
+
+
+def _too_large(path: Path, pixels: str, limit: int = MAX_PHOTO_PIXELS) -> str:
     return (
         f"'{path.name}' has {pixels} pixels; "
-        f"shrink it or cut out a part of at most {MAX_PHOTO_PIXELS // 10**6} million pixels"
+        f"shrink it or cut out a part of at most {limit // 10**6} million pixels"
     )
 
 
