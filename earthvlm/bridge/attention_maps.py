@@ -1,6 +1,7 @@
-"""Where an answer looked: attention from its words, through the queries, to places in the scene.
+"""Attention maps of an answer: from its words, through the queries, to patches of the scene.
 
-Attention shows what was weighed in, not why something was said, and is no proof of an answer.
+Attention shows which patches were weighted, not why the model answered as it did, and does not
+prove an answer.
 """
 
 from __future__ import annotations
@@ -18,16 +19,19 @@ from earthvlm.models.chat_templates import Message
 from earthvlm.scenes.scene import Scene
 
 if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
     from earthvlm.bridge.model import OlmoEarthVLMBridge
 
 
 @dataclass(frozen=True)
 class AnswerAttention:
-    """Where each word of an answer looked.
+    """The attention map of each word of an answer.
 
-    words: the answer, cut where its words begin; joined, they are the answer.
-    maps: float32 `[words, rows, columns]`, one value a patch of the encoder; each map sums to 1.
-    baseline: `[rows, columns]`, where the queries look whatever is said; it sums to 1.
+    Attributes:
+        words: the answer, split where its words begin; joined, they are the answer.
+        maps: float32 `[words, rows, columns]`, a value for each patch; each map sums to 1.
+        baseline: `[rows, columns]`, the queries' mean attention for any answer; sums to 1.
     """
 
     words: tuple[str, ...]
@@ -36,17 +40,17 @@ class AnswerAttention:
 
     @property
     def mean(self) -> np.ndarray:
-        """The mean over the words, `[rows, columns]`."""
+        """The mean map over the words, `[rows, columns]`."""
         return self.maps.mean(0)
 
     def relative_attention(self, word: int | None = None) -> np.ndarray:
-        """How much more an answer looked at each patch than the queries usually do: 0 to 1.
+        """Scale the answer's attention relative to the baseline to 0 to 1, `[rows, columns]`.
 
-        For a word: how much more than the whole answer did. The queries look at some places always;
-        divided by that, what is left is the answer's, or the word's, own.
+        For a word, relative to the whole answer. Queries attend to some patches for any answer;
+        the ratio leaves what is particular to this answer, or to this word.
         """
-        looked, base = (self.mean, self.baseline) if word is None else (self.maps[word], self.mean)
-        ratio = looked / np.maximum(base, 1e-9)
+        given, base = (self.mean, self.baseline) if word is None else (self.maps[word], self.mean)
+        ratio = given / np.maximum(base, 1e-9)
         low, high = np.percentile(ratio, (5, 99))
         return ((ratio - low) / max(high - low, 1e-9)).clip(0, 1).astype(np.float32)
 
@@ -55,17 +59,19 @@ class AnswerAttention:
 def attend(
     bridge: OlmoEarthVLMBridge, scene: Scene, messages: Sequence[Message]
 ) -> AnswerAttention:
-    """Where the last answer of a conversation looked in its scene.
+    """Compute the attention maps of a conversation's last answer.
 
-    The language model reads the conversation once more. Its attention from each token of the answer
+    The language model processes the conversation again. Its attention from each token of the answer
     to the scene's queries (mean over heads and the upper half of the layers) is multiplied by each
-    query's cross-attention over the patches. Not for use while the bridge answers another: the
-    model computes with plain attention for as long as this takes.
+    query's cross-attention over the patches. Do not call this while the bridge answers: it switches
+    the model to eager attention until it returns.
 
-    Raises ValueError where the conversation does not end with an answer.
+    Raises ValueError for a conversation that does not end with an answer.
     """
     if not messages or messages[-1]["role"] != "assistant" or not messages[-1]["content"].strip():
-        raise ValueError("There is no answer yet: ask something first, then see where it looked.")
+        raise ValueError(
+            "There is no answer yet: ask a question first, then open its attention map."
+        )
     prompt = bridge.language.encode(messages)
     tokens = bridge.encoder([bridge.prepare(scene)])
     queries, over_patches = bridge.fusion(
@@ -74,7 +80,7 @@ def attend(
     ids = torch.tensor([prompt.ids], device=bridge.device)
     at, count = prompt.scene_at, queries.shape[1]
     embeds = bridge.language.embed_around(ids, queries, at)
-    # The state before a token chose it, so its row of attention is the one above.
+    # A token was chosen by the state before it, so its attention is in the row above.
     answer = _last_answer(prompt.labels, bridge.language.stop_ids)
     rows = torch.tensor(answer, device=bridge.device) + count - 1
     to_queries = _attend_to(bridge.language.model, embeds, rows, slice(at, at + count))
@@ -88,9 +94,9 @@ def attend(
 
 
 def _last_answer(labels: Sequence[int], stop_ids: Sequence[int]) -> list[int]:
-    """Where the tokens of the last answer stand, up to its stop token.
+    """Return the indices of the last answer's tokens, up to its stop token.
 
-    A template may have the speaker say a line break behind that.
+    Some chat templates label a line break after the stop token as the assistant's.
     """
     end = len(labels)
     while end and labels[end - 1] == -100:
@@ -102,32 +108,32 @@ def _last_answer(labels: Sequence[int], stop_ids: Sequence[int]) -> list[int]:
     return list(range(start, next(stops, end)))
 
 
-def _attend_to(model: nn.Module, embeds: Tensor, rows: Tensor, columns: slice) -> Tensor:
-    """Attention of some rows to some columns, `[rows, columns]`, mean over heads and upper layers.
+def _attend_to(model: PreTrainedModel, embeds: Tensor, rows: Tensor, columns: slice) -> Tensor:
+    """Average the attention of rows to columns over heads and upper layers, `[rows, columns]`.
 
-    Taken layer by layer while it is computed, so that no whole attention matrix is kept.
+    Hooks take it from each layer, so that full attention matrices are not kept.
     """
     decoder = model.get_decoder()
-    seen: list[Tensor] = []
+    found: list[Tensor] = []
 
-    def keep(_: nn.Module, __: object, output: tuple[Tensor, Tensor | None]) -> None:
+    def keep(_: nn.Module, __: object, output: tuple[Tensor, Tensor]) -> None:
         weights = output[1]
-        seen.append(weights[0][:, rows, columns].float().mean(0))
+        found.append(weights[0][:, rows, columns].float().mean(0))
 
     upper = decoder.layers[len(decoder.layers) // 2 :]
     hooks = [layer.self_attn.register_forward_hook(keep) for layer in upper]
     try:
-        with _plain_attention(model):
+        with _eager_attention(model):
             decoder(inputs_embeds=embeds, use_cache=False)
     finally:
         for hook in hooks:
             hook.remove()
-    return torch.stack(seen).mean(0)
+    return torch.stack(found).mean(0)
 
 
 @contextmanager
-def _plain_attention(model: nn.Module) -> Iterator[None]:
-    """Let the model compute attention in the open, where fused kernels give no weights."""
+def _eager_attention(model: PreTrainedModel) -> Iterator[None]:
+    """Switch the model to eager attention, since fused kernels return no weights."""
     before = model.config._attn_implementation
     model.set_attn_implementation("eager")
     try:
@@ -137,7 +143,7 @@ def _plain_attention(model: nn.Module) -> Iterator[None]:
 
 
 def _join_words(pieces: Sequence[str], maps: np.ndarray, baseline: np.ndarray) -> AnswerAttention:
-    """Join tokens into words, each word's map being the mean of its tokens'."""
+    """Join tokens into words; a word's map is the mean of its tokens' maps."""
     words: list[list[int]] = []
     for index, piece in enumerate(pieces):
         if not words or piece[:1].isspace():

@@ -1,10 +1,11 @@
-"""The models a bridge is built on, and the Hub repositories where others find them."""
+"""The base models of a bridge, and the Hub repositories they come from."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from earthvlm.bridge.config import BridgeConfig
 from earthvlm.models.language_model import LANGUAGE_FILES
@@ -17,10 +18,14 @@ from earthvlm.storage.hub import HUB_ID, LOCAL_REVISION, find_matching_commit
 class BaseModel:
     """A model with released weights that a bridge is built on.
 
-    part: what people call it. name: "vlm" or "olmoearth", as in the configuration's fields.
-    id: as the configuration has it. repository: its Hub repository, None where it is in a local
-    folder. commit: of that repository, None where the weights come from elsewhere. files: patterns
-    of what is loaded. weights: patterns of its weights alone.
+    Attributes:
+        part: what it is called in messages.
+        name: "vlm" or "olmoearth", as in the configuration's entries.
+        id: of the model in the configuration.
+        repository: on the Hub; None for a model in a local folder.
+        commit: of that repository; None where the weights do not come from it.
+        files: patterns of the files that are loaded.
+        weights: patterns of the weight files among them.
     """
 
     part: str
@@ -33,14 +38,14 @@ class BaseModel:
 
     @property
     def option(self) -> str:
-        """The argument of training and of pushing that names it."""
+        """The command-line option of training and pushing that names it."""
         return f"--{self.name}_model"
 
     @property
     def remedy(self) -> str:
-        """What to do where it is in a local folder."""
+        """What a user can do about a model in a local folder."""
         if self.name == "olmoearth":
-            return f"name the released model of which it is a copy with {self.option} allenai/NAME"
+            return f"name the released model that it is a copy of with {self.option} allenai/NAME"
         return (
             f"publish that folder with `hf upload OWNER/NAME {self.id}`, then name its repository "
             f"with {self.option} OWNER/NAME"
@@ -48,9 +53,10 @@ class BaseModel:
 
 
 def find_language_model(config: BridgeConfig) -> BaseModel:
-    """The language model of a bridge."""
+    """Describe the language model of a bridge."""
     name, revision = config.vlm_model_id, config.vlm_revision
-    repository, commit = name, revision or None
+    repository: str | None = name
+    commit = revision or None
     if name == EMBEDDED_MODEL_ID:
         repository, commit = EMBEDDED_REPOSITORY, None  # the revision is of a Python package
     elif revision == LOCAL_REVISION or not HUB_ID.fullmatch(name):
@@ -60,15 +66,15 @@ def find_language_model(config: BridgeConfig) -> BaseModel:
 
 
 def find_base_models(config: BridgeConfig) -> Iterator[BaseModel]:
-    """The language model, and OlmoEarth where its weights did not start from random numbers.
+    """Yield the language model, and OlmoEarth unless its weights were initialized at random.
 
-    Raises ValueError for an OlmoEarth id that is none.
+    Raises ValueError for an unknown OlmoEarth id.
     """
     yield find_language_model(config)
     name = config.olmoearth_model_id
     if RANDOM_MODEL_ID.fullmatch(name):
         return
-    repository, commit = None, None
+    repository = commit = None
     if config.olmoearth_revision != LOCAL_REVISION:
         repository, commit = olmoearth_repository(name), config.olmoearth_revision or None
     files, weights = OLMOEARTH_FILES, OLMOEARTH_FILES[1:]
@@ -83,10 +89,16 @@ def name_base_models(
 ) -> BridgeConfig:
     """Return the configuration with Hub repositories in place of local folders.
 
-    vlm_model, olmoearth_model: the repositories that hold what is in those folders.
+    Args:
+        config: of the bridge.
+        vlm_model: the repository with the language model of a local folder.
+        olmoearth_model: the repository with the OlmoEarth model of a local folder.
+        token: for the Hub.
 
-    Raises ValueError where a model is in a folder and no repository is given, or the one given
-    holds other weights; ConnectionError where the Hub cannot be reached.
+    Raises:
+        ValueError: where a model is in a folder and no repository is given for it, or the given
+            one holds other weights.
+        ConnectionError: where the Hub cannot be reached.
     """
     given = {"vlm": vlm_model, "olmoearth": olmoearth_model}
     for model in find_base_models(config):
@@ -100,17 +112,20 @@ def name_base_models(
             continue
         if repository is None:
             raise ValueError(
-                f"The bridge is built on the {model.part} in the local folder {model.id}, from "
-                f"where nobody else can load it: {model.remedy}."
+                f"The bridge is built on the {model.part} in the local folder {model.id}, which "
+                f"nobody else can load: {model.remedy}."
             )
         if model.name == "olmoearth":
             repository = olmoearth_repository(repository)
         if not Path(model.id).is_dir():
             raise ValueError(
-                f"The folder {model.id} with the bridge's {model.part} is gone, so it cannot be "
-                f"compared with {repository}: put it back there."
+                f"The folder {model.id} with the bridge's {model.part} is missing, so it cannot be "
+                f"compared with {repository}: put it back."
             )
         commit = find_matching_commit(repository, Path(model.id), model.weights, token)
-        changes = {f"{model.name}_model_id": repository, f"{model.name}_revision": commit}
+        changes: dict[str, Any] = {
+            f"{model.name}_model_id": repository,
+            f"{model.name}_revision": commit,
+        }
         config = replace(config, **changes)
     return config

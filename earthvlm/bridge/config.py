@@ -1,4 +1,4 @@
-"""What a saved bridge is: its files, and the configuration that builds it again."""
+"""The files of a saved bridge, and the configuration from which it is built again."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ LANGUAGE_FILE = "language_model.safetensors"
 ADAPTER_FOLDER = "adapter"
 ADAPTER_FILE = f"{ADAPTER_FOLDER}/adapter_model.safetensors"
 ADAPTER_CONFIG_FILE = f"{ADAPTER_FOLDER}/adapter_config.json"
-# What a bridge is loaded from, and what is published beside that for people to read.
+# The files that a bridge is loaded from.
 BRIDGE_FILES = (
     CONFIG_FILE,
     FUSION_FILE,
@@ -31,44 +31,48 @@ BRIDGE_FILES = (
     ADAPTER_FILE,
     ADAPTER_CONFIG_FILE,
 )
+# Files that are published with them, for people to read.
 CARD_FILE = "README.md"
 CURVE_FILE = "loss_curve.png"
 LOG_FILE = "training_log.json"
 SAMPLES_FOLDER = "samples"
 PUBLISHED_FILES = (*BRIDGE_FILES, CARD_FILE, CURVE_FILE, LOG_FILE, f"{SAMPLES_FOLDER}/*.png")
-# What a repository may hold of an earlier push; PEFT names an adapter's files alike.
+# Files that a push replaces or deletes, those of adapters in PEFT's other formats included.
 OWNED_FILES = (*PUBLISHED_FILES, f"{ADAPTER_FOLDER}/adapter_model*")
 
-
-# Entries that tell people about a bridge and change neither an embedding nor an answer.
+# Entries that describe a bridge and change neither embeddings nor answers.
 DESCRIPTIVE_ENTRIES = (
     *("trained_on", "training", "training_tiles"),
     *("format_version", "earthvlm_version"),
 )
-REVISION_LENGTH = 12
-
-
-def sample_picture(folder: Path, image: str) -> Path:
-    """Where the picture of a tile lies that a bridge was asked about while it was trained."""
-    return folder / SAMPLES_FOLDER / f"{Path(image).stem}.png"
-
-
+REVISION_LENGTH = 12  # hexadecimal digits
+# What readers should keep in mind about answers.
 LIMITS = (
     "Answers can be wrong. The model names broad land cover and rounded shares; single objects, "
     "names of places and changes in time are beyond it."
 )
 
 
+def sample_picture(folder: Path, image: str) -> Path:
+    """Return the path of a validation tile's picture in the folder of a trained bridge."""
+    return folder / SAMPLES_FOLDER / f"{Path(image).stem}.png"
+
+
 @dataclass(frozen=True)
 class BridgeConfig:
-    """All that is needed to build a bridge again, beside its weights.
+    """The entries of a bridge's `config.json`: with the weights, all that builds it again.
 
-    bands: what the encoder was trained on; a scene's other bands are ignored.
-    patch_size, embedding_patch_size: pixels to a side that a token stands for, where a scene is
-        talked about and where it is embedded for search.
-    trained_on: a sentence for people, empty for a bridge that was never trained.
-    training_tiles: statistics of the tiles it was trained on; None warns of no unusual scene.
-    earthvlm_version: the earthvlm that wrote the files; empty until they are written.
+    The entries that are not named here are the constructor's arguments; see `BridgeNetwork`.
+
+    Attributes:
+        sentence_model_id: of the text encoder whose space scenes are embedded in.
+        sentence_model_revision: of that text encoder.
+        trained_on: a sentence on its training; empty for a bridge that was not trained.
+        training: the last stage of training, with the stages before it under "earlier".
+        training_tiles: statistics of the training tiles; None where nothing warns of scenes that
+            are unlike them.
+        format_version: of the files.
+        earthvlm_version: of the package that wrote the files; empty until they are written.
     """
 
     olmoearth_model_id: str
@@ -97,8 +101,8 @@ class BridgeConfig:
     def read(cls, folder: Path) -> BridgeConfig:
         """Read `config.json`.
 
-        Raises FileNotFoundError where there is none, ValueError where it lacks an entry or has an
-        unknown one, and for any other format than this earthvlm's.
+        Raises FileNotFoundError where there is none, and ValueError for another format, a missing
+        entry or an unknown one.
         """
         path = folder / CONFIG_FILE
         try:
@@ -112,10 +116,10 @@ class BridgeConfig:
             names = {f.name for f in fields(cls)}
             if names - set(values):
                 lacking = ", ".join(sorted(names - set(values)))
-                raise ValueError(f"{path} is no bridge's configuration: it lacks {lacking}.")
+                raise ValueError(f"{path} is not a bridge's configuration: it lacks {lacking}.")
             unknown = set(values) - names
             if unknown:
-                raise ValueError(f"{path} has entries no bridge has: {', '.join(sorted(unknown))}.")
+                raise ValueError(f"{path} has unknown entries: {', '.join(sorted(unknown))}.")
             tiles = values["training_tiles"]
             parsed = {
                 "bands": tuple(values["bands"]),
@@ -125,7 +129,7 @@ class BridgeConfig:
         except FileNotFoundError:
             raise FileNotFoundError(f"{folder} holds no {CONFIG_FILE}: it is no bridge.") from None
         except (json.JSONDecodeError, KeyError, TypeError) as error:
-            raise ValueError(f"{path} is no bridge's configuration: {error}.") from error
+            raise ValueError(f"{path} is not a bridge's configuration: {error}.") from error
 
     def write(self, folder: Path) -> None:
         """Write `config.json`."""
@@ -133,7 +137,7 @@ class BridgeConfig:
 
 
 def list_parts(config: BridgeConfig) -> list[str]:
-    """The files that a saved bridge has besides its configuration."""
+    """List the files that a saved bridge must have besides its configuration."""
     parts = [FUSION_FILE]
     if config.use_lora:
         parts += [ADAPTER_CONFIG_FILE, ADAPTER_FILE]
@@ -147,16 +151,16 @@ def list_parts(config: BridgeConfig) -> list[str]:
 
 
 def check_parts(folder: Path, config: BridgeConfig) -> None:
-    """Raise FileNotFoundError that names the part which a saved bridge lacks."""
+    """Raise FileNotFoundError that names a missing file of a saved bridge."""
     for part in list_parts(config):
         if not (folder / part).is_file():
             raise FileNotFoundError(f"The bridge at {folder} lacks its {part}.")
 
 
 def bridge_revision(folder: str | Path) -> str:
-    """The start of a SHA-256 over all that decides a saved bridge's embeddings and answers.
+    """Hash what determines a saved bridge's embeddings and answers, as `REVISION_LENGTH` digits.
 
-    That is its weight files, and every entry of its configuration but DESCRIPTIVE_ENTRIES. Raises
+    That is its weight files and all entries of its configuration but DESCRIPTIVE_ENTRIES. Raises
     what `BridgeConfig.read` and `check_parts` do.
     """
     folder = Path(folder)

@@ -1,4 +1,4 @@
-"""The model card of a bridge, written from what its training and its evaluation left."""
+"""The model card of a bridge, written from its configuration, training log and evaluation."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from earthvlm.bridge.config import (
     CARD_FILE,
     CURVE_FILE,
     LANGUAGE_FILE,
+    LIMITS,
     LOG_FILE,
     BridgeConfig,
     bridge_revision,
@@ -39,22 +40,28 @@ def write_bridge_card(
     notes: str = "",
     samples: str = "",
 ) -> None:
-    """Write README.md into a saved bridge's folder, from the files beside it.
+    """Write README.md into a saved bridge's folder.
 
-    results: of `read_results`. notes: Markdown on its data and
-        limits, which no file beside it tells. samples: Markdown with answers beyond those that its
-        log holds.
-    Raises ValueError for results of another bridge.
+    Args:
+        folder: of the bridge.
+        repo_id: where the bridge will be, or "bundled".
+        results: of `read_results`.
+        notes: Markdown on its data and limits.
+        samples: Markdown with answers in addition to those of its log.
+
+    Raises:
+        ValueError: for results of another bridge.
     """
     config = BridgeConfig.read(folder)
     revision = bridge_revision(folder)
     if results is not None and results["bridge"] != revision:
         raise ValueError(
             f"The results are of bridge {results['bridge']}, and this bridge is {revision}: "
-            "measure it with `earthvlm evaluate --output`."
+            "evaluate it with `earthvlm evaluate --output`."
         )
     name = "The bridge that earthvlm bundles" if repo_id == BUNDLED else repo_id.rpartition("/")[2]
     metrics = [MetricResult(**entry) for entry in results["metrics"]] if results else []
+    split = results["split"] if results else ""
     released = not config.olmoearth_model_id.startswith("random-")
     data = ModelCardData(
         language="en",
@@ -68,13 +75,13 @@ def write_bridge_card(
         or None,
         datasets=_datasets(config) or None,
         model_name=name,
-        eval_results=[_as_result(metric, results["split"]) for metric in metrics] or None,
+        eval_results=[_as_result(metric, split) for metric in metrics] or None,
     )
     parts = [
         f"# {name}",
         _summary(config, revision),
         _how_to_use(repo_id, config),
-        "## How good\n\n" + (_table(metrics, results) if results else "Not measured yet."),
+        "## Evaluation\n\n" + (_table(metrics, split) if results else "Not evaluated yet."),
         _samples(folder),
         samples,
         _training(config, folder),
@@ -86,9 +93,14 @@ def write_bridge_card(
 
 
 def _datasets(config: BridgeConfig) -> list[str]:
-    """The Hub's datasets that any stage was trained on."""
-    stages = [*config.training.get("earlier", []), config.training]
-    return sorted({stage["dataset"] for stage in stages if stage.get("dataset")})
+    """List the Hub's datasets that any run trained on."""
+    return sorted({run["dataset"] for run in _runs(config) if run["dataset"]})
+
+
+def _runs(config: BridgeConfig) -> list[dict]:
+    """List the training runs, the last one last; none for a bridge that was not trained."""
+    last = config.training
+    return [*last["earlier"], last] if last else []
 
 
 def _as_result(metric: MetricResult, split: str) -> EvalResult:
@@ -109,7 +121,7 @@ def _summary(config: BridgeConfig, revision: str) -> str:
     learned = (
         "which a LoRA adapter taught to read them"
         if config.use_lora
-        else "which was trained whole to read them"
+        else "all of whose weights were trained to read them"
     )
     rows = [
         ("encoder", config.olmoearth_model_id, config.olmoearth_revision),
@@ -118,9 +130,9 @@ def _summary(config: BridgeConfig, revision: str) -> str:
     ]
     table = "\n".join(f"| {part} | `{name}` | `{rev or 'local'}` |" for part, name, rev in rows)
     return (
-        "Answers questions about Sentinel-2 scenes, and places them beside sentences for search. "
-        f"{config.num_geo_queries} learned queries carry what OlmoEarth saw into the language "
-        f"model, {learned}; it was {trained}. Revision of the "
+        "Answers questions about Sentinel-2 scenes, and embeds them in the space of sentences for "
+        f"search. {config.num_geo_queries} learned queries carry OlmoEarth's tokens into the "
+        f"language model, {learned}; it was {trained}. Revision of the "
         f"bridge: `{revision}`.\n\n| part | model | revision |\n|---|---|---|\n{table}"
     )
 
@@ -163,17 +175,17 @@ model = AutoPeftModelForCausalLM.from_pretrained(f"{{folder}}/{ADAPTER_FOLDER}")
 {other}'''.rstrip(" ")
 
 
-def _table(metrics: list[MetricResult], results: dict) -> str:
+def _table(metrics: list[MetricResult], split: str) -> str:
     return (
-        f"On split `{results['split']}`, greedy decoding, with 95 % intervals and two baselines: "
+        f"On split `{split}`, greedy decoding, with 95 % intervals and two baselines: "
         "the same bridge given another tile's image (shuffled image), and none (no image).\n\n"
         f"{as_markdown(metrics)}\n\n"
-        f"    earthvlm evaluate --data_dir DATA --split {results['split']} --output results.json"
+        f"    earthvlm evaluate --data_dir DATA --split {split} --output results.json"
     )
 
 
 def _samples(folder: Path) -> str:
-    """The last validation's answers beside what is true."""
+    """Write a table of the last validation's answers next to the references."""
     samples = read_last_samples(folder)
     if not samples:
         return ""
@@ -182,13 +194,13 @@ def _samples(folder: Path) -> str:
         f"| {as_cell(sample['reference'])} |"
         for sample in samples
     )
-    head = "| scene | answer | what is true |\n|---|---|---|"
+    head = "| scene | answer | reference |\n|---|---|---|"
     asked = 'Asked "Describe this scene." at the end of training:'
-    return f"## What it says\n\n{asked}\n\n{head}\n{rows}"
+    return f"## Sample answers\n\n{asked}\n\n{head}\n{rows}"
 
 
 def read_last_samples(folder: Path) -> list[dict]:
-    """The answers of the last validation that a bridge's log holds; none where it has no log.
+    """Read the answers of the last validation in a bridge's log; none where it has no log.
 
     Raises ValueError where the log is damaged.
     """
@@ -204,7 +216,7 @@ def read_last_samples(folder: Path) -> list[dict]:
 
 
 def read_results(path: Path) -> dict:
-    """What `earthvlm evaluate --output` wrote of a bridge.
+    """Read the results that `earthvlm evaluate --output` wrote.
 
     Raises FileNotFoundError where there is no such file, ValueError where it holds something else.
     """
@@ -233,15 +245,14 @@ def _picture(folder: Path, image: str) -> str:
 
 
 def as_cell(text: str) -> str:
-    """Text as it can stand in a table of Markdown."""
+    """Escape text for a cell of a Markdown table."""
     return " ".join(text.replace("|", "\\|").split())
 
 
 def _training(config: BridgeConfig, folder: Path) -> str:
-    run = config.training
-    if not run:
+    runs = _runs(config)
+    if not runs:
         return ""
-    runs = [*run.get("earlier", []), run]
     commands = "\n\n".join(map(_describe_run, runs))
     several = f", in {len(runs)} runs" * (len(runs) > 1)
     curve = f"\n\n![Losses]({CURVE_FILE})" * (folder / CURVE_FILE).is_file()
@@ -249,7 +260,7 @@ def _training(config: BridgeConfig, folder: Path) -> str:
 
 
 def _describe_run(run: dict) -> str:
-    """A run's recorded command, an argument on each line, under what it took."""
+    """Write a run's command, an argument on each line, under a comment on its duration."""
     command = run["command"].replace(" --", " \\\n  --")
     return (
         f"# {run['steps']:,} steps, {run['seconds'] / 60:.0f} minutes on {run['device']} "
@@ -258,14 +269,12 @@ def _describe_run(run: dict) -> str:
 
 
 def _licences(config: BridgeConfig, released: bool) -> str:
-    from earthvlm.bridge.config import LIMITS
-
     encoder = (
         f"OlmoEarth's weights, by Ai2, are under the [OlmoEarth Artifact License]"
         f"({OLMOEARTH_LICENCE}), whose use restrictions pass on to what is made from them, this "
         "bridge included; cite Ai2."
         if released
-        else "The encoder has OlmoEarth's architecture and was trained from random numbers: no "
+        else "The encoder has OlmoEarth's architecture and was trained from random weights: no "
         "released OlmoEarth weights are in it."
     )
     language = (

@@ -1,4 +1,4 @@
-"""Publishing of a saved bridge on the Hub, with its card."""
+"""Publishing a saved bridge with its card on the Hub."""
 
 from __future__ import annotations
 
@@ -38,15 +38,27 @@ def publish_bridge(
     vlm_model: str | None = None,
     olmoearth_model: str | None = None,
 ) -> str:
-    """Push a saved bridge, its log, its curve and its card in one commit; return its address.
+    """Push a saved bridge, its log, its curve and its card in one commit; return the address.
 
     Files of an earlier push that this bridge does not have are deleted in the same commit.
-    private: see `push`. results: of `read_results`, for the card. notes: Markdown for the card.
-    vlm_model, olmoearth_model: see `name_base_models`.
 
-    Raises FileNotFoundError or ValueError where the folder is no bridge, ValueError where nobody
-    could load what would be published or the caller may not write there, ConnectionError where the
-    Hub cannot be reached. Nothing is uploaded then.
+    Args:
+        folder: of the saved bridge.
+        repo_id: of the Hub repository, which is created where it does not exist.
+        private: see `push`.
+        revision: the branch to push to; the main one by default.
+        commit_message: of the commit.
+        create_pr: open a pull request instead of committing to the branch.
+        token: for the Hub; the one of the login by default.
+        results: of `read_results`, for the card.
+        notes: Markdown for the card.
+        vlm_model: the repository of a language model in a local folder; see `name_base_models`.
+        olmoearth_model: the same for an OlmoEarth model.
+
+    Raises:
+        FileNotFoundError: where the folder holds no bridge or a file of it is missing.
+        ValueError: where nobody else could load the bridge, or the caller may not write there.
+        ConnectionError: where the Hub cannot be reached.
     """
     config = BridgeConfig.read(folder)
     check_parts(folder, config)
@@ -58,7 +70,7 @@ def publish_bridge(
         if config.use_lora:
             name_adapter_base(copy, config)
         if results is not None and results["bridge"] == bridge_revision(folder):
-            # A revision covers the names of models, which are others where they were given here.
+            # A revision includes the base models' names, which may have changed here.
             results = results | {"bridge": bridge_revision(copy)}
         write_bridge_card(copy, repo_id, results, notes)
         return push(
@@ -75,7 +87,7 @@ def publish_bridge(
 
 
 def copy_published_files(folder: Path, target: Path, config: BridgeConfig) -> None:
-    """Copy the files of a bridge that are published, and nothing else that lies in its folder."""
+    """Copy the files of a bridge that are published, without those that other runs left there."""
     files = [folder / name for name in (CONFIG_FILE, *list_parts(config), LOG_FILE, CURVE_FILE)]
     files += [sample_picture(folder, sample["image"]) for sample in read_last_samples(folder)]
     for path in files:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from importlib.resources import files
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -51,7 +51,7 @@ def collect_states(bridge: BridgeNetwork) -> dict[str, dict[str, Tensor]]:
 
 
 def _states(bridge: BridgeNetwork) -> dict[str, dict[str, Tensor]]:
-    states = {FUSION_FILE: {}}
+    states: dict[str, dict[str, Tensor]] = {FUSION_FILE: {}}
     for name, part in (("fusion", bridge.fusion), ("head", bridge.head)):
         for key, tensor in part.state_dict().items():
             states[FUSION_FILE][f"{name}.{key}"] = tensor
@@ -95,7 +95,7 @@ def write_bridge(
     if config.use_lora:
         adapter = make_adapter_config(bridge.language, config.lora_r, config.lora_alpha)
         adapter.inference_mode = True
-        adapter.save_pretrained(folder / ADAPTER_FOLDER)
+        adapter.save_pretrained(str(folder / ADAPTER_FOLDER))
         name_adapter_base(folder, config)
     for part in set(BRIDGE_FILES) - {CONFIG_FILE, *list_parts(config)}:
         (folder / part).unlink(missing_ok=True)  # of an earlier bridge in this folder
@@ -114,9 +114,7 @@ def name_adapter_base(folder: Path, config: BridgeConfig) -> None:
     path.write_text(json.dumps(json.loads(path.read_text()) | named, indent=2) + "\n")
 
 
-def find_bridge(
-    source: str | Path, revision: str | None, **options: str | Path | bool | None
-) -> tuple[Path, str]:
+def find_bridge(source: str | Path, revision: str | None, **options: Any) -> tuple[Path, str]:
     """Find a bridge's folder, downloaded where it is on the Hub, and its commit.
 
     options: of `fetch`, which also says what is raised.
@@ -183,9 +181,10 @@ def _load_weights(bridge: BridgeNetwork, folder: Path) -> None:
         part.load_state_dict(
             {key.removeprefix(name): t for key, t in state if key.startswith(name)}
         )
-    for file, part in ((ENCODER_FILE, bridge.encoder), (VISION_FILE, bridge.vision)):
-        if file in read:
-            part.load_state_dict(read[file])
+    if ENCODER_FILE in read:
+        bridge.encoder.load_state_dict(read[ENCODER_FILE])
+    if bridge.vision is not None and VISION_FILE in read:
+        bridge.vision.load_state_dict(read[VISION_FILE])
     if LANGUAGE_FILE in read:
         # Tied weights are stored under one of their names.
         bridge.language.model.load_state_dict(read[LANGUAGE_FILE], strict=False)

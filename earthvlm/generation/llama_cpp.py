@@ -126,10 +126,10 @@ class LlamaDecoderState:
             raise ValueError("llama.cpp decodes one row at a time, with causal attention.")
         values = vectors[0].float().cpu().numpy()
         with self.engine.lock:
-            self._restore()
+            sequence = self._restore()
             for start in range(0, len(values), BATCH_TOKENS):
                 part = np.ascontiguousarray(values[start : start + BATCH_TOKENS])
-                logits = self.engine.decode(part, self._length, self._sequence)
+                logits = self.engine.decode(part, self._length, sequence)
                 self._length += len(part)
         return logits[None].to(vectors.device)
 
@@ -162,8 +162,8 @@ class LlamaDecoderState:
             engine.free.append(self._sequence)
             self._sequence = None
 
-    def _restore(self) -> None:
-        """Take a free sequence and copy the state back into it."""
+    def _restore(self) -> int:
+        """Take a free sequence, copy the state back into it and return its number."""
         engine, llama = self.engine, self.engine.llama
         if self._sequence is None:
             if not engine.free:
@@ -178,6 +178,7 @@ class LlamaDecoderState:
             self._state = None
         # Tokens that were cropped since.
         llama.llama_memory_seq_rm(engine.memory, self._sequence, self._length, -1)
+        return self._sequence
 
 
 @cache
