@@ -8,7 +8,7 @@ import threading
 from collections.abc import Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, overload
 
 import numpy as np
 import torch
@@ -72,6 +72,28 @@ class OlmoEarthVLMBridge(BridgeNetwork):
             self.revision = unsaved_revision()
             self.text_generator.use_torch()
         return super().train(mode)
+
+    @overload
+    def generate(
+        self,
+        scene: Scene,
+        prompt: str = ...,
+        max_length: int = ...,
+        temperature: float = ...,
+        top_p: float = ...,
+        top_k: int = ...,
+    ) -> str: ...
+
+    @overload
+    def generate(
+        self,
+        scene: Sequence[Scene] | None,
+        prompt: str | Sequence[str] = ...,
+        max_length: int = ...,
+        temperature: float = ...,
+        top_p: float = ...,
+        top_k: int = ...,
+    ) -> list[str]: ...
 
     @torch.inference_mode()
     def generate(

@@ -30,7 +30,7 @@ from earthvlm.bridge.config import (
     list_parts,
 )
 from earthvlm.bridge.network import BridgeNetwork
-from earthvlm.models.int8 import Int8Linear, keep_all_in_int8
+from earthvlm.models.int8 import Int8Linear, quantize_all
 from earthvlm.models.lora import adapter_shapes, make_adapter_config, merge_adapter
 from earthvlm.storage.hub import BUNDLED, LOCAL_REVISION, fetch
 from earthvlm.storage.sharding import full_tensor
@@ -167,7 +167,7 @@ def read_bridge(
         bridge.merged_adapter = adapter_shapes(bridge.language, config.lora_r)
     _load_weights(bridge, folder)
     if in_int8:
-        keep_all_in_int8(bridge.language.model)
+        quantize_all(bridge.language.model)
     bridge.revision = bridge_revision(folder)
     return bridge
 

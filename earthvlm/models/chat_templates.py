@@ -1,4 +1,4 @@
-"""How each family of language models wants to be asked: prompt formats, and what LoRA adapts."""
+"""Prompt formats of the families of language models, and the layers that LoRA adapts in them."""
 
 from __future__ import annotations
 
@@ -9,24 +9,25 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-Message = dict[str, str]  # {"role": "user" | "assistant", "content": words}
+Message = dict[str, str]  # {"role": "user" | "assistant", "content": text}
 
-SYSTEM_PROMPT = "Satellite scene."  # short: it is read before every answer
-# A part of a prompt: text to tokenise, token ids as they are, or `SCENE_MARK` itself.
+SYSTEM_PROMPT = "Satellite scene."  # short, because it is part of every prompt
+# A part of a prompt: text to tokenize, token ids, or `SCENE_MARK`.
 Segment = str | tuple[int, ...]
-# Stands for the scene while a chat template is applied; no template and no user writes it.
+# Marks the scene while a chat template is applied; it is removed from what users type.
 SCENE_MARK = "\ue000"
 
 
 @dataclass(frozen=True)
 class LanguageFamily:
-    """What the models of one architecture have in common.
+    """Properties that the models of an architecture share.
 
-    lora_targets: the linear layers an adapter goes into.
-    chat_template: whether the tokenizer's own chat template makes the prompt; otherwise questions
-        and answers are written out, as Moondream was trained.
-    system_turn: whether that template knows a system's turn.
-    question_ids: token ids before and after a question where no words mark it.
+    Attributes:
+        lora_targets: the linear layers that an adapter is added to.
+        chat_template: whether the tokenizer's chat template makes the prompt; otherwise it has the
+            format that Moondream was trained with.
+        system_turn: whether that template accepts a system turn.
+        question_ids: token ids before and after a question, where tokens mark it instead of words.
     """
 
     lora_targets: tuple[str, ...]
@@ -37,7 +38,7 @@ class LanguageFamily:
 
 _LLAMA_LAYERS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 _PHI_LAYERS = ("q_proj", "k_proj", "v_proj", "dense", "fc1", "fc2")
-# By transformers' model type. Models whose templates rewrite earlier turns have no place here.
+# By transformers' model type. Models whose templates rewrite earlier turns cannot be added.
 FAMILIES = {
     "llama": LanguageFamily(_LLAMA_LAYERS),
     "qwen2": LanguageFamily(_LLAMA_LAYERS),
@@ -46,7 +47,7 @@ FAMILIES = {
     "gemma3_text": LanguageFamily(_LLAMA_LAYERS, system_turn=False),
     "phi": LanguageFamily(_PHI_LAYERS, chat_template=False),
 }
-# Moondream2 from 2025 on, whose tokenizer is another: its end-of-text token is 0.
+# Moondream2 from 2025 on, with another tokenizer, whose end-of-text token is 0.
 MOONDREAM_2025 = LanguageFamily(
     _PHI_LAYERS, chat_template=False, question_ids=((1, 15381, 2), (3,))
 )
@@ -56,9 +57,10 @@ MOONDREAM_2025 = LanguageFamily(
 class Prompt:
     """A conversation as token ids.
 
-    ids: all tokens but the scene's.
-    scene_at: how many of them come before the scene's.
-    labels: ids again where the assistant speaks (its stop token included), -100 elsewhere.
+    Attributes:
+        ids: all tokens but the scene's.
+        scene_at: the index among them at which the scene is inserted.
+        labels: the ids of the assistant's turns, stop tokens included; -100 elsewhere.
     """
 
     ids: tuple[int, ...]
@@ -69,12 +71,12 @@ class Prompt:
 def write_prompt(
     tokenizer: PreTrainedTokenizerBase, family: LanguageFamily, messages: Sequence[Message]
 ) -> Prompt:
-    """Write a conversation as the models of a family were trained to read it.
+    """Tokenize a conversation in the prompt format of a family.
 
-    The scene stands before the first question. A conversation that ends with the user's
-    words ends ready for the answer.
+    The scene is inserted before the first question. A conversation that ends with the user's turn
+    ends with the beginning of the answer's.
 
-    Raises ValueError where roles do not alternate from the user on.
+    Raises ValueError where roles do not alternate, user first.
     """
     roles = [m["role"] for m in messages]
     if not roles or any(r != ("user", "assistant")[i % 2] for i, r in enumerate(roles)):
@@ -87,22 +89,23 @@ def write_prompt(
     ids: list[int] = []
     labels: list[int] = []
     scene_at = 0
-    for written, spoken in segments:
-        if written == SCENE_MARK:
+    for segment, is_answer in segments:
+        if segment == SCENE_MARK:
             scene_at = len(ids)
             continue
-        tokens = written
-        if isinstance(written, str):
-            tokens = tokenizer(written, add_special_tokens=False).input_ids
+        if isinstance(segment, str):
+            tokens = tokenizer(segment, add_special_tokens=False).input_ids
+        else:
+            tokens = list(segment)
         ids += tokens
-        labels += tokens if spoken else [-100] * len(tokens)
+        labels += tokens if is_answer else [-100] * len(tokens)
     return Prompt(tuple(ids), scene_at, tuple(labels))
 
 
 def _template_segments(
     tokenizer: PreTrainedTokenizerBase, family: LanguageFamily, messages: Sequence[Message]
 ) -> list[tuple[Segment, bool]]:
-    """The chat template's text, cut around the scene and where the assistant speaks."""
+    """Split the chat template's text around the scene and the assistant's turns."""
 
     def render(count: int, ready: bool) -> str:
         return tokenizer.apply_chat_template(
@@ -130,7 +133,7 @@ def _template_segments(
 def _question_segments(
     tokenizer: PreTrainedTokenizerBase, family: LanguageFamily, messages: Sequence[Message]
 ) -> list[tuple[Segment, bool]]:
-    """The scene after the beginning-of-text token, then questions and answers."""
+    """Begin with the beginning-of-text token and the scene, then list questions and answers."""
     begin, end = (tokenizer.bos_token_id,), (tokenizer.eos_token_id,)
     segments: list[tuple[Segment, bool]] = [(begin, False), (SCENE_MARK, False)]
     for message in messages:

@@ -1,4 +1,4 @@
-"""Language models: which there are, and where they come from."""
+"""Loading language models, with their tokenizer and prompt format."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from earthvlm.models.chat_templates import (
     Prompt,
     write_prompt,
 )
-from earthvlm.models.int8 import keep_all_in_int8
+from earthvlm.models.int8 import quantize_all
 from earthvlm.models.moondream2 import (
     MOONDREAM_ID,
     MOONDREAM_REVISION,
@@ -36,15 +36,21 @@ if TYPE_CHECKING:
 
     from earthvlm.models.moondream2_vision import VisionTower
 
-# What is fetched of a Hub repository: weights, configuration, tokenizer; never code or pickles.
+# The files that are downloaded: weights, configuration, tokenizer; never code or pickles.
 LANGUAGE_FILES = ("*.safetensors", "*.json", "*.jinja", "*.model", "merges.txt", "vocab.txt")
 
 
 @dataclass(frozen=True)
 class LanguageModel:
-    """A causal language model with its tokenizer and its family's habits.
+    """A causal language model with its tokenizer and prompt format.
 
-    vision: its own vision tower, where one was asked for.
+    Attributes:
+        model: of transformers.
+        tokenizer: of the same revision.
+        family: the prompt format and the layers that LoRA adapts.
+        id: the Hub id or folder it was loaded from.
+        revision: of its weights.
+        vision: its own vision tower, where that was loaded.
     """
 
     model: PreTrainedModel
@@ -69,7 +75,7 @@ class LanguageModel:
 
     @property
     def context(self) -> int:
-        """How many tokens it reads at most, those of its answer included."""
+        """The maximum number of tokens, those of the answer included."""
         return self.model.config.get_text_config().max_position_embeddings
 
     def measure_embedding_std(self) -> float:
@@ -80,11 +86,11 @@ class LanguageModel:
         return layer(ids).detach().float().std().item()
 
     def embed(self, ids: Tensor) -> Tensor:
-        """Token ids `[...]` as the model reads them, `[..., D_text]`."""
+        """Look up the embeddings of token ids: `[...]` to `[..., D_text]`."""
         return self.model.get_input_embeddings()(ids)
 
     def embed_around(self, ids: Tensor, scene: Tensor, at: int) -> Tensor:
-        """Token ids `[..., L]` with a scene `[..., S, D_text]` before the one at `at`.
+        """Embed token ids `[..., L]` and insert a scene `[..., S, D_text]` at index `at`.
 
         Returns `[..., L + S, D_text]`.
         """
@@ -93,7 +99,7 @@ class LanguageModel:
         return torch.cat(parts, dim=-2)
 
     def encode(self, messages: Sequence[Message]) -> Prompt:
-        """Write a conversation as this model was trained to read it; see `write_prompt`."""
+        """Tokenize a conversation in the model's prompt format; see `write_prompt`."""
         return write_prompt(self.tokenizer, self.family, messages)
 
 
@@ -104,18 +110,23 @@ def load_language_model(
     revision: str | None = None,
     with_vision: bool = False,
 ) -> LanguageModel:
-    """Load a causal language model: "embedded", a Hub id or a folder.
+    """Load a causal language model.
 
-    dtype: bfloat16 where the hardware computes in it, float32 otherwise; torch.int8 keeps the
-        matrices in 8 bits and computes likewise, for answering alone.
-    revision: of a Hub repository; Moondream2's is pinned to `MOONDREAM_REVISION`, others' to the
-        newest.
-    with_vision: load Moondream2's vision tower too.
+    Args:
+        id_or_path: "embedded", a Hub id or a folder.
+        dtype: by default bfloat16 where the hardware computes in it, else float32; torch.int8
+            stores the matrices in 8 bits and computes in the default, for inference only.
+        device: the CPU by default.
+        revision: of a Hub repository; by default `MOONDREAM_REVISION` for Moondream2, and the
+            newest for others.
+        with_vision: also load Moondream2's vision tower.
 
-    Raises, in one sentence: ValueError for an architecture that is not in `FAMILIES`, for unknown
-    ids, and for weights that are damaged, incomplete or have too much; FileNotFoundError where the
-    embedded model's package or a file is missing; ConnectionError where the Hub cannot be reached;
-    MemoryError where the model will not fit.
+    Raises:
+        ValueError: for an architecture that is not in `FAMILIES`, an unknown id, and damaged,
+            missing or unexpected weights.
+        FileNotFoundError: where the embedded model's package or a file is missing.
+        ConnectionError: where the Hub cannot be reached.
+        MemoryError: where the model does not fit.
     """
     device = torch.device(device or "cpu")
     in_int8 = dtype == torch.int8
@@ -130,7 +141,7 @@ def load_language_model(
     if is_moondream(folder):
         return _load_moondream(id_or_path, folder, revision, dtype, device, with_vision, in_int8)
     if with_vision:
-        raise ValueError(f"{id_or_path!r} has no vision tower that is known here.")
+        raise ValueError(f"{id_or_path!r} has no vision tower: leave use_vlm_vision out.")
     return _load_by_transformers(id_or_path, folder, revision, dtype, device, in_int8)
 
 
@@ -154,7 +165,7 @@ def _load_by_transformers(
     if config.model_type not in FAMILIES:
         raise ValueError(
             f"{name!r} is a {config.model_type!r} model, which has no prompt format here; "
-            f"known are {', '.join(sorted(FAMILIES))}."
+            f"supported types are {', '.join(sorted(FAMILIES))}."
         )
     check_memory(TensorFolder(folder).bytes_in(dtype), device, f"The language model {name!r}")
     model, report = AutoModelForCausalLM.from_pretrained(
@@ -166,7 +177,7 @@ def _load_by_transformers(
             raise ValueError(f"{name!r} has {kind.replace('_', ' ')}: {', '.join(names[:8])}.")
     tokenizer = AutoTokenizer.from_pretrained(folder)
     if in_int8:
-        keep_all_in_int8(model)
+        quantize_all(model)
     model = model.to(device).eval()
     return LanguageModel(model, tokenizer, FAMILIES[config.model_type], name, revision)
 
@@ -190,5 +201,5 @@ def _load_moondream(
 
 
 def preferred_dtype(device: torch.device) -> torch.dtype:
-    """bfloat16 where the hardware multiplies it natively, float32 elsewhere."""
+    """Return bfloat16 where the hardware multiplies it natively, else float32."""
     return torch.bfloat16 if has_bfloat16(device) else torch.float32

@@ -1,4 +1,4 @@
-"""Low-rank adapters in a language model: made to train by PEFT, or merged into its own layers."""
+"""Low-rank adapters in a language model: added by PEFT for training, or merged into its layers."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ FACTORS = ("lora_A", "lora_B")
 
 
 def make_adapter_config(language: LanguageModel, rank: int, alpha: int) -> LoraConfig:
-    """PEFT's description of an adapter in every layer that the family names."""
+    """Make PEFT's configuration of an adapter in every layer that the family names."""
     from peft import LoraConfig
 
     return LoraConfig(
@@ -32,9 +32,9 @@ def make_adapter_config(language: LanguageModel, rank: int, alpha: int) -> LoraC
 
 
 def add_adapter(language: LanguageModel, rank: int, alpha: int) -> nn.Module:
-    """An adapter to train, in every layer that the family names.
+    """Add a trainable adapter to every layer that the family names.
 
-    Raises ValueError that lists the layers the model lacks, about which PEFT is silent.
+    Raises ValueError that lists layers the model lacks, which PEFT ignores.
     """
     from peft import get_peft_model
 
@@ -46,20 +46,20 @@ def add_adapter(language: LanguageModel, rank: int, alpha: int) -> nn.Module:
 
 
 def adapter_shapes(language: LanguageModel, rank: int) -> dict[str, Tensor]:
-    """The tensors an adapter's file holds, as shapes without numbers."""
-    sketch = {}
+    """Return the tensors of an adapter's file on the meta device."""
+    shapes = {}
     for layer, linear in _layers(language).items():
-        shapes = (rank, linear.in_features), (linear.out_features, rank)
-        for factor, shape in zip(FACTORS, shapes, strict=True):
-            sketch[NAME.format(layer=layer, factor=factor)] = torch.empty(shape, device="meta")
-    return sketch
+        sizes = (rank, linear.in_features), (linear.out_features, rank)
+        for factor, size in zip(FACTORS, sizes, strict=True):
+            shapes[NAME.format(layer=layer, factor=factor)] = torch.empty(size, device="meta")
+    return shapes
 
 
 @torch.no_grad()
 def merge_adapter(
     language: LanguageModel, tensors: Mapping[str, Tensor], rank: int, alpha: int
 ) -> None:
-    """Add an adapter to the weights of the layers it adapts: it then costs nothing to use."""
+    """Add an adapter to the weights of its layers, so that inference is as fast as without it."""
     for layer, linear in _layers(language).items():
         names = [NAME.format(layer=layer, factor=factor) for factor in FACTORS]
         if isinstance(linear, Int8Linear):

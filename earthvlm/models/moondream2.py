@@ -1,4 +1,4 @@
-"""Moondream2's published weights in transformers' own modules; its remote code is never run.
+"""Loading Moondream2's published weights into transformers' own modules, without remote code.
 
 Two layouts of tensors are published: revision 2024-08-26's and that of the 2025 revisions. Both
 hold a Phi-1.5 text model with queries, keys and values in one matrix, and a SigLIP-like vision
@@ -25,7 +25,8 @@ if TYPE_CHECKING:
 
     from earthvlm.models.moondream2_vision import VisionTower
 
-# Weights, tokenizer and prompt format go together; this is the last revision in plain words.
+# Weights, tokenizer and prompt format belong together; this is the last revision whose prompts
+# consist of words.
 MOONDREAM_ID = "vikhyatk/moondream2"
 MOONDREAM_REVISION = "2024-08-26"
 # The tokenizer of the 2025 layout has a repository of its own.
@@ -70,7 +71,7 @@ VISION_NAMES: dict[str, tuple[str, ...]] = {
         "projection.{0}.{1}",
     ),
 }
-# Tensors of ours whose shapes tell how large the modules are.
+# Tensors of our modules from whose shapes the sizes are read.
 TEXT_SIZES = ("model.embed_tokens.weight", "model.layers.0.mlp.fc1.weight")
 VISION_SIZES = (
     "encoder.embeddings.patch_embedding.weight",
@@ -80,12 +81,12 @@ VISION_SIZES = (
     "projection.fc2.weight",
 )
 VISION_PREFIXES = ("vision_encoder.", "model.vision.")
-# Moondream's detection heads, which nothing here uses.
+# Moondream's detection heads, which are not loaded.
 REGION_PREFIXES = ("region_model.", "region.", "model.region.")
 
 
 def is_moondream(folder: Path) -> bool:
-    """Whether a folder's config.json is Moondream's, whose classes transformers does not have."""
+    """Whether a folder's config.json is Moondream's, a model type unknown to transformers."""
     try:
         config = json.loads((folder / "config.json").read_text())
     except (OSError, ValueError):
@@ -97,12 +98,12 @@ def is_moondream(folder: Path) -> bool:
 def load_moondream_text(
     folder: Path, dtype: torch.dtype, device: torch.device, in_int8: bool = False
 ) -> PhiForCausalLM:
-    """The text model as `PhiForCausalLM`, its sizes read from the tensors' shapes.
+    """Load the text model as `PhiForCausalLM`, with sizes read from the tensors' shapes.
 
-    in_int8: keep the matrices it multiplies with in 8 bits, made so one by one.
+    in_int8: quantize each matrix to 8 bits as it is loaded.
 
-    Raises ValueError that lists tensors which are missing or unexpected, FileNotFoundError or
-    ValueError for missing or damaged files, MemoryError where the model will not fit.
+    Raises ValueError for missing or unexpected tensors and damaged files, FileNotFoundError for
+    missing files, MemoryError where the model does not fit.
     """
     from transformers import PhiConfig, PhiForCausalLM
 
@@ -132,16 +133,16 @@ def load_moondream_text(
     with torch.device("meta"):
         model = PhiForCausalLM(config)
     _fill(model, tensors, sources, dtype, device, in_int8=in_int8)
-    # Not a weight, so not in the files; made on the device where it was only sketched.
+    # Not a weight, so it is not in the files and still on the meta device.
     model.model.rotary_emb = type(model.model.rotary_emb)(config).to(device)
     return model.eval()
 
 
 def load_moondream_tokenizer(folder: Path, from_hub: bool) -> PreTrainedTokenizerBase:
-    """The tokenizer that belongs to the weights in a folder.
+    """Load the tokenizer that belongs to the weights in a folder.
 
-    from_hub: whether the folder is the Hub's; the 2025 layout's tokenizer is then fetched from its
-        own repository.
+    from_hub: whether the folder was downloaded from the Hub, where the tokenizer of the 2025 layout
+        has a repository of its own.
     """
     from transformers import PreTrainedTokenizerFast
 
@@ -156,7 +157,7 @@ def load_moondream_tokenizer(folder: Path, from_hub: bool) -> PreTrainedTokenize
 
 
 def load_moondream_vision(folder: Path, dtype: torch.dtype, device: torch.device) -> VisionTower:
-    """The vision tower with its projection; errors as of `load_moondream_text`."""
+    """Load the vision tower with its projection; raises as `load_moondream_text`."""
     from transformers import SiglipVisionConfig
 
     from earthvlm.models.moondream2_vision import VisionTower
@@ -196,10 +197,10 @@ def _sources(
     skip: tuple[str, ...] = (),
     only: tuple[str, ...] = ("",),
 ) -> dict[str, tuple[str, ...]]:
-    """Published names -> names in our module.
+    """Map published tensor names to the names in our module.
 
-    measured: those of ours whose shapes tell the module's sizes.
-    Raises ValueError that lists unexpected ones, and the lacking ones of these.
+    measured: names in our module that must be there, because sizes are read from them.
+    Raises ValueError that lists unexpected tensors, and missing ones among `measured`.
     """
     found, unexpected = {}, []
     for published in tensors.names():
@@ -215,7 +216,9 @@ def _sources(
         else:
             found[published] = tuple(name.format(*match[0].groups()) for name in match[1])
     if unexpected:
-        raise ValueError(f"The weights have tensors Moondream2 has not: {_listed(unexpected)}.")
+        raise ValueError(
+            f"The weights have tensors that Moondream2 has not: {_listed(unexpected)}."
+        )
     lacking = set(measured) - {name for ours in found.values() for name in ours}
     if lacking:
         raise ValueError(f"The weights lack {_listed(sorted(lacking))} of Moondream2.")
@@ -241,20 +244,20 @@ def _fill(
     reshape: Callable[[str, Tensor], Tensor] = lambda name, tensor: tensor,
     in_int8: bool = False,
 ) -> None:
-    """Give a module on the meta device its weights, one tensor in memory at a time."""
+    """Load weights into a module on the meta device, one tensor at a time."""
     shapes = {name: value.shape for name, value in module.state_dict().items()}
     missing = set(shapes)
     for published, names in sources.items():
-        whole = tensors.read(published).to(device, dtype)
-        for name, part in zip(names, whole.chunk(len(names)), strict=True):
+        fused = tensors.read(published).to(device, dtype)
+        for name, part in zip(names, fused.chunk(len(names)), strict=True):
             part = reshape(name, part)
             if name not in shapes or part.shape != shapes[name]:
                 expected = tuple(shapes[name]) if name in shapes else "no such tensor"
                 raise ValueError(
-                    f"{published} has shape {tuple(whole.shape)}, which gives {name} of "
+                    f"{published} has shape {tuple(fused.shape)}, which gives {name} of "
                     f"{tuple(part.shape)}; expected is {expected}."
                 )
-            # A copy of its own where one matrix held three, or each would keep all of it alive.
+            # A copy where one matrix holds three, or each would keep all of it in memory.
             part = part.clone() if len(names) > 1 else part
             module.load_state_dict({name: part}, strict=False, assign=True)
             missing.discard(name)
@@ -265,7 +268,7 @@ def _fill(
 
 
 def _as_siglip(name: str, tensor: Tensor) -> Tensor:
-    """Patches as a convolution reads them, positions without a batch."""
+    """Reshape patch embeddings for a convolution, and drop the positions' batch dimension."""
     if name.endswith("patch_embedding.weight"):
         size = round((tensor.shape[1] / 3) ** 0.5)
         return tensor.unflatten(1, (3, size, size))

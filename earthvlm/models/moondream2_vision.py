@@ -1,4 +1,4 @@
-"""Moondream2's vision tower: a picture in overlapping crops, to tokens for its text model."""
+"""Moondream2's vision tower: from a picture in overlapping crops to tokens for the text model."""
 
 from __future__ import annotations
 
@@ -23,10 +23,11 @@ MAX_CROPS = 12
 
 @dataclass(frozen=True)
 class PictureCrops:
-    """An image as the vision tower takes it.
+    """A picture as the vision tower takes it.
 
-    pixels: uint8 `[1 + rows x columns, 3, S, S]`, the whole picture first.
-    tiling: how many crops from top to bottom and from left to right.
+    Attributes:
+        pixels: uint8 `[1 + rows x columns, 3, S, S]`, the full picture first.
+        tiling: the number of crops from top to bottom and from left to right.
     """
 
     pixels: Tensor
@@ -34,9 +35,12 @@ class PictureCrops:
 
 
 class VisionTower(nn.Module):
-    """SigLIP over crops, then a projection of each patch seen from afar and from near.
+    """SigLIP over crops, then a projection of each patch's global and local features.
 
-    config: of transformers' SigLIP. hidden, text_dim: widths of the projection.
+    Args:
+        config: of transformers' SigLIP.
+        hidden: width of the projection's hidden layer.
+        text_dim: width of the projection's output, `D_text`.
     """
 
     def __init__(self, config: SiglipVisionConfig, hidden: int, text_dim: int) -> None:
@@ -54,34 +58,34 @@ class VisionTower(nn.Module):
 
     @property
     def num_tokens(self) -> int:
-        """How many vectors a picture becomes, whatever its size."""
+        """The number of tokens of a picture of any size."""
         return (self.crop_size // self.patch_size) ** 2
 
     @property
     def cut(self) -> Callable[[Image.Image], PictureCrops]:
-        """Cuts a picture into the crops the tower was trained on; light enough for a worker."""
+        """The function that cuts a picture into crops; data loader workers can run it."""
         return partial(cut_crops, crop_size=self.crop_size, patch_size=self.patch_size)
 
     def forward(self, pictures: Sequence[PictureCrops]) -> Tensor:
-        """Tokens of pictures of any tilings: `[B, patches, D_text]`."""
-        weight = self.projection["fc1"].weight
+        """Encode pictures of any tilings to `[B, patches, D_text]`."""
+        weight = next(self.projection.parameters())
         pixels = torch.cat([p.pixels for p in pictures]).to(weight.device, weight.dtype)
-        seen = self.encoder(pixels / 127.5 - 1).last_hidden_state
+        features = self.encoder(pixels / 127.5 - 1).last_hidden_state
         side = self.crop_size // self.patch_size
         views = []
         for picture, crops in zip(
-            pictures, seen.split([len(p.pixels) for p in pictures]), strict=True
+            pictures, features.split([len(p.pixels) for p in pictures]), strict=True
         ):
-            whole, parts = crops[0], crops[1:].unflatten(1, (side, side))
+            overall, parts = crops[0], crops[1:].unflatten(1, (side, side))
             stitched = stitch(parts, picture.tiling).permute(2, 0, 1)
-            near = F.adaptive_avg_pool2d(stitched, (side, side)).flatten(1).T
-            views.append(torch.cat([whole, near], dim=1))
+            local = F.adaptive_avg_pool2d(stitched, (side, side)).flatten(1).T
+            views.append(torch.cat([overall, local], dim=1))
         hidden = F.gelu(self.projection["fc1"](torch.stack(views)), approximate="tanh")
         return self.projection["fc2"](hidden)
 
 
 def choose_tiling(height: int, width: int, window: int) -> tuple[int, int]:
-    """How many crops, down and across, for a picture of this size without its outer margins."""
+    """Choose the rows and columns of crops for a picture of this size without its outer margins."""
     if height <= window or width <= window:
         return 1, 1
     rows, columns = ceil(height / window), ceil(width / window)
@@ -99,7 +103,7 @@ def choose_tiling(height: int, width: int, window: int) -> tuple[int, int]:
 
 
 def cut_crops(picture: Image.Image, crop_size: int, patch_size: int) -> PictureCrops:
-    """The whole picture, then crops that overlap by their margins, each `crop_size` a side."""
+    """Resize the full picture and cut crops that overlap by their margins, `crop_size` a side."""
     picture = picture.convert("RGB")
     margin = 2 * MARGIN * patch_size
     window = crop_size - margin
@@ -107,8 +111,8 @@ def cut_crops(picture: Image.Image, crop_size: int, patch_size: int) -> PictureC
     fitted = picture.resize(
         (columns * window + margin, rows * window + margin), Image.Resampling.LANCZOS
     )
-    whole = picture.resize((crop_size, crop_size), Image.Resampling.LANCZOS)
-    crops = [whole] + [
+    full = picture.resize((crop_size, crop_size), Image.Resampling.LANCZOS)
+    crops = [full] + [
         fitted.crop((left, top, left + crop_size, top + crop_size))
         for top in range(0, rows * window, window)
         for left in range(0, columns * window, window)
@@ -118,7 +122,7 @@ def cut_crops(picture: Image.Image, crop_size: int, patch_size: int) -> PictureC
 
 
 def stitch(crops: Tensor, tiling: tuple[int, int]) -> Tensor:
-    """Crops `[rows x columns, S, S, D]` as one grid `[H, W, D]`, inner margins left out."""
+    """Join crops `[rows x columns, S, S, D]` to one grid `[H, W, D]` without inner margins."""
     rows, columns = tiling
     lines = []
     for row in range(rows):

@@ -1,4 +1,4 @@
-"""OlmoEarth, Ai2's Sentinel-2 foundation encoder: scenes in, tokens out."""
+"""OlmoEarth, Ai2's foundation encoder for Sentinel-2: from scenes to tokens."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -27,25 +27,26 @@ if TYPE_CHECKING:
 # The authors recommend inputs of at most 128 x 128 pixels; larger scenes are cut into crops.
 CROP_SIZE = 128
 PATCH_SIZE = 8
-# v1.3 was trained on windows of 16 pixels in small patches, and is read off its pooler's location
-# tokens (the package's searchlight.py).
+# v1.3 was trained on windows of 16 pixels in small patches; its features are the location tokens of
+# its pooler (the package's searchlight.py).
 POOLED_CROP_SIZE = 16
 POOLED_PATCH_SIZES = (2, 1)  # the first is the default
 RESOLUTION = 10  # metres, of the bands OlmoEarth was trained on
-# Patches that are encoded at once: few enough for a processor's caches, many enough for a GPU.
+# Patches that are encoded at once: few enough for a CPU's caches, many enough for a GPU.
 PATCHES_AT_ONCE = {"cpu": 2048, "cuda": 65_536}
-# OlmoEarth wants a date. For a scene without one: the middle of a northern summer.
+# OlmoEarth needs a date. Scenes without one get the middle of a northern summer.
 DEFAULT_TIMESTAMP = (15, 6, 2020)  # day, month counted from 0, year
 
 
 @dataclass(frozen=True)
 class PreparedScene:
-    """A scene as the encoder takes it, made on the CPU (in a data loader's workers, say).
+    """A scene as the encoder takes it, made on the CPU, for example by a data loader's worker.
 
-    pixels: float32 `[H, W, 12]`, normalised, edges repeated so that H and W are whole patches.
-    timestamp: day, month counted from 0, year.
-    patch_size: the pixels a token is to stand for, to a side.
-    picture: its true colours for the language model's own vision tower, where that is used.
+    Attributes:
+        pixels: float32 `[H, W, 12]`, normalized, edges repeated so that patches divide H and W.
+        timestamp: day, month counted from 0, year.
+        patch_size: pixels along a patch's side.
+        picture: true colours for the language model's own vision tower, where it is used.
     """
 
     pixels: Tensor
@@ -56,13 +57,14 @@ class PreparedScene:
 
 @dataclass(frozen=True)
 class SceneTokens:
-    """What the encoder saw, padded to the scene with most tokens.
+    """The encoder's tokens of a batch of scenes, padded to the scene with most tokens.
 
-    tokens: `[B, N, D]`, row by row over the whole scene whatever its crops; a version with several
-        band sets gives that many neighbouring tokens a patch.
-    positions: `[B, N, 2]`, each token's row and column in its scene, from 0 to 1.
-    mask: bool `[B, N]`, True where there is a token, False where there is padding.
-    grids: the rows and columns of patches of each scene.
+    Attributes:
+        tokens: `[B, N, D]`, row by row over the scene; versions with several band sets have that
+            many neighbouring tokens for each patch.
+        positions: `[B, N, 2]`, each token's row and column in its scene, from 0 to 1.
+        mask: bool `[B, N]`, True where there is a token, False where there is padding.
+        grids: the rows and columns of patches of each scene.
     """
 
     tokens: Tensor
@@ -71,25 +73,25 @@ class SceneTokens:
     grids: tuple[tuple[int, int], ...]
 
     def to(self, device: torch.device) -> SceneTokens:
-        """The same on another device."""
+        """Copy the tensors to a device."""
         tokens, positions, mask = (t.to(device) for t in (self.tokens, self.positions, self.mask))
         return SceneTokens(tokens, positions, mask, self.grids)
 
 
 class OlmoEarthEncoder(nn.Module):
-    """Encodes Sentinel-2 scenes with OlmoEarth's own encoder and normaliser.
+    """Encodes Sentinel-2 scenes with OlmoEarth's own encoder and normalizer.
 
-    model_id: an `olmoearth_pretrain_minimal.ModelID`, its value ("OlmoEarth-v1-Nano") or its name
-        in any case, a folder with `config.json` and `weights.pth`, or "random-v1.2-nano" for that
-        network untrained.
-    patch_size: the pixels a token stands for, to a side; 8 by default, and 2 for v1.3, which takes
-        1 or 2.
-    revision: of the model's Hub repository; the newest where it is None.
-    bands: the bands the encoder was trained on; others are treated as missing even where a scene
-        has them.
+    Args:
+        model_id: an `olmoearth_pretrain_minimal.ModelID`, its value ("OlmoEarth-v1-Nano") or its
+            name in any case, a folder with `config.json` and `weights.pth`, or "random-v1.2-nano"
+            for that network with random weights.
+        bands: the bands the encoder was trained on; others count as missing even where a scene
+            has them.
+        patch_size: pixels along a patch's side; 8 by default, and 2 for v1.3, which takes 1 or 2.
+        revision: of the model's Hub repository; the newest by default.
 
-    Raises ValueError for a model id that is none of these, and for a patch size that the version
-    does not take.
+    Raises:
+        ValueError: for an unknown model id, or a patch size that the version does not take.
     """
 
     def __init__(
@@ -104,12 +106,13 @@ class OlmoEarthEncoder(nn.Module):
 
         self.model_id = resolve_model_id(model_id)
         self.bands = tuple(bands)
+        self.network: Any  # the package has no types
         self.network, self.revision = load_network(self.model_id, revision or None)
         # v1 splits the bands into three sets, every later version keeps one.
         self.band_sets = self.network.tokenization_config.get_num_bandsets(MODALITY)
         self.normalizer = NormalizerV1() if self.band_sets > 1 else NormalizerV1_1()
         self.dim: int = self.network.embedding_size
-        # v1 and v1.1 add positions they know for squares alone; later versions rotate by them.
+        # v1 and v1.1 have position embeddings for squares only; later versions use RoPE.
         self.needs_squares = "rope" not in self.network.position_encoding
         self.is_pooled = self.network.attention_pooler is not None
         self.crop_size = POOLED_CROP_SIZE if self.is_pooled else CROP_SIZE
@@ -124,14 +127,14 @@ class OlmoEarthEncoder(nn.Module):
             )
 
     def count_patches(self, scene: Scene, patch_size: int | None = None) -> int:
-        """How many patches a scene has; it is one token each, or one each a band set."""
+        """Count the patches of a scene; each has one token for each band set."""
         patch = patch_size or self.patch_size
         return -(-scene.height // patch) * -(-scene.width // patch)
 
     def prepare(self, scene: Scene, patch_size: int | None = None) -> PreparedScene:
-        """Normalise a scene as its model version was trained, missing bands included.
+        """Normalize a scene as the model version was trained, missing bands included.
 
-        patch_size: see it in patches of another size than the encoder's own.
+        patch_size: in place of the encoder's own.
         """
         from olmoearth_pretrain_minimal.olmoearth_pretrain_v1.utils.constants import Modality
 
@@ -140,7 +143,7 @@ class OlmoEarthEncoder(nn.Module):
             if band not in self.bands:
                 reflectance[..., index] = np.nan
         with warnings.catch_warnings():
-            # The Scene's notes already tell the user which bands are missing.
+            # The Scene's notes already name the missing bands.
             warnings.filterwarnings("ignore", message="Up to .* bands were")
             pixels = self.normalizer.normalize(Modality.SENTINEL2_L2A, reflectance)
         patch = patch_size or self.patch_size
@@ -152,9 +155,9 @@ class OlmoEarthEncoder(nn.Module):
         return PreparedScene(torch.from_numpy(pixels.astype(np.float32)), timestamp, patch)
 
     def forward(self, scenes: Sequence[PreparedScene], in_bfloat16: bool = False) -> SceneTokens:
-        """Encode scenes of any sizes, each in the patches it was prepared for.
+        """Encode scenes of any sizes, each with the patch size it was prepared for.
 
-        in_bfloat16: let the processor multiply the feed-forwards' matrices in it; see
+        in_bfloat16: let the CPU multiply the feed-forward matrices in it; see
             `multiplies_bfloat16`.
         """
         patches = [scene.patch_size for scene in scenes]
@@ -220,39 +223,39 @@ class OlmoEarthEncoder(nn.Module):
             ),
         )
         if self.is_pooled:
-            # One location token a patch, in the place of its one band set.
+            # One location token for each patch, in the place of its one band set.
             pooled = self.network(sample, patch_size=patch, input_res=RESOLUTION, fast_pass=True)
             return pooled["location_tokens"][:, :, :, None]
         return self._attend(sample, patch, in_bfloat16)[:, :height, :width, 0]
 
     def _attend(self, sample: MaskedOlmoEarthSample, patch: int, in_bfloat16: bool) -> Tensor:
-        """What the network itself does where nothing is masked, to `[B, H/p, W/p, 1, sets, D]`."""
+        """Run the network's own layers without masking, to `[B, H/p, W/p, 1, sets, D]`."""
         network = self.network
         patches = network.patch_embeddings(sample, patch)
         tokens = {MODALITY: patches[MODALITY]}
         encoded = network.composite_encodings(tokens, sample.timestamps, patch, RESOLUTION)[
             MODALITY
         ]
-        # A crop has one date, and rotations tell how far apart tokens are: all crops have the
-        # positions of the first, whose angles the network itself computes anew for each.
+        # A crop has one date, and RoPE depends on distances only, so all crops share the angles of
+        # the first; the network itself would compute them for each.
         first = {MODALITY: encoded[:1]}
         mask = {f"{MODALITY}_mask": patches[f"{MODALITY}_mask"][:1]}
         positions = network.build_rope_positions(
             first, mask, patch, RESOLUTION, timestamps=sample.timestamps[:1]
         )
-        seen = encoded.flatten(1, -2)
+        x = encoded.flatten(1, -2)
         for block in network.blocks:
-            attended = block.attn(block.norm1(seen), rope_positions=positions)
-            seen = seen + block.drop_path(block.ls1(attended))
-            # Two thirds of what is multiplied. Attention is as quick in float32.
+            attended = block.attn(block.norm1(x), rope_positions=positions)
+            x = x + block.drop_path(block.ls1(attended))
+            # Two thirds of the multiplications. Attention is as fast in float32.
             with torch.autocast("cpu", torch.bfloat16) if in_bfloat16 else nullcontext():
-                fed = block.mlp(block.norm2(seen))
-            seen = seen + block.drop_path(block.ls2(fed))
-        return network.norm(seen).view(encoded.shape)
+                fed = block.mlp(block.norm2(x))
+            x = x + block.drop_path(block.ls2(fed))
+        return network.norm(x).view(encoded.shape)
 
 
 def _join_crops(crops: dict[tuple[int, int], Tensor], grid: tuple[int, int], step: int) -> Tensor:
-    """Put the tokens of a scene's crops together, `[rows, columns, band sets, D]`."""
+    """Join the tokens of a scene's crops, `[rows, columns, band sets, D]`."""
     height, width = grid
     rows = [
         torch.cat([crops[top, left] for left in range(0, width, step)], dim=1)
@@ -262,7 +265,7 @@ def _join_crops(crops: dict[tuple[int, int], Tensor], grid: tuple[int, int], ste
 
 
 def join_tokens(scenes: Sequence[Tensor]) -> SceneTokens:
-    """Pad the tokens of scenes together, each `[rows, columns, band sets, D]`."""
+    """Pad the tokens of scenes into a batch, each of `[rows, columns, band sets, D]`."""
     tokens, positions = [], []
     for scene in scenes:
         height, width, band_sets = scene.shape[:3]
@@ -280,5 +283,5 @@ def join_tokens(scenes: Sequence[Tensor]) -> SceneTokens:
 
 
 def multiplies_bfloat16(device: torch.device) -> bool:
-    """Whether this is a processor with instructions that multiply bfloat16: others imitate them."""
+    """Whether this is a CPU with instructions for bfloat16, which others emulate."""
     return device.type == "cpu" and torch.cpu._is_avx512_bf16_supported()

@@ -1,4 +1,4 @@
-"""Where OlmoEarth's networks come from: the Hub, a folder, or random numbers."""
+"""Loading OlmoEarth's networks: from the Hub, from a folder, or with random weights."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ RANDOM_MODEL_ID = re.compile(r"random-(v1(?:\.\d)?)-(nano|tiny|small|base|large)
 
 
 def resolve_model_id(model_id: str) -> str:
-    """The one spelling of a model id: "OlmoEarth-v1-Nano" for `ModelID.OLMOEARTH_V1_NANO`.
+    """Return the canonical model id: "OlmoEarth-v1-Nano" for `ModelID.OLMOEARTH_V1_NANO`.
 
     model_id: a `ModelID`, its value or its name in any case, or the Hub repository's id; folders
-        and ids of untrained networks are returned as they are.
-    Raises ValueError that lists the ids where it is none of these.
+        and ids of networks with random weights are returned unchanged.
+    Raises ValueError that lists the accepted ids.
     """
     from olmoearth_pretrain_minimal import ModelID
 
@@ -40,20 +40,20 @@ def resolve_model_id(model_id: str) -> str:
             return known.value
     raise ValueError(
         f"{given!r} is no OlmoEarth model: give one of {', '.join(ModelID)}, a folder with "
-        "config.json and weights.pth, or random-v1.2-nano for an untrained network."
+        "config.json and weights.pth, or random-v1.2-nano for random weights."
     )
 
 
 def olmoearth_repository(model_id: str) -> str:
-    """The Hub repository of a released model. Raises ValueError as `resolve_model_id` does."""
+    """Return the Hub repository of a released model; raises as `resolve_model_id`."""
     return f"{PUBLISHER}/{resolve_model_id(model_id)}"
 
 
 def load_network(model_id: str, revision: str | None) -> tuple[nn.Module, str]:
-    """The encoder alone, and its revision: the parts of pretraining beside it are not kept.
+    """Load the encoder, without the other parts of pretraining, and its revision.
 
-    model_id, revision: see `OlmoEarthEncoder`. Raises ValueError for an id that is none, and for
-    weights that are damaged; FileNotFoundError for a folder that lacks a file.
+    model_id, revision: see `OlmoEarthEncoder`. Raises ValueError for an unknown id or damaged
+    weights, FileNotFoundError for a folder that lacks a file.
     """
     from olmoearth_pretrain_minimal import OlmoEarthPretrain_v1
 
@@ -70,7 +70,7 @@ def load_network(model_id: str, revision: str | None) -> tuple[nn.Module, str]:
 
 
 def _load_pretrained(folder: Path) -> nn.Module:
-    """The encoder of a published checkpoint, by the package's own loader."""
+    """Load the encoder of a published checkpoint with the package's own loader."""
     from olmoearth_pretrain_minimal import load_model_from_path
 
     for name in OLMOEARTH_FILES:
@@ -90,10 +90,10 @@ def _load_pretrained(folder: Path) -> nn.Module:
 
 @contextmanager
 def _with_inputs_recorded(folder: Path) -> Iterator[Path]:
-    """A folder whose config.json says what the encoder was trained to see, as the loader wants.
+    """Yield a folder whose config.json records the encoder's inputs, which the loader requires.
 
-    Where the published one does not record that, all but Sentinel-2 counts as unseen: nothing else
-    is ever shown to it here.
+    Where the published one does not record them, all modalities but Sentinel-2 count as not
+    encoded, because nothing else is encoded here.
     """
     config = json.loads((folder / OLMOEARTH_FILES[0]).read_text())
     recorded = any(
@@ -104,9 +104,9 @@ def _with_inputs_recorded(folder: Path) -> Iterator[Path]:
         yield folder
         return
     supported = config["model"]["encoder_config"]["supported_modality_names"]
-    unseen = [name for name in supported if name != MODALITY]
+    others = [name for name in supported if name != MODALITY]
     config["data_loader"] = {
-        "masking_config": {"strategy_config": {"only_decode_modalities": unseen}}
+        "masking_config": {"strategy_config": {"only_decode_modalities": others}}
     }
     with tempfile.TemporaryDirectory() as aside:
         Path(aside, OLMOEARTH_FILES[0]).write_text(json.dumps(config))

@@ -1,18 +1,19 @@
-"""The bridge's own layers: queries that gather what the encoder saw, and the search head."""
+"""The bridge's own layers: the query encoder and the scene embedding head."""
 
 from __future__ import annotations
 
 import math
 from contextlib import nullcontext
+from typing import cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 POSITION_FREQUENCIES = 8
-# Tokens that are read at a time: 0.1 GB for SmolLM2-135M, however large the scene.
-TOKENS_AT_ONCE = 16_384
-# Of what the search head reads, where it learns alone: without it, scenes are learned by heart.
+# Tokens that queries attend to at a time: 0.1 GB for SmolLM2-135M, however large the scene.
+CHUNK_TOKENS = 16_384
+# Of the embedding head's input: without it, the head memorizes scenes when it trains alone.
 HEAD_DROPOUT = 0.1
 
 
@@ -20,18 +21,20 @@ class GeospatialQueryEncoder(nn.Module):
     """Resamples a scene's features `[B, N, D_olmo]` to `[B, Q, D_text]`, Perceiver-style.
 
     Learned queries attend to the features (projected, normalised, with an encoding of their
-    positions in the scene), then pass a feed-forward; each step has its residual and its layer
-    norm. The result is scaled to the size of the language model's own word embeddings, or it would
-    drown them.
+    positions in the scene), then pass a feed-forward; each step has a residual and a layer norm.
+    The output is scaled to the size of the language model's word embeddings, which it would
+    outweigh otherwise. After Jaegle et al., "Perceiver", 2021.
 
-    olmo_dim: width of the features, `D_olmo`. text_dim: width of the language model's word
-        embeddings, `D_text`. num_queries: how many vectors a scene becomes, `Q`.
-    mlp_ratio: width of the feed-forward's hidden layer over `D_text`.
-    output_scale: standard deviation of the result at the start; it is learned.
+    Args:
+        olmo_dim: width of the features, `D_olmo`.
+        text_dim: width of the language model's word embeddings, `D_text`.
+        num_queries: the number of output vectors, `Q`.
+        num_heads: of the cross-attention.
+        mlp_ratio: width of the feed-forward's hidden layer over `D_text`.
+        output_scale: initial standard deviation of the output; it is learned.
 
-    Raises ValueError where `text_dim` is no multiple of `num_heads`.
-
-    After Jaegle et al., "Perceiver", 2021.
+    Raises:
+        ValueError: where `text_dim` is not a multiple of `num_heads`.
     """
 
     def __init__(
@@ -69,20 +72,21 @@ class GeospatialQueryEncoder(nn.Module):
     ) -> Tensor | tuple[Tensor, Tensor]:
         """Resample features `[B, N, D_olmo]` to `[B, Q, D_text]`.
 
-        positions: `[B, N, 2]`, row and column from 0 to 1; without them, features count alike
-            wherever in the scene they are.
-        mask: bool `[B, N]`, True where there is a feature, False where there is padding; all are
-            features where it is None.
-        return_attention: return each query's attention over the features too, `[B, Q, N]`, mean
-            over heads, rows summing to 1.
-        in_bfloat16: let the CPU multiply the feed-forward's matrices, two thirds of the work, in
-            bfloat16.
+        Args:
+            features: the scene's tokens.
+            positions: `[B, N, 2]`, row and column from 0 to 1; None ignores positions.
+            mask: bool `[B, N]`, True where there is a feature, False where there is padding; None
+                where there is no padding.
+            return_attention: also return each query's attention over the features, `[B, Q, N]`,
+                mean over heads, rows summing to 1.
+            in_bfloat16: let the CPU multiply the feed-forward's matrices, two thirds of the work,
+                in bfloat16.
         """
         queries = self.queries.expand(len(features), -1, -1)
         weights = None
         if return_attention or torch.is_grad_enabled():
             keys = self._make_keys(features, positions)
-            seen, weights = self.attention(
+            attended, weights = self.attention(
                 queries,
                 keys,
                 keys,
@@ -90,27 +94,28 @@ class GeospatialQueryEncoder(nn.Module):
                 need_weights=return_attention,
             )
         else:
-            seen = self._attend_in_parts(features, positions, mask)
-        queries = self.attention_norm(queries + seen)
+            attended = self._attend_in_chunks(features, positions, mask)
+        queries = self.attention_norm(queries + attended)
         with torch.autocast("cpu", torch.bfloat16) if in_bfloat16 else nullcontext():
             fed = self.feed_forward(queries)
         resampled = self.output_norm(queries + fed) * self.output_scale
-        return (resampled, weights) if return_attention else resampled
+        return resampled if weights is None else (resampled, weights)
 
     def _make_keys(self, features: Tensor, positions: Tensor | None) -> Tensor:
         keys = self.project(features)
         return keys if positions is None else keys + self.place(encode_positions(positions))
 
-    def _attend_in_parts(
+    def _attend_in_chunks(
         self, tokens: Tensor, positions: Tensor | None, mask: Tensor | None
     ) -> Tensor:
-        """What `attention` returns, in a quarter of the work, and in memory that does not grow.
+        """Compute what `attention` returns with a quarter of the work and in constant memory.
 
-        Keys are linear in fewer numbers than they have, the token over its deviation and its place,
-        so no key is made: the queries, which are few and the same for all scenes, go through the
-        keys' projections instead, and what they gather goes through them once. The softmax goes on
-        from part to part (Milakov and Gimelshein, "Online normalizer calculation for softmax",
-        2018). What all keys share moves all scores of a query alike, which a softmax does not see.
+        Keys are linear in fewer numbers than their width: the token over its standard deviation,
+        and its position. So keys are not computed: the queries, which are few and the same for all
+        scenes, are multiplied by the keys' projections instead, and the attended features once
+        at the end. The softmax continues from chunk to chunk (Milakov and Gimelshein, "Online
+        normalizer calculation for softmax", 2018). What all keys share shifts all scores of a
+        query equally, which does not change a softmax.
         """
         attention, heads = self.attention, self.attention.num_heads
         to_query, to_key, to_value = attention.in_proj_weight.chunk(3)
@@ -120,41 +125,47 @@ class GeospatialQueryEncoder(nn.Module):
         to_key = to_key.unflatten(0, (heads, width))
         lookups = torch.einsum("qhw,hwd->hqd", queries, to_key).flatten(0, 1) * width**-0.5
         place = None if positions is None else self.place
-        reading = _KeyReading(self.project[0], self.project[1], place)
-        lookups = lookups @ reading.to_keys
+        factors = _KeyFactors(
+            cast("nn.Linear", self.project[0]), cast("nn.LayerNorm", self.project[1]), place
+        )
+        lookups = lookups @ factors.to_keys
 
         count, length = tokens.shape[:2]
-        highest = total = seen = None
-        step = max(1, TOKENS_AT_ONCE // count)
+        highest: Tensor | None = None
+        total: Tensor  # of the weights so far, and the features they weight
+        attended: Tensor
+        step = max(1, CHUNK_TOKENS // count)
         for start in range(0, length, step):
-            part = slice(start, start + step)
-            places = None if positions is None else positions[:, part]
-            features = reading.read(tokens[:, part], places)
+            chunk = slice(start, start + step)
+            places = None if positions is None else positions[:, chunk]
+            features = factors.compute(tokens[:, chunk], places)
             scores = lookups @ features.mT
             if mask is not None:
-                scores.masked_fill_(~mask[:, None, part], torch.finfo(scores.dtype).min)
-            before, highest = highest, scores.amax(-1, keepdim=True)
+                scores.masked_fill_(~mask[:, None, chunk], torch.finfo(scores.dtype).min)
+            before = highest
+            highest = scores.amax(-1, keepdim=True)
             if before is not None:
                 highest = torch.maximum(highest, before)
             weights = scores.sub_(highest).exp_()
             if before is None:
-                total, seen = weights.sum(-1, keepdim=True), weights @ features
+                total, attended = weights.sum(-1, keepdim=True), weights @ features
             else:
                 fading = (before - highest).exp_()
                 total = total * fading + weights.sum(-1, keepdim=True)
-                seen = torch.baddbmm(seen * fading, weights, features)
-        seen = (seen / total).unflatten(1, (heads, -1))
-        value_bias = F.linear(reading.shared, to_value, value_bias)
-        to_value = (to_value @ reading.to_keys).unflatten(0, (heads, width))
-        values = torch.einsum("bhqf,hwf->bqhw", seen, to_value).flatten(2) + value_bias
+                attended = torch.baddbmm(attended * fading, weights, features)
+        attended = (attended / total).unflatten(1, (heads, -1))
+        value_bias = F.linear(factors.shared, to_value, value_bias)
+        to_value = (to_value @ factors.to_keys).unflatten(0, (heads, width))
+        values = torch.einsum("bhqf,hwf->bqhw", attended, to_value).flatten(2) + value_bias
         return attention.out_proj(values)
 
 
-class _KeyReading:
-    """Keys as `to_keys @ features + shared`, where features are what tells tokens apart.
+class _KeyFactors:
+    """Writes keys as `to_keys @ features + shared`, where features have fewer numbers than keys.
 
-    A layer norm is linear but for the deviation it divides by. That is the length of the projected
-    token less its mean, which the triangle of a QR decomposition gives in the token's own size.
+    A layer norm is linear but for the standard deviation it divides by. That is proportional to
+    the length of the centred projection of the token, which the triangular factor of a QR
+    decomposition preserves in the token's own width.
     """
 
     def __init__(self, project: nn.Linear, norm: nn.LayerNorm, place: nn.Linear | None) -> None:
@@ -162,13 +173,14 @@ class _KeyReading:
         centred = centred - centred.mean(0)
         triangle = torch.linalg.qr(centred.float(), mode="r").R * len(centred) ** -0.5
         self._triangle, self._eps = triangle.to(centred.dtype), norm.eps
-        self.to_keys, self.shared = norm.weight[:, None] * centred, norm.bias
+        self.to_keys: Tensor = norm.weight[:, None] * centred
+        self.shared: Tensor = norm.bias
         if place is not None:
             self.to_keys = torch.cat([self.to_keys, place.weight], dim=1)
             self.shared = self.shared + place.bias
 
-    def read(self, tokens: Tensor, positions: Tensor | None) -> Tensor:
-        """Features `[B, N, F]` of tokens `[B, N, D_olmo]` at positions `[B, N, 2]`, if any."""
+    def compute(self, tokens: Tensor, positions: Tensor | None) -> Tensor:
+        """Compute features `[B, N, F]` of tokens `[B, N, D_olmo]` at any positions `[B, N, 2]`."""
         tokens = F.pad(tokens, (0, 1), value=1.0)  # for the projection's bias
         variance = F.linear(tokens, self._triangle).float().square().sum(-1, keepdim=True)
         scaled = tokens * (variance + self._eps).rsqrt()
@@ -178,7 +190,7 @@ class _KeyReading:
 
 
 class SceneEmbeddingHead(nn.Module):
-    """Places a scene beside sentences: unit vectors whose cosine with a caption's is high."""
+    """Embeds scenes in the space of sentences, close to their captions."""
 
     def __init__(self, olmo_dim: int, text_dim: int, sentence_dim: int, hidden: int = 512) -> None:
         super().__init__()
@@ -190,23 +202,23 @@ class SceneEmbeddingHead(nn.Module):
         )
 
     def forward(self, queries: Tensor, tokens: Tensor, mask: Tensor) -> Tensor:
-        """From `[B, Q, D_text]` and `[B, N, D_olmo]` with its mask to `[B, D_sentence]`."""
-        return self.place(*self.pool(queries, tokens, mask))
+        """Embed query outputs `[B, Q, D_text]` and tokens `[B, N, D_olmo]` to `[B, D_sentence]`."""
+        return self.embed(*self.pool(queries, tokens, mask))
 
     @staticmethod
     def pool(queries: Tensor, tokens: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-        """The mean query `[B, D_text]` and the mean token `[B, D_olmo]`: all that is read."""
+        """Average the query outputs to `[B, D_text]` and the tokens to `[B, D_olmo]`."""
         weights = mask.to(tokens.dtype)[..., None]
         return queries.mean(1), (tokens * weights).sum(1) / weights.sum(1)
 
-    def place(self, mean_query: Tensor, mean_token: Tensor) -> Tensor:
-        """From what `pool` returns to unit vectors `[B, D_sentence]`."""
+    def embed(self, mean_query: Tensor, mean_token: Tensor) -> Tensor:
+        """Embed pooled features, as `pool` returns them, to unit vectors `[B, D_sentence]`."""
         normed = torch.cat([self.token_norm(mean_token), self.query_norm(mean_query)], dim=-1)
         return F.normalize(self.layers(self.dropout(normed)).float(), dim=-1)
 
 
 def encode_positions(positions: Tensor) -> Tensor:
-    """Sines and cosines of rows and columns: `[B, N, 2]` from 0 to 1 to `[B, N, 32]`."""
+    """Encode rows and columns from 0 to 1 as sines and cosines: `[B, N, 2]` to `[B, N, 32]`."""
     frequencies = math.pi * 2.0 ** (torch.arange(POSITION_FREQUENCIES, device=positions.device) / 2)
     angles = (positions[..., None] * frequencies).flatten(-2)
     return torch.cat([angles.sin(), angles.cos()], dim=-1)

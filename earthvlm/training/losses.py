@@ -120,7 +120,7 @@ class TrainingModel(nn.Module):
         bridge, losses = self.bridge, {}
         tokens = queries = None
         if batch.pooled is not None:
-            embedding = bridge.head.place(*(part.to(bridge.device) for part in batch.pooled))
+            embedding = bridge.head.embed(*(part.to(bridge.device) for part in batch.pooled))
         elif batch.bridge is not None:
             output = bridge(batch.bridge)
             tokens, queries, embedding = output.tokens, output.queries, output.scene_embedding

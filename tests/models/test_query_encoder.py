@@ -62,7 +62,7 @@ def test_reading_in_parts_gathers_the_same(placed, monkeypatch):
     tokens, positions = 3 * torch.randn(3, 50, 16), torch.rand(3, 50, 2) if placed else None
     mask = torch.arange(50) < torch.tensor([50, 7, 31])[:, None]
     whole = fusion(tokens, positions, mask).detach()
-    monkeypatch.setattr("earthvlm.models.query_encoder.TOKENS_AT_ONCE", 24)
+    monkeypatch.setattr("earthvlm.models.query_encoder.CHUNK_TOKENS", 24)
     with torch.no_grad():
         parts = fusion(tokens, positions, mask)
     torch.testing.assert_close(parts, whole, atol=1e-5, rtol=1e-5)

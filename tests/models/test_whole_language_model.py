@@ -99,7 +99,7 @@ def test_it_answers_in_8_bits_and_is_not_saved_so(saved):
         expected = trained.get(f"{name}.weight", trained["model.embed_tokens.weight"])
         assert (layer.dequantize().float() - expected).norm() / expected.norm() < 0.02, name
     assert len(layers) > 10 and bridge.generate(random_scene(), max_length=3) is not None
-    with pytest.raises(ValueError, match=r"8 bits cannot be saved.*without dtype=torch\.int8"):
+    with pytest.raises(ValueError, match=r"8-bit language model cannot be saved.*without dtype=torch\.int8"):
         bridge.save_pretrained(saved.parent / "again")
 
 
@@ -117,13 +117,15 @@ def test_it_is_published_and_loaded_by_name(hub, tied_language):
         "seconds": 60,
         "device": "CPU",
         "torch": "2",
+        "dataset": None,
+        "earlier": [],
     }
     bridge.record_training("trained for 2 steps", stage)
     bridge.push_to_hub("owner/bridge")
     published = hub.repositories["owner/bridge"].files
     assert LANGUAGE_FILE in published and "adapter/adapter_config.json" not in published
     card = published["README.md"].decode()
-    assert "was trained whole to read them" in card and "LoRA" not in card
+    assert "all of whose weights were trained to read them" in card and "LoRA" not in card
     assert "- lora" not in card and "--no-use_lora" in card
     assert f"`{LANGUAGE_FILE}` is a fine-tuned copy of `owner/words`" in card
     again = OlmoEarthVLMBridge.from_pretrained("owner/bridge", "cpu", torch.float32)
