@@ -95,8 +95,6 @@ def saved(tiny_bridge: OlmoEarthVLMBridge, tmp_path: Path) -> Path:
             "seconds": 60,
             "device": "CPU",
             "torch": torch.__version__,
-            "patch_size": 8,
-            "embedding_patch_size": 8,
             "dataset": None,
             "earlier": [],
         },

@@ -99,7 +99,9 @@ def test_it_answers_in_8_bits_and_is_not_saved_so(saved):
         expected = trained.get(f"{name}.weight", trained["model.embed_tokens.weight"])
         assert (layer.dequantize().float() - expected).norm() / expected.norm() < 0.02, name
     assert len(layers) > 10 and bridge.generate(random_scene(), max_length=3) is not None
-    with pytest.raises(ValueError, match=r"8-bit language model cannot be saved.*without dtype=torch\.int8"):
+    with pytest.raises(
+        ValueError, match=r"8-bit language model cannot be saved.*without dtype=torch\.int8"
+    ):
         bridge.save_pretrained(saved.parent / "again")
 
 
