@@ -13,7 +13,6 @@ from earthvlm.bridge.config import LANGUAGE_FILE, bridge_revision
 from earthvlm.bridge.model import OlmoEarthVLMBridge
 from earthvlm.models.int8 import Int8Linear
 from tests.conftest import random_scene
-from tests.storage.test_hub import _files
 from tests.support.generated_chatearthnet import write_generated_chatearthnet
 from tests.support.tiny_models import save_tiny_model
 from tests.support.training_runs import run_training
@@ -106,7 +105,8 @@ def test_it_answers_in_8_bits_and_is_not_saved_so(saved):
 
 
 def test_it_is_published_and_loaded_by_name(hub, tied_language):
-    hub.repository("owner/words").commit(_files(Path(tied_language)))
+    files = {path.name: path.read_bytes() for path in Path(tied_language).iterdir()}
+    hub.repository("owner/words").commit(files)
     torch.manual_seed(1)
     bridge = OlmoEarthVLMBridge(
         "random-v1.2-nano", "owner/words", use_lora=False, num_geo_queries=4, device="cpu"
