@@ -7,8 +7,6 @@ error a user can cause is a ValueError of one sentence.
 
 from __future__ import annotations
 
-import datetime
-import math
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -19,18 +17,29 @@ from typing import TYPE_CHECKING
 import numpy as np
 from PIL import Image
 
+from earthvlm.scenes.acquisition import (
+    DATE_TAG,
+    PLACE_TAGS,
+    find_mirrored_axes,
+    read_acquisition_date,
+    read_place,
+    refuse_other_sensors,
+)
 from earthvlm.scenes.band_identification import (
     BandOrder,
     identify_bands,
+    name_labels,
     only_count,
     read_labels,
 )
-from earthvlm.scenes.bands import BANDS, VISIBLE_BANDS, find_baseline, find_date
+from earthvlm.scenes.bands import BANDS, VISIBLE_BANDS, find_baseline
 from earthvlm.scenes.image_reader import MAX_PHOTO_SIDE, check_photo_size, photo_content
 from earthvlm.scenes.raster_limits import GDAL_OPTIONS, check_blocks, check_directories
 from earthvlm.scenes.reflectance import (
+    LARGEST_FRACTION,
     MIN_BANDS,
     ImageContent,
+    brightest_level,
     check_size,
     convert_to_reflectance,
     drop_empty_bands,
@@ -53,14 +62,16 @@ _DRIVERS = {
 }
 # Written by write_geotiff: the values are clean reflectance x 10000, and nothing is to be guessed.
 CLEAN_TAG = "EARTHVLM_REFLECTANCE"
+TOP_OF_ATMOSPHERE_NOTE = (
+    "It is a level-1C product, reflectance at the top of the atmosphere: haze brightens its blue "
+    "bands, and band B10 is not used."
+)
+# One 8-bit band of at most this many values is a map of classes (WorldCover has 11, SCL 12).
+MOST_CLASSES = 16
+# Share of a transparency channel's pixels that are fully opaque or fully transparent.
+ALPHA_EXTREMES = 0.5
 # Samples that decide something for a whole raster: windows a side, pixels a window's side.
 _SAMPLE_WINDOWS, _SAMPLE_SIDE = 4, 128
-DATE_TAG = "ACQUISITION_DATE"
-PLACE_TAGS = ("CENTRE_LONGITUDE", "CENTRE_LATITUDE")
-DATE_TAGS = (
-    *(DATE_TAG, "SENSING_TIME", "PRODUCT_START_TIME", "DATATAKE_1_DATATAKE_SENSING_START"),
-    *("datetime", "date"),
-)
 
 
 def raster_driver(path: Path) -> str | None:
@@ -91,6 +102,11 @@ def read_geotiff(path: Path, *, boa_offset: bool | None = None) -> ImageContent:
                 return _read_photo_raster(file, path)
             return _read_scene(file, path, boa_offset)
     except (RasterioError, CPLE_BaseError) as error:
+        if "missing codec" in str(error) or "compression" in str(error).lower():
+            raise ValueError(
+                f"'{path.name}' has a compression that is not supported here; save it with "
+                "DEFLATE, LZW or ZSTD"
+            ) from error
         raise ValueError(
             f"'{path.name}' is a damaged GeoTIFF (cut short or corrupt); save or download it again"
         ) from error
@@ -152,8 +168,11 @@ def _read_scene(file: rasterio.DatasetReader, path: Path, boa_offset: bool | Non
             f"{source} holds 8-bit values, which are not reflectance; "
             "give reflectance x 10000 as 16-bit integers"
         )
-    date = _find_raster_date(tags, path)
-    longitude, latitude = find_place(file, tags)
+    if not clean:
+        refuse_other_sensors(file, path.stem, source)
+    date, period = read_acquisition_date(file, path.stem)
+    notes += period
+    longitude, latitude = read_place(file)
     values = np.empty((file.height, file.width, len(bands)), dtype=np.float32)
     for index, number in enumerate(numbers.values()):
         values[:, :, index] = file.read(number)
@@ -162,7 +181,8 @@ def _read_scene(file: rasterio.DatasetReader, path: Path, boa_offset: bool | Non
         if not valid.all():
             values[~valid] = np.nan
             notes.append("The file's mask was used: the pixels it leaves out are missing.")
-        scaled = _apply_masks_and_scales(values, file, numbers)
+        scaled, ignored = _apply_masks_and_scales(values, file, numbers)
+        notes += ignored
         mark_empty_pixels(values)
         mark_empty_bands(values)
         refuse_flat_values(values, source)
@@ -177,6 +197,11 @@ def _read_scene(file: rasterio.DatasetReader, path: Path, boa_offset: bool | Non
             baseline=find_baseline(tags.get("PROCESSING_BASELINE", ""), path.stem),
             boa_offset=False if scaled and boa_offset is None else boa_offset,
         )
+        if "MSIL1C" in path.stem.upper() or "B10" in numbers:
+            notes.append(TOP_OF_ATMOSPHERE_NOTE)
+        if axes := find_mirrored_axes(file):
+            values = np.flip(values, axes)
+            notes.append("Its grid is mirrored, so it was turned: north is at the top.")
     return ImageContent(
         place_bands(values, bands), path.stem, date, longitude, latitude, tuple(notes)
     )
@@ -225,10 +250,12 @@ def read_valid(
 
 def _apply_masks_and_scales(
     values: np.ndarray, file: rasterio.DatasetReader, numbers: dict[str, int]
-) -> bool:
-    """Set masked values to NaN and apply the bands' scale and offset; True if there is an offset.
+) -> tuple[bool, list[str]]:
+    """Set fill values to NaN and apply the bands' scale and offset.
 
-    A nodata value of 0 counts only where every band is 0: a single dark band is a real 0.
+    A nodata value of 0 counts only where every band is 0: a single dark band is a real 0. Returns
+    whether an offset was applied, and a sentence where tags were left aside because the values are
+    scaled already.
     """
     for index, number in enumerate(numbers.values()):
         band = values[:, :, index]
@@ -237,17 +264,26 @@ def _apply_masks_and_scales(
             band[band == np.float32(nodata)] = np.nan
     scales = [file.scales[number - 1] for number in numbers.values()]
     offsets = [file.offsets[number - 1] for number in numbers.values()]
-    if any(scale != 1 for scale in scales) or any(offsets):
-        mark_empty_pixels(values)
-        values *= np.float32(scales)
-        values += np.float32(offsets)
-    return any(offsets)
+    if all(scale == 1 for scale in scales) and not any(offsets):
+        return False, []
+    mark_empty_pixels(values)
+    is_float = all(np.dtype(dtype).kind == "f" for dtype in file.dtypes)
+    if is_float and max(scales) < 1 and brightest_level(values) <= LARGEST_FRACTION:
+        return False, [
+            "Its values are fractions already, so the scale and offset in its tags were not "
+            "applied a second time."
+        ]
+    values *= np.float32(scales)
+    values += np.float32(offsets)
+    return any(offsets), []
 
 
 def _read_photo_raster(file: rasterio.DatasetReader, path: Path) -> ImageContent:
     from rasterio.enums import ColorInterp, Resampling
 
     check_photo_size(file.height, file.width, path)
+    refuse_class_map(file, path)
+    channels = _find_channels(file, path)
     if file.colorinterp[0] == ColorInterp.cyan:
         raise ValueError(f"'{path.name}' is a CMYK picture; save it as RGB")
     shrink = max(1.0, max(file.height, file.width) / MAX_PHOTO_SIDE)
@@ -262,19 +298,60 @@ def _read_photo_raster(file: rasterio.DatasetReader, path: Path) -> ImageContent
         pixels = table[pixels[:, :, 0]]
     elif file.count == 1:
         pixels = np.repeat(pixels, 3, axis=2)
-    if pixels.shape[2] == 3 or not (palette or file.colorinterp[3] == ColorInterp.alpha):
-        pixels = np.dstack([pixels[:, :, :3], np.full(pixels.shape[:2], 255, np.uint8)])
+    if not (pixels.shape[2] == 4 and (palette or _is_alpha(file, pixels[:, :, 3]))):
+        valid = file.dataset_mask(out_shape=shape[1:], resampling=Resampling.nearest)
+        valid = valid if pixels.shape[2] == 3 else np.full(shape[1:], 255, np.uint8)
+        pixels = np.dstack([pixels[:, :, channels], valid])
+    pixels = np.flip(pixels, find_mirrored_axes(file))
     content = photo_content(
         Image.fromarray(np.ascontiguousarray(pixels)),
         path,
         size=(file.width, file.height),
         grey=file.count == 1 and not palette,
     )
-    tags = file.tags()
-    longitude, latitude = find_place(file, tags)
+    longitude, latitude = read_place(file)
+    date, period = read_acquisition_date(file, path.stem)
     return replace(
-        content, date=_find_raster_date(tags, path), longitude=longitude, latitude=latitude
+        content,
+        date=date,
+        longitude=longitude,
+        latitude=latitude,
+        notes=(*content.notes, *period),
     )
+
+
+def refuse_class_map(file: rasterio.DatasetReader, path: Path) -> None:
+    """Raise ValueError for one 8-bit band of few values, as maps of classes have."""
+    if file.count != 1:
+        return
+    values = np.unique(sample_raster(file, [1]))
+    if len(values) <= MOST_CLASSES:
+        raise ValueError(
+            f"'{path.name}' is a map of {len(values)} classes, not an image; give the image itself"
+        )
+
+
+def _find_channels(file: rasterio.DatasetReader, path: Path) -> list[int]:
+    """Which channels of an 8-bit picture are red, green and blue: by labels, else in order."""
+    named = name_labels(read_labels(file, path))[:3]
+    if len(named) < 3 or not all(named) or set(named) == set(VISIBLE_BANDS):
+        known = len(named) == 3 and all(named)
+        return [named.index(band) for band in VISIBLE_BANDS] if known else [0, 1, 2]
+    raise ValueError(
+        f"'{path.name}' shows {', '.join(map(str, named))} in 8 bits, which is a false-colour "
+        "picture; give true colours (B04, B03, B02), or the bands' reflectance"
+    )
+
+
+def _is_alpha(file: rasterio.DatasetReader, band: np.ndarray) -> bool:
+    """Whether a fourth channel is transparency: declared so, and mostly all or nothing.
+
+    GDAL calls any fourth channel alpha, the near infrared of aerial images, too.
+    """
+    from rasterio.enums import ColorInterp
+
+    declared = file.colorinterp[3] == ColorInterp.alpha
+    return bool(declared and np.isin(band, (0, 255)).mean() > ALPHA_EXTREMES)
 
 
 def _require_visible_bands(bands: tuple[str, ...], source: str) -> None:
@@ -284,32 +361,3 @@ def _require_visible_bands(bands: tuple[str, ...], source: str) -> None:
             f"{source} has no {' or '.join(missing)}; a scene needs at least B02, B03 and B04 "
             "with data, named so (or blue, green and red) in the file's band descriptions"
         )
-
-
-def find_place(
-    file: rasterio.DatasetReader, tags: dict[str, str]
-) -> tuple[float | None, float | None]:
-    """Return longitude and latitude (degrees) of a raster's centre, None where it has none."""
-    from rasterio._err import CPLE_BaseError
-    from rasterio.errors import RasterioError
-    from rasterio.warp import transform
-
-    try:
-        if all(tag in tags for tag in PLACE_TAGS):
-            longitude, latitude = (float(tags[tag]) for tag in PLACE_TAGS)
-        elif file.crs is None:
-            return None, None
-        else:
-            x, y = file.xy(file.height / 2 - 0.5, file.width / 2 - 0.5)
-            (longitude,), (latitude,) = transform(file.crs, "EPSG:4326", [x], [y])
-    except (RasterioError, CPLE_BaseError, ValueError):
-        return None, None
-    if not (abs(longitude) <= 180 and abs(latitude) <= 90 and math.isfinite(longitude)):
-        return None, None
-    return longitude, latitude
-
-
-def _find_raster_date(tags: dict[str, str], path: Path) -> datetime.date | None:
-    # TIFF's own DATETIME comes last: many programs write the time of saving there.
-    acquired = [tags[tag] for tag in DATE_TAGS if tag in tags]
-    return find_date(*acquired, path.stem, tags.get("TIFFTAG_DATETIME", ""))

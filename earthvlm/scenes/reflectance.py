@@ -27,6 +27,9 @@ LARGEST_EIGHT_BIT = 255
 LARGEST_FILLED_SHARE = 0.5
 # Fillers such as -9999 and -32768 that a file does not declare.
 LARGEST_FILLER = -9999
+# The largest value of 16 bits is saturation or a filler, and netCDF fills with 9.97e36.
+SMALLEST_FILLER = 65_535
+BRIGHTEST_PERCENTILE = 99.9
 # With the offset, 99 % of a band's pixels are above this (noise reaches a little below 1000).
 DARKEST_WITH_OFFSET = BOA_OFFSET - 100
 # Forest, water, shade and asphalt put some band below a reflectance of 0.03 in nearly any scene;
@@ -76,7 +79,7 @@ def convert_to_reflectance(values: np.ndarray, source: str) -> list[str]:
 
     Fractions (0 to 1) are multiplied by 10000. Raises ValueError for values that are neither.
     """
-    largest = float(np.nanmax(values))
+    largest = brightest_level(values)
     if largest <= LARGEST_FRACTION:
         values *= REFLECTANCE_SCALE
         notes = ["Its values are fractions (0 to 1), so they were multiplied by 10000."]
@@ -93,6 +96,11 @@ def convert_to_reflectance(values: np.ndarray, source: str) -> list[str]:
             "save its reflectance x 10000 (or as fractions from 0 to 1) instead"
         )
     return notes
+
+
+def brightest_level(values: np.ndarray) -> float:
+    """Return the 99.9th percentile of `[H, W, C]`: single glints reach beyond any unit."""
+    return float(np.nanpercentile(sample_pixels(values), BRIGHTEST_PERCENTILE))
 
 
 def remove_offset(
@@ -157,8 +165,15 @@ def decide_offset(
 
 
 def mark_empty_pixels(values: np.ndarray) -> None:
-    """Set to NaN what is no measurement: infinities, fillers, pixels whose bands are all 0."""
-    values[~np.isfinite(values) | (values <= LARGEST_FILLER)] = np.nan
+    """Set to NaN what is no measurement: infinities, fillers, pixels whose bands are all 0.
+
+    A pixel that has the same negative value in every band is filled too, as with -999.
+    """
+    filled = ~np.isfinite(values) | (values <= LARGEST_FILLER) | (values >= SMALLEST_FILLER)
+    values[filled] = np.nan
+    if values.shape[2] > 1:
+        alike = (values == values[:, :, :1]).all(axis=2) & (values[:, :, 0] < 0)
+        values[alike] = np.nan
     values[np.all((values == 0) | np.isnan(values), axis=2)] = np.nan
 
 

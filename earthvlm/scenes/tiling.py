@@ -10,12 +10,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from earthvlm.scenes.acquisition import PLACE_TAGS, read_acquisition_date
 from earthvlm.scenes.band_identification import BandOrder
-from earthvlm.scenes.bands import BANDS, REFLECTANCE_SCALE, VISIBLE_BANDS, find_baseline, find_date
+from earthvlm.scenes.bands import BANDS, REFLECTANCE_SCALE, VISIBLE_BANDS, find_baseline
 from earthvlm.scenes.geotiff import (
     CLEAN_TAG,
-    DATE_TAGS,
-    PLACE_TAGS,
     find_bands,
     quiet_gdal,
     raster_driver,
@@ -148,13 +147,14 @@ def _find_offset(file: rasterio.DatasetReader, path: Path, order: BandOrder) -> 
     Decided tile by tile, dark tiles would lose an offset that bright ones keep.
     """
     tags = file.tags()
-    if CLEAN_TAG in tags or any(file.offsets) or any(scale != 1 for scale in file.scales):
+    if CLEAN_TAG in tags or any(file.offsets):
         return None
     samples = sample_raster(file, list(order.numbers.values()))
     nodata = file.nodatavals[0]
     if nodata:
         samples[samples == nodata] = np.nan
-    values = samples.T[None]
+    scales = [file.scales[number - 1] for number in order.numbers.values()]
+    values = (samples * np.float32(scales)[:, None]).T[None]
     mark_empty_pixels(values)
     values = values[0][:, ~np.isnan(values[0]).all(axis=0)]
     if not values.size:
@@ -162,7 +162,7 @@ def _find_offset(file: rasterio.DatasetReader, path: Path, order: BandOrder) -> 
     if np.nanmax(values) <= LARGEST_FRACTION:
         values *= REFLECTANCE_SCALE
     darkest = float(np.nanpercentile(values, 1, axis=0).min())
-    date = find_date(*(tags.get(tag, "") for tag in DATE_TAGS), path.stem)
+    date, _ = read_acquisition_date(file, path.stem)
     baseline = find_baseline(tags.get("PROCESSING_BASELINE", ""), path.stem)
     return decide_offset(darkest, date=date, baseline=baseline)[0]
 
