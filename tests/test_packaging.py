@@ -18,8 +18,7 @@ import earthvlm
 
 ROOT = Path(earthvlm.__file__).parents[1]
 PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
-# Importing takes about 0.05 s; importing torch by mistake would take seconds.
-IMPORT_SECONDS = 0.3
+# Each takes tenths of seconds or more to import.
 HEAVY = ("torch", "transformers", "gradio", "rasterio", "numpy", "PIL", "pyarrow")
 
 
@@ -34,11 +33,6 @@ def run_python(code: str) -> str:
 def test_importing_loads_no_model_library():
     loaded = run_python("import sys, earthvlm, earthvlm.cli; print(*sys.modules)").split()
     assert not set(HEAVY) & set(loaded)
-
-
-def test_importing_is_quick():
-    code = "import time; t = time.perf_counter(); import earthvlm; print(time.perf_counter() - t)"
-    assert min(float(run_python(code)) for _ in range(3)) < IMPORT_SECONDS
 
 
 def test_public_names_load_on_first_use():
@@ -78,6 +72,12 @@ def test_requirements_are_those_of_the_project_with_torch_pinned():
     (pin,) = installed["torch"].specifier
     assert pin.operator == "=="
     assert pin.version in project["torch"].specifier
+
+
+def test_citation_names_this_version():
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    assert citation["version"] == earthvlm.__version__
+    assert citation["license"] == PYPROJECT["project"]["license"]
 
 
 def test_front_matter_is_what_a_space_accepts():
