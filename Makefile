@@ -47,7 +47,7 @@ train-smoke: $(VENV)/.dev-ready
 		--max_steps 2 --batch_size 2 --accumulation_steps 2 --validate_every 2 --save_every 1
 
 benchmark: $(VENV)/.dev-ready
-	@set -e; for name in answering drafts embedding describe decoding growth app page; do \
+	@set -e; for name in answering prompt_lookup embedding describe decoding growth app page; do \
 		$(RUN) -m benchmarks.$$name; done
 
 clean:

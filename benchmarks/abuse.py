@@ -1,15 +1,15 @@
-"""The app beside people who mean it ill: visitors who search, a flooder, bombs, a slow reader.
+"""Attack the app while visitors search: a flooder, decompression bombs and a slow reader.
 
-    python -m benchmarks.abuse                        # ten minutes, and ten more of rest
+    python -m benchmarks.abuse                        # ten minutes, then ten quiet ones
     python -m benchmarks.abuse --seconds 60 --rest 30
 
 Everything stays on this machine (127.0.0.0/8, Linux) and stops by itself. Each visitor and each
-abuser has an address of its own: the visitors 127.0.1.1 and on, the flooder 127.0.0.2, the
-uploader 127.0.0.3, the slow reader 127.0.0.4. One visitor in ten asks the model, as in a real
-crowd; the others search by words, with a pause as a reader makes.
+attacker has its own address: visitors from 127.0.1.1, the flooder 127.0.0.2, the uploader
+127.0.0.3, the slow reader 127.0.0.4. One visitor in ten asks the model; the others search by words
+and pause as a reader does.
 
-It prints the table of docs/security.md, and fails where a visitor met an error, where an abuser met
-any other answer than a refusal, or where memory or disk left their bounds.
+Prints the table of docs/security.md. Fails if a visitor met an error, if an attacker got any answer
+but a refusal, or if memory or disk exceeded their bounds.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ import psutil
 from PIL import Image
 
 ROOT = Path(__file__).parent.parent
-ASKING = 10  # one visitor in so many asks the model
+ASKING = 10  # visitors for each one that asks the model
 PAUSE_SECONDS = (2.0, 8.0)  # between searches of one reader
 PATIENCE_SECONDS = 60.0
 FLOOD_PER_SECOND = 25
@@ -52,7 +52,7 @@ WORDS = ("a lake beside forest", "dense forest", "open water", "a village", "fie
 QUESTIONS = ("Is there water?", "Which land cover dominates?", "How much is built up?")
 SCENE = "beetzsee_r0_c00"
 MOST_MEMORY, MOST_DISK, LONGEST_MEDIAN = 2.5e9, 1.2e9, 0.5
-MAX_STORED = 1.1  # of the memory before, after the rest
+MAX_STORED = 1.1  # of the memory before, after the quiet minutes
 
 
 @dataclass

@@ -1,4 +1,4 @@
-"""How soon a bridge begins to answer about a scene, the first time and in later turns.
+"""Measure seconds to an answer's first words, in the first turn and in later ones.
 
 python -m benchmarks.answering [--engine llama]
 """
@@ -21,7 +21,11 @@ def main() -> None:
     arguments = parser.parse_args()
     bridge = OlmoEarthVLMBridge.from_pretrained("bundled", device="cpu", engine=arguments.engine)
     found = SceneIndex.from_pretrained("bundled").browse("tiles", k=arguments.scenes + 1)
-    first: dict[str, list[float]] = {"first turn": [], "second turn": [], "second turn, anew": []}
+    first: dict[str, list[float]] = {
+        "first turn": [],
+        "second turn": [],
+        "second turn, uncached": [],
+    }
     rate = []
     for result in found:
         scene, messages = result.open_scene(), []
@@ -31,21 +35,23 @@ def main() -> None:
             first[turn].append(to_first)
             rate.append(then)
             messages.append({"role": "assistant", "content": answer})
-        # As if nothing of it had been seen or read.
+        # A copy of the scene has no cached prefix.
         _, to_first, _ = time_answer(bridge, Scene(scene.reflectance), messages[:-1])
-        first["second turn, anew"].append(to_first)
+        first["second turn, uncached"].append(to_first)
     # The first scene warms up.
     first = {turn: seconds[1:] for turn, seconds in first.items()}
     report(f"first_words_{arguments.engine}", first, "s (128 x 128 scene)")
-    saved = [b / a for a, b in zip(first["second turn"], first["second turn, anew"], strict=True)]
-    report(f"reuse_{arguments.engine}", {"second turn, sooner than anew": saved}, "times")
-    report(f"speaking_{arguments.engine}", {"after the first words": rate[2:]}, "tokens/s")
+    saved = [
+        b / a for a, b in zip(first["second turn"], first["second turn, uncached"], strict=True)
+    ]
+    report(f"reuse_{arguments.engine}", {"second turn, with and without the cache": saved}, "times")
+    report(f"decoding_{arguments.engine}", {"after the first words": rate[2:]}, "tokens/s")
 
 
 def time_answer(
     bridge: OlmoEarthVLMBridge, scene: Scene, messages: list[dict[str, str]]
 ) -> tuple[str, float, float]:
-    """The answer, seconds to its first words, and tokens a second after them."""
+    """Return the answer, seconds to its first words, and tokens a second after them."""
     start, times, said = time.perf_counter(), [], ""
     for piece in bridge.stream(scene, messages):
         times.append(time.perf_counter())

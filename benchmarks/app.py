@@ -1,4 +1,4 @@
-"""How soon the app is ready, and the memory it takes while it answers.
+"""Measure how soon the app is ready, and its memory while it answers.
 
 python -m benchmarks.app
 """

@@ -1,11 +1,11 @@
-"""What each way to decode brings: the same weights, the same scenes and question, in one run.
+"""Compare ways to decode: the same weights, scenes and question, in one run.
 
     python -m benchmarks.decoding
-    python -m benchmarks.decoding --only int8  # the plain path, and ways of these names
+    python -m benchmarks.decoding --only int8  # plain decoding, and ways whose names contain this
 
-Ways take turns, so that whatever else the machine does slows all of them alike. Beside tokens a
-second: how many of the plain path's tokens each way would have chosen too, given those before; and
-how many tokens could be read at once, were they looked up in what was said before.
+Ways take turns, so that other work of the machine slows all of them alike. Prints tokens a second,
+the share of plain decoding's tokens that a way would also have chosen after the same beginning, and
+how many tokens one forward pass would yield if they were looked up in earlier answers.
 """
 
 from __future__ import annotations
@@ -47,9 +47,9 @@ def main() -> None:
 
 
 def make_ways(bridge: OlmoEarthVLMBridge, wanted: list[str]) -> dict[str, Start]:
-    """What starts a state, by the name of the way; those whose name has no wanted part are not.
+    """Functions that start a decoder state, by the name of the way, if `wanted` has a part of it.
 
-    That of llama.cpp needs the extra `llama`.
+    llama.cpp needs the extra `llama`.
     """
 
     def adapted() -> Start:
@@ -112,9 +112,9 @@ def compare(
     report("decoding_agreement", agreement, "of the plain path's first 20 tokens chosen too")
     others = [[token for other in plain if other is not said for token in other] for said in plain]
     drafts = {
-        "in the question": [tokens_a_reading(list(prompt.ids), said) for said in plain],
+        "in the question": [tokens_a_pass(list(prompt.ids), said) for said in plain],
         "in answers about other scenes too": [
-            tokens_a_reading([*known, *prompt.ids], said)
+            tokens_a_pass([*known, *prompt.ids], said)
             for known, said in zip(others, plain, strict=True)
         ],
     }
@@ -159,12 +159,12 @@ def agree(
     return same / 20
 
 
-def tokens_a_reading(known: list[int], said: list[int]) -> float:
-    """How many tokens a reading would yield, were those that follow looked up in what is known."""
+def tokens_a_pass(known: list[int], said: list[int]) -> float:
+    """Tokens that a forward pass yields on average, if the next ones are looked up in `known`."""
     look_up = PromptLookupCandidateGenerator(
         num_output_tokens=DRAFT_TOKENS, max_matching_ngram_size=3, max_length=100_000
     )
-    place = readings = 0
+    place = passes = 0
     while place < len(said):
         ids = torch.tensor([known + said[:place]])
         drafted = look_up.get_candidates(ids)[0][0, ids.shape[1] :].tolist()
@@ -174,8 +174,8 @@ def tokens_a_reading(known: list[int], said: list[int]) -> float:
         ):
             right += 1
         place += right + 1  # the reading tells one more than was drafted right
-        readings += 1
-    return len(said) / readings
+        passes += 1
+    return len(said) / passes
 
 
 @torch.inference_mode()

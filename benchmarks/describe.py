@@ -1,11 +1,10 @@
-"""How many scenes are described in a second, in batches and one by one.
+"""Measure scenes described a second, in batches and one by one, with and without prompt lookup.
 
 python -m benchmarks.describe [--scenes 32] [--side 64] [--engine llama]
 
-Answers about other scenes are known to each way anew, and foretell what it says; each is measured
-with nothing foretold, too. One by one only some of the scenes are described, each time the batch
-was; `--engine llama` lets llama.cpp do that, since it answers one scene at a time. Scenes are 128 x
-128 pixels, or their first `--side` by `--side`.
+With prompt lookup, each way starts from a cache of the same answers about other scenes. One by one,
+only every fourth scene is described. `--engine llama` does that with llama.cpp, which answers one
+scene at a time. Scenes are 128 x 128 pixels, or their first `--side` by `--side`.
 """
 
 from __future__ import annotations
@@ -20,8 +19,8 @@ from earthvlm import OlmoEarthVLMBridge, Scene, SceneIndex
 from earthvlm.generation.prompt_lookup import AnswerCache
 
 QUESTION = "Describe this scene."
-EVERY = 4  # of so many scenes one is described by itself, too
-TEACHING = 16  # other scenes, whose answers are known
+EVERY = 4  # scenes for each one that is described one by one too
+CACHED = 16  # other scenes, whose answers fill the cache
 REPEATS = 2
 
 
@@ -32,9 +31,9 @@ def main() -> None:
     parser.add_argument("--engine", default="torch", help="torch or llama, of one by one")
     arguments = parser.parse_args()
     bridge = OlmoEarthVLMBridge.from_pretrained("bundled", device="cpu", engine=arguments.engine)
-    found = SceneIndex.from_pretrained("bundled").browse("tiles", k=arguments.scenes + TEACHING)
+    found = SceneIndex.from_pretrained("bundled").browse("tiles", k=arguments.scenes + CACHED)
     scenes = [cut(result.open_scene(), arguments.side) for result in found]
-    others, scenes = scenes[:TEACHING], scenes[TEACHING:]
+    others, scenes = scenes[:CACHED], scenes[CACHED:]
     some = scenes[::EVERY]
     known = [bridge.language.tokenizer(a).input_ids for a in bridge.generate(others, QUESTION)]
     bridge.generate(scenes[0], QUESTION, max_length=4)  # warms up
@@ -48,17 +47,17 @@ def main() -> None:
     ways: dict[str, tuple[Callable[[], list[str]], bool]] = {
         f"batch of {len(scenes)}": (together, True),
         "one by one": (alone, True),
-        f"batch of {len(scenes)}, nothing foretold": (together, False),
-        "one by one, nothing foretold": (alone, False),
+        f"batch of {len(scenes)}, no prompt lookup": (together, False),
+        "one by one, no prompt lookup": (alone, False),
     }
     if arguments.engine == "llama":
-        ways = {name: way for name, way in ways.items() if "nothing" in name}
+        ways = {name: way for name, way in ways.items() if "no prompt lookup" in name}
     rates: dict[str, list[float]] = {name: [] for name in ways}
     same = []
     for _ in range(REPEATS):
         answers = {}
-        for name, (describe, foretold) in ways.items():
-            bridge.text_generator.answer_cache = teach(known) if foretold else None
+        for name, (describe, looks_up) in ways.items():
+            bridge.text_generator.answer_cache = fill_cache(known) if looks_up else None
             start = time.perf_counter()
             answers[name] = describe()
             rates[name].append(len(answers[name]) / (time.perf_counter() - start))
@@ -79,12 +78,12 @@ def cut(scene: Scene, side: int) -> Scene:
     return replace(scene, reflectance=scene.reflectance[:side, :side])
 
 
-def teach(answers: list[list[int]]) -> AnswerCache:
-    """What foretells answers once these were said."""
-    drafts = AnswerCache()
-    for said in answers:
-        drafts.add(said)
-    return drafts
+def fill_cache(answers: list[list[int]]) -> AnswerCache:
+    """A cache of these answers' token ids."""
+    cache = AnswerCache()
+    for answer in answers:
+        cache.add(answer)
+    return cache
 
 
 if __name__ == "__main__":

@@ -74,8 +74,8 @@ def draw_vectors(path: Path, rows: int, seed: int, real: np.ndarray) -> None:
     vectors.flush()
 
 
-def find_truth(vectors: np.ndarray, queries: np.ndarray, nearest: int) -> np.ndarray:
-    """The cosine of the last of so many nearest to each query, by float64 arithmetic."""
+def find_reference(vectors: np.ndarray, queries: np.ndarray, nearest: int) -> np.ndarray:
+    """The cosine of the last of the `nearest` rows to each query, by float64 arithmetic."""
     best = np.full((len(queries), nearest), -2.0)
     wanted = queries.astype(np.float64)
     for start in range(0, len(vectors), BLOCK):

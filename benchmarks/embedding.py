@@ -1,10 +1,10 @@
-"""How many scenes are embedded in a second, beside OlmoEarth's package driven directly.
+"""Measure scenes embedded a second, next to OlmoEarth's package driven directly.
 
 python -m benchmarks.embedding
 
-The package is driven as its own example does: scenes are normalised, encoded one by one with its
-default settings, and what it saw goes through the same queries and head. Embedding in the patches
-that scenes are talked about in says what patches of their own bring. Ways take turns.
+The package is driven as in its own example: scenes are normalised and encoded one by one with its
+default settings, and its tokens go through the same queries and head. Embedding with the answers'
+patch size shows what a patch size for embedding gains. Ways take turns.
 """
 
 from __future__ import annotations

@@ -3,9 +3,9 @@
     python -m benchmarks.growth                             # small sizes
     python -m benchmarks.growth --large --plot docs/growth.svg
 
-Each size is measured in a process of its own, whose peak memory is reported above what loading the
-bridge took. Of each kind the last step's exponent is told: 1 is growth in proportion, of a scene
-with its pixels.
+Each size is measured in its own process; peak memory is what comes on top of loading the bridge.
+For each kind the exponent of the last step is printed: 1 is growth in proportion (of a scene, to
+its pixels).
 """
 
 from __future__ import annotations

@@ -1,14 +1,13 @@
-"""The app under load: many sessions at once that chat, search and read, through its own API.
+"""Load the app: many sessions that chat, search and read at once, through its own API.
 
     python -m benchmarks.load                          # 50 sessions for 20 seconds
-    python -m benchmarks.load --seconds 600            # as the README's figures
+    python -m benchmarks.load --seconds 600            # as in docs/performance.md
 
-Every session is a `gradio_client.Client` of its own. One in five asks the model questions, one
-after another, half of those in the page's conversation and half by `/ask_scene`; the others search
-by words, with a pause as a reader makes. Nothing may fail but by "Busy", which is counted: all
-sessions come from one address, of which the app lets four questions and four searches wait. The
-app's bound on the calls of one address is lifted for that; see benchmarks/abuse.py for visitors of
-addresses of their own.
+Every session is its own `gradio_client.Client`. One in five asks the model one question after
+another, half of those in the page's conversation and half by `/ask_scene`; the others search by
+words and pause as a reader does. The only error allowed is "Busy", which is counted: all sessions
+come from one address, for which the app lets four questions and four searches wait. The app's limit
+on calls from one address is lifted; benchmarks/abuse.py has visitors with their own addresses.
 """
 
 from __future__ import annotations
@@ -34,8 +33,8 @@ from gradio_client import Client
 from benchmarks.report import report
 
 ROOT = Path(__file__).parent.parent
-CHATTING = 5  # one session in so many asks the model
-TURNS = 4  # of one conversation in the page, before the scene is opened anew
+CHATTING = 5  # sessions for each one that asks the model
+TURNS = 4  # of one conversation in the page, before the scene is opened again
 LONGEST_ANSWER = 64  # tokens
 SCENE = "beetzsee_r0_c00"
 PAUSE_SECONDS = (1.0, 4.0)  # between searches of one reader

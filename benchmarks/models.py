@@ -1,9 +1,9 @@
-"""How large the encoders are: width, parameters, memory, tokens a patch.
+"""Print the encoders' width, parameters, memory and tokens a patch.
 
 python -m benchmarks.models
 
-Networks are sketched with their published shapes and no numbers, so neither the Hub nor memory is
-needed. Moondream2's full size is measured by benchmarks.moondream2.
+Networks have their published shapes on torch's meta device, so neither the Hub nor memory is
+needed. benchmarks.moondream2 measures Moondream2's full size.
 """
 
 from __future__ import annotations

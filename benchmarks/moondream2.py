@@ -1,10 +1,10 @@
-"""Moondream2's full size on random weights: does it load, in how much memory, and how fast.
+"""Measure Moondream2's full size with random weights: loading, memory and speed.
 
 python -m benchmarks.moondream2 [--folder FOLDER]
 
-Writes a checkpoint of the published layout, sizes and type (2.8 GB, float16, text model alone) to
-a temporary folder, or uses one that is there. Each kind of weights is measured in a process of its
-own, so that peak memory is its own too.
+Writes a checkpoint of the published layout, sizes and type (2.8 GB, float16, text model alone) to a
+temporary folder, or uses one that exists. Each type of weights is measured in its own process, for
+its own peak memory.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""How long a dataset takes to open, and in what memory; `benchmarks.search --opening` prints it."""
+"""Measure the seconds and memory of opening a dataset, for `benchmarks.search --opening`."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def draw_pictures(count: int) -> list[bytes]:
 
 
 def measure_opening(rows: int, folder: Path, vectors: np.ndarray) -> dict[str, float]:
-    """How long a dataset of so many scenes takes to open, first and again, and in what memory."""
+    """Seconds and memory of opening a dataset of `rows` scenes, the first time and again."""
     from earthvlm.embeddings.dataset import write_embedding_dataset
 
     dataset, shard = folder / "dataset", 4096

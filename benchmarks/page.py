@@ -1,10 +1,10 @@
-"""Measure how soon a tab's first view is whole, and how soon a closed tab frees the model.
+"""Measure how soon a tab's first view is complete, and how soon a closed tab frees the model.
 
     python -m benchmarks.page
 
-The app runs in this process, with the bundled bridge, and Chromium opens it: the system's (or one
-named by --chromium), else Playwright's own. An answer that would never end is under way when its
-tab is closed; the seconds are those until the model has stopped.
+The app runs in this process with the bundled bridge. Chromium opens it: the system's, the one that
+--chromium names, or Playwright's own. A tab is closed during an answer that would never end; the
+seconds are those until the model has stopped.
 """
 
 from __future__ import annotations

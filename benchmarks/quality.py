@@ -1,8 +1,8 @@
-"""Whether answers are as good where they are foretold by others: the same evaluation, twice.
+"""Evaluate answers with and without prompt lookup, to show that they are equally good.
 
     python -m benchmarks.quality --data_dir DATA [--tiles 48]
 
-DATA is laid out as for `earthvlm evaluate`, which does the measuring here too.
+DATA has the layout of `earthvlm evaluate`, whose evaluation runs here twice.
 """
 
 from __future__ import annotations
@@ -25,23 +25,23 @@ def main() -> None:
     tiles = ChatEarthNet(arguments.data_dir, "val")
     bridge = OlmoEarthVLMBridge.from_pretrained("bundled", device="cpu")
     answers, figures = {}, {}
-    for way, drafts in {"one token at a time": None, "foretold": AnswerCache()}.items():
-        bridge.text_generator.answer_cache = drafts
+    for way, cache in {"one token at a time": None, "prompt lookup": AnswerCache()}.items():
+        bridge.text_generator.answer_cache = cache
         figures[way], answers[way] = evaluate(bridge, tiles, limit=arguments.tiles)
     print(f"| measure | {' | 95 % interval | '.join(figures)} | 95 % interval | inside |")
     print("|---|---|---|---|---|---|")
     inside = []
-    for plain, foretold in zip(*figures.values(), strict=True):
-        inside.append(float(plain.low <= foretold.value <= plain.high))
+    for plain, looked_up in zip(*figures.values(), strict=True):
+        inside.append(float(plain.low <= looked_up.value <= plain.high))
         values = " | ".join(
             f"{figure.value:.3f} | {figure.low:.3f} to {figure.high:.3f}"
-            for figure in (plain, foretold)
+            for figure in (plain, looked_up)
         )
         print(f"| {plain.name} | {values} | {'yes' if inside[-1] else 'NO'} |")
-    plain, foretold = answers.values()
+    plain, looked_up = answers.values()
     same = [
         float(a[task] == b[task])
-        for a, b in zip(plain, foretold, strict=True)
+        for a, b in zip(plain, looked_up, strict=True)
         for task in a.keys() - {"image", "reference"}
     ]
     report(

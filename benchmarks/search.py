@@ -1,13 +1,13 @@
-"""How fast each engine of search is, how much it finds, and what it takes.
+"""Measure each search engine's speed, recall, memory and disk.
 
 python -m benchmarks.search [--rows 163488] [--data_dir DATA] [--captions] [--engines exact ...]
 
-Vectors are drawn around the embeddings of real scenes, the bundled ones or those of the tiles in
-DATA, or of their captions, so that they lie as unevenly as those; queries are drawn likewise. Each
-engine finds 10; recall is beside float64 arithmetic, and once more for words, which lie farther
-from all scenes. Each runs in a process of its own, whose memory is its own, and takes turns there
-with "numpy", a plain float32 matrix product. "faiss-flat" and "faiss-ivf1000" (50 lists probed) are
-for comparison. --opening: how long a dataset of so many scenes takes to open, too.
+Vectors are drawn around the embeddings of real scenes (the bundled ones, the tiles in DATA, or
+their captions), so that they are spread as unevenly; queries are drawn likewise. Each engine
+returns 10. Recall is against float64 arithmetic, and measured again for words, which are farther
+from all scenes. Each engine runs in its own process, for its own memory, and takes turns there with
+"numpy", a plain float32 matrix product. "faiss-flat" and "faiss-ivf1000" (50 lists probed) are for
+comparison. --opening also measures how long a dataset of that size takes to open.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from benchmarks.drawn_vectors import (
     embed_captions,
     embed_scenes,
     embed_words,
-    find_truth,
+    find_reference,
 )
 from benchmarks.opening import measure_opening
 from benchmarks.report import RESULTS
@@ -157,7 +157,7 @@ def take_time(search: Callable, queries: np.ndarray) -> tuple[list[float], list[
 
 def measure_recall(vectors: np.ndarray, queries: np.ndarray, found: list[np.ndarray]) -> float:
     """The share of what was found that is as near as the last that should be."""
-    least = find_truth(vectors, queries, FOUND)
+    least = find_reference(vectors, queries, FOUND)
     near = [
         np.mean(vectors[rows].astype(np.float64) @ query >= cosine - 1e-6)
         for rows, query, cosine in zip(found, queries, least, strict=True)

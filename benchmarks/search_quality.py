@@ -1,13 +1,13 @@
-"""How well words and scenes find scenes that nobody captioned, beside simpler ways to search.
+"""Measure how well words and scenes find scenes without captions, next to simpler ways to search.
 
 python -m benchmarks.search_quality --data_dir DATA [--model_path BRIDGE] [--describe 240]
 
-The tiles of the validation split are searched among themselves, and among themselves and the
-bundled scenes. Words are a tile's caption, which belongs to it alone or to those that share it;
-scenes are to find others of their hand-labelled class; joined, a caption and another scene of the
-class are to find the tile. Baselines are trained on the training split: band statistics with a
-ridge regression to the captions' embeddings, and with a classifier of them and one of the text.
---describe N lets the bridge caption N tiles, for search in captions alone.
+The tiles of the validation split are searched among themselves, and together with the bundled
+scenes. A query of words is a tile's caption; the tiles that share the caption are relevant. A query
+by scene should find scenes of its hand-labelled class; a query of both, a caption and another scene
+of the class, should find the tile. Baselines are trained on the training split: band statistics
+with a ridge regression to the captions' embeddings, and with one classifier of them and one of the
+text. --describe N lets the bridge caption N tiles, for search in captions alone.
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ def rank_first(
 def figures(
     name: str, ranks: np.ndarray, relevant: np.ndarray, pool: np.ndarray
 ) -> list[MetricResult]:
-    """Recall at 1, 5 and 10 and the mean reciprocal rank, beside those of a random order.
+    """Recall at 1, 5 and 10 and the mean reciprocal rank, next to those of a random order.
 
     relevant, pool: how many scenes are relevant to each query, and among how many, `[Q]`.
     """

@@ -1,11 +1,11 @@
-"""How many samples a second training takes, beside the recipe it started from.
+"""Measure training's samples a second, next to the recipe it started from.
 
 python -m benchmarks.train [--data_dir CHATEARTHNET] [--vlm_model ID]
 
-The first row is that recipe: tiles read one at a time on the main thread, encoded anew in every
-epoch, every sample padded to 256 tokens, logits for all of them, float32. Each row below changes
-one thing and keeps those above. Without --data_dir the tiles are generated, 256 x 256 pixels as
-ChatEarthNet's, with captions of 40 to 200 tokens.
+The first row is that recipe: tiles read one at a time on the main thread, encoded again in every
+epoch, every sample padded to 256 tokens, logits for all of them, float32. Each further row changes
+one thing and keeps the changes above. Without --data_dir the tiles are generated: 256 x 256 pixels
+as in ChatEarthNet, with captions of 40 to 200 tokens.
 """
 
 from __future__ import annotations

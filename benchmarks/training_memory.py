@@ -1,10 +1,9 @@
-"""What training fits in which GPU: memory for each language model and encoder, computed.
+"""Compute which training fits on which GPU: memory for each language model and encoder.
 
 python -m benchmarks.training_memory
 
-Models are sketched at their full size without numbers, taken through one forward pass in bfloat16,
-and what would be kept for the backward pass is added up. What CUDA and its kernels take, about
-1 GB, comes on top.
+Models have their full size on torch's meta device and take one forward pass in bfloat16; the sizes
+of the tensors that the backward pass needs are added up. CUDA and its kernels take about 1 GB more.
 """
 
 from __future__ import annotations
