@@ -46,8 +46,11 @@ class Arguments:
     @classmethod
     def take(cls, parsed: argparse.Namespace) -> Arguments:
         """Check and group parsed arguments. Raises ValueError, naming the argument."""
-        groups = (BridgeArguments, TrainingConfig, RunArguments)
-        return cls(*(take_arguments(group, parsed) for group in groups))
+        return cls(
+            take_arguments(BridgeArguments, parsed),
+            take_arguments(TrainingConfig, parsed),
+            take_arguments(RunArguments, parsed),
+        )
 
 
 def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
@@ -141,11 +144,10 @@ def train(arguments: Arguments, accelerator: Accelerator) -> None:
 
 def build_bridge(arguments: BridgeArguments, accelerator: Accelerator) -> OlmoEarthVLMBridge:
     """Build or load the bridge to train; without LoRA, report the memory that training takes."""
-    bridge = (
-        load_bridge(arguments, accelerator)
-        if arguments.model_path
-        else make_bridge(arguments, accelerator)
-    )
+    if arguments.model_path:
+        bridge = load_bridge(arguments.model_path, arguments, accelerator)
+    else:
+        bridge = make_bridge(arguments, accelerator)
     if not bridge.config.use_lora:
         weights = sum(parameter.numel() for parameter in bridge.language_model.parameters())
         accelerator.print(
@@ -156,11 +158,11 @@ def build_bridge(arguments: BridgeArguments, accelerator: Accelerator) -> OlmoEa
     return bridge
 
 
-def load_bridge(arguments: BridgeArguments, accelerator: Accelerator) -> OlmoEarthVLMBridge:
+def load_bridge(
+    source: str, arguments: BridgeArguments, accelerator: Accelerator
+) -> OlmoEarthVLMBridge:
     """Load a saved bridge, and change its patch sizes if they are given."""
-    bridge = OlmoEarthVLMBridge.from_pretrained(
-        arguments.model_path, accelerator.device, trainable=True
-    )
+    bridge = OlmoEarthVLMBridge.from_pretrained(source, accelerator.device, trainable=True)
     patch, embedding = arguments.patch_size, arguments.embedding_patch_size
     if patch or embedding:
         saved = bridge.config

@@ -1,11 +1,11 @@
-"""Measure training's samples a second, next to the recipe it started from.
+"""Measure training speed, change by change, from the original recipe to the current one.
 
 python -m benchmarks.train [--data_dir CHATEARTHNET] [--vlm_model ID]
 
-The first row is that recipe: tiles read one at a time on the main thread, encoded again in every
-epoch, every sample padded to 256 tokens, logits for all of them, float32. Each further row changes
-one thing and keeps the changes above. Without --data_dir the tiles are generated: 256 x 256 pixels
-as in ChatEarthNet, with captions of 40 to 200 tokens.
+The original recipe reads tiles one at a time on the main thread, encodes them in every epoch, pads
+every sample to 256 tokens, computes logits for all tokens, and uses float32. Each row changes one
+thing and keeps the changes of the rows before. Without --data_dir the tiles are generated, with
+256 x 256 pixels and captions of 40 to 200 tokens, as in ChatEarthNet.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ LAYOUTS: dict[Any, float] = {None: 1.0}  # tiles as they are
 
 @dataclass(frozen=True)
 class Recipe:
-    """How a step is made: see the module's own description."""
+    """The settings of a row; see the module's docstring."""
 
     by_length: bool = False
     answer_logits: bool = False
@@ -59,7 +59,7 @@ def main() -> None:
     parser.add_argument("--olmoearth_model", default="random-v1.2-nano", help="the encoder")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--batch_size", type=int, default=4)
-    parser.add_argument("--steps", type=int, default=3, help="measured, after one that is not")
+    parser.add_argument("--steps", type=int, default=3, help="measured, after one for warmup")
     parser.add_argument("--rounds", type=int, default=2, help="turns of each recipe")
     arguments = parser.parse_args()
     bands = {band for group in CHATEARTHNET_FOLDERS.values() for band in group}
@@ -72,13 +72,13 @@ def main() -> None:
     )
     with tempfile.TemporaryDirectory() as temporary:
         data = arguments.data_dir or _generate(Path(temporary))
-        # An epoch of the whole dataset does not stay in memory.
+        # No tile cache, because an epoch of the whole dataset would not fit in memory.
         tiles = ChatEarthNet(data, "train", memory=0)
         cache = FeatureCache(Path(temporary) / "cache", bridge.encoder, tiles)
         cache.fill(16, lambda: None)
         recipes = _recipes(bridge.device)
         rates: dict[str, list[float]] = {name: [] for name in recipes}
-        # In turns, so that what else the machine does meanwhile meets all of them.
+        # Interleaved, so that other load on the machine affects all recipes.
         for name, recipe in list(recipes.items()) * arguments.rounds:
             step = _step(bridge, recipe)
             batches = _batches(bridge, tiles, cache, recipe, arguments.batch_size)
@@ -87,22 +87,22 @@ def main() -> None:
     report("train", rates, "samples/s")
     first, *others = map(statistics.median, rates.values())
     ratios = {name: [rate / first] for name, rate in zip(list(rates)[1:], others, strict=True)}
-    report("train_ratio", ratios, "times the first")
+    report("train_ratio", ratios, "relative")
 
 
 def _recipes(device: torch.device) -> dict[str, Recipe]:
-    recipes = {"the reference recipe": Recipe()}
-    recipe = recipes["logits of answers alone"] = Recipe(answer_logits=True)
-    recipe = recipes["batches by length"] = replace(recipe, by_length=True)
-    recipe = recipes["two workers"] = replace(recipe, workers=2)
-    recipe = recipes["encoder's tokens kept"] = replace(recipe, cached=True)
+    recipes = {"original": Recipe()}
+    recipe = recipes["+ logits of answer tokens only"] = Recipe(answer_logits=True)
+    recipe = recipes["+ batches by length"] = replace(recipe, by_length=True)
+    recipe = recipes["+ two workers"] = replace(recipe, workers=2)
+    recipe = recipes["+ feature cache"] = replace(recipe, cached=True)
     if device.type == "cuda" or torch.ops.mkldnn._is_mkldnn_bf16_supported():
-        recipes["bfloat16"] = replace(recipe, half=True)
+        recipes["+ bfloat16"] = replace(recipe, half=True)
     return recipes
 
 
 def _generate(folder: Path) -> Path:
-    """Tiles of ChatEarthNet's size, and captions whose lengths differ as much as its do."""
+    """Write tiles of ChatEarthNet's size, with captions of as varied lengths."""
     write_generated_chatearthnet(folder, train=TILES, val=1, side=256)
     path = folder / "json_files" / "ChatEarthNet_caps_35_train.json"
     entries = json.loads(path.read_text())
@@ -145,7 +145,7 @@ def _batches(
 
 
 def _pad(batch: BridgeBatch) -> BridgeBatch:
-    """Every sample to the same length, longer ones cut."""
+    """Pad or cut every sample to PADDED_TO tokens."""
 
     def fit(tensor: Tensor, fill: int | bool) -> Tensor:
         missing = max(PADDED_TO - tensor.shape[1], 0)
@@ -157,7 +157,7 @@ def _pad(batch: BridgeBatch) -> BridgeBatch:
 
 def _step(bridge: OlmoEarthVLMBridge, recipe: Recipe) -> Callable[[BridgeBatch], None]:
     for parameter in bridge.language_model.parameters():
-        if not parameter.requires_grad:  # what trains stays in float32, as in training
+        if not parameter.requires_grad:  # trained parameters stay in float32, as in training
             parameter.data = parameter.data.to(torch.bfloat16 if recipe.half else torch.float32)
     parameters = [p for p in bridge.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(parameters, 1e-4)
@@ -173,7 +173,7 @@ def _step(bridge: OlmoEarthVLMBridge, recipe: Recipe) -> Callable[[BridgeBatch],
 
 
 def _loss_of_all(bridge: OlmoEarthVLMBridge, batch: BridgeBatch) -> Tensor:
-    """The language model's own loss, over logits of every token."""
+    """The language model's own loss, with logits for every token."""
     scene = bridge.encode(batch.scenes)[1]
     device = bridge.device
     embeds, mask = insert_scene(
@@ -194,7 +194,7 @@ def _measure(
     count: int,
     device: torch.device,
 ) -> list[float]:
-    """Seconds of some steps, the wait for their batches included, after one that is not counted."""
+    """Seconds of each step, including the wait for its batch, after a warmup step."""
     seconds = []
     for _ in range(count + 1):
         start = time.perf_counter()

@@ -1,9 +1,9 @@
-"""Compute which training fits on which GPU: memory for each language model and encoder.
+"""Compute the memory that training takes for each language model and encoder.
 
 python -m benchmarks.training_memory
 
-Models have their full size on torch's meta device and take one forward pass in bfloat16; the sizes
-of the tensors that the backward pass needs are added up. CUDA and its kernels take about 1 GB more.
+Models are built at their full size on the meta device and run through one forward pass in bfloat16;
+the tensors kept for the backward pass are summed. CUDA and its kernels need about 1 GB in addition.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ LANGUAGE_MODELS = {
 def main() -> None:
     print(f"Batches of {BATCH} scenes with {TOKENS} tokens each, bfloat16, LoRA of rank 16.\n")
     print(
-        "| language model | weights | trained along | kept for backward | with checkpointing | "
+        "| language model | weights | trained | activations | with checkpointing | "
         f"one GPU | one of {SHARDS}, FSDP2 | one GPU, `--no-use_lora` |"
     )
     print("|---|---|---|---|---|---|---|---|")
@@ -87,7 +87,7 @@ def main() -> None:
         row += [frozen + trained + kept, (frozen + trained) / SHARDS + _largest(model) + kept]
         row.append(trained + BYTES_PER_TRAINED_WEIGHT * frozen // 2 + kept)
         print(f"| {name} | " + " | ".join(f"{x / GIGABYTE:.2f} GB" for x in row) + " |")
-    print("\n| encoder | weights, frozen | trained along |\n|---|---|---|")
+    print("\n| encoder | frozen | trained |\n|---|---|---|")
     for model_id in ModelID:
         _, version, size = model_id.value.lower().split("-")
         with torch.device("meta"):
@@ -108,14 +108,14 @@ def get_decoder(model: PeftModel) -> Any:
 
 
 def _kept(model: PeftModel) -> int:
-    """Bytes of what a forward pass keeps for the backward pass, weights not counted."""
+    """Bytes of the activations that a forward pass keeps for the backward pass."""
     weights = {id(p) for p in model.parameters()}
     seen: dict[int, torch.Tensor] = {}
 
     def keep(tensor: torch.Tensor) -> torch.Tensor:
         base = tensor if tensor._base is None else tensor._base
         if id(base) not in weights:
-            seen[id(base)] = base  # held, so that no other gets its id
+            seen[id(base)] = base  # a reference, so that its id is not reused
         return tensor
 
     decoder = get_decoder(model)
@@ -123,7 +123,7 @@ def _kept(model: PeftModel) -> int:
         BATCH, TOKENS, model.config.hidden_size, dtype=torch.bfloat16, device="meta"
     ).requires_grad_()
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        # A ready mask: transformers would look into numbers that are not there to make one.
+        # A given mask, because transformers reads values to make one, which meta tensors lack.
         mask = torch.zeros(BATCH, 1, TOKENS, TOKENS, dtype=torch.bfloat16, device="meta")
         hidden = decoder(
             inputs_embeds=embeds, attention_mask=mask, use_cache=False
@@ -135,7 +135,7 @@ def _kept(model: PeftModel) -> int:
 
 
 def _checkpointed(model: PeftModel) -> int:
-    """The same where each layer keeps its input alone, and one layer at a time all it needs."""
+    """The same with checkpointing: each layer keeps its input, and one layer its activations."""
     layers = model.config.num_hidden_layers
     inputs = layers * BATCH * TOKENS * model.config.hidden_size * 2
     logits = BATCH * TOKENS * model.config.vocab_size * 6
@@ -143,7 +143,7 @@ def _checkpointed(model: PeftModel) -> int:
 
 
 def _largest(model: PeftModel) -> int:
-    """The largest part that is put together at a time: a layer, or what stands outside of them."""
+    """Bytes of the largest gathered parts: two layers, and the weights outside of layers."""
     decoder = get_decoder(model)
     layer = 2 * sum(p.numel() for p in decoder.layers[0].parameters())
     rest = 2 * sum(p.numel() for p in model.parameters()) - layer * len(decoder.layers)

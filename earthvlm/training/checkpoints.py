@@ -17,6 +17,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from pickle import UnpicklingError
+from typing import Any
 
 import numpy as np
 import torch
@@ -186,28 +187,28 @@ def find_checkpoint(resume: str, output: Path) -> Path:
     return folder.resolve()
 
 
-def random_states(device: torch.device) -> dict[str, object]:
+def random_states(device: torch.device) -> dict[str, Any]:
     """The states of this process's random number generators, in types that load without pickle.
 
     device: where the process computes; a GPU has its own generator.
     """
-    kind, keys, *rest = np.random.get_state()
+    kind, keys, *rest = np.random.get_state(legacy=True)
     return {
         "python": random.getstate(),
-        "numpy": (kind, keys.tolist(), *rest),
+        "numpy": (kind, np.asarray(keys).tolist(), *rest),
         "torch": torch.get_rng_state(),
         "cuda": torch.cuda.get_rng_state(device) if device.type == "cuda" else None,
     }
 
 
-def write_state(folder: Path, state: dict[str, object], rng_states: Sequence[dict]) -> None:
+def write_state(folder: Path, state: dict[str, Any], rng_states: Sequence[dict]) -> None:
     """Write a stage's state, and each process's random states, into a checkpoint."""
     torch.save(state, folder / STATE_FILE)
     for rank, states in enumerate(rng_states):
         torch.save(states, folder / RANDOM_FILE.format(rank=rank))
 
 
-def read_state(folder: Path) -> dict[str, object]:
+def read_state(folder: Path) -> dict[str, Any]:
     """Read a stage's state from a checkpoint.
 
     Raises FileNotFoundError or ValueError, naming the file, if it is missing or damaged.
@@ -215,7 +216,7 @@ def read_state(folder: Path) -> dict[str, object]:
     return _load(folder / STATE_FILE)
 
 
-def read_random_states(folder: Path, rank: int) -> dict[str, object] | None:
+def read_random_states(folder: Path, rank: int) -> dict[str, Any] | None:
     """Read a process's random states; None if the checkpoint is of fewer processes.
 
     Raises ValueError, naming the file, if it is damaged.
@@ -224,7 +225,7 @@ def read_random_states(folder: Path, rank: int) -> dict[str, object] | None:
     return _load(path) if path.is_file() else None
 
 
-def _load(path: Path) -> dict[str, object]:
+def _load(path: Path) -> dict[str, Any]:
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
@@ -233,7 +234,7 @@ def _load(path: Path) -> dict[str, object]:
         raise ValueError(f"{path} is damaged: resume from an earlier checkpoint.") from error
 
 
-def restore_random_states(states: dict[str, object], device: torch.device) -> None:
+def restore_random_states(states: dict[str, Any], device: torch.device) -> None:
     """Restore what `random_states` returned, on this process's device or another's."""
     random.setstate(states["python"])
     kind, keys, *rest = states["numpy"]

@@ -7,10 +7,10 @@ import math
 import shlex
 import types
 import typing
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import Field, dataclass, field, fields
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 # The stages of a run in their order, and the argument that sets each stage's epochs.
 STAGES = {
@@ -250,9 +250,10 @@ def add_arguments(parser: argparse._ActionsContainer, group: type) -> None:
         parser.add_argument(f"--{each.name}", **options)
 
 
-def take_arguments(group: type[Group], arguments: argparse.Namespace) -> Group:
+def take_arguments(group: Callable[..., Group], arguments: argparse.Namespace) -> Group:
     """Build a dataclass from parsed arguments. Raises ValueError as the dataclass does."""
-    return group(**{each.name: getattr(arguments, each.name) for each in fields(group)})
+    names = [each.name for each in fields(cast("Any", group))]
+    return group(**{name: getattr(arguments, name) for name in names})
 
 
 def check_arguments(group: Any) -> None:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from ctypes import c_bool
 from functools import partial
 from multiprocessing import util
 from pathlib import Path
+from typing import cast
 
 import torch
 from accelerate import Accelerator
@@ -26,6 +27,7 @@ from earthvlm.training.config import TrainingConfig
 from earthvlm.training.encoded_scenes import (
     CROPS,
     MOSAICS,
+    SINGLE,
     EncodedCrop,
     EncodedScene,
     EncodedScenes,
@@ -104,24 +106,25 @@ class StageLoaders:
         return DataLoader(
             scenes,
             batch_size=size,
-            sampler=self._sampler(scenes.labels, size, {(1, 1, 1): 1.0}),
+            sampler=self._sampler(scenes.labels, size, {SINGLE: 1.0}),
             collate_fn=collate_encoded,
         )
 
     def bridge(self, model: nn.Module) -> DataLoader:
         """Conversations about tiles and scenes joined from them, to train the bridge on."""
-        cache = self._cache() if self._config.feature_cache_dir else None
+        folder = self._config.feature_cache_dir
+        cache = self._cache(Path(folder)) if folder else None
         return self._loader(self._tiles, with_words=True, layouts=LAYOUTS, cache=cache)
 
     def validation(self, tiles: CaptionedScenes) -> DataLoader:
         """All the given tiles, not augmented, with conversations about them."""
         return self._loader(tiles, with_words=True, layouts=None)
 
-    def _cache(self) -> FeatureCache:
+    def _cache(self, folder: Path) -> FeatureCache:
         bridge, accelerator = self._bridge, self._accelerator
         if not bridge.config.freeze_olmoearth or bridge.vision is not None:
             raise ValueError("--feature_cache_dir needs --freeze_olmoearth, and no vision tower.")
-        cache = FeatureCache(Path(self._config.feature_cache_dir), bridge.encoder, self._tiles)
+        cache = FeatureCache(folder, bridge.encoder, self._tiles)
         cache.fill(
             self._config.encoder_batch_size,
             accelerator.wait_for_everyone,
@@ -136,7 +139,7 @@ class StageLoaders:
         band_sets = self._bridge.encoder.band_sets
         for batch, encoded in self._encode(model, CROPS, CROP_EPOCHS):
             for tokens, (rows, columns), labels in zip(
-                encoded.tokens, encoded.grids, batch.labels, strict=True
+                encoded.tokens, encoded.grids, batch.labels or (), strict=True
             ):
                 grid = tokens[: rows * columns * band_sets]
                 grid = grid.unflatten(0, (rows, columns, band_sets))
@@ -145,16 +148,18 @@ class StageLoaders:
         return crops
 
     def _pool_scenes(self, model: nn.Module) -> EncodedScenes:
-        bridge, scenes, labels = self._bridge, [], []
+        bridge = self._bridge
+        scenes: list[EncodedScene] = []
+        labels: list[SceneLabels | None] = []
         bridge.fusion.eval()
-        layouts = CROP_LAYOUTS if are_labelled(self._tiles.tiles) else {(1, 1, 1): 1.0}
+        layouts = CROP_LAYOUTS if are_labelled(self._tiles.tiles) else {SINGLE: 1.0}
         for batch, encoded in self._encode(model, layouts, HEAD_CROP_EPOCHS, to_embed=True):
             with torch.no_grad(), summon_full_params(model), self._accelerator.autocast():
                 pooled = bridge.head.pool(bridge.resample(encoded), encoded.tokens, encoded.mask)
             queries, tokens = (part.float().cpu() for part in pooled)
             sentences = torch.from_numpy(embed_sentences(batch.sentences, str(bridge.device)))
             scenes += map(EncodedScene, queries, tokens, batch.sentences, sentences)
-            labels += batch.labels or [None] * batch.size
+            labels.extend(batch.labels or [None] * batch.size)
         return EncodedScenes(scenes, labels)
 
     def _encode(
@@ -169,8 +174,9 @@ class StageLoaders:
 
         encoder = self._bridge.encoder.eval()
         loader = self._loader(self._tiles, with_words=False, layouts=layouts, to_embed=to_embed)
+        sampler = cast("EpochSampler", loader.sampler)
         for epoch in range(epochs):
-            loader.sampler.epoch = epoch
+            sampler.epoch = epoch
             hidden = not self._accelerator.is_main_process
             for batch in read_batches(tqdm(loader, desc="encoding", disable=hidden)):
                 with torch.no_grad(), summon_full_params(model):
@@ -183,14 +189,16 @@ class StageLoaders:
 
     def _sampler(
         self,
-        labels: list[SceneLabels | None],
+        labels: Sequence[SceneLabels | None],
         size: int,
         layouts: Mapping[Layout, float],
         length_of: Callable[[SampleKey], int] | None = None,
     ) -> EpochSampler:
         # The batches that all processes take at the same time have one layout.
         size *= self._accelerator.num_processes
-        weights = balancing_weights(labels) if self._config.class_balanced_sampling else None
+        weights = None
+        if self._config.class_balanced_sampling:
+            weights = balancing_weights([known for known in labels if known is not None])
         return EpochSampler(len(labels), size, self._config.seed, layouts, weights, length_of)
 
     def _loader(
@@ -205,7 +213,7 @@ class StageLoaders:
         config = self._config
         size = config.batch_size if with_words else config.encoder_batch_size
         samples = TrainingSamples(tiles, self._bridge, config.seed, with_words, cache, to_embed)
-        sampler = [SampleKey(0, index) for index in range(len(samples))]
+        sampler: Iterable[SampleKey] = [SampleKey(0, index) for index in range(len(samples))]
         if layouts:
             length_of = samples.length_of if with_words else None
             sampler = self._sampler([t.labels for t in tiles.tiles], size, layouts, length_of)
@@ -221,13 +229,15 @@ class StageLoaders:
         )
 
     def _collate(self, samples: Sequence[Sample | FailedSample]) -> Batch | FailedSample:
-        failed = [s for s in samples if isinstance(s, FailedSample)]
-        if failed:
-            return failed[0]
+        prepared = []
+        for sample in samples:
+            if isinstance(sample, FailedSample):
+                return sample
+            prepared.append(sample)
         try:
-            return collate_samples(self._bridge, samples)
+            return collate_samples(self._bridge, prepared)
         except Exception as error:
-            names = ", ".join(s.name for s in samples)
+            names = ", ".join(sample.name for sample in prepared)
             return FailedSample.of(error, f"{names} cannot be joined into a batch")
 
 

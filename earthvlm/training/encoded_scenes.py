@@ -20,12 +20,19 @@ from torch.utils.data import Dataset
 from earthvlm.data.labels import SceneLabels
 from earthvlm.data.question_answering import search_sentence
 from earthvlm.models.olmoearth import SceneTokens, join_tokens
-from earthvlm.training.sampler import SampleKey
+from earthvlm.training.sampler import Layout, SampleKey
 from earthvlm.training.samples import Batch
 
+SINGLE: Layout = (1, 1, 1)
 # Layouts with their shares: of the crops that are encoded, and of the mosaics that join crops.
-CROPS = {(1, 1, 1): 0.45, (2, 2, 1): 0.45, (2, 2, 0.75): 0.1}
-MOSAICS = {(1, 1, 1): 0.5, (1, 2, 1): 0.08, (2, 1, 1): 0.08, (2, 2, 1): 0.16, (3, 3, 1): 0.18}
+CROPS: dict[Layout, float] = {(1, 1, 1): 0.45, (2, 2, 1): 0.45, (2, 2, 0.75): 0.1}
+MOSAICS: dict[Layout, float] = {
+    (1, 1, 1): 0.5,
+    (1, 2, 1): 0.08,
+    (2, 1, 1): 0.08,
+    (2, 2, 1): 0.16,
+    (3, 3, 1): 0.18,
+}
 # Larger mosaics are subsampled to this many tokens, which preserves shares on average.
 MAX_TOKENS = 512
 
@@ -101,7 +108,7 @@ class FeatureMosaics(Dataset):
 
     def __getitem__(self, key: SampleKey) -> tuple[EncodedCrop, str]:
         numbers = np.random.default_rng((self.seed, key.epoch, key.index))
-        rows, columns, _ = key.layout
+        rows, columns, _ = key.layout or SINGLE
         scene = self.crops[key.index]
         if rows * columns > 1:
             first = self.crops[self.full[key.index % len(self.full)]]

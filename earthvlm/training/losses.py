@@ -15,6 +15,7 @@ from torch.nn import functional as F
 
 from earthvlm.bridge.model import OlmoEarthVLMBridge
 from earthvlm.data.labels import LAND_COVER, SceneLabels
+from earthvlm.models.olmoearth import SceneTokens
 from earthvlm.training.query_targets import QueryTargets
 from earthvlm.training.samples import Batch
 
@@ -117,8 +118,9 @@ class TrainingModel(nn.Module):
 
         sentences: the embeddings of the batch's sentences, `[B, D_sentence]`.
         """
-        bridge, losses = self.bridge, {}
-        tokens = queries = None
+        bridge = self.bridge
+        losses: dict[str, Loss] = {}
+        tokens: SceneTokens | None = None
         if batch.pooled is not None:
             embedding = bridge.head.embed(*(part.to(bridge.device) for part in batch.pooled))
         elif batch.bridge is not None:
@@ -126,14 +128,17 @@ class TrainingModel(nn.Module):
             tokens, queries, embedding = output.tokens, output.queries, output.scene_embedding
             losses["caption"] = Loss(output.loss, CAPTION_WEIGHT, Normalizer.ANSWER_TOKENS)
         else:
-            encoded = batch.tokens is not None
-            tokens = batch.tokens.to(bridge.device) if encoded else bridge.encoder(batch.scenes)
+            if batch.tokens is None:
+                tokens = bridge.encoder(batch.scenes)
+            else:
+                tokens = batch.tokens.to(bridge.device)
             queries = bridge.resample(tokens)
             embedding = bridge.head(queries, tokens.tokens, tokens.mask)
         contrastive = contrastive_loss(gather_rows(embedding), gather_rows(sentences))
         losses["contrastive"] = Loss(contrastive, CONTRASTIVE_WEIGHT, Normalizer.BATCHES)
         # Word embeddings are targets only while they do not train themselves.
-        if batch.labels is not None and (batch.bridge is None or bridge.config.use_lora):
+        embeddings_fixed = batch.bridge is None or bridge.config.use_lora
+        if batch.labels is not None and tokens is not None and embeddings_fixed:
             targets = self.query_targets(queries, batch.labels)
             losses["query_targets"] = Loss(targets, QUERY_TARGETS_WEIGHT, Normalizer.SCENES)
             if self.probe is not None and batch.bridge is None and batch.tokens is None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from accelerate import Accelerator
@@ -84,7 +85,7 @@ class StageState:
     scheduler: torch.optim.lr_scheduler.LRScheduler
     running_losses: RunningLosses
 
-    def state_dict(self) -> dict[str, object]:
+    def state_dict(self) -> dict[str, Any]:
         """The state, in types that load without pickle. All processes call this together."""
         probe = self.model.probe.state_dict() if self.model.probe is not None else {}
         scaler = self.accelerator.scaler
@@ -96,7 +97,7 @@ class StageState:
             "scaler": scaler.state_dict() if scaler else {},
         }
 
-    def load_state_dict(self, state: dict) -> None:
+    def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore what `state_dict` returned. All processes call this together."""
         set_optimizer_state_dict(self.model, self.optimizer, state["optimizer"], options=FULL_STATE)
         self.scheduler.load_state_dict(state["scheduler"])

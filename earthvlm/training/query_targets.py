@@ -18,6 +18,7 @@ from earthvlm.data.labels import QUARTERS, SCENE_NAMES, SceneLabels
 from earthvlm.data.question_answering import HIDDEN
 from earthvlm.models.language_model import LanguageModel
 
+Word = str | float | None  # a word, a share from 0 to 1, or unknown
 SCENE_RANKS = 4
 QUARTER_RANKS = 2
 # A share is interpolated between two tenths: 0.67 is three parts "6" and seven parts "7", so that a
@@ -51,15 +52,15 @@ class QueryTargets(nn.Module):
         return ((distance * known).sum(1) / known.sum(1)).mean() / self.scale**2
 
     @staticmethod
-    def write(labels: SceneLabels) -> list[str | float | None]:
+    def write(labels: SceneLabels) -> list[Word]:
         """The word or share of each query, in order; None where the labels have none."""
-        words: list[str | float | None] = _ranked(labels, SCENE_RANKS)
+        words = _ranked(labels, SCENE_RANKS)
         for name in QUARTERS:
             words += [name, *_ranked(labels.quarter(name), QUARTER_RANKS)]
-        words += [labels.cloud_share, labels.haze_share]
-        return [*words, SCENE_NAMES.get(labels.scene_class or "")]
+        words += [labels.cloud_share, labels.haze_share, SCENE_NAMES.get(labels.scene_class or "")]
+        return words
 
-    def embed(self, word: str | float | None) -> Tensor:
+    def embed(self, word: Word) -> Tensor:
         """The target for a word, or for a share from 0 to 1: `[D_text]`."""
         if word is None:
             return torch.zeros(self.embeddings.shape[1])
@@ -78,11 +79,11 @@ class QueryTargets(nn.Module):
         return self.cached[word]
 
 
-def _ranked(labels: SceneLabels, ranks: int) -> list[str | float | None]:
+def _ranked(labels: SceneLabels, ranks: int) -> list[Word]:
     """The largest land covers with their shares; cloud alone where cloud hides the scene."""
     if labels.cloud_share > HIDDEN:
-        return ["cloud", 1.0] + ["nothing", 0.0] * (ranks - 1)
-    words: list[str | float | None] = []
+        return ["cloud", 1.0, *("nothing", 0.0) * (ranks - 1)]
+    words: list[Word] = []
     for cover, share in list(labels.shares.items())[:ranks]:
         words += [cover, share] if share > SMALLEST_SHARE else ["nothing", 0.0]
     return words

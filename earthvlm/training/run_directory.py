@@ -145,7 +145,8 @@ class RunDirectory:
             sampler.used = progress.samples
             *earlier, (_, size) = progress.batches or [(0, sampler.batch_size)]
             same = size == sampler.batch_size
-            sampler.earlier = tuple(map(tuple, earlier if same else progress.batches))
+            batches = earlier if same else progress.batches
+            sampler.earlier = tuple((used, size) for used, size in batches)
         rng_states = read_random_states(self.checkpoint, self.accelerator.process_index)
         return progress.step, progress.epoch + epoch_ended, rng_states
 

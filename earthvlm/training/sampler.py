@@ -14,7 +14,7 @@ from earthvlm.data.labels import SceneLabels
 Layout = tuple[int, int, float]  # rows, columns, zoom
 
 # The layouts of training scenes, as joined and zoomed tiles, with their shares.
-LAYOUTS = {
+LAYOUTS: dict[Layout, float] = {
     (1, 1, 1): 0.58,
     (1, 1, 0.75): 0.03,
     (1, 1, 1.5): 0.04,
@@ -26,7 +26,7 @@ LAYOUTS = {
 }
 
 # For the encoder's stage: an encoder sees one crop at a time, so it needs few larger scenes.
-CROP_LAYOUTS = {
+CROP_LAYOUTS: dict[Layout, float] = {
     (1, 1, 1): 0.75,
     (1, 1, 0.75): 0.03,
     (1, 1, 1.5): 0.04,
@@ -92,7 +92,7 @@ class EpochSampler(Sampler[SampleKey]):
         start = 0
         for used, size in (*self.earlier, (self.length, self.batch_size)):
             if self.length_of is not None:
-                order[start:] = self._by_length(order[start:], size, numbers)
+                order[start:] = self._by_length(order[start:], size, numbers, self.length_of)
             first, start = start, used
         layouts, shares = tuple(self.layouts), np.array(tuple(self.layouts.values()))
         drawn = numbers.choice(len(shares), p=shares / shares.sum(), size=self.length)
@@ -100,13 +100,19 @@ class EpochSampler(Sampler[SampleKey]):
             layout = layouts[drawn[(position - first) // self.batch_size]]
             yield SampleKey(self.epoch, int(index), layout)
 
-    def _by_length(self, order: np.ndarray, size: int, numbers: np.random.Generator) -> np.ndarray:
+    def _by_length(
+        self,
+        order: np.ndarray,
+        size: int,
+        numbers: np.random.Generator,
+        length_of: Callable[[SampleKey], int],
+    ) -> np.ndarray:
         """Sort indices by length within windows of some batches, then shuffle the batches."""
         batches = []
         for window in np.split(
             order, range(LENGTH_WINDOW * size, len(order), LENGTH_WINDOW * size)
         ):
-            lengths = [self.length_of(SampleKey(self.epoch, int(index))) for index in window]
+            lengths = [length_of(SampleKey(self.epoch, int(index))) for index in window]
             window = window[np.argsort(lengths, kind="stable")]
             batches += np.split(window, range(size, len(window), size))
         # A smaller last batch stays last.

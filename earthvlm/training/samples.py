@@ -162,14 +162,14 @@ class TrainingSamples(Dataset):
     def __getitem__(self, key: SampleKey) -> Sample:
         rng, numbers = self._draw(key)
         tile = self.tiles.tiles[key.index]
-        scene, labels = None, tile.labels
+        prepared, labels = None, tile.labels
         single = key.layout in SINGLE
         captioned = labels is None or (single and numbers.random() < CAPTIONED)
         if self.tokens_file is None:
             scene = self.tiles.read(tile)
-            if not captioned and key.layout is not None:
+            if labels is not None and not captioned and key.layout is not None:
                 scene, labels = self._augment(scene, labels, key.layout, numbers)
-            scene = self.prepare(scene)
+            prepared = self.prepare(scene)
         if labels is None:
             sentence = rng.choice(tile.captions)
             messages = caption_conversation(sentence, rng)
@@ -178,7 +178,7 @@ class TrainingSamples(Dataset):
             sentence = rng.choice(tile.captions) if captioned else search_sentence(labels, rng)
         prompt = self.encode(messages) if self.with_words else None
         tokens = read_tokens(self.tokens_file, key.index) if self.tokens_file else None
-        return Sample(scene, prompt, labels, sentence, tile.name, tokens)
+        return Sample(prepared, prompt, labels, sentence, tile.name, tokens)
 
     def _augment(
         self,
@@ -195,6 +195,8 @@ class TrainingSamples(Dataset):
         )
         for index in numbers.choice(pool, size=rows * columns - 1):
             tile = self.tiles.tiles[int(index)]
+            if tile.labels is None:
+                raise ValueError(f"{tile.name} has no labels, which joined scenes need")
             pieces.append((self.tiles.read(tile), tile.labels))
         numbers.shuffle(pieces)
         grid = [pieces[r * columns : (r + 1) * columns] for r in range(rows)]

@@ -115,10 +115,11 @@ def train_step(
         accelerator.sync_gradients = last
         with nullcontext() if last else accelerator.no_sync(model):
             losses = compute_losses(accelerator, model, batch)
-            total = sum(
+            weighted = (
                 loss.weight * (loss.value * shares[loss.normalizer][index])
                 for loss in losses.values()
             )
+            total = sum(weighted, torch.zeros((), device=accelerator.device))
             if not torch.isfinite(total) or total > EXPLODED:
                 problem = problem or _describe("loss", total.item(), step, [batch])
             # Even if the loss exploded, because other processes wait for its gradients.

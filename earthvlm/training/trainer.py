@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import torch
 from accelerate import Accelerator
@@ -36,6 +36,7 @@ from earthvlm.training.validation import sample_answers, validation_losses
 
 if TYPE_CHECKING:
     from tqdm import tqdm
+    from transformers import PreTrainedModel
 
 LOG_EVERY = 10
 
@@ -116,7 +117,8 @@ class Trainer:
     def _train_stages(self) -> None:
         self.model.to(self.accelerator.device)
         if self.config.gradient_checkpointing:
-            self.bridge.language_model.activation_checkpointing_enable({"use_reentrant": False})
+            language_model = cast("PreTrainedModel", self.bridge.language_model)
+            language_model.activation_checkpointing_enable({"use_reentrant": False})
         stages = list(STAGES)
         for stage in stages[stages.index(self.files.stage or stages[0]) :]:
             epochs = getattr(self.config, STAGES[stage])
@@ -160,7 +162,8 @@ class Trainer:
         from tqdm import tqdm
         from transformers import get_scheduler
 
-        config, accelerator, sampler = self.config, self.accelerator, loader.sampler
+        config, accelerator = self.config, self.accelerator
+        sampler = cast("EpochSampler", loader.sampler)
         groups = parameter_groups(self.model, stage, config)
         optimizer = torch.optim.AdamW(groups, betas=(0.9, 0.95))
         model, optimizer, loader = accelerator.prepare(self.model, optimizer, loader)
@@ -221,7 +224,7 @@ class Trainer:
                 losses = train_step(
                     accelerator, run.model, batches, run.optimizer, run.parameters, run.step + 1
                 )
-                rate = run.state.scheduler.get_last_lr()[-1]
+                rate = float(run.state.scheduler.get_last_lr()[-1])
                 run.state.scheduler.step()
                 run.step += 1
                 run.state.running_losses.add(losses, sum(b.answer_tokens for b in batches))

@@ -51,7 +51,7 @@ def sample_answers(bridge: OlmoEarthVLMBridge, tiles: CaptionedScenes) -> list[d
     return [
         {
             "image": tile.name,
-            "answer": bridge.generate(scene, DESCRIBE[0]),
+            "answer": str(bridge.generate(scene, DESCRIBE[0])),
             "reference": describe(tile.labels) if tile.labels else tile.captions[0],
         }
         for scene, tile in sample_tiles(tiles)

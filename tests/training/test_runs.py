@@ -13,105 +13,121 @@ from safetensors.torch import load_file
 from earthvlm.bridge.model import OlmoEarthVLMBridge
 from earthvlm.cli import main
 from earthvlm.data.chatearthnet import ChatEarthNet
-from tests.support.training_runs import TrainingRun
+from tests.support.training_runs import TrainingRun, run_training
 
 
-def train(data: Path, output: Path, language: str, *options: str) -> tuple[int, str]:
-    """The exit code of a run, and what it said."""
+def options_for(data: Path, output: Path, language: str, *options: str) -> list[str]:
     arguments = [f"--data_dir={data}", f"--output_dir={output}", f"--vlm_model={language}"]
     arguments += ["--olmoearth_model=random-v1.2-nano", "--no-freeze_olmoearth", "--device=cpu"]
-    arguments += ["--num_geo_queries=8", "--num_workers=0", "--accumulation_steps=1", *options]
-    return TrainingRun(arguments, output.with_suffix(".log")).finish()
+    arguments += ["--num_geo_queries=8", "--num_workers=0", "--accumulation_steps=1"]
+    return [*arguments, "--batch_size=4", "--max_eval_samples=1", *options]
+
+
+def read_log(output: Path) -> list[dict]:
+    return json.loads((output / "training_log.json").read_text())
+
+
+@pytest.fixture(scope="module")
+def trained(data, tiny_language, tmp_path_factory) -> Path:
+    """The output folder of a run through every stage."""
+    output = tmp_path_factory.mktemp("runs") / "run"
+    options = ["--num_epochs=2", "--encoder_epochs=2", "--encoder_batch_size=4", "--query_epochs=1"]
+    options += ["--retrieval_head_epochs=3", "--class_balanced_sampling", "--save_every=5"]
+    options += ["--validate_every=3", "--learning_rate=0.003"]
+    run_training(options_for(data, output, tiny_language, *options), output.with_suffix(".log"))
+    return output
 
 
 @pytest.mark.slow
-def test_a_run_learns_saves_and_goes_on(data, tmp_path, tiny_language):
-    options = ["--batch_size=4", "--num_epochs=2", "--encoder_epochs=2", "--encoder_batch_size=4"]
-    options += [
-        "--class_balanced_sampling",
-        "--query_epochs=1",
-        "--retrieval_head_epochs=3",
-        "--save_every=5",
-        "--validate_every=3",
-        "--max_eval_samples=1",
-        "--learning_rate=0.003",
-    ]
-    code, said = train(data, tmp_path / "run", tiny_language, *options)
-    assert code == 0, said
-    log = json.loads((tmp_path / "run" / "training_log.json").read_text())
+def test_run_goes_through_all_stages_and_learns(trained):
+    log = read_log(trained)
     stages = [entry["stage"] for entry in log]
-    assert list(dict.fromkeys(s for s in stages if s != "validation")) == [
-        "encoder",
-        "queries",
-        "bridge",
-        "head",
-    ]
-    assert stages.count("validation") == 2  # at 3 and at 6, which is the end
-    first, last = (
-        next(e for e in entries if e["stage"] == "validation") for entries in (log, log[::-1])
-    )
+    in_order = list(dict.fromkeys(stage for stage in stages if stage != "validation"))
+    assert in_order == ["encoder", "queries", "bridge", "head"]
+    first, last = (entry for entry in log if entry["stage"] == "validation")  # at steps 3 and 6
     assert last["loss"]["caption"] < first["loss"]["caption"]
     assert last["samples"][0].keys() == {"image", "answer", "reference"}
-    assert (tmp_path / "run" / "loss_curve.png").stat().st_size > 5000
-    checkpoints = {p.name for p in (tmp_path / "run" / "checkpoints").iterdir()}
+
+
+@pytest.mark.slow
+def test_run_saves_bridge_curve_and_checkpoints(trained):
+    assert (trained / "loss_curve.png").stat().st_size > 5000
+    checkpoints = {path.name for path in (trained / "checkpoints").iterdir()}
     steps = {"encoder-5", "encoder-6", "queries-5", "queries-10", "queries-12", "5", "6", "head-3"}
     assert checkpoints == steps | {"last"}
-    bridge = OlmoEarthVLMBridge.from_pretrained(tmp_path / "run", device="cpu")
+    bridge = OlmoEarthVLMBridge.from_pretrained(trained, device="cpu")
     assert " on 12 Sentinel-2 tiles" in bridge.summary
     assert bridge.config.training["steps"] == 3
     assert bridge.config.training_tiles.side == 64
-    evaluated = ["evaluate", "--model_path", str(tmp_path / "run"), "--data_dir", str(data)]
-    assert main([*evaluated, "--output", str(tmp_path / "results.json")]) == 0
-    metrics = json.loads((tmp_path / "results.json").read_text())["metrics"]
-    assert {f["tiles"] for f in metrics} == {2}
-    assert all(0 <= f["low"] <= f["value"] <= f["high"] for f in metrics)
-    assert all(f["shuffled_image"] <= 1 for f in metrics if "recall" in f["name"])  # chance, too
-    more = ["--num_epochs=0", "--retrieval_head_epochs=1", f"--model_path={tmp_path / 'run'}"]
-    code, said = train(data, tmp_path / "more", tiny_language, *more)
-    assert code == 0, said
-    for name in ("encoder.safetensors", "adapter/adapter_model.safetensors"):
-        assert (tmp_path / "run" / name).read_bytes() == (tmp_path / "more" / name).read_bytes()
-    before, after = (load_file(tmp_path / run / "fusion.safetensors") for run in ("run", "more"))
-    changed = {name.split(".")[0] for name in before if not torch.equal(before[name], after[name])}
-    assert changed == {"head"}
+    assert "--data_dir DATA --output_dir RUN1 " in bridge.config.training["command"]
 
 
 @pytest.mark.slow
-def test_trackers_get_losses_and_sample_answers(data, tmp_path, tiny_language, monkeypatch):
+def test_trained_bridge_can_be_evaluated(trained, data, tmp_path):
+    command = ["evaluate", "--model_path", str(trained), "--data_dir", str(data)]
+    assert main([*command, "--output", str(tmp_path / "results.json")]) == 0
+    metrics = json.loads((tmp_path / "results.json").read_text())["metrics"]
+    assert {metric["tiles"] for metric in metrics} == {2}
+    assert all(0 <= metric["low"] <= metric["value"] <= metric["high"] for metric in metrics)
+    recalls = [metric for metric in metrics if "recall" in metric["name"]]
+    assert all(metric["shuffled_image"] <= 1 for metric in recalls)
+
+
+@pytest.mark.slow
+def test_second_run_trains_only_the_search_head(trained, data, tmp_path, tiny_language):
+    options = ["--num_epochs=0", "--retrieval_head_epochs=1", f"--model_path={trained}"]
+    output = tmp_path / "more"
+    run_training(options_for(data, output, tiny_language, *options), tmp_path / "log")
+    for name in ("encoder.safetensors", "adapter/adapter_model.safetensors"):
+        assert (trained / name).read_bytes() == (output / name).read_bytes()
+    before, after = (load_file(folder / "fusion.safetensors") for folder in (trained, output))
+    changed = {name.split(".")[0] for name in before if not torch.equal(before[name], after[name])}
+    assert changed == {"head"}
+    record = json.loads((output / "config.json").read_text())["training"]
+    assert "--output_dir RUN2 " in record["command"] and "--model_path RUN1" in record["command"]
+    assert "--output_dir RUN1 " in record["earlier"][0]["command"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("precision", "tracker"), [("bf16", "tensorboard"), ("fp16", "trackio")])
+def test_half_precision_runs_resume_and_log_to_trackers(
+    precision, tracker, data, tmp_path, tiny_language, monkeypatch
+):
+    monkeypatch.setenv("TRACKIO_DIR", str(tmp_path / "trackio"))
+    output = tmp_path / "run"
+    options = [f"--mixed_precision={precision}", f"--log_with={tracker}"]
+    for more in (["--max_steps=1", "--save_every=1"], ["--max_steps=2", "--resume=last"]):
+        arguments = options_for(data, output, tiny_language, *options, *more)
+        run_training(arguments, tmp_path / "log")
+    log = read_log(output)
+    assert log[-1]["step"] == 2 and 0 < log[-1]["loss"]["caption"] < 20
+    weights = load_file(output / "fusion.safetensors")
+    assert all(t.dtype == torch.float32 and t.isfinite().all() for t in weights.values())
+    read = {"tensorboard": assert_logged_to_tensorboard, "trackio": assert_logged_to_trackio}
+    read[tracker](tmp_path, ChatEarthNet(data, "val").tiles[0].name)
+
+
+def assert_logged_to_tensorboard(folder: Path, sample: str) -> None:
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    monkeypatch.setenv("TRACKIO_DIR", str(tmp_path / "database"))
-    options = ["--max_steps=1", "--batch_size=4", "--max_eval_samples=1"]
-    for name in ("tensorboard", "trackio"):
-        code, said = train(data, tmp_path / name, tiny_language, *options, f"--log_with={name}")
-        assert code == 0, said
-    events = EventAccumulator(str(tmp_path / "tensorboard" / "earthvlm")).Reload()
+    events = EventAccumulator(str(folder / "run" / "earthvlm")).Reload()
     assert {"bridge/caption", "validation/caption"} <= set(events.Tags()["scalars"])
     assert events.Tags()["tensors"] == ["samples/text_summary"]
-    with sqlite3.connect(tmp_path / "database" / "earthvlm.db") as database:
+    tensor = events.Tensors("samples/text_summary")[0].tensor_proto
+    assert sample.encode() in tensor.string_val[0]
+
+
+def assert_logged_to_trackio(folder: Path, sample: str) -> None:
+    with sqlite3.connect(folder / "trackio" / "earthvlm.db") as database:
         logged = [json.loads(row[0]) for row in database.execute("select metrics from metrics")]
-    names = set().union(*logged)
-    assert {"bridge/caption", "validation/caption", "samples"} <= names
-    sample = ChatEarthNet(data, "val").tiles[0].name
+    assert {"bridge/caption", "validation/caption", "samples"} <= set().union(*logged)
     assert any(sample in str(entry.get("samples")) for entry in logged)
 
 
 def test_missing_data_is_one_sentence(tmp_path, tiny_language):
-    code, said = train(tmp_path, tmp_path / "run", tiny_language)
+    arguments = options_for(tmp_path, tmp_path / "run", tiny_language)
+    code, output = TrainingRun(arguments, tmp_path / "log").finish()
     assert code == 2
-    sentences = [line for line in said.splitlines() if line.startswith("train_accelerate:")]
+    sentences = [line for line in output.splitlines() if line.startswith("train_accelerate:")]
     assert len(sentences) == 1 and "is missing" in sentences[0]
-    assert "Traceback" not in said
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("precision", ["bf16", "fp16"])
-def test_half_precisions_train_and_go_on(precision, data, tmp_path, tiny_language):
-    options = ["--batch_size=4", "--max_eval_samples=1", f"--mixed_precision={precision}"]
-    for more in (["--max_steps=1", "--save_every=1"], ["--max_steps=2", "--resume=last"]):
-        code, said = train(data, tmp_path / "run", tiny_language, *options, *more)
-        assert code == 0, said
-    log = json.loads((tmp_path / "run" / "training_log.json").read_text())
-    assert log[-1]["step"] == 2 and 0 < log[-1]["loss"]["caption"] < 20
-    weights = load_file(tmp_path / "run" / "fusion.safetensors")
-    assert all(t.dtype == torch.float32 and t.isfinite().all() for t in weights.values())
+    assert "Traceback" not in output
