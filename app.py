@@ -31,8 +31,8 @@ gc.disable()
 from earthvlm.storage.hub import BUNDLED  # noqa: E402
 from earthvlm.ui import LAUNCH_OPTIONS, build_app, load_models, warm_up  # noqa: E402
 
-# glibc's mallopt(M_ARENA_MAX): it would make eight heaps a processor, one for each of so many
-# threads, and what is free in one is of no use to the others.
+# glibc's mallopt(M_ARENA_MAX): by default threads spread over eight heaps a processor, and memory
+# that is free in one heap is of no use to the others.
 M_ARENA_MAX, HEAPS = -8, 2
 
 

@@ -1,9 +1,9 @@
-"""Build the embedding dataset that earthvlm bundles, from nothing but a bridge.
+"""Build the embedding dataset that earthvlm bundles, from a bridge and published scenes.
 
     python hub/bundle.py --bridge earthvlm/bundled/bridge --output earthvlm/bundled/embeddings
 
 Downloads the scenes (see scenes.py), captions and embeds them, and writes Parquet, GeoTIFFs, the
-licences and the dataset card beside the old dataset, which it replaces only when all is done.
+licences and the dataset card next to the old dataset, and replaces that once everything is written.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ def build_bundle(
     command: str,
     batch_size: int = 16,
 ) -> SceneIndex:
-    """Write the whole dataset into `output`, replacing what is there only when all is done.
+    """Write the dataset into `output`, and replace the old one once everything is written.
 
     licences: the text of each source package's licence, by its description.
     """

@@ -3,9 +3,8 @@ r"""Embed ChatEarthNet with a bridge: Parquet files to search in, and to publish
     accelerate launch hub/embed_chatearthnet.py --data_dir D --bridge B --output O \\
       [--push_to_hub owner/chatearthnet-embeddings]
 
-Each process takes its share of the files and writes them one by one; what is there already is
-kept, so that the same command goes on where it was broken off. The rows are the same whatever the
-number of processes.
+Each process takes its share of the files and writes them one by one. Existing files are kept, so
+that the same command resumes an interrupted run. The rows do not depend on the number of processes.
 """
 
 from __future__ import annotations
@@ -61,7 +60,7 @@ class Shard:
 
 
 def plan_shards(sizes: dict[str, int], shard_rows: int) -> list[Shard]:
-    """Cut each split into files of so many rows, named as `datasets` names them."""
+    """Cut each split into files of at most `shard_rows` rows, named as `datasets` names them."""
     shards, first = [], 0
     for split, size in sizes.items():
         count = -(-size // shard_rows)

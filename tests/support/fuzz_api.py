@@ -70,7 +70,7 @@ class Fuzzer:
         self.here = threading.local()
 
     def run(self, calls: int, seed: int = 0, threads: int = 8) -> Findings:
-        """Make so many calls, several at once; return what came of them."""
+        """Make `calls` calls, several at a time, and return their outcomes."""
         with ThreadPoolExecutor(threads) as pool:
             list(pool.map(self._call, range(seed, seed + calls)))
         return self.findings

@@ -114,7 +114,7 @@ def damaged_files(draw: st.DrawFn, samples: dict[str, bytes]) -> tuple[str, byte
 
 
 def open_damaged(count: int, number: int, folder: str, state) -> None:
-    """Open so many damaged files; `state` holds tried, opened, when this one began, longest.
+    """Open `count` damaged files; `state` holds tried, opened, when this one began, longest.
 
     Times are of the processor, so that a busy machine makes no findings.
     """

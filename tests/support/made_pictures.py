@@ -6,7 +6,7 @@ import struct
 
 
 def write_webp(width: int, height: int, frames: int = 0) -> bytes:
-    """Return a picture of one colour, or an animation of so many frames that are all alike."""
+    """Return a picture of one colour, or an animation of that many equal frames."""
     picture = _write_chunk(b"VP8L", _write_lossless(width, height))
     if not frames:
         return _write_riff(picture)

@@ -12,7 +12,7 @@ from tests.support.hub_server.routes import Route
 
 
 def validate_yaml(request: Request) -> Answer:
-    """The Hub's own rule for other licences; the rest is ModelCardData's."""
+    """The Hub's rule for licences that it does not list; ModelCardData checks the other fields."""
     front = yaml.safe_load(request.json["content"].split("---")[1])
     named = front.get("license") != "other" or front.get("license_name")
     errors = [] if named else [{"message": '"license_name" is required', "line": 1}]

@@ -1,4 +1,4 @@
-"""What is known of a repository: its commit, its files and their sizes.
+"""Metadata of a repository: its commit, its files and their sizes.
 
 Read from huggingface_hub's hf_api.py (`model_info`, `dataset_info`, `space_info`: ModelInfo's
 fields; `list_repo_tree`: RepoFile's fields; `get_paths_info`; `list_repo_refs`) and

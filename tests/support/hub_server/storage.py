@@ -1,8 +1,8 @@
-"""The hosts beside the Hub that hold large files: a CDN for plain HTTP, and Xet's storage.
+"""The hosts that hold the Hub's large files: a CDN for plain HTTP, and Xet's storage.
 
 They are another host than the Hub, as in reality: "localhost" and another port, so the client
 takes them for foreign and keeps its token to itself. The addresses are signed in reality, and a
-token beside a signature is refused, as here.
+token together with a signature is refused, as here.
 
 Read from huggingface_hub's file_download.py (`_get_metadata_or_catch_error`: the redirect and its
 token; `http_get`: ranges; `xet_get`), and from what hf_xet 1.8 asks of `casUrl`:
