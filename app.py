@@ -30,6 +30,7 @@ gc.disable()
 
 from earthvlm.storage.hub import BUNDLED  # noqa: E402
 from earthvlm.ui import LAUNCH_OPTIONS, build_app, load_models, warm_up  # noqa: E402
+from earthvlm.ui.security.log_limits import limit_log  # noqa: E402
 
 # glibc's mallopt(M_ARENA_MAX): by default threads spread over eight heaps a processor, and memory
 # that is free in one heap is of no use to the others.
@@ -47,6 +48,7 @@ def main() -> int:
     with contextlib.suppress(AttributeError, OSError):  # another C library has no such setting
         ctypes.CDLL(None).mallopt(M_ARENA_MAX, HEAPS)
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
+    limit_log()
     try:
         models = load_models(
             os.environ.get("EARTHVLM_BRIDGE") or BUNDLED,
