@@ -24,6 +24,10 @@ os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
 os.environ.setdefault("GRADIO_ANALYTICS_MAX_EVENTS", "128")
 os.environ.setdefault("GRADIO_ANALYTICS_CACHE_FREQUENCY", str(10**9))
 
+# Read when torch is imported. Its threads would spin while they wait for each other: with as many
+# busy threads as this server has, a search of 14 ms of processor time took 250 ms.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
 # What is imported and loaded stays: looking again and again for what of it may go takes a quarter
 # of the time. It is left out of the search for good once all is ready.
 gc.disable()
