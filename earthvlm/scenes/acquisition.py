@@ -14,6 +14,7 @@ from earthvlm.scenes.bands import FIRST_IMAGE_DATE, find_date
 
 if TYPE_CHECKING:
     import rasterio
+    from rasterio.windows import Window
 
 # Written by Scene.save.
 DATE_TAG = "ACQUISITION_DATE"
@@ -89,20 +90,29 @@ def has_grid(file: rasterio.DatasetReader) -> bool:
     return file.crs is not None and not file.transform.is_identity
 
 
-def read_place(file: rasterio.DatasetReader) -> tuple[float | None, float | None]:
-    """Return longitude and latitude (degrees) of a raster's centre, None where it has none."""
+def read_place(
+    file: rasterio.DatasetReader, window: Window | None = None
+) -> tuple[float | None, float | None]:
+    """Return longitude and latitude (degrees) of the centre of a raster, or of a window in it.
+
+    Both are None where the raster has no grid, or one that lies outside of its projection.
+    """
     from rasterio._err import CPLE_BaseError
     from rasterio.errors import RasterioError
     from rasterio.warp import transform
 
     tags = file.tags()
     try:
-        if all(tag in tags for tag in PLACE_TAGS):
+        if window is None and all(tag in tags for tag in PLACE_TAGS):
             longitude, latitude = (float(tags[tag]) for tag in PLACE_TAGS)
         elif not has_grid(file):
             return None, None
         else:
-            x, y = file.xy(file.height / 2 - 0.5, file.width / 2 - 0.5)
+            row, column = file.height / 2, file.width / 2
+            if window is not None:
+                row = window.row_off + window.height / 2
+                column = window.col_off + window.width / 2
+            x, y = file.xy(row - 0.5, column - 0.5)
             (longitude,), (latitude,) = transform(file.crs, "EPSG:4326", [x], [y])
     except (RasterioError, CPLE_BaseError, ValueError):
         return None, None

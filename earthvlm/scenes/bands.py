@@ -46,8 +46,8 @@ COMPOSITES: dict[str, tuple[str, str, str] | None] = {
     "NDVI": None,
 }
 NDVI_BANDS = ("B08", "B04")
-# What may stand in for a band in a picture for the eye: B8A is the narrow sister of B08.
-DISPLAY_SUBSTITUTES = {"B8A": "B08"}
+# Bands of nearly the same wavelengths, one of which may replace the other in indices and pictures.
+SUBSTITUTES = {"B8A": "B08", "B08": "B8A"}
 
 REFLECTANCE_SCALE = 10_000
 # Added to every band of products of processing baseline 04.00 and later (ESA, "Sentinel-2

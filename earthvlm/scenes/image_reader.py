@@ -23,9 +23,9 @@ from earthvlm.scenes.bands import (
     VISIBLE_BANDS,
     find_date,
 )
+from earthvlm.scenes.decoded_image import DecodedImage
 from earthvlm.scenes.reflectance import (
     MIN_SIDE,
-    ImageContent,
     check_size,
     fill_missing_pixels,
     mark_empty_pixels,
@@ -50,7 +50,7 @@ _CHATEARTHNET_NAME = re.compile(r"(\d{1,4})_(\d{1,4})_patch_?([01])_?([01])")
 _TILES_PER_SIDE = 2**13
 
 
-def read_photo(path: Path) -> ImageContent:
+def read_photo(path: Path) -> DecodedImage:
     """Read an 8-bit picture as the three visible bands, at most 1024 pixels a side."""
     with open_picture(path) as picture:
         check_photo_size(picture.height, picture.width, path)
@@ -67,7 +67,7 @@ def read_photo(path: Path) -> ImageContent:
 
 def photo_content(
     rgba: Image.Image, path: Path, *, size: tuple[int, int], grey: bool = False
-) -> ImageContent:
+) -> DecodedImage:
     """Make a picture's content of its RGBA pixels; `size` is what it had (width, height)."""
     notes = [RGB_NOTE]
     if rgba.width * rgba.height < size[0] * size[1]:
@@ -87,7 +87,7 @@ def photo_content(
     source = f"'{path.name}'"
     refuse_flat_values(values, source)
     notes += fill_missing_pixels(values, source)
-    return ImageContent(
+    return DecodedImage(
         place_bands(values, VISIBLE_BANDS),
         name=path.stem,
         date=find_date(path.stem),
@@ -104,7 +104,7 @@ def find_triplet_root(path: Path) -> Path | None:
     return folder.parent if is_part else None
 
 
-def read_triplet(root: Path, image_name: str) -> ImageContent:
+def read_triplet(root: Path, image_name: str) -> DecodedImage:
     """Read the three 8-bit PNGs of a ChatEarthNet image below its data folder: nine bands."""
     if not root.is_dir():
         raise FileNotFoundError(f"There is no ChatEarthNet folder '{root}'; check its path")
@@ -128,7 +128,7 @@ def read_triplet(root: Path, image_name: str) -> ImageContent:
     refuse_flat_values(values, f"'{name}'")
     notes = fill_missing_pixels(values, f"'{name}'")
     longitude, latitude = locate_chatearthnet(Path(name).stem) or (None, None)
-    return ImageContent(
+    return DecodedImage(
         place_bands(values, tuple(bands)),
         name=Path(name).stem,
         longitude=longitude,

@@ -7,7 +7,6 @@ place and gives back what it found out, in sentences for the user. None knows ab
 from __future__ import annotations
 
 import datetime
-from dataclasses import dataclass
 
 import numpy as np
 
@@ -40,18 +39,6 @@ _SAMPLE_PIXELS = 65_536  # enough for percentiles
 MIN_SIDE = 8  # pixels: one patch of the encoder
 MAX_SIDE = 2048
 MIN_BANDS = 3
-
-
-@dataclass(frozen=True)
-class ImageContent:
-    """What a file holds: reflectance x 10000 `[H, W, 12]` and what is known about it."""
-
-    reflectance: np.ndarray
-    name: str
-    date: datetime.date | None = None
-    longitude: float | None = None
-    latitude: float | None = None
-    notes: tuple[str, ...] = ()
 
 
 def check_size(height: int, width: int, source: str) -> None:
@@ -186,7 +173,7 @@ def mark_empty_bands(values: np.ndarray) -> None:
 
 
 class BlankSceneError(ValueError):
-    """A scene whose pixels hold nothing, or one value only."""
+    """Raised for a scene with data in less than half of its pixels, or with one value only."""
 
 
 def refuse_flat_values(values: np.ndarray, source: str) -> None:
@@ -205,8 +192,8 @@ def refuse_flat_values(values: np.ndarray, source: str) -> None:
 def fill_missing_pixels(values: np.ndarray, source: str) -> list[str]:
     """Fill NaN pixels of `[H, W, C]` with their band's median, and say how many.
 
-    Bands that hold nothing at all stay NaN: they are missing. Raises ValueError where fewer than
-    half of the pixels hold data.
+    Bands that hold nothing at all stay NaN: they are missing. Raises BlankSceneError where fewer
+    than half of the pixels hold data.
     """
     holes = np.isnan(values)
     if not holes.any():
@@ -216,7 +203,7 @@ def fill_missing_pixels(values: np.ndarray, source: str) -> list[str]:
         raise BlankSceneError(f"{source} has no data in it; give a scene whose pixels hold values")
     share = float(holes[:, :, ~empty].any(axis=2).mean())
     if share > LARGEST_FILLED_SHARE:
-        raise ValueError(
+        raise BlankSceneError(
             f"{source} holds data in only {1 - share:.0%} of its pixels; "
             "crop it to where it has data (at least half is needed)"
         )
@@ -254,3 +241,9 @@ def place_bands(values: np.ndarray, bands: tuple[str, ...]) -> np.ndarray:
         if band in BANDS:
             placed[:, :, BANDS.index(band)] = values[:, :, index]
     return placed
+
+
+def normalized_difference(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    """Return (a - b) / (a + b) of two bands `[H, W]`, 0 where nothing is reflected."""
+    total = first + second
+    return np.divide(first - second, total, out=np.zeros_like(total), where=total > 0)

@@ -13,17 +13,17 @@ from PIL import Image
 from earthvlm.scenes.bands import (
     BANDS,
     COMPOSITES,
-    DISPLAY_SUBSTITUTES,
     NDVI_BANDS,
+    SUBSTITUTES,
     VISIBLE_BANDS,
     normalise_band_name,
 )
+from earthvlm.scenes.decoded_image import DecodedImage
 from earthvlm.scenes.formatting import describe_date, describe_place
 from earthvlm.scenes.geotiff import raster_driver, read_geotiff, write_geotiff
 from earthvlm.scenes.image_reader import ACCEPTED, find_triplet_root, read_photo, read_triplet
 from earthvlm.scenes.reflectance import (
     MIN_BANDS,
-    ImageContent,
     check_size,
     convert_to_reflectance,
     darkest_level,
@@ -32,6 +32,7 @@ from earthvlm.scenes.reflectance import (
     fill_missing_pixels,
     mark_empty_bands,
     mark_empty_pixels,
+    normalized_difference,
     place_bands,
     remove_offset,
     sample_pixels,
@@ -56,9 +57,10 @@ NDVI_COLOURS = (
 class Scene:
     """A Sentinel-2 scene: its reflectance, and date and place where they are known.
 
-    `reflectance` is float32 `[H, W, 12]` in the order of `sentinel2.BANDS`, x 10000, without the
-    offset of newer products; a missing band is NaN throughout. `longitude` and `latitude` (degrees)
-    are of the centre. `notes` are sentences for the user: what was assumed, or is missing.
+    `reflectance` is float32 `[H, W, 12]` in the order of `earthvlm.scenes.bands.BANDS`, x 10000,
+    without the offset of newer products; a missing band is NaN throughout. `longitude` and
+    `latitude` (degrees) are of the centre. `notes` are sentences for the user: what was assumed, or
+    is missing.
     """
 
     reflectance: np.ndarray
@@ -102,14 +104,7 @@ class Scene:
             content = read_triplet(path, image_name)
         else:
             content = _read_file(path, boa_offset)
-        return cls(
-            content.reflectance,
-            date=content.date,
-            longitude=content.longitude,
-            latitude=content.latitude,
-            name=content.name,
-            notes=content.notes,
-        )
+        return cls(**vars(content))
 
     @classmethod
     def from_array(
@@ -172,7 +167,7 @@ class Scene:
 
     @property
     def bands(self) -> tuple[str, ...]:
-        """The bands it has, in the order of `sentinel2.BANDS`."""
+        """The bands it has, in the order of `earthvlm.scenes.bands.BANDS`."""
         missing = np.isnan(self.reflectance[0, 0])
         return tuple(band for band, gone in zip(BANDS, missing, strict=True) if not gone)
 
@@ -212,7 +207,7 @@ class Scene:
         bands = COMPOSITES[name]
         if bands is None:
             return Image.fromarray(self._draw_ndvi())
-        values = np.stack([self._band(band) for band in bands], axis=2)
+        values = np.stack([self.find_band(band) for band in bands], axis=2)
         return Image.fromarray(_stretch(values, true_colour=bands == VISIBLE_BANDS))
 
     def thumbnail(self, size: int = 96) -> Image.Image:
@@ -246,35 +241,36 @@ class Scene:
 
         The file's name becomes the scene's name when it is opened; notes are not kept.
         """
-        content = ImageContent(
-            self.reflectance, self.name, self.date, self.longitude, self.latitude
-        )
-        write_geotiff(Path(path), content)
+        write_geotiff(Path(path), self.reflectance, self.date, self.longitude, self.latitude)
 
-    def _band(self, band: str) -> np.ndarray:
-        if band not in self.bands:
-            band = DISPLAY_SUBSTITUTES[band]
-        return self.reflectance[:, :, BANDS.index(band)]
+    def find_band(self, band: str) -> np.ndarray | None:
+        """Return a band's reflectance x 10000, `[H, W]`, or that of its substitute; else None.
+
+        B08 and B8A, of nearly the same wavelengths, replace each other.
+        """
+        present = self.bands
+        for name in (band, SUBSTITUTES.get(band)):
+            if name in present:
+                return self.reflectance[:, :, BANDS.index(name)]
+        return None
 
     def _missing_for(self, composite: str) -> list[str]:
         present = self.bands
         return [
             band
             for band in COMPOSITES[composite] or NDVI_BANDS
-            if band not in present and DISPLAY_SUBSTITUTES.get(band) not in present
+            if band not in present and SUBSTITUTES.get(band) not in present
         ]
 
     def _draw_ndvi(self) -> np.ndarray:
-        near_infrared, red = (self._band(band) for band in NDVI_BANDS)
-        total = near_infrared + red
-        ndvi = np.divide(near_infrared - red, total, out=np.zeros_like(total), where=total > 0)
+        ndvi = normalized_difference(*(self.find_band(band) for band in NDVI_BANDS))
         channels = [
             np.interp(ndvi, NDVI_STOPS, colour) for colour in zip(*NDVI_COLOURS, strict=True)
         ]
         return np.stack(channels, axis=2).astype(np.uint8)
 
 
-def _read_file(path: Path, boa_offset: bool | None) -> ImageContent:
+def _read_file(path: Path, boa_offset: bool | None) -> DecodedImage:
     if path.is_dir():
         raise ValueError(
             f"'{path}' is a folder; give {ACCEPTED}, or, with a ChatEarthNet data folder, "

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from earthvlm.scenes.bands import BANDS, DISPLAY_SUBSTITUTES, REFLECTANCE_SCALE
+from earthvlm.scenes.bands import REFLECTANCE_SCALE
+from earthvlm.scenes.reflectance import normalized_difference
 from earthvlm.scenes.scene import Scene
 
 # The order in which a pixel is asked; it counts where it says yes first.
@@ -72,18 +73,18 @@ def classify(scene: Scene) -> np.ndarray | None:
 
     None where the near infrared is missing, as in a photo: nothing here can then be measured.
     """
-    green, red = _band(scene, "B03"), _band(scene, "B04")
-    near_infrared, short_wave = _band(scene, "B08"), _band(scene, "B11")
+    green, red, near_infrared, short_wave = (
+        _reflectance(scene, band) for band in ("B03", "B04", "B08", "B11")
+    )
     if green is None or red is None or near_infrared is None:
         return None
-    ndvi = _normalised_difference(near_infrared, red)
+    ndvi = normalized_difference(near_infrared, red)
     other = near_infrared if short_wave is None else short_wave
-    water_index = _normalised_difference(green, other)
+    water_index = normalized_difference(green, other)
     nothing = np.zeros(ndvi.shape, dtype=bool)
     cloud, snow = nothing, nothing
     if short_wave is not None:
-        bright = (green > CLOUD_GREEN) & (green > red) | (green > CLOUD_GREEN_SURE)
-        cloud = bright & (short_wave > CLOUD_SHORT_WAVE)
+        cloud = find_cloud(scene)
         snow = (water_index > SNOW_INDEX) & (near_infrared > SNOW_NEAR_INFRARED)
     water = (water_index > WATER_INDEX) & (near_infrared < SNOW_NEAR_INFRARED)
     water |= (near_infrared < DARK_WATER) & (other < DARK_WATER)
@@ -110,16 +111,17 @@ def percent(share: float) -> str:
     return "under 1\u00a0%" if share < 0.005 else f"{100 * share:.0f}\u00a0%"
 
 
-def _band(scene: Scene, band: str) -> np.ndarray | None:
-    """Reflectance from 0 to 1, `[H, W]`; B8A where B08 is missing."""
-    wide = {narrow_for: narrow for narrow, narrow_for in DISPLAY_SUBSTITUTES.items()}
-    for name in (band, wide.get(band), DISPLAY_SUBSTITUTES.get(band)):
-        if name in scene.bands:
-            return scene.reflectance[:, :, BANDS.index(name)] / REFLECTANCE_SCALE
-    return None
+def find_cloud(scene: Scene) -> np.ndarray:
+    """Return the pixels that thick cloud covers, bool `[H, W]`; needs B03 and B04.
+
+    Where B11 is missing, bright snow counts as cloud too.
+    """
+    green, red, short_wave = (_reflectance(scene, band) for band in ("B03", "B04", "B11"))
+    bright = (green > CLOUD_GREEN) & (green > red) | (green > CLOUD_GREEN_SURE)
+    return bright if short_wave is None else bright & (short_wave > CLOUD_SHORT_WAVE)
 
 
-def _normalised_difference(first: np.ndarray, second: np.ndarray) -> np.ndarray:
-    """(a - b) / (a + b), 0 where nothing is reflected."""
-    total = first + second
-    return np.divide(first - second, total, out=np.zeros_like(total), where=total > 0)
+def _reflectance(scene: Scene, band: str) -> np.ndarray | None:
+    """Return a band's reflectance from 0 to 1, `[H, W]`, or None where it is missing."""
+    values = scene.find_band(band)
+    return None if values is None else values / REFLECTANCE_SCALE

@@ -18,7 +18,8 @@ from earthvlm.embeddings.dataset import locked
 from earthvlm.embeddings.folder_index import index_folder
 from earthvlm.scenes.bands import FILE_ORDER_12
 from earthvlm.scenes.scene import Scene
-from earthvlm.scenes.tiling import TiledRaster, measure_cloud
+from earthvlm.scenes.spectral_indices import find_cloud
+from earthvlm.scenes.tiling import TiledRaster
 from earthvlm.search.index import SceneIndex
 from tests.support.made_scenes import TinyBridge, get_ids
 
@@ -109,7 +110,7 @@ def test_cloudy_and_empty_tiles_are_marked(tmp_path):
 
 def test_cloud_is_told_on_real_scenes(practice_data):
     for path in sorted((practice_data / "scenes").glob("*.tif")):
-        cloud = measure_cloud(Scene.open(path))
+        cloud = find_cloud(Scene.open(path)).mean()
         assert cloud > 0.9 if "2020-01-18" in path.name else cloud < 0.05
 
 

@@ -595,8 +595,8 @@ def _mostly_nan(values):
 
 BAD_FILES = {
     "truncated PNG": (_truncated_png, "damaged picture"),
-    "truncated GeoTIFF": (_truncated_tiff, "damaged GeoTIFF"),
-    "GeoTIFF of a few bytes": (_truncated_tiff_header, "damaged GeoTIFF"),
+    "truncated GeoTIFF": (_truncated_tiff, "is damaged"),
+    "GeoTIFF of a few bytes": (_truncated_tiff_header, "is damaged"),
     "text named .tif": (_text, "not an image"),
     "zero bytes": (_empty, "0 bytes"),
     "GDAL's virtual format": (_vrt, "not an image"),

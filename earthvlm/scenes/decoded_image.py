@@ -1,0 +1,23 @@
+"""What every reader of files returns; `Scene.open` makes a Scene of it."""
+
+from __future__ import annotations
+
+import datetime
+from dataclasses import dataclass
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class DecodedImage:
+    """A file's reflectance x 10000, `[H, W, 12]` in the order of `BANDS`, and its metadata.
+
+    longitude, latitude: of the centre, in degrees. notes: sentences for the user on assumptions.
+    """
+
+    reflectance: np.ndarray
+    name: str
+    date: datetime.date | None = None
+    longitude: float | None = None
+    latitude: float | None = None
+    notes: tuple[str, ...] = ()
