@@ -1,9 +1,10 @@
 """The web app's entry, here and on a Space: load a bridge and scenes, then serve the page.
 
 EARTHVLM_BRIDGE and EARTHVLM_EMBEDDINGS name another bridge and embedding dataset than the bundled
-ones, which take their place where the Hub does not answer within seconds. A Space may have mounted
-that dataset in the folder EARTHVLM_EMBEDDINGS_MOUNT, and then nothing of it is downloaded. HF_TOKEN
-is the Hub's own, for private repositories; GRADIO_SERVER_NAME and GRADIO_SERVER_PORT are Gradio's.
+ones. Where the Hub does not answer within seconds, the app starts with the bundled ones. Where a
+Space has mounted the dataset in the folder EARTHVLM_EMBEDDINGS_MOUNT, nothing is downloaded for it.
+HF_TOKEN is the Hub's, for private repositories; GRADIO_SERVER_NAME and GRADIO_SERVER_PORT are
+Gradio's.
 """
 
 from __future__ import annotations
@@ -19,30 +20,30 @@ from pathlib import Path
 
 # Read when gradio is imported.
 os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
-# After each request Gradio makes a table of the last 10,000, for a page of statistics that is not
-# served here: its memory grows with them, and so does the time it takes from the next request.
+# After each request Gradio makes a table of the last 10,000, for a statistics page that this app
+# does not serve. The table takes memory, and time from the next request.
 os.environ.setdefault("GRADIO_ANALYTICS_MAX_EVENTS", "128")
 os.environ.setdefault("GRADIO_ANALYTICS_CACHE_FREQUENCY", str(10**9))
 
-# Read when torch is imported. Its threads would spin while they wait for each other: with as many
-# busy threads as this server has, a search of 14 ms of processor time took 250 ms.
+# Read when torch is imported. By default its threads spin while they wait for each other: next to
+# the busy threads of this server, a search of 14 ms of processor time took 250 ms.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
-# What is imported and loaded stays: looking again and again for what of it may go takes a quarter
-# of the time. It is left out of the search for good once all is ready.
+# Imported modules and loaded models stay in memory. Without garbage collection they load in three
+# quarters of the time; gc.freeze leaves them out of later collections.
 gc.disable()
 
 from earthvlm.storage.hub import BUNDLED  # noqa: E402
 from earthvlm.ui import LAUNCH_OPTIONS, build_app, load_models, warm_up  # noqa: E402
 from earthvlm.ui.security.log_limits import limit_log  # noqa: E402
 
-# glibc's mallopt(M_ARENA_MAX): by default threads spread over eight heaps a processor, and memory
-# that is free in one heap is of no use to the others.
+# glibc's mallopt(M_ARENA_MAX): by default it makes up to eight heaps a processor, and one heap
+# cannot use memory that is free in another.
 M_ARENA_MAX, HEAPS = -8, 2
 
 
 def _find_mounted() -> str | None:
-    """The folder of the embedding dataset that is mounted here, if one is."""
+    """Return the folder where the embedding dataset is mounted, if it is."""
     folder = os.environ.get("EARTHVLM_EMBEDDINGS_MOUNT")
     return folder if folder and any(Path(folder).glob("*.parquet")) else None
 
@@ -61,7 +62,7 @@ def main() -> int:
     except (FileNotFoundError, MemoryError, ValueError) as error:
         print(f"app.py: {error}", file=sys.stderr)
         return 2
-    # Actions that need an open page are kept off the list of MCP tools; see earthvlm/ui/session.py.
+    # Gradio warns of handlers that are no MCP tools; see `page_only` in earthvlm/ui/session.py.
     warnings.filterwarnings("ignore", message="This MCP server includes a tool", module="gradio")
     page = build_app(models)
     warm_up(models)

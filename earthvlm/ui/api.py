@@ -1,4 +1,4 @@
-"""What programs and assistants may call without a page: three typed tools, for API and MCP."""
+"""Three typed tools that programs and assistants call without a page, by API and MCP."""
 
 from __future__ import annotations
 
@@ -12,49 +12,53 @@ from earthvlm.serving.service import Client, OpenScene, SceneService
 from earthvlm.ui.session import address_of
 from earthvlm.ui.tabs.filters import ALL_SPLITS, check_number, read_filter
 
-MOST_RESULTS = 50
-MOST_TOKENS = 512
+MAX_RESULTS = 50
+MAX_TOKENS = 512
 
 
-def add_tools(service: SceneService) -> None:
-    """Add the endpoints `/describe_scene`, `/ask_scene` and `/search_scenes`."""
+class Tools:
+    """The tools, answered by `service`. None of them keeps a session."""
 
-    def describe_scene(request: gr.Request, image_id: str) -> dict[str, Any]:
-        """Say what a Sentinel-2 scene shows: what was measured in it, and the caption it has.
+    def __init__(self, service: SceneService) -> None:
+        self.service = service
+
+    def describe_scene(self, request: gr.Request, image_id: str) -> dict[str, Any]:
+        """Describe a Sentinel-2 scene by measured land-cover shares and by its caption.
 
         Args:
-            image_id: the scene's name, as search_scenes gives it
+            image_id: the scene's name, which search_scenes returns
 
         Returns:
-            date, place, size and bands; shares of cover, measured by band arithmetic; warnings;
+            date, place, size and bands; land-cover shares, computed from the bands; warnings;
             and the caption, which a model wrote and which can be wrong
         """
-        with service.opening(Client("tool", address_of(request))):
-            opened = service.open_named(image_id)
+        with self.service.opening(Client("tool", address_of(request))):
+            opened = self.service.open_named(image_id)
         caption = opened.entry.caption if opened.entry else None
         return {**_describe(opened), "caption_by_model": caption}
 
     def ask_scene(
-        request: gr.Request, image_id: str, question: str, max_length: int = 160
+        self, request: gr.Request, image_id: str, question: str, max_length: int = 160
     ) -> dict[str, Any]:
         """Ask a question about a Sentinel-2 scene; a small vision-language model answers.
 
         Args:
-            image_id: the scene's name, as search_scenes gives it
+            image_id: the scene's name, which search_scenes returns
             question: in plain English, such as "Is there water?"
-            max_length: the longest answer, in tokens, from 1 to 512
+            max_length: maximum length of the answer, in tokens, from 1 to 512
 
         Returns:
-            the model's answer, which can be wrong, beside what was measured in the scene
+            the model's answer, which can be wrong, and the measured shares of the scene
         """
-        check_number("max_length", max_length, 1, MOST_TOKENS)
+        check_number("max_length", max_length, 1, MAX_TOKENS)
         client = Client(f"tool-{uuid4()}", address_of(request))
-        with service.opening(client):
-            opened = service.open_named(image_id)
-        answer = service.ask(opened.scene, question, client, max_length)
+        with self.service.opening(client):
+            opened = self.service.open_named(image_id)
+        answer = self.service.ask(opened.scene, question, client, max_length)
         return {"answer_by_model": answer, **_describe(opened)}
 
     def search_scenes(
+        self,
         request: gr.Request,
         words: str,
         count: int = 10,
@@ -64,15 +68,15 @@ def add_tools(service: SceneService) -> None:
         source: str = "",
         bbox: str = "",
     ) -> dict[str, Any]:
-        """Find Sentinel-2 scenes by words, in their captions and in the scenes themselves.
+        """Find Sentinel-2 scenes by words, which are compared with captions and with scenes.
 
         Args:
             words: what the scene should show, such as "a lake beside forest"; a minus excludes a
                 word, as in "river -city"
             count: how many scenes to return, from 1 to 50
-            split: only of this part of the dataset; "all" for every one
+            split: only scenes of this split of the dataset; "all" for every split
             first_date: only scenes of this day or later, as in 2020-06-30; empty for any
-            last_date: only scenes of this day or earlier, likewise
+            last_date: only scenes of this day or earlier; empty for any
             source: only scenes whose source contains these words; empty for any
             bbox: only scenes inside west, south, east, north in degrees, as in "4, 47, 16, 55";
                 west may be greater than east where the box crosses the date line, as in
@@ -82,9 +86,9 @@ def add_tools(service: SceneService) -> None:
             scenes, nearest first: image_id, caption, place, date, cosine similarities; and a
             warning if the search could not be done as asked, else an empty text
         """
-        check_number("count", count, 1, MOST_RESULTS)
+        check_number("count", count, 1, MAX_RESULTS)
         where = read_filter(first_date, last_date, source, bbox, split)
-        results = service.search(words, count, Client("tool", address_of(request)), where)
+        results = self.service.search(words, count, Client("tool", address_of(request)), where)
         scenes = [
             {
                 "image_id": result.image_id,
@@ -99,7 +103,11 @@ def add_tools(service: SceneService) -> None:
         ]
         return {"scenes": scenes, "warning": results.warning}
 
-    for tool in (describe_scene, ask_scene, search_scenes):
+
+def add_tools(service: SceneService) -> None:
+    """Add the endpoints `/describe_scene`, `/ask_scene` and `/search_scenes`."""
+    tools = Tools(service)
+    for tool in (tools.describe_scene, tools.ask_scene, tools.search_scenes):
         gr.api(tool, concurrency_limit=None, api_name=tool.__name__)
 
 

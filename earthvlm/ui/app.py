@@ -1,4 +1,4 @@
-"""The page: a header, the tabs, and a line that says who answers and where its limits are."""
+"""The page: a header, the tabs, and a footer that names the model and its limits."""
 
 from __future__ import annotations
 
@@ -32,11 +32,11 @@ ATTRIBUTION = (
     "Contains modified Copernicus Sentinel data; each scene names its source. "
     "Code and OlmoEarth's architecture: Apache-2.0."
 )
-# Searches and openings; those who wait for the model are counted by the service, more strictly.
+# Of Gradio. The queues of the service are shorter.
 QUEUE_SIZE = 128
-# Visitors whose page is remembered, 0.2 MB each and more as they use it; the latest are kept.
-SESSIONS_KEPT = 1000
-CACHE_SECONDS = (3600, 6 * 3600)  # how often pictures and uploads are deleted, and at what age
+# Gradio keeps the state of the latest pages, 0.2 MB each at the start.
+MAX_SESSIONS = 1000
+CACHE_SECONDS = (3600, 6 * 3600)  # how often old files are deleted, and from which age
 SYSTEM_FONTS = ["system-ui", "-apple-system", "Segoe UI", "Roboto", "sans-serif"]
 
 THEME = gr.themes.Base(
@@ -78,26 +78,27 @@ FOLDER = Path(__file__).parent
 PAGE_SCRIPT = (FOLDER / "page.js").read_text("utf-8")
 STYLES = ("page", "scene", "chat", "compare", "search")
 
-# For `launch()`, where Gradio 6 takes a page's looks.
+# For `launch()`, which in Gradio 6 takes theme and styles.
 LAUNCH_OPTIONS: dict[str, Any] = {
     "theme": THEME,
     "css_paths": [FOLDER / "style" / f"{name}.css" for name in STYLES],
     "head": f'<script type="module">{PAGE_SCRIPT}</script>',
     "max_file_size": MAX_FILE_SIZE,
-    "state_session_capacity": SESSIONS_KEPT,
+    "state_session_capacity": MAX_SESSIONS,
     "footer_links": ["api"],
     "ssr_mode": False,
-    # Those who wait in the service's lines wait in threads: 28 to search, 14 to open, 17 to ask.
+    # A request that waits in a queue of the service holds a thread: up to 28 to search, 14 to open
+    # a scene, 17 to ask.
     "max_threads": 80,
     "mcp_server": find_spec("mcp") is not None,
 }
 
 
 def build_app(models: Models) -> gr.Blocks:
-    """Build the page around a bridge that answers and an index that finds; launch it yourself.
+    """Build the page; launch it with `LAUNCH_OPTIONS`.
 
-    Launch it with `LAUNCH_OPTIONS`. Each visitor has a session of their own, and the model works
-    on one request at a time while the others wait in a bounded line.
+    Each visitor has a session. The model answers one request at a time, and the others wait in a
+    bounded queue.
     """
     service = make_service(models)
     service.reader.start()
@@ -107,7 +108,7 @@ def build_app(models: Models) -> gr.Blocks:
     ) as page:
         session = add_session(page)
         gr.HTML(f"<h1>{TITLE}</h1><p>{PURPOSE}</p>", elem_id="header")
-        notice = gr.HTML(describe_notice(models), elem_id="notice", visible=bool(models.notice))
+        warning = gr.HTML(show_warning(models), elem_id="notice", visible=bool(models.warning))
         with gr.Tabs(elem_id="tabs") as tabs:
             with gr.Tab("Chat", id="chat"):
                 chat = build_chat_tab(session, examples)
@@ -118,60 +119,68 @@ def build_app(models: Models) -> gr.Blocks:
                 add_map_tab(session, service, map_tab, tabs, chat, search)
             with gr.Tab("Compare", id="compare"):
                 add_compare_tab(session, service)
-        about = gr.HTML(describe_models(models), elem_id="about")
+        about = gr.HTML(show_models(models), elem_id="about")
         add_tools(service)
-        if models.awaited is not None:
-            _serve_awaited(page, models, service, notice, about)
-    # No call goes past the queue, and so past its bounds.
+        if models.pending is not None:
+            shown = ShownModels(models, service)
+            models.pending.add_done_callback(shown.replace)
+            page.load(
+                shown.show_current,
+                None,
+                [warning, about],
+                api_visibility="private",
+                show_progress="hidden",
+            )
+    # No call can pass the queue, and so its limits.
     return page.queue(max_size=QUEUE_SIZE, api_open=False)
 
 
-def _serve_awaited(
-    page: gr.Blocks, models: Models, service: SceneService, notice: gr.HTML, about: gr.HTML
-) -> None:
-    """Let the awaited models answer as soon as they are loaded, and new visits say so."""
-    served = [models]
+class ShownModels:
+    """The models that the page describes: the first ones until others replace them."""
 
-    def replace(awaited: Future[Models]) -> None:
-        if awaited.exception() is not None:
-            logger.error("The models cannot be used: %s", awaited.exception())
+    def __init__(self, models: Models, service: SceneService) -> None:
+        self.models = models
+        self.service = service
+
+    def replace(self, pending: Future[Models]) -> None:
+        """Let models answer that have just been loaded; log the error where loading failed."""
+        if pending.exception() is not None:
+            logger.error("The models cannot be used: %s", pending.exception())
             return
-        loaded = awaited.result()
+        loaded = pending.result()
         warm_up(loaded)
-        service.replace_models(loaded.bridge, loaded.index)
-        served[0] = loaded
+        self.service.replace_models(loaded.bridge, loaded.index)
+        self.models = loaded
 
-    def show_served() -> tuple[Any, str]:
-        text = describe_notice(served[0])
-        return gr.HTML(text, visible=bool(text)), describe_models(served[0])
-
-    models.awaited.add_done_callback(replace)
-    page.load(show_served, None, [notice, about], api_visibility="private", show_progress="hidden")
+    def show_current(self) -> tuple[gr.HTML, str]:
+        """Return the warning and the footer for a page that is being loaded."""
+        text = show_warning(self.models)
+        return gr.HTML(text, visible=bool(text)), show_models(self.models)
 
 
 def make_service(models: Models) -> SceneService:
-    """What the page asks for its scenes and answers."""
+    """Return the service that opens scenes and answers questions for the page."""
     return SceneService(models.bridge, models.index, gpu_decorator=borrow_gpu)
 
 
 def warm_up(models: Models) -> None:
-    """Answer and embed once, so that the first visitor does not wait for lazy parts to load."""
+    """Answer and embed once, so that the first visitor does not wait for lazy loading."""
     for example in models.examples[:1]:
         scene = example.open_scene()
         models.bridge.generate(scene, DEFAULT_PROMPT, max_length=1)
         models.bridge.embed([scene])
 
 
-def describe_notice(models: Models) -> str:
-    """Return HTML of what visitors should know of the models, if anything."""
-    return f"<p>{html.escape(models.notice)}</p>" if models.notice else ""
+def show_warning(models: Models) -> str:
+    """Return HTML of the models' warning, "" where there is none."""
+    return f"<p>{html.escape(models.warning)}</p>" if models.warning else ""
 
 
-def describe_models(models: Models) -> str:
-    """Return HTML that says who answers about which scenes, the limits, and whom to thank."""
+def show_models(models: Models) -> str:
+    """Return HTML that names the model, its limits, the scenes and their licences."""
     bridge = models.bridge
     return (
-        f"<p><strong>Who answers:</strong> {html.escape(bridge.summary)}</p>"
+        f"<p><strong>Model:</strong> {html.escape(bridge.summary)}</p>"
         f"<p><strong>Scenes:</strong> {html.escape(models.index.summary)}</p>"
         f"<p><strong>Limits:</strong> {html.escape(bridge.limits)}</p>"
         f"<p>{ATTRIBUTION}</p>"

@@ -1,4 +1,4 @@
-"""A scene as HTML: its picture to zoom into, where an answer looked, and what was measured.
+"""A scene as HTML: a picture to zoom into, an attention map over it, and measured facts.
 
 Everything that comes from a file, a caption or a model is escaped here.
 """
@@ -23,13 +23,13 @@ from earthvlm.scenes.spectral_indices import COVER_RULES, SOURCES, percent
 from earthvlm.serving.measurements import select_measurements
 from earthvlm.serving.service import OpenScene
 
-# Runs once for each viewer: zoom, move, and the overlay of where an answer looked.
+# Runs once for each viewer: zooms, moves and draws the attention map.
 VIEWER_SCRIPT = Path(__file__).with_name("viewer.js").read_text("utf-8")
-MAX_PICTURE_SIDE = 1536  # larger scenes are shrunk for the page; the model sees them whole
-SMALL_PICTURE_SIDE = 512  # up to here lossless: pixels are what one zooms in for
-MAX_MAP_SIDE = 32  # of an overlay, which is drawn smoothly
+MAX_PICTURE_SIDE = 1536  # larger scenes are shrunk for the page alone
+SMALL_PICTURE_SIDE = 512  # up to here lossless, because visitors zoom in to single pixels
+MAX_MAP_SIDE = 32  # of an attention map, which the browser interpolates
 UNKNOWN = "not in the file"
-# Light enough on dark and dark enough on light; the names stand beside them.
+# They are visible on dark and on light pages; each is shown with its name.
 COVER_COLOURS = {
     "cloud": "#b9bfc9",
     "snow": "#7fd0e8",
@@ -42,7 +42,7 @@ _NAME = re.compile(r"([a-z]{2,}(?:_[a-z]{2,})*)")
 
 
 def make_title(name: str) -> str:
-    """A name for people of an image_id: "finland_2017-09-24_69_24" to "Finland"."""
+    """Make a title of an image_id: "Finland" of "finland_2017-09-24_69_24"."""
     match = _NAME.match(name.lower())
     return match.group(1).replace("_", " ").capitalize() if match else name
 
@@ -50,7 +50,7 @@ def make_title(name: str) -> str:
 def show_viewer(
     opened: OpenScene, composite: str | None, attention: AnswerAttention | None = None
 ) -> str:
-    """HTML of a scene's picture with tools to zoom, and the overlay where there is one."""
+    """Return HTML of a scene's picture with zoom tools, and with its attention map if given."""
     scene = opened.scene
     picture = scene.composite(composite) if composite else scene.thumbnail(MAX_PICTURE_SIDE)
     source, kind = _encode(picture)
@@ -68,7 +68,7 @@ def show_viewer(
         '<div class="tools" role="toolbar" aria-label="Picture">'
         f"{_tool('zoom-in', 'Zoom in', '+')}{_tool('zoom-out', 'Zoom out', '−')}"
         f"{_tool('whole', 'Show the whole scene', '⤢')}"
-        # The script gives it the picture's own source, which would double the page here.
+        # The script sets its address to the picture's, which is not repeated here.
         f'<a class="tool" download="{html.escape(scene.name)}.{kind}" '
         'aria-label="Download the picture" title="Download the picture">↓</a>'
         + (_tool("link", "Copy a link to this scene and question", "Link") if link else "")
@@ -79,7 +79,7 @@ def show_viewer(
 
 
 def show_picture(picture: Image.Image, alt: str) -> str:
-    """HTML of a picture alone."""
+    """Return HTML of a picture."""
     return (
         f'<img src="{_encode(picture)[0]}" alt="{html.escape(alt)}" width="{picture.width}" '
         f'height="{picture.height}">'
@@ -87,7 +87,7 @@ def show_picture(picture: Image.Image, alt: str) -> str:
 
 
 def describe_composite(scene: Scene, composite: str | None) -> str:
-    """HTML: which bands are shown as red, green and blue, or the legend of NDVI."""
+    """Return HTML that names the bands shown as red, green and blue, or the legend of NDVI."""
     if composite == "NDVI":
         low, high = NDVI_STOPS[0], NDVI_STOPS[-1]
         stops = ", ".join(
@@ -106,7 +106,7 @@ def describe_composite(scene: Scene, composite: str | None) -> str:
 
 
 def show_facts(opened: OpenScene) -> str:
-    """HTML of the panel of facts: what was computed from the file, marked as that."""
+    """Return HTML of the facts panel: what was computed from the file, marked as measured."""
     scene = opened.scene
     facts = {
         "Date": describe_date(scene.date) if scene.date else UNKNOWN,
@@ -123,7 +123,7 @@ def show_facts(opened: OpenScene) -> str:
     warnings = [*opened.warnings, *scene.notes]
     if warnings:
         items = "".join(f"<li>{html.escape(warning)}</li>" for warning in warnings)
-        text += f'<ul class="notes" aria-label="Good to know about this scene">{items}</ul>'
+        text += f'<ul class="notes" aria-label="Notes about this scene">{items}</ul>'
     if len(scene.bands) < 12:
         listed = ", ".join(sorted(scene.bands))
         text += f"<details><summary>Bands in it</summary>{html.escape(listed)}</details>"
@@ -136,7 +136,7 @@ def show_facts(opened: OpenScene) -> str:
 def _show_shares(opened: OpenScene) -> str:
     measured = opened.measurements
     if measured is None:
-        return "<p>Without near infrared, no cover can be measured here.</p>"
+        return "<p>Land cover cannot be measured: the file has no near-infrared band.</p>"
     bar = "".join(
         f'<i style="flex-grow: {share:.4f}; background: {COVER_COLOURS[cover]}"></i>'
         for cover, share in measured.shares.items()
@@ -148,15 +148,15 @@ def _show_shares(opened: OpenScene) -> str:
         for cover, share in measured.shares.items()
     )
     return (
-        f'<div class="bar" aria-hidden="true">{bar}</div><table aria-label="Shares of the scene, '
-        f'measured">{rows}</table><details><summary>How this was measured</summary>'
+        f'<div class="bar" aria-hidden="true">{bar}</div><table aria-label="Measured shares of '
+        f'the scene">{rows}</table><details><summary>How this was measured</summary>'
         f"{html.escape(SOURCES)}</details>"
     )
 
 
-def show_related_shares(opened: OpenScene, said: str) -> str:
-    """HTML: what was measured of the things that were asked and answered, to hold beside them."""
-    measured = select_measurements(said, opened.measurements)
+def show_related_shares(opened: OpenScene, text: str) -> str:
+    """Return HTML of the measured shares of the land covers that a text mentions, or ""."""
+    measured = select_measurements(text, opened.measurements)
     if not measured:
         return ""
     facts = " · ".join(f"{name} <b>{percent(share)}</b>" for name, share in measured)
@@ -177,17 +177,17 @@ def _show_words(attention: AnswerAttention) -> str:
         for number, word in enumerate(attention.words)
     )
     return (
-        '<div class="words" role="group" aria-label="Words of the answer: choose one to see where '
-        'it looked"><button type="button" class="word whole" data-word="-1" aria-pressed="true">'
+        '<div class="words" role="group" aria-label="Words of the answer: choose one to see its '
+        'attention map"><button type="button" class="word whole" data-word="-1" aria-pressed="true">'
         f"Whole answer</button> {words}"
         '<button type="button" class="word none" data-word="-2" aria-pressed="false">Hide</button>'
-        "<p>Bright is where the model's attention lay more than it usually does; of one word, more "
-        "than in the rest of the answer. It shows what was weighed in, not why.</p></div>"
+        "<p>Bright areas got more of the model's attention than usual; for one word, more than for "
+        "the whole answer. The map shows which areas had weight, not why.</p></div>"
     )
 
 
 def _encode_maps(attention: AnswerAttention) -> str:
-    """The overlays as JSON: rows, columns, and bytes from 0 to 255 in base64, whole one first."""
+    """Return the maps as JSON: rows, columns, and base64 of uint8 values, the whole answer's first."""
     maps = [
         attention.relative_attention(),
         *(attention.relative_attention(w) for w in range(len(attention.words))),
@@ -202,7 +202,7 @@ def _encode_maps(attention: AnswerAttention) -> str:
 
 
 def _encode(picture: Image.Image) -> tuple[str, str]:
-    """A picture as a data URI, and the format it is in: "png" or "webp"."""
+    """Return a picture as a data URI, and its format: "png" or "webp"."""
     if max(picture.size) > MAX_PICTURE_SIDE:
         picture = picture.copy()
         picture.thumbnail((MAX_PICTURE_SIDE, MAX_PICTURE_SIDE), Image.Resampling.LANCZOS)

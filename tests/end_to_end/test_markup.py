@@ -13,6 +13,7 @@ from tests.end_to_end.visitor import (
     answers,
     open_filters,
     open_tab,
+    pasted,
     questions,
     read_notice,
     wait_until_idle,
@@ -27,7 +28,7 @@ COVER = (
     '<div id="planted" style="position:fixed;inset:0;z-index:99999;background:#fff">Signed out. '
     '<a href="https://evil.example">Sign in</a></div><img id=planted src=x><planted>'
 )
-PLAIN = "a < b & **c** &lt; <b>d</b>\n$$e$$ `f` [g](https://evil.example) <!-- h -->"
+PLAIN = "a\n    < b & **c** &lt; <b>d</b>\n$$e$$ `f` [g](https://evil.example) <!-- h -->"
 
 
 def count_planted(page: Page) -> int:
@@ -53,6 +54,13 @@ def test_a_question_of_a_link_is_shown_as_text(
     wait_until_idle(tab)
     for shown in (questions(tab), answers(tab)):
         assert shown.first.inner_text().strip() == text
+        assert shown.first.get_attribute("aria-label").endswith(f" message: {text}")
+    for number in range(2):
+        tab.evaluate("navigator.clipboard.writeText('')")
+        tab.get_by_label("Copy message").nth(number).click()
+        tab.wait_for_function("async () => await navigator.clipboard.readText()")
+        tab.evaluate("() => new Promise((done) => setTimeout(done, 100))")
+        assert pasted(tab) == text
     assert count_planted(tab) == 0
 
 

@@ -1,4 +1,4 @@
-"""Which models the page shows while the Hub is away, and when it answers again."""
+"""The models that the page shows while the Hub does not answer, and after."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import time
 import pytest
 
 from earthvlm.bridge.publish import publish_bridge
-from earthvlm.ui.app import build_app, describe_models
+from earthvlm.ui.app import build_app, show_models
 from earthvlm.ui.models import load_models
 
 
@@ -23,23 +23,23 @@ def test_named_bridge_answers_once_the_hub_does(hub, saved, impatient_page):
     publish_bridge(saved, "owner/bridge")
     hub.hanging = True
     models = load_models("owner/bridge")
-    assert models.notice.startswith("The Hub does not answer, so owner/bridge could not be loaded")
+    assert models.warning.startswith("The Hub does not answer, so owner/bridge could not be loaded")
     bundled_index = models.index
     page = build_app(models)
     try:
-        (show,) = (fn.fn for fn in page.fns.values() if fn.name == "show_served")
+        (show,) = (fn.fn for fn in page.fns.values() if fn.name == "show_current")
         before = show()
-        assert before[1] == describe_models(models) and not models.awaited.done()
+        assert before[1] == show_models(models) and not models.pending.done()
         hub.hanging = False
-        named = models.awaited.result(timeout=120)
+        named = models.pending.result(timeout=120)
         assert named.bridge.commit == hub.repositories["owner/bridge"].refs["main"]
         for _ in range(600):  # until it has answered once
             if show()[1] != before[1]:
                 break
             time.sleep(0.1)
-        notice, about = show()
-        assert about == describe_models(named) != before[1]
-        assert notice.visible == bool(named.notice)
+        warning, about = show()
+        assert about == show_models(named) != before[1]
+        assert warning.visible == bool(named.warning)
         assert named.index.provenance == bundled_index.provenance
     finally:
         page.close()
@@ -49,8 +49,8 @@ def test_slow_models_leave_the_page_to_the_bundled_pair(hub, saved, impatient_pa
     publish_bridge(saved, "owner/bridge")
     monkeypatch.setattr("earthvlm.ui.models.START_SECONDS", 0.0)
     models = load_models("owner/bridge")
-    assert models.notice.startswith("The Hub is slow, so owner/bridge could not be loaded yet")
-    assert models.awaited.result(timeout=120).bridge.revision != models.bridge.revision
+    assert models.warning.startswith("The Hub is slow, so owner/bridge could not be loaded yet")
+    assert models.pending.result(timeout=120).bridge.revision != models.bridge.revision
 
 
 def test_name_that_means_nothing_is_not_tried_again(hub, impatient_page):

@@ -136,7 +136,7 @@ def test_a_search_that_found_nothing_close_says_so():
 
 def test_a_panel_of_facts_is_marked_as_measured_and_tells_what_is_missing():
     assert "measured" in show_facts(opened(random_scene()))
-    assert "no cover can be measured" in show_facts(opened(make_scene("photo")))
+    assert "cannot be measured" in show_facts(opened(make_scene("photo")))
     assert "open water" in show_related_shares(opened(random_scene()), "A lake lies in the north.")
     assert show_related_shares(opened(random_scene()), "Hello.") == ""
 
