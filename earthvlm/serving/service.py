@@ -6,7 +6,7 @@ The web page, its API and its MCP tools all call it; none of them touches a mode
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
@@ -196,7 +196,7 @@ class SceneService:
         max_length: int = ANSWER_TOKENS,
         temperature: float = 0.0,
         stop: threading.Event | None = None,
-    ) -> Iterator[Waiting | str]:
+    ) -> Generator[Waiting | str, None, None]:
         """Answer the last message of a conversation piece by piece.
 
         Setting `stop` or closing the iterator ends the wait and the answer.

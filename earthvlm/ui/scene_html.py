@@ -178,7 +178,8 @@ def _show_words(attention: AnswerAttention) -> str:
     )
     return (
         '<div class="words" role="group" aria-label="Words of the answer: choose one to see its '
-        'attention map"><button type="button" class="word whole" data-word="-1" aria-pressed="true">'
+        'attention map">'
+        '<button type="button" class="word whole" data-word="-1" aria-pressed="true">'
         f"Whole answer</button> {words}"
         '<button type="button" class="word none" data-word="-2" aria-pressed="false">Hide</button>'
         "<p>Bright areas got more of the model's attention than usual; for one word, more than for "
@@ -187,7 +188,7 @@ def _show_words(attention: AnswerAttention) -> str:
 
 
 def _encode_maps(attention: AnswerAttention) -> str:
-    """Return the maps as JSON: rows, columns, and base64 of uint8 values, the whole answer's first."""
+    """Return the maps as JSON, the whole answer's first: rows, columns, and uint8 in base64."""
     maps = [
         attention.relative_attention(),
         *(attention.relative_attention(w) for w in range(len(attention.words))),

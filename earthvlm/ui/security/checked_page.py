@@ -165,7 +165,9 @@ def check_event(action: Callable[..., Any] | None, event_data: Any) -> None:
     for kind in hints.values():
         if inspect.isclass(kind) and issubclass(kind, gr.EventData):
             try:
-                kind(None, event_data._data) if kind is not gr.EventData else dict(event_data._data)
+                data = dict(event_data._data)
+                if kind is not gr.EventData:
+                    kind(None, data)  # type: ignore[call-arg]  # gradio is skipped, so not known
             except (AttributeError, KeyError, TypeError, ValueError):
                 raise ValueError("this answers an event in the page, and none came") from None
 

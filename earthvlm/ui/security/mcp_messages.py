@@ -88,8 +88,9 @@ def _check_message(message: Any) -> None:
     _check_types(known, request_id)
     if method != "tools/call":
         return
-    parameters = known.get("params")
-    name = parameters.get("name") if isinstance(parameters, dict) else None
+    given = known.get("params")
+    parameters = given if isinstance(given, dict) else {}
+    name = parameters.get("name")
     if name not in tool_names():
         sentence = f"There is no tool {shorten(name)}: the tools are {', '.join(tool_names())}."
         raise RefusedMessageError(INVALID_PARAMS, sentence, request_id)

@@ -220,7 +220,9 @@ def show_busy(is_busy: bool) -> Outputs:
 def remove_attention(session: Session) -> Any:
     """Return the picture without the last answer's attention map; unchanged where it has none."""
     had, session.attention = session.attention is not None, None
-    return show_viewer(session.opened, session.composite) if had else gr.skip()
+    if not had or session.opened is None:
+        return gr.skip()
+    return show_viewer(session.opened, session.composite)
 
 
 def start_conversation(opened: OpenScene, restored: StoredConversation | None = None) -> Outputs:
@@ -239,7 +241,7 @@ def _as_user(question: str) -> Message:
 
 
 def _stream_text(
-    asked: list[Message], pieces: Iterator[Waiting | str], turn: Turn
+    asked: list[Message], pieces: Generator[Waiting | str, None, None], turn: Turn
 ) -> Generator[Outputs, None, str]:
     """Show the position in the queue, then the text as it grows; return the whole text."""
     text = ""

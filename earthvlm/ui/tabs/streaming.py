@@ -5,7 +5,7 @@ from __future__ import annotations
 import html
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import closing
 from typing import Any
 
@@ -24,7 +24,9 @@ ANSWER_NOTE = (
 SECONDS_BETWEEN_UPDATES = 0.05
 
 
-def accumulate_text(pieces: Iterator[Waiting | str]) -> Iterator[Waiting | str]:
+def accumulate_text(
+    pieces: Generator[Waiting | str, None, None],
+) -> Generator[Waiting | str, None, None]:
     """Yield an answer's text so far, again and again as its pieces arrive, and whole at the end.
 
     Waiting is passed on. Closing this iterator closes `pieces`.
