@@ -10,6 +10,7 @@ from pathlib import Path
 from earthvlm.models.text_encoder import SENTENCE_MODEL_ID, SENTENCE_MODEL_REVISION
 from earthvlm.scenes.bands import BANDS
 from earthvlm.scenes.distribution_shift import TrainingStatistics
+from earthvlm.storage.files import sha256
 
 FORMAT_VERSION = 1
 
@@ -170,6 +171,5 @@ def bridge_revision(folder: str | Path) -> str:
     digest = hashlib.sha256(json.dumps(entries, sort_keys=True).encode())
     weights = [part for part in list_parts(config) if part.endswith(".safetensors")]
     for part in weights:
-        with (folder / part).open("rb") as opened:
-            digest.update(hashlib.file_digest(opened, "sha256").digest())
+        digest.update(bytes.fromhex(sha256(folder / part)))
     return digest.hexdigest()[:REVISION_LENGTH]

@@ -32,6 +32,7 @@ from earthvlm.bridge.config import (
 from earthvlm.bridge.network import BridgeNetwork
 from earthvlm.models.int8 import Int8Linear, quantize_all
 from earthvlm.models.lora import adapter_shapes, make_adapter_config, merge_adapter
+from earthvlm.storage.files import replace_files
 from earthvlm.storage.hub import BUNDLED, LOCAL_REVISION, fetch
 from earthvlm.storage.sharding import full_tensor
 from earthvlm.storage.tensors import read_tensors, to_storage_dtype
@@ -90,19 +91,18 @@ def write_bridge(
     """Write the configuration and weights (see `collect_states`); return their revision."""
     from safetensors.torch import save_file
 
-    folder.mkdir(parents=True, exist_ok=True)
     config = bridge.config
-    if config.use_lora:
-        adapter = make_adapter_config(bridge.language, config.lora_r, config.lora_alpha)
-        adapter.inference_mode = True
-        adapter.save_pretrained(str(folder / ADAPTER_FOLDER))
-        name_adapter_base(folder, config)
+    with replace_files(folder, last=CONFIG_FILE) as temporary:
+        if config.use_lora:
+            adapter = make_adapter_config(bridge.language, config.lora_r, config.lora_alpha)
+            adapter.inference_mode = True
+            adapter.save_pretrained(str(temporary / ADAPTER_FOLDER))
+            name_adapter_base(temporary, config)
+        for file, state in weights.items():
+            save_file(to_storage_dtype(state, dtype), temporary / file, {"format": "pt"})
+        replace(config, earthvlm_version=__version__).write(temporary)
     for part in set(BRIDGE_FILES) - {CONFIG_FILE, *list_parts(config)}:
-        (folder / part).unlink(missing_ok=True)  # of an earlier bridge in this folder
-    for file, state in weights.items():
-        save_file(to_storage_dtype(state, dtype), folder / file, {"format": "pt"})
-    written = replace(config, earthvlm_version=__version__)
-    written.write(folder)
+        (folder / part).unlink(missing_ok=True)  # of another bridge that was saved here before
     return bridge_revision(folder)
 
 

@@ -22,7 +22,7 @@ from earthvlm.cli.describe import add_describe
 from earthvlm.cli.download import add_download
 from earthvlm.cli.evaluate import add_evaluate
 from earthvlm.cli.index import add_index
-from earthvlm.cli.output import USER_ERROR, complain
+from earthvlm.cli.output import USER_ERROR, print_error
 from earthvlm.cli.push import add_push
 from earthvlm.cli.search import add_search
 
@@ -50,7 +50,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return BROKEN_PIPE
     except (ValueError, OSError, MemoryError) as error:
-        complain(error)
+        print_error(error)
         return USER_ERROR
 
 

@@ -22,7 +22,7 @@ from earthvlm.cli.options import (
     temperature,
     whole_number,
 )
-from earthvlm.cli.output import USER_ERROR, complain, join_lines, tell
+from earthvlm.cli.output import USER_ERROR, join_lines, print_error, print_message
 from earthvlm.scenes.bands import CHATEARTHNET_FOLDERS
 
 if TYPE_CHECKING:
@@ -118,7 +118,7 @@ def run_describe(arguments: argparse.Namespace) -> int:
     unread = 0
     for scenes, errors in _open_in_batches(paths, arguments):
         for error in errors:
-            complain(error)
+            print_error(error)
         unread += len(errors)
         if not scenes:
             continue
@@ -140,7 +140,7 @@ def run_describe(arguments: argparse.Namespace) -> int:
         )
         for (path, scene), answer in zip(scenes, answers, strict=True):
             for note in scene.notes:
-                tell(f"{path}: {note}")
+                print_message(f"{path}: {note}")
             if arguments.json:
                 print(json.dumps(_as_dict(path, scene, answer)), flush=True)
             elif len(paths) == 1:

@@ -9,7 +9,8 @@ from dataclasses import asdict
 from pathlib import Path
 
 from earthvlm.cli.options import add_bridge_options, check_model_path, load_bridge, whole_number
-from earthvlm.cli.output import tell
+from earthvlm.cli.output import print_message
+from earthvlm.storage.files import write_atomically
 
 
 def add_evaluate(commands: argparse._SubParsersAction) -> None:
@@ -57,7 +58,9 @@ def run_evaluate(arguments: argparse.Namespace) -> int:
         raise FileNotFoundError(f"There is no folder {str(output.parent)!r} for --output.")
     state = PartialState(cpu=arguments.device == "cpu")
     if importlib.util.find_spec("pycocoevalcap") is None and state.is_main_process:
-        tell("BLEU, METEOR, ROUGE-L and CIDEr are left out: pip install 'earthvlm[evaluation]'.")
+        print_message(
+            "BLEU, METEOR, ROUGE-L and CIDEr are left out: pip install 'earthvlm[evaluation]'."
+        )
     tiles = ChatEarthNet(arguments.data_dir, arguments.split, arguments.captions)
     bridge = load_bridge(arguments.model_path, arguments.device or str(state.device))
     results, rows = evaluate(
@@ -66,7 +69,7 @@ def run_evaluate(arguments: argparse.Namespace) -> int:
         arguments.batch_size,
         limit=arguments.limit,
         records_folder=output and output.with_name(f"{output.name}.parts"),
-        report=tell,
+        report=print_message,
     )
     if not state.is_main_process:
         return 0
@@ -78,5 +81,6 @@ def run_evaluate(arguments: argparse.Namespace) -> int:
             "metrics": [asdict(result) for result in results],
             "tiles": rows,
         }
-        output.write_text(json.dumps(result, indent=1) + "\n")
+        with write_atomically(output) as path:
+            path.write_text(json.dumps(result, indent=1) + "\n")
     return 0

@@ -1,4 +1,4 @@
-"""`earthvlm index`: make a folder of images searchable, and keep it so."""
+"""`earthvlm index`: make a folder of images searchable, and update its index."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from earthvlm.cli.options import (
     load_bridge,
     whole_number,
 )
-from earthvlm.cli.output import tell
+from earthvlm.cli.output import print_message
 
-# Pixels a side: from a few of the encoder's patches to the largest scene.
+# The least and the largest tile in pixels: a few of the encoder's patches, the largest scene.
 TILE_SIZES = (32, 2048)
 
 
@@ -23,11 +23,11 @@ def add_index(commands: argparse._SubParsersAction) -> None:
     """Add the command to the parser."""
     parser = commands.add_parser(
         "index",
-        help="make your own images searchable",
+        help="make a folder of images searchable",
         description=(
-            "Embed a folder of Sentinel-2 GeoTIFFs, cut into tiles, so that earthvlm search finds\n"
-            "them. Run again, it embeds only what is new or changed; broken off, it goes on.\n"
-            "Cloudy tiles come into the split 'cloudy', the others into 'clear'."
+            "Cut a folder of Sentinel-2 GeoTIFFs into tiles and embed these, so that earthvlm\n"
+            "search finds them. The next run embeds only new and changed images; an interrupted\n"
+            "run resumes. Cloudy tiles go into the split 'cloudy', others into 'clear'."
         ),
         epilog=(
             "examples:\n"
@@ -36,20 +36,24 @@ def add_index(commands: argparse._SubParsersAction) -> None:
         ),
     )
     add = parser.add_argument
-    add("folder", type=Path, metavar="FOLDER", help="where the images are, in sub-folders too")
-    add("--output", type=Path, required=True, help="the folder of the index, new or to be updated")
+    add("folder", type=Path, metavar="FOLDER", help="holds the images, also in sub-folders")
+    add("--output", type=Path, required=True, help="the index, a new folder or one to be updated")
     add(
         "--tile_size",
         type=whole_number(*TILE_SIZES),
         default=256,
-        help="images larger than so many pixels are cut (default: %(default)s)",
+        help="cut images into tiles of this many pixels a side (default: %(default)s)",
     )
-    add("--source", help="whose images these are, and under which licence")
-    add("--captions", action="store_true", help="have each tile described, seconds for each")
+    add("--source", help="the owner and licence of the images")
+    add(
+        "--captions",
+        action="store_true",
+        help="let the bridge describe each tile, which takes seconds",
+    )
     add(
         "--no_scenes",
         action="store_true",
-        help="do not copy the tiles' bands; results then have a thumbnail only",
+        help="do not copy the tiles' bands; search results then have a thumbnail only",
     )
     add(
         "--batch_size",
@@ -63,23 +67,29 @@ def add_index(commands: argparse._SubParsersAction) -> None:
 
 
 def run_index(arguments: argparse.Namespace) -> int:
-    """Index the folder, and print what was done."""
+    """Index the folder, and print the counts."""
     check_model_path(arguments.model_path)
     from earthvlm.embeddings.folder_index import find_images, index_folder
+    from earthvlm.embeddings.indexed_images import IndexSettings, check_settings
 
-    find_images(arguments.folder, arguments.output)  # before a model is loaded for nothing
-    report = index_folder(
-        arguments.folder,
-        arguments.output,
-        load_bridge(arguments.model_path, arguments.device),
-        arguments.model_path,
+    settings = IndexSettings(
         tile_size=arguments.tile_size,
         source=arguments.source,
         captions=arguments.captions,
         keep_scenes=not arguments.no_scenes,
         boa_offset=BOA_OFFSET_CHOICES[arguments.boa_offset],
+    )
+    # These raise errors before a model is loaded.
+    find_images(arguments.folder, arguments.output)
+    check_settings(arguments.output, settings)
+    report = index_folder(
+        arguments.folder,
+        arguments.output,
+        load_bridge(arguments.model_path, arguments.device),
+        arguments.model_path,
+        settings,
         batch_size=arguments.batch_size,
-        tell=tell,
+        report=print_message,
     )
     print(
         f"{report.embedded} images embedded ({report.tiles} tiles, {report.cloudy} of them "

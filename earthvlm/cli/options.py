@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from earthvlm.cli.output import tell
+from earthvlm.cli.output import print_message
 from earthvlm.storage.hub import BUNDLED, HUB_ID
 
 if TYPE_CHECKING:
@@ -98,8 +98,8 @@ def add_visibility_options(parser: argparse.ArgumentParser) -> None:
             dest="private",
             action="store_const",
             const=private,
-            help=f"make the repository a {name} one, and refuse one that is not "
-            "(default: an existing one as it is)",
+            help=f"require a {name} repository, which is made where there is none "
+            "(default: an existing repository keeps its visibility)",
         )
 
 
@@ -158,7 +158,7 @@ def load_bridge(
     empty = local and not any(Path(model_path, name).exists() for name in BRIDGE_FILES)
     if not (or_untrained and empty):
         return OlmoEarthVLMBridge.from_pretrained(model_path, device=device)
-    tell(
+    print_message(
         f"{model_path} holds no bridge, so one of the default models answers: it is untrained, and "
         "its answers have nothing to do with the scene."
     )

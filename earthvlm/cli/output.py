@@ -8,17 +8,17 @@ import sys
 USER_ERROR = 2
 
 
-def tell(message: str) -> None:
+def print_message(message: str) -> None:
     """Print a message on stderr as one line."""
     print(f"earthvlm: {join_lines(message)}", file=sys.stderr, flush=True)
 
 
-def complain(error: Exception) -> None:
+def print_error(error: Exception) -> None:
     """Print an error on stderr as one line; one of the operating system by its file and reason."""
     if isinstance(error, OSError) and error.strerror and error.filename:
-        tell(f"{error.filename}: {error.strerror}.")
+        print_message(f"{error.filename}: {error.strerror}.")
     else:
-        tell(str(error))
+        print_message(str(error))
 
 
 def join_lines(text: str) -> str:

@@ -15,7 +15,7 @@ from earthvlm.cli.options import (
     open_scene,
     whole_number,
 )
-from earthvlm.cli.output import join_lines, tell
+from earthvlm.cli.output import join_lines, print_message
 from earthvlm.scenes.formatting import describe_place
 from earthvlm.storage.hub import BUNDLED
 
@@ -107,7 +107,7 @@ def run_search(arguments: argparse.Namespace) -> int:
         check_model_path(arguments.model_path)
         scene = open_scene(arguments.scene, arguments.boa_offset)
         for note in scene.notes:
-            tell(f"{arguments.scene}: {note}")
+            print_message(f"{arguments.scene}: {note}")
         queries.append(scene)
 
     from earthvlm.embeddings.filters import SceneFilter
@@ -128,9 +128,9 @@ def run_search(arguments: argparse.Namespace) -> int:
         bridge = load_bridge(arguments.model_path, arguments.device)
     results = index.search(queries, k=arguments.top_k, where=where, bridge=bridge)
     if results.warning:
-        tell(results.warning)
+        print_message(results.warning)
     if not results:
-        tell("No scene was found.")
+        print_message("No scene was found.")
     for rank, result in enumerate(results, start=1):
         print(json.dumps(_as_dict(rank, result)) if arguments.json else _as_text(rank, result))
     return 0

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import shutil
 import zipfile
 from collections.abc import Sequence
@@ -23,6 +22,8 @@ from tenacity import (
 )
 from tqdm import tqdm
 from urllib3.util import Retry
+
+from earthvlm.storage.files import write_atomically
 
 RECORD_URL = "https://zenodo.org/api/records/11003436"
 # What a user names each archive by, and the folder it unpacks to.
@@ -81,7 +82,8 @@ def download_chatearthnet(
             for archive, path in fetched:
                 unpack(path.result(), data_dir, archive.folder, captions)
                 if captions is None or archive.folder != PARTS["json"]:
-                    (aside / f"{archive.name}.md5").write_text(archive.md5)
+                    with write_atomically(aside / f"{archive.name}.md5") as note:
+                        note.write_text(archive.md5)
                 path.result().unlink()
         except BaseException:  # an interrupt, too, would else wait for hours of other archives
             stop.set()
@@ -238,10 +240,13 @@ def unpack(archive: Path, data_dir: Path, folder: str, captions: str | None = No
             if target.is_file() and target.stat().st_size == member.file_size:
                 continue
             target.parent.mkdir(parents=True, exist_ok=True)
-            partial = target.with_name(f"{target.name}.part")
-            with file.open(member) as source, partial.open("wb") as sink:
+            # Hundreds of thousands of small files, whose sizes are compared the next time.
+            with (
+                write_atomically(target, durable=False) as partial,
+                file.open(member) as source,
+                partial.open("wb") as sink,
+            ):
                 shutil.copyfileobj(source, sink, CHUNK)
-            os.replace(partial, target)
 
 
 def _is_wanted(name: str, captions: str | None) -> bool:

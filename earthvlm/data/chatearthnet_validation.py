@@ -24,6 +24,7 @@ from earthvlm.data.chatearthnet import (
 from earthvlm.scenes.bands import CHATEARTHNET_FOLDERS
 from earthvlm.scenes.reflectance import BlankSceneError
 from earthvlm.scenes.scene import Scene
+from earthvlm.storage.files import write_atomically
 
 # As the dataset's paper (doi:10.5194/essd-17-1245-2025) tells them; the other set's not by split.
 PUBLISHED = {("35", "train"): 98_092, ("35", "val"): 16_348, ("35", "test"): 49_048}
@@ -97,9 +98,8 @@ def check_chatearthnet(data_dir: str | Path, workers: int | None = None) -> Repo
             if fault:
                 report.unusable[name] = fault
     report.uncaptioned = sorted(_tiles_on_disk(root) - set(named))
-    partial_file = root / f"{CHECK_FILE}.part"
-    partial_file.write_text(json.dumps({"unusable": report.unusable}, indent=1) + "\n")
-    partial_file.replace(root / CHECK_FILE)
+    with write_atomically(root / CHECK_FILE) as path:
+        path.write_text(json.dumps({"unusable": report.unusable}, indent=1) + "\n")
     return report
 
 

@@ -1,13 +1,12 @@
-"""The embedding dataset: a folder (or a Hub dataset repository) of Parquet files.
+"""Write and read an embedding dataset: a folder or Hub repository of Parquet files.
 
-Their rows are those of embedding_schema. Knows nothing of searching.
+The module `schema` defines their columns.
 """
 
 from __future__ import annotations
 
 import io
 import json
-import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -31,8 +30,9 @@ from earthvlm.embeddings.schema import (
     find_provenance,
 )
 from earthvlm.models.text_encoder import SENTENCE_DIM, SENTENCE_MODEL_ID, SENTENCE_MODEL_REVISION
+from earthvlm.storage.files import write_atomically
 
-_THUMBNAIL_QUALITY = 85  # WebP; at this quality the eye sees no difference at thumbnail size
+_THUMBNAIL_QUALITY = 85  # WebP; no difference is visible at the size of a thumbnail
 
 
 def write_embedding_dataset(
@@ -45,14 +45,22 @@ def write_embedding_dataset(
     name: str = "embeddings.parquet",
     metadata: Mapping[str, str] | None = None,
 ) -> Path:
-    """Write a Parquet file into a folder, whole or not at all, and return its path.
+    """Write a Parquet file into a folder atomically, and return its path.
 
-    rows: the columns of EMBEDDING_SCHEMA by name; `image_id` and `split` are needed, the others
-        may be None or left out. A thumbnail is a PIL image or the bytes of an encoded one.
-    metadata: what else the file's schema is to tell.
+    Args:
+        folder: of the dataset; it is created if need be.
+        rows: the columns of EMBEDDING_SCHEMA by name; `image_id` and `split` are required, the
+            others may be None or missing. A thumbnail is a PIL image or an encoded one's bytes.
+        bridge_id: the name of the bridge that made the embeddings.
+        bridge_revision: the bridge's revision.
+        sentence_model: the model that made the caption embeddings.
+        sentence_revision: the sentence model's revision.
+        name: of the file.
+        metadata: further entries of the file's schema metadata.
 
-    Raises ValueError for a column that is not in the schema, an image_id that is missing or given
-    twice, an embedding that is not `[384]` of unit length, and a scene file outside the folder.
+    Raises:
+        ValueError: a column is not in the schema, an image_id is missing or repeated, an embedding
+            is not `[384]` of unit length, or a scene file is outside the folder.
     """
     table = pa.Table.from_pylist([_encode_row(row) for row in rows], schema=EMBEDDING_SCHEMA)
     if not table.num_rows:
@@ -70,20 +78,16 @@ def write_embedding_dataset(
 
 
 def write_table(table: pa.Table, path: Path) -> None:
-    """Write a table as a file of an embedding dataset, whole or not at all."""
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        pq.write_table(table, unfinished, compression="zstd", write_page_checksum=True)
-        unfinished.replace(path)
-    finally:
-        unfinished.unlink(missing_ok=True)
+    """Write a table as a file of an embedding dataset, atomically."""
+    with write_atomically(path) as temporary:
+        pq.write_table(table, temporary, compression="zstd", write_page_checksum=True)
 
 
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Keep other processes from writing to a dataset; reading it goes on.
+    """Lock a dataset for writing; others may still read it.
 
-    Raises ValueError where another one writes to it.
+    Raises ValueError where another process holds the lock.
     """
     try:
         with FileLock(folder / ".lock", timeout=0):
@@ -95,17 +99,19 @@ def locked(folder: Path) -> Iterator[None]:
 
 
 def next_part(folder: Path) -> str:
-    """The name of one more file of a dataset, after those there are."""
+    """Return the name of a dataset's next part."""
     numbers = [int(path.stem.removeprefix("part-")) for path in folder.glob("part-?????.parquet")]
     return f"part-{max(numbers, default=0) + 1:05d}.parquet"
 
 
 def read_embedding_dataset(folder: str | Path) -> tuple[pa.Table, Provenance]:
-    """Read the Parquet files of a folder: a table of EMBEDDING_SCHEMA's columns, and its makers.
+    """Read the Parquet files of a folder: a table of EMBEDDING_SCHEMA's columns, its provenance.
 
-    Raises FileNotFoundError where there are none, and ValueError for a damaged file, a missing
-    column, embeddings that are not `[384]` of unit length, an image_id given twice, a scene file
-    outside the folder, and files that different models made.
+    Raises:
+        FileNotFoundError: the folder holds no Parquet file.
+        ValueError: a file is damaged or lacks a column, an embedding is not `[384]` of unit length,
+            an image_id is repeated, a scene file is outside the folder, or different models made
+            the files.
     """
     paths = dataset_files(folder)
     provenance = find_shared_provenance(paths)
@@ -115,7 +121,7 @@ def read_embedding_dataset(folder: str | Path) -> tuple[pa.Table, Provenance]:
 
 
 def dataset_files(folder: str | Path) -> list[Path]:
-    """The Parquet files of a dataset. Raises FileNotFoundError where there are none."""
+    """List the Parquet files of a dataset. Raises FileNotFoundError where there are none."""
     folder = Path(folder)
     paths = sorted(path for path in folder.glob("*.parquet") if not path.name.startswith("."))
     if not paths:
@@ -126,25 +132,26 @@ def dataset_files(folder: str | Path) -> list[Path]:
 
 
 def find_shared_provenance(paths: Sequence[Path]) -> Provenance:
-    """The models that made all of some files. Raises ValueError where they differ."""
-    makers = [read_provenance(path) for path in paths]
-    for path, provenance in zip(paths, makers, strict=True):
-        if provenance != makers[0]:
+    """Return the provenance of all files. Raises ValueError where it differs."""
+    first = read_provenance(paths[0])
+    for path in paths[1:]:
+        provenance = read_provenance(path)
+        if provenance != first:
             raise ValueError(
                 f"{path} was made by {provenance.bridge_id} ({provenance.bridge_revision}), but "
-                f"{paths[0].name} by {makers[0].bridge_id} ({makers[0].bridge_revision}); "
+                f"{paths[0].name} by {first.bridge_id} ({first.bridge_revision}); "
                 "keep the files of one bridge and one sentence model"
             )
-    return makers[0]
+    return first
 
 
 def count_rows(paths: Sequence[Path]) -> int:
-    """How many rows some files have, by their footers, which `find_shared_provenance` has read."""
+    """Count the rows of files, by their footers alone."""
     return sum(pq.read_metadata(path).num_rows for path in paths)
 
 
 def read_image_ids(folder: str | Path) -> set[str]:
-    """The image_ids of a dataset, from its files as they are now."""
+    """Read the image_ids of a dataset from its files."""
     paths = dataset_files(folder)
     return {
         image_id
@@ -154,7 +161,7 @@ def read_image_ids(folder: str | Path) -> set[str]:
 
 
 def read_provenance(path: str | Path) -> Provenance:
-    """Which models made a Parquet file. Raises ValueError where it is damaged or does not tell."""
+    """Read which models made a Parquet file. Raises ValueError where it is damaged or has none."""
     try:
         metadata = pq.read_schema(path).metadata or {}
     except (pa.ArrowException, OSError) as error:
@@ -203,9 +210,9 @@ def _encode_row(row: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def read_shard(path: Path) -> tuple[pa.Table, Provenance]:
-    """Read one Parquet file as a table of EMBEDDING_SCHEMA's columns; see read_embedding_dataset.
+    """Read one Parquet file as a table of EMBEDDING_SCHEMA's columns, and its provenance.
 
-    Its rows are not checked: see check_rows.
+    Does not check the rows; see `check_rows`.
     """
     try:
         table = pq.ParquetFile(path, page_checksum_verification=True).read()

@@ -1,31 +1,38 @@
-"""What a search asks for: words with a minus, and the scenes among which it looks."""
+"""SceneFilter: which scenes take part in a search, by split, bounding box, dates and source."""
 
 from __future__ import annotations
 
 import datetime
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 BoundingBox = tuple[float, float, float, float]
-# A box may cross the date line, with west greater than east. One that would reach further around
-# the world than this is taken for one whose ends were swapped.
+# A bounding box may cross the date line, with west greater than east. A wider one than this is
+# refused, because its ends were probably swapped.
 MAX_CROSSING_DEGREES = 180
 BBOX_FORM = (
-    "a box is west, south, east and north in degrees, longitudes from -180 to 180 and south at "
-    "most north, as in 4, 47, 16, 55"
+    "a bounding box is west, south, east and north in degrees, longitudes from -180 to 180 and "
+    "south not above north, as in 4, 47, 16, 55"
 )
 
 
 @dataclass(frozen=True)
 class SceneFilter:
-    """Which scenes take part in a search: those that fit everything that is not None.
+    """Which scenes take part in a search: those that match every attribute that is not None.
 
-    split: exactly this one. bbox: west, south, east, north in degrees, edges included; west may be
-    greater than east, and the box then crosses the date line, at most 180 degrees wide.
-    first_date, last_date: both included. source: words that a scene's source contains, in any
-    case. A scene without a place, date or source fits no filter that asks for one.
+    A scene without coordinates, date or source matches no filter on that attribute.
 
-    Raises ValueError, in one sentence, for a box or dates that cannot be.
+    Attributes:
+        split: the scene's split.
+        bbox: west, south, east, north in degrees, edges included. A west greater than east crosses
+            the date line; the box is then at most 180 degrees wide.
+        first_date: the earliest date, included.
+        last_date: the latest date, included.
+        source: words that a scene's source contains, in any case.
+
+    Raises:
+        ValueError: the bounding box or the dates are invalid.
     """
 
     split: str | None = None
@@ -43,7 +50,7 @@ class SceneFilter:
 
     @property
     def longitude_ranges(self) -> tuple[tuple[float, float], ...]:
-        """The box from west to east, in two parts where it crosses the date line."""
+        """The box's longitudes from west to east, in two ranges if it crosses the date line."""
         if self.bbox is None:
             return ()
         west, _, east, _ = self.bbox
@@ -51,7 +58,7 @@ class SceneFilter:
 
 
 def parse_date(text: str) -> datetime.date:
-    """Read a date as in 2020-06-30. Raises ValueError, in one sentence, for anything else."""
+    """Parse a date as in 2020-06-30. Raises ValueError for anything else."""
     try:
         return datetime.datetime.strptime(text.strip(), "%Y-%m-%d").date()
     except ValueError:
@@ -59,27 +66,26 @@ def parse_date(text: str) -> datetime.date:
 
 
 def parse_bbox(text: str) -> BoundingBox:
-    """Read "4, 47, 16, 55": west, south, east, north in degrees. Raises ValueError as above."""
+    """Parse "4, 47, 16, 55": west, south, east, north in degrees. Raises ValueError otherwise."""
     parts = text.replace("−", "-").replace(",", " ").split()
     try:
-        bbox = tuple(float(part) for part in parts)
+        bbox = [float(part) for part in parts]
     except ValueError:
         raise ValueError(f"{BBOX_FORM}; {text[:60]!r} was given") from None
     return _check_bbox(bbox)
 
 
-def _check_bbox(bbox: BoundingBox) -> BoundingBox:
-    numbers = tuple(float(value) for value in bbox)
-    fits = len(numbers) == 4 and all(map(math.isfinite, numbers))
-    if fits:
-        west, south, east, north = numbers
-        fits = max(abs(west), abs(east)) <= 180 and -90 <= south <= north <= 90
+def _check_bbox(bbox: Sequence[float]) -> BoundingBox:
+    numbers = [float(value) for value in bbox]
     given = ", ".join(f"{value:g}" for value in numbers)
-    if not fits:
+    if len(numbers) != 4 or not all(map(math.isfinite, numbers)):
+        raise ValueError(f"{BBOX_FORM}; {given} was given")
+    west, south, east, north = numbers
+    if max(abs(west), abs(east)) > 180 or not -90 <= south <= north <= 90:
         raise ValueError(f"{BBOX_FORM}; {given} was given")
     if west > east and east + 360 - west > MAX_CROSSING_DEGREES:
         raise ValueError(
-            f"the box {given} goes {east + 360 - west:g} degrees around the world, from {west:g} "
-            f"east to {east:g}; swap west and east if it should go from {east:g} to {west:g}"
+            f"the bounding box {given} is {east + 360 - west:g} degrees wide, from {west:g} east "
+            f"to {east:g}; swap west and east if it should go from {east:g} to {west:g}"
         )
-    return numbers
+    return west, south, east, north

@@ -1,64 +1,54 @@
-"""Somebody's own archive: a folder of Sentinel-2 images, cut into tiles and indexed.
+"""Index a folder of Sentinel-2 images: cut them into tiles, embed these, and follow changes.
 
-The index follows the folder: each file of the dataset tells which images it holds, so that only new
-or changed ones are embedded again, and what was broken off anywhere goes on.
+The dataset's files record which images they hold and how these were indexed, so that a later run
+embeds only new and changed images, and an interrupted run resumes.
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-import pyarrow as pa
-import pyarrow.parquet as pq
-
-from earthvlm.embeddings.dataset import (
-    locked,
-    next_part,
-    read_provenance,
-    write_embedding_dataset,
-    write_table,
+from earthvlm.embeddings.dataset import locked, next_part, read_provenance, write_embedding_dataset
+from earthvlm.embeddings.indexed_images import (
+    IMAGES_KEY,
+    IndexedImage,
+    IndexSettings,
+    check_settings,
+    list_parts,
+    read_images,
+    record_images,
+    remove_images,
 )
-from earthvlm.embeddings.mmap_store import checksum
 from earthvlm.embeddings.rows import make_rows
-from earthvlm.scenes.tiling import CLEAR, TILE_SIZE, TiledRaster
+from earthvlm.scenes.tiling import CLEAR, TiledRaster
+from earthvlm.storage.files import checksum
 
 if TYPE_CHECKING:
     from earthvlm.bridge.model import OlmoEarthVLMBridge
     from earthvlm.scenes.scene import Scene
 
 SUFFIXES = (".tif", ".tiff", ".jp2")
-# Rows of a file of the dataset, at least, but for the last: what is lost when it is broken off.
+# The least number of rows of a part but the last: an interrupted run loses fewer than these.
 PART_ROWS = 512
-_IMAGES_KEY = b"earthvlm_images"
-
-
-@dataclass(frozen=True)
-class IndexedImage:
-    """An image of the archive as it was when it was embedded, and what its tiles were.
-
-    path: from the archive's folder, with forward slashes. modified, changed: times in nanoseconds;
-    the second is the system's own, which no copying sets back. rows: those of its tiles, which
-    stand together in a file of the dataset. empty tiles have none.
-    """
-
-    path: str
-    size: int
-    modified: int
-    changed: int
-    checksum: str
-    rows: int
-    cloudy: int
-    empty: int
 
 
 @dataclass(frozen=True)
 class IndexReport:
-    """What an indexing did: images embedded, kept as they were, taken out and refused; tiles."""
+    """The counts of an indexing run.
+
+    Attributes:
+        embedded: images that were embedded in this run.
+        kept: images that had not changed.
+        removed: images whose files are gone, so that their rows were removed.
+        refused: images that could not be read.
+        tiles: of the embedded images, cloudy ones included.
+        cloudy: tiles in the split "cloudy".
+        empty: tiles without data, which have no row.
+    """
 
     embedded: int
     kept: int
@@ -74,91 +64,53 @@ def index_folder(
     output: str | Path,
     bridge: OlmoEarthVLMBridge,
     bridge_id: str,
+    settings: IndexSettings | None = None,
     *,
-    tile_size: int = TILE_SIZE,
-    source: str | None = None,
-    captions: bool = False,
-    keep_scenes: bool = True,
-    boa_offset: bool | None = None,
     batch_size: int = 16,
-    tell: Callable[[str], None] = lambda message: None,
+    report: Callable[[str], None] = lambda message: None,
 ) -> IndexReport:
-    """Bring an embedding dataset up to date with a folder of images, and report what was done.
+    """Update an embedding dataset from a folder of images, sub-folders included.
 
-    Images are found in sub-folders, too. Those larger than `tile_size` pixels are cut into tiles,
-    named IMAGE_rROW_cCOLUMN, each with its own place. Cloudy tiles come into the split "cloudy",
-    others into "clear"; tiles without data are left out and counted.
-    captions: whether the bridge describes each, which takes seconds. keep_scenes: whether all bands
-    of each tile are copied into `output`, to be opened from a result. tell: takes what there is to
-    say on the way, such as why an image was refused.
+    Images larger than `settings.tile_size` are cut into tiles, named IMAGE_rROW_cCOLUMN, each with
+    its own coordinates. Cloudy tiles go into the split "cloudy", others into "clear".
 
-    Raises FileNotFoundError where the folder is not there or holds no image, ValueError where
-    another process writes to `output` or another bridge made it.
+    Args:
+        folder: holds the images.
+        output: the dataset's folder, new or to be updated.
+        bridge: embeds the tiles, and describes them where `settings.captions` asks for it.
+        bridge_id: the bridge's name in the dataset.
+        settings: how images become rows (default: `IndexSettings()`).
+        batch_size: tiles embedded at once.
+        report: receives one sentence for each image that was embedded, removed or refused.
+
+    Raises:
+        FileNotFoundError: the folder does not exist or holds no image.
+        ValueError: another process writes to `output`, or it was made by another bridge or with
+            other settings.
     """
     folder, output = Path(folder), Path(output)
+    settings = settings or IndexSettings()
     paths = find_images(folder, output)
     output.mkdir(parents=True, exist_ok=True)
     with locked(output):
         _check_bridge(output, bridge)
-        known = {image.path: image for part in _parts(output) for image in read_images(part)}
-        kept = {name for name in paths.keys() & known.keys() if _is_same(paths[name], known[name])}
-        _remove(output, known.keys() - kept)
-        removed = known.keys() - paths.keys()
-        for name in sorted(removed):
-            tell(f"{name} is no longer there and was taken out of the index.")
-        embedded: list[IndexedImage] = []
-        refused = 0
-        pending = _Pending(output, bridge_id, bridge.revision)
-        waiting = sorted(paths.keys() - kept)
-        owners = {_name_tiles(name): name for name in sorted(kept)}
-        for number, name in enumerate(waiting, start=1):
-            try:
-                owner = owners.setdefault(_name_tiles(name), name)
-                if owner != name:
-                    raise ValueError(
-                        f"its tiles would have the names of those of {owner}; rename it"
-                    )
-                image = TiledRaster(paths[name], _name_tiles(name), tile_size, boa_offset)
-                about = paths[name].stat()
-                content = checksum(paths[name])
-                rows = _embed_tiles(
-                    output,
-                    image,
-                    bridge,
-                    batch_size,
-                    source=source,
-                    captions=captions,
-                    keep_scenes=keep_scenes,
-                )
-            except ValueError as error:
-                refused += 1
-                tell(f"{name} was left out: {error}")
-                continue
-            found = IndexedImage(
-                path=name,
-                size=about.st_size,
-                modified=about.st_mtime_ns,
-                changed=about.st_ctime_ns,
-                checksum=content,
-                rows=len(rows),
-                cloudy=sum(row["split"] != CLEAR for row in rows),
-                empty=image.empty,
-            )
-            pending.add(found, rows)
-            embedded.append(found)
-            tell(f"{name}: {found.rows} tiles ({number} of {len(waiting)} images).")
-        pending.write()
+        check_settings(output, settings)
+        kept, removed = _remove_outdated(output, paths, report)
+        embedder = _ImageEmbedder(output, bridge, bridge_id, settings, batch_size)
+        embedded = _embed_images(embedder, paths, kept, report)
     return IndexReport(
-        len(embedded),
-        len(kept),
-        len(removed),
-        refused,
-        *(sum(getattr(image, part) for image in embedded) for part in ("rows", "cloudy", "empty")),
+        embedded=len(embedded),
+        kept=len(kept),
+        removed=len(removed),
+        refused=len(paths) - len(kept) - len(embedded),
+        tiles=sum(image.rows for image in embedded),
+        cloudy=sum(image.cloudy for image in embedded),
+        empty=sum(image.empty for image in embedded),
     )
 
 
 def find_images(folder: Path, output: Path) -> dict[str, Path]:
-    """The images of a folder by their paths in it, without those in `output`."""
+    """Find the images of a folder, by their paths in it, except those in `output`."""
     if not folder.is_dir():
         raise FileNotFoundError(f"there is no folder {folder} to index; check its path")
     inside = output.resolve()
@@ -177,16 +129,6 @@ def find_images(folder: Path, output: Path) -> dict[str, Path]:
     return paths
 
 
-def read_images(part: Path) -> list[IndexedImage]:
-    """The images that a file of the dataset tells it holds, in the order of their rows."""
-    metadata = pq.read_schema(part).metadata or {}
-    return [IndexedImage(**image) for image in json.loads(metadata.get(_IMAGES_KEY, b"[]"))]
-
-
-def _parts(output: Path) -> list[Path]:
-    return sorted(output.glob("part-?????.parquet"))
-
-
 def _check_bridge(output: Path, bridge: OlmoEarthVLMBridge) -> None:
     for path in sorted(output.glob("*.parquet")):
         provenance = read_provenance(path)
@@ -198,102 +140,127 @@ def _check_bridge(output: Path, bridge: OlmoEarthVLMBridge) -> None:
             )
 
 
-def _is_same(path: Path, image: IndexedImage) -> bool:
-    about = path.stat()
-    if about.st_size != image.size:
-        return False
-    # A copied or touched file has other times and the same content; one that was replaced by a
-    # tool that keeps times, as unzip does, can have the same size and time of modification.
-    times = (about.st_mtime_ns, about.st_ctime_ns)
-    return times == (image.modified, image.changed) or checksum(path) == image.checksum
+def _remove_outdated(
+    output: Path, paths: dict[str, Path], report: Callable[[str], None]
+) -> tuple[set[str], set[str]]:
+    """Remove images that changed or whose files are gone; return the current and the gone ones."""
+    known = {image.path: image for part in list_parts(output) for image in read_images(part)}
+    existing = paths.keys() & known.keys()
+    kept = {name for name in existing if known[name].is_current(paths[name])}
+    remove_images(output, known.keys() - kept)
+    gone = known.keys() - paths.keys()
+    for name in sorted(gone):
+        report(f"{name} no longer exists and was removed from the index.")
+    return kept, gone
 
 
-def _remove(output: Path, names: set[str]) -> None:
-    """Take the rows of some images out of the dataset, file by file, and their tiles after that."""
-    for part in _parts(output):
-        images = read_images(part)
-        if not any(image.path in names for image in images):
+def _embed_images(
+    embedder: _ImageEmbedder,
+    paths: dict[str, Path],
+    kept: set[str],
+    report: Callable[[str], None],
+) -> list[IndexedImage]:
+    """Embed the images that are not in the index; report those that cannot be read."""
+    embedded: list[IndexedImage] = []
+    waiting = sorted(paths.keys() - kept)
+    owners = {_name_tiles(name): name for name in sorted(kept)}
+    for number, name in enumerate(waiting, start=1):
+        try:
+            _check_tile_names(owners, name)
+            image = embedder.embed(paths[name], name)
+        except ValueError as error:
+            report(f"{name} was left out: {error}")
             continue
-        table = pq.read_table(part)
-        kept, gone, first = [], [], 0
-        for image in images:
-            rows = table.slice(first, image.rows)
-            (gone if image.path in names else kept).append(rows)
-            first += image.rows
-        if sum(map(len, kept)):
-            metadata = {**table.schema.metadata, _IMAGES_KEY: _describe(images, without=names)}
-            write_table(pa.concat_tables(kept).replace_schema_metadata(metadata), part)
-        else:
-            part.unlink()
-        for scene_file in pa.concat_tables(gone).column("scene_file").to_pylist():
-            if scene_file:
-                (output / scene_file).unlink(missing_ok=True)
-
-
-def _describe(images: list[IndexedImage], without: set[str] = frozenset()) -> str:
-    return json.dumps([asdict(image) for image in images if image.path not in without])
+        embedded.append(image)
+        report(f"{name}: {image.rows} tiles ({number} of {len(waiting)} images).")
+    embedder.write()
+    return embedded
 
 
 def _name_tiles(path: str) -> str:
-    """A name for the tiles of an image; a.tif and a.jp2 have one, so the second is refused."""
+    """Name the tiles of an image; a.tif and a.jp2 share a name, so the second is refused."""
     return "__".join(Path(path).with_suffix("").parts)
 
 
-def _embed_tiles(
-    output: Path,
-    image: TiledRaster,
-    bridge: OlmoEarthVLMBridge,
-    batch_size: int,
-    *,
-    source: str | None,
-    captions: bool,
-    keep_scenes: bool,
-) -> list[dict]:
-    rows: list[dict] = []
-    for scenes, splits in _batches(image, batch_size):
-        rows += make_rows(
-            output,
-            scenes,
-            bridge,
-            splits=splits,
-            sources=[source] * len(scenes),
-            captions=captions,
-            keep_scenes=keep_scenes,
-            batch_size=batch_size,
-        )
-    return rows
+def _check_tile_names(owners: dict[str, str], name: str) -> None:
+    owner = owners.setdefault(_name_tiles(name), name)
+    if owner != name:
+        raise ValueError(f"its tiles would have the same names as those of {owner}; rename it")
 
 
-def _batches(
-    image: TiledRaster, batch_size: int
-) -> Iterator[tuple[tuple[Scene, ...], tuple[str, ...]]]:
-    tiles = image.tiles()
-    while batch := list(islice(tiles, batch_size)):
-        scenes, splits = zip(*batch, strict=True)
-        yield scenes, splits
+class _ImageEmbedder:
+    """Embeds images, and writes their rows in parts of at least PART_ROWS."""
 
-
-class _Pending:
-    """Rows that are embedded and not yet written."""
-
-    def __init__(self, output: Path, bridge_id: str, revision: str) -> None:
-        self._output, self._made_by = output, (bridge_id, revision)
-        self._rows: list[dict] = []
+    def __init__(
+        self,
+        output: Path,
+        bridge: OlmoEarthVLMBridge,
+        bridge_id: str,
+        settings: IndexSettings,
+        batch_size: int,
+    ) -> None:
+        self._output, self._bridge, self._bridge_id = output, bridge, bridge_id
+        self._settings, self._batch_size = settings, batch_size
+        self._rows: list[dict[str, Any]] = []
         self._images: list[IndexedImage] = []
 
-    def add(self, image: IndexedImage, rows: list[dict]) -> None:
+    def embed(self, path: Path, name: str) -> IndexedImage:
+        """Embed an image's tiles. Raises ValueError for an unreadable image."""
+        raster = TiledRaster(
+            path, _name_tiles(name), self._settings.tile_size, self._settings.boa_offset
+        )
+        stat, content = path.stat(), checksum(path)
+        rows = self._make_rows(raster)
+        image = IndexedImage(
+            path=name,
+            size=stat.st_size,
+            modified=stat.st_mtime_ns,
+            changed=stat.st_ctime_ns,
+            checksum=content,
+            rows=len(rows),
+            cloudy=sum(row["split"] != CLEAR for row in rows),
+            empty=raster.empty,
+            settings=self._settings,
+        )
         self._rows += rows
         self._images.append(image)
         if len(self._rows) >= PART_ROWS:
             self.write()
+        return image
 
     def write(self) -> None:
+        """Write the rows that are not yet on disk."""
         if self._rows:
             write_embedding_dataset(
                 self._output,
                 self._rows,
-                *self._made_by,
+                self._bridge_id,
+                self._bridge.revision,
                 name=next_part(self._output),
-                metadata={_IMAGES_KEY.decode(): _describe(self._images)},
+                metadata={IMAGES_KEY.decode(): record_images(self._images)},
             )
         self._rows, self._images = [], []
+
+    def _make_rows(self, raster: TiledRaster) -> list[dict[str, Any]]:
+        rows: list[dict[str, Any]] = []
+        for scenes, splits in _batches(raster, self._batch_size):
+            rows += make_rows(
+                self._output,
+                scenes,
+                self._bridge,
+                splits=splits,
+                sources=[self._settings.source] * len(scenes),
+                captions=self._settings.captions,
+                keep_scenes=self._settings.keep_scenes,
+                batch_size=self._batch_size,
+            )
+        return rows
+
+
+def _batches(
+    raster: TiledRaster, batch_size: int
+) -> Iterator[tuple[tuple[Scene, ...], tuple[str, ...]]]:
+    tiles = raster.tiles()
+    while batch := list(islice(tiles, batch_size)):
+        scenes, splits = zip(*batch, strict=True)
+        yield scenes, splits

@@ -1,9 +1,9 @@
-"""A SceneTable in files that are mapped into memory: open in a moment, read where it is touched.
+"""A SceneTable in memory-mapped files, which opens in a moment and reads only what is used.
 
-It is made from the Parquet files of a dataset, beside them or in the cache, and made again whenever
-it does not fit them, is cut short or is damaged:
+It is built from the Parquet files of a dataset, next to them or in the cache folder, and built
+again where the files changed or it is truncated or damaged:
 
-    manifest.json           what it was made from, and each file's size and checksum
+    manifest.json           the fingerprint of the Parquet files; each file's size and checksum
     rows.arrow              the columns without embeddings and thumbnails
     thumbnails.arrow        the thumbnails
     SPACE-vectors.npy       float32 [N, 384]
@@ -13,9 +13,8 @@ it does not fit them, is cut short or is damaged:
 from __future__ import annotations
 
 import json
-import os
 import shutil
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -29,20 +28,20 @@ from earthvlm.embeddings.dataset import dataset_files, read_shard
 from earthvlm.embeddings.schema import check_rows, get_vectors
 from earthvlm.embeddings.table import SPACES, SceneTable, find_present
 from earthvlm.models.text_encoder import SENTENCE_DIM
+from earthvlm.storage.files import cache_folder, checksum, replace_folder
 
 STORE_FORMAT = 4
-STORE_FOLDER = "index"  # beside the Parquet files
+STORE_FOLDER = "index"  # next to the Parquet files
 MANIFEST = "manifest.json"
-# The end of a Parquet file: its footer, which tells the place and size of every page, and the last
-# of the pages. A file with another end is another file.
+# The end of a Parquet file holds its footer, with the offset and size of every page, and the last
+# pages. Files with different content have different ends.
 _END_BYTES = 2**20
-_READ_BYTES = 2**22
-# Thumbnails are most of a store; a damaged one is found when it is decoded.
+# Thumbnails are most of a store; damage is found when one is decoded.
 _UNHASHED = ("thumbnails.arrow",)
 
 
-def fingerprint(paths: Sequence[Path]) -> str:
-    """What tells the Parquet files of a dataset from others: their names, sizes and ends."""
+def fingerprint_files(paths: Sequence[Path]) -> str:
+    """Identify the Parquet files of a dataset by their names, sizes and ends."""
     digest = xxhash.xxh3_128()
     for path in paths:
         size = path.stat().st_size
@@ -54,29 +53,29 @@ def fingerprint(paths: Sequence[Path]) -> str:
 
 
 def open_stored(folder: Path) -> SceneTable:
-    """Open a dataset's table from its store, which is made first where there is none that fits.
+    """Open a dataset's table from its store, which is built first where none matches.
 
-    It lies in the dataset's folder where `SceneIndex.save` made it there, else in the cache,
-    `$EARTHVLM_CACHE` or `~/.cache/earthvlm`. Raises ValueError as `read_embedding_dataset` does.
+    The store is in the dataset's folder if `SceneIndex.save` wrote it there, else in the cache
+    folder. Raises ValueError as `read_embedding_dataset` does.
     """
     paths = dataset_files(folder)
-    made_from = fingerprint(paths)
-    cached = _cache_folder(folder)
+    fingerprint = fingerprint_files(paths)
+    cached = _cached_store(folder)
     for store in (folder / STORE_FOLDER, cached):
-        if is_whole(store, made_from):
+        if is_intact(store, fingerprint):
             return _map_table(store)
     cached.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(f"{cached}.lock"):
-        if not is_whole(cached, made_from):  # another process may have made it meanwhile
-            write_store(cached, paths, made_from)
+        if not is_intact(cached, fingerprint):  # another process may have built it meanwhile
+            write_store(cached, paths, fingerprint)
     return _map_table(cached)
 
 
-def is_whole(store: Path, made_from: str) -> bool:
-    """Whether a store was made from these files and has every byte it was written with."""
+def is_intact(store: Path, fingerprint: str) -> bool:
+    """Whether a store was built from the files of this fingerprint and is undamaged."""
     try:
         manifest = json.loads((store / MANIFEST).read_text())
-        if (manifest["format"], manifest["made_from"]) != (STORE_FORMAT, made_from):
+        if (manifest["format"], manifest["fingerprint"]) != (STORE_FORMAT, fingerprint):
             return False
         return all(
             (store / name).stat().st_size == size and kept in (None, checksum(store / name))
@@ -86,37 +85,29 @@ def is_whole(store: Path, made_from: str) -> bool:
         return False
 
 
-def write_store(store: Path, paths: Sequence[Path], made_from: str) -> None:
-    """Make a store from Parquet files, whole or not at all, one file of them in memory at a time.
+def write_store(store: Path, paths: Sequence[Path], fingerprint: str) -> None:
+    """Build a store from Parquet files atomically, with one file in memory at a time.
 
     Raises ValueError for rows that `write_embedding_dataset` would refuse.
     """
-    store.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = store.with_name(f".{store.name}.{os.getpid()}")
-    shutil.rmtree(unfinished, ignore_errors=True)
-    unfinished.mkdir()
-    try:
-        _write_rows(unfinished, paths)
+    with replace_folder(store) as folder:
+        _write_rows(folder, paths)
         files = {
             path.name: (path.stat().st_size, None if path.name in _UNHASHED else checksum(path))
-            for path in sorted(unfinished.iterdir())
+            for path in sorted(folder.iterdir())
         }
-        manifest = {"format": STORE_FORMAT, "made_from": made_from, "files": files}
-        (unfinished / MANIFEST).write_text(json.dumps(manifest, indent=1))
-        shutil.rmtree(store, ignore_errors=True)
-        unfinished.rename(store)
-    finally:
-        shutil.rmtree(unfinished, ignore_errors=True)
+        manifest = {"format": STORE_FORMAT, "fingerprint": fingerprint, "files": files}
+        (folder / MANIFEST).write_text(json.dumps(manifest, indent=1))
 
 
 def copy_dataset(folder: Path, target: Path, scene_files: Iterable[str]) -> None:
-    """Copy a dataset into another folder, with scene files of it, and its store made there.
+    """Copy a dataset into another folder, with scene files, and build its store there.
 
-    Raises ValueError where the folder has Parquet files already, which would become part of it.
+    Raises ValueError where the folder already has Parquet files, which would become part of it.
     """
     paths = dataset_files(folder)
     if target.is_dir() and any(target.glob("*.parquet")):
-        raise ValueError(f"{target} holds Parquet files already; give an empty folder")
+        raise ValueError(f"{target} already holds Parquet files; give an empty folder")
     target.mkdir(parents=True, exist_ok=True)
     for path in paths:
         shutil.copyfile(path, target / path.name)
@@ -124,7 +115,7 @@ def copy_dataset(folder: Path, target: Path, scene_files: Iterable[str]) -> None
         if (folder / scene_file).is_file():
             (target / scene_file).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(folder / scene_file, target / scene_file)
-    write_store(target / STORE_FOLDER, dataset_files(target), fingerprint(paths))
+    write_store(target / STORE_FOLDER, dataset_files(target), fingerprint_files(paths))
 
 
 def _write_rows(folder: Path, paths: Sequence[Path]) -> None:
@@ -137,7 +128,7 @@ def _write_rows(folder: Path, paths: Sequence[Path]) -> None:
     }
     seen: set[str] = set()
     first = 0
-    with _writer(folder / "rows.arrow") as rows, _writer(folder / "thumbnails.arrow") as pictures:
+    with _writer(folder / "rows.arrow") as rows, _writer(folder / "thumbnails.arrow") as thumbnails:
         for path in paths:
             table, _ = read_shard(path)
             check_rows(table, str(path), seen)
@@ -146,19 +137,19 @@ def _write_rows(folder: Path, paths: Sequence[Path]) -> None:
             first += len(table)
             table = table.drop_columns(list(SPACES.values())).replace_schema_metadata(None)
             rows(table.drop_columns(["thumbnail"]))
-            pictures(table.select(["thumbnail"]))
+            thumbnails(table.select(["thumbnail"]))
     for space, vectors in arrays.items():
-        # To find these in the mapped vectors would read every page of them.
+        # Finding them in the mapped vectors later would read every page.
         np.save(folder / f"{space}-present.npy", find_present(vectors))
 
 
 def _map_array(path: Path) -> np.ndarray:
-    # Nothing writes to it; torch warns of arrays that do not let it.
+    # Copy on write: nothing writes to it, but torch warns about read-only arrays.
     return np.asarray(np.load(path, mmap_mode="c"))
 
 
 @contextmanager
-def _writer(path: Path) -> Iterator:
+def _writer(path: Path) -> Iterator[Callable[[pa.Table], None]]:
     sink = writer = None
 
     def write(table: pa.Table) -> None:
@@ -187,20 +178,5 @@ def _map_table(store: Path) -> SceneTable:
     return SceneTable(rows, vectors, present, folder=store)
 
 
-def _cache_folder(folder: Path) -> Path:
-    root = Path(os.environ.get("EARTHVLM_CACHE") or Path.home() / ".cache" / "earthvlm")
-    return root / "indexes" / xxhash.xxh3_64_hexdigest(str(folder.resolve()).encode())
-
-
-def checksum(path: Path) -> str:
-    """What tells whether a file was damaged, at the speed of memory."""
-    digest = xxhash.xxh3_64()
-    for block in _blocks(path):
-        digest.update(block)
-    return digest.hexdigest()
-
-
-def _blocks(path: Path) -> Iterable[bytes]:
-    with path.open("rb") as file:
-        while block := file.read(_READ_BYTES):
-            yield block
+def _cached_store(folder: Path) -> Path:
+    return cache_folder() / "indexes" / xxhash.xxh3_64_hexdigest(str(folder.resolve()).encode())

@@ -1,4 +1,4 @@
-"""Rows of an embedding dataset, made of scenes by a bridge."""
+"""Make the rows of an embedding dataset from scenes, with a bridge."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from earthvlm.scenes.scene import Scene
 if TYPE_CHECKING:
     from earthvlm.bridge.model import OlmoEarthVLMBridge
 
-THUMBNAIL_SIZE = 192  # pixels, about the width of a picture in the app's gallery
+THUMBNAIL_SIZE = 192  # pixels, about the width of a thumbnail in the app's gallery
 SCENES_FOLDER = "scenes"
 SPLIT = "scenes"
 
@@ -28,11 +28,18 @@ def make_rows(
     batch_size: int = 16,
     report: Callable[[int, int], None] | None = None,
 ) -> list[dict[str, Any]]:
-    """Embed scenes with a bridge: a row for each, by EMBEDDING_SCHEMA's columns.
+    """Embed scenes with a bridge, and return a row of EMBEDDING_SCHEMA's columns for each.
 
-    A scene's name becomes its image_id, "scenes" its split where none is given. captions: whether
-    the bridge describes them, too. keep_scenes: whether all bands are written, as a GeoTIFF in the
-    folder's `scenes/`. `report` is called with how many are done and how many there are.
+    Args:
+        folder: of the dataset.
+        scenes: their names become image_ids.
+        bridge: makes the embeddings and captions.
+        splits: one for each scene (default: "scenes").
+        sources: the owner and licence of each scene.
+        captions: whether the bridge describes each scene.
+        keep_scenes: whether all bands are written as a GeoTIFF into the folder's `scenes/`.
+        batch_size: scenes embedded at once.
+        report: is called with the number of finished scenes and of all scenes.
     """
     from earthvlm.generation.sampling import DEFAULT_PROMPT
     from earthvlm.models.text_encoder import embed_sentences
@@ -42,41 +49,48 @@ def make_rows(
     rows: list[dict[str, Any]] = []
     for start in range(0, len(scenes), batch_size):
         batch = list(scenes[start : start + batch_size])
-        said = [""] * len(batch)
+        texts = [""] * len(batch)
         if captions:
-            said = [caption.strip() for caption in bridge.generate(batch, DEFAULT_PROMPT)]
+            texts = [caption.strip() for caption in bridge.generate(batch, DEFAULT_PROMPT)]
         scene_vectors = bridge.embed(batch)
-        caption_vectors = embed_sentences(said) if captions else said
+        caption_vectors = embed_sentences(texts) if captions else None
         for index, scene in enumerate(batch):
-            scene_file = f"{SCENES_FOLDER}/{scene.name}.tif" if keep_scenes else None
-            if scene_file:
-                scene.save(folder / scene_file)
-            row = {
-                "image_id": scene.name,
-                "caption": said[index] or None,
-                "split": splits[start + index] if splits else SPLIT,
-                "longitude": scene.longitude,
-                "latitude": scene.latitude,
-                "thumbnail": scene.thumbnail(THUMBNAIL_SIZE),
-                "scene_embedding": scene_vectors[index],
-                "caption_embedding": caption_vectors[index] if said[index] else None,
-                "source": sources[start + index] if sources else None,
-                "scene_file": scene_file,
-                "date": scene.date,
-            }
+            row = _describe_scene(scene, folder if keep_scenes else None)
+            row["split"] = splits[start + index] if splits else SPLIT
+            row["source"] = sources[start + index] if sources else None
+            row["scene_embedding"] = scene_vectors[index]
+            if caption_vectors is not None and texts[index]:
+                row |= {"caption": texts[index], "caption_embedding": caption_vectors[index]}
             rows.append(row)
         if report:
             report(len(rows), len(scenes))
     return rows
 
 
+def _describe_scene(scene: Scene, folder: Path | None) -> dict[str, Any]:
+    """Return the columns that need no model; write the scene's GeoTIFF where a folder is given."""
+    scene_file = f"{SCENES_FOLDER}/{scene.name}.tif" if folder else None
+    if folder and scene_file:
+        scene.save(folder / scene_file)
+    return {
+        "image_id": scene.name,
+        "longitude": scene.longitude,
+        "latitude": scene.latitude,
+        "thumbnail": scene.thumbnail(THUMBNAIL_SIZE),
+        "scene_file": scene_file,
+        "date": scene.date,
+    }
+
+
 def check_names(names: Sequence[str]) -> None:
-    """Raise ValueError for no names, one given twice, and one that is no file name."""
+    """Raise ValueError for no names, a repeated one, and one that cannot be a file name."""
     if not names:
         raise ValueError("an index needs at least one scene; none was given")
     for name in names:
         if Path(name).name != name or "\\" in name or not name.isprintable():
-            raise ValueError(f"the scene name {name!r} is no file name; give the scene another")
+            raise ValueError(
+                f"the scene name {name!r} cannot be a file name; give the scene another"
+            )
     if len(set(names)) < len(names):
         twice = next(name for name in names if list(names).count(name) > 1)
         raise ValueError(f"two scenes are named {twice!r}; every scene needs a name of its own")

@@ -1,8 +1,8 @@
-"""What an embedding dataset is: its columns, its makers, and what its rows must keep to.
+"""The format of an embedding dataset: columns, provenance, and checks of its rows.
 
-Each row is a scene: its caption, place, thumbnail and source, its embedding and its caption's in
-one space of 384 dimensions, and the name of the GeoTIFF with all its bands where that may be
-passed on. The schema metadata names the models that made it.
+Each row is a scene: its caption, coordinates, thumbnail and source, the embeddings of scene and
+caption in one space of 384 dimensions, and the name of the GeoTIFF with all its bands, if the
+dataset holds that. The schema's metadata names the models that made it.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ EMBEDDING_SCHEMA = pa.schema(
         pa.field("thumbnail", _IMAGE),
         pa.field("scene_embedding", _VECTOR),  # unit length
         pa.field("caption_embedding", _VECTOR),  # unit length
-        pa.field("source", pa.string()),  # whose scene it is, and under which licence
+        pa.field("source", pa.string()),  # owner and licence
         pa.field("scene_file", pa.string()),  # inside the folder, with forward slashes
         pa.field("date", pa.date32()),  # of the acquisition
     ],
@@ -70,9 +70,10 @@ def get_vectors(table: pa.Table, column: str) -> np.ndarray:
 
 
 def find_provenance(metadata: Mapping[bytes, bytes], path: Path) -> Provenance:
-    """Which models made a file, by its metadata; path: what a refusal calls it.
+    """Read which models made a file from its schema metadata.
 
-    Raises ValueError where it does not tell, or has another format.
+    path: of the file, for errors. Raises ValueError where the entry is missing or has another
+    format.
     """
     try:
         written = json.loads(metadata[PROVENANCE_KEY])
@@ -80,7 +81,7 @@ def find_provenance(metadata: Mapping[bytes, bytes], path: Path) -> Provenance:
         values = {field.name: str(written[field.name]) for field in fields(Provenance)}
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(
-            f"{path} does not name the bridge and the sentence model that made it; "
+            f"{path} does not record which bridge and sentence model made it; "
             "build it again with SceneIndex.build"
         ) from error
     if version != FORMAT_VERSION:
@@ -92,9 +93,9 @@ def find_provenance(metadata: Mapping[bytes, bytes], path: Path) -> Provenance:
 
 
 def check_rows(table: pa.Table, where: str, seen: set[str] | None = None) -> None:
-    """Raise ValueError for rows that break the format.
+    """Raise ValueError for rows that violate the format.
 
-    seen: the image_ids of other files of the dataset, to which these are added.
+    seen: the image_ids of the dataset's other files; those of this table are added.
     """
     for name in ("image_id", "split"):
         if any(not value for value in table.column(name).to_pylist()):
@@ -104,10 +105,10 @@ def check_rows(table: pa.Table, where: str, seen: set[str] | None = None) -> Non
     if count > 1:
         raise ValueError(f"{where} has the image_id {image_id!r} {count} times; once is allowed")
     if seen is not None:
-        again = seen.intersection(image_ids)
-        if again:
+        repeated = seen.intersection(image_ids)
+        if repeated:
             raise ValueError(
-                f"{where} has the image_id {min(again)!r}, as another file of its dataset has; "
+                f"{where} has the image_id {min(repeated)!r}, as another file of its dataset has; "
                 "once is allowed"
             )
         seen.update(image_ids)
@@ -131,7 +132,7 @@ def check_rows(table: pa.Table, where: str, seen: set[str] | None = None) -> Non
 
 
 def _is_inside(relative: str) -> bool:
-    # By its words, not by resolving: in the Hub's cache a file is a link to a blob elsewhere.
+    # By its text, not by resolving it: in the Hub's cache a file is a link to a blob elsewhere.
     posix, windows = PurePosixPath(relative), PureWindowsPath(relative)
     named = bool(relative) and "\\" not in relative and "\0" not in relative
     return named and not windows.drive and not posix.is_absolute() and ".." not in posix.parts

@@ -1,4 +1,4 @@
-"""SceneTable: the rows of an embedding dataset as a search needs them, and which of them fit."""
+"""SceneTable: the rows of an embedding dataset as a search needs them, and its filters."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from earthvlm.embeddings.filters import SceneFilter
 from earthvlm.embeddings.schema import get_vectors
 
 FILTER_COLUMNS = ("split", "source", "longitude", "latitude", "date")
-SOURCE_LETTERS = 40  # of a source, in an error
-BLOCK_ROWS = 16_384  # that are read at once
-NAME_LETTERS = 80  # of a name that does not exist, in an error about it
+SOURCE_LETTERS = 40  # of a source, in an error message
+NAME_LETTERS = 80  # of an unknown name, in an error message
+BLOCK_ROWS = 16_384  # read at once
 SPACES = {"scene": "scene_embedding", "caption": "caption_embedding"}
 
 
 class SceneTable:
-    """N rows in the order of the dataset, with their vectors of each space `[N, 384]`.
+    """N rows in the dataset's order, with the vectors of each space `[N, 384]`.
 
-    It is in memory, or mapped from files and read where it is touched.
+    It is in memory, or mapped from files, of which only what is used is read.
     """
 
     def __init__(
@@ -35,10 +35,13 @@ class SceneTable:
         present: Mapping[str, np.ndarray] | None = None,
         folder: Path | None = None,
     ) -> None:
-        """rows: EMBEDDING_SCHEMA's columns without the embeddings.
+        """Make a table.
 
-        present: which rows have a vector of a space, bool `[N]`; computed where it is not given.
-        folder: where the files are that it is mapped from.
+        Args:
+            rows: EMBEDDING_SCHEMA's columns without the embeddings.
+            vectors: of each space, float32 `[N, 384]`.
+            present: which rows have a vector of each space, bool `[N]`; None computes it.
+            folder: of the files that the table is mapped from.
         """
         self.folder = folder
         self._rows, self._vectors = rows, vectors
@@ -57,24 +60,24 @@ class SceneTable:
         return self._rows.num_rows
 
     def vectors(self, space: str) -> np.ndarray:
-        """Float32 `[N, 384]` of unit length, NaN in rows that have none."""
+        """Return float32 `[N, 384]` of unit length, NaN in rows without a vector."""
         return self._vectors[space]
 
     def present(self, space: str) -> np.ndarray:
-        """Which rows have a vector, bool `[N]`."""
+        """Return which rows have a vector, bool `[N]`."""
         return self._present[space]
 
     def rows(self, space: str) -> np.ndarray:
-        """The rows that have a vector, in order."""
+        """Return the numbers of the rows that have a vector, in order."""
         return self._with_vectors[space]
 
     def digest(self, space: str) -> str:
-        """What tells the vectors of a space, and the columns of filters, from all others."""
+        """Identify the vectors of a space and the columns that filters use, by a hash."""
         if space not in self._digests:
             digest = xxhash.xxh3_64()
             vectors = self._vectors[space]
             for first in range(0, len(vectors), BLOCK_ROWS):
-                digest.update(np.ascontiguousarray(vectors[first : first + BLOCK_ROWS]))
+                digest.update(vectors[first : first + BLOCK_ROWS].tobytes())
             for name in FILTER_COLUMNS:
                 for value in self.column(name).to_pylist():
                     digest.update(f"{value}\0".encode())
@@ -82,22 +85,22 @@ class SceneTable:
         return self._digests[space]
 
     def read(self, row: int) -> dict[str, Any]:
-        """One row's columns, without its vectors."""
+        """Return one row's columns, without its vectors."""
         return self._rows.slice(row, 1).to_pylist()[0]
 
     def column(self, name: str) -> pa.ChunkedArray:
-        """A column of all rows."""
+        """Return a column of all rows."""
         return self._rows.column(name)
 
     def distinct(self, name: str) -> tuple[str, ...]:
-        """The different values of a column of text, in alphabetical order."""
+        """Return the distinct values of a text column, in alphabetical order."""
         if name not in self._distinct:
             values = pc.unique(self.column(name)).to_pylist()
             self._distinct[name] = tuple(sorted(value for value in values if value))
         return self._distinct[name]
 
     def find(self, image_id: str) -> int:
-        """The row of a scene. Raises ValueError where there is none of that name."""
+        """Return the row of a scene. Raises ValueError for an unknown name."""
         row = pc.index(self.column("image_id"), image_id).as_py()
         if row < 0:
             raise ValueError(
@@ -106,9 +109,9 @@ class SceneTable:
         return row
 
     def select(self, where: SceneFilter) -> np.ndarray | None:
-        """Which rows fit, bool `[N]`, or None where all do.
+        """Return which rows match a filter, bool `[N]`, or None where it is empty.
 
-        Raises ValueError for a split, and for a source, that no row has.
+        Raises ValueError for a split and for a source that no row has.
         """
         self.check(where)
         masks = []
@@ -130,8 +133,7 @@ class SceneTable:
                 masks.append(compare(self.column("date"), pa.scalar(date, pa.date32())))
         if not masks:
             return None
-        fits = [mask.fill_null(False).to_numpy() for mask in masks]
-        return np.logical_and.reduce(fits)
+        return np.logical_and.reduce([mask.fill_null(False).to_numpy() for mask in masks])
 
     def check(self, where: SceneFilter) -> None:
         """Raise ValueError where the filter asks for a split or a source that no row has."""
@@ -146,16 +148,16 @@ class SceneTable:
                 shorten(text, SOURCE_LETTERS, placeholder=" …")
                 for text in (where.source, *self.distinct("source")[:1])
             )
-            told = f"one it has is {known[0]!r}" if known else "it names none"
-            raise ValueError(f"no source of this dataset contains {words!r}; {told}")
+            example = f"one of its sources is {known[0]!r}" if known else "it has no sources"
+            raise ValueError(f"no source of this dataset contains {words!r}; {example}")
 
     def matching_sources(self, words: str) -> list[str]:
-        """The sources that contain some words, in any case."""
+        """Return the sources that contain some words, in any case."""
         return [source for source in self.distinct("source") if words.lower() in source.lower()]
 
 
 def find_present(vectors: np.ndarray) -> np.ndarray:
-    """Which rows of `[N, 384]` have a vector, bool `[N]`."""
+    """Return which rows of `[N, 384]` have a vector, bool `[N]`."""
     return ~np.isnan(vectors[:, 0])
 
 

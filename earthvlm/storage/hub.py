@@ -1,18 +1,18 @@
-"""The Hub: a repository's files at one commit, and a folder pushed as one commit.
+"""Download a Hub repository's files at one commit, and push a folder as one commit.
 
-What a model or dataset is called by may be a folder, too; then nothing goes over the network.
+The name of a model or dataset may also be a local folder; then nothing goes over the network.
 """
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from earthvlm.storage import hub_fetch
+from earthvlm.storage.files import sha256
 from earthvlm.storage.hub_errors import plain_errors
 from earthvlm.storage.hub_fetch import FileRequest, download, find_cached, find_newest, wait_for
 from earthvlm.storage.hub_integrity import find_damaged
@@ -21,9 +21,9 @@ if TYPE_CHECKING:
     from huggingface_hub import HfApi
     from huggingface_hub.hf_api import CommitOperation
 
-# What the bridge and the scenes are called that come with earthvlm.
+# The name of the bridge and of the scenes that come with earthvlm.
 BUNDLED = "bundled"
-# What the commit of a folder is called that did not come from the Hub.
+# The revision of a folder that did not come from the Hub.
 LOCAL_REVISION = "local"
 # A repository's name as the Hub accepts it; a file or folder may have such a name too.
 HUB_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
@@ -31,7 +31,7 @@ HUB_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
 
 @dataclass(frozen=True)
 class Snapshot:
-    """A folder of files, and the commit it holds."""
+    """A folder of files, and the commit that it holds."""
 
     folder: Path
     revision: str
@@ -47,32 +47,40 @@ def fetch(
     cache_dir: str | Path | None = None,
     local_files_only: bool = False,
 ) -> Snapshot:
-    """Find a folder, or fetch the files of a Hub repository that match the patterns.
+    """Find a folder, or download the files of a Hub repository that match the patterns.
 
-    Files in the cache are not fetched again, and are used where the Hub cannot be reached. Files
-    that arrive damaged are fetched again and never used.
-    revision: a branch, tag or commit of the repository; the main branch where it is None.
-    repo_type, token, cache_dir, local_files_only: as huggingface_hub takes them.
+    Skips files that are already in the cache, and uses those where the Hub cannot be reached.
+    Downloads damaged files again, and never returns them.
 
-    Raises ValueError where there is no such repository or revision or it is not open to the
-    caller, ConnectionError where the Hub does not answer within `hub_fetch.ANSWER_SECONDS`, its
-    files do not move for `hub_fetch.STALL_SECONDS`, or a file arrives damaged; one sentence each.
+    Args:
+        source: a folder or the id of a Hub repository.
+        patterns: shell patterns of file names.
+        revision: a branch, tag or commit of the repository; None takes the main branch.
+        repo_type: as huggingface_hub takes it, like the three below.
+        token: see repo_type.
+        cache_dir: see repo_type.
+        local_files_only: see repo_type.
+
+    Raises:
+        ValueError: the repository or revision does not exist, or the caller may not read it.
+        ConnectionError: the Hub does not answer within `hub_fetch.ANSWER_SECONDS`, a download
+            receives nothing for `hub_fetch.STALL_SECONDS`, or a file arrives damaged twice.
     """
     if Path(source).is_dir():
         return Snapshot(Path(source), LOCAL_REVISION)
     from huggingface_hub import constants
 
     cache = str(Path(cache_dir or constants.HF_HUB_CACHE).expanduser().absolute())
-    wanted = FileRequest(str(source), tuple(patterns), revision, repo_type, token, cache)
+    request = FileRequest(str(source), tuple(patterns), revision, repo_type, token, cache)
     is_offline = local_files_only or constants.is_offline_mode()
-    with plain_errors(wanted.repo_id, revision):
-        folder = find_cached(wanted) if is_offline else find_newest(wanted)
-    folder = folder or download(wanted)
+    with plain_errors(request.repo_id, revision):
+        folder = find_cached(request) if is_offline else find_newest(request)
+    folder = folder or download(request)
     damaged = find_damaged(folder, patterns)
     if damaged and is_offline:
-        raise ConnectionError(f"{damaged[0]} of {source} arrived damaged: fetch it from the Hub.")
+        raise ConnectionError(f"{damaged[0]} of {source} is damaged: download it again.")
     if damaged:
-        folder = download(wanted, damaged)
+        folder = download(request, damaged)
         if damaged := find_damaged(folder, patterns):
             raise ConnectionError(
                 f"{damaged[0]} of {source} arrived damaged twice: try again later."
@@ -81,7 +89,7 @@ def fetch(
 
 
 def list_files(repo_id: str, patterns: Sequence[str], revision: str | None = None) -> list[str]:
-    """The files of a Hub repository that match the patterns, in alphabetical order.
+    """List the files of a Hub repository that match the patterns, in alphabetical order.
 
     Raises ValueError or ConnectionError as `fetch` does.
     """
@@ -95,10 +103,13 @@ def list_files(repo_id: str, patterns: Sequence[str], revision: str | None = Non
 
 @dataclass(frozen=True)
 class Repository:
-    """A Hub repository as its page describes it.
+    """A Hub repository.
 
-    id: its current name. revision: the newest commit. is_private: only its owners see it.
-    is_gated: readers must have accepted its terms.
+    Attributes:
+        id: its current name.
+        revision: the newest commit.
+        is_private: only its owners may read it.
+        is_gated: only users who accepted its terms may read it.
     """
 
     id: str
@@ -123,10 +134,11 @@ def find_repository(
 def find_matching_commit(
     repo_id: str, folder: Path, patterns: Sequence[str], token: str | None = None
 ) -> str:
-    """The newest commit of a Hub repository, whose files that match the patterns are a folder's.
+    """Return a Hub repository's newest commit, which must hold the same files as a folder.
 
-    Compares SHA-256 and downloads nothing. Raises ValueError where the files differ or there is no
-    such repository, ConnectionError where the Hub cannot be reached.
+    Compares the files that match the patterns by SHA-256, and downloads nothing. Raises ValueError
+    where they differ or there is no such repository, ConnectionError where the Hub cannot be
+    reached.
     """
     from huggingface_hub import HfApi
     from huggingface_hub.hf_api import RepoFile
@@ -137,14 +149,13 @@ def find_matching_commit(
 
     api = HfApi(token=token)
     with plain_errors(repo_id, None):
-        revision = api.repo_info(repo_id, timeout=hub_fetch.ANSWER_SECONDS).sha
+        revision = api.repo_info(repo_id, timeout=hub_fetch.ANSWER_SECONDS).sha or ""
         tree = api.list_repo_tree(repo_id, revision=revision)
-        hashes = {file.path: file.lfs for file in tree if isinstance(file, RepoFile)}
-    published = {name: hashes[name] and hashes[name].sha256 for name in matching(hashes)}
-    local = {}
-    for name in matching(path.name for path in folder.iterdir() if path.is_file()):
-        with (folder / name).open("rb") as file:
-            local[name] = hashlib.file_digest(file, "sha256").hexdigest()
+        files = [file for file in tree if isinstance(file, RepoFile)]
+    hashes = {file.path: file.lfs.sha256 if file.lfs else None for file in files}
+    published = {name: hashes[name] for name in matching(hashes)}
+    local_names = matching(path.name for path in folder.iterdir() if path.is_file())
+    local = {name: sha256(folder / name) for name in local_names}
     if not local or local != published:
         raise ValueError(
             f"The Hub repository {repo_id} does not hold the weights in {folder}: upload that "
@@ -160,7 +171,7 @@ def check_push(
     private: bool | None = None,
     token: str | None = None,
 ) -> None:
-    """Find out whether a later push will be allowed; make the repository where there is none.
+    """Check that a later push will be allowed; create the repository where there is none.
 
     Raises ValueError and ConnectionError as `push` does.
     """
@@ -185,23 +196,33 @@ def push(
     create_pr: bool = False,
     token: str | None = None,
     before_commit: Callable[[HfApi, str], None] | None = None,
-    **options: object,
+    **options: Any,
 ) -> str:
-    """Push a folder's files that match the patterns as one commit, and return its address.
+    """Push a folder's files that match the patterns as one commit, and return its URL.
 
-    The repository is made where there is none; one that was renamed is found by its old name.
-    Either all of the commit is there, or nothing.
-    owned: patterns of the repository's files that earlier pushes of this kind wrote, `patterns`
-        where they are not given; those that the folder no longer has are deleted in the same
-        commit, and all other files are kept.
-    private: True or False to insist on a private or a public repository; None takes an existing
-        one as it is, and makes new ones as the Hub does by default.
-    before_commit: called with the Hub's client and the repository's current name.
-    options: further ones of `HfApi.create_repo`, as `space_sdk`.
+    Creates the repository where there is none, and finds a renamed one by its old name. A failed
+    push changes nothing.
 
-    Raises ValueError where the caller may not write there or an existing repository is not
-    `private` as asked, ConnectionError where the Hub cannot be reached; one sentence each. Nothing
-    is uploaded then.
+    Args:
+        folder: holds the files.
+        repo_id: the repository's name.
+        patterns: shell patterns of the files to push.
+        commit_message: the first line of the commit.
+        owned: patterns of files that earlier pushes wrote (default: `patterns`). The commit deletes
+            those that the folder no longer has, and keeps all other files of the repository.
+        repo_type: "model", "dataset" or "space".
+        private: True or False requires a private or a public repository; None accepts an existing
+            one, and creates new ones as the Hub does by default.
+        revision: the branch (default: main).
+        create_pr: commit to a new pull request.
+        token: of the Hub; None takes the one of `hf auth login`.
+        before_commit: called with the Hub's client and the repository's current name.
+        options: further arguments of `HfApi.create_repo`, such as `space_sdk`.
+
+    Raises:
+        ValueError: the caller may not write there, or an existing repository is not `private` as
+            asked.
+        ConnectionError: the Hub cannot be reached.
     """
     from huggingface_hub import HfApi
 
@@ -234,10 +255,10 @@ def _list_operations(
     patterns: Sequence[str],
     owned: Sequence[str],
 ) -> list[CommitOperation]:
-    """What one commit adds and deletes.
+    """List what one commit adds and deletes.
 
     `HfApi.upload_folder` splits a slow upload into several commits where Xet is on, the first of
-    which has all deletions: whoever loads the repository meanwhile gets a half of each.
+    which has all deletions: a download in between would mix old and new files.
     """
     from huggingface_hub import CommitOperationAdd, CommitOperationDelete
     from huggingface_hub.utils import DEFAULT_IGNORE_PATTERNS, filter_repo_objects
@@ -248,21 +269,22 @@ def _list_operations(
             files, allow_patterns=list(patterns), ignore_patterns=DEFAULT_IGNORE_PATTERNS
         )
     )
-    there = api.list_repo_files(repo_id, repo_type=repo_type, revision=revision)
-    gone = set(filter_repo_objects(there, allow_patterns=list(owned))) - {*added, ".gitattributes"}
+    existing = api.list_repo_files(repo_id, repo_type=repo_type, revision=revision)
+    deleted = set(filter_repo_objects(existing, allow_patterns=list(owned)))
+    deleted -= {*added, ".gitattributes"}
     return [
-        *(CommitOperationDelete(name) for name in sorted(gone)),
+        *(CommitOperationDelete(name) for name in sorted(deleted)),
         *(CommitOperationAdd(name, folder / name) for name in added),
     ]
 
 
 def _prepare_repository(
-    api: HfApi, repo_id: str, repo_type: str, private: bool | None, **options: object
+    api: HfApi, repo_id: str, repo_type: str, private: bool | None, **options: Any
 ) -> str:
-    """Make a repository where there is none, and return its current name.
+    """Create a repository where there is none, and return its current name.
 
-    A repository made by a name that was given up would stand beside the renamed one, and hide it
-    from all who still use that name.
+    Looks for a renamed repository first: a new one under its old name would hide it from everyone
+    who still uses that name.
     """
     found = _look_up(api, repo_id, repo_type)
     if found is None:
@@ -292,4 +314,4 @@ def _look_up(api: HfApi, repo_id: str, repo_type: str) -> Repository | None:
     except RepositoryNotFoundError:
         return None
     gated = bool(getattr(found, "gated", False))  # Spaces have no such attribute
-    return Repository(found.id, found.sha, bool(found.private), gated)
+    return Repository(found.id, found.sha or "", bool(found.private), gated)

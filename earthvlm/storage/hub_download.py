@@ -1,10 +1,10 @@
-"""Download files of a Hub repository, and give up when they no longer move.
+"""Download files of a Hub repository, and give up when the transfer stalls.
 
-A program that `earthvlm.storage.hub_fetch` runs in a process of its own, because the Hub's client
-has no limit for all of a download: it repeats requests for minutes, Xet's part of it is not Python,
-and some of its requests have no timeout. A process can be ended whatever it waits for, and ends its
-locks with it. Reads one JSON object from standard input and writes one to standard output; ends
-with the process that started it.
+`earthvlm.storage.hub_fetch` runs this program in a process of its own, because the Hub's client
+does not limit how long a download takes: it repeats requests for minutes, Xet is not Python, and
+some requests have no timeout. A process can be killed whatever it waits for, and its locks end with
+it. It reads one JSON object from standard input, writes one to standard output, and ends when its
+parent does.
 """
 
 from __future__ import annotations
@@ -27,25 +27,25 @@ from huggingface_hub.utils._http import default_client_factory
 
 from earthvlm.storage.hub_errors import find_answer, plain_errors
 
-# What the client waits for before it counts bytes as arrived: little, as slow files are not to be
-# taken for files that do not move. 10 MB by default.
+# The client reports progress after this many bytes. Its default of 10 MB would make a slow download
+# look stalled.
 CHUNK_SIZE = 16 * 1024
-LOOK_SECONDS = 0.1
-LISTS, MOVES = "lists", "moves"
+POLL_SECONDS = 0.1
+LISTING, TRANSFER = "listing", "transfer"
 
 
 class Watch:
-    """When something last arrived, and what the Hub last refused.
+    """Records when data last arrived, and the status of the Hub's last refusal.
 
-    answer_seconds: for each answer until the files are listed.
-    stall_seconds: for the next byte of any file.
+    answer_seconds: the time limit of each answer until the files are listed.
+    stall_seconds: the time limit of the next byte of any file.
     """
 
     def __init__(self, answer_seconds: float, stall_seconds: float) -> None:
-        self.limits = {LISTS: answer_seconds, MOVES: stall_seconds}
-        self.stage = LISTS
+        self.limits = {LISTING: answer_seconds, TRANSFER: stall_seconds}
+        self.stage = LISTING
         self.status: int | None = None
-        self.moved_at = time.monotonic()
+        self.progressed_at = time.monotonic()
 
     @property
     def limit(self) -> float:
@@ -55,42 +55,42 @@ class Watch:
     @property
     def is_stalled(self) -> bool:
         """Whether the last progress was longer ago than the limit."""
-        return time.monotonic() - self.moved_at > self.limit
+        return time.monotonic() - self.progressed_at > self.limit
 
-    def move(self) -> None:
+    def note_progress(self) -> None:
         """Note progress now."""
-        self.moved_at = time.monotonic()
+        self.progressed_at = time.monotonic()
 
     def note_answer(self, response: httpx2.Response) -> None:
-        """Take an answer for progress while the files are listed, but not a refusal."""
+        """Count an answer as progress while the files are listed, unless it is a refusal."""
         if "/api/agent-harnesses" in str(response.url):  # the client's statistics
             return
         if response.status_code >= 400:
             self.status = response.status_code
-        elif self.stage == LISTS:
-            self.move()
+        elif self.stage == LISTING:
+            self.note_progress()
 
     def make_client(self) -> httpx2.Client:
-        """The client's own kind, with a limit for the requests that it makes without one."""
+        """Make a client as huggingface_hub does, with a timeout for requests that have none."""
         client = default_client_factory()
-        client.timeout = httpx2.Timeout(self.limits[MOVES])
+        client.timeout = httpx2.Timeout(self.limits[TRANSFER])
         client.event_hooks["response"].append(self.note_answer)
         return client
 
     def make_progress_bar(self) -> type:
-        """The client's progress bar, which it makes once files are listed and moves with bytes."""
+        """Make the progress bar that the client creates after listing and moves with each byte."""
         watch = self
 
         class WatchedBar(tqdm):
             def __init__(self, *args: Any, **options: Any) -> None:
-                if watch.stage == LISTS:
-                    watch.stage, watch.status = MOVES, None
-                    watch.move()
+                if watch.stage == LISTING:
+                    watch.stage, watch.status = TRANSFER, None
+                    watch.note_progress()
                 super().__init__(*args, **options)
 
             def update(self, n: float | None = 1) -> bool | None:
                 if n:
-                    watch.move()
+                    watch.note_progress()
                 return super().update(n)
 
         return WatchedBar
@@ -98,31 +98,33 @@ class Watch:
 
 def main() -> None:
     """Download what the request on standard input names, and print where it is."""
-    asked = json.loads(sys.stdin.readline())
-    watch = Watch(asked.pop("answer_seconds"), asked.pop("stall_seconds"))
+    request = json.loads(sys.stdin.readline())
+    watch = Watch(request.pop("answer_seconds"), request.pop("stall_seconds"))
     threading.Thread(target=_end_with_parent, daemon=True).start()
-    threading.Thread(target=_end_when_stalled, args=(watch, asked["repo_id"]), daemon=True).start()
+    threading.Thread(
+        target=_end_when_stalled, args=(watch, request["repo_id"]), daemon=True
+    ).start()
     constants.DOWNLOAD_CHUNK_SIZE = CHUNK_SIZE
     set_client_factory(watch.make_client)
-    _finish(**_download(asked, watch))
+    _finish(**_download(request, watch))
 
 
-def _download(asked: dict[str, Any], watch: Watch) -> dict[str, Any]:
-    """The folder of the files, or what went wrong: its kind and one sentence."""
+def _download(request: dict[str, Any], watch: Watch) -> dict[str, Any]:
+    """Return the folder of the files, or an error's type and sentence."""
     try:
-        with plain_errors(asked["repo_id"], asked["revision"]):
-            return {"folder": snapshot_download(**asked, tqdm_class=watch.make_progress_bar())}
+        with plain_errors(request["repo_id"], request["revision"]):
+            return {"folder": snapshot_download(**request, tqdm_class=watch.make_progress_bar())}
     except ConnectionError as error:
         sentence = str(error)
-        if watch.stage == MOVES:
+        if watch.stage == TRANSFER:
             status, reason = find_answer(error)
             ended = f"answered {status}" if status else f"failed ({reason})"
-            sentence = f"The Hub's storage of {asked['repo_id']} {ended}: try again later."
+            sentence = f"The Hub's storage of {request['repo_id']} {ended}: try again later."
         return {"error": "ConnectionError", "sentence": sentence}
     except ValueError as error:
         return {"error": "ValueError", "sentence": str(error)}
     except OSError as error:
-        return {"error": "OSError", "sentence": f"{asked['repo_id']} was not saved: {error}"}
+        return {"error": "OSError", "sentence": f"{request['repo_id']} was not saved: {error}"}
 
 
 def _end_with_parent() -> None:
@@ -133,9 +135,9 @@ def _end_with_parent() -> None:
 
 def _end_when_stalled(watch: Watch, name: str) -> None:
     while not watch.is_stalled:
-        time.sleep(LOOK_SECONDS)
+        time.sleep(POLL_SECONDS)
     refused = f"; its last answer was {watch.status}" if watch.status else ""
-    if watch.stage == LISTS:
+    if watch.stage == LISTING:
         sentence = f"The Hub did not list {name} within {watch.limit:g} seconds{refused}"
     else:
         sentence = (
@@ -146,7 +148,7 @@ def _end_when_stalled(watch: Watch, name: str) -> None:
 
 
 def _finish(**result: str) -> None:
-    """Report and end at once; threads of the client may wait for long."""
+    """Report and end at once; the client's threads may still wait."""
     _remove_parts()
     print(json.dumps(result), flush=True)
     sys.stderr.flush()
@@ -154,7 +156,7 @@ def _finish(**result: str) -> None:
 
 
 def _remove_parts() -> None:
-    """Remove what arrived of unfinished files, which the client never uses again."""
+    """Remove partial files, which the client never uses again."""
     with suppress(psutil.Error):
         for file in psutil.Process().open_files():
             if file.path.endswith(".incomplete"):

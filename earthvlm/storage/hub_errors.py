@@ -1,4 +1,4 @@
-"""The errors of the Hub's client and of hf_xet as one sentence each."""
+"""Turn the errors of the Hub's client and of hf_xet into one sentence each."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from earthvlm.storage import hub_fetch
 
 @contextmanager
 def plain_errors(name: str, revision: str | None, action: str = "read") -> Iterator[None]:
-    """The Hub's errors as one sentence each, none of which holds a token."""
+    """Raise the Hub's errors again as one sentence each, none of which holds a token."""
     from httpx2 import HTTPError
     from huggingface_hub.errors import (
         GatedRepoError,
@@ -68,10 +68,10 @@ def plain_errors(name: str, revision: str | None, action: str = "read") -> Itera
 
 
 def find_answer(error: BaseException) -> tuple[int | None, str]:
-    """The status that the Hub answered with, if it did, and what kind of error is at the bottom.
+    """Find the HTTP status of the Hub's answer, if any, and the type of the root cause.
 
-    The client wraps what happened: a large file that could not be sent comes as a RuntimeError.
-    hf_xet has the status in its text alone, as "HTTP status server error (503 Service ...)".
+    The client wraps errors: a failed upload of a large file is a RuntimeError. hf_xet has the
+    status in its text alone, as in "HTTP status server error (503 Service ...)".
     """
     while True:
         response = getattr(error, "response", None)

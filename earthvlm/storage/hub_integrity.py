@@ -1,10 +1,10 @@
-"""Whether the files in the Hub's cache are those that the Hub named.
+"""Check whether the files in the Hub's cache have the content that the Hub named.
 
-The Hub's client checks how long a file is, and keeps it under its hash: SHA-256 of a large file,
-Git's own hash of any other. A link in `snapshots/` leads to that name in the repository's `blobs/`;
-behind it may be another link, to a store that all repositories share, where Xet's hash is the name.
-So the first link alone names the hash that is compared here. Nothing is deleted: what is damaged
-is fetched again, and the client replaces it.
+The Hub's client checks a file's length only, and stores it under its hash: SHA-256 for large files,
+Git's hash for others. A link in `snapshots/` leads to that name in the repository's `blobs/`. From
+there a second link may lead to a store that all repositories share, where files are named by Xet's
+hash. So only the first link names the hash to compare. Nothing is deleted here: the client replaces
+damaged files when they are downloaded again.
 """
 
 from __future__ import annotations
@@ -15,21 +15,21 @@ from contextlib import suppress
 from pathlib import Path
 
 GIT_HASH_LENGTH, SHA256_LENGTH = 40, 64
-# Beside `blobs/`: an empty file for each blob that was compared, newer than the blob.
+# A folder next to `blobs/`: an empty file for each verified blob, newer than the blob.
 VERIFIED = "verified"
 
 
 def find_damaged(snapshot: Path, patterns: Sequence[str]) -> list[str]:
-    """The files of a snapshot that match the patterns and are not what their names say.
+    """List the files of a snapshot that match the patterns and whose hash is wrong.
 
-    Each is read once, and again only when it was replaced since. A cache without links, as on
-    Windows without the right to make them, holds no hashes, and none of its files is named.
+    Reads each file once, and again only after it was replaced. A cache without links, as on Windows
+    without the right to make them, stores no hashes, and none of its files is listed.
     """
     from huggingface_hub.utils import filter_repo_objects
 
     names = (path.relative_to(snapshot).as_posix() for path in snapshot.rglob("*"))
-    wanted = sorted(filter_repo_objects(names, allow_patterns=list(patterns)))
-    return [name for name in wanted if not _is_verified(snapshot / name)]
+    matching = sorted(filter_repo_objects(names, allow_patterns=list(patterns)))
+    return [name for name in matching if not _is_verified(snapshot / name)]
 
 
 def _is_verified(path: Path) -> bool:
@@ -44,7 +44,7 @@ def _is_verified(path: Path) -> bool:
         return True
     if _hash(blob, is_git=len(blob.name) == GIT_HASH_LENGTH) != blob.name:
         return False
-    with suppress(OSError):  # a cache that only others may write to is compared each time
+    with suppress(OSError):  # a read-only cache is compared each time
         mark.parent.mkdir(exist_ok=True)
         mark.touch()
     return True

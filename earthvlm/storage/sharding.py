@@ -1,4 +1,4 @@
-"""Tensors and modules that several processes hold in shards."""
+"""Tensors and modules that are sharded across processes (FSDP2)."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 
 def full_tensor(tensor: Tensor) -> Tensor:
-    """A tensor whose shards several processes hold, put together; others as they are."""
+    """Gather a sharded tensor from all processes; other tensors are returned unchanged."""
     from torch.distributed.tensor import DTensor
 
     return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
@@ -17,12 +17,12 @@ def full_tensor(tensor: Tensor) -> Tensor:
 
 @contextmanager
 def summon_full_params(model: nn.Module) -> Iterator[None]:
-    """Parts of a model can be called by themselves in here; in shards they could not."""
+    """Gather a sharded model's parameters, so that its submodules can be called directly."""
     from torch.distributed.fsdp import FSDPModule
 
-    sharded = isinstance(model, FSDPModule)
-    if sharded:
-        model.unshard()
+    if not isinstance(model, FSDPModule):
+        yield
+        return
+    FSDPModule.unshard(model)
     yield
-    if sharded:
-        model.reshard()
+    FSDPModule.reshard(model)

@@ -1,4 +1,4 @@
-"""Weights in safetensors files: what they hold, read strictly, and whether memory will hold it."""
+"""Read safetensors files strictly, and check devices and free memory before loading."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ GIGABYTE = 1e9
 
 
 class TensorFolder:
-    """The tensors in a folder's safetensors files, by name; each is read when asked for.
+    """The tensors in a folder's safetensors files, by name; each is read on request.
 
-    Every file is opened first, so that one that was cut short is found before any is used.
-    Raises FileNotFoundError where there is none or one of the index is missing, ValueError where
-    one is damaged.
+    The constructor opens every file, so that a truncated one is found before any is used. Raises
+    FileNotFoundError where there is no file or one of the index is missing, ValueError where one is
+    damaged.
     """
 
     def __init__(self, folder: str | Path) -> None:
@@ -35,28 +35,28 @@ class TensorFolder:
                         self._path_of[name] = path
                         self._shape_of[name] = tuple(file.get_slice(name).get_shape())
             except FileNotFoundError:
-                raise FileNotFoundError(f"The weights lack {path}: fetch them again.") from None
+                raise FileNotFoundError(f"The weights lack {path}: download them again.") from None
             except SafetensorError as error:
-                raise ValueError(f"{path} is damaged or cut short: fetch it again.") from error
+                raise ValueError(f"{path} is damaged or truncated: download it again.") from error
 
     def names(self) -> list[str]:
-        """The tensors of all its files."""
+        """List the names of all tensors."""
         return list(self._path_of)
 
     def shape(self, name: str) -> tuple[int, ...]:
-        """A tensor's shape, known without reading it."""
+        """Return a tensor's shape without reading the tensor."""
         return self._shape_of[name]
 
     def read(self, name: str) -> Tensor:
-        """A tensor from its file."""
+        """Read a tensor from its file."""
         from safetensors import safe_open
 
-        # Opened anew each time: a file that stays open keeps in memory all that was read from it.
+        # Opened each time: an open file keeps all that was read from it in memory.
         with safe_open(self._path_of[name], "pt") as file:
             return file.get_tensor(name)
 
     def bytes_in(self, dtype: torch.dtype, names: Iterable[str] | None = None) -> int:
-        """How much memory these tensors take in a type; all of them where none are named."""
+        """Return the memory that tensors take in a type, in bytes; `names` None counts all."""
         names = self._path_of if names is None else names
         return sum(prod(self.shape(name)) for name in names) * dtype.itemsize
 
@@ -67,7 +67,7 @@ def _shards(folder: Path) -> list[Path]:
         try:
             names = set(json.loads(index.read_text())["weight_map"].values())
         except (ValueError, KeyError, AttributeError, TypeError) as error:
-            raise ValueError(f"{index} is damaged or cut short: fetch it again.") from error
+            raise ValueError(f"{index} is damaged or truncated: download it again.") from error
         return [folder / name for name in sorted(names)]
     paths = sorted(folder.glob("*.safetensors"))
     if not paths:
@@ -76,7 +76,7 @@ def _shards(folder: Path) -> list[Path]:
 
 
 def check_device(name: str | None) -> None:
-    """Raise ValueError where a device's name is none, or this machine lacks it; None is any."""
+    """Raise ValueError for an invalid device name or one that this machine lacks; None passes."""
     if name is None:
         return
     match = re.fullmatch(r"(cpu|mps|cuda)(?::([0-9]{1,3}))?", name)
@@ -92,7 +92,7 @@ def check_device(name: str | None) -> None:
 
 
 def has_bfloat16(device: torch.device) -> bool:
-    """Whether the hardware multiplies bfloat16 itself; GPUs before Ampere emulate it slowly."""
+    """Whether the hardware supports bfloat16; GPUs before Ampere emulate it slowly."""
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
     return device.type == "cpu" and torch.ops.mkldnn._is_mkldnn_bf16_supported()
@@ -107,7 +107,7 @@ def check_memory(needed: int, device: torch.device, what: str) -> None:
 
         free = psutil.virtual_memory().available
     else:
-        return  # other devices do not tell
+        return  # other devices do not report it
     if needed > free:
         raise MemoryError(
             f"{what} needs {needed / GIGABYTE:.1f} GB of memory on {device}, where "
@@ -137,7 +137,7 @@ def read_tensors(path: Path, expected: Mapping[str, Tensor]) -> dict[str, Tensor
 
 
 def to_storage_dtype(state: Mapping[str, Tensor], dtype: torch.dtype) -> dict[str, Tensor]:
-    """Tensors as they are written: on the CPU, numbers with fractions in one type."""
+    """Convert tensors for writing: on the CPU, floating-point ones in one type."""
     return {
         name: (tensor.to(dtype) if tensor.is_floating_point() else tensor).cpu().contiguous()
         for name, tensor in state.items()

@@ -7,7 +7,6 @@ weights are not part of it.
 
 from __future__ import annotations
 
-import errno
 import json
 import os
 import random
@@ -21,8 +20,8 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors import SafetensorError
 
+from earthvlm.storage.files import fsync, interrupted_folder, replace_folder
 from earthvlm.training.config import STAGES
 
 FOLDER = "checkpoints"
@@ -32,9 +31,6 @@ STATE_FILE = "state.pt"
 RANDOM_FILE = "random_{rank}.pt"
 # Names of checkpoint folders: the step, prefixed by the stage unless it is the bridge's.
 NAME = re.compile(r"(?:(encoder|queries|head)-)?(\d+)")
-# Errors of a full disk, an exhausted quota, and a file beyond its size limit.
-DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-PROBE_BYTES = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -83,18 +79,14 @@ def write_checkpoint(output: Path, name: str, write: Callable[[Path], None], kee
     Raises OSError if it cannot be written; earlier checkpoints are then unchanged.
     """
     root = output / FOLDER
-    part, folder, replaced = (root / n for n in (f".{name}.part", name, f".{name}.old"))
-    _write_part(part, write)
-    if folder.is_dir():  # after resuming from an earlier one
-        shutil.rmtree(replaced, ignore_errors=True)
-        folder.rename(replaced)
-    part.rename(folder)
+    folder = root / name
+    with replace_folder(folder) as temporary:
+        write(temporary)
     link = root / f".{LAST}.part"
     link.unlink(missing_ok=True)
     link.symlink_to(name)
     os.replace(link, root / LAST)
-    _sync(root)
-    shutil.rmtree(replaced, ignore_errors=True)
+    fsync(root)
     if keep:
         positions = {path: found for path in _folders(root) if (found := _position(path.name))}
         earlier = [path for path, found in positions.items() if found <= positions[folder]]
@@ -114,61 +106,6 @@ def _position(name: str) -> tuple[int, int] | None:
     return (list(STAGES).index(match[1] or "bridge"), int(match[2])) if match else None
 
 
-def write_files(folder: Path, write: Callable[[Path], None]) -> None:
-    """Write files to a temporary folder, then move them into a folder, replacing their namesakes.
-
-    Raises OSError if they cannot be written; the folder is then unchanged.
-    """
-    part = folder / ".part"
-    _write_part(part, write)
-    for path in sorted(p for p in part.rglob("*") if p.is_file()):
-        target = folder / path.relative_to(part)
-        target.parent.mkdir(exist_ok=True)
-        os.replace(path, target)
-    shutil.rmtree(part)
-
-
-def _write_part(part: Path, write: Callable[[Path], None]) -> None:
-    shutil.rmtree(part, ignore_errors=True)
-    part.mkdir(parents=True)
-    try:
-        write(part)
-        for path in (*part.rglob("*"), part):
-            _sync(path)
-    except BaseException as error:
-        full = _find_disk_error(part)
-        shutil.rmtree(part, ignore_errors=True)
-        # torch reports a full disk as "unexpected pos", safetensors without an errno.
-        if isinstance(error, OSError | RuntimeError | SafetensorError):
-            if full:
-                raise OSError(f"the disk of {part.parent} is full ({full})") from error
-            if not isinstance(error, OSError):
-                raise OSError(next(iter(str(error).splitlines()), repr(error))) from error
-        raise
-
-
-def _find_disk_error(folder: Path) -> str | None:
-    """The system's error for a write into a folder on a full disk; None if the write succeeds."""
-    try:
-        with (folder / ".probe").open("wb", buffering=0) as file:
-            # A single write may be short without an error.
-            written = 0
-            while written < PROBE_BYTES:
-                written += file.write(bytes(PROBE_BYTES - written))
-    except OSError as error:
-        return os.strerror(error.errno) if error.errno in DISK_FULL else None
-    return None
-
-
-def _sync(path: Path) -> None:
-    """Flush a file, or a folder's list of files, to the disk."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
 def _folders(root: Path) -> list[Path]:
     return [p for p in root.iterdir() if p.name[0] != "." and p.is_dir() and not p.is_symlink()]
 
@@ -181,7 +118,7 @@ def find_checkpoint(resume: str, output: Path) -> Path:
     folder = output / FOLDER / LAST if resume == LAST else Path(resume)
     if not folder.is_dir() and folder.is_symlink():
         # The run was killed while it replaced a checkpoint of the same name: the old one is whole.
-        folder = folder.with_name(f".{os.readlink(folder)}.old")
+        folder = interrupted_folder(folder.with_name(os.readlink(folder)))
     if not folder.is_dir():
         raise FileNotFoundError(f"There is no checkpoint at {folder}.")
     return folder.resolve()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Callable, Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -16,6 +15,7 @@ from torch import Tensor
 from earthvlm.data.captioned_scenes import CaptionedScenes
 from earthvlm.models.olmoearth import OlmoEarthEncoder
 from earthvlm.scenes.scene import Scene
+from earthvlm.storage.files import write_atomically
 
 TOKENS_FILE = "tokens.npy"
 DONE_FILE = "done.npy"
@@ -70,9 +70,8 @@ class FeatureCache:
         shape = (len(self.tiles), *self._grids([0])[0], self.encoder.band_sets, self.encoder.dim)
         np.lib.format.open_memmap(self.path, "w+", np.float16, shape)
         # Written last and atomically: if it exists, the tokens' file is complete.
-        part = self.folder / f".{DONE_FILE}"
-        np.save(part, np.zeros(len(self.tiles), bool))
-        os.replace(part, self.folder / DONE_FILE)
+        with write_atomically(self.folder / DONE_FILE) as path, path.open("wb") as file:
+            np.save(file, np.zeros(len(self.tiles), bool))
 
     def _grids(self, indices: Sequence[int]) -> list[tuple[int, int]]:
         size = self.encoder.patch_size

@@ -12,12 +12,19 @@ from accelerate import Accelerator
 from accelerate.utils import gather_object
 from torch import Tensor
 
-from earthvlm.bridge.config import CURVE_FILE, LOG_FILE, SAMPLES_FOLDER, sample_picture
+from earthvlm.bridge.config import (
+    CONFIG_FILE,
+    CURVE_FILE,
+    LOG_FILE,
+    SAMPLES_FOLDER,
+    sample_picture,
+)
 from earthvlm.bridge.model import OlmoEarthVLMBridge
 from earthvlm.data.captioned_scenes import CaptionedScenes
 from earthvlm.data.chatearthnet import find_hub_id
 from earthvlm.data.tile_statistics import summarize_tiles
 from earthvlm.scenes.distribution_shift import TrainingStatistics
+from earthvlm.storage.files import replace_files
 from earthvlm.training.checkpoints import (
     Progress,
     checkpoint_name,
@@ -25,7 +32,6 @@ from earthvlm.training.checkpoints import (
     read_random_states,
     read_state,
     write_checkpoint,
-    write_files,
     write_state,
 )
 from earthvlm.training.config import TrainingConfig
@@ -95,7 +101,8 @@ class RunDirectory:
         weights = self.bridge.weights()
         if self.accelerator.is_main_process:
             step = self.log[-1]["step"]
-            write_files(self.output, lambda folder: self._write_bridge(folder, step, weights))
+            with replace_files(self.output, last=CONFIG_FILE) as folder:
+                self._write_bridge(folder, step, weights)
             self.last_saved = self.output
 
     # Resuming

@@ -229,15 +229,15 @@ def test_an_archive_that_stays_damaged_is_named_and_nothing_of_it_is_unpacked(pu
 def test_stopped_while_unpacking_the_next_call_goes_on(published, tmp_path, monkeypatch):
     record, url, source = published
     written = []
-    replace = chatearthnet_download.os.replace
+    copy = chatearthnet_download.shutil.copyfileobj
 
-    def stop(partial, target):
+    def stop(member, target, length):
         if len(written) == 3:
             raise KeyboardInterrupt
         written.append(target)
-        replace(partial, target)
+        copy(member, target, length)
 
-    monkeypatch.setattr(chatearthnet_download.os, "replace", stop)
+    monkeypatch.setattr(chatearthnet_download.shutil, "copyfileobj", stop)
     with pytest.raises(KeyboardInterrupt):
         download_chatearthnet(tmp_path / "data", ["rgb"], record_url=url)
     monkeypatch.undo()

@@ -141,7 +141,7 @@ def swap_column(table: pa.Table, name: str, values: pa.Array) -> pa.Table:
         ),
         (lambda p, t: rewrite(p, pa.concat_tables([t, t])), "'tile_00' 2 times"),
         (lambda p, t: rewrite(p, t, format_version=99), "format version 99"),
-        (lambda p, t: pq.write_table(t.replace_schema_metadata(None), p), "does not name the"),
+        (lambda p, t: pq.write_table(t.replace_schema_metadata(None), p), "does not record which"),
         (lambda p, t: p.write_bytes(p.read_bytes()[:2000]), "cannot be read as Parquet"),
         (lambda p, t: p.write_text("not a Parquet file"), "cannot be read as Parquet"),
         (lambda p, t: p.write_bytes(b""), "cannot be read as Parquet"),

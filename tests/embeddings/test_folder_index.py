@@ -1,4 +1,4 @@
-"""Own archives: large images cut into tiles, and an index that follows a folder."""
+"""Large images are cut into tiles, and an index follows the changes of a folder."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from rasterio.warp import transform
 
 from earthvlm.embeddings.dataset import locked
 from earthvlm.embeddings.folder_index import index_folder
+from earthvlm.embeddings.indexed_images import IndexSettings
 from earthvlm.scenes.bands import FILE_ORDER_12
 from earthvlm.scenes.scene import Scene
 from earthvlm.scenes.spectral_indices import find_cloud
@@ -44,7 +45,7 @@ def write_image(path, height=160, width=130, seed=0, change=None, **tags) -> np.
 
 
 @pytest.fixture
-def archive(tmp_path):
+def images(tmp_path):
     folder = tmp_path / "images"
     write_image(folder / "north.tif", seed=1, ACQUISITION_DATE="2020-06-30")
     write_image(folder / "more" / "south.tif", 64, 64, seed=2)
@@ -60,20 +61,18 @@ class CountingBridge(TinyBridge):
         return super().embed(scenes)
 
 
-def run(archive, output, bridge=None, **options):
-    return index_folder(
-        archive, output, bridge or CountingBridge(), "owner/bridge", tile_size=SIZE, **options
-    )
+def run(images, output, bridge=None, report=lambda _: None, **settings):
+    settings = IndexSettings(**{"tile_size": SIZE} | settings)
+    bridge = bridge or CountingBridge()
+    return index_folder(images, output, bridge, "owner/bridge", settings, report=report)
 
 
 # Tiles
 
 
-def test_tiles_cover_an_image_and_keep_their_places(archive):
-    values = write_image(archive / "north.tif", seed=1, ACQUISITION_DATE="2020-06-30")
-    tiles = {
-        scene.name: scene for scene, _ in TiledRaster(archive / "north.tif", "n", SIZE).tiles()
-    }
+def test_tiles_cover_an_image_with_their_coordinates(images):
+    values = write_image(images / "north.tif", seed=1, ACQUISITION_DATE="2020-06-30")
+    tiles = {scene.name: scene for scene, _ in TiledRaster(images / "north.tif", "n", SIZE).tiles()}
     assert len(tiles) == 9
     tops, lefts = (0, 64, 96), (0, 64, 66)  # the last reach back to be whole
     for row, top in enumerate(tops):
@@ -108,18 +107,18 @@ def test_cloudy_and_empty_tiles_are_marked(tmp_path):
     assert image.empty == 1
 
 
-def test_cloud_is_told_on_real_scenes(practice_data):
+def test_cloud_is_measured_on_real_scenes(practice_data):
     for path in sorted((practice_data / "scenes").glob("*.tif")):
         cloud = find_cloud(Scene.open(path)).mean()
         assert cloud > 0.9 if "2020-01-18" in path.name else cloud < 0.05
 
 
-def test_the_offset_is_told_from_the_whole_image(tmp_path):
+def test_offset_is_detected_from_the_whole_image(tmp_path):
     def change(values):
         values += 1000  # newer products
         values[:, :, 64:] += 1500  # a tile in which nothing is dark
 
-    write_image(tmp_path / "image.tif", 64, 128, change=change)  # which does not tell its date
+    write_image(tmp_path / "image.tif", 64, 128, change=change)  # it records no date
     dark, bright = (s for s, _ in TiledRaster(tmp_path / "image.tif", "image", SIZE).tiles())
     assert dark.reflectance.min() == pytest.approx(200, abs=30)
     assert bright.reflectance.min() == pytest.approx(1700, abs=30)
@@ -128,158 +127,177 @@ def test_the_offset_is_told_from_the_whole_image(tmp_path):
 # The index
 
 
-def test_a_folder_is_indexed_once_and_follows_changes(archive, tmp_path):
-    output, said = tmp_path / "index", []
+def test_index_follows_changes_of_the_folder(images, tmp_path):
+    output, messages = tmp_path / "index", []
     bridge = CountingBridge()
-    report = run(archive, output, bridge, source="Mine.", tell=said.append)
+    report = run(images, output, bridge, report=messages.append)
     assert (report.embedded, report.tiles, report.kept, report.refused) == (2, 10, 0, 0)
     index = SceneIndex.from_pretrained(output)
     assert len(index) == 10 == len(bridge.embedded)
     tile = index.get("north_r001_c002")
-    assert (tile.split, tile.source, tile.caption) == ("clear", "Mine.", None)
+    assert (tile.split, tile.source, tile.caption) == ("clear", None, None)
     assert str(tile.date) == "2020-06-30"
     again = Scene.open(tile.scene_file)
     assert index.search(again, k=1, bridge=bridge)[0].image_id == tile.image_id
 
     bridge.embedded.clear()
-    os.utime(archive / "north.tif", (1, 1))  # another time, the same content
-    assert run(archive, output, bridge).kept == 2
+    os.utime(images / "north.tif", (1, 1))  # another time, the same content
+    assert run(images, output, bridge).kept == 2
     assert bridge.embedded == []
 
-    write_image(archive / "north.tif", seed=3)  # changed
-    write_image(archive / "new.tif", 64, 64, seed=4)
-    report = run(archive, output, bridge)
+    write_image(images / "north.tif", seed=3)  # changed
+    write_image(images / "new.tif", 64, 64, seed=4)
+    report = run(images, output, bridge)
     assert (report.embedded, report.kept) == (2, 1)
     assert {name.partition("_")[0] for name in bridge.embedded} == {"north", "new"}
     assert len(SceneIndex.from_pretrained(output)) == 11
 
-    (archive / "north.tif").unlink()
-    report = run(archive, output, bridge, tell=said.append)
+    (images / "north.tif").unlink()
+    report = run(images, output, bridge, report=messages.append)
     assert (report.removed, report.kept) == (1, 2)
-    assert said[-1] == "north.tif is no longer there and was taken out of the index."
+    assert messages[-1] == "north.tif no longer exists and was removed from the index."
     left = SceneIndex.from_pretrained(output)
     assert sorted(get_ids(left.browse())) == ["more__south", "new"]
     assert sorted(p.name for p in (output / "scenes").iterdir()) == ["more__south.tif", "new.tif"]
 
 
-def test_captions_and_scene_files_are_a_choice(archive, tmp_path):
-    run(archive, tmp_path / "index", captions=True, keep_scenes=False)
+def test_captions_and_scene_files_are_optional(images, tmp_path):
+    settings = {"captions": True, "keep_scenes": False, "source": "Mine."}
+    run(images, tmp_path / "index", **settings)
     result = SceneIndex.from_pretrained(tmp_path / "index").get("more__south")
     assert (result.caption, result.scene_file) == ("This is more__south.", None)
+    assert result.source == "Mine."
     assert not (tmp_path / "index" / "scenes").exists()
 
 
-def test_what_was_broken_off_goes_on(archive, tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ({"tile_size": 32}, "tile_size 64 \\(now 32\\); give"),
+        ({"captions": True}, "captions False \\(now True\\); give"),
+        ({"keep_scenes": False, "source": "Mine."}, "source None .*, keep_scenes True "),
+        ({"boa_offset": True}, "boa_offset None \\(now True\\); give"),
+    ],
+)
+def test_other_settings_are_refused(images, tmp_path, setting, message):
+    run(images, tmp_path / "index")
+    before = get_ids(SceneIndex.from_pretrained(tmp_path / "index").browse())
+    with pytest.raises(ValueError, match=f"index was indexed with {message}"):
+        run(images, tmp_path / "index", **setting)
+    assert get_ids(SceneIndex.from_pretrained(tmp_path / "index").browse()) == before
+
+
+def test_interrupted_index_resumes(images, tmp_path, monkeypatch):
     monkeypatch.setattr("earthvlm.embeddings.folder_index.PART_ROWS", 1)
     output, bridge = tmp_path / "index", CountingBridge()
     embed = bridge.embed
 
-    def break_off(scenes):
+    def interrupt(scenes):
         if scenes[0].name.startswith("north"):
             raise KeyboardInterrupt
         return embed(scenes)
 
-    bridge.embed = break_off
+    bridge.embed = interrupt
     with pytest.raises(KeyboardInterrupt):
-        run(archive, output, bridge)
+        run(images, output, bridge)
     assert get_ids(SceneIndex.from_pretrained(output).browse()) == ["more__south"]
     bridge.embed = embed
     bridge.embedded.clear()
-    report = run(archive, output, bridge)
+    report = run(images, output, bridge)
     assert (report.embedded, report.kept) == (1, 1)
     assert len(SceneIndex.from_pretrained(output)) == 10
     assert "more__south" not in bridge.embedded
 
 
-def _index_slowly(archive, output) -> None:
+def _index_slowly(images, output) -> None:
     import earthvlm.embeddings.folder_index
 
     earthvlm.embeddings.folder_index.PART_ROWS = 1
-    run(archive, output, tell=lambda _: time.sleep(0.2))  # time to be killed in
+    run(images, output, report=lambda _: time.sleep(0.2))  # time for the kill
 
 
-def test_killed_at_any_moment_it_goes_on(archive, tmp_path):
+def test_killed_index_resumes(images, tmp_path):
     for seed, name in enumerate("abcdef"):
-        write_image(archive / f"{name}.tif", 64, 64, seed=seed)
-    run(archive, tmp_path / "whole")
+        write_image(images / f"{name}.tif", 64, 64, seed=seed)
+    run(images, tmp_path / "whole")
     output, context = tmp_path / "index", multiprocessing.get_context("fork")
     output.mkdir()
-    # While tiles are written, between files of the dataset, and wherever else that is.
-    for sight in ("scenes/*.tif", "part-00002.parquet", "part-00004.parquet"):
-        process = context.Process(target=_index_slowly, args=(archive, output))
+    # While tiles are written, and between the parts of the dataset.
+    for pattern in ("scenes/*.tif", "part-00002.parquet", "part-00004.parquet"):
+        process = context.Process(target=_index_slowly, args=(images, output))
         process.start()
-        while not list(output.glob(sight)) and process.is_alive():
+        while not list(output.glob(pattern)) and process.is_alive():
             time.sleep(0.001)
         process.kill()
         process.join()
-        assert process.exitcode == -signal.SIGKILL, "It ended before it was killed."
+        assert process.exitcode == -signal.SIGKILL, "the index was finished before the kill"
     done = len(list(output.glob("part-*.parquet")))
     assert done
-    assert run(archive, output).kept == done
+    assert run(images, output).kept == done
     whole, again = (SceneIndex.from_pretrained(tmp_path / name) for name in ("whole", "index"))
     assert sorted(get_ids(again.browse())) == sorted(get_ids(whole.browse()))
     assert all(result.scene_file for result in again.browse())
 
 
-def test_an_image_that_is_none_is_named_and_the_others_indexed(archive, tmp_path):
-    (archive / "text.tif").write_text("no image")
-    (archive / "cut.tif").write_bytes((archive / "north.tif").read_bytes()[:30_000])
-    said = []
-    report = run(archive, tmp_path / "index", tell=said.append)
+def test_unreadable_images_are_reported_and_left_out(images, tmp_path):
+    (images / "text.tif").write_text("no image")
+    (images / "cut.tif").write_bytes((images / "north.tif").read_bytes()[:30_000])
+    messages = []
+    report = run(images, tmp_path / "index", report=messages.append)
     assert (report.embedded, report.refused) == (2, 2)
-    refused = [line for line in said if "left out" in line]
+    refused = [line for line in messages if "left out" in line]
     assert len(refused) == 2 and all("\n" not in line for line in refused)
     assert refused[0].startswith("cut.tif was left out: 'cut.tif' is damaged")
     assert refused[1].startswith("text.tif was left out: 'text.tif' is neither")
 
 
-def test_one_process_writes_at_a_time(archive, tmp_path):
+def test_one_process_writes_at_a_time(images, tmp_path):
     output = tmp_path / "index"
     output.mkdir()
     with (
         locked(output),
         pytest.raises(ValueError, match="another process is writing to .*index; wait"),
     ):
-        run(archive, output)
-    assert run(archive, output).embedded == 2
+        run(images, output)
+    assert run(images, output).embedded == 2
 
 
-def _index(archive, output) -> str:
+def _index(images, output) -> str:
     try:
-        return str(run(archive, output).tiles)
+        return str(run(images, output).tiles)
     except ValueError as error:
         return str(error)
 
 
-def test_two_processes_do_not_spoil_an_index(archive, tmp_path):
+def test_concurrent_runs_keep_the_index_whole(images, tmp_path):
     output = tmp_path / "index"
     with multiprocessing.get_context("fork").Pool(3) as pool:
-        said = pool.starmap(_index, [(archive, output)] * 3)
-    assert "10" in said and all(s in ("10", "0") or "another process" in s for s in said)
+        messages = pool.starmap(_index, [(images, output)] * 3)
+    assert "10" in messages and all(s in ("10", "0") or "another process" in s for s in messages)
     assert len(SceneIndex.from_pretrained(output)) == 10
     assert not list(output.glob(".*parquet*"))
 
 
-def test_another_bridge_and_no_images_are_refused(archive, tmp_path):
+def test_another_bridge_and_empty_folders_are_refused(images, tmp_path):
     output = tmp_path / "index"
-    run(archive, output)
+    run(images, output)
     bridge = CountingBridge()
     bridge.revision = "def456"
     with pytest.raises(ValueError, match="at revision abc123, and this one has revision def456"):
-        run(archive, output, bridge)
+        run(images, output, bridge)
     with pytest.raises(FileNotFoundError, match="there is no folder .*nowhere to index"):
         run(tmp_path / "nowhere", output)
-    shutil.rmtree(archive)
-    archive.mkdir()
+    shutil.rmtree(images)
+    images.mkdir()
     with pytest.raises(FileNotFoundError, match="holds no images to index"):
-        run(archive, output)
-    assert len(SceneIndex.from_pretrained(output)) == 10  # an archive that is away takes nothing
+        run(images, output)
+    assert len(SceneIndex.from_pretrained(output)) == 10  # a missing folder removes nothing
 
 
-def test_scenes_are_added_to_an_index(archive, tmp_path):
+def test_scenes_are_added_to_an_index(images, tmp_path):
     from tests.support.made_scenes import make_scene
 
-    run(archive, tmp_path / "index")
+    run(images, tmp_path / "index")
     bridge = CountingBridge()
     index = SceneIndex.from_pretrained(tmp_path / "index")
     more = index.add([make_scene("one"), make_scene("two", 1)], bridge, splits=["a", "b"])
@@ -288,19 +306,19 @@ def test_scenes_are_added_to_an_index(archive, tmp_path):
     with pytest.raises(ValueError, match="has a scene 'two' already"):
         more.add([make_scene("two")], bridge)
     # Indexing the folder again leaves what was added.
-    assert run(archive, tmp_path / "index").kept == 2
+    assert run(images, tmp_path / "index").kept == 2
     assert len(SceneIndex.from_pretrained(tmp_path / "index")) == 12
 
 
-def test_the_command_indexes_and_says_what_it_did(archive, tmp_path, monkeypatch, capsys):
+def test_command_indexes_and_prints_the_counts(images, tmp_path, monkeypatch, capsys):
     from earthvlm.cli import main
 
     monkeypatch.setattr("earthvlm.cli.index.load_bridge", lambda *_: CountingBridge())
-    command = ["index", str(archive), "--output", str(tmp_path / "index"), "--tile_size", "64"]
+    command = ["index", str(images), "--output", str(tmp_path / "index"), "--tile_size", "64"]
     assert main(command) == 0
-    said = capsys.readouterr()
-    assert said.out.startswith("2 images embedded (10 tiles, 0 of them cloudy; 0 without data")
-    assert said.err.splitlines()[-1] == "earthvlm: north.tif: 9 tiles (2 of 2 images)."
+    messages = capsys.readouterr()
+    assert messages.out.startswith("2 images embedded (10 tiles, 0 of them cloudy; 0 without data")
+    assert messages.err.splitlines()[-1] == "earthvlm: north.tif: 9 tiles (2 of 2 images)."
     assert main(command) == 0
     assert capsys.readouterr().out.startswith("0 images embedded (0 tiles")
     for wrong in (["index", str(tmp_path / "nowhere"), "--output", "x"], ["index", "."]):
@@ -308,29 +326,29 @@ def test_the_command_indexes_and_says_what_it_did(archive, tmp_path, monkeypatch
         assert len(capsys.readouterr().err.splitlines()) == 1
 
 
-def test_new_content_of_the_same_size_and_time_is_seen(archive, tmp_path):
-    run(archive, tmp_path / "index")
-    path = archive / "north.tif"
+def test_new_content_of_equal_size_and_time_is_detected(images, tmp_path):
+    run(images, tmp_path / "index")
+    path = images / "north.tif"
     before = path.stat()
     content = bytearray(path.read_bytes())
     content[-1] ^= 1  # as a product processed again, unpacked by a tool that keeps its time
     path.write_bytes(content)
     os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
     assert path.stat().st_size == before.st_size
-    assert run(archive, tmp_path / "index").embedded == 1
+    assert run(images, tmp_path / "index").embedded == 1
 
 
-def test_two_images_whose_tiles_would_share_names_do_not_break_the_index(archive, tmp_path):
-    (archive / "a").mkdir(exist_ok=True)
+def test_images_with_equal_tile_names_are_refused(images, tmp_path):
+    (images / "a").mkdir(exist_ok=True)
     for seed, name in enumerate(("north.tiff", "a/b.tif", "a__b.tif"), start=7):
-        write_image(archive / name, 64, 64, seed=seed)
-    said = []
-    first = run(archive, tmp_path / "index", tell=said.append)
+        write_image(images / name, 64, 64, seed=seed)
+    messages = []
+    first = run(images, tmp_path / "index", report=messages.append)
     assert first.refused == 2
-    refused = [line for line in said if "left out" in line]
-    assert refused[0].startswith("a__b.tif was left out: its tiles would have the names of those")
+    refused = [line for line in messages if "left out" in line]
+    assert refused[0].startswith("a__b.tif was left out: its tiles would have the same names")
     assert refused[1].startswith("north.tiff was left out: ") and "north.tif;" in refused[1]
-    again = run(archive, tmp_path / "index")
+    again = run(images, tmp_path / "index")
     assert (again.embedded, again.refused, again.kept) == (0, 2, first.embedded)
     index = SceneIndex.from_pretrained(tmp_path / "index")
     assert len(set(get_ids(index.browse()))) == len(index)

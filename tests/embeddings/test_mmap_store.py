@@ -83,10 +83,10 @@ def test_a_damaged_store_is_found_and_made_again(dataset, tmp_path, damage):
     store = store_of(tmp_path)
     whole = json.loads((store / "manifest.json").read_text())
     damage(store)
-    made_from = whole["made_from"]
-    assert not stores.is_whole(store, made_from)
+    fingerprint = whole["fingerprint"]
+    assert not stores.is_intact(store, fingerprint)
     assert get_ids(SceneIndex.from_pretrained(dataset).search(query)) == expected
-    assert stores.is_whole(store, made_from)
+    assert stores.is_intact(store, fingerprint)
     assert json.loads((store / "manifest.json").read_text()) == whole
 
 

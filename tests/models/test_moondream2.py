@@ -318,13 +318,13 @@ def test_a_truncated_shard_is_found_before_any_is_used(tmp_path, monkeypatch):
     last = sorted(tmp_path.glob("*.safetensors"))[-1]
     last.write_bytes(last.read_bytes()[:-100])
     monkeypatch.setattr(weights.TensorFolder, "read", lambda *_: pytest.fail("a tensor was read"))
-    with pytest.raises(ValueError, match=f"{last.name} is damaged or cut short"):
+    with pytest.raises(ValueError, match=f"{last.name} is damaged or truncated"):
         load_language_model(str(tmp_path))
     last.unlink()
     with pytest.raises(FileNotFoundError, match=last.name):
         load_language_model(str(tmp_path))
     (tmp_path / "model.safetensors.index.json").write_text('{"weight_map": {"a"')
-    with pytest.raises(ValueError, match=r"index\.json is damaged or cut short"):
+    with pytest.raises(ValueError, match=r"index\.json is damaged or truncated"):
         load_language_model(str(tmp_path))
 
 

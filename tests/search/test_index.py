@@ -216,7 +216,7 @@ def test_an_index_is_built_from_scenes_and_opens_them_again(tmp_path):
     ("names", "message"),
     [
         (["same", "same"], "two scenes are named 'same'"),
-        (["../outside"], "is no file name"),
+        (["../outside"], "cannot be a file name"),
         ([], "at least one scene"),
     ],
 )

@@ -95,17 +95,20 @@ def test_filters_decide_who_takes_part(index, where, expected):
 @pytest.mark.parametrize(
     ("where", "message"),
     [
-        ({"bbox": (0, 10, 1, 5)}, "a box is west, south, east and north.*0, 10, 1, 5 was given"),
+        (
+            {"bbox": (0, 10, 1, 5)},
+            "a bounding box is west, south, east and north.*0, 10, 1, 5 was given",
+        ),
         ({"bbox": (16, 47, 4, 55)}, "348 degrees around the world.*swap west and east"),
         ({"bbox": (0, 0, 181, 5)}, "longitudes from -180 to 180"),
-        ({"bbox": (0, 0, float("nan"), 5)}, "a box is"),
-        ({"bbox": (0, 0, 1)}, "a box is"),
+        ({"bbox": (0, 0, float("nan"), 5)}, "a bounding box is"),
+        ({"bbox": (0, 0, 1)}, "a bounding box is"),
         (
             {"first_date": datetime.date(2021, 1, 1), "last_date": datetime.date(2020, 1, 1)},
             "2021-01-01, is after the last, 2020-01-01",
         ),
         ({"split": "val"}, "no split 'val'; choose one of examples, tiles"),
-        ({"source": "NASA"}, "^no source of .* contains 'NASA'; one it has is 'ESA, L2A'$"),
+        ({"source": "NASA"}, "^no source of .* contains 'NASA'; one of its sources is 'ESA, L2A'$"),
     ],
 )
 def test_filters_that_cannot_be_are_refused(index, where, message):

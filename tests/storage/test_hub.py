@@ -136,7 +136,7 @@ def test_file_damaged_before_it_was_compared_is_found_without_the_hub(hub):
     hub.failing = 503
     with pytest.raises(ConnectionError):
         fetch("owner/name", ["*"])
-    with pytest.raises(ConnectionError, match=r"^model\.safetensors of owner/name arrived damaged"):
+    with pytest.raises(ConnectionError, match=r"^model\.safetensors of owner/name is damaged"):
         fetch("owner/name", ["*"], local_files_only=True)
     hub.failing = None
     assert fetch("owner/name", ["*"]).folder == Path(folder)

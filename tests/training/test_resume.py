@@ -184,17 +184,21 @@ def test_a_checkpoint_that_takes_anothers_place_is_never_missing(tmp_path, monke
     def write(text):
         return lambda folder: (folder / "file").write_text(text)
 
+    rename = Path.rename
+
     def killed(*_):
         raise KeyboardInterrupt
 
+    def killed_between(path: Path, target: Path) -> Path:
+        return killed() if path.name == ".1.part" else rename(path, target)
+
     write_checkpoint(tmp_path, "1", write("old"))
-    with monkeypatch.context() as patch:
-        patch.setattr(Path, "symlink_to", killed)  # the new one is in its place already
-        with pytest.raises(KeyboardInterrupt):
-            write_checkpoint(tmp_path, "1", write("new"))
-    assert (find_checkpoint("last", tmp_path) / "file").read_text() == "new"
-    (tmp_path / "checkpoints" / "1").rename(tmp_path / "checkpoints" / ".1.part")  # not yet
-    assert (find_checkpoint("last", tmp_path) / "file").read_text() == "old"
+    for name, step, text in (("rename", killed_between, "old"), ("symlink_to", killed, "new")):
+        with monkeypatch.context() as patch:
+            patch.setattr(Path, name, step)
+            with pytest.raises(KeyboardInterrupt):
+                write_checkpoint(tmp_path, "1", write("new"))
+        assert (find_checkpoint("last", tmp_path) / "file").read_text() == text
     write_checkpoint(tmp_path, "1", write("newest"))
     assert (find_checkpoint("last", tmp_path) / "file").read_text() == "newest"
     assert sorted(p.name for p in (tmp_path / "checkpoints").iterdir()) == ["1", "last"]
