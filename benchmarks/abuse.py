@@ -34,10 +34,10 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 
 import httpx
+import numpy as np
 import psutil
 from PIL import Image
 
@@ -46,8 +46,9 @@ ASKING = 10  # visitors for each one that asks the model
 PAUSE_SECONDS = (2.0, 8.0)  # between searches of one reader
 PATIENCE_SECONDS = 60.0
 FLOOD_PER_SECOND = 25
-SLOW_CONNECTIONS = 200
+SLOW_CONNECTIONS = 300
 SAMPLE_SECONDS = 1.0
+LOG_CHARACTERS = 3000
 WORDS = ("a lake beside forest", "dense forest", "open water", "a village", "fields", "snow")
 QUESTIONS = ("Is there water?", "Which land cover dominates?", "How much is built up?")
 SCENE = "beetzsee_r0_c00"
@@ -61,6 +62,7 @@ class Run:
 
     url: str
     until: float = float("inf")
+    load: float = field(default_factory=lambda: os.getloadavg()[0])
     search_seconds: list[float] = field(default_factory=list)
     answer_seconds: list[float] = field(default_factory=list)
     met: dict[str, Counter[str]] = field(default_factory=dict)
@@ -166,12 +168,14 @@ async def upload_bombs(run: Run, bombs: dict[str, bytes]) -> None:
 
 
 async def read_slowly(run: Run) -> None:
-    """Hold connections open with requests that never end, and answers that are not read."""
+    """Hold connections open: half a head, a body that trickles, and a reply that is not read."""
     url = urllib.parse.urlsplit(run.url)
-    head = f"POST /gradio_api/upload HTTP/1.1\r\nHost: {url.netloc}\r\n".encode()
+    host = f"Host: {url.netloc}\r\n".encode()
+    head = b"POST /gradio_api/upload HTTP/1.1\r\n" + host
     head += b"Content-Type: multipart/form-data; boundary=b\r\nContent-Length: 60000000\r\n\r\n"
     part = b'--b\r\nContent-Disposition: form-data; name="files"; filename="a.tif"\r\n\r\nII*\x00'
-    page = f"GET / HTTP/1.1\r\nHost: {url.netloc}\r\n\r\n".encode()
+    unread = b"GET /config HTTP/1.1\r\n" + host + b"\r\n"
+    starts = (b"GET / HTTP/1.1\r\n" + host + b"X: ", head + part, unread)
     writers: list[asyncio.StreamWriter] = []
 
     async def hold(number: int) -> None:
@@ -179,12 +183,12 @@ async def read_slowly(run: Run) -> None:
             url.hostname, url.port, local_addr=("127.0.0.4", 0), limit=64
         )
         writers.append(writer)
-        writer.write(head + part if number % 2 else page[: -number % len(page)])
+        writer.write(starts[number % len(starts)])
         run.count("slow reader", "connections")
 
-    for number in range(SLOW_CONNECTIONS):
-        await guarded(run, "slow reader", partial(hold, number))
     while run.goes_on:
+        for number in range(min(SLOW_CONNECTIONS - len(writers), SLOW_CONNECTIONS // 10)):
+            await guarded(run, "slow reader", lambda number=number: hold(number))
         await asyncio.sleep(1)
         for writer in [each for each in writers if each.is_closing()]:
             run.count("slow reader", "broken off by the server")
@@ -275,13 +279,16 @@ class Meter:
 
 
 @contextmanager
-def serve(folder: Path) -> Iterator[tuple[str, psutil.Process]]:
+def serve(folder: Path, log: Path) -> Iterator[tuple[str, psutil.Process]]:
     """Start the app in another process; yields its address."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     environment = os.environ | {"GRADIO_SERVER_PORT": str(port), "GRADIO_TEMP_DIR": str(folder)}
-    app = subprocess.Popen([sys.executable, "app.py"], cwd=ROOT, env=environment)
+    with log.open("w") as lines:
+        app = subprocess.Popen(
+            [sys.executable, "app.py"], cwd=ROOT, env=environment, stdout=lines, stderr=lines
+        )
     try:
         url = f"http://127.0.0.1:{port}/"
         while True:
@@ -309,16 +316,22 @@ async def attack(run: Run, meter: Meter, visitors: int, seconds: float, rest: fl
     run.until = time.monotonic() + seconds
     everybody = [visit(run, number) for number in range(visitors)]
     everybody += [flood(run, search_index), upload_bombs(run, bombs), read_slowly(run)]
-    await asyncio.gather(*everybody, meter.follow(run.until))
-    await asyncio.sleep(rest)
-    meter.sample()
+    tasks = [asyncio.create_task(each) for each in (*everybody, meter.follow(run.until + rest))]
+    done, late = await asyncio.wait(tasks, timeout=seconds + max(rest, 2 * PATIENCE_SECONDS) + 30)
+    for task in late:
+        task.cancel()
+    run.faults["a client was not done in time"] += len(late)
+    run.faults += Counter()  # forgets what did not happen
+    for task in done:
+        task.result()
+    await asyncio.to_thread(meter.sample)
     return before
 
 
 def report(run: Run, meter: Meter, before: int, options: argparse.Namespace) -> list[str]:
     """Print the table; return what was out of bounds."""
-    searches = sorted(run.search_seconds)
-    median, last = statistics.median(searches), statistics.quantiles(searches, n=20)[-1]
+    searches = run.search_seconds or [float("inf")]
+    median, last = np.quantile(searches, (0.5, 0.95))
     met = {
         who: ", ".join(f"{count:,} {what}" for what, count in sorted(counts.items()))
         for who, counts in run.met.items()
@@ -326,17 +339,18 @@ def report(run: Run, meter: Meter, before: int, options: argparse.Namespace) -> 
     answers = statistics.median(run.answer_seconds) if run.answer_seconds else float("nan")
     after, peak, disk = meter.memory[-1], max(meter.memory), max(meter.disk)
     rows = {
-        f"{options.visitors} visitors, {options.seconds:.0f} s": met["visitors"],
+        f"{options.visitors} visitors, {options.seconds:.0f} s": met.get("visitors", "nothing"),
         "their searches, median and 95 %": f"{median:.2f} s and {last:.2f} s",
         "their answers, median, the wait included": f"{answers:.1f} s",
-        f"flooder, {FLOOD_PER_SECOND} searches a second": met["flooder"],
-        "uploader of bombs": met["uploader"],
-        f"slow reader, {SLOW_CONNECTIONS} connections": met["slow reader"],
+        f"flooder, {FLOOD_PER_SECOND} searches a second": met.get("flooder", "nothing"),
+        "uploader of bombs": met.get("uploader", "nothing"),
+        f"slow reader, {SLOW_CONNECTIONS} connections": met.get("slow reader", "nothing"),
         "memory before, at most, after the rest": (
             f"{before / 1e9:.2f}, {peak / 1e9:.2f}, {after / 1e9:.2f} GB"
         ),
         "disk at most, at the end": f"{disk / 1e6:.0f}, {meter.disk[-1] / 1e6:.0f} MB",
     }
+    print(f"{os.cpu_count()} processors, at a load of {run.load:.1f} before the start\n")
     print("| what | met |\n|---|---|")
     for name, value in rows.items():
         print(f"| {name} | {value} |")
@@ -360,15 +374,18 @@ def main() -> None:
     options = parser.parse_args()
     if sys.platform != "linux":
         parser.error("it takes addresses of 127.0.0.0/8, which Linux alone has without setting up")
-    with tempfile.TemporaryDirectory(prefix="earthvlm-abuse-") as folder:
-        with serve(Path(folder)) as (url, process):
-            run, meter = Run(url), Meter(process, Path(folder))
+    with tempfile.TemporaryDirectory(prefix="earthvlm-abuse-") as root:
+        folder, log = Path(root, "cache"), Path(root, "app.log")
+        folder.mkdir()
+        with serve(folder, log) as (url, process):
+            run, meter = Run(url), Meter(process, folder)
             before = asyncio.run(
                 attack(run, meter, options.visitors, options.seconds, options.rest)
             )
             wrong = report(run, meter, before, options)
-    if wrong:
-        sys.exit("\n".join(wrong))
+        if wrong:
+            print(f"\nThe end of the app's log:\n{log.read_text()[-LOG_CHARACTERS:]}")
+            sys.exit("\n".join(("Out of bounds:", *wrong)))
 
 
 if __name__ == "__main__":
