@@ -54,17 +54,17 @@ def main() -> int:
         ctypes.CDLL(None).mallopt(M_ARENA_MAX, HEAPS)
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
     limit_log()
+    # Gradio warns of handlers that are no MCP tools; see `page_only` in earthvlm/ui/session.py.
+    warnings.filterwarnings("ignore", message="This MCP server includes a tool", module="gradio")
     try:
         models = load_models(
             os.environ.get("EARTHVLM_BRIDGE") or BUNDLED,
             _find_mounted() or os.environ.get("EARTHVLM_EMBEDDINGS") or BUNDLED,
         )
+        page = build_app(models)
     except (FileNotFoundError, MemoryError, ValueError) as error:
         print(f"app.py: {error}", file=sys.stderr)
         return 2
-    # Gradio warns of handlers that are no MCP tools; see `page_only` in earthvlm/ui/session.py.
-    warnings.filterwarnings("ignore", message="This MCP server includes a tool", module="gradio")
-    page = build_app(models)
     warm_up(models)
     gc.freeze()
     gc.enable()

@@ -27,8 +27,9 @@ from earthvlm.scenes.scene import Scene
 from earthvlm.scenes.spectral_indices import SpectralIndices, measure
 from earthvlm.search.index import Query, SceneIndex, SceneResult, SearchResults
 from earthvlm.search.query import embed_scene
+from earthvlm.serving.address_factor import read_address_factor
 from earthvlm.serving.measurements import suggest_questions
-from earthvlm.serving.request_queue import RequestQueue, run_in
+from earthvlm.serving.request_queue import MAX_PER_ADDRESS, RequestQueue, run_in
 
 # Threads that search; one more runs the bridge. Each thread that works with torch keeps memory:
 # 8 MB after an answer, 2 MB after a search by words, besides a heap and OpenMP's helpers. Without
@@ -110,17 +111,18 @@ class SceneService:
     ) -> None:
         self._served = _Served(bridge, index)
         self.reader = reader or IsolatedReader()
-        self.question_queue = RequestQueue()
+        factor = read_address_factor()
+        self.question_queue = RequestQueue(max_per_address=int(MAX_PER_ADDRESS * factor))
         self.file_queue = RequestQueue(
             MAX_FILES_WAITING,
-            MAX_FILES_PER_ADDRESS,
+            int(MAX_FILES_PER_ADDRESS * factor),
             concurrency=self.reader.readers,
             work="file",
             one_per_user=False,
         )
         self.search_queue = RequestQueue(
             MAX_SEARCHES_WAITING,
-            MAX_SEARCHES_PER_ADDRESS,
+            int(MAX_SEARCHES_PER_ADDRESS * factor),
             concurrency=SEARCH_THREADS,
             concurrency_per_address=SEARCH_THREADS // 2,
             work="search",

@@ -11,6 +11,7 @@ import asyncio
 from collections import Counter
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from earthvlm.serving.address_factor import read_address_factor
 from earthvlm.ui.security.origins import Access
 
 if TYPE_CHECKING:
@@ -31,6 +32,7 @@ class BoundedConnection(asyncio.Protocol):
     transport: asyncio.Transport
     connected: ClassVar[Counter[str]] = Counter()
     counts_addresses = True
+    factor = 1.0
     _address: str | None = None
     _head_bytes = 0
     _head_timer: asyncio.TimerHandle | None = None
@@ -41,7 +43,7 @@ class BoundedConnection(asyncio.Protocol):
         super().connection_made(transport)
         peer = transport.get_extra_info("peername")
         if self.counts_addresses and isinstance(peer, tuple):
-            if self.connected[peer[0]] >= CONNECTIONS_PER_ADDRESS:
+            if self.connected[peer[0]] >= CONNECTIONS_PER_ADDRESS * self.factor:
                 transport.abort()
                 return
             self._address = peer[0]
@@ -116,6 +118,7 @@ def bound_connections(server: uvicorn.Server) -> None:
     bounds = {
         "connected": Counter(),
         "counts_addresses": not Access.from_environment().trusts_proxy,
+        "factor": read_address_factor(),
     }
     server.config.http_protocol_class = type(
         "BoundedProtocol", (BoundedConnection, server.config.http_protocol_class), bounds

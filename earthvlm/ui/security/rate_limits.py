@@ -8,13 +8,15 @@ from collections import Counter, OrderedDict
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
+from earthvlm.serving.address_factor import read_address_factor
+
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 App = Callable[[Any, Receive, Send], Awaitable[None]]
 
 # A visitor who clicks fast makes two calls a second; a page makes a few when it opens.
-CALLS_PER_SECOND, CALLS_AT_ONCE = 6.0, 60
+CALLS_PER_SECOND, CALLS_AT_ONCE = 4.0, 60
 # A page that is open holds two: its heartbeat, and the answers that stream to it.
 MOST_OPEN = 120
 ADDRESSES_KNOWN = 10_000
@@ -29,6 +31,7 @@ class RateLimits:
         # By address: the calls it may still make, and when that was counted.
         self._left: OrderedDict[str, tuple[float, float]] = OrderedDict()
         self._open: Counter[str] = Counter()
+        self._factor = read_address_factor()
 
     async def __call__(self, scope: Any, receive: Receive, send: Send) -> None:
         """Pass a request on, or answer 429 when its address has too many."""
@@ -37,7 +40,8 @@ class RateLimits:
             return
         address = (scope.get("client") or ("",))[0]
         is_call = scope["method"] == "POST" and _CALLS.fullmatch(scope["path"])
-        if self._open[address] >= MOST_OPEN or (is_call and not self._allow_call(address)):
+        is_open_full = self._open[address] >= MOST_OPEN * self._factor
+        if is_open_full or (is_call and not self._allow_call(address)):
             await _refuse(send)
             return
         self._open[address] += 1
@@ -51,8 +55,9 @@ class RateLimits:
     def _allow_call(self, address: str) -> bool:
         """Take one of the calls that an address has left; they come back with time."""
         now = time.monotonic()
-        left, since = self._left.pop(address, (float(CALLS_AT_ONCE), now))
-        left = min(float(CALLS_AT_ONCE), left + (now - since) * CALLS_PER_SECOND)
+        most = CALLS_AT_ONCE * self._factor
+        left, since = self._left.pop(address, (most, now))
+        left = min(most, left + (now - since) * CALLS_PER_SECOND * self._factor)
         allowed = left >= 1
         self._left[address] = (left - allowed, now)
         while len(self._left) > ADDRESSES_KNOWN:

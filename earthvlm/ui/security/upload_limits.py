@@ -21,6 +21,7 @@ from python_multipart.multipart import MultipartParser, parse_options_header
 from starlette.formparsers import MultiPartException
 
 from earthvlm.scenes.image_reader import ACCEPTED
+from earthvlm.serving.address_factor import read_address_factor
 
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
@@ -71,19 +72,20 @@ class Uploads:
 
     def begin(self, address: str, expected: int) -> None:
         """Make room for an upload. Raises UploadRefusedError where there is none."""
+        factor = read_address_factor()
         with self._lock:
             self._delete_unopened()
             arrived = self._arrived[address]
             while arrived and arrived[0][0] < time.monotonic() - WINDOW_SECONDS:
                 arrived.popleft()
             mine = sum(k.size for k in self._kept.values() if address in k.addresses)
-            if self._under_way[address] >= UPLOADS_AT_ONCE_PER_ADDRESS:
+            if self._under_way[address] >= UPLOADS_AT_ONCE_PER_ADDRESS * factor:
                 raise UploadRefusedError(
                     429, "Busy: other uploads from your address are under way; wait for them."
                 )
             if (
-                mine + expected > BYTES_KEPT_PER_ADDRESS
-                or sum(size for _, size in arrived) + expected > BYTES_PER_WINDOW
+                mine + expected > BYTES_KEPT_PER_ADDRESS * factor
+                or sum(size for _, size in arrived) + expected > BYTES_PER_WINDOW * factor
             ):
                 raise UploadRefusedError(
                     429, "Busy: much was uploaded from your address; try again in some minutes."
