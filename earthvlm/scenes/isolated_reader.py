@@ -38,6 +38,7 @@ READERS = 2
 # and a PNG of 100 million pixels, take up to about 0.65 GB for a moment.
 MEMORY_BYTES = 720 * 2**20
 DEADLINE_SECONDS = 20.0
+NICENESS = 5  # a third of the processor time of what answers, where both want it
 MAX_REPLY_BYTES = 2**20  # of the JSON, which holds a name and notes
 # One thread each: two children share the machine with the model. Names that hold secrets
 # (HF_TOKEN and the like) are not passed on.
@@ -261,11 +262,13 @@ def _describe(scene: Scene) -> dict[str, Any]:
 
 
 def _bound_process(memory_bytes: int) -> None:
-    """Bound this process's memory, and let it write no file, where the platform can."""
+    """Bound this process's memory and its share of the processors, and let it write no file."""
     try:
         import resource
     except ImportError:  # Windows: the deadline and the checks of sizes remain
         return
+    with contextlib.suppress(OSError):
+        os.nice(NICENESS)
     limits = {resource.RLIMIT_CORE: 0, resource.RLIMIT_FSIZE: 0}
     with contextlib.suppress(OSError, IndexError, ValueError):
         pages = int(Path("/proc/self/statm").read_text().split()[0])

@@ -113,6 +113,7 @@ def test_a_child_knows_no_secrets_and_loads_no_model(
     assert "HF_TOKEN" not in child.environ()
     assert not any("libtorch" in mapped.path for mapped in child.memory_maps())
     assert child.rlimit(psutil.RLIMIT_FSIZE) == (0, 0)
+    assert child.nice() > psutil.Process().nice()
 
 
 def test_a_reply_is_not_believed_beyond_a_scenes_size(monkeypatch):
