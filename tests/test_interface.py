@@ -19,6 +19,8 @@ from tests.storage.test_hub import _files, write_olmoearth
 from tests.support.generated_chatearthnet import write_generated_chatearthnet
 from tests.support.moondream_reference import write_checkpoint
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parent.parent
 DESCRIBE = ["describe", "--prompt", "What is the dominant land cover?", "--max_length", "8"]
 DESCRIBE += ["--temperature", "0.7", "--top_p", "0.9", "--top_k", "50", "--device", "cpu"]
@@ -103,7 +105,6 @@ def test_search_needs_a_trained_bridge(tmp_path, capfd):
     assert "config.json" in capfd.readouterr().err
 
 
-@pytest.mark.slow
 def test_describe_takes_every_flag_with_the_bundled_bridge(tmp_path):
     random_scene().save(tmp_path / "scene.tif")
     command = [sys.executable, "-m", "earthvlm", *DESCRIBE, "--model_path", "bundled"]

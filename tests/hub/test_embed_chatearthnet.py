@@ -31,6 +31,8 @@ sys.path.insert(0, str(ROOT / "hub"))
 
 import embed_chatearthnet  # noqa: E402
 
+pytestmark = pytest.mark.slow
+
 CHATEARTHNET_ROWS = 163_488
 FILES = [f"train-{n:05d}-of-00003.parquet" for n in range(3)] + ["val-00000-of-00001.parquet"]
 
@@ -254,7 +256,6 @@ def test_all_of_chatearthnet_fits_in_two_gigabytes(tmp_path):
     assert path.stat().st_size / len(rows) * CHATEARTHNET_ROWS < 2e9
 
 
-@pytest.mark.slow
 @pytest.mark.end_to_end
 def test_one_process_goes_on_where_two_were_killed_and_the_rows_are_the_same(
     data, bridge, tmp_path

@@ -112,7 +112,10 @@ def test_crops_are_encoded_alone_and_put_back_in_order(version, normalizer, band
     assert torch.all(places[:, 1:, :, 1] > places[:, :-1, :, 1])
 
 
-@pytest.mark.parametrize("model_id", list(ModelID))
+@pytest.mark.parametrize(
+    "model_id",
+    [pytest.param(m, marks=pytest.mark.slow) if "Base" in m.value else m for m in ModelID],
+)
 def test_every_model_id_is_built_with_its_own_width(model_id):
     """The published network's shape; its weights need the Hub."""
     _, version, size = model_id.value.lower().split("-")

@@ -17,6 +17,8 @@ from tests.support.generated_chatearthnet import write_generated_chatearthnet
 from tests.support.tiny_models import save_tiny_model
 from tests.support.training_runs import run_training
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def tied_language(tmp_path_factory: pytest.TempPathFactory) -> str:
@@ -135,7 +137,6 @@ def test_it_is_published_and_loaded_by_name(hub, tied_language):
     assert again.generate(scene, max_length=8) == bridge.generate(scene, max_length=8)
 
 
-@pytest.mark.slow
 def test_a_run_resumes_to_the_same_weights(tied_language, tmp_path):
     write_generated_chatearthnet(tmp_path / "data", train=6, val=1)
     options = [f"--data_dir={tmp_path / 'data'}", f"--vlm_model={tied_language}", "--no-use_lora"]

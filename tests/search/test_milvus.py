@@ -18,6 +18,8 @@ from earthvlm.search.engines import ExactEngine
 from earthvlm.search.index import SceneFilter, SceneIndex
 from tests.support.made_scenes import MADE_BY, get_ids, make_rows, make_vectors
 
+pytestmark = pytest.mark.slow
+
 pytest.importorskip("milvus_lite")
 
 

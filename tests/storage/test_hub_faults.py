@@ -21,6 +21,8 @@ from earthvlm.storage.hub import fetch
 from tests.conftest import ask_hub_at, with_and_without_xet, without_xet
 from tests.support.made_scenes import MADE_BY, make_rows
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def impatient(monkeypatch):

@@ -24,6 +24,8 @@ from tests.conftest import draw_adapter
 from tests.support.hub_server import LocalHub
 from tests.support.tiny_models import save_tiny_model
 
+pytestmark = pytest.mark.slow
+
 
 def change_config(folder: Path, **changes: object) -> BridgeConfig:
     config = replace(BridgeConfig.read(folder), **changes)

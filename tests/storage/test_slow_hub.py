@@ -23,6 +23,8 @@ from huggingface_hub import constants
 from earthvlm.storage.hub import fetch, list_files
 from tests.conftest import ask_hub_at, with_and_without_xet
 
+pytestmark = pytest.mark.slow
+
 NAME = "model.safetensors"
 
 

@@ -11,6 +11,8 @@ from earthvlm.training import step as step_module
 from earthvlm.training import trainer as trainer_module
 from tests.support.training_runs import make_trainer
 
+pytestmark = pytest.mark.slow
+
 
 def test_too_long_warmup_is_shortened(data, tiny_bridge, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(trainer_module, "validation_losses", fail_to_read)

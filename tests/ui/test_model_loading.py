@@ -10,6 +10,8 @@ from earthvlm.bridge.publish import publish_bridge
 from earthvlm.ui.app import build_app, show_models
 from earthvlm.ui.models import load_models
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def impatient_page(monkeypatch) -> None:

@@ -32,6 +32,8 @@ sys.path.insert(0, str(ROOT / "hub"))
 
 import publish_space  # noqa: E402
 
+pytestmark = pytest.mark.slow
+
 
 @contextmanager
 def running_app(folder: Path, environment: dict[str, str]) -> Iterator[str]:
@@ -208,7 +210,6 @@ def test_a_space_of_what_is_no_bridge_is_refused(hub, capsys):
     assert "spaces/owner/space" not in hub.repositories
 
 
-@pytest.mark.slow
 @pytest.mark.end_to_end
 def test_the_space_shows_what_the_hub_holds_and_names_its_revision(hub, tmp_path, monkeypatch):
     publish_bridge(BUNDLED / "bridge", "owner/bridge", private=True)
@@ -231,7 +232,6 @@ def test_the_space_shows_what_the_hub_holds_and_names_its_revision(hub, tmp_path
         assert "The Hub does not answer" not in page
 
 
-@pytest.mark.slow
 @pytest.mark.end_to_end
 def test_a_mounted_dataset_is_not_downloaded(hub, tmp_path):
     push(
@@ -251,7 +251,6 @@ def test_a_mounted_dataset_is_not_downloaded(hub, tmp_path):
     assert len(hub.sent) == sent
 
 
-@pytest.mark.slow
 @pytest.mark.end_to_end
 def test_the_app_falls_back_where_the_hub_says_nothing(tmp_path):
     with socket.socket() as silent:  # takes connections, and never answers
@@ -266,7 +265,6 @@ def test_the_app_falls_back_where_the_hub_says_nothing(tmp_path):
             assert OlmoEarthVLMBridge.from_pretrained("bundled").revision in page
 
 
-@pytest.mark.slow
 @pytest.mark.end_to_end
 @pytest.mark.skipif(find_spec("spaces") is None, reason="the spaces package is not installed")
 def test_on_zero_gpu_each_call_of_the_bridge_borrows_a_gpu():
