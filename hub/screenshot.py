@@ -1,7 +1,7 @@
-"""Take the README's pictures of the app: start it, ask or search, and photograph the answer.
+"""Take screenshots of the app for the README: start it, ask or search, and save the page.
 
     python hub/screenshot.py --readme         # docs/app.png, docs/search.png and docs/map.png
-    python hub/screenshot.py --example 2 --question "Is there water?" --look --output water.png
+    python hub/screenshot.py --example 2 --question "Is there water?" --attention --output water.png
     python hub/screenshot.py --search "a lake" --tab Map --height 800 --output lakes.png
     python hub/screenshot.py --dark --width 360 --height 800 --output phone.png
 
@@ -27,19 +27,19 @@ from playwright.sync_api import Page, sync_playwright
 ROOT = Path(__file__).resolve().parent.parent
 CHROMIUM_FLAGS = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic"]
 LOADING_MS = 120_000  # the first page on a cold machine
-# Each of the README's pictures, as one would ask for it.
+# The command line of each of the README's screenshots.
 README = (
-    "--example 7 --look --height 960 --output docs/app.png",
+    "--example 7 --attention --height 960 --output docs/app.png",
     "--search 'a lake beside forest' --height 0 --output docs/search.png",
     "--search 'a lake beside forest' --tab Map --height 0 --output docs/map.png",
 )
-# What a picture of height 0 goes down to, and pixels below it.
-LOWEST = {"Chat": ".look-and-ask", "Search": "#results", "Map": "#show-in-search"}
+# The element at the bottom of a screenshot of height 0, and the pixels below it.
+LAST_ELEMENT = {"Chat": ".look-and-ask", "Search": "#search-results", "Map": "#show-in-search"}
 MARGIN = 8
 
 
 def find_free_port() -> int:
-    """Return a port of this machine that nobody listens on."""
+    """Return an unused port of this machine."""
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         return listener.getsockname()[1]
@@ -47,7 +47,7 @@ def find_free_port() -> int:
 
 @contextmanager
 def start_app() -> Iterator[str]:
-    """Run app.py as a person would, on a free port, and give its address."""
+    """Run app.py on a free port, and yield its address."""
     app = subprocess.Popen(
         [sys.executable, "-u", str(ROOT / "app.py")],
         cwd=ROOT,
@@ -61,14 +61,14 @@ def start_app() -> Iterator[str]:
                 yield match.group()
                 break
         else:
-            raise SystemExit("app.py ended before it gave its address; run it alone to see why")
+            raise SystemExit("app.py ended before it printed its address; run it alone to see why")
     finally:
         app.terminate()
         app.wait()
 
 
 def ask_in_chat(page: Page, example: int, questions: list[str]) -> None:
-    """Open an example scene by its place in the row, ask, and wait for the answers to end."""
+    """Open an example scene by its index, ask the questions, and wait for each answer to end."""
     page.locator("#picture img").wait_for()
     if example:
         name = page.locator("#facts strong").inner_text()
@@ -84,70 +84,79 @@ def ask_in_chat(page: Page, example: int, questions: list[str]) -> None:
 
 
 def search_scenes(page: Page, words: str, tab: str) -> None:
-    """Search by words, and show the results or, on the map, where they are."""
+    """Search by words, and open the tab that shows the results."""
     page.get_by_role("tab", name="Search").click()
     page.get_by_label("What the scene shows").fill(words)
     page.get_by_label("What the scene shows").press("Enter")
-    page.locator("#found", has_text=words).wait_for()
+    page.locator("#search-summary", has_text=words).wait_for()
     page.get_by_role("tab", name=tab).click()
     page.mouse.move(0, 0)
-    page.wait_for_timeout(2000)  # pictures and the map are drawn after the words about them
+    page.wait_for_timeout(2000)  # thumbnails and the map are drawn after the summary
 
 
-def photograph(page: Page, url: str, wanted: argparse.Namespace) -> None:
+def take_screenshot(page: Page, url: str, options: argparse.Namespace) -> None:
     """Open the app, ask or search as the options say, and save a screenshot."""
-    height = wanted.height or 900
-    page.set_viewport_size({"width": wanted.width, "height": height})
-    page.emulate_media(color_scheme="dark" if wanted.dark else "light")
+    height = options.height or 900
+    page.set_viewport_size({"width": options.width, "height": height})
+    page.emulate_media(color_scheme="dark" if options.dark else "light")
     page.goto(url)
-    if wanted.search:
-        search_scenes(page, wanted.search, wanted.tab)
+    if options.search:
+        search_scenes(page, options.search, options.tab)
     else:
-        ask_in_chat(page, wanted.example, wanted.question)
-    if wanted.look:
-        page.locator("#look").click()
+        ask_in_chat(page, options.example, options.question)
+    if options.attention:
+        page.locator("#attention").click()
         page.locator("#picture .words").wait_for()
         page.wait_for_timeout(500)
-    if not wanted.height:
-        shown = page.locator(LOWEST[wanted.tab if wanted.search else "Chat"]).bounding_box()
-        assert shown is not None  # it was waited for
-        height = round(shown["y"] + shown["height"]) + MARGIN
-    wanted.output.parent.mkdir(parents=True, exist_ok=True)
+    if not options.height:
+        last = page.locator(LAST_ELEMENT[options.tab if options.search else "Chat"]).bounding_box()
+        assert last is not None  # the page has loaded
+        height = round(last["y"] + last["height"]) + MARGIN
+    options.output.parent.mkdir(parents=True, exist_ok=True)
     page.screenshot(
-        path=wanted.output,
+        path=options.output,
         full_page=True,
-        clip={"x": 0, "y": 0, "width": wanted.width, "height": height},
+        clip={"x": 0, "y": 0, "width": options.width, "height": height},
     )
-    print(wanted.output)
+    print(options.output)
 
 
 def main() -> None:
-    """Parse the arguments and take the pictures."""
+    """Parse the arguments and take the screenshots."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--readme", action="store_true", help="take the README's pictures")
+    parser.add_argument("--readme", action="store_true", help="take the README's screenshots")
     parser.add_argument("--output", type=Path, default=Path("app.png"), help="where to save it")
-    parser.add_argument("--url", help="an app that runs already; by default app.py is started")
-    parser.add_argument("--example", type=int, default=0, help="which example scene, from 0")
+    parser.add_argument("--url", help="address of a running app; without it, app.py is started")
+    parser.add_argument("--example", type=int, default=0, help="index of the example scene, from 0")
     parser.add_argument(
         "--question",
         nargs="+",
         default=["Describe this scene.", "Is there water?"],
-        help="what to ask, in turn",
+        help="questions to ask, one after the other",
     )
-    parser.add_argument("--look", action="store_true", help="show where the last answer looked")
-    parser.add_argument("--search", metavar="WORDS", help="search for these in place of asking")
     parser.add_argument(
-        "--tab", default="Search", choices=("Search", "Map"), help="which shows what was found"
+        "--attention", action="store_true", help="show the attention map of the last answer"
     )
-    parser.add_argument("--width", type=int, default=1440, help="of the window, in pixels")
-    parser.add_argument("--height", type=int, default=900, help="0: as far as what is shown goes")
-    parser.add_argument("--dark", action="store_true", help="as on a dark system")
+    parser.add_argument(
+        "--search", metavar="WORDS", help="search for these words instead of asking"
+    )
+    parser.add_argument(
+        "--tab", default="Search", choices=("Search", "Map"), help="the tab that shows the results"
+    )
+    parser.add_argument("--width", type=int, default=1440, help="width of the window in pixels")
+    parser.add_argument(
+        "--height",
+        type=int,
+        default=900,
+        help="height of the window in pixels; 0: down to the last element",
+    )
+    parser.add_argument("--dark", action="store_true", help="use the dark theme")
     parser.add_argument("--chromium", default=shutil.which("chromium"), help="path of a Chromium")
     arguments = parser.parse_args()
-    pictures = [arguments]
+    screenshots = [arguments]
     if arguments.readme:
         os.chdir(ROOT)
-        pictures = [parser.parse_args(shlex.split(line)) for line in README]
+        screenshots = [parser.parse_args(shlex.split(line)) for line in README]
 
     with sync_playwright() as playwright, ExitStack() as until_done:
         browser = playwright.chromium.launch(
@@ -157,8 +166,8 @@ def main() -> None:
         url = arguments.url or until_done.enter_context(start_app())
         page = browser.new_page()
         page.set_default_timeout(LOADING_MS)
-        for wanted in pictures:
-            photograph(page, url, wanted)
+        for options in screenshots:
+            take_screenshot(page, url, options)
 
 
 if __name__ == "__main__":

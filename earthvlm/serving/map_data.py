@@ -1,4 +1,4 @@
-"""What a map of an index shows: where its scenes are, which were found, the box that filters."""
+"""What a map of an index shows: its scenes, the search results, and the filter's bounding box."""
 
 from __future__ import annotations
 
@@ -12,76 +12,82 @@ import numpy as np
 from earthvlm.embeddings.filters import BoundingBox, SceneFilter
 from earthvlm.search.index import SceneIndex, SceneResult
 
-# More than a screen can show apart; a larger collection is drawn by an even sample of its scenes.
-MOST_POINTS = 200_000
-# Web-Mercator ends here; what lies nearer to a pole is drawn at its edge.
+# More points than this cannot be told apart on a screen; a larger index is shown by a sample.
+MAX_POINTS = 200_000
+# Web-Mercator ends at this latitude; scenes closer to a pole are shown at the edge.
 MERCATOR_LATITUDE = 85.05
-CAPTION_LETTERS = 90
+CAPTION_CHARACTERS = 90
 
 
 def map_scenes(
     index: SceneIndex,
     results: Sequence[SceneResult] = (),
     where: SceneFilter | None = None,
-    most_points: int = MOST_POINTS,
+    max_points: int = MAX_POINTS,
 ) -> dict[str, Any]:
-    """Return what `earthvlm.ui.tabs.map_component` draws, as JSON can hold it.
+    """Return the value of `earthvlm.ui.tabs.map_component.add_world_map`, ready for JSON.
 
-    points: longitude and latitude of each scene that fits `where` and has a place, float32 in
-        base64; rows: their rows in the index, int32 likewise. placed: how many there are, of which
-        at most `most_points` are drawn.
-    results: the scenes found that have a place, with their rank and how their caption begins.
-    bbox: that of `where`, or None.
+    Returns:
+        points: Longitude and latitude of the scenes that match `where` and have coordinates, as
+            float32 in base64; an evenly spaced sample if there are more than `max_points`.
+        rows: The rows of these scenes in the index, as int32 in base64.
+        count: How many such scenes there are, including those not in the sample.
+        results: The results that have coordinates, with rank and the start of the caption.
+        bbox: The bounding box of `where`, or None.
     """
     where = where or SceneFilter()
     longitude, latitude = (
         index.table.column(name).to_numpy().astype(np.float32) for name in ("longitude", "latitude")
     )
-    placed = ~(np.isnan(longitude) | np.isnan(latitude))
+    shown = ~(np.isnan(longitude) | np.isnan(latitude))
     selected = index.table.select(where)
     if selected is not None:
-        placed &= selected
-    rows = np.flatnonzero(placed)
+        shown &= selected
+    rows = np.flatnonzero(shown)
     count = len(rows)
-    if count > most_points:
-        rows = rows[np.linspace(0, count - 1, most_points).astype(np.int64)]
-    points = np.stack([longitude[rows], _clip(latitude[rows])], axis=1)
+    if count > max_points:
+        rows = rows[np.linspace(0, count - 1, max_points).astype(np.int64)]
+    points = np.stack([longitude[rows], _clip_latitude(latitude[rows])], axis=1)
     return {
         "points": _encode(points.astype("<f4")),
         "rows": _encode(rows.astype("<i4")),
-        "placed": count,
+        "count": count,
         "results": [
-            {
-                "row": index.table.find(result.image_id),
-                "rank": rank,
-                "name": result.image_id,
-                "caption": shorten(result.caption or "", CAPTION_LETTERS, placeholder=" …"),
-                "longitude": result.longitude,
-                "latitude": float(_clip(result.latitude)),
-            }
+            _describe_result(index, result, rank)
             for rank, result in enumerate(results, start=1)
             if result.longitude is not None and result.latitude is not None
         ],
-        "box": list(where.bbox) if where.bbox is not None else None,
+        "bbox": list(where.bbox) if where.bbox is not None else None,
     }
 
 
-def _clip(latitude: Any) -> np.ndarray:
-    return np.clip(latitude, -MERCATOR_LATITUDE, MERCATOR_LATITUDE)
+def normalize_bbox(bbox: Sequence[float]) -> BoundingBox:
+    """Return a bounding box drawn on the map with longitudes from -180 to 180.
 
-
-def _encode(values: np.ndarray) -> str:
-    return base64.b64encode(np.ascontiguousarray(values).tobytes()).decode("ascii")
-
-
-def read_bbox(longitudes_latitudes: Sequence[float]) -> BoundingBox:
-    """The box that was drawn on the map: its longitudes brought between -180 and 180.
-
-    A box as wide as the world or wider holds every longitude.
+    A box that is 360 degrees wide or wider becomes one of all longitudes.
     """
-    west, south, east, north = map(float, longitudes_latitudes)
+    west, south, east, north = map(float, bbox)
     if east - west >= 360:
         west, east = -180.0, 180.0
     else:
         west, east = ((value + 180) % 360 - 180 for value in (west, east))
     return west, max(south, -90.0), east, min(north, 90.0)
+
+
+def _describe_result(index: SceneIndex, result: SceneResult, rank: int) -> dict[str, Any]:
+    return {
+        "row": index.table.find(result.image_id),
+        "rank": rank,
+        "name": result.image_id,
+        "caption": shorten(result.caption or "", CAPTION_CHARACTERS, placeholder=" …"),
+        "longitude": result.longitude,
+        "latitude": float(_clip_latitude(result.latitude)),
+    }
+
+
+def _clip_latitude(latitude: Any) -> Any:
+    return np.clip(latitude, -MERCATOR_LATITUDE, MERCATOR_LATITUDE)
+
+
+def _encode(values: np.ndarray) -> str:
+    return base64.b64encode(np.ascontiguousarray(values).tobytes()).decode("ascii")

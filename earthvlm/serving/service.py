@@ -11,7 +11,6 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -84,13 +83,6 @@ class Waiting:
     ahead: int
 
 
-class _Served(NamedTuple):
-    """The models that new requests use."""
-
-    bridge: OlmoEarthVLMBridge
-    index: SceneIndex
-
-
 class SceneService:
     """One bridge and one index, shared by all clients.
 
@@ -109,7 +101,7 @@ class SceneService:
         gpu_decorator: Callable[[Callable], Callable] | None = None,
         reader: IsolatedReader | None = None,
     ) -> None:
-        self._served = _Served(bridge, index)
+        self._models = bridge, index  # replaced together
         self.reader = reader or IsolatedReader()
         factor = read_address_factor()
         self.question_queue = RequestQueue(max_per_address=int(MAX_PER_ADDRESS * factor))
@@ -142,12 +134,12 @@ class SceneService:
     @property
     def bridge(self) -> OlmoEarthVLMBridge:
         """The bridge that answers new questions."""
-        return self._served.bridge
+        return self._models[0]
 
     @property
     def index(self) -> SceneIndex:
         """The index that new searches use."""
-        return self._served.index
+        return self._models[1]
 
     def replace_models(
         self,
@@ -155,7 +147,7 @@ class SceneService:
         index: SceneIndex,
     ) -> None:
         """Use other models from the next request on; answers that have begun keep theirs."""
-        self._served = _Served(bridge, index)
+        self._models = bridge, index
 
     @contextmanager
     def opening(self, client: Client) -> Iterator[Callable[..., Scene]]:
@@ -269,8 +261,15 @@ class SceneService:
         with self._question_turn(client):
             return Example(scene.name, self._embed(scene))
 
-    def _run_stream(self, *arguments: Any, stop: threading.Event | None = None) -> Iterator[str]:
-        yield from self.bridge.stream(*arguments, stop=stop)
+    def _run_stream(
+        self,
+        scene: Scene,
+        conversation: Sequence[Message],
+        max_length: int,
+        temperature: float,
+        stop: threading.Event | None = None,
+    ) -> Iterator[str]:
+        yield from self.bridge.stream(scene, conversation, max_length, temperature, stop=stop)
 
     def _run_attend(self, scene: Scene, conversation: Sequence[Message]) -> AnswerAttention:
         return attend(self.bridge, scene, conversation)

@@ -14,14 +14,16 @@ import gradio as gr
 from earthvlm.generation.sampling import DEFAULT_PROMPT
 from earthvlm.serving.service import SceneService
 from earthvlm.ui.api import add_tools
+from earthvlm.ui.examples import open_pair
 from earthvlm.ui.models import Models
 from earthvlm.ui.security.checked_page import CheckedPage
 from earthvlm.ui.security.middleware import MAX_FILE_SIZE
 from earthvlm.ui.session import add_session
 from earthvlm.ui.tabs.chat_tab import build_chat_tab, wire_chat_tab
-from earthvlm.ui.tabs.compare_tab import add_compare_tab
-from earthvlm.ui.tabs.map_tab import add_map_tab
-from earthvlm.ui.tabs.search_tab import add_search_tab
+from earthvlm.ui.tabs.compare_tab import build_compare_tab, wire_compare_tab
+from earthvlm.ui.tabs.map_tab import build_map_tab, wire_map_tab
+from earthvlm.ui.tabs.search_handlers import SearchHandlers
+from earthvlm.ui.tabs.search_tab import build_search_tab, wire_search_tab
 from earthvlm.ui.zero_gpu import borrow_gpu
 
 logger = logging.getLogger(__name__)
@@ -114,11 +116,16 @@ def build_app(models: Models) -> gr.Blocks:
                 chat = build_chat_tab(session, examples)
                 wire_chat_tab(chat, page, service, examples)
             with gr.Tab("Search", id="search"):
-                search = add_search_tab(session, service, tabs, chat)
+                searching = SearchHandlers(service)
+                search = build_search_tab(session, searching)
+                wire_search_tab(search, searching, tabs, chat)
             with gr.Tab("Map", id="map") as map_tab:
-                add_map_tab(session, service, map_tab, tabs, chat, search)
+                world_map = build_map_tab(session, map_tab, service.index)
+                wire_map_tab(world_map, service, tabs, chat, search, searching)
             with gr.Tab("Compare", id="compare"):
-                add_compare_tab(session, service)
+                pair = open_pair(service)
+                compare = build_compare_tab(session, has_example=bool(pair))
+                wire_compare_tab(compare, service, pair)
         about = gr.HTML(show_models(models), elem_id="about")
         add_tools(service)
         if models.pending is not None:

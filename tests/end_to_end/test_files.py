@@ -25,12 +25,12 @@ def save_picture(path: Path) -> Path:
     return path
 
 
-def read_said(page: Page) -> list[str]:
-    """Return what the model says of each of the two scenes, once what was measured is beside it."""
-    said = [page.locator(f"#said-of-{which}") for which in ("first", "second")]
-    for each in said:
+def read_descriptions(page: Page) -> list[str]:
+    """Wait for the model's descriptions of both scenes and their measured shares."""
+    descriptions = [page.locator(f"#{which}-description") for which in ("earlier", "later")]
+    for each in descriptions:
         each.locator(".mark:not(.model)").wait_for()
-    return [each.inner_text().lower() for each in said]
+    return [each.inner_text().lower() for each in descriptions]
 
 
 @BOTH_WIDTHS
@@ -73,14 +73,14 @@ def test_three_pngs_are_one_scene_and_what_is_none_is_named(
 
 
 @BOTH_WIDTHS
-def test_two_dates_stand_side_by_side_and_their_change_is_measured(
+def test_change_between_two_dates_is_measured(
     page: Page, practice_data: Path, keep: Callable[..., None]
 ):
     scenes = practice_data / "scenes"
     later, earlier = (scenes / f"boadella_{date}_L2A.tif" for date in ("2022-03-08", "2020-02-02"))
     open_tab(page, "Compare")
     with page.expect_file_chooser() as chooser:
-        page.locator("#open-two").click()
+        page.locator("#upload-pair").click()
     chooser.value.set_files([later, earlier])
     page.locator("#changes table").wait_for()
     headings = page.locator(".pair h2")
@@ -89,18 +89,16 @@ def test_two_dates_stand_side_by_side_and_their_change_is_measured(
     assert re.search(r"21.%\s+12.%\s+−8\.[78]", water), water
     assert page.locator("#changes img").is_visible()
 
-    page.locator("#describe-both").click()
-    assert len(read_said(page)) == 2
+    page.locator("#describe-pair").click()
+    assert len(read_descriptions(page)) == 2
     keep("two-dates")
 
 
 @BOTH_WIDTHS
-def test_two_scenes_that_are_here_are_compared_as_the_places_they_are(
-    page: Page, keep: Callable[..., None]
-):
+def test_example_pair_is_compared_as_two_places(page: Page, keep: Callable[..., None]):
     open_tab(page, "Compare")
-    page.get_by_role("button", name="Try two that are here").click()
-    page.locator("#changes h2", has_text="How they differ").wait_for()
+    page.get_by_role("button", name="Compare two example scenes").click()
+    page.locator("#changes h2", has_text="How the places differ").wait_for()
     headings = page.locator(".pair h2")
     assert [h.inner_text() for h in headings.all()] == ["beetzsee_r3_c01", "beetzsee_r2_c09"]
     water = page.locator("#changes tr", has_text="Water").inner_text()
@@ -108,7 +106,7 @@ def test_two_scenes_that_are_here_are_compared_as_the_places_they_are(
     assert "lie apart" in page.locator("#changes .notes").inner_text()
     assert page.locator("#changes img").count() == 0  # they cannot be laid over each other
 
-    page.locator("#describe-both").click()
-    forest, lake = read_said(page)
+    page.locator("#describe-pair").click()
+    forest, lake = read_descriptions(page)
     assert "no water in view" in forest and "water covers about" in lake
     keep("two-places")

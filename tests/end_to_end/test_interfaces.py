@@ -89,14 +89,14 @@ def test_a_client_searches_by_file_and_words_with_filters(client: Client, tmp_pa
     file = handle_file(tmp_path / "mine.tif")
     told = ("2017-06-01", "2017-12-31", "ireland", "-11, 51, -5, 56")
     found, _ = client.predict([file], "fields", True, "all", 8, *told, api_name="/search_file")
-    assert "nearest to <strong>fields</strong> and most like <strong>mine</strong>" in found
+    assert "closest to <strong>fields</strong> and most similar to <strong>mine</strong>" in found
     rows = client.predict(api_name="/save_results_csv").splitlines()
     assert len(rows) == 3 and all(",ireland_2017-06-17_" in row for row in rows[1:])
 
 
 def test_a_client_that_found_nothing_has_nothing_to_save(client: Client):
     found, _ = client.predict("open water", first_date="2030-01-01", api_name="/search")
-    assert found.startswith("No scene fits")
+    assert found.startswith("No scene matches")
     for name in ("csv", "geojson"):
         with pytest.raises(AppError, match="no results to save"):
             client.predict(api_name=f"/save_results_{name}")

@@ -216,4 +216,4 @@ def test_made_up_sessions_do_not_shut_search_for_others(app: App, monkeypatch):
             found = app.call(visitor, "search", ["a lake", *filters])
         finally:
             released.set()
-    assert "4 scenes nearest to" in found
+    assert "4 scenes closest to" in found

@@ -91,7 +91,7 @@ def test_words_sources_and_errors_are_shown_as_text(page: Page):
     open_tab(page, "Search")
     page.get_by_label("What the scene shows").fill(COVER)
     page.get_by_role("button", name="Search", exact=True).click()
-    page.locator("#found", has_text="Signed out.").wait_for()
+    page.locator("#search-summary", has_text="Signed out.").wait_for()
     open_filters(page)
     page.get_by_label("Source contains").fill("<img id=planted src=x>")
     page.get_by_role("button", name="Apply filters").click()
@@ -106,11 +106,11 @@ def test_words_sources_and_errors_are_shown_as_text(page: Page):
 def test_a_description_in_compare_is_shown_as_text(page: Page, app_bridge, monkeypatch):
     answer_with(monkeypatch, app_bridge, COVER)
     open_tab(page, "Compare")
-    page.get_by_role("button", name="Try two that are here").click()
-    page.locator("#second img").wait_for()
-    page.locator("#describe-both").click()
-    page.locator("#said-of-second", has_text="Signed out.").wait_for()
-    assert page.locator("#said-of-second p").first.inner_text() == f"model {COVER}"
+    page.get_by_role("button", name="Compare two example scenes").click()
+    page.locator("#later img").wait_for()
+    page.locator("#describe-pair").click()
+    page.locator("#later-description", has_text="Signed out.").wait_for()
+    assert page.locator("#later-description p").first.inner_text() == f"model {COVER}"
     assert count_planted(page) == 0
 
 

@@ -1,4 +1,4 @@
-"""The Search and Map tabs in a browser: words, examples, filters, boxes, and back to Chat."""
+"""The Search and Map tabs in a browser: words, examples, filters, boxes, and results in Chat."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from earthvlm.embeddings.filters import SceneFilter, parse_bbox
+from earthvlm.ui.tabs.filters import BBOX_LABEL, DEFAULT_RESULTS
 from tests.end_to_end.conftest import BOTH_WIDTHS, END_TO_END
 from tests.end_to_end.visitor import (
     answers,
@@ -25,41 +26,40 @@ if TYPE_CHECKING:
     from playwright.sync_api import Locator, Page
 
 pytestmark = END_TO_END
-MOST_SHOWN = 12
 
 
 def results(page: Page) -> Locator:
-    return page.locator("#results .thumbnail-item")
+    return page.locator("#search-results .thumbnail-item")
 
 
 def search(page: Page, words: str) -> None:
-    """Search by words, and wait until what was found is told."""
+    """Search by words, and wait for the results."""
     open_tab(page, "Search")
     page.get_by_label("What the scene shows").fill(words)
     page.get_by_label("What the scene shows").press("Enter")
-    page.locator("#found", has_text=f"nearest to {words}").wait_for()
+    page.locator("#search-summary", has_text=f"closest to {words}").wait_for()
 
 
 def save_csv(page: Page) -> list[dict[str, str]]:
-    """Save what was found, and return the rows of the file."""
+    """Save the results, and return the rows of the file."""
     with page.expect_download() as download:
         page.get_by_role("button", name="Save as CSV").click()
     with Path(download.value.path()).open(encoding="utf-8") as file:
         return list(csv.DictReader(file))
 
 
-def box_field(page: Page) -> Locator:
-    """The field of the bbox in the tab that is shown."""
-    return page.get_by_label("BoundingBox: west, south, east, north").locator("visible=true")
+def bbox_field(page: Page) -> Locator:
+    """The field for a bounding box in the tab that is open."""
+    return page.get_by_label(BBOX_LABEL).locator("visible=true")
 
 
 @BOTH_WIDTHS
-def test_a_search_finds_scenes_and_a_click_opens_one_in_chat(page: Page, keep: Callable[..., None]):
+def test_search_results_open_in_chat(page: Page, keep: Callable[..., None]):
     search(page, "a lake beside forest")
-    wait_for_count(results(page), MOST_SHOWN)
+    wait_for_count(results(page), DEFAULT_RESULTS)
     caption = results(page).first.inner_text()
-    assert re.search(r"caption -?\d\.\d\d #\d+ · scene -?\d\.\d\d #\d+", caption)
-    keep("found")
+    assert re.search(r"caption -?\d\.\d\d \(rank \d+\) · scene -?\d\.\d\d \(rank", caption)
+    keep("search-results")
 
     results(page).nth(2).click()
     page.get_by_role("tab", name="Chat", selected=True).wait_for()
@@ -69,13 +69,15 @@ def test_a_search_finds_scenes_and_a_click_opens_one_in_chat(page: Page, keep: C
     assert ask(page, "Is there water?")
 
     open_tab(page, "Search")
-    page.get_by_role("button", name="More like the scene in Chat").click()
-    page.locator("#found", has_text=f"most like {name.text_content()}").wait_for()
+    page.get_by_role("button", name="Similar to the scene in Chat").click()
+    page.locator("#search-summary", has_text=f"most similar to {name.text_content()}").wait_for()
     assert re.search(r"^scene 0\.\d\d", results(page).first.inner_text())
 
-    page.get_by_label("and with the words above").check()
-    page.get_by_role("button", name="More like the scene in Chat").click()
-    page.locator("#found", has_text="nearest to a lake beside forest and most like").wait_for()
+    page.get_by_label("Also match the words above").check()
+    page.get_by_role("button", name="Similar to the scene in Chat").click()
+    page.locator(
+        "#search-summary", has_text="closest to a lake beside forest and most similar to"
+    ).wait_for()
     assert re.search(r"caption .* · scene .* · example 0", results(page).first.inner_text())
 
 
@@ -85,8 +87,8 @@ def test_typed_filters_narrow_a_search(page: Page, app_index, keep: Callable[...
     in_time = app_index.browse(where=SceneFilter(**dates))
     finnish = SceneFilter(**dates, source="FINLAND", bbox=(29, 60, 31.5, 70))
     in_finland = app_index.browse(where=finnish)
-    assert 0 < len(in_finland) < len(in_time) < MOST_SHOWN
-    found = page.locator("#found")
+    assert 0 < len(in_finland) < len(in_time) < DEFAULT_RESULTS
+    summary = page.locator("#search-summary")
     open_tab(page, "Search")
     open_filters(page)
 
@@ -96,171 +98,170 @@ def test_typed_filters_narrow_a_search(page: Page, app_index, keep: Callable[...
     page.get_by_label("First date").fill("2017-06-01")
     page.get_by_label("Last date").fill("2017-12-31")
     page.get_by_role("button", name="Search", exact=True).click()
-    text = "scenes there are, taken from 1 June 2017 on, taken until 31 December 2017"
-    found.filter(has_text=text).wait_for()
+    text = f"of {len(app_index)} scenes, taken on or after 1 June 2017, taken on or before 31 Dec"
+    summary.filter(has_text=text).wait_for()
     wait_for_count(results(page), len(in_time))
 
     page.get_by_label("Source contains").fill("no such source")
     page.get_by_role("button", name="Apply filters").click()
     assert "no source of this dataset" in read_notice(page).lower()
     page.get_by_label("Source contains").fill("FINLAND")
-    box_field(page).fill("29, 70, 31.5, 60")
-    box_field(page).press("Enter")
+    bbox_field(page).fill("29, 70, 31.5, 60")
+    bbox_field(page).press("Enter")
     assert "south at most north" in read_notice(page)
-    wait_for_count(results(page), len(in_time))  # what was found before is still there
-    box_field(page).fill("29, 60, 31.5, 70")
+    wait_for_count(results(page), len(in_time))  # the results before stay
+    bbox_field(page).fill("29, 60, 31.5, 70")
     page.get_by_label("What the scene shows").fill("forest")
     page.get_by_role("button", name="Search", exact=True).click()
-    found.filter(has_text="inside 29.00° E to 31.50° E, 60.00° N to 70.00° N").wait_for()
+    summary.filter(has_text="inside 29.00° E to 31.50° E, 60.00° N to 70.00° N").wait_for()
     wait_for_count(results(page), len(in_finland))
     assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
     keep("filters")
     assert {row["image_id"] for row in save_csv(page)} == {r.image_id for r in in_finland}
 
     page.get_by_role("button", name="Clear filters").click()
-    found.filter(has_text="nearest to forest").filter(has_not_text="taken").wait_for()
-    wait_for_count(results(page), MOST_SHOWN)
+    summary.filter(has_text="closest to forest").filter(has_not_text="taken").wait_for()
+    wait_for_count(results(page), DEFAULT_RESULTS)
     assert page.get_by_label("Source contains").input_value() == ""
-    assert box_field(page).input_value() == ""
+    assert bbox_field(page).input_value() == ""
 
 
-def test_a_search_that_finds_nothing_leaves_nothing_to_save(page: Page):
+def test_empty_results_cannot_be_saved(page: Page):
     open_tab(page, "Search")
     open_filters(page)
     page.get_by_label("First date").fill("2030-01-01")
     page.get_by_label("First date").press("Enter")
-    page.locator("#found", has_text="No scene fits: none is taken from 1 January 2030").wait_for()
+    page.locator(
+        "#search-summary", has_text="No scene matches the filters: taken on or after 1 January 2030"
+    ).wait_for()
     wait_for_count(results(page), 0)
     page.get_by_role("button", name="Save as CSV").click()
     assert "no results to save" in read_notice(page)
 
 
-# How many results the markers stand for: one each, and as many more as a plus tells.
-COUNT_FOUND = """() => [...document.querySelectorAll(".found-scene[tabindex='0']")].reduce(
+# How many results the markers stand for: one each, and those that a "+2" adds.
+COUNT_RESULTS = """() => [...document.querySelectorAll(".result-marker[tabindex='0']")].reduce(
   (sum, marker) => sum + 1 + Number(marker.querySelector("small")?.innerText ?? 0), 0)"""
 
 
 def markers(page: Page) -> Locator:
-    return page.locator(".found-scene[tabindex='0']")
+    return page.locator(".result-marker[tabindex='0']")
 
 
-def wait_for_found(page: Page, count: int) -> None:
-    page.wait_for_function(f"count => ({COUNT_FOUND})() === count", arg=count)
+def wait_for_results(page: Page, count: int) -> None:
+    page.wait_for_function(f"count => ({COUNT_RESULTS})() === count", arg=count)
 
 
-# The map has come to rest: its markers stand where they stood for some frames.
+# The map no longer moves: its markers have kept their positions for some frames.
 STANDS_STILL = """() => {
-  const markers = [...document.querySelectorAll(".found-scene")];
-  const places = JSON.stringify(markers.map((marker) => marker.getBoundingClientRect()));
-  window.stillFor = places === window.placesBefore ? window.stillFor + 1 : 0;
-  window.placesBefore = places;
+  const markers = [...document.querySelectorAll(".result-marker")];
+  const positions = JSON.stringify(markers.map((marker) => marker.getBoundingClientRect()));
+  window.stillFor = positions === window.positionsBefore ? window.stillFor + 1 : 0;
+  window.positionsBefore = positions;
   return window.stillFor > 20;
 }"""
 
 
 @BOTH_WIDTHS
-def test_a_box_drawn_on_the_map_bounds_the_search(page: Page, app_index, keep: Callable[..., None]):
+def test_box_drawn_on_the_map_limits_search(page: Page, app_index, keep: Callable[..., None]):
     search(page, "open water")
     rows = save_csv(page)
     placed = [row for row in rows if row["longitude"]]
     open_tab(page, "Map")
-    those = f"the {len(rows)}" if len(placed) == len(rows) else f"{len(placed)} of the {len(rows)}"
-    said = f"{those} found last are numbered"
-    page.locator("#map-said", has_text=said).wait_for()
-    wait_for_found(page, len(placed))
+    counted = "all" if len(placed) == len(rows) else f"{len(placed)} of"
+    page.locator("#map-summary", has_text=f"{counted} {len(rows)} results").wait_for()
+    wait_for_results(page, len(placed))
     page.wait_for_function(STANDS_STILL)
-    # Round the result that lies farthest north, so that others are left out.
+    # Around the northernmost result, so that the box leaves others out.
     places = [marker.bounding_box() for marker in markers(page).all()]
     north = min(places, key=lambda place: place["y"])
     x, y = north["x"] + north["width"] / 2, north["y"] + north["height"] / 2
-    page.get_by_role("button", name="Draw a box").click()
+    page.get_by_role("button", name="Draw a bounding box").click()
     page.mouse.move(x - 16, y - 16)
     page.mouse.down()
     page.mouse.move(x + 16, y + 16, steps=4)
     page.mouse.up()
 
-    page.wait_for_function("field => field.value", arg=box_field(page).element_handle())
-    bbox = parse_bbox(box_field(page).input_value())
+    page.wait_for_function("field => field.value", arg=bbox_field(page).element_handle())
+    bbox = parse_bbox(bbox_field(page).input_value())
     inside = {result.image_id for result in app_index.browse(where=SceneFilter(bbox=bbox))}
     assert 0 < len(inside) < len(app_index)
-    page.locator("#map-said", has_text=f"{len(inside)} scenes in the box").wait_for()
-    wait_for_found(page, min(len(inside), MOST_SHOWN))
+    page.locator("#map-summary", has_text=f"{len(inside)} scenes in the bounding box").wait_for()
+    wait_for_results(page, min(len(inside), DEFAULT_RESULTS))
     page.wait_for_function("!document.querySelector('.leaflet-zoom-anim')")
-    keep("box")
+    keep("map-bbox")
 
-    page.get_by_role("button", name="Show in Search").click()
-    page.locator("#found", has_text="nearest to open water, inside").wait_for()
+    page.get_by_role("button", name="Show results in Search").click()
+    page.locator("#search-summary", has_text="closest to open water, inside").wait_for()
     found = {row["image_id"] for row in save_csv(page)}
-    assert len(found) == min(len(inside), MOST_SHOWN) and found <= inside
+    assert len(found) == min(len(inside), DEFAULT_RESULTS) and found <= inside
 
     open_tab(page, "Map")
-    page.get_by_role("button", name="Remove the box").click()
-    page.locator("#map-said", has_text=f"Where the {len(app_index)} scenes are").wait_for()
-    wait_for_found(page, len(placed))
-    assert box_field(page).input_value() == ""
+    page.get_by_role("button", name="Remove the bounding box").click()
+    page.locator("#map-summary", has_text=f"where the {len(app_index)} scenes are").wait_for()
+    wait_for_results(page, len(placed))
+    assert bbox_field(page).input_value() == ""
 
 
-def test_a_box_typed_on_the_map_is_the_searchs(page: Page, app_index):
+def test_box_typed_on_the_map_limits_search(page: Page, app_index):
     open_tab(page, "Map")
-    box_field(page).fill("far away")
-    box_field(page).press("Enter")
+    bbox_field(page).fill("far away")
+    bbox_field(page).press("Enter")
     assert "west, south, east and north" in read_notice(page)
-    box_field(page).fill("-11 51 -5 56")
-    box_field(page).press("Enter")
+    bbox_field(page).fill("-11 51 -5 56")
+    bbox_field(page).press("Enter")
     inside = app_index.browse(where=SceneFilter(bbox=(-11, 51, -5, 56)))
-    page.locator("#map-said", has_text=f"{len(inside)} scenes in the box").wait_for()
+    page.locator("#map-summary", has_text=f"{len(inside)} scenes in the bounding box").wait_for()
     open_tab(page, "Search")
-    page.locator("#found", has_text="inside 11.00° W to 5.00° W, 51.00° N to 56.00° N").wait_for()
+    page.locator(
+        "#search-summary", has_text="inside 11.00° W to 5.00° W, 51.00° N to 56.00° N"
+    ).wait_for()
     wait_for_count(results(page), len(inside))
     open_filters(page)
-    assert box_field(page).input_value() == "-11, 51, -5, 56"
+    assert bbox_field(page).input_value() == "-11, 51, -5, 56"
 
 
-def test_an_engine_that_went_away_is_told_beside_what_was_found(page: Page, app_index, monkeypatch):
-    class Away:
+def test_search_warns_when_its_engine_is_down(page: Page, app_index, monkeypatch):
+    class DownEngine:
         def search(self, *_):
             raise ConnectionError("Milvus at <b>host</b> does not answer")
 
-    monkeypatch.setattr(app_index, "engine", Away())
+    monkeypatch.setattr(app_index, "engine", DownEngine())
     open_tab(page, "Search")
     page.get_by_role("button", name="open water").click()
-    notice = page.locator("#found .notice")
-    notice.wait_for()
-    assert notice.inner_text() == (
-        "Milvus at <b>host</b> does not answer; what is at hand was searched."
-    )
-    wait_for_count(results(page), MOST_SHOWN)
+    warning = page.locator("#search-summary .warning")
+    warning.wait_for()
+    assert warning.inner_text().startswith("Milvus at <b>host</b> does not answer; ")
+    wait_for_count(results(page), DEFAULT_RESULTS)
     monkeypatch.undo()
     page.get_by_role("button", name="dense forest").click()
-    page.locator("#found", has_text="dense forest").wait_for()
-    assert notice.count() == 0
+    page.locator("#search-summary", has_text="dense forest").wait_for()
+    assert warning.count() == 0
 
 
 @BOTH_WIDTHS
-def test_what_was_found_is_on_the_map_and_what_shares_a_place_is_listed(
-    page: Page, keep: Callable[..., None]
-):
+def test_map_lists_results_that_share_a_marker(page: Page, keep: Callable[..., None]):
     open_tab(page, "Search")
     page.get_by_role("button", name="open water").click()
-    page.locator("#found", has_text="open water").wait_for()
+    page.locator("#search-summary", has_text="open water").wait_for()
     rows = save_csv(page)
     open_tab(page, "Map")
-    page.locator("#map-said", has_text="found last").wait_for()
-    wait_for_found(page, MOST_SHOWN)
+    page.locator("#map-summary", has_text="results of the last search").wait_for()
+    wait_for_results(page, DEFAULT_RESULTS)
     page.wait_for_function(STANDS_STILL)
-    together = markers(page).filter(has=page.locator("small")).first
-    count = 1 + int(together.locator("small").inner_text())
-    assert str(count) in together.get_attribute("aria-label")
+    shared = markers(page).filter(has=page.locator("small")).first
+    count = 1 + int(shared.locator("small").inner_text())
+    assert str(count) in shared.get_attribute("aria-label")
 
-    together.press("Enter")  # without a mouse
-    listed = page.locator(".found-list button")
+    shared.press("Enter")  # without a mouse
+    listed = page.locator(".result-list button")
     wait_for_count(listed, count)
-    assert page.evaluate("document.activeElement.closest('.found-list') !== null")
+    assert page.evaluate("document.activeElement.closest('.result-list') !== null")
     page.wait_for_function("!document.querySelector('.leaflet-pan-anim')")
     keep("map-list")
     page.keyboard.press("Escape")
     wait_for_count(listed, 0)
-    together.press("Enter")
+    shared.press("Enter")
     second = listed.nth(1)
     rank = int(second.locator("b").inner_text())
     second.click()
@@ -269,15 +270,15 @@ def test_what_was_found_is_on_the_map_and_what_shares_a_place_is_listed(
 
 
 @BOTH_WIDTHS
-def test_scenes_are_listed_narrowed_by_split_and_saved(page: Page, app_index):
+def test_split_narrows_results_and_both_exports_save_them(page: Page, app_index):
     open_tab(page, "Search")
-    page.locator("#found", has_text=f"of the {len(app_index)} scenes").wait_for()
+    page.locator("#search-summary", has_text=f"of {len(app_index)} scenes").wait_for()
     split = app_index.splits[0]
     page.locator("#split").get_by_label(split, exact=True).check()
     page.wait_for_function(
         """split => (captions => captions.length && captions.every(
              caption => caption.innerText.includes(split)
-           ))([...document.querySelectorAll('#results .caption-label')])""",
+           ))([...document.querySelectorAll('#search-results .caption-label')])""",
         arg=split,
     )
     rows = save_csv(page)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import datetime
 import logging
 import re
 import threading
@@ -20,16 +19,13 @@ from earthvlm.bridge.attention_maps import AnswerAttention
 from earthvlm.scenes.distribution_shift import warn_out_of_distribution
 from earthvlm.scenes.scene import Scene
 from earthvlm.scenes.spectral_indices import measure
-from earthvlm.search.index import SceneFilter, SceneIndex, SceneResult
+from earthvlm.search.index import SceneIndex, SceneResult
 from earthvlm.serving.measurements import suggest_questions
 from earthvlm.serving.service import Example, OpenScene, Waiting
 from earthvlm.ui import Models, build_app, warm_up
 from earthvlm.ui.errors import UNEXPECTED, report_error
 from earthvlm.ui.scene_html import make_title, show_facts, show_related_shares, show_viewer
 from earthvlm.ui.session import Session, limit_memory
-from earthvlm.ui.tabs.filters import read_filter, write_bbox
-from earthvlm.ui.tabs.map_tab import describe_map
-from earthvlm.ui.tabs.search_results import describe_search
 from earthvlm.ui.uploads import open_uploads
 from tests.conftest import random_scene
 
@@ -76,14 +72,11 @@ def test_files_that_are_not_one_scene_are_refused(tmp_path: Path, names: tuple[s
 
 
 def test_nothing_from_a_file_or_a_model_is_shown_as_html():
-    scene, example = opened(make_scene(HTML)), Example(HTML, np.zeros(384, np.float32))
+    scene = opened(make_scene(HTML))
     attention = AnswerAttention((HTML,), np.full((1, 2, 2), 0.25), np.full((2, 2), 0.25))
     for shown in (
         show_viewer(scene, "true colour", attention),
         show_facts(scene),
-        describe_search(example, [make_result()], 1, SceneFilter()),
-        describe_search((HTML, example), [make_result()], 1, SceneFilter()),
-        describe_search(None, [make_result()], 1, SceneFilter(source=HTML)),
     ):
         assert "&lt;img" in shown
         assert "<img src=x" not in shown
@@ -92,46 +85,6 @@ def test_nothing_from_a_file_or_a_model_is_shown_as_html():
 
 def test_a_page_holds_a_picture_once():
     assert show_viewer(opened(make_scene("photo")), "true colour").count(";base64,") == 1
-
-
-def test_filters_are_read_from_what_was_typed():
-    typed = read_filter("2020-01-31", " 2021-02-01 ", " Copernicus ", "170, -20, -170.5, 0", "val")
-    dates = datetime.date(2020, 1, 31), datetime.date(2021, 2, 1)
-    assert typed == SceneFilter("val", (170, -20, -170.5, 0), *dates, "Copernicus")
-    assert read_filter("", "", " ", "", "all") == SceneFilter()
-    with pytest.raises(ValueError, match="swap them"):
-        read_filter("2020-02-02", "2020-02-01", "", "")
-
-
-def test_a_drawn_box_is_typed_into_its_field_as_it_is_read():
-    text = write_bbox((-123.456789, -0.00001, 3.000049, 40.5))
-    assert text == "-123.4568, 0, 3, 40.5"
-    assert read_filter("", "", "", text).bbox == (-123.4568, 0, 3, 40.5)
-
-
-def test_what_a_search_looked_for_is_told():
-    where = read_filter("2020-01-31", "", "ESA", "4, 47, 16, 55")
-    said = describe_search(
-        ("a lake", Example("mine", np.zeros(384))), [make_result()] * 3, 9, where
-    )
-    assert said == (
-        "3 scenes nearest to <strong>a lake</strong> and most like <strong>mine</strong>, taken "
-        "from 31 January 2020 on, of a source with “ESA”, inside 4.00° E to 16.00° E, 47.00° N to "
-        "55.00° N"
-    )
-    assert describe_search("a lake", [], 9, SceneFilter(source="ESA")) == (
-        "No scene fits: none is of a source with “ESA”"
-    )
-
-
-def test_a_search_that_found_nothing_close_says_so():
-    far = [make_result(caption=-0.02, scene=0.12), make_result(caption=None, scene=0.104)]
-    assert describe_search("pizza", far, 9, SceneFilter()) == (
-        "2 scenes nearest to <strong>pizza</strong>; none is close, at a cosine of 0.12"
-    )
-    close = [*far, make_result(caption=0.3, scene=0.1)]
-    assert "close" not in describe_search("a lake", close, 9, SceneFilter())
-    assert "close" not in describe_search(None, [make_result(None, None)], 9, SceneFilter())
 
 
 def test_a_panel_of_facts_is_marked_as_measured_and_tells_what_is_missing():
@@ -294,10 +247,3 @@ def test_errors_become_one_sentence(caplog: pytest.LogCaptureFixture):
     with caplog.at_level(logging.ERROR):
         assert report_error(RuntimeError("secret detail")).message == UNEXPECTED
     assert "secret detail" in caplog.text
-
-
-def test_the_map_says_how_many_of_those_found_have_a_place():
-    scenes = range(83)
-    assert "11 of the 12 found last are numbered" in describe_map(scenes, None, 80, 11, 12)
-    assert "; the 12 found last are numbered" in describe_map(scenes, None, 80, 12, 12)
-    assert "found last" not in describe_map(scenes, None, 80)

@@ -1,20 +1,20 @@
-// The land under the map, which world_map.js draws: `props.land` is Natural Earth as TopoJSON.
+// Draws the land of world_map.js's map; `props.land` is Natural Earth as TopoJSON.
 
 function drawLand() {
     const land = topojson.feature(props.land, props.land.objects.land);
     const shapes = land.features ? land.features.map((part) => part.geometry) : [land.geometry];
     const polygons = shapes.flatMap((s) => (s.type === "Polygon" ? [s.coordinates] : s.coordinates));
-    for (const turn of COPIES)
+    for (const offset of COPIES)
         L.polygon(
-            polygons.map((rings) => rings.map((ring) => unwrap(ring, turn))),
+            polygons.map((rings) => rings.map((ring) => unwrap(ring, offset))),
             { className: "land", interactive: false, noClip: true }
         ).addTo(map);
 }
 
-function unwrap(ring, turn) {
-    // A ring over the date line goes on beyond 180 degrees instead of jumping back.
-    let shift = turn;
-    const places = ring.map(([longitude, latitude], i) => {
+function unwrap(ring, offset) {
+    // A ring that crosses the date line continues beyond 180 degrees instead of jumping back.
+    let shift = offset;
+    const coordinates = ring.map(([longitude, latitude], i) => {
         if (i) {
             const step = longitude - ring[i - 1][0];
             if (step > 180) shift -= 360;
@@ -22,10 +22,10 @@ function unwrap(ring, turn) {
         }
         return [Math.max(latitude, -MERCATOR_LATITUDE), longitude + shift];
     });
-    if (shift !== turn) {
-        // Antarctica goes round the pole, and is closed along the lower edge of the map.
-        places.push([-MERCATOR_LATITUDE, places[places.length - 1][1]]);
-        places.push([-MERCATOR_LATITUDE, places[0][1]]);
+    if (shift !== offset) {
+        // Antarctica surrounds the pole; close its ring along the lower edge of the map.
+        coordinates.push([-MERCATOR_LATITUDE, coordinates[coordinates.length - 1][1]]);
+        coordinates.push([-MERCATOR_LATITUDE, coordinates[0][1]]);
     }
-    return places;
+    return coordinates;
 }

@@ -1,13 +1,14 @@
-// The map of an index, for gr.HTML: `element`, `props`, `trigger` and `watch` are Gradio's.
-// Events: "select" {index: row, value: row} for a scene, "apply" {box: [west, south, east, north]}
-// for a box that was drawn (longitudes as the map has them, beyond 180 too), "clear" for none.
+// The map of an index, for gr.HTML; Gradio provides `element`, `props`, `trigger` and `watch`.
+// Events: "select" {index: row, value: row} after a click on a scene, "apply" {bbox: [west, south,
+// east, north]} after a bounding box was drawn (its longitudes may exceed 180), "clear" after it was
+// removed.
 
 const POINT_RADIUS = 2; // pixels
 const CLICK_RADIUS = 9;
-const COPIES = [-360, 0, 360]; // the world is drawn three times, so that nothing ends at 180 degrees
+const COPIES = [-360, 0, 360]; // degrees; the world is drawn three times, to pan across 180 degrees
 const MERCATOR_LATITUDE = 85.05;
-const SMALLEST_BOX = 4; // pixels a side; less is a click
-const MARKER_SIZE = 22; // pixels; results that are nearer to each other share a marker
+const MIN_BBOX_SIDE = 4; // pixels; a smaller box is a click
+const MARKER_SIZE = 22; // pixels; results closer together share a marker
 
 const frame = element.querySelector(".world-map");
 const map = L.map(frame, {
@@ -20,19 +21,19 @@ map.attributionControl.addAttribution("Land: Natural Earth");
 map.setView([20, 0], 1);
 
 drawLand();
-const points = { places: new Float32Array(), rows: new Int32Array() };
+const points = { coordinates: new Float32Array(), rows: new Int32Array() };
 const dots = addDots();
-const found = L.layerGroup().addTo(map);
+const markers = L.layerGroup().addTo(map);
 let results = [];
-let grouped = "";
+let shownGroups = "";
 map.on("zoomend", showResults);
 let rectangle = null;
-let fitted = "";
-const drawing = addDrawing();
+let fittedTo = "";
+const bboxButtons = addBboxButtons();
 
 show(props.value);
 watch("value", () => show(props.value));
-// A map in a tab that was hidden has no size until it is shown.
+// A map in a hidden tab has no size until the tab is shown.
 new ResizeObserver(() => {
     map.invalidateSize();
     if (frame.clientWidth) fit(props.value);
@@ -40,14 +41,14 @@ new ResizeObserver(() => {
 
 function show(value) {
     if (!value) return;
-    points.places = new Float32Array(decode(value.points));
+    points.coordinates = new Float32Array(decode(value.points));
     points.rows = new Int32Array(decode(value.rows));
     dots.redraw();
     results = value.results;
-    grouped = "";
+    shownGroups = "";
     map.closePopup();
     showResults();
-    showBox(value.box);
+    showBbox(value.bbox);
     fit(value);
 }
 
@@ -56,73 +57,73 @@ function decode(text) {
 }
 
 function fit(value) {
-    // Once for each set of results or points, so that the view stays where a person moved it.
-    const key = value && JSON.stringify([value.results, value.placed, value.box]);
-    if (!value || key === fitted || !frame.clientWidth) return;
-    fitted = key;
-    const places = value.results.length
+    // Once per set of results or points, so that the view stays where the visitor moved it.
+    const key = value && JSON.stringify([value.results, value.count, value.bbox]);
+    if (!value || key === fittedTo || !frame.clientWidth) return;
+    fittedTo = key;
+    const coordinates = value.results.length
         ? value.results.map((scene) => [scene.latitude, scene.longitude])
-        : Array.from(points.rows, (_, i) => [points.places[2 * i + 1], points.places[2 * i]]);
-    if (value.box) map.fitBounds(rectangle.getBounds(), { padding: [30, 30] });
-    else if (places.length)
-        map.fitBounds(L.latLngBounds(places), { padding: [30, 30], maxZoom: 9 });
+        : Array.from(points.rows, (_, i) => [points.coordinates[2 * i + 1], points.coordinates[2 * i]]);
+    if (value.bbox) map.fitBounds(rectangle.getBounds(), { padding: [30, 30] });
+    else if (coordinates.length)
+        map.fitBounds(L.latLngBounds(coordinates), { padding: [30, 30], maxZoom: 9 });
 }
 
 function showResults() {
     const groups = groupResults();
     const key = JSON.stringify(groups.map((group) => group.map((scene) => scene.rank)));
-    if (key === grouped) return;
-    grouped = key;
-    const focused = Number(document.activeElement?.closest?.(".found-scene")?.dataset.rank);
-    found.clearLayers();
-    // The best is drawn last, above the others.
+    if (key === shownGroups) return;
+    shownGroups = key;
+    const focused = Number(document.activeElement?.closest?.(".result-marker")?.dataset.rank);
+    markers.clearLayers();
+    // The best result is drawn last, on top.
     for (const group of groups.reverse())
-        for (const turn of COPIES) {
-            const marker = addMarker(group, turn);
-            if (turn === 0 && group.some((scene) => scene.rank === focused))
+        for (const offset of COPIES) {
+            const marker = addMarker(group, offset);
+            if (offset === 0 && group.some((scene) => scene.rank === focused))
                 marker.getElement().focus({ preventScroll: true });
         }
 }
 
-// Results that would hide each other at this zoom, the best of each group first.
+// Groups of results that overlap at this zoom; the best result of each group is first.
 function groupResults() {
     const world = 256 * 2 ** map.getZoom();
     const groups = [];
     for (const scene of results) {
-        const place = { x: scene.longitude / 360 + 0.5, y: mercator(scene.latitude) };
-        const near = groups.find((group) => {
-            const dx = group.place.x - place.x;
-            const apart = Math.hypot(dx - Math.round(dx), group.place.y - place.y);
-            return apart * world < MARKER_SIZE;
+        const position = { x: scene.longitude / 360 + 0.5, y: mercator(scene.latitude) };
+        const overlapping = groups.find((group) => {
+            const dx = group.position.x - position.x;
+            const distance = Math.hypot(dx - Math.round(dx), group.position.y - position.y);
+            return distance * world < MARKER_SIZE;
         });
-        if (near) near.scenes.push(scene);
-        else groups.push({ place, scenes: [scene] });
+        if (overlapping) overlapping.scenes.push(scene);
+        else groups.push({ position, scenes: [scene] });
     }
     return groups.map((group) => group.scenes);
 }
 
-function addMarker(group, turn) {
+function addMarker(group, offset) {
     const [best] = group;
     const more = group.length > 1 ? `<small>+${group.length - 1}</small>` : "";
     const label = group.length > 1
-        ? `${group.length} scenes here, the best of them number ${best.rank}: list them`
+        ? `List ${group.length} scenes; the best has rank ${best.rank}`
         : `${best.rank}: ${best.name}`;
-    const marker = L.marker([best.latitude, best.longitude + turn], {
+    const marker = L.marker([best.latitude, best.longitude + offset], {
         icon: L.divIcon({
-            className: "found-scene", html: best.rank + more, iconSize: [MARKER_SIZE, MARKER_SIZE],
+            className: "result-marker", html: best.rank + more, iconSize: [MARKER_SIZE, MARKER_SIZE],
         }),
         title: label,
-        keyboard: turn === 0,
+        keyboard: offset === 0,
         zIndexOffset: 1000 - best.rank,
     });
-    const choose = () => (group.length > 1 ? listScenes(group, marker) : open(best));
-    marker.on("click", choose);
-    marker.on("keypress", (event) => event.originalEvent.key === "Enter" && choose());
-    marker.addTo(found);
-    const drawn = marker.getElement();
-    drawn.dataset.rank = best.rank;
-    if (turn === 0) drawn.setAttribute("aria-label", label);
-    else drawn.setAttribute("aria-hidden", "true");
+    const activate = () => (group.length > 1 ? listScenes(group, marker) : open(best));
+    marker.on("click", activate);
+    marker.on("keypress", (event) => event.originalEvent.key === "Enter" && activate());
+    marker.addTo(markers);
+    const icon = marker.getElement();
+    icon.dataset.rank = best.rank;
+    if (offset === 0) icon.setAttribute("aria-label", label);
+    else icon.setAttribute("aria-hidden", "true");
     return marker;
 }
 
@@ -131,14 +132,14 @@ function open(scene) {
 }
 
 function listScenes(group, marker) {
-    const list = L.DomUtil.create("ol", "found-list");
+    const list = L.DomUtil.create("ol", "result-list");
     for (const scene of group) {
         const button = L.DomUtil.create("button", "", L.DomUtil.create("li", "", list));
         button.type = "button";
         L.DomUtil.create("b", "", button).textContent = scene.rank;
-        const told = L.DomUtil.create("span", "", button);
-        told.textContent = scene.name;
-        if (scene.caption) L.DomUtil.create("small", "", told).textContent = scene.caption;
+        const text = L.DomUtil.create("span", "", button);
+        text.textContent = scene.name;
+        if (scene.caption) L.DomUtil.create("small", "", text).textContent = scene.caption;
         button.addEventListener("click", () => {
             map.closePopup();
             open(scene);
@@ -151,13 +152,13 @@ function listScenes(group, marker) {
         .setLatLng(marker.getLatLng())
         .setContent(list);
     popup.on("add", () => {
-        const box = popup.getElement();
-        box.setAttribute("role", "dialog");
-        box.setAttribute("aria-label", `${group.length} scenes found here`);
-        box.addEventListener("keydown", (event) => event.key === "Escape" && map.closePopup(popup));
+        const dialog = popup.getElement();
+        dialog.setAttribute("role", "dialog");
+        dialog.setAttribute("aria-label", `${group.length} results here`);
+        dialog.addEventListener("keydown", (event) => event.key === "Escape" && map.closePopup(popup));
         list.querySelector("button").focus({ preventScroll: true });
     });
-    // Whoever came by keyboard goes on where they were.
+    // Return the keyboard focus to the marker.
     popup.on("remove", () => marker.getElement()?.focus({ preventScroll: true }));
     popup.openOn(map);
 }
@@ -175,13 +176,13 @@ function addDots() {
             pen.fillStyle = getComputedStyle(frame).getPropertyValue("--dot");
             const world = 256 * 2 ** coords.z;
             const left = coords.x * size.x, top = coords.y * size.y;
-            // Points drawn one over another would hide how many there are.
+            // Many overlapping points are drawn translucent, which shows their density.
             const many = points.rows.length > 20000;
             pen.globalAlpha = many ? 0.35 : 0.75;
             for (let i = 0; i < points.rows.length; i++) {
-                const y = mercator(points.places[2 * i + 1]) * world - top;
+                const y = mercator(points.coordinates[2 * i + 1]) * world - top;
                 if (y < -POINT_RADIUS || y > size.y + POINT_RADIUS) continue;
-                let x = (points.places[2 * i] / 360 + 0.5) * world - left;
+                let x = (points.coordinates[2 * i] / 360 + 0.5) * world - left;
                 x -= Math.floor((x + POINT_RADIUS) / world) * world; // the copy in or right of here
                 if (x > size.x + POINT_RADIUS) continue;
                 if (many) {
@@ -202,7 +203,7 @@ function addDots() {
     map.on("mousemove", (event) => {
         frame.style.cursor = nearest(event.latlng) === null ? "" : "pointer";
     });
-    map.createPane("dots").style.zIndex = 450; // above the land, below what was found
+    map.createPane("dots").style.zIndex = 450; // above the land, below the markers
     return new Dots({ pane: "dots", updateWhenZooming: false }).addTo(map);
 }
 
@@ -216,38 +217,39 @@ function nearest(latlng) {
     const x = latlng.lng / 360 + 0.5, y = mercator(latlng.lat);
     let best = CLICK_RADIUS ** 2, row = null;
     for (let i = 0; i < points.rows.length; i++) {
-        let dx = points.places[2 * i] / 360 + 0.5 - x;
+        let dx = points.coordinates[2 * i] / 360 + 0.5 - x;
         dx = (dx - Math.round(dx)) * world;
         if (Math.abs(dx) > CLICK_RADIUS) continue;
-        const dy = (mercator(points.places[2 * i + 1]) - y) * world;
+        const dy = (mercator(points.coordinates[2 * i + 1]) - y) * world;
         const distance = dx * dx + dy * dy;
         if (distance < best) [best, row] = [distance, points.rows[i]];
     }
     return row;
 }
 
-function showBox(box) {
+function showBbox(bbox) {
     if (rectangle) rectangle.remove();
     rectangle = null;
-    drawing.clear.hidden = !box;
-    if (!box) return;
-    const [west, south, east, north] = box;
+    bboxButtons.clear.hidden = !bbox;
+    if (!bbox) return;
+    const [west, south, east, north] = bbox;
     const bounds = [[south, west], [north, east < west ? east + 360 : east]];
-    rectangle = L.rectangle(bounds, { className: "box", interactive: false }).addTo(map);
+    rectangle = L.rectangle(bounds, { className: "bbox", interactive: false }).addTo(map);
 }
 
-function addDrawing() {
+function addBboxButtons() {
     const bar = L.control({ position: "topright" });
     const buttons = {};
     bar.onAdd = () => {
-        const box = L.DomUtil.create("div", "leaflet-bar map-buttons");
-        for (const [name, label] of [["draw", "Draw a box"], ["clear", "Remove the box"]]) {
-            buttons[name] = L.DomUtil.create("button", "", box);
+        const container = L.DomUtil.create("div", "leaflet-bar map-buttons");
+        const labels = { draw: "Draw a bounding box", clear: "Remove the bounding box" };
+        for (const [name, label] of Object.entries(labels)) {
+            buttons[name] = L.DomUtil.create("button", "", container);
             buttons[name].type = "button";
             buttons[name].textContent = label;
         }
-        L.DomEvent.disableClickPropagation(box);
-        return box;
+        L.DomEvent.disableClickPropagation(container);
+        return container;
     };
     bar.addTo(map);
     let active = false, start = null;
@@ -259,14 +261,14 @@ function addDrawing() {
     };
     buttons.draw.addEventListener("click", () => setActive(!active));
     buttons.clear.addEventListener("click", () => {
-        showBox(null);
+        showBbox(null);
         trigger("clear", {});
     });
     buttons.clear.hidden = true;
     frame.addEventListener("pointerdown", (event) => {
         if (!active || event.target.closest(".leaflet-control")) return;
         event.preventDefault();
-        start = { at: [event.clientX, event.clientY], latlng: map.mouseEventToLatLng(event) };
+        start = { pixels: [event.clientX, event.clientY], latlng: map.mouseEventToLatLng(event) };
         frame.setPointerCapture(event.pointerId);
     });
     const corners = (event) => {
@@ -276,16 +278,16 @@ function addDrawing() {
         return [longitudes[0], latitudes[0], longitudes[1], latitudes[1]];
     };
     frame.addEventListener("pointermove", (event) => {
-        if (start) showBox(corners(event));
+        if (start) showBbox(corners(event));
     });
     frame.addEventListener("pointerup", (event) => {
         if (!start) return;
-        const [dx, dy] = [event.clientX - start.at[0], event.clientY - start.at[1]];
-        const box = corners(event);
+        const [dx, dy] = [event.clientX - start.pixels[0], event.clientY - start.pixels[1]];
+        const bbox = corners(event);
         start = null;
         setActive(false);
-        if (Math.min(Math.abs(dx), Math.abs(dy)) < SMALLEST_BOX) showBox(null);
-        else trigger("apply", { box });
+        if (Math.min(Math.abs(dx), Math.abs(dy)) < MIN_BBOX_SIDE) showBbox(null);
+        else trigger("apply", { bbox });
     });
     return buttons;
 }

@@ -1,6 +1,7 @@
-"""The world map: where an index's scenes are, a click that opens one, a box that filters.
+"""The world map as a component: an index's scenes, a click that opens one, a bounding box.
 
-Leaflet draws it, over coastlines that come along: no key and no server but this one is needed.
+Leaflet draws it over coastlines that are part of this package, so it needs no key and no server but
+this one.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import gradio as gr
 
 from earthvlm.embeddings.filters import BoundingBox
 from earthvlm.search.index import SceneIndex, SceneResult
-from earthvlm.serving.map_data import read_bbox
+from earthvlm.serving.map_data import normalize_bbox
 from earthvlm.ui.session import check_index
 
 _FILES = files("earthvlm.ui") / "map"
@@ -22,8 +23,8 @@ _FILES = files("earthvlm.ui") / "map"
 def add_world_map(value: dict[str, Any] | None = None, elem_id: str = "world-map") -> gr.HTML:
     """Add a map to the page; its value is what `earthvlm.serving.map_data.map_scenes` returns.
 
-    Its events: `select` where a scene was clicked, for `clicked_scene`; `apply` where a box was
-    drawn, for `drawn_bbox`; `clear` where the box was removed.
+    Its events are `select` after a click on a scene (see `get_clicked_scene`), `apply` after a
+    bounding box was drawn (see `get_drawn_bbox`), and `clear` after the box was removed.
     """
     leaflet, topojson = _read("leaflet.js"), _read("topojson-client.js")
     styles = _read("leaflet.css") + _read("world_map.css")
@@ -38,20 +39,22 @@ def add_world_map(value: dict[str, Any] | None = None, elem_id: str = "world-map
     )
 
 
-def clicked_scene(index: SceneIndex, event: gr.SelectData) -> SceneResult:
-    """Return the scene that was clicked on the map. Raises ValueError where there is none."""
+def get_clicked_scene(index: SceneIndex, event: gr.SelectData) -> SceneResult:
+    """Return the scene that was clicked on the map. Raises ValueError for an invalid event."""
     return index.browse_rows([check_index(event.index, len(index))])[0]
 
 
-def drawn_bbox(event: gr.EventData) -> BoundingBox:
-    """Return the box that was drawn: west, south, east, north, crossing the date line or not.
+def get_drawn_bbox(event: gr.EventData) -> BoundingBox:
+    """Return the bounding box that was drawn; west exceeds east if it crosses the date line.
 
-    Raises ValueError where none was.
+    Raises ValueError for an invalid event.
     """
     try:
-        return read_bbox(event.bbox)
+        return normalize_bbox(event.bbox)
     except (AttributeError, OverflowError, TypeError, ValueError):
-        raise ValueError("no box was drawn: four numbers make one, in degrees") from None
+        raise ValueError(
+            "the event has no bounding box: west, south, east and north in degrees"
+        ) from None
 
 
 def _read(name: str) -> str:

@@ -1,0 +1,95 @@
+"""HTML of the Compare tab: the two scenes, their descriptions, and what changed between them."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Sequence
+
+from earthvlm.scenes.change_detection import (
+    WATER_CHANGE_COLOURS,
+    Change,
+    compare,
+    draw_water_change,
+    lie_apart,
+    warn_before_comparing,
+)
+from earthvlm.scenes.formatting import describe_date
+from earthvlm.scenes.spectral_indices import percent
+from earthvlm.serving.service import OpenScene
+from earthvlm.ui.scene_html import show_picture, show_viewer
+
+NOT_MEASURED = "<p>The change cannot be measured, because a scene has no near-infrared band.</p>"
+
+
+def show_empty(title: str) -> str:
+    """Return HTML of the place where a scene will be shown."""
+    return f'<h2>{title}</h2><div class="viewport empty">Upload a GeoTIFF of the same place</div>'
+
+
+def show_in_pair(opened: OpenScene, heading: str, composite: str) -> str:
+    """Return HTML of a scene under its heading, drawn with the chosen bands if it has them."""
+    available = opened.scene.available_composites()
+    name = composite if composite in available else next(iter(available), None)
+    return f"<h2>{heading}</h2>{show_viewer(opened, name)}"
+
+
+def show_description(text: str) -> str:
+    """Return HTML of the model's description of a scene, marked as the model's."""
+    return f'<p><span class="mark model">model</span> {html.escape(text)}</p>'
+
+
+def make_headings(pair: Sequence[OpenScene]) -> list[str]:
+    """Return HTML that tells two scenes apart: their dates if these differ, else their names."""
+    scenes = [opened.scene for opened in pair]
+    dates = [describe_date(scene.date) if scene.date else scene.name for scene in scenes]
+    headings = dates if len(set(dates)) == len(dates) else [scene.name for scene in scenes]
+    return [html.escape(heading) for heading in headings]
+
+
+def show_changes(pair: Sequence[OpenScene]) -> str:
+    """Return HTML of how land cover and water changed, with reasons to doubt the comparison."""
+    before, after = pair
+    doubts = warn_before_comparing(before.scene, after.scene)
+    items = "".join(f"<li>{html.escape(doubt)}</li>" for doubt in doubts)
+    notes = f'<ul class="notes">{items}</ul>' if items else ""
+    if before.measurements is None or after.measurements is None:
+        return notes + NOT_MEASURED
+    changes = compare(before.measurements, after.measurements)
+    same_place = not lie_apart(before.scene, after.scene)
+    title = "What changed" if same_place else "How the places differ"
+    table = _show_table(title, make_headings(pair), changes)
+    return f'<div class="changed"><div>{table}{notes}</div>{_show_water_change(pair)}</div>'
+
+
+def _show_table(title: str, headings: Sequence[str], changes: Sequence[Change]) -> str:
+    rows = "".join(
+        f'<tr><th scope="row">{change.cover.capitalize()}</th><td>{percent(change.before)}</td>'
+        f"<td>{percent(change.after)}</td><td>{_format_points(change.difference)}</td></tr>"
+        for change in changes
+    )
+    columns = ("Land cover", *headings, "Change in points")
+    head = "".join(f'<th scope="col">{column}</th>' for column in columns)
+    return (
+        f'<h2>{title} <span class="mark">measured</span></h2><div class="scroll"><table>'
+        f"<thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table></div>"
+    )
+
+
+def _show_water_change(pair: Sequence[OpenScene]) -> str:
+    before, after = pair
+    picture = draw_water_change(before.scene, after.scene)
+    if picture is None:
+        return ""
+    legend = "".join(
+        f'<span><i style="background: rgb{colour}"></i>{name}</span>'
+        for name, colour in WATER_CHANGE_COLOURS.items()
+    )
+    alt = "Where water was gained and lost, over the later scene in grey"
+    image = show_picture(picture, alt)
+    return f'<figure>{image}<figcaption class="key">{legend}</figcaption></figure>'
+
+
+def _format_points(difference: float) -> str:
+    difference = round(difference, 1)
+    sign = "+" if difference > 0 else "−" if difference < 0 else ""
+    return f"{sign}{abs(difference):.1f}"
