@@ -198,6 +198,14 @@ def test_an_address_that_calls_too_often_is_answered_429(app: App, monkeypatch):
         assert app.join(visitor, "save_results_csv", []) == 200
 
 
+def test_refused_mcp_messages_count_as_calls(app: App, monkeypatch):
+    monkeypatch.setattr(rate_limits, "CALLS_PER_SECOND", 0.0)
+    monkeypatch.setattr(rate_limits, "CALLS_AT_ONCE", 3)
+    with app.client("127.0.0.7") as abuser:
+        codes = [abuser.post("mcp/", json={"method": "nothing"}).status_code for _ in range(5)]
+    assert codes == [200, 200, 200, 429, 429]
+
+
 def test_made_up_sessions_do_not_shut_search_for_others(app: App, monkeypatch):
     service, released = app.service, threading.Event()
     monkeypatch.setattr(rate_limits, "CALLS_AT_ONCE", 1000)  # what is behind has to hold, too

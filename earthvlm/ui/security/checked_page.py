@@ -14,7 +14,7 @@ from gradio.utils import get_type_hints
 
 from earthvlm.ui.errors import report_error, shorten
 from earthvlm.ui.security.connections import bound_connections
-from earthvlm.ui.security.mcp_messages import keep_public_tools
+from earthvlm.ui.security.mcp_messages import McpMessages, keep_public_tools
 from earthvlm.ui.security.middleware import Guard
 from earthvlm.ui.security.rate_limits import RateLimits
 from earthvlm.ui.security.upload_limits import UploadLimits
@@ -79,6 +79,7 @@ class CheckedPage(gr.Blocks):
     def app(self, app: App) -> None:
         # The last one added comes first.
         app.add_middleware(UploadLimits)
+        app.add_middleware(McpMessages)
         app.add_middleware(RateLimits)
         app.add_middleware(Guard)
         self._app = app

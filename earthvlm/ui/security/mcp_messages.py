@@ -1,9 +1,9 @@
-"""What an MCP client may send: a bounded list of methods, three tools, and flat arguments.
+"""Checks what MCP clients send: a list of allowed methods, three tools, and flat arguments.
 
-Gradio's MCP endpoint calls the page as a client on this machine would, and turns a dictionary that
-looks like a file into an upload from this machine's disk; it runs tools that it does not list; and
-`prompts/get` runs the last tool of its table, whatever prompt is asked for. Messages are read here,
-and what was read is what is passed on.
+Gradio's MCP endpoint calls the page like a client on this machine, and turns a dictionary that
+looks like a file into an upload from this machine's disk. It runs tools that it does not list, and
+`prompts/get` runs the last tool of its table, whatever prompt it names. So messages are parsed
+here, and Gradio gets them as they were parsed.
 """
 
 from __future__ import annotations
@@ -15,10 +15,13 @@ from typing import TYPE_CHECKING, Any
 from gradio.utils import get_space
 
 from earthvlm.ui.errors import shorten
+from earthvlm.ui.security.asgi import App, Message, Receive, Send, client_address, send_answer
+from earthvlm.ui.security.origins import name_caller
 
 if TYPE_CHECKING:
     from gradio.mcp import GradioMCPServer
 
+MCP_PATH = "/gradio_api/mcp"
 TOOLS = ("describe_scene", "ask_scene", "search_scenes")
 METHODS = frozenset(
     (
@@ -37,7 +40,7 @@ PARSE_ERROR, INVALID_REQUEST, METHOD_NOT_FOUND, INVALID_PARAMS = -32700, -32600,
 
 
 class RefusedMessageError(ValueError):
-    """A message that is not passed on: its JSON-RPC code, its request's id, and a sentence."""
+    """Refuses a message, with JSON-RPC's code, the id of the request, and a sentence."""
 
     def __init__(self, code: int, sentence: str, request_id: Any = None) -> None:
         super().__init__(sentence)
@@ -45,28 +48,76 @@ class RefusedMessageError(ValueError):
         self.request_id = request_id if isinstance(request_id, str | int) else None
 
     def to_json(self) -> bytes:
-        """Return the answer that JSON-RPC has for it."""
+        """Return the JSON-RPC answer."""
         error = {"code": self.code, "message": str(self)}
         return json.dumps({"jsonrpc": "2.0", "id": self.request_id, "error": error}).encode()
 
 
 def tool_names() -> tuple[str, ...]:
-    """The tools as MCP lists them: on a Space, Gradio puts the Space's name before each."""
+    """Return the tools' names in MCP: on a Space, Gradio puts the Space's name before each."""
     space = get_space()
     prefix = f"{space.split('/')[-1]}_" if space else ""
     return tuple(re.sub(r"[^a-zA-Z0-9]", "_", prefix + tool) for tool in TOOLS)
 
 
 def keep_public_tools(server: GradioMCPServer) -> None:
-    """Take every tool but the public ones out of the table that MCP calls look tools up in."""
+    """Remove every tool but the public ones from the table of MCP's tools."""
     names = tool_names()
     server.tool_to_endpoint = {
         name: endpoint for name, endpoint in server.tool_to_endpoint.items() if name in names
     }
 
 
+class McpMessages:
+    """Middleware that refuses MCP messages that are not allowed, and says who sent the others.
+
+    It stands behind RateLimits, because reading a message takes time.
+    """
+
+    def __init__(self, app: App) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Any, receive: Receive, send: Send) -> None:
+        """Pass a request on, or answer a refused message with JSON-RPC's error."""
+        is_mcp = scope["type"] == "http" and scope["path"].startswith(MCP_PATH)
+        if not is_mcp or scope["method"] != "POST":
+            await self._app(scope, receive, send)
+            return
+        try:
+            body = check_messages(await _read_body(receive))
+        except RefusedMessageError as error:
+            # Clients of the older transport read answers elsewhere, so they see the status alone.
+            status = 400 if "/messages" in scope["path"] else 200
+            close = ((b"connection", b"close"),)
+            await send_answer(send, status, error.to_json(), b"application/json", close)
+            return
+        replaced = (b"content-length", b"transfer-encoding")
+        headers = [pair for pair in scope["headers"] if pair[0].lower() not in replaced]
+        headers += [
+            (b"content-length", str(len(body)).encode()),
+            name_caller(client_address(scope)),
+        ]
+        pending: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
+
+        async def replay() -> Message:
+            return pending.pop() if pending else await receive()
+
+        await self._app({**scope, "headers": headers}, replay, send)
+
+
+async def _read_body(receive: Receive) -> bytes:
+    body = b""
+    while True:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            return body
+        body += message.get("body", b"")
+        if not message.get("more_body"):
+            return body
+
+
 def check_messages(body: bytes) -> bytes:
-    """Return the body of an MCP request as it is passed on. Raises RefusedMessageError."""
+    """Parse the body of an MCP request, and return it as JSON. Raises RefusedMessageError."""
     try:
         message = json.loads(body, parse_constant=_refuse_constant)
         checked = json.dumps(message, ensure_ascii=False).encode()  # no half of a letter either

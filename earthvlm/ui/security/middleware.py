@@ -1,4 +1,4 @@
-"""Middleware before the page: who is answered, what may be asked for, and headers for browsers."""
+"""The outermost middleware: checks hosts, origins, paths and sizes, and adds security headers."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import asyncio
 import re
 import time
 from collections import defaultdict
-from collections.abc import Awaitable, Callable, MutableMapping
 from math import inf
 from typing import Any
 
@@ -14,20 +13,15 @@ from gradio.route_utils import FnIndexInferError
 from starlette.exceptions import HTTPException
 
 from earthvlm.ui.errors import UNEXPECTED
-from earthvlm.ui.security.mcp_messages import RefusedMessageError, check_messages
-from earthvlm.ui.security.origins import CALLER_HEADER, STATE_CHANGING, Access, name_caller
-
-Message = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[Message]]
-Send = Callable[[Message], Awaitable[None]]
-App = Callable[[Any, Receive, Send], Awaitable[None]]
+from earthvlm.ui.security.asgi import App, Message, Receive, Send, send_answer
+from earthvlm.ui.security.origins import CALLER_HEADER, STATE_CHANGING, Access
 
 MAX_FILE_SIZE = "64mb"
-MAX_UPLOAD_BYTES = 3 * 64 * 2**20 + 2**16  # a ChatEarthNet scene's three files and their wrapping
-BODY_SECONDS = 30.0  # until a body is whole that is no upload
-MAX_REQUEST_BYTES = 2**20  # anything else: a question has 2,000 characters
-# Gradio's own page has scripts and styles in it and compiles templates, hence the two "unsafe".
-# Nothing is loaded from, or sent to, anybody else; a Space shows the page in the Hub's frame.
+MAX_UPLOAD_BYTES = 3 * 64 * 2**20 + 2**16  # three files of 64 MB and their headers
+BODY_SECONDS = 30.0  # until a body is complete; upload_limits.py limits uploads
+MAX_REQUEST_BYTES = 2**20  # of any other request: a question has at most 2,000 characters
+# Gradio's page holds inline scripts and styles and compiles templates, hence both "unsafe" words.
+# The page loads nothing from others and sends them nothing. A Space shows it in the Hub's frame.
 CONTENT_POLICY = "; ".join(
     (
         "default-src 'self'",
@@ -49,8 +43,8 @@ HEADERS = {
     "permissions-policy": "camera=(), microphone=(), geolocation=()",
     "cross-origin-opener-policy": "same-origin-allow-popups",
 }
-# What the page, gradio_client and MCP clients use. Gradio serves more (deep links, run history,
-# recordings, a proxy, component servers, pages elsewhere as files), none of which is meant here.
+# The paths that the page, gradio_client and MCP clients use. Gradio serves more (deep links, run
+# history, recordings, a proxy, component servers, web addresses as files), which nobody needs here.
 API = "/gradio_api/"
 PATHS_READ = re.compile(
     r"/|/(static|assets|svelte)/.*|/(config|favicon\.ico|manifest\.json|robots\.txt|theme\.css)/?"
@@ -61,12 +55,11 @@ PATHS_READ = re.compile(
 PATHS_SENT = re.compile(
     r"/gradio_api/(queue/join|upload|cancel|reset|run/\w+|call/(v2/)?\w+|mcp(/.*)?)/?"
 )
-NO_ENDPOINT = "There is no such endpoint; /gradio_api/info lists those there are."
-Pairs = list[tuple[bytes, bytes]]
+NO_ENDPOINT = "There is no such endpoint; /gradio_api/info lists the endpoints."
 
 
 class Guard:
-    """Middleware that answers only what is meant to be asked, and adds HEADERS to every answer."""
+    """Middleware that refuses all but the allowed requests, and adds HEADERS to every answer."""
 
     def __init__(self, app: App) -> None:
         self._app = app
@@ -90,30 +83,26 @@ class Guard:
         if not declared.isdigit() or int(declared) > limit:
             await answer.refuse_size(limit)
             return
-        scope = self._know_caller(scope, headers)
-        # Uploads have limits of time of their own; see upload_limits.py.
+        scope = self._set_address(scope, headers)
+        # upload_limits.py limits the time of uploads.
         read: Receive = _Body(
             receive, limit, inf if limit == MAX_UPLOAD_BYTES else BODY_SECONDS
         ).receive
         try:
-            if scope["path"].startswith(f"{API}mcp") and scope["method"] == "POST":
-                scope, read = await _read_messages(scope, read)
             await self._app(scope, read, answer.send)
         except _TooLargeError:
             await answer.refuse_size(limit)
         except _TooSlowError:
-            await answer.refuse(408, f"The request was not whole after {BODY_SECONDS:.0f} seconds.")
-        except RefusedMessageError as error:
-            # A client of the older transport reads answers elsewhere, and heeds the status alone.
-            status = 400 if "/messages" in scope["path"] else 200
-            await answer.refuse(status, error.to_json(), b"application/json")
+            await answer.refuse(
+                408, f"The request was not complete after {BODY_SECONDS:.0f} seconds."
+            )
         except RuntimeError as error:
-            # Gradio breaks a stream off where nothing goes on by the name that was asked for.
+            # Gradio breaks off a stream whose session or event does not exist.
             if not (answer.started and isinstance(error.__cause__, HTTPException)):
                 raise
             await answer.end()
         except (FnIndexInferError, LookupError, TypeError, ValueError) as error:
-            # From before an action began: Gradio looks up what a call names and fits its arguments.
+            # Gradio looks up the endpoint and its arguments before it runs the handler.
             if answer.started or not PATHS_SENT.fullmatch(scope["path"]):
                 raise
             is_fit = isinstance(error, TypeError | ValueError)
@@ -128,7 +117,7 @@ class Guard:
     def _refuse(
         self, scope: Any, headers: dict[bytes, list[bytes]], is_foreign: bool
     ) -> tuple[int, str] | None:
-        """The status and sentence of a refusal, or None."""
+        """Return the status and sentence of a refusal, or None."""
         if reason := self._access.refuse_host(headers.get(b"host", [])):
             return 403, reason
         if is_foreign and scope["method"] in STATE_CHANGING:
@@ -140,11 +129,15 @@ class Guard:
         paths = PATHS_READ if is_read else PATHS_SENT
         if scope["method"] != "OPTIONS" and not paths.fullmatch(scope["path"]):
             is_other = (PATHS_SENT if is_read else PATHS_READ).fullmatch(scope["path"])
-            return (405, "Not by this method.") if is_other else (404, "There is nothing here.")
+            return (
+                (405, "This path does not take this method.")
+                if is_other
+                else (404, "There is nothing here.")
+            )
         return None
 
-    def _know_caller(self, scope: Any, headers: dict[bytes, list[bytes]]) -> Any:
-        """The request with its true address, and without headers that say another."""
+    def _set_address(self, scope: Any, headers: dict[bytes, list[bytes]]) -> Any:
+        """Return the request with its true address, without headers that claim another."""
         client = scope.get("client") or ("", 0)
         address = self._access.find_address(client[0], headers)
         dropped = {b"x-forwarded-for", CALLER_HEADER}
@@ -156,16 +149,16 @@ class Guard:
 
 
 class _Body:
-    """A request's body, bounded in bytes and in the seconds until it is whole."""
+    """A request's body, limited in bytes and in the seconds until it is complete."""
 
     def __init__(self, receive: Receive, limit: int, seconds: float) -> None:
         self._receive, self._left = receive, limit
         self._until = time.monotonic() + seconds
-        self._is_whole = False
+        self._is_complete = False
 
     async def receive(self) -> Message:
-        """Pass the next piece on. Raises _TooLargeError and _TooSlowError."""
-        if self._is_whole or self._until == inf:
+        """Return the next piece. Raises _TooLargeError and _TooSlowError."""
+        if self._is_complete or self._until == inf:
             message = await self._receive()
         else:
             try:
@@ -173,7 +166,7 @@ class _Body:
                     message = await self._receive()
             except TimeoutError:
                 raise _TooSlowError from None
-        self._is_whole = not message.get("more_body")
+        self._is_complete = not message.get("more_body")
         self._left -= len(message.get("body", b""))
         if self._left < 0:
             raise _TooLargeError
@@ -181,7 +174,7 @@ class _Body:
 
 
 class _Answer:
-    """What is sent back, with HEADERS; to pages of other origins without leave to read it."""
+    """The answer, with HEADERS. Pages of other origins do not get the headers to read it."""
 
     def __init__(self, path: str, send: Send, is_foreign: bool) -> None:
         self.started = False
@@ -206,64 +199,30 @@ class _Answer:
                 self._held = message
                 return
         elif self._held is not None:
-            # Past the queue, Gradio answers every error with 500, a wrong argument's too.
+            # Where a call passes the queue, Gradio answers every error with 500, also a client's.
             if UNEXPECTED.encode() not in message.get("body", b""):
                 self._held["status"] = 400
             held, self._held = self._held, None
             await self._send(held)
         await self._send(message)
 
-    async def refuse(
-        self, status: int, text: str | bytes, kind: bytes = b"text/plain; charset=utf-8"
-    ) -> None:
-        """Answer with a status and a sentence, where no answer has begun."""
-        if self.started:
-            return
-        body = text if isinstance(text, bytes) else text.encode("utf-8", "replace")
-        headers = [
-            (b"content-type", kind),
-            (b"content-length", str(len(body)).encode()),
-            (b"connection", b"close"),
-        ]
-        await self.send({"type": "http.response.start", "status": status, "headers": headers})
-        await self.send({"type": "http.response.body", "body": body})
+    async def refuse(self, status: int, sentence: str) -> None:
+        """Answer with a status and a sentence, where no answer has started."""
+        if not self.started:
+            await send_answer(self.send, status, sentence, headers=((b"connection", b"close"),))
 
     async def refuse_size(self, limit: int) -> None:
         """Answer that the request is too large."""
-        await self.refuse(
-            413, f"The request is larger than the {limit:,} bytes that are taken here."
-        )
+        await self.refuse(413, f"The request is larger than the limit of {limit:,} bytes.")
 
     async def end(self) -> None:
-        """End an answer that has begun."""
+        """End an answer that has started."""
         await self._send({"type": "http.response.body", "body": b"", "more_body": False})
 
 
-async def _read_messages(scope: Any, receive: Receive) -> tuple[Any, Receive]:
-    """Read an MCP request; return it as it is passed on. Raises RefusedMessageError."""
-    body = b""
-    while True:
-        message = await receive()
-        if message["type"] == "http.disconnect":
-            break
-        body += message.get("body", b"")
-        if not message.get("more_body"):
-            break
-    body = check_messages(body)
-    dropped = (b"content-length", b"transfer-encoding")
-    kept = [pair for pair in scope["headers"] if pair[0].lower() not in dropped]
-    kept += [(b"content-length", str(len(body)).encode()), name_caller(scope["client"][0])]
-    pending: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
-
-    async def replay() -> Message:
-        return pending.pop() if pending else await receive()
-
-    return {**scope, "headers": kept}, replay
-
-
 class _TooSlowError(Exception):
-    """A body was not whole in time."""
+    """A body was not complete in time."""
 
 
 class _TooLargeError(Exception):
-    """More came than was declared, or nothing was declared and too much came."""
+    """A body is larger than the limit."""

@@ -1,7 +1,6 @@
-"""Bounds on what may be uploaded: of which types, how much of one address, how much in all.
+"""Limits on uploads: their types, how much from one address, and how much in all.
 
-Whatever is refused is refused while it arrives. An upload is deleted as soon as it was opened, and
-minutes later where it never is.
+An upload is refused while it arrives. It is deleted once it was opened, or after some minutes.
 """
 
 from __future__ import annotations
@@ -12,7 +11,7 @@ import json
 import threading
 import time
 from collections import Counter, defaultdict, deque
-from collections.abc import Awaitable, Callable, Iterable, MutableMapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,14 +21,10 @@ from starlette.formparsers import MultiPartException
 
 from earthvlm.scenes.image_reader import ACCEPTED
 from earthvlm.serving.address_factor import read_address_factor
-
-Message = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[Message]]
-Send = Callable[[Message], Awaitable[None]]
-App = Callable[[Any, Receive, Send], Awaitable[None]]
+from earthvlm.ui.security.asgi import App, Message, Receive, Send, client_address, send_answer
 
 SCENE_FILES = [".tif", ".tiff", ".jp2", ".png", ".jpg", ".jpeg", ".webp"]
-MOST_FILES = 3  # of a ChatEarthNet scene
+MAX_FILES = 3  # of a ChatEarthNet scene
 # The first bytes of TIFF, JPEG 2000, PNG, JPEG and WebP.
 _STARTS = (
     *(b"II*\x00", b"MM\x00*", b"II+\x00", b"MM\x00+"),
@@ -44,7 +39,7 @@ SILENT_SECONDS, LONGEST_SECONDS = 20.0, 180.0  # between two pieces of an upload
 
 
 class UploadRefusedError(MultiPartException):
-    """An upload that is refused amid it. Gradio's parser deletes its files where it meets this."""
+    """Refuses an upload while it arrives. Gradio's parser deletes the upload's files on it."""
 
     def __init__(self, status: int, sentence: str) -> None:
         super().__init__(sentence)
@@ -53,7 +48,7 @@ class UploadRefusedError(MultiPartException):
 
 @dataclass
 class _Kept:
-    """A file on disk: its bytes, since when, of which addresses (once for each upload)."""
+    """A file on disk: its bytes, its time of arrival, and its addresses, once for each upload."""
 
     size: int
     since: float
@@ -61,7 +56,7 @@ class _Kept:
 
 
 class Uploads:
-    """The uploads that are on disk or under way, by address."""
+    """The uploads that are on disk or arriving, by address."""
 
     def __init__(self) -> None:
         self._kept: dict[str, _Kept] = {}
@@ -71,7 +66,7 @@ class Uploads:
         self._lock = threading.Lock()
 
     def begin(self, address: str, expected: int) -> None:
-        """Make room for an upload. Raises UploadRefusedError where there is none."""
+        """Reserve room for an upload. Raises UploadRefusedError where there is none."""
         factor = read_address_factor()
         with self._lock:
             self._delete_unopened()
@@ -81,27 +76,29 @@ class Uploads:
             mine = sum(k.size for k in self._kept.values() if address in k.addresses)
             if self._under_way[address] >= UPLOADS_AT_ONCE_PER_ADDRESS * factor:
                 raise UploadRefusedError(
-                    429, "Busy: other uploads from your address are under way; wait for them."
+                    429, "Busy: other uploads from your address are still arriving; wait for them."
                 )
             if (
                 mine + expected > BYTES_KEPT_PER_ADDRESS * factor
                 or sum(size for _, size in arrived) + expected > BYTES_PER_WINDOW * factor
             ):
                 raise UploadRefusedError(
-                    429, "Busy: much was uploaded from your address; try again in some minutes."
+                    429, "Busy: your address has uploaded too much; try again in some minutes."
                 )
             kept = sum(each.size for each in self._kept.values())
             if (
                 self._under_way.total() >= UPLOADS_AT_ONCE
                 or kept + self._expected + expected > BYTES_KEPT
             ):
-                raise UploadRefusedError(503, "Busy: many upload at once; try again in a minute.")
+                raise UploadRefusedError(
+                    503, "Busy: too many uploads at once; try again in a minute."
+                )
             self._under_way[address] += 1
             self._expected += expected
             arrived.append((time.monotonic(), expected))
 
     def end(self, address: str, expected: int, paths: Iterable[str]) -> None:
-        """Note that an upload ended, and which files it left."""
+        """Release the room of an upload that ended, and note the files it left."""
         with self._lock:
             self._under_way[address] -= 1
             self._expected -= expected
@@ -112,10 +109,10 @@ class Uploads:
                     )
                     kept.since = time.monotonic()
                     kept.addresses[address] += 1
-            self._under_way += Counter()  # forgets those at 0
+            self._under_way += Counter()  # drops the addresses at 0
 
     def discard(self, paths: Iterable[str]) -> None:
-        """Delete uploads that were opened, unless another upload of the same file waits."""
+        """Delete uploads that were opened, unless another upload of the same file is waiting."""
         with self._lock:
             for path in map(str, paths):
                 kept = self._kept.get(path)
@@ -139,12 +136,12 @@ class Uploads:
             Path(path).parent.rmdir()
 
 
-# One for the process, as Gradio's folder for uploads is.
+# One for the process, because Gradio's upload folder is.
 UPLOADS = Uploads()
 
 
 class UploadLimits:
-    """Middleware that refuses uploads by type, number, size and pace, and keeps account of them."""
+    """Middleware that refuses uploads by type, number, size and speed, and counts them."""
 
     def __init__(self, app: App, uploads: Uploads = UPLOADS) -> None:
         self._app = app
@@ -156,11 +153,11 @@ class UploadLimits:
         if not is_upload or scope["method"] != "POST":
             await self._app(scope, receive, send)
             return
-        address = (scope.get("client") or ("",))[0]
+        address = client_address(scope)
         headers = dict(scope["headers"])
         declared = headers.get(b"content-length", b"")
         if not declared.isdigit():
-            await _refuse(send, UploadRefusedError(411, "Say how long the upload is."))
+            await _refuse(send, UploadRefusedError(411, "An upload needs a Content-Length header."))
             return
         try:
             self._uploads.begin(address, int(declared))
@@ -169,14 +166,14 @@ class UploadLimits:
             return
         answer = _Answer(send)
         try:
-            reading = _Reading(headers.get(b"content-type", b""), receive, int(declared), answer)
+            reading = _UploadBody(headers.get(b"content-type", b""), receive, int(declared), answer)
             await self._app(scope, reading.receive, answer.send)
         finally:
             self._uploads.end(address, int(declared), answer.paths())
 
 
-class _Reading:
-    """The body of an upload, inspected as it arrives."""
+class _UploadBody:
+    """The body of an upload, checked while it arrives."""
 
     def __init__(
         self, content_type: bytes, receive: Receive, declared: int, answer: _Answer
@@ -185,10 +182,10 @@ class _Reading:
         self._until = time.monotonic() + LONGEST_SECONDS
         _, options = parse_options_header(content_type)
         boundary = options.get(b"boundary")
-        self._parts = _Parts(boundary) if boundary else None
+        self._parts = _MultipartCheck(boundary) if boundary else None
 
     async def receive(self) -> Message:
-        """Pass the next piece on. Raises UploadRefusedError for what is not accepted."""
+        """Return the next piece. Raises UploadRefusedError where it is not accepted."""
         try:
             return await self._receive_checked()
         except UploadRefusedError as error:
@@ -203,19 +200,19 @@ class _Reading:
             raise UploadRefusedError(408, "The upload was too slow; try again.") from None
         if message["type"] == "http.disconnect":
             if self._left > 0:
-                raise UploadRefusedError(400, "The upload was broken off.")
+                raise UploadRefusedError(400, "The upload was interrupted.")
             return message
         body = message.get("body", b"")
         self._left -= len(body)
         if self._left < 0:
-            raise UploadRefusedError(413, "More was sent than was declared.")
+            raise UploadRefusedError(413, "The upload is longer than its Content-Length says.")
         if self._parts is not None and body:
             self._parts.feed(body)
         return message
 
 
-class _Parts:
-    """The parts of a multipart body: their number, names, suffixes and first bytes."""
+class _MultipartCheck:
+    """Checks the number, names and first bytes of the parts of a multipart body."""
 
     def __init__(self, boundary: bytes) -> None:
         self._header, self._value = b"", b""
@@ -234,7 +231,7 @@ class _Parts:
         )
 
     def feed(self, data: bytes) -> None:
-        """Read more. Raises UploadRefusedError."""
+        """Check the next piece. Raises UploadRefusedError."""
         try:
             self._parser.write(data)
         except ValueError as error:
@@ -242,8 +239,8 @@ class _Parts:
 
     def _begin(self) -> None:
         self._name, self._start, self._count = "", b"", self._count + 1
-        if self._count > MOST_FILES:
-            raise UploadRefusedError(413, f"At most {MOST_FILES} files make a scene.")
+        if self._count > MAX_FILES:
+            raise UploadRefusedError(413, f"A scene has at most {MAX_FILES} files.")
 
     def _add_header(self, data: bytes) -> None:
         self._header += data
@@ -279,7 +276,7 @@ class _Parts:
 
 
 class _Answer:
-    """What the app answers, its status that of the refusal where there is one."""
+    """The app's answer, with the status of the refusal where there is one."""
 
     def __init__(self, send: Send) -> None:
         self.refusal: UploadRefusedError | None = None
@@ -297,7 +294,7 @@ class _Answer:
         await self._send(message)
 
     def paths(self) -> list[str]:
-        """The files that were kept, as the app answered."""
+        """Return the files that were stored, which the app's answer lists."""
         if self._status != 200:
             return []
         try:
@@ -307,6 +304,4 @@ class _Answer:
 
 
 async def _refuse(send: Send, error: UploadRefusedError) -> None:
-    kind = [(b"content-type", b"text/plain; charset=utf-8"), (b"connection", b"close")]
-    await send({"type": "http.response.start", "status": error.status, "headers": kind})
-    await send({"type": "http.response.body", "body": error.message.encode()})
+    await send_answer(send, error.status, error.message, headers=((b"connection", b"close"),))

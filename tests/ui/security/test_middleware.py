@@ -8,7 +8,12 @@ import json
 import pytest
 
 import earthvlm.ui.security.middleware as middleware
-from earthvlm.ui.security.mcp_messages import RefusedMessageError, check_messages, tool_names
+from earthvlm.ui.security.mcp_messages import (
+    McpMessages,
+    RefusedMessageError,
+    check_messages,
+    tool_names,
+)
 from earthvlm.ui.security.middleware import MAX_REQUEST_BYTES, Guard
 from earthvlm.ui.security.origins import Access, name_caller
 from tests.conftest import run_apart
@@ -51,7 +56,7 @@ def ask_guard(
         if value
     ]
     scope = {"type": "http", "path": path, "method": method, "client": (client, 1)}
-    run_apart(Guard(app)({**scope, "headers": pairs}, receive, send))
+    run_apart(Guard(McpMessages(app))({**scope, "headers": pairs}, receive, send))
     return {
         "status": sent[0]["status"],
         "headers": dict(sent[0]["headers"]),
@@ -88,7 +93,8 @@ def test_slow_bodies_are_refused(monkeypatch, path: str):
         sent.append(message)
 
     scope = {"type": "http", "path": path, "method": "POST", "client": ("10.0.0.1", 1)}
-    run_apart(Guard(app)({**scope, "headers": [(b"host", b"localhost")]}, receive, send))
+    headers = [(b"host", b"localhost")]
+    run_apart(Guard(McpMessages(app))({**scope, "headers": headers}, receive, send))
     assert sent[0]["status"] == 408
 
 
