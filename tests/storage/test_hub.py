@@ -21,7 +21,7 @@ from earthvlm.models.olmoearth import OlmoEarthEncoder
 from earthvlm.storage.hub import fetch
 from tests.conftest import random_scene, with_and_without_xet
 from tests.support.moondream_reference import write_checkpoint
-from tests.test_readme import read_code_blocks
+from tests.test_docs import ROOT, code_blocks
 
 
 def _files(folder: Path) -> dict[str, bytes]:
@@ -239,7 +239,7 @@ def test_documented_defaults_load_at_their_commits(hub, tmp_path, monkeypatch):
     moondream = hub.repository("vikhyatk/moondream2")
     first = olmoearth.commit(_files(write_olmoearth(tmp_path / "olmoearth", "v1", monkeypatch)))
     pinned = moondream.commit(_files(tmp_path / "moondream"), "2024-08-26")
-    example = read_code_blocks("python", "docs/models.md")[0].replace('"cuda"', '"cpu"')
+    example = code_blocks(ROOT / "docs" / "models.md", "python")[0].replace('"cuda"', '"cpu"')
     monkeypatch.chdir(tmp_path)
     exec(compile(example, "docs/models.md", "exec"), {})
     assert not (tmp_path / "untrained" / "encoder.safetensors").exists()
