@@ -212,8 +212,10 @@ def main() -> None:
     parser.add_argument("--data_dir", type=Path, required=True, help="in ChatEarthNet's layout")
     parser.add_argument("--model_path", default="bundled", help="the bridge (%(default)s)")
     parser.add_argument("--split", default="val")
-    parser.add_argument("--limit", type=int, help="so many tiles of the split, for a quick look")
-    parser.add_argument("--describe", type=int, default=0, help="let the bridge caption so many")
+    parser.add_argument("--limit", type=int, help="the largest number of tiles, for a quick look")
+    parser.add_argument(
+        "--describe", type=int, default=0, help="the number of tiles that the bridge captions"
+    )
     arguments = parser.parse_args()
 
     bridge = OlmoEarthVLMBridge.from_pretrained(arguments.model_path)

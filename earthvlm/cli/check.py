@@ -15,7 +15,7 @@ def add_check(commands: argparse._SubParsersAction) -> None:
         help="read every tile of a ChatEarthNet folder once",
         description=(
             "Read every tile that has captions, report what cannot be used, empty and repeated\n"
-            "captions and tiles that stand in two splits, and write check.json beside the data.\n"
+            "captions and tiles that are in two splits, and write check.json next to the data.\n"
             "Training skips the tiles it lists."
         ),
         epilog="example:\n  earthvlm validate-data DATA",

@@ -16,14 +16,14 @@ from earthvlm.data.labels import SceneLabels
 from earthvlm.scenes.bands import BANDS, VISIBLE_BANDS, WAVELENGTHS
 from earthvlm.scenes.scene import Scene
 
-# So many scenes are turned and nothing else: what they are most often shown as in use.
+# The share of scenes that are only turned: the bridge is mostly used on unaltered scenes.
 UNCHANGED = 0.5
 
 WAVELENGTH = np.array([WAVELENGTHS[b] for b in BANDS], np.float32)
 IS_VISIBLE = np.array([b in VISIBLE_BANDS for b in BANDS])
 TEN_METRE = np.isin(BANDS, (*VISIBLE_BANDS, "B08"))
 GREEN, NEAR_INFRARED = BANDS.index("B03"), BANDS.index("B08")
-# Water brighter than that in the near infrared is none: a band may be darker for other reasons.
+# A pixel brighter than this in the near infrared is not water.
 BRIGHTEST_WATER = 1000
 
 # A thick cloud against its own blue: flat to 900 nm, darker in the short-wave infrared.
@@ -38,7 +38,7 @@ PATH_RADIANCE = 700 * (490 / WAVELENGTH) ** 4
 def augment(
     scene: Scene, labels: SceneLabels, rng: np.random.Generator, zoom: float = 1
 ) -> tuple[Scene, SceneLabels]:
-    """One random variation of a scene, with the labels that are true of it."""
+    """Return a random variation of a scene with matching labels."""
     pixels, labels = _turn(scene.reflectance, labels, rng)
     if zoom != 1:
         pixels = _resize(pixels, zoom)
@@ -56,7 +56,7 @@ def augment(
 def join_scenes(
     rows: list[list[tuple[Scene, SceneLabels]]],
 ) -> tuple[Scene, SceneLabels]:
-    """One larger scene of equal ones laid side by side."""
+    """Join scenes of one size, given row by row, to a larger one with matching labels."""
     pixels = [np.concatenate([s.reflectance for s, _ in row], axis=1) for row in rows]
     labels = SceneLabels.mosaic([[f for _, f in row] for row in rows])
     return replace(rows[0][0][0], reflectance=np.concatenate(pixels, axis=0)), labels
@@ -65,7 +65,7 @@ def join_scenes(
 def add_clouds(
     pixels: np.ndarray, labels: SceneLabels, rng: np.random.Generator
 ) -> tuple[np.ndarray, SceneLabels]:
-    """Lay synthetic haze or cloud over pixels `[H, W, 12]`; the labels say how much."""
+    """Add synthetic haze or cloud to pixels `[H, W, 12]`, and its shares to the labels."""
     height, width = pixels.shape[:2]
     texture = _fractal_noise(height, width, rng)
     if rng.random() < 0.5:  # haze: thin and smooth, stronger in the blue
@@ -87,7 +87,7 @@ def add_clouds(
 
 
 def stain_water(pixels: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Lakes as brown as bogs feed them, darker in the visible than in the near infrared."""
+    """Darken water in the visible bands, as in brown lakes that bogs feed."""
     infrared = pixels[..., NEAR_INFRARED]
     water = (pixels[..., GREEN] > infrared) & (infrared < BRIGHTEST_WATER)
     gains = np.where(IS_VISIBLE, rng.uniform(0.3, 0.8), rng.uniform(0.6, 1.0)).astype(np.float32)
@@ -100,7 +100,7 @@ def _cell_means(mask: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
 
 
 def _fractal_noise(height: int, width: int, rng: np.random.Generator) -> np.ndarray:
-    """Smooth random texture `[H, W]` of mean 0 and deviation 1, large forms strongest."""
+    """Return smooth random texture `[H, W]` of mean 0 and deviation 1, mostly of large forms."""
     total = torch.zeros(1, 1, height, width)
     for octave in range(4):
         size = 2 ** (octave + 1) + 1
@@ -128,7 +128,7 @@ def _resize(pixels: np.ndarray, factor: float) -> np.ndarray:
 
 
 def _change_light(pixels: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Another sun, season and sensor: a gain for all bands, small ones for each."""
+    """Vary sun, season and sensor: one gain for all bands, and a small one for each."""
     gains = np.exp(rng.normal(0, 0.12)) * np.exp(rng.normal(0, 0.02, len(BANDS)))
     pixels = pixels * gains.astype(np.float32)
     if rng.random() < 0.15:

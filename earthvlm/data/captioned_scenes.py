@@ -1,4 +1,4 @@
-"""What training and evaluation need of a dataset: tiles with captions, and their images."""
+"""The interface of a dataset for training and evaluation: captioned tiles and their images."""
 
 from __future__ import annotations
 

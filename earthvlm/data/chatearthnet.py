@@ -1,7 +1,7 @@
 """ChatEarthNet on disk: Sentinel-2 tiles with captions (Yuan et al., 2024, CC-BY-4.0).
 
 Three folders of 8-bit PNGs hold nine bands of each tile, `json_files` the captions. A `labels.json`
-beside them, which ChatEarthNet itself does not have, adds land cover for each tile.
+next to them, which ChatEarthNet itself does not have, adds land cover for each tile.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from earthvlm.data.captioned_scenes import Tile
 from earthvlm.data.labels import SceneLabels
@@ -22,21 +23,21 @@ CAPTION_SETS = ("35", "4v")
 LABELS_FILE = "labels.json"
 FACTS_FILE = "facts.json"  # the name of the same file in the practice data
 SPLITS = ("train", "val", "test")
-# What the Hub knows the dataset by.
+# The dataset on the Hub.
 HUB_ID = "JessicaYuan/ChatEarthNet"
-# Written by `earthvlm validate-data`: the tiles that cannot be used, and why.
+# Written by `earthvlm validate-data`: the tiles that cannot be used, with reasons.
 CHECK_FILE = "check.json"
-# Bytes of tiles that each process keeps once it has read them: some thousands of 64 x 64 pixels,
-# and few of ChatEarthNet's own, which come in another order each epoch anyway.
+# Bytes of tiles that each process keeps in memory: some thousands of 64 x 64 pixels, and few of
+# ChatEarthNet's own, which come in another order each epoch anyway.
 MEMORY = 1 << 30
-LISTED = 3  # entries that a message names, of those with one fault
+LISTED = 3  # entries of one fault that a message names
 
 
 @dataclass(frozen=True)
 class CaptionFile:
     """The captions of one split.
 
-    captions: texts by image, in the file's order. faults: entries that cannot be used, by reason.
+    captions: texts by image, in the file's order. faults: unusable entries by reason.
     """
 
     path: Path
@@ -44,12 +45,12 @@ class CaptionFile:
     faults: dict[str, list[str]]
 
     def lines(self) -> list[str]:
-        """One sentence for each kind of fault, with the first entries."""
+        """Return one sentence for each kind of fault, with the first entries."""
         return [list_entries(self.path.name, *fault) for fault in self.faults.items()]
 
 
 def list_entries(source: str, reason: str, entries: Sequence[str]) -> str:
-    """A count of entries with the first of them: "a.json: 2 have no caption: entry 2, ..."."""
+    """Return a count and the first entries: "a.json: 2 have no caption: entry 2, ..."."""
     more = ", ..." if len(entries) > LISTED else ""
     return f"{source}: {len(entries):,} {reason}: {'; '.join(entries[:LISTED])}{more}"
 
@@ -58,9 +59,9 @@ class ChatEarthNet:
     """The tiles of one split, in the order of their caption file.
 
     captions: "35" for those by ChatGPT-3.5, "4v" for those by GPT-4V.
-    memory: bytes of the tiles read last that are kept.
-    Tiles that `earthvlm validate-data` found unusable are left out, and so are those without a
-    caption and repeated ones; `left_out` has a sentence for each kind.
+    memory: bytes of recently read tiles that are kept.
+    Tiles that `earthvlm validate-data` found unusable are left out, and so are repeated ones and
+    those without a caption; `left_out` has a sentence for each kind.
 
     Raises FileNotFoundError where the caption file is missing, ValueError where it is damaged.
     """
@@ -69,7 +70,7 @@ class ChatEarthNet:
         self, data_dir: str | Path, split: str, captions: str = "35", memory: int = MEMORY
     ) -> None:
         self.root = Path(data_dir)
-        self._kept: dict[str, Scene] = {}  # the longest unread first
+        self._kept: dict[str, Scene] = {}  # the least recently read first
         self._memory = self._free = memory
         path = self.root / "json_files" / CAPTION_FILE.format(captions=captions, split=split)
         if not path.is_file():
@@ -78,10 +79,8 @@ class ChatEarthNet:
                 f"{missing} is missing: --data_dir must hold ChatEarthNet's json_files and images, "
                 f"which `earthvlm download chatearthnet --data_dir {self.root}` fetches."
             )
-        labels, unusable = (
-            self._read(LABELS_FILE) or self._read(FACTS_FILE),
-            self._read(CHECK_FILE).get("unusable", {}),
-        )
+        labels = self._read(LABELS_FILE) or self._read(FACTS_FILE)
+        unusable = self._read(CHECK_FILE).get("unusable", {})
         file = read_captions(path)
         tiles = [self._make_tile(*entry, labels) for entry in file.captions.items()]
         self.path = path
@@ -117,12 +116,12 @@ class ChatEarthNet:
         return scene
 
     def with_tiles(self, tiles: Sequence[Tile]) -> ChatEarthNet:
-        """The same data with some of its tiles alone."""
+        """Return the same dataset with only these tiles."""
         other = copy.copy(self)
         other.tiles, other._kept, other._free = list(tiles), {}, self._memory  # noqa: SLF001
         return other
 
-    def _read(self, name: str) -> dict[str, dict]:
+    def _read(self, name: str) -> dict[str, Any]:
         path = self.root / name
         try:
             return json.loads(path.read_text()) if path.is_file() else {}
@@ -130,7 +129,7 @@ class ChatEarthNet:
             raise ValueError(f"{path} is damaged: {error}.") from error
 
     @staticmethod
-    def _make_tile(name: str, captions: tuple[str, ...], labels: dict[str, dict]) -> Tile:
+    def _make_tile(name: str, captions: tuple[str, ...], labels: dict[str, Any]) -> Tile:
         known = labels.get(name)
         return Tile(name, captions, SceneLabels.from_entry(known) if known else None)
 
@@ -173,7 +172,7 @@ def read_captions(path: Path) -> CaptionFile:
 
 
 def _read_entry(entry: object) -> tuple[str, tuple[str, ...]]:
-    """An image's name and its captions that are not blank. Raises ValueError for another form."""
+    """Return an image's name and its non-blank captions. Raises ValueError for another form."""
     if not isinstance(entry, dict):
         raise ValueError('is no object with "image" and "caption"')
     name = entry.get("image") or entry.get("image_id")

@@ -1,4 +1,4 @@
-"""ChatEarthNet from its record: fetched in parallel, resumed, checked, and unpacked safely."""
+"""Download ChatEarthNet from Zenodo: in parallel, resumed, verified and unpacked safely."""
 
 from __future__ import annotations
 
@@ -26,24 +26,24 @@ from urllib3.util import Retry
 from earthvlm.storage.files import write_atomically
 
 RECORD_URL = "https://zenodo.org/api/records/11003436"
-# What a user names each archive by, and the folder it unpacks to.
+# Names of the archives for users, and the folders they unpack to.
 PARTS = {
     "json": "json_files",
     "rgb": "s2_rgb_images",
     "b567": "s2_band_5_6_7_images",
     "b81112": "s2_band_8_11_12_images",
 }
-# Archives on their way, and notes of what was unpacked, are kept here below the data folder.
-ASIDE = ".download"
+# Partly downloaded archives, and the checksums of unpacked ones, are in this subfolder.
+DOWNLOAD_FOLDER = ".download"
 CHUNK = 1 << 20
-TIMEOUT = (10, 60)  # seconds to connect, and between two pieces
+TIMEOUT = (10, 60)  # seconds to connect, and between two pieces of data
 CONNECTIONS_TRIED = 20
 LONGEST_WAIT = 60  # seconds
 
 
 @dataclass(frozen=True)
 class Archive:
-    """One file of the record. md5: as the record tells it."""
+    """One file of the Zenodo record, with the checksum given there."""
 
     name: str
     folder: str
@@ -58,40 +58,43 @@ def download_chatearthnet(
     captions: str | None = None,
     record_url: str = RECORD_URL,
 ) -> None:
-    """Fetch and unpack parts of ChatEarthNet; what is there already is left alone.
+    """Download and unpack parts of ChatEarthNet; skips those that are already unpacked.
 
-    Interrupted at any moment, the next call goes on where this one stopped.
-    parts: of `PARTS`. captions: "35" or "4v" unpacks only those, None both.
+    After an interruption, the next call resumes where this one stopped.
+    parts: keys of `PARTS`. captions: "35" or "4v" unpacks only those captions, None both.
 
     Raises ValueError for a record without these parts, an archive that stays damaged or would
     write outside the folder, and OSError where the server or the disk fails; one sentence each.
     """
     data_dir = Path(data_dir)
-    aside = data_dir / ASIDE
-    aside.mkdir(parents=True, exist_ok=True)
+    download_folder = data_dir / DOWNLOAD_FOLDER
+    download_folder.mkdir(parents=True, exist_ok=True)
     archives = [
         archive
         for archive in list_archives(record_url, parts)
-        if _read_note(aside, archive) != archive.md5
+        if _read_checksum(download_folder, archive) != archive.md5
     ]
-    _check_disk(aside, archives)
+    _check_disk(download_folder, archives)
     stop = Event()
     with ThreadPoolExecutor(max_workers=len(PARTS)) as threads:
-        fetched = [(archive, threads.submit(_fetch, archive, aside, stop)) for archive in archives]
+        fetched = [
+            (archive, threads.submit(_fetch, archive, download_folder, stop))
+            for archive in archives
+        ]
         try:
             for archive, path in fetched:
                 unpack(path.result(), data_dir, archive.folder, captions)
                 if captions is None or archive.folder != PARTS["json"]:
-                    with write_atomically(aside / f"{archive.name}.md5") as note:
+                    with write_atomically(download_folder / f"{archive.name}.md5") as note:
                         note.write_text(archive.md5)
                 path.result().unlink()
-        except BaseException:  # an interrupt, too, would else wait for hours of other archives
+        except BaseException:  # an interrupt too must not wait for the other downloads
             stop.set()
             raise
 
 
 def list_archives(record_url: str, parts: Sequence[str]) -> list[Archive]:
-    """The record's files that hold these parts."""
+    """Return the record's archives of these parts."""
     try:
         response = _session().get(record_url, timeout=TIMEOUT)
         response.raise_for_status()
@@ -118,31 +121,32 @@ def list_archives(record_url: str, parts: Sequence[str]) -> list[Archive]:
     return archives
 
 
-def _read_note(aside: Path, archive: Archive) -> str:
-    note = aside / f"{archive.name}.md5"
-    return note.read_text() if note.is_file() else ""
+def _read_checksum(download_folder: Path, archive: Archive) -> str:
+    path = download_folder / f"{archive.name}.md5"
+    return path.read_text() if path.is_file() else ""
 
 
-def _check_disk(aside: Path, archives: Sequence[Archive]) -> None:
-    """Raise OSError where archives and what they hold, which is about as large, will not fit."""
+def _check_disk(download_folder: Path, archives: Sequence[Archive]) -> None:
+    """Raise OSError where archives and their content, about as large, do not fit on the disk."""
 
     def missing(size: int, *files: Path) -> int:
         return max(size - sum(path.stat().st_size for path in files if path.is_file()), 0)
 
     needed = sum(
-        missing(archive.size, aside / archive.name)
-        + missing(archive.size, *(aside.parent / archive.folder).rglob("*"))
+        missing(archive.size, download_folder / archive.name)
+        + missing(archive.size, *(download_folder.parent / archive.folder).rglob("*"))
         for archive in archives
     )
-    free = shutil.disk_usage(aside).free
+    free = shutil.disk_usage(download_folder).free
     if needed > free:
         raise OSError(
-            f"{aside.parent} needs {needed / 1e9:.1f} GB free, and {free / 1e9:.1f} GB are."
+            f"{download_folder.parent} needs {needed / 1e9:.1f} GB of free space, but has "
+            f"{free / 1e9:.1f} GB."
         )
 
 
 def _session() -> requests.Session:
-    """Connections that wait as long as the server asks when it is busy."""
+    """Return a session that retries, and waits as long as a busy server asks."""
     session = requests.Session()
     retries = Retry(
         CONNECTIONS_TRIED,
@@ -157,9 +161,9 @@ def _session() -> requests.Session:
     return session
 
 
-def _fetch(archive: Archive, aside: Path, stop: Event) -> Path:
-    """The archive on disk, whole and checked; CancelledError once `stop` is set."""
-    path = aside / archive.name
+def _fetch(archive: Archive, download_folder: Path, stop: Event) -> Path:
+    """Download and verify an archive; raises CancelledError once `stop` is set."""
+    path = download_folder / archive.name
     receive = Retrying(
         retry=retry_if_exception(_may_pass),
         stop=stop_after_attempt(CONNECTIONS_TRIED),
@@ -167,39 +171,41 @@ def _fetch(archive: Archive, aside: Path, stop: Event) -> Path:
         sleep=sleep_using_event(stop),
         reraise=True,
     )
-    for _ in range(2):  # a second time from the start, where the first arrived damaged
+    for _ in range(2):  # again from the start, if the first download is damaged
         try:
             receive(_receive, archive, path, stop)
         except requests.RequestException as error:
             raise ConnectionError(
-                f"{archive.name} could not be fetched ({type(error).__name__}): try again later, "
-                "and it goes on where it stopped."
+                f"{archive.name} could not be downloaded ({type(error).__name__}): try again "
+                "later, and the download resumes."
             ) from error
         with path.open("rb") as file:
             if hashlib.file_digest(file, "md5").hexdigest() == archive.md5:
                 return path
         path.unlink()
-    raise ValueError(f"{archive.name} arrived twice with another md5 than its record's.")
-
-
-def _may_pass(error: BaseException) -> bool:
-    """Whether it is worth asking again: not where the server says that there is no such file."""
-    refused = isinstance(error, requests.HTTPError) and error.response.status_code < 500
-    return isinstance(error, requests.RequestException) and not (
-        refused and error.response.status_code not in (408, 429)
+    raise ValueError(
+        f"{archive.name} was downloaded twice with another MD5 checksum than the record gives."
     )
 
 
+def _may_pass(error: BaseException) -> bool:
+    """Return whether a retry may succeed: not where the server refuses the file."""
+    if isinstance(error, requests.HTTPError) and error.response is not None:
+        status = error.response.status_code
+        return status >= 500 or status in (408, 429)
+    return isinstance(error, requests.RequestException)
+
+
 def _receive(archive: Archive, path: Path, stop: Event) -> None:
-    """Append what is missing of an archive to its file."""
+    """Append the missing part of an archive to its file."""
     have = path.stat().st_size if path.is_file() else 0
     if have >= archive.size:
         return
-    asked = {"Range": f"bytes={have}-"} if have else {}
-    with _session().get(archive.url, headers=asked, stream=True, timeout=TIMEOUT) as response:
+    headers = {"Range": f"bytes={have}-"} if have else {}
+    with _session().get(archive.url, headers=headers, stream=True, timeout=TIMEOUT) as response:
         response.raise_for_status()
         if have and response.status_code != requests.codes.partial_content:
-            have = 0  # the server sends everything again
+            have = 0  # the server ignores the range and sends the whole file
         with (
             path.open("ab" if have else "wb") as file,
             tqdm(
@@ -220,9 +226,9 @@ def _receive(archive: Archive, path: Path, stop: Event) -> None:
 
 
 def unpack(archive: Path, data_dir: Path, folder: str, captions: str | None = None) -> None:
-    """Unpack an archive into a folder below the data folder, file by file, each whole or absent.
+    """Unpack an archive into a folder below the data folder, one complete file after another.
 
-    Raises ValueError for an archive with a path that leaves the folder, before anything is written.
+    Raises ValueError before anything is written where a path in the archive leaves the folder.
     """
     with zipfile.ZipFile(archive) as file:
         members = []
@@ -230,10 +236,10 @@ def unpack(archive: Path, data_dir: Path, folder: str, captions: str | None = No
             parts = PurePosixPath(member.filename).parts
             if member.filename.startswith(("/", "\\")) or ".." in parts or ":" in parts[0]:
                 raise ValueError(
-                    f"{archive.name} holds {member.filename!r}, which would be written elsewhere."
+                    f"{archive.name} holds {member.filename!r}, a path that leaves the data folder."
                 )
             if not member.is_dir() and _is_wanted(parts[-1], captions):
-                # Some archives hold their folder, some only what is in it.
+                # Some archives contain their folder, others only its content.
                 below = parts[parts.index(folder) + 1 :] if folder in parts else parts
                 members.append((member, data_dir.joinpath(folder, *below)))
         for member, target in tqdm(members, desc=f"unpacking {archive.name}", unit="file"):

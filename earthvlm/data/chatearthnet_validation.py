@@ -1,10 +1,11 @@
-"""Reads every tile of a ChatEarthNet folder once, and writes down which cannot be used."""
+"""Read every tile of a ChatEarthNet folder once, and record which cannot be used."""
 
 from __future__ import annotations
 
 import json
 import os
 from collections import Counter, defaultdict
+from collections.abc import Set
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
@@ -26,18 +27,19 @@ from earthvlm.scenes.reflectance import BlankSceneError
 from earthvlm.scenes.scene import Scene
 from earthvlm.storage.files import write_atomically
 
-# As the dataset's paper (doi:10.5194/essd-17-1245-2025) tells them; the other set's not by split.
+# Tiles by split, from the dataset's paper (doi:10.5194/essd-17-1245-2025); that of the other
+# captions gives their sum only.
 PUBLISHED = {("35", "train"): 98_092, ("35", "val"): 16_348, ("35", "test"): 49_048}
 PUBLISHED_IN_ALL = {"35": 163_488, "4v": 10_000}
 
 
 @dataclass
 class Report:
-    """What a check found.
+    """The result of a validation.
 
-    counts: tiles with captions by caption set and split. unusable: why, by tile. uncaptioned:
-    tiles on disk that no caption file names. caption_faults: a sentence for each kind of fault in
-    each caption file, and for tiles that stand in two splits.
+    counts: captioned tiles by caption set and split. unusable: reasons by tile. uncaptioned: tiles
+    on disk that no caption file names. caption_faults: a sentence for each kind of fault in each
+    caption file, and for tiles that are in two splits.
     """
 
     counts: dict[tuple[str, str], int] = field(default_factory=dict)
@@ -46,12 +48,12 @@ class Report:
     caption_faults: list[str] = field(default_factory=list)
 
     def lines(self) -> list[str]:
-        """The report in plain words."""
+        """Return the report, one sentence a line."""
         lines = []
         for (captions, split), count in self.counts.items():
             published = PUBLISHED.get((captions, split))
-            beside = f", published are {published:,}" if published else ""
-            lines.append(f"captions {captions}, {split}: {count:,} tiles{beside}")
+            expected = f", published are {published:,}" if published else ""
+            lines.append(f"captions {captions}, {split}: {count:,} tiles{expected}")
         for captions, published in PUBLISHED_IN_ALL.items():
             found = [count for (kind, _), count in self.counts.items() if kind == captions]
             if len(found) == len(SPLITS):
@@ -69,12 +71,13 @@ class Report:
 
 
 def check_chatearthnet(data_dir: str | Path, workers: int | None = None) -> Report:
-    """Read all tiles that have captions, and write `check.json`, whose tiles training skips.
+    """Read all captioned tiles, and write `check.json`, which lists those that training skips.
 
     Raises FileNotFoundError where there are no caption files, ValueError where one is damaged.
     """
     root = Path(data_dir)
-    report, named, splits = Report(), dict[str, None](), defaultdict(dict)
+    report, named = Report(), dict[str, None]()
+    splits: dict[str, dict[str, Set[str]]] = defaultdict(dict)
     for captions in CAPTION_SETS:
         for split in SPLITS:
             path = root / "json_files" / CAPTION_FILE.format(captions=captions, split=split)
@@ -87,11 +90,11 @@ def check_chatearthnet(data_dir: str | Path, workers: int | None = None) -> Repo
     for captions, names in splits.items():
         for one, other in combinations(names, 2):
             if both := sorted(names[one] & names[other]):
-                reason = f"tiles stand in {one} and in {other}"
+                reason = f"tiles are in {one} and in {other}"
                 report.caption_faults.append(list_entries(f"captions {captions}", reason, both))
     if not named:
         raise FileNotFoundError(f"{root / 'json_files'} holds no captions of ChatEarthNet.")
-    # Threads are enough: decoding a picture and summing its pixels leaves the interpreter free.
+    # Threads are enough, because decoding pictures releases the interpreter.
     with ThreadPoolExecutor(workers or os.cpu_count()) as threads:
         found = threads.map(partial(find_fault, root), named)
         for name, fault in zip(named, tqdm(found, total=len(named), unit="tile"), strict=True):
@@ -104,13 +107,15 @@ def check_chatearthnet(data_dir: str | Path, workers: int | None = None) -> Repo
 
 
 def find_fault(root: Path, name: str) -> str | None:
-    """Why a tile cannot be used, or None."""
+    """Return why a tile cannot be used, or None."""
     try:
         Scene.open(root, name)
     except FileNotFoundError:
-        here = [f for f in CHATEARTHNET_FOLDERS if _is_there(root / f, name)]
-        lacking = [f for f in CHATEARTHNET_FOLDERS if f not in here]
-        return f"missing partner: none in {', '.join(lacking)}" if here else "missing: no picture"
+        present = [f for f in CHATEARTHNET_FOLDERS if _is_there(root / f, name)]
+        lacking = [f for f in CHATEARTHNET_FOLDERS if f not in present]
+        return (
+            f"missing partner: none in {', '.join(lacking)}" if present else "missing: no picture"
+        )
     except BlankSceneError as error:
         return f"blank: {error}"
     except (ValueError, OSError) as error:

@@ -1,8 +1,10 @@
-"""What is known of a scene beside its pixels: land cover, clouds and haze in a grid of cells."""
+"""Labels of a scene: land cover, clouds and haze in a grid of cells, and the kind of scene."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
@@ -32,12 +34,12 @@ QUARTERS = ("top left", "top right", "bottom left", "bottom right")
 
 @dataclass(frozen=True)
 class SceneLabels:
-    """Facts in a grid of cells, top row first.
+    """Labels in a grid of cells, top row first.
 
     land_cover: `[R, C, 6]`, shares of the ground in the order of `LAND_COVER`, summing to 1.
     cloud: `[R, C]`, the share that thick cloud hides.
-    haze: `[R, C]`, the share veiled by haze the ground shows through.
-    scene_class: a key of `SCENE_NAMES`, or None where it is not known.
+    haze: `[R, C]`, the share under haze that lets the ground show through.
+    scene_class: a key of `SCENE_NAMES`, or None where it is unknown.
     """
 
     land_cover: np.ndarray
@@ -46,7 +48,7 @@ class SceneLabels:
     scene_class: str | None = None
 
     @classmethod
-    def from_entry(cls, entry: dict) -> SceneLabels:
+    def from_entry(cls, entry: dict[str, Any]) -> SceneLabels:
         """Read one image's entry of a `labels.json`: two by two cells, clear sky."""
         cells = [[entry["quadrants"][name][c] for c in LAND_COVER] for name in QUARTERS]
         land_cover = np.array(cells, np.float32).reshape(2, 2, len(LAND_COVER))
@@ -54,14 +56,14 @@ class SceneLabels:
         return cls(land_cover, sky, sky, entry["scene"])
 
     def flipped(self, axis: int) -> SceneLabels:
-        """Mirrored: top and bottom change places for axis 0, left and right for 1."""
+        """Return mirrored labels: top and bottom swapped for axis 0, left and right for 1."""
         return self._mapped(lambda grid: np.flip(grid, axis))
 
     def rotated(self, turns: int) -> SceneLabels:
-        """Turned counter-clockwise by quarter turns."""
+        """Return labels rotated counter-clockwise by quarter turns."""
         return self._mapped(lambda grid: np.rot90(grid, turns))
 
-    def _mapped(self, change) -> SceneLabels:
+    def _mapped(self, change: Callable[[np.ndarray], np.ndarray]) -> SceneLabels:
         return replace(
             self,
             land_cover=change(self.land_cover),
@@ -70,11 +72,11 @@ class SceneLabels:
         )
 
     def window(self, rows: slice = slice(None), columns: slice = slice(None)) -> SceneLabels:
-        """The labels of some of the cells."""
+        """Return the labels of some of the cells."""
         return self._mapped(lambda grid: grid[rows, columns])
 
     def quarter(self, name: str) -> SceneLabels:
-        """The labels of a quarter ("top left") or a half ("top", "left") of the scene."""
+        """Return the labels of a quarter ("top left") or a half ("top", "left") of the scene."""
         rows, columns = self.cloud.shape
         row = slice(None, rows // 2) if "top" in name else slice(rows // 2, None)
         column = slice(None, columns // 2) if "left" in name else slice(columns // 2, None)
@@ -85,7 +87,7 @@ class SceneLabels:
 
     @property
     def shares(self) -> dict[str, float]:
-        """Each land cover's share of the ground that can be seen, largest first."""
+        """Each land cover's share of the visible ground, largest first."""
         clear = 1 - self.cloud
         visible = (self.land_cover * clear[..., None]).sum((0, 1)) / max(clear.sum(), 1e-6)
         order = np.argsort(-visible, kind="stable")
@@ -93,22 +95,22 @@ class SceneLabels:
 
     @property
     def dominant(self) -> str:
-        """The land cover with the largest share of what can be seen."""
+        """The land cover with the largest share of the visible ground."""
         return next(iter(self.shares))
 
     @property
     def cloud_share(self) -> float:
-        """How much of the scene clouds hide, from 0 to 1."""
+        """The share of the scene that clouds hide, 0 to 1."""
         return float(self.cloud.mean())
 
     @property
     def haze_share(self) -> float:
-        """How much of the scene haze veils, from 0 to 1."""
+        """The share of the scene under haze, 0 to 1."""
         return float(self.haze.mean())
 
     @staticmethod
     def mosaic(rows: list[list[SceneLabels]]) -> SceneLabels:
-        """The labels of scenes laid side by side."""
+        """Return the labels of scenes joined row by row."""
         flat = [labels for row in rows for labels in row]
 
         def join(name: str) -> np.ndarray:

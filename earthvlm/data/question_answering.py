@@ -1,4 +1,4 @@
-"""Questions and answers about a scene, written from its labels; the words the bridge trains on."""
+"""Synthetic VQA: questions and answers about a scene, generated from its labels."""
 
 from __future__ import annotations
 
@@ -24,24 +24,24 @@ from earthvlm.data.question_templates import (
 )
 from earthvlm.models.chat_templates import Message
 
-# A land cover below this share of the scene is not mentioned in a description.
+# A description mentions land covers above this share of the scene.
 MENTIONED = 0.08
-# A land cover is in view from this share of the scene on.
+# A land cover counts as present above this share of the scene.
 IN_VIEW = 0.02
-# From this share of cloud on, the ground cannot be told.
+# Above this share of cloud, the land cover counts as hidden.
 HIDDEN = 0.85
 VEILED = 0.15
-# So many scenes are found by their description, the others by what somebody might type.
+# The share of scenes that are paired with their description; the others with a short phrase.
 DESCRIBED = 0.35
 MAX_TURNS = 5
 
 
 def write_questions_and_answers(labels: SceneLabels, rng: random.Random) -> list[Message]:
-    """A conversation of up to MAX_TURNS different questions about one scene, answered."""
-    makers = rng.sample(tuple(QUESTIONS), k=MAX_TURNS, counts=tuple(QUESTIONS.values()))
+    """Return a conversation of up to MAX_TURNS different questions about one scene."""
+    chosen = rng.sample(tuple(QUESTIONS), k=MAX_TURNS, counts=tuple(QUESTIONS.values()))
     messages: list[Message] = []
-    for maker in dict.fromkeys(makers):
-        pair = maker(labels, rng)
+    for ask in dict.fromkeys(chosen):
+        pair = ask(labels, rng)
         if pair is not None:
             messages += [
                 {"role": "user", "content": _vary_case(pair[0], rng)},
@@ -51,7 +51,7 @@ def write_questions_and_answers(labels: SceneLabels, rng: random.Random) -> list
 
 
 def caption_conversation(caption: str, rng: random.Random) -> list[Message]:
-    """A scene whose caption is all that is known of it."""
+    """Return a conversation of one question, answered by the caption."""
     return [
         {"role": "user", "content": rng.choice(DESCRIBE)},
         {"role": "assistant", "content": caption},
@@ -59,7 +59,7 @@ def caption_conversation(caption: str, rng: random.Random) -> list[Message]:
 
 
 def describe(labels: SceneLabels) -> str:
-    """A few sentences: kind of scene, land cover with shares, where it is, water, sky."""
+    """Describe a scene in sentences: its kind, land cover with shares and places, water, sky."""
     if labels.cloud_share > HIDDEN:
         return "Clouds hide almost all of the scene, so the land cover cannot be told."
     sentences = []
@@ -82,12 +82,12 @@ def describe(labels: SceneLabels) -> str:
 
 
 def search_sentence(labels: SceneLabels, rng: random.Random) -> str:
-    """Words that should find a scene of these labels: its description, or a few words."""
+    """Return a sentence that should retrieve the scene: its description, or a short phrase."""
     return describe(labels) if rng.random() < DESCRIBED else short_phrase(labels, rng)
 
 
 def short_phrase(labels: SceneLabels, rng: random.Random) -> str:
-    """A few words somebody might type to find this scene, such as "a lake beside forest"."""
+    """Return words that a user might type to find the scene, such as "a lake next to forest"."""
     if labels.cloud_share > HIDDEN:
         return rng.choice(["clouds", "a cloudy scene", "clouds hiding the ground"])
     words = {
@@ -191,9 +191,8 @@ def _ask_where(labels: SceneLabels, rng: random.Random) -> tuple[str, str]:
 def _ask_scene_class(labels: SceneLabels, rng: random.Random) -> tuple[str, str] | None:
     if labels.scene_class is None:
         return None
-    return rng.choice(SCENE_CLASS), _unless_hidden(
-        labels, lambda: f"It looks like {SCENE_NAMES[labels.scene_class]}."
-    )
+    kind = SCENE_NAMES[labels.scene_class]
+    return rng.choice(SCENE_CLASS), _unless_hidden(labels, lambda: f"It looks like {kind}.")
 
 
 def _ask_clouds(labels: SceneLabels, rng: random.Random) -> tuple[str, str]:
@@ -207,11 +206,11 @@ def _ask_compare(labels: SceneLabels, rng: random.Random) -> tuple[str, str] | N
         return None
     more, less = (a, b) if shares[a] > shares[b] else (b, a)
     there = shares[less] > IN_VIEW
-    beside = _with_share(less, shares[less]) if there else f"there is no {less} in view"
+    second = _with_share(less, shares[less]) if there else f"there is no {less} in view"
     question = rng.choice(COMPARE).format(a=rng.choice(SYNONYMS[a]), b=rng.choice(SYNONYMS[b]))
     return question, _unless_hidden(
         labels,
-        lambda: f"{_capital(_with_share(more, shares[more]))}; {beside}.",
+        lambda: f"{_capital(_with_share(more, shares[more]))}; {second}.",
     )
 
 
@@ -220,7 +219,7 @@ def _ask_beyond(labels: SceneLabels, rng: random.Random) -> tuple[str, str]:
     return rng.choice(questions), answer
 
 
-# How often each is asked, beside the others.
+# Questions with their relative frequencies.
 QUESTIONS: dict[Callable[[SceneLabels, random.Random], tuple[str, str] | None], int] = {
     _ask_describe: 4,
     _ask_dominant: 4,
@@ -238,7 +237,7 @@ QUESTIONS: dict[Callable[[SceneLabels, random.Random], tuple[str, str] | None], 
 
 
 def _layout(labels: SceneLabels) -> str:
-    """Which land cover dominates which quarters."""
+    """Say which land cover dominates which quarters."""
     dominants: dict[str, list[str]] = {}
     for name in QUARTERS:
         quarter = labels.quarter(name)
@@ -287,7 +286,7 @@ def _unless_hidden(labels: SceneLabels, answer: Callable[[], str], part: str = "
 
 
 def _amount(share: float) -> str:
-    """A share in words people use: to the nearest five percent, finer only where it is small."""
+    """Say a share in words: to the nearest five percent, finer only where it is small."""
     percent = 100 * share
     if percent < 3:
         return "a tiny part"
@@ -309,7 +308,7 @@ def _capital(text: str) -> str:
 
 
 def _vary_case(question: str, rng: random.Random) -> str:
-    """People type without capitals and question marks, too."""
+    """Sometimes drop capitals and the final question mark, as people do."""
     if rng.random() < 0.15:
         question = question.lower()
     return question.rstrip("?.") if rng.random() < 0.1 and question.strip("?.") else question

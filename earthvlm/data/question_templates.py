@@ -1,4 +1,4 @@
-"""The ways in which people ask about a scene, and what is answered to what no scene tells."""
+"""Wordings of questions about a scene, and unanswerable questions with their answers."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ CLOUDS = (
     "Is there haze?",
 )
 COMPARE = ("Is there more {a} or {b}?", "Which covers more, {a} or {b}?")
-# Beyond what one Sentinel-2 scene can tell. The answers say so instead of inventing.
+# Questions that one Sentinel-2 scene cannot answer, by the answer, which says so.
 UNANSWERABLE_QUESTIONS = {
     "I cannot tell which place this is from the image alone.": (
         "Where is this?",

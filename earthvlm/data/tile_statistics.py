@@ -39,7 +39,7 @@ def summarize_tiles(dataset: CaptionedScenes, max_tiles: int = MAX_TILES) -> Tra
 
 def _bound_means(means: np.ndarray) -> dict[str, tuple[float, float]]:
     """Return the percentiles of `[N, 12]` means by band; a band that no tile has is left out."""
-    bounds = {}
+    bounds: dict[str, tuple[float, float]] = {}
     for index, band in enumerate(BANDS):
         present = means[:, index][~np.isnan(means[:, index])]
         if present.size:

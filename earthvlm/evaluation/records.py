@@ -43,7 +43,8 @@ class Records:
     """
 
     def __init__(self, folder: Path | None, run: dict[str, object], state: PartialState) -> None:
-        self.folder, self.state, self._in_memory = folder, state, []
+        self.folder, self.state = folder, state
+        self._in_memory: list[Record] = []
         if folder is not None:
             if state.is_main_process:
                 _prepare_folder(folder, run)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from typing import Any
 
 import numpy as np
 
@@ -37,7 +38,7 @@ def _bleu(captions: dict[str, list[str]], references: list[list[str]]) -> Metric
     from sacrebleu.metrics import BLEU
 
     most = max(map(len, references))
-    streams = [[r[i] if i < len(r) else None for r in references] for i in range(most)]
+    streams: Any = [[r[i] if i < len(r) else None for r in references] for i in range(most)]
 
     def score(texts: list[str], resamples: int = 1) -> dict[str, float]:
         metric = BLEU()
@@ -57,7 +58,7 @@ def _meteor(captions: list[str], references: list[list[str]]) -> np.ndarray:
     from nltk.translate.meteor_score import meteor_score
 
     class NoSynonyms:
-        def synsets(self, _word: str) -> list:
+        def synsets(self, _word: str) -> list[str]:
             return []
 
     return np.array(
@@ -80,7 +81,7 @@ def _cider(captions: list[str], references: list[list[str]]) -> np.ndarray:
     return _coco(Cider(), captions, references)
 
 
-def _coco(metric: object, captions: list[str], references: list[list[str]]) -> np.ndarray:
+def _coco(metric: Any, captions: list[str], references: list[list[str]]) -> np.ndarray:
     expected = {i: [" ".join(_words(r)) for r in texts] for i, texts in enumerate(references)}
     given = {i: [" ".join(_words(caption))] for i, caption in enumerate(captions)}
     return np.asarray(metric.compute_score(expected, given)[1])

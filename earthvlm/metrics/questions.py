@@ -5,13 +5,14 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from earthvlm.data.labels import SceneLabels
 from earthvlm.data.question_answering import IN_VIEW, MENTIONED
 from earthvlm.metrics.land_cover import captioned_land_cover, mentioned_land_cover
 
 Reference = SceneLabels | Sequence[str]  # a tile's labels, or its captions
-Score = Callable[[str, Reference, str], float]  # answer, reference, place asked about -> 0 to 1
+Score = Callable[[str, Any, str], float]  # answer, Reference, place asked about -> 0 to 1
 
 _YES_OR_NO = re.compile(r"\W*(yes|no)\b", re.IGNORECASE)  # whole words: "north" is no denial
 

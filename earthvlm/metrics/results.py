@@ -75,9 +75,14 @@ def score_losses(
     own, shuffled_image, no_image = (float(mean(losses[kind], tokens)) for kind in INPUTS)
     numbers = np.array([own, between.low, between.high, shuffled_image, no_image])
     return [
-        MetricResult("loss per token", *numbers.tolist(), len(tokens)),
-        MetricResult("perplexity", *np.exp(numbers).tolist(), len(tokens)),
+        _make_result("loss per token", numbers, len(tokens)),
+        _make_result("perplexity", np.exp(numbers), len(tokens)),
     ]
+
+
+def _make_result(name: str, numbers: np.ndarray, tiles: int) -> MetricResult:
+    value, low, high, shuffled_image, no_image = numbers.tolist()
+    return MetricResult(name, value, low, high, shuffled_image, no_image, tiles)
 
 
 def confidence_interval(

@@ -62,9 +62,10 @@ def read_acquisition_date(
     ends = [date for key in END_KEYS if (date := parse_date(values.get(key, "")))]
     period = _PERIOD.search(stem)
     if period and not starts:
-        starts, ends = [parse_date(period[1])], [parse_date(period[2])]
+        first, last = (parse_date(part) for part in period.groups())
+        starts, ends = ([first], [last]) if first and last else ([], [])
     start = starts[0] if starts else find_date(stem)
-    if start and ends and ends[0] and (ends[0] - start).days > LONGEST_ACQUISITION_DAYS:
+    if start and ends and (ends[0] - start).days > LONGEST_ACQUISITION_DAYS:
         return None, [f"It covers a period, {start} to {ends[0]}, so it has no single date."]
     return start, []
 

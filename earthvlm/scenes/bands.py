@@ -1,6 +1,6 @@
-"""Sentinel-2 as this project uses it: band names and orders, units, 8-bit scales, product names.
+"""Tables of Sentinel-2: band names and orders, units, 8-bit scales, product names.
 
-One table of each fact, and nothing that reads a file. Reflectance is always x 10000 and free of
+Nothing here reads a file. Reflectance is always x 10000 and free of
 the offset that newer products carry (`BOA_OFFSET`).
 """
 

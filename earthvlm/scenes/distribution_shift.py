@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -33,7 +34,7 @@ class TrainingStatistics:
     region: str = ""
 
     @classmethod
-    def from_entry(cls, entry: dict) -> TrainingStatistics:
+    def from_entry(cls, entry: dict[str, Any]) -> TrainingStatistics:
         """Read the statistics from a configuration's JSON. Raises TypeError for another form."""
         means = {band: tuple(bounds) for band, bounds in entry["mean_reflectance"].items()}
         bbox = entry["bbox"] and tuple(entry["bbox"])

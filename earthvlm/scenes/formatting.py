@@ -1,4 +1,4 @@
-"""Days, places and boxes in words: one form of each, wherever a scene is told of."""
+"""Dates, places and bounding boxes in words, in one form everywhere."""
 
 from __future__ import annotations
 
@@ -6,21 +6,21 @@ import datetime
 
 
 def describe_date(date: datetime.date) -> str:
-    """A day: "2 February 2020"."""
+    """Return a date as in "2 February 2020"."""
     return f"{date.day} {date:%B %Y}"
 
 
 def describe_place(longitude: float | None, latitude: float | None, decimals: int = 3) -> str:
-    """A place in degrees: "52.515° N 12.623° E"; nothing where either is unknown."""
+    """Return a place as in "52.515° N 12.623° E"; empty where a coordinate is unknown."""
     if longitude is None or latitude is None:
         return ""
     return f"{_degrees(latitude, 'NS', decimals)} {_degrees(longitude, 'EW', decimals)}"
 
 
 def describe_bbox(bbox: tuple[float, float, float, float]) -> str:
-    """West, south, east and north: "1.50° W to 16.00° E, 47.00° N to 55.00° N".
+    """Return west, south, east, north as in "1.50° W to 16.00° E, 47.00° N to 55.00° N".
 
-    A box that crosses the date line says so.
+    A bounding box that crosses the date line says so.
     """
     west, south, east, north = bbox
     longitudes = f"{_degrees(west, 'EW', 2)} to {_degrees(east, 'EW', 2)}"

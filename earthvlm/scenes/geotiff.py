@@ -12,7 +12,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -199,7 +199,7 @@ def write_geotiff(
     if longitude is not None and latitude is not None:
         tags |= dict(zip(PLACE_TAGS, map(repr, (longitude, latitude)), strict=True))
     # Band by band: a quarter smaller than interleaved by pixel on real scenes.
-    profile = {"driver": "GTiff", "dtype": "uint16", "interleave": "band"}
+    profile: dict[str, Any] = {"driver": "GTiff", "dtype": "uint16", "interleave": "band"}
     profile |= {"compress": "deflate", "predictor": 2, "zlevel": 9}
     size = {"count": len(present), "height": height, "width": width}
     with quiet_gdal(), rasterio.open(path.absolute(), "w", **profile, **size) as file:

@@ -1,8 +1,8 @@
-"""Files of strangers decoded in child processes of bounded memory and time.
+"""Decode untrusted files in child processes of bounded memory and time.
 
 A file that breaks a decoder, or makes it take too much, ends a child and not the server. The
-children are started ahead, open one file at a time, and are replaced after a failure. What comes
-back is JSON and raw pixels, so that nothing of a child is unpickled.
+children are started in advance, open one file at a time, and are replaced after a failure. They
+return JSON and raw pixels, so that nothing from a child is unpickled.
 
     python -m earthvlm.scenes.isolated_reader     # a child: requests on stdin, scenes on stdout
 """
@@ -21,8 +21,9 @@ import threading
 import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
+from io import BufferedReader
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, cast
 
 import numpy as np
 
@@ -67,19 +68,19 @@ class IsolatedReader:
         deadline: float = DEADLINE_SECONDS,
     ) -> None:
         self.readers, self.memory_bytes, self.deadline = readers, memory_bytes, deadline
-        self._idle: list[subprocess.Popen] = []
+        self._idle: list[subprocess.Popen[bytes]] = []
         self._free = threading.Semaphore(readers)
         self._lock = threading.Lock()
         weakref.finalize(self, _end_all, self._idle)
 
     def start(self) -> None:
-        """Start the children ahead of the first file; they are ready half a second later."""
+        """Start the children in advance; they are ready after half a second."""
         with self._lock:
             while len(self._idle) < self.readers:
                 self._idle.append(self._start_child())
 
     def close(self) -> None:
-        """End the idle children; one that works ends when its file is read."""
+        """End the idle children; a busy one ends after its file."""
         with self._lock:
             _end_all(self._idle)
 
@@ -107,9 +108,10 @@ class IsolatedReader:
             timer = threading.Timer(self.deadline, kill)
             timer.start()
             try:
-                child.stdin.write(json.dumps(request).encode() + b"\n")
-                child.stdin.flush()
-                reply, pixels = _receive(child.stdout)
+                requests, replies = _pipes(child)
+                requests.write(json.dumps(request).encode() + b"\n")
+                requests.flush()
+                reply, pixels = _receive(replies)
             except (OSError, EOFError, ValueError, struct.error) as error:
                 child.kill()
                 raise ValueError(self._explain(path.name, late.is_set(), child.wait())) from error
@@ -118,12 +120,12 @@ class IsolatedReader:
         return _rebuild(reply, pixels)
 
     @contextmanager
-    def _child(self) -> Iterator[subprocess.Popen]:
-        """Lend an idle child; one that fails or runs out of memory is not used again."""
+    def _child(self) -> Iterator[subprocess.Popen[bytes]]:
+        """Yield an idle child; one that fails or runs out of memory is replaced."""
         with self._free:
             with self._lock:
                 child = self._idle.pop() if self._idle else self._start_child()
-            if child.poll() is not None:  # it ended while nobody used it
+            if child.poll() is not None:  # it ended while idle
                 child = self._start_child()
             try:
                 yield child
@@ -135,7 +137,7 @@ class IsolatedReader:
                         _end(child)
                         self._idle.append(self._start_child())
 
-    def _start_child(self) -> subprocess.Popen:
+    def _start_child(self) -> subprocess.Popen[bytes]:
         environment = {name: os.environ[name] for name in _PASSED_ON if name in os.environ}
         return subprocess.Popen(
             [sys.executable, "-m", "earthvlm.scenes.isolated_reader", str(self.memory_bytes)],
@@ -151,24 +153,27 @@ class IsolatedReader:
                 "save it in a simpler form, or cut out a part"
             )
         logger.warning("A child that read an uploaded file ended with status %d", status)
-        return (
-            f"'{name}' could not be read without harm; save it in another form, or cut out a part"
-        )
+        return f"'{name}' could not be decoded safely; save it in another format, or cut out a part"
 
 
-def _end(child: subprocess.Popen) -> None:
+def _pipes(child: subprocess.Popen[bytes]) -> tuple[BinaryIO, BufferedReader]:
+    """Return the pipes to a child's stdin and from its stdout."""
+    return cast("BinaryIO", child.stdin), cast("BufferedReader", child.stdout)
+
+
+def _end(child: subprocess.Popen[bytes]) -> None:
     child.kill()
     child.wait()
-    child.stdin.close()
-    child.stdout.close()
+    for pipe in _pipes(child):
+        pipe.close()
 
 
-def _end_all(children: list[subprocess.Popen]) -> None:
+def _end_all(children: list[subprocess.Popen[bytes]]) -> None:
     while children:
         _end(children.pop())
 
 
-def _receive(stream: BinaryIO) -> tuple[dict[str, Any], np.ndarray | None]:
+def _receive(stream: BufferedReader) -> tuple[dict[str, Any], np.ndarray | None]:
     """Read one reply: JSON, and the pixels `[H, W, 12]` where a scene was opened."""
     (length,) = struct.unpack("<I", _read_exactly(stream, 4))
     if length > MAX_REPLY_BYTES:
@@ -179,7 +184,7 @@ def _receive(stream: BinaryIO) -> tuple[dict[str, Any], np.ndarray | None]:
     height, width = (int(side) for side in reply["size"])
     check_size(height, width, "a reply")
     pixels = np.empty((height, width, len(BANDS)), dtype=np.float32)
-    view, done = memoryview(pixels).cast("B"), 0
+    view, done = memoryview(pixels.data).cast("B"), 0
     while done < len(view):
         count = stream.readinto(view[done:])
         if not count:
@@ -188,7 +193,7 @@ def _receive(stream: BinaryIO) -> tuple[dict[str, Any], np.ndarray | None]:
     return reply, pixels
 
 
-def _read_exactly(stream: BinaryIO, length: int) -> bytes:
+def _read_exactly(stream: BufferedReader, length: int) -> bytes:
     data = stream.read(length)
     if len(data) < length:
         raise EOFError
@@ -210,12 +215,12 @@ def _rebuild(reply: dict[str, Any], pixels: np.ndarray | None) -> Scene:
 
 
 def main() -> int:
-    """Open the files that are asked for on stdin, one after another, until it is closed."""
+    """Open the files requested on stdin, one after another, until it is closed."""
     memory_bytes = int(sys.argv[1])
     import rasterio._env
     import rasterio.warp  # noqa: F401
 
-    # What a library prints must not get among the replies.
+    # Libraries that print must not disturb the replies.
     replies = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)
     _bound_process(memory_bytes)
@@ -241,7 +246,7 @@ def main() -> int:
         data = json.dumps(reply).encode()
         replies.write(struct.pack("<I", len(data)) + data)
         if scene is not None:
-            replies.write(memoryview(np.ascontiguousarray(scene.reflectance)).cast("B"))
+            replies.write(memoryview(np.ascontiguousarray(scene.reflectance).data).cast("B"))
         replies.flush()
         if out_of_memory:
             return 1

@@ -1,4 +1,4 @@
-"""Memory that is free in this process, given back to the system."""
+"""Return free memory of this process to the system."""
 
 from __future__ import annotations
 
@@ -7,6 +7,6 @@ import ctypes
 
 
 def trim_memory() -> None:
-    """Give free memory back to the system, where the C library can (glibc's malloc_trim)."""
+    """Return free memory to the system, where the C library can (glibc's malloc_trim)."""
     with contextlib.suppress(AttributeError, OSError):
         ctypes.CDLL(None).malloc_trim(0)

@@ -132,6 +132,6 @@ def _apply_scales(
         and brightest_level(values) <= LARGEST_FRACTION
     ):
         return False, [SCALED_NOTE]
-    values *= np.float32(scales)
-    values += np.float32(offsets)
+    values *= np.array(scales, np.float32)
+    values += np.array(offsets, np.float32)
     return any(offsets), []

@@ -1,4 +1,4 @@
-"""From pixel values to reflectance x 10000: units, the +1000 offset, pixels without data.
+"""Convert pixel values to reflectance x 10000: units, the +1000 offset, pixels without data.
 
 Every function takes values `[H, W, C]` float32 with NaN where there is no data, changes them in
 place and gives back what it found out, in sentences for the user. None knows about files.
@@ -221,7 +221,7 @@ def fill_missing_pixels(values: np.ndarray, source: str) -> list[str]:
 def drop_empty_bands(
     values: np.ndarray, bands: tuple[str, ...]
 ) -> tuple[np.ndarray, tuple[str, ...], list[str]]:
-    """Leave out bands that are NaN throughout: the rest, their names, and what was left out.
+    """Drop bands that are NaN throughout; return the others, their names and notes.
 
     Takes filled values, in which a band has data everywhere or nowhere.
     """

@@ -1,4 +1,4 @@
-"""Scene: what an image is here, opened from a file or an array, and drawn for people."""
+"""Scene: a Sentinel-2 image, opened from a file or an array, and drawn as composites."""
 
 from __future__ import annotations
 
@@ -148,7 +148,7 @@ class Scene:
         mark_empty_pixels(values)
         mark_empty_bands(values)
         notes = fill_missing_pixels(values, source)
-        values, kept, lost = drop_empty_bands(values, names)
+        values, kept, lost = drop_empty_bands(values, tuple(map(str, names)))
         notes += lost + convert_to_reflectance(values, source)
         if boa_offset is None and decide_offset(darkest_level(values), date=date)[0]:
             notes.append(
@@ -167,23 +167,23 @@ class Scene:
 
     @property
     def bands(self) -> tuple[str, ...]:
-        """The bands it has, in the order of `earthvlm.scenes.bands.BANDS`."""
+        """The bands that are present, in the order of `earthvlm.scenes.bands.BANDS`."""
         missing = np.isnan(self.reflectance[0, 0])
         return tuple(band for band, gone in zip(BANDS, missing, strict=True) if not gone)
 
     @property
     def height(self) -> int:
-        """Rows of pixels."""
+        """The number of pixel rows."""
         return self.reflectance.shape[0]
 
     @property
     def width(self) -> int:
-        """Columns of pixels."""
+        """The number of pixel columns."""
         return self.reflectance.shape[1]
 
     @property
     def is_rgb_only(self) -> bool:
-        """Whether it has the three visible bands and no other."""
+        """Whether only the three visible bands are present."""
         return set(self.bands) == set(VISIBLE_BANDS)
 
     def available_composites(self) -> tuple[str, ...]:
@@ -207,7 +207,7 @@ class Scene:
         bands = COMPOSITES[name]
         if bands is None:
             return Image.fromarray(self._draw_ndvi())
-        values = np.stack([self.find_band(band) for band in bands], axis=2)
+        values = np.stack([self._band(band) for band in bands], axis=2)
         return Image.fromarray(_stretch(values, true_colour=bands == VISIBLE_BANDS))
 
     def thumbnail(self, size: int = 96) -> Image.Image:
@@ -254,6 +254,12 @@ class Scene:
                 return self.reflectance[:, :, BANDS.index(name)]
         return None
 
+    def _band(self, band: str) -> np.ndarray:
+        values = self.find_band(band)
+        if values is None:
+            raise ValueError(f"'{self.name}' has no band {band}")
+        return values
+
     def _missing_for(self, composite: str) -> list[str]:
         present = self.bands
         return [
@@ -263,7 +269,7 @@ class Scene:
         ]
 
     def _draw_ndvi(self) -> np.ndarray:
-        ndvi = normalized_difference(*(self.find_band(band) for band in NDVI_BANDS))
+        ndvi = normalized_difference(*(self._band(band) for band in NDVI_BANDS))
         channels = [
             np.interp(ndvi, NDVI_STOPS, colour) for colour in zip(*NDVI_COLOURS, strict=True)
         ]

@@ -1,7 +1,7 @@
-"""What can be measured in a scene by band arithmetic: shares of cover, beside what a model says.
+"""Land-cover fractions of a scene by spectral indices, independent of any model.
 
-Every threshold is published, and stands with its source. None of this is a map of land cover: it
-says what a pixel's spectrum looks like, and now and then mistakes shadow, sand or pale roofs.
+Every threshold is published and has its source here. This is no map of land cover: it classifies
+spectra pixel by pixel, and at times mistakes shadow, sand or pale roofs.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from earthvlm.scenes.bands import REFLECTANCE_SCALE
 from earthvlm.scenes.reflectance import normalized_difference
 from earthvlm.scenes.scene import Scene
 
-# The order in which a pixel is asked; it counts where it says yes first.
+# In the order of the tests; a pixel belongs to the first class whose test it passes.
 COVER_CLASSES = ("cloud", "snow", "water", "dense vegetation", "sparse vegetation", "bare or built")
 COVER_RULES = {
     "cloud": "thick cloud: B03 > 0.39, or B03 > 0.175 and B03 > B04, with B11 > 0.1",
@@ -59,17 +59,17 @@ class SpectralIndices:
     water_index: str
 
     def share(self, *covers: str) -> float:
-        """The share of these covers together; 0 for what could not be measured."""
+        """Return the share of these covers together; 0 for those that were not measured."""
         return sum(self.shares.get(cover, 0.0) for cover in covers)
 
     @property
     def vegetation(self) -> float:
-        """Dense and sparse together."""
+        """The share of dense and sparse vegetation together."""
         return self.share("dense vegetation", "sparse vegetation")
 
 
 def classify(scene: Scene) -> np.ndarray | None:
-    """The cover of each pixel as its index in COVER_CLASSES, uint8 `[H, W]`.
+    """Return the cover of each pixel as its index in COVER_CLASSES, uint8 `[H, W]`.
 
     None where the near infrared is missing, as in a photo: nothing here can then be measured.
     """
@@ -93,7 +93,7 @@ def classify(scene: Scene) -> np.ndarray | None:
 
 
 def measure(scene: Scene) -> SpectralIndices | None:
-    """Measure a scene's covers; None where it lacks the near infrared."""
+    """Return a scene's land-cover fractions; None where it lacks the near infrared."""
     covers = classify(scene)
     if covers is None:
         return None
@@ -105,7 +105,7 @@ def measure(scene: Scene) -> SpectralIndices | None:
 
 
 def percent(share: float) -> str:
-    """A share as people read it, on one line: "12 %", "under 1 %", "none"."""
+    """Return a share as text without a line break: "12 %", "under 1 %", "none"."""
     if share == 0:
         return "none"
     return "under 1\u00a0%" if share < 0.005 else f"{100 * share:.0f}\u00a0%"
@@ -117,6 +117,8 @@ def find_cloud(scene: Scene) -> np.ndarray:
     Where B11 is missing, bright snow counts as cloud too.
     """
     green, red, short_wave = (_reflectance(scene, band) for band in ("B03", "B04", "B11"))
+    if green is None or red is None:
+        raise ValueError(f"'{scene.name}' lacks B03 or B04, by which clouds are found")
     bright = (green > CLOUD_GREEN) & (green > red) | (green > CLOUD_GREEN_SURE)
     return bright if short_wave is None else bright & (short_wave > CLOUD_SHORT_WAVE)
 

@@ -31,7 +31,7 @@ MIN_CLOUDY_SHARE = 0.6  # of a tile's pixels
 
 
 class TiledRaster:
-    """A raster that is read tile by tile; `empty` counts the tiles left out for want of data.
+    """A raster that is read tile by tile; `empty` counts tiles left out for lack of data.
 
     Args:
         path: A GeoTIFF or JPEG 2000 file.
@@ -95,7 +95,7 @@ class TiledRaster:
 
 
 def _plan_windows(height: int, width: int, size: int) -> dict[tuple[int, int], Window]:
-    """Windows that cover it all, each of the tile's size: those at the far edges reach back."""
+    """Return windows that cover the raster; those at the far edges overlap their neighbours."""
     from rasterio.windows import Window
 
     def starts(length: int) -> list[int]:

@@ -189,7 +189,7 @@ def test_a_busy_server_is_asked_again_when_it_said(published, tmp_path):
 def test_a_file_that_is_not_there_is_not_asked_for_again(published, tmp_path):
     record, url, _ = published
     record.faults = ["gone"] * 20
-    with pytest.raises(ConnectionError, match=r"json_files\.zip could not be fetched"):
+    with pytest.raises(ConnectionError, match=r"json_files\.zip could not be downloaded"):
         download_chatearthnet(tmp_path / "data", ["json"], record_url=url)
     assert len(record.requests) == 1
 
@@ -221,7 +221,7 @@ def test_an_interrupt_ends_all_downloads_and_the_next_call_goes_on(published, tm
 def test_an_archive_that_stays_damaged_is_named_and_nothing_of_it_is_unpacked(published, tmp_path):
     record, url, _ = published
     record.faults = ["corrupt"] * 20
-    with pytest.raises(ValueError, match=r"json_files\.zip arrived twice with another md5"):
+    with pytest.raises(ValueError, match=r"json_files\.zip was downloaded twice with another MD5"):
         download_chatearthnet(tmp_path / "data", ["json"], record_url=url)
     assert not list((tmp_path / "data").rglob("*.json"))
 
@@ -254,7 +254,7 @@ def test_no_path_leaves_the_folder(record, tmp_path, path):
         file.writestr("s2_rgb_images/fine.png", b"")
         file.writestr(path, b"")
     server.archives["s2_rgb_images.zip"] = buffer.getvalue()
-    with pytest.raises(ValueError, match="would be written elsewhere"):
+    with pytest.raises(ValueError, match="a path that leaves the data folder"):
         download_chatearthnet(tmp_path / "data", ["rgb"], record_url=url)
     assert not list(tmp_path.rglob("*.png"))
 
@@ -263,7 +263,7 @@ def test_too_small_a_disk_is_said_before_anything_is_fetched(published, tmp_path
     record, url, _ = published
     usage = chatearthnet_download.shutil.disk_usage(tmp_path)._replace(free=1000)
     monkeypatch.setattr(chatearthnet_download.shutil, "disk_usage", lambda _: usage)
-    with pytest.raises(OSError, match=r"needs 0\.\d GB free, and 0\.0 GB are"):
+    with pytest.raises(OSError, match=r"needs 0\.\d GB of free space, but has 0\.0 GB"):
         download_chatearthnet(tmp_path / "data", record_url=url)
     assert not record.requests
 

@@ -78,7 +78,7 @@ def test_a_child_that_dies_gives_one_sentence(
         time.sleep(0.01)
     os.kill(child.pid, signal.SIGKILL)
     thread.join(20)
-    assert "'fine.tif' could not be read without harm" in str(error[0])
+    assert "'fine.tif' could not be decoded safely" in str(error[0])
     assert "ended with status -9" in caplog.text
     assert reader.open(tmp_path / "fine.tif").width == 64
 

@@ -83,7 +83,7 @@ def test_doubts_about_a_comparison_are_said():
     for words in ("lie apart", "differ in size", "Thick cloud hides", "seasons differ"):
         assert any(words in doubt for doubt in doubts), (words, doubts)
     assert warn_before_comparing(first, first) == []
-    assert "does not say where" in warn_before_comparing(first, paint("water"))[0]
+    assert "does not give its place" in warn_before_comparing(first, paint("water"))[0]
 
 
 def test_the_boadella_reservoir_falls(practice_data: Path):

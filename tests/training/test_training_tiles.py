@@ -99,7 +99,7 @@ def test_tiles_without_captions_and_repeated_ones_are_left_out(data, capsys):
     assert main(["validate-data", str(data)]) == 1
     checked = capsys.readouterr().out
     assert all(line in checked for line in expected)
-    assert f"captions 35: 1 tiles stand in train and in val: {in_val['image']}" in checked
+    assert f"captions 35: 1 tiles are in train and in val: {in_val['image']}" in checked
 
 
 def test_tiles_of_the_test_split_are_left_out(data, capsys):
