@@ -12,7 +12,7 @@ import numpy as np
 from earthvlm.embeddings.filters import BoundingBox, SceneFilter
 from earthvlm.search.index import SceneIndex, SceneResult
 
-# More points than this cannot be told apart on a screen; a larger index is shown by a sample.
+# More points than this would overlap on a screen, so a larger index is shown by a sample.
 MAX_POINTS = 200_000
 # Web-Mercator ends at this latitude; scenes closer to a pole are shown at the edge.
 MERCATOR_LATITUDE = 85.05

@@ -166,11 +166,11 @@ STANDS_STILL = """() => {
 def test_box_drawn_on_the_map_limits_search(page: Page, app_index, keep: Callable[..., None]):
     search(page, "open water")
     rows = save_csv(page)
-    placed = [row for row in rows if row["longitude"]]
+    mapped = [row for row in rows if row["longitude"]]
     open_tab(page, "Map")
-    counted = "all" if len(placed) == len(rows) else f"{len(placed)} of"
+    counted = "all" if len(mapped) == len(rows) else f"{len(mapped)} of"
     page.locator("#map-summary", has_text=f"{counted} {len(rows)} results").wait_for()
-    wait_for_results(page, len(placed))
+    wait_for_results(page, len(mapped))
     page.wait_for_function(STANDS_STILL)
     # Around the northernmost result, so that the box leaves others out.
     places = [marker.bounding_box() for marker in markers(page).all()]
@@ -199,7 +199,7 @@ def test_box_drawn_on_the_map_limits_search(page: Page, app_index, keep: Callabl
     open_tab(page, "Map")
     page.get_by_role("button", name="Remove the bounding box").click()
     page.locator("#map-summary", has_text=f"where the {len(app_index)} scenes are").wait_for()
-    wait_for_results(page, len(placed))
+    wait_for_results(page, len(mapped))
     assert bbox_field(page).input_value() == ""
 
 

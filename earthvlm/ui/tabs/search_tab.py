@@ -32,8 +32,9 @@ AT_ONCE: dict[str, Any] = {"api_visibility": "private", "queue": False}
 class SearchTab:
     """The components of the Search tab.
 
-    by_chat_scene, by_file: search for similar scenes; with_words: also by the words.
-    summary: says what was found. saved: the file's content that the browser saves.
+    by_chat_scene, by_file: search for scenes similar to one. with_words: whether these searches
+    also match the words. summary: the query, the filters and any warning. saved: what the browser
+    saves as a file.
     """
 
     session: gr.State
