@@ -34,6 +34,7 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import httpx
@@ -188,7 +189,7 @@ async def read_slowly(run: Run) -> None:
 
     while run.goes_on:
         for number in range(min(SLOW_CONNECTIONS - len(writers), SLOW_CONNECTIONS // 10)):
-            await guarded(run, "slow reader", lambda number=number: hold(number))
+            await guarded(run, "slow reader", partial(hold, number))
         await asyncio.sleep(1)
         for writer in [each for each in writers if each.is_closing()]:
             run.count("slow reader", "broken off by the server")
