@@ -1,4 +1,4 @@
-"""The bundled bridge on real scenes: what it says must be about the scene it is shown."""
+"""The bundled bridge on real scenes: its answers and embeddings depend on the scene."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ def tiles(practice_data):
 
 
 @pytest.mark.filterwarnings("ignore:Up to .* bands were:UserWarning")
-def test_embeddings_are_those_of_the_package_in_float32(bundled_bridge, tiles):
-    """In bfloat16, where the processor multiplies it, and in batches."""
+def test_embeddings_match_the_package_in_float32(bundled_bridge, tiles):
+    """In batches, and in bfloat16 where the CPU multiplies it."""
     directly = np.concatenate([embed_by_package(bundled_bridge, scene) for scene in tiles[0]])
     np.testing.assert_allclose(bundled_bridge.embed(tiles[0]), directly, atol=1e-3)
 
 
-def right(score, answers, labels) -> float:
+def accuracy(score, answers, labels) -> float:
     return float(np.mean([score(a, f, "") for a, f in zip(answers, labels, strict=True)]))
 
 
@@ -43,15 +43,15 @@ def right(score, answers, labels) -> float:
     ("task", "score", "least"),
     [(QUESTIONS[0], score_dominant, 0.8), (QUESTIONS[1], score_water, 0.9)],
 )
-def test_answers_are_about_the_scene(bundled_bridge, tiles, task, score, least):
+def test_answers_depend_on_the_scene(bundled_bridge, tiles, task, score, least):
     scenes, labels = tiles
     answers = bundled_bridge.generate(scenes, task.question, max_length=task.max_length)
-    shuffled = right(score, answers[1:] + answers[:1], labels)
-    seeing = right(score, answers, labels)
-    assert seeing > least and seeing > shuffled + 0.2
+    shuffled = accuracy(score, answers[1:] + answers[:1], labels)
+    correct = accuracy(score, answers, labels)
+    assert correct > least and correct > shuffled + 0.2
 
 
-def test_sentences_find_their_scenes_better_than_chance(bundled_bridge, tiles):
+def test_retrieval_beats_chance(bundled_bridge, tiles):
     scenes, labels = tiles
     sentences = embed_sentences([describe(f) for f in labels])
     ranks = pair_ranks(sentences, bundled_bridge.embed(scenes))
@@ -73,13 +73,13 @@ def fails(why: str) -> pytest.MarkDecorator:
         ),
     ],
 )
-def test_a_lake_is_seen(bundled_bridge, lake, bands):
+def test_lakes_are_recognized(bundled_bridge, lake, bands):
     scene = Scene.open(SceneIndex.from_pretrained("bundled").get(lake).scene_file)
     shown = Scene.from_array(scene.reflectance[..., [BANDS.index(band) for band in bands]], bands)
     assert bundled_bridge.generate(shown, "Is there water?").startswith("Yes")
 
 
-def test_words_find_bundled_scenes_and_a_scene_finds_itself(bundled_bridge):
+def test_text_and_scene_search_find_bundled_scenes(bundled_bridge):
     index = SceneIndex.from_pretrained("bundled")
     best = index.search("a lake", k=3)
     assert len(best) == 3 and all(r.scene_similarity is not None for r in best)

@@ -1,4 +1,4 @@
-"""A bridge's config.json: one format, every entry of it, and what reads another format is named."""
+"""A bridge's config.json: other formats and missing entries are rejected."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from earthvlm import __version__
 from earthvlm.bridge.model import OlmoEarthVLMBridge
 
 
-def test_a_bridge_of_another_format_names_what_reads_it(saved):
+def test_other_format_names_the_version_that_reads_it(saved):
     config = json.loads((saved / "config.json").read_text())
     assert (config["format_version"], config["earthvlm_version"]) == (1, __version__)
     config |= {"format_version": 2, "earthvlm_version": "7.1", "sees_in_the_dark": True}
@@ -20,7 +20,7 @@ def test_a_bridge_of_another_format_names_what_reads_it(saved):
 
 
 @pytest.mark.parametrize("entry", ["patch_size", "use_lora", "bands"])
-def test_a_configuration_that_lacks_an_entry_is_refused(saved, entry):
+def test_config_with_missing_entry_is_rejected(saved, entry):
     config = json.loads((saved / "config.json").read_text())
     del config[entry]
     (saved / "config.json").write_text(json.dumps(config))

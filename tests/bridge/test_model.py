@@ -1,4 +1,4 @@
-"""The bridge at random: what is trained on, said, saved and refused."""
+"""The bridge with random weights: training loss, answers, files and errors."""
 
 from __future__ import annotations
 
@@ -35,13 +35,13 @@ def batch_of(bridge: OlmoEarthVLMBridge, *conversations):
 def test_only_answers_are_labelled(tiny_bridge):
     prompt = tiny_bridge.language.encode(ANSWERED)
     tokenizer = tiny_bridge.language.tokenizer
-    spoken = tokenizer.decode([i for i in prompt.labels if i != -100])
-    assert spoken == "Yes, a lake.<|im_end|>\nIn the top left.<|im_end|>\n"
+    labelled = tokenizer.decode([i for i in prompt.labels if i != -100])
+    assert labelled == "Yes, a lake.<|im_end|>\nIn the top left.<|im_end|>\n"
     assert "Is there water?" in tokenizer.decode(prompt.ids[prompt.scene_at :])
     assert "water" not in tokenizer.decode(prompt.ids[: prompt.scene_at])
 
 
-def test_the_loss_equals_the_whole_models_on_the_same_input(tiny_bridge):
+def test_loss_equals_that_of_full_logits(tiny_bridge):
     batch = batch_of(tiny_bridge, ANSWERED, ANSWERED[:2])
     with torch.no_grad():
         output = tiny_bridge(batch)
@@ -66,11 +66,11 @@ def test_padding_does_not_change_the_loss(tiny_bridge):
         alone = tiny_bridge(tiny_bridge.collate([scene], [short])).loss
         batch = tiny_bridge.collate([scene, scene], [short, padding])
         batch.labels[1] = -100
-        beside = tiny_bridge(batch).loss
-    torch.testing.assert_close(alone, beside)
+        padded = tiny_bridge(batch).loss
+    torch.testing.assert_close(alone, padded)
 
 
-def test_every_part_that_trains_gets_a_gradient(tiny_bridge):
+def test_all_trainable_modules_get_gradients(tiny_bridge):
     tiny_bridge.train()
     output = tiny_bridge(batch_of(tiny_bridge, ANSWERED))
     (output.loss + output.scene_embedding.sum()).backward()
@@ -81,7 +81,7 @@ def test_every_part_that_trains_gets_a_gradient(tiny_bridge):
     assert words.grad is None
 
 
-def test_the_scene_changes_what_is_said(tiny_bridge):
+def test_loss_depends_on_the_scene(tiny_bridge):
     with torch.no_grad():
         losses = [
             tiny_bridge(
@@ -95,7 +95,7 @@ def test_the_scene_changes_what_is_said(tiny_bridge):
     assert losses[0] != losses[1]
 
 
-def test_a_batch_answers_as_its_scenes_alone(tiny_bridge):
+def test_batch_answers_equal_single_answers(tiny_bridge):
     scenes = [random_scene(), random_scene(40, 72, seed=1)]
     prompts = ["Is there water?", "Describe this scene in a few more words."]
     together = tiny_bridge.generate(scenes, prompts, max_length=8)
@@ -103,7 +103,7 @@ def test_a_batch_answers_as_its_scenes_alone(tiny_bridge):
     assert together == alone
 
 
-def test_scenes_of_all_sizes_are_answered_and_embedded_in_their_order(tiny_bridge, monkeypatch):
+def test_scenes_of_mixed_sizes_keep_their_order(tiny_bridge, monkeypatch):
     monkeypatch.setattr("earthvlm.bridge.batch.MAX_BATCH_PATCHES", 150)
     monkeypatch.setattr("earthvlm.bridge.model.MAX_BATCH_SCENES", 3)
     sizes = [(64, 64), (16, 40), (128, 96), (16, 16), (64, 64), (16, 24)]
@@ -114,14 +114,14 @@ def test_scenes_of_all_sizes_are_answered_and_embedded_in_their_order(tiny_bridg
     np.testing.assert_allclose(tiny_bridge.embed(scenes), alone, atol=1e-5)
 
 
-def test_streamed_pieces_make_the_answer(tiny_bridge):
+def test_streamed_pieces_join_to_the_answer(tiny_bridge):
     message = [{"role": "user", "content": "Is there water?"}]
     pieces = list(tiny_bridge.stream(random_scene(), message, max_length=8))
-    whole = tiny_bridge.generate(random_scene(), "Is there water?", max_length=8)
-    assert "".join(pieces).strip() == whole
+    answer = tiny_bridge.generate(random_scene(), "Is there water?", max_length=8)
+    assert "".join(pieces).strip() == answer
 
 
-def test_a_stream_stops_when_told_and_when_closed(tiny_bridge):
+def test_stream_ends_on_stop_event_and_on_close(tiny_bridge):
     message = [{"role": "user", "content": "Is there water?"}]
     tiny_bridge.language.model.generation_config.eos_token_id = None
     stop = threading.Event()
@@ -135,7 +135,7 @@ def test_a_stream_stops_when_told_and_when_closed(tiny_bridge):
     assert list(stream) == []
 
 
-def test_errors_in_the_model_reach_the_reader(tiny_bridge, monkeypatch):
+def test_model_errors_reach_the_caller_of_stream(tiny_bridge, monkeypatch):
     def fail(*_, **__):
         raise RuntimeError("out of memory")
 
@@ -144,7 +144,7 @@ def test_errors_in_the_model_reach_the_reader(tiny_bridge, monkeypatch):
         list(tiny_bridge.stream(random_scene(), [{"role": "user", "content": "Hm?"}]))
 
 
-def test_embeddings_have_unit_length_and_do_not_depend_on_the_batch(tiny_bridge):
+def test_embeddings_do_not_depend_on_the_batch(tiny_bridge):
     scenes = [random_scene(seed=i) for i in range(3)]
     together = tiny_bridge.embed(scenes)
     assert together.shape == (3, 384) and together.dtype == np.float32
@@ -152,7 +152,7 @@ def test_embeddings_have_unit_length_and_do_not_depend_on_the_batch(tiny_bridge)
     np.testing.assert_allclose(together, tiny_bridge.embed(scenes, batch_size=1), atol=1e-5)
 
 
-def test_scenes_are_embedded_in_patches_of_their_own_size(tiny_bridge, tmp_path):
+def test_embedding_patch_size_is_independent(tiny_bridge, tmp_path):
     scenes = [random_scene(seed=seed) for seed in range(2)]
     coarse = tiny_bridge.embed(scenes)
     tiny_bridge.set_patch_sizes(4, 4)
@@ -163,10 +163,10 @@ def test_scenes_are_embedded_in_patches_of_their_own_size(tiny_bridge, tmp_path)
     for bridge in (tiny_bridge, again):
         np.testing.assert_allclose(bridge.embed(scenes), coarse, atol=1e-5)
         tokens, _ = bridge.encode([bridge.prepare(scene) for scene in scenes])
-        assert tokens.grids == ((16, 16), (16, 16))  # what is talked about stays fine
+        assert tokens.grids == ((16, 16), (16, 16))  # chats keep the small patches
 
 
-def test_embeddings_are_those_of_the_package_driven_directly(tiny_bridge):
+def test_embeddings_match_the_package(tiny_bridge):
     scenes = [random_scene(seed=i) for i in range(3)]
     directly = np.concatenate([embed_by_package(tiny_bridge, scene) for scene in scenes])
     np.testing.assert_allclose(tiny_bridge.embed(scenes), directly, atol=1e-3)
@@ -176,12 +176,12 @@ def test_embeddings_are_those_of_the_package_driven_directly(tiny_bridge):
     ("prompt", "message"),
     [("", "empty"), (" \n", "empty"), ("x" * (MAX_PROMPT_CHARACTERS + 1), "at most 2,000")],
 )
-def test_a_prompt_that_says_nothing_or_too_much_is_refused(tiny_bridge, prompt, message):
+def test_empty_and_overlong_prompts_are_rejected(tiny_bridge, prompt, message):
     with pytest.raises(ValueError, match=message):
         tiny_bridge.generate(random_scene(), prompt)
 
 
-def test_a_saved_bridge_answers_the_same(tiny_bridge, tmp_path):
+def test_loaded_bridge_answers_like_the_saved_one(tiny_bridge, tmp_path):
     draw_adapter(tiny_bridge)
     tiny_bridge.save_pretrained(tmp_path)
     loaded = OlmoEarthVLMBridge.from_pretrained(
@@ -198,7 +198,7 @@ def test_a_saved_bridge_answers_the_same(tiny_bridge, tmp_path):
         torch.testing.assert_close(merged(batch).loss, tiny_bridge(batch).loss)
 
 
-def test_the_adapter_loads_by_peft_alone(tiny_bridge, tiny_language, tmp_path):
+def test_adapter_loads_with_peft(tiny_bridge, tiny_language, tmp_path):
     from peft import PeftModel
     from transformers import AutoModelForCausalLM
 
@@ -217,13 +217,13 @@ def saved(tiny_bridge, tmp_path) -> Path:
     "part",
     ["config.json", "fusion.safetensors", "encoder.safetensors", "adapter/adapter_config.json"],
 )
-def test_a_missing_part_is_named(saved, part):
+def test_missing_file_is_named(saved, part):
     (saved / part).unlink()
     with pytest.raises(FileNotFoundError, match=part):
         OlmoEarthVLMBridge.from_pretrained(saved)
 
 
-def test_a_part_of_another_shape_is_named(saved):
+def test_tensor_of_wrong_shape_is_named(saved):
     path = saved / "fusion.safetensors"
     state = load_file(path)
     state["fusion.queries"] = state["fusion.queries"][:4].clone()
@@ -234,7 +234,7 @@ def test_a_part_of_another_shape_is_named(saved):
         OlmoEarthVLMBridge.from_pretrained(saved)
 
 
-def test_a_part_that_lacks_a_tensor_is_named(saved):
+def test_missing_tensor_is_named(saved):
     path = saved / "encoder.safetensors"
     state = load_file(path)
     name = sorted(state)[0]
@@ -244,7 +244,7 @@ def test_a_part_that_lacks_a_tensor_is_named(saved):
         OlmoEarthVLMBridge.from_pretrained(saved)
 
 
-def test_a_truncated_part_is_named(saved):
+def test_truncated_file_is_named(saved):
     path = saved / "adapter/adapter_model.safetensors"
     path.write_bytes(path.read_bytes()[:1000])
     with pytest.raises(ValueError, match="adapter_model.safetensors is damaged"):
@@ -255,14 +255,14 @@ def test_a_truncated_part_is_named(saved):
     ("change", "message"),
     [({"format_version": 99}, "has format 99"), ({"colour": 1}, "colour")],
 )
-def test_a_configuration_of_another_kind_is_refused(saved, change, message):
+def test_unknown_config_is_rejected(saved, change, message):
     path = saved / "config.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | change))
     with pytest.raises(ValueError, match=message):
         OlmoEarthVLMBridge.from_pretrained(saved)
 
 
-def test_a_folder_that_is_not_there_is_refused(tmp_path):
+def test_missing_folder_is_rejected(tmp_path):
     shutil.rmtree(tmp_path)
     with pytest.raises(ValueError, match="neither a folder nor the id of a Hub repository"):
         OlmoEarthVLMBridge.from_pretrained(tmp_path)

@@ -1,4 +1,4 @@
-"""Publishing a bridge and loading it again: the real Hub client, and a Hub on this machine."""
+"""Publishing a bridge and loading it again, with the real Hub client and a local Hub server."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def results_of(folder: Path) -> dict:
     return {"bridge": bridge_revision(folder), "split": "val", "metrics": [figure], "tiles": []}
 
 
-def test_a_pushed_bridge_answers_as_before(hub, tiny_bridge):
+def test_pushed_bridge_answers_as_before(hub, tiny_bridge):
     scene = random_scene()
     before = tiny_bridge.generate(scene, QUESTION, 12)
     address = tiny_bridge.push_to_hub("owner/bridge", private=True)
@@ -57,7 +57,7 @@ def test_a_pushed_bridge_answers_as_before(hub, tiny_bridge):
     assert again.commit == repository.refs["main"] and again.commit[:7] in again.summary
 
 
-def test_only_what_is_needed_is_fetched_and_then_nothing(hub, saved, monkeypatch, tmp_path):
+def test_load_fetches_needed_files_once(hub, saved, monkeypatch, tmp_path):
     publish_bridge(saved, "owner/bridge", results=results_of(saved))
     published = set(hub.repositories["owner/bridge"].files)
     assert {"README.md", "training_log.json", "config.json", "fusion.safetensors"} < published
@@ -70,7 +70,7 @@ def test_only_what_is_needed_is_fetched_and_then_nothing(hub, saved, monkeypatch
     assert again.revision == first.revision and len({p for p, _, _ in hub.sent}) == len(fetched)
 
 
-def test_an_older_commit_loads_by_its_hash_and_a_branch_by_its_name(hub, tiny_bridge):
+def test_commits_and_branches_load_by_revision(hub, tiny_bridge):
     tiny_bridge.push_to_hub("owner/bridge")
     old, first = hub.repositories["owner/bridge"].refs["main"], tiny_bridge.revision
     with torch.no_grad():
@@ -84,9 +84,7 @@ def test_an_older_commit_loads_by_its_hash_and_a_branch_by_its_name(hub, tiny_br
     assert hub.repositories["owner/bridge"].refs["main"] == old
 
 
-def test_the_adapter_loads_by_peft_alone_and_the_fusion_by_safetensors(
-    hub, tiny_bridge, tiny_language
-):
+def test_adapter_loads_with_peft_and_fusion_with_safetensors(hub, tiny_bridge, tiny_language):
     from peft import PeftModel
     from transformers import AutoModelForCausalLM
 
@@ -105,7 +103,7 @@ def test_the_adapter_loads_by_peft_alone_and_the_fusion_by_safetensors(
     assert torch.equal(state["fusion.queries"], tiny_bridge.fusion.queries)
 
 
-def test_the_card_tells_what_was_measured_and_is_valid(hub, saved):
+def test_card_is_valid_and_shows_results(hub, saved):
     publish_bridge(saved, "owner/bridge", results=results_of(saved))
     content = hub.repositories["owner/bridge"].commits[
         hub.repositories["owner/bridge"].refs["main"]
@@ -134,7 +132,7 @@ def test_card_prints_the_recorded_commands_of_all_runs(saved):
         assert " ".join(printed.split("\n", 1)[1].replace("\\", "").split()) == run["command"]
 
 
-def test_the_card_names_the_dataset_of_any_stage(saved):
+def test_card_names_the_datasets_of_all_runs(saved):
     config = json.loads((saved / "config.json").read_text())
     config["training"]["earlier"] = [config["training"] | {"dataset": HUB_ID}]
     (saved / "config.json").write_text(json.dumps(config))
@@ -142,7 +140,7 @@ def test_the_card_names_the_dataset_of_any_stage(saved):
     assert ModelCard.load(saved / "README.md").data.datasets == [HUB_ID]
 
 
-def test_a_card_of_released_weights_carries_their_licence(hub, saved):
+def test_card_of_released_weights_has_their_licence(hub, saved):
     config = json.loads((saved / "config.json").read_text())
     config |= {"olmoearth_model_id": "OlmoEarth-v1-Nano", "vlm_model_id": "vikhyatk/moondream2"}
     config |= {"olmoearth_revision": "a" * 40, "vlm_revision": "b" * 40}
@@ -155,7 +153,7 @@ def test_a_card_of_released_weights_carries_their_licence(hub, saved):
     assert front["base_model"] == ["vikhyatk/moondream2", "allenai/OlmoEarth-v1-Nano"]
 
 
-def test_results_of_a_run_are_its_bridges_whatever_checkpoints_lie_beside_it(saved):
+def test_checkpoints_in_a_folder_do_not_change_the_revision(saved):
     results = results_of(saved)
     shutil.copytree(saved, saved.parent / "copy")
     shutil.move(saved.parent / "copy", saved / "checkpoints" / "1")
@@ -163,13 +161,13 @@ def test_results_of_a_run_are_its_bridges_whatever_checkpoints_lie_beside_it(sav
     write_bridge_card(saved, "owner/bridge", results)
 
 
-def test_the_card_of_other_results_is_refused(saved):
+def test_results_of_another_bridge_are_rejected(saved):
     results = results_of(saved) | {"bridge": "another"}
     with pytest.raises(ValueError, match="results are of bridge another"):
         write_bridge_card(saved, "owner/bridge", results)
 
 
-def test_the_code_in_the_card_runs(hub, saved, monkeypatch, tmp_path, capsys):
+def test_code_in_the_card_runs(hub, saved, monkeypatch, tmp_path, capsys):
     publish_bridge(saved, "owner/bridge")
     text = hub.repositories["owner/bridge"].files["README.md"].decode()
     use, adapter = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
@@ -182,7 +180,7 @@ def test_the_code_in_the_card_runs(hub, saved, monkeypatch, tmp_path, capsys):
     assert found["model"].peft_config["default"].base_model_name_or_path == "tests/tiny-llama"
 
 
-def test_the_command_pushes_and_says_where(hub, saved, capsys, tmp_path):
+def test_push_command_prints_the_address(hub, saved, capsys, tmp_path):
     (tmp_path / "results.json").write_text(json.dumps(results_of(saved)))
     assert (
         main(["push", str(saved), "owner/bridge", "--results", str(tmp_path / "results.json")]) == 0
@@ -193,9 +191,7 @@ def test_the_command_pushes_and_says_where(hub, saved, capsys, tmp_path):
 
 
 @pytest.mark.end_to_end
-def test_a_trained_bridge_is_pushed_and_answers_in_another_process(
-    hub, tmp_path, tiny_repository, capsys
-):
+def test_trained_bridge_answers_in_another_process(hub, tmp_path, tiny_repository, capsys):
     write_generated_chatearthnet(tmp_path / "data", train=4, val=2)
     random_scene().save(tmp_path / "scene.tif")
 

@@ -1,4 +1,4 @@
-"""Nothing that is published names a folder of this machine, or holds a token."""
+"""Published files contain no path of this machine and no token."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ sys.path.insert(0, str(Path(__file__).parents[2] / "hub"))
 import embed_chatearthnet
 import publish_space
 
-TELLING = "folder-of-jane-doe"
+PRIVATE_FOLDER = "folder-of-jane-doe"
 
 
 @pytest.mark.slow
-def test_published_files_name_no_folder_and_no_token(hub, tiny_repository, tmp_path, monkeypatch):
-    home = tmp_path / TELLING
+def test_published_files_contain_no_path_and_no_token(hub, tiny_repository, tmp_path, monkeypatch):
+    home = tmp_path / PRIVATE_FOLDER
     write_generated_chatearthnet(home / "data", train=4, val=2)
     monkeypatch.setattr(sys, "argv", [str(home / "train_accelerate.py")])
     options = [f"--data_dir={home / 'data'}", f"--output_dir={home / 'run'}", "--batch_size=2"]
@@ -47,7 +47,13 @@ def test_published_files_name_no_folder_and_no_token(hub, tiny_repository, tmp_p
     assert embed_chatearthnet.main([*embed, "--bridge=owner/bridge"]) == 0
     assert publish_space.main(["owner/space", "--bridge=owner/bridge"]) == 0
 
-    forbidden = [TELLING, str(tmp_path), TOKEN, f"/home/{getpass.getuser()}", str(Path.home())]
+    forbidden = [
+        PRIVATE_FOLDER,
+        str(tmp_path),
+        TOKEN,
+        f"/home/{getpass.getuser()}",
+        str(Path.home()),
+    ]
     published = [name for name in hub.repositories if name != tiny_repository[0]]
     assert published == ["owner/bridge", "datasets/owner/embeddings", "spaces/owner/space"]
     for name in published:

@@ -1,4 +1,4 @@
-"""A bridge's revision: whatever changes an embedding or an answer changes it."""
+"""A bridge's revision changes with all that changes embeddings or answers."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def change(value: object) -> object:
 
 
 @pytest.mark.parametrize("name", ENTRIES)
-def test_every_entry_that_computes_changes_the_revision(saved, name):
+def test_revision_depends_on_computing_entries(saved, name):
     for file in (VISION_FILE, LANGUAGE_FILE):  # read where `use_vlm_vision`, `use_lora` change
         (saved / file).write_bytes(b"weights")
     config = json.loads((saved / "config.json").read_text())
@@ -52,7 +52,7 @@ def test_every_entry_that_computes_changes_the_revision(saved, name):
     assert (bridge_revision(saved) == before) == (name in DESCRIPTIVE_ENTRIES)
 
 
-def test_every_weight_file_changes_the_revision_and_no_other_file_does(saved):
+def test_revision_depends_on_weight_files_only(saved):
     before = bridge_revision(saved)
     (saved / "stray.safetensors").write_bytes(b"left behind")
     (saved / "README.md").write_text("A card.")
@@ -61,14 +61,14 @@ def test_every_weight_file_changes_the_revision_and_no_other_file_does(saved):
     files = [part for part in parts if part.endswith(".safetensors")]
     assert len(files) == 3
     for file in files:
-        whole = (saved / file).read_bytes()
-        (saved / file).write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
+        content = (saved / file).read_bytes()
+        (saved / file).write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
         assert bridge_revision(saved) != before
-        (saved / file).write_bytes(whole)
+        (saved / file).write_bytes(content)
     assert bridge_revision(saved) == before
 
 
-def test_an_index_refuses_what_other_patches_embed(tiny_bridge, tmp_path):
+def test_index_rejects_other_embedding_patch_size(tiny_bridge, tmp_path):
     load, revisions, vectors = OlmoEarthVLMBridge.from_pretrained, [], []
     for patch in (8, 4):
         tiny_bridge.set_patch_sizes(8, patch)
@@ -82,7 +82,7 @@ def test_an_index_refuses_what_other_patches_embed(tiny_bridge, tmp_path):
         check_bridge(Provenance("a", revisions[0]), bridge)
 
 
-def test_another_scale_of_the_adapter_answers_otherwise_at_another_revision(tiny_bridge, tmp_path):
+def test_adapter_scale_changes_revision_and_answers(tiny_bridge, tmp_path):
     draw_adapter(tiny_bridge)
     tiny_bridge.save_pretrained(tmp_path)
     config = json.loads((tmp_path / "config.json").read_text())
@@ -97,13 +97,13 @@ def test_another_scale_of_the_adapter_answers_otherwise_at_another_revision(tiny
     assert revisions[0] != revisions[1]
 
 
-def test_what_is_in_memory_alone_has_a_revision_of_its_own(tiny_bridge, tmp_path):
+def test_unsaved_bridges_have_unique_revisions(tiny_bridge, tmp_path):
     tiny_bridge.save_pretrained(tmp_path)
     bridge = OlmoEarthVLMBridge.from_pretrained(tmp_path, "cpu", trainable=True)
     revisions = [bridge.revision]
     bridge.set_patch_sizes(4, 4)
     revisions.append(bridge.revision)
-    bridge.train()  # weights may change from now on
+    bridge.train()  # weights may change
     revisions.append(bridge.eval().revision)
     bridge.save_pretrained(tmp_path)
     revisions.append(bridge.revision)

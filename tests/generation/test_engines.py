@@ -1,4 +1,4 @@
-"""Every way to answer beside the plain path: ten scenes, 20 tokens, the likeliest each time."""
+"""Every engine compared with plain decoding: ten scenes, 20 tokens, greedy."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ pytestmark = pytest.mark.slow
 QUESTION = "Describe this scene."
 ASKED = [{"role": "user", "content": QUESTION}]
 TOKENS = 20
-# The share of the plain path's tokens that fewer bits choose too, given those before.
+# The share of plain decoding's tokens that 8-bit weights choose too, given those before.
 AGREEMENT = 0.95
 
 
@@ -40,25 +40,25 @@ def scenes() -> list[Scene]:
 
 
 @pytest.fixture(scope="module")
-def seen(bridge, scenes) -> list[Tensor]:
+def prefixes(bridge, scenes) -> list[Tensor]:
     return [bridge.scene_prefix([scene])[0] for scene in scenes]
 
 
 @pytest.fixture(scope="module")
-def plain(bridge, seen) -> list[list[int]]:
-    """The tokens of the plain path's answers."""
+def plain(bridge, prefixes) -> list[list[int]]:
+    """The tokens of the answers of plain decoding."""
     start = partial(TorchDecoderState, bridge.language.model)
-    return [say(bridge.language, start, vectors) for vectors in seen]
+    return [decode_answer(bridge.language, start, vectors) for vectors in prefixes]
 
 
 @pytest.fixture
-def readings(monkeypatch) -> list[int]:
-    """One for each time a language model reads on."""
-    counts, read = [], TorchDecoderState._forward
+def passes(monkeypatch) -> list[int]:
+    """An entry for each forward pass of the language model."""
+    counts, forward = [], TorchDecoderState._forward
 
     def count(self, *arguments):
         counts.append(1)
-        return read(self, *arguments)
+        return forward(self, *arguments)
 
     monkeypatch.setattr(TorchDecoderState, "_forward", count)
     return counts
@@ -81,72 +81,72 @@ def start_llama(bridge, monkeypatch, tmp_path) -> Callable[[str], Callable[[], D
 
 @pytest.fixture(scope="module")
 def answers(bridge, plain) -> list[str]:
-    return [bridge.language.tokenizer.decode(said).strip() for said in plain]
+    return [bridge.language.tokenizer.decode(tokens).strip() for tokens in plain]
 
 
-def test_a_list_of_scenes_is_answered_the_same(bridge, scenes, answers):
-    bridge.text_generator.answer_cache = AnswerCache()  # nothing is known
+def test_batch_answers_equal_plain_decoding(bridge, scenes, answers):
+    bridge.text_generator.answer_cache = AnswerCache()  # empty
     assert bridge.generate(scenes, QUESTION, max_length=TOKENS) == answers
 
 
-def test_a_list_of_scenes_that_others_foretell_is_answered_the_same(
-    bridge, scenes, plain, answers, readings
-):
+def test_batch_answers_with_drafts_equal_plain_decoding(bridge, scenes, plain, answers, passes):
     bridge.text_generator.answer_cache = AnswerCache()
-    for said in plain[5:]:
-        bridge.text_generator.answer_cache.add(said)
+    for tokens in plain[5:]:
+        bridge.text_generator.answer_cache.add(tokens)
     assert bridge.generate(scenes, QUESTION, max_length=TOKENS) == answers
-    assert len(readings) < TOKENS
+    assert len(passes) < TOKENS
 
 
-def test_with_answers_that_foretell_others_it_says_the_same(bridge, scenes, answers, readings):
+def test_answers_with_drafts_equal_plain_decoding(bridge, scenes, answers, passes):
     bridge.text_generator.answer_cache = AnswerCache()
     assert [bridge.generate(s, QUESTION, max_length=TOKENS) for s in scenes] == answers
-    assert len(readings) < TOKENS * len(scenes)
+    assert len(passes) < TOKENS * len(scenes)
 
 
-def test_llama_with_whole_weights_says_the_same(bridge, seen, plain, start_llama):
+def test_llama_cpp_in_float32_equals_torch(bridge, prefixes, plain, start_llama):
     start = start_llama("F32")
-    assert [say(bridge.language, start, vectors) for vectors in seen] == plain
+    assert [decode_answer(bridge.language, start, vectors) for vectors in prefixes] == plain
 
 
-def test_llama_with_weights_of_8_bits_says_nearly_the_same(bridge, seen, plain, start_llama):
+def test_llama_cpp_in_8_bits_agrees_with_torch(bridge, prefixes, plain, start_llama):
     from earthvlm.generation.llama_cpp import QUANTIZATION
 
-    start, pairs = start_llama(QUANTIZATION), zip(seen, plain, strict=True)
-    shares = [agree(bridge.language, start(), scene[None], [said]) for scene, said in pairs]
+    start, pairs = start_llama(QUANTIZATION), zip(prefixes, plain, strict=True)
+    shares = [agree(bridge.language, start(), scene[None], [tokens]) for scene, tokens in pairs]
     assert sum(shares) / len(shares) >= AGREEMENT
 
 
-def test_torch_with_weights_of_8_bits_says_nearly_the_same(seen, plain):
+def test_torch_in_8_bits_agrees_with_float32(prefixes, plain):
     language = OlmoEarthVLMBridge.from_pretrained(
         "bundled", dtype=torch.int8, device="cpu"
     ).language
-    # All scenes at once are fewer than would make the layers dequantize their weights.
-    assert len(seen) < DEQUANTIZE_FROM
+    # With all scenes in a batch, there are too few rows for the layers to dequantize their weights.
+    assert len(prefixes) < DEQUANTIZE_FROM
     state = TorchDecoderState(language.model)
-    assert agree(language, state, torch.stack(seen), plain) >= AGREEMENT
+    assert agree(language, state, torch.stack(prefixes), plain) >= AGREEMENT
 
 
-def say(language: LanguageModel, start: Callable[[], DecoderState], seen: Tensor) -> list[int]:
+def decode_answer(
+    language: LanguageModel, start: Callable[[], DecoderState], prefix: Tensor
+) -> list[int]:
     """The tokens of an answer about a scene."""
-    prompt, conversation = language.encode(ASKED), ChatSession(language, seen, start())
-    list(conversation.answer(prompt, Sampling(TOKENS + 1)))  # the last it chooses is not read
-    return conversation.tokens[len(prompt.ids) + len(seen) :]
+    prompt, session = language.encode(ASKED), ChatSession(language, prefix, start())
+    list(session.answer(prompt, Sampling(TOKENS + 1)))  # the last token is not processed
+    return session.tokens[len(prompt.ids) + len(prefix) :]
 
 
 @torch.inference_mode()
 def agree(
-    language: LanguageModel, state: DecoderState, seen: Tensor, said: list[list[int]]
+    language: LanguageModel, state: DecoderState, prefixes: Tensor, answers: list[list[int]]
 ) -> float:
-    """The share of answers' tokens that this way would have chosen after those before.
+    """The share of the answers' tokens that this engine would have chosen, given those before.
 
-    seen: scenes, `[B, S, D]`. said: `TOKENS` of the answer about each.
+    prefixes: of the scenes, `[B, S, D]`. answers: the first `TOKENS` of each.
     """
-    prompt, tokens, same = language.encode(ASKED), torch.tensor(said), []
-    assert tokens.shape == (len(seen), TOKENS)
-    ids = torch.tensor(prompt.ids).expand(len(seen), -1)
-    vectors = language.embed_around(ids, seen, prompt.scene_at)
+    prompt, tokens, same = language.encode(ASKED), torch.tensor(answers), []
+    assert tokens.shape == (len(prefixes), TOKENS)
+    ids = torch.tensor(prompt.ids).expand(len(prefixes), -1)
+    vectors = language.embed_around(ids, prefixes, prompt.scene_at)
     for token in tokens.T:
         same.append(state.forward(vectors).argmax(-1) == token)
         vectors = language.embed(token[:, None])

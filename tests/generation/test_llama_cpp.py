@@ -1,4 +1,4 @@
-"""llama.cpp beside the plain path: the same answers, as far as weights of 8 bits allow."""
+"""llama.cpp compared with torch: the same logits and answers in float32."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ ASKED = [{"role": "user", "content": QUESTIONS[0]}]
 
 @pytest.fixture(autouse=True)
 def cache(request, monkeypatch, tmp_path_factory):
-    """Files made for tests are not left behind; the embedded model's conversion is kept."""
+    """Write GGUF files to a temporary cache; the embedded model is converted before."""
     request.getfixturevalue("tiny_language")
     monkeypatch.setenv("EARTHVLM_CACHE", str(tmp_path_factory.mktemp("cache")))
 
@@ -33,7 +33,7 @@ def llama_bridge(tiny_bridge: OlmoEarthVLMBridge, tmp_path) -> OlmoEarthVLMBridg
     )
 
 
-def test_unquantised_it_reads_as_torch_does(llama_bridge, tmp_path):
+def test_llama_cpp_logits_equal_those_of_torch(llama_bridge, tmp_path):
     language = llama_bridge.language
     engine = LlamaEngine(language, llama_bridge.revision, "F32")
     plain, other = TorchDecoderState(language.model), LlamaDecoderState(engine)
@@ -54,30 +54,30 @@ def test_unquantised_it_reads_as_torch_does(llama_bridge, tmp_path):
         )
 
 
-def test_turns_answer_as_if_everything_was_read_anew(llama_bridge):
+def test_cached_turns_answer_like_uncached_ones(llama_bridge):
     engine = LlamaEngine(llama_bridge.language, llama_bridge.revision, "F32")
     llama_bridge.text_generator.make_state = lambda: LlamaDecoderState(engine)
     scene = random_scene()
-    anew = talk(llama_bridge, scene, again=True)
-    assert talk(llama_bridge, scene, again=False) == anew
-    assert llama_bridge.generate(scene, QUESTIONS[0], max_length=8) == anew[0].strip()
+    uncached = talk(llama_bridge, scene, cached=False)
+    assert talk(llama_bridge, scene, cached=True) == uncached
+    assert llama_bridge.generate(scene, QUESTIONS[0], max_length=8) == uncached[0].strip()
 
 
-def test_answers_under_way_at_once_do_not_disturb_each_other(llama_bridge):
+def test_concurrent_answers_are_independent(llama_bridge):
     llama_bridge.language.model.generation_config.eos_token_id = None
     scenes = [random_scene(seed=seed) for seed in range(MAX_SEQUENCES + 1)]
     alone = ["".join(llama_bridge.stream(copy_of(s), ASKED, max_length=6)) for s in scenes[:-1]]
     streams = [llama_bridge.stream(scene, ASKED, max_length=6) for scene in scenes]
-    said = [next(stream) for stream in streams[:-1]]
-    with pytest.raises(RuntimeError, match="wait for one to end"):
+    answers = [next(stream) for stream in streams[:-1]]
+    with pytest.raises(RuntimeError, match="already decoding 4 answers: wait for one to end"):
         next(streams[-1])
     for _ in range(5):
-        said = [words + next(s, "") for words, s in zip(said, streams, strict=False)]
-    assert [words + "".join(s) for words, s in zip(said, streams, strict=False)] == alone
-    assert "".join(llama_bridge.stream(scenes[-1], ASKED, max_length=6))  # there is room again
+        answers = [text + next(s, "") for text, s in zip(answers, streams, strict=False)]
+    assert [text + "".join(s) for text, s in zip(answers, streams, strict=False)] == alone
+    assert "".join(llama_bridge.stream(scenes[-1], ASKED, max_length=6))  # a sequence is free again
 
 
-def test_an_unknown_engine_and_an_unfit_model_are_refused(tiny_bridge, tmp_path):
+def test_unknown_engine_and_model_type_are_rejected(tiny_bridge, tmp_path):
     tiny_bridge.save_pretrained(tmp_path)
     with pytest.raises(ValueError, match="There is no engine 'steam': choose from torch, llama"):
         OlmoEarthVLMBridge.from_pretrained(tmp_path, engine="steam")

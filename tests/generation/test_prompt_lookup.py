@@ -1,4 +1,4 @@
-"""Answers that foretell others: what is said stays the same, and fewer readings say it."""
+"""Prompt lookup decoding: the same answers in fewer forward passes."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ def bridge(tiny_bridge: OlmoEarthVLMBridge) -> OlmoEarthVLMBridge:
 
 
 @pytest.fixture
-def readings(bridge, monkeypatch) -> list[int]:
-    """How many tokens each reading of the language model took."""
+def passes(bridge, monkeypatch) -> list[int]:
+    """The number of tokens of each forward pass of the language model."""
     counts = []
     forward = bridge.language.model.forward
 
@@ -45,62 +45,62 @@ def answer(bridge: OlmoEarthVLMBridge, scene, **options) -> str:
     return "".join(bridge.stream(copy_of(scene), ASKED, max_length=24, **options))
 
 
-def test_what_was_said_foretells_how_an_answer_goes_on():
-    drafts = AnswerCache()
-    assert drafts.propose([]) == ()
-    drafts.add(range(20))
-    assert drafts.propose([]) == tuple(range(DRAFT_TOKENS))
-    assert drafts.propose([0]) == tuple(range(1, DRAFT_TOKENS + 1))
-    assert drafts.propose([17, 18]) == (19,)  # as far as it went on
-    assert drafts.propose([99, 98, 7, 8])[0] == 9  # two are enough, where four were never said
-    assert drafts.propose([8, 7])[0] == 8  # and so is one
-    assert drafts.propose([7, 99]) == ()
-    drafts.add([7, 8, 30])
-    assert drafts.propose([99, 98, 7, 8]) == (30,)  # the latest
-    assert drafts.propose([5, 6, 7, 8])[0] == 9  # unless more speaks for an earlier one
+def test_propose_uses_longest_and_latest_ngram():
+    cache = AnswerCache()
+    assert cache.propose([]) == ()
+    cache.add(range(20))
+    assert cache.propose([]) == tuple(range(DRAFT_TOKENS))
+    assert cache.propose([0]) == tuple(range(1, DRAFT_TOKENS + 1))
+    assert cache.propose([17, 18]) == (19,)  # up to the end of the answer
+    assert cache.propose([99, 98, 7, 8])[0] == 9  # an n-gram of two, because none of four is known
+    assert cache.propose([8, 7])[0] == 8  # an n-gram of one
+    assert cache.propose([7, 99]) == ()
+    cache.add([7, 8, 30])
+    assert cache.propose([99, 98, 7, 8]) == (30,)  # the latest answer
+    assert cache.propose([5, 6, 7, 8])[0] == 9  # unless a longer n-gram is known
 
 
-def test_the_oldest_are_forgotten():
-    drafts = AnswerCache()
-    drafts.add([-2, -3, -4])
-    drafts.add(range(MAX_NGRAMS))
-    assert drafts.propose([-2, -3]) == ()
-    assert drafts.propose([MAX_NGRAMS - 3, MAX_NGRAMS - 2])
+def test_cache_drops_oldest_ngrams():
+    cache = AnswerCache()
+    cache.add([-2, -3, -4])
+    cache.add(range(MAX_NGRAMS))
+    assert cache.propose([-2, -3]) == ()
+    assert cache.propose([MAX_NGRAMS - 3, MAX_NGRAMS - 2])
 
 
-def test_the_same_answer_takes_fewer_readings(bridge, readings):
+def test_repeated_answer_takes_fewer_forward_passes(bridge, passes):
     scene = random_scene()
     bridge.text_generator.answer_cache = None
     plain = answer(bridge, scene)
-    assert len(readings) == 24 and set(readings[1:]) == {1}
+    assert len(passes) == 24 and set(passes[1:]) == {1}
     bridge.text_generator.answer_cache = AnswerCache()
     assert answer(bridge, scene) == plain
-    readings.clear()
+    passes.clear()
     assert answer(bridge, scene) == plain
-    assert len(readings) == 1 + -(-23 // (DRAFT_TOKENS + 1))
+    assert len(passes) == 1 + -(-23 // (DRAFT_TOKENS + 1))
 
 
-def test_what_was_foretold_wrong_is_not_said(bridge, readings):
+def test_wrong_drafts_do_not_change_the_answer(bridge, passes):
     scene = random_scene()
     first = answer(bridge, scene)
     said = bridge.language.tokenizer(first, add_special_tokens=False).input_ids
-    # Right at first, then wrong, whatever comes before.
+    # Drafts whose first tokens are right and whose last ones are wrong.
     bridge.text_generator.answer_cache = AnswerCache()
     for place in range(1, len(said)):
         bridge.text_generator.answer_cache.add([*said[max(0, place - 4) : place + 3], 5, 6, 7])
-    readings.clear()
+    passes.clear()
     assert answer(bridge, scene) == first
-    assert 4 < len(readings) < 24
+    assert 4 < len(passes) < 24
 
 
-def test_later_turns_read_on_from_what_was_kept(bridge):
+def test_drafts_do_not_change_later_turns(bridge):
     scene = random_scene()
     again = [{"role": "user", "content": "And where?"}]
 
-    def talk(asked) -> list[str]:
+    def talk(make_scene) -> list[str]:
         messages, answers = list(ASKED), []
         for more in (again, []):
-            said = "".join(bridge.stream(asked(), messages, max_length=24))
+            said = "".join(bridge.stream(make_scene(), messages, max_length=24))
             answers.append(said)
             messages += [{"role": "assistant", "content": said}, *more]
         return answers
@@ -112,7 +112,7 @@ def test_later_turns_read_on_from_what_was_kept(bridge):
     assert talk(lambda: kept) == talk(lambda: copy_of(scene)) == plain
 
 
-def test_stopped_within_what_was_foretold_it_goes_on_rightly(bridge):
+def test_answer_stopped_within_a_draft_can_resume(bridge):
     scene, stop = random_scene(), threading.Event()
     first = answer(bridge, scene)
     asked = copy_of(scene)
@@ -125,54 +125,54 @@ def test_stopped_within_what_was_foretold_it_goes_on_rightly(bridge):
     assert "".join(bridge.stream(asked, ASKED, max_length=24)) == first
 
 
-def test_answers_that_are_drawn_at_random_are_not_foretold(bridge, readings):
+def test_sampled_answers_use_no_drafts(bridge, passes):
     scene = random_scene()
     answer(bridge, scene)
-    readings.clear()
+    passes.clear()
     torch.manual_seed(0)
     answer(bridge, scene, temperature=1.0)
-    assert set(readings[1:]) == {1}
+    assert set(passes[1:]) == {1}
 
 
-def test_a_batch_of_answers_is_foretold_and_stays_the_same(bridge, readings):
+def test_drafts_do_not_change_batch_answers(bridge, passes):
     scenes = [random_scene(seed=seed) for seed in range(4)]
     prompts = ["Is there water?", "Describe it.", "Is there water?", "What lies in the top left?"]
     bridge.text_generator.answer_cache = None
     plain = bridge.generate(scenes, prompts, max_length=24)
-    assert len(readings) == 1 + 24  # what all prompts begin with comes first
+    assert len(passes) == 1 + 24  # after the shared prefix of all prompts
     bridge.text_generator.answer_cache = AnswerCache()
-    readings.clear()
+    passes.clear()
     assert bridge.generate(scenes, prompts, max_length=24) == plain
-    assert set(readings[2:]) == {1}  # nothing was known yet
-    readings.clear()
+    assert set(passes[2:]) == {1}  # the cache was empty
+    passes.clear()
     assert bridge.generate(scenes, prompts, max_length=24) == plain
-    assert len(readings) < 1 + 24 and max(readings[2:]) == BATCH_DRAFT_TOKENS + 1
+    assert len(passes) < 1 + 24 and max(passes[2:]) == BATCH_DRAFT_TOKENS + 1
 
 
-def test_rows_of_a_batch_get_on_unequally_and_end_where_each_does(bridge, monkeypatch):
+def test_batch_rows_accept_unequal_numbers_of_drafts(bridge, monkeypatch):
     scenes, prompts = [random_scene()] * 2, ["Is there water?", "Describe it."]
     bridge.text_generator.answer_cache = None
     answers = bridge.generate(scenes, prompts, max_length=24)
     said = [bridge.language.tokenizer(a, add_special_tokens=False).input_ids for a in answers]
     assert said[0] != said[1]
-    # What comes late in the first row's answer ends it, and perhaps the other.
+    # A late token of the first row's answer ends it, and perhaps the other answer.
     bridge.language.model.generation_config.eos_token_id = said[0][14]
     plain = bridge.generate(scenes, prompts, max_length=24)
     bridge.text_generator.answer_cache = AnswerCache()
     bridge.text_generator.answer_cache.add(said[0])
-    for place in range(1, len(said[1])):  # the second is foretold wrong
+    for place in range(1, len(said[1])):  # wrong drafts for the second row
         bridge.text_generator.answer_cache.add([*said[1][max(0, place - 4) : place + 1], 5, 6, 7])
-    wrong, rollback = [], TorchDecoderState.rollback
+    rejected, rollback = [], TorchDecoderState.rollback
     monkeypatch.setattr(
-        TorchDecoderState, "rollback", lambda self, n: wrong.append(n) or rollback(self, n)
+        TorchDecoderState, "rollback", lambda self, n: rejected.append(n) or rollback(self, n)
     )
     assert bridge.generate(scenes, prompts, max_length=24) == plain
-    assert any(len(set(counts)) > 1 for counts in wrong)
+    assert any(len(set(counts)) > 1 for counts in rejected)
 
 
 @pytest.mark.parametrize("padding", [[0, 0, 0], [3, 0, 1]])
 @torch.inference_mode()
-def test_what_is_taken_back_of_some_rows_is_as_if_it_was_never_read(bridge, padding):
+def test_rollback_of_rows_equals_never_processing_them(bridge, padding):
     language, steps = bridge.language, ([4, 0, 2], [0, 3, 3], [1, 1, 1])
     torch.manual_seed(0)
     first, then = torch.randint(0, 200, (3, 9)), torch.randint(0, 200, (len(steps), 3, 5))
@@ -190,20 +190,20 @@ def test_what_is_taken_back_of_some_rows_is_as_if_it_was_never_read(bridge, padd
         torch.testing.assert_close(logits[None], expected, atol=1e-4, rtol=1e-4)
 
 
-def test_what_all_prompts_begin_with_is_read_once(bridge, readings):
+def test_shared_prompt_prefix_is_processed_once(bridge, passes):
     scenes = [random_scene(seed=seed) for seed in range(3)]
     prompts = ["Is there water?", "What lies in the top left?", "Describe it."]
     bridge.text_generator.answer_cache = None
     alone = [bridge.generate(*pair, max_length=12) for pair in zip(scenes, prompts, strict=True)]
-    readings.clear()
+    passes.clear()
     assert bridge.generate(scenes, prompts, max_length=12) == alone
     asked = [bridge.language.encode([{"role": "user", "content": text}]) for text in prompts]
     before = asked[0].scene_at
     longest = max(len(prompt.ids) for prompt in asked) + bridge.config.num_geo_queries
-    assert before > 0 and readings[:2] == [before, longest - before]
+    assert before > 0 and passes[:2] == [before, longest - before]
 
 
-def test_models_that_look_back_over_a_window_foretell_no_batch(windowed_bridge):  # noqa: F811
+def test_sliding_window_models_use_no_batch_drafts(windowed_bridge):  # noqa: F811
     scenes = [random_scene(seed=seed) for seed in range(2)]
     windowed_bridge.language.model.generation_config.eos_token_id = None
     answers = [windowed_bridge.generate(scenes, "Hm?", max_length=16) for _ in range(2)]

@@ -1,4 +1,4 @@
-"""Turns about one scene: each reads only what is new, and answers as if it had read everything."""
+"""Chat sessions: later turns compute only new tokens, and answer as without a cache."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ QUESTIONS = ("Is there water?", "Where is it?", "And what is beside it?")
 
 @pytest.fixture
 def moondream_bridge(tmp_path: Path) -> OlmoEarthVLMBridge:
-    """A random Moondream2 with its vision tower: the text model reads pictures both ways."""
+    """A random Moondream2 with its vision tower, whose tokens attend in both directions."""
     write_checkpoint(tmp_path, "2024")
     torch.manual_seed(0)
     return OlmoEarthVLMBridge(
@@ -37,7 +37,7 @@ def moondream_bridge(tmp_path: Path) -> OlmoEarthVLMBridge:
 
 @pytest.fixture
 def windowed_bridge(tmp_path: Path) -> OlmoEarthVLMBridge:
-    """A random Gemma 3, some of whose layers look back over a few tokens only."""
+    """A random Gemma 3, one of whose layers has a sliding window."""
     save_tiny_model(
         tmp_path,
         "gemma3_text",
@@ -54,29 +54,29 @@ def windowed_bridge(tmp_path: Path) -> OlmoEarthVLMBridge:
 
 
 @pytest.fixture
-def tokens_read(monkeypatch) -> list[int]:
-    """How many tokens each reading took, in the order they came."""
-    counts, read = [], TorchDecoderState.forward
+def pass_lengths(monkeypatch) -> list[int]:
+    """The number of tokens of each forward pass, in order."""
+    counts, forward = [], TorchDecoderState.forward
 
     def count(self, vectors, bidirectional_prefix=0):
         counts.append(vectors.shape[1])
-        return read(self, vectors, bidirectional_prefix)
+        return forward(self, vectors, bidirectional_prefix)
 
     monkeypatch.setattr(TorchDecoderState, "forward", count)
     return counts
 
 
 def copy_of(scene: Scene) -> Scene:
-    """The same scene as another object, of which nothing was read."""
+    """The same scene as another object, for which no session is cached."""
     return Scene(scene.reflectance)
 
 
-def talk(bridge: OlmoEarthVLMBridge, scene: Scene, *, again: bool, **options) -> list[str]:
-    """The answers to all questions in one conversation; again: each about a scene never seen."""
+def talk(bridge: OlmoEarthVLMBridge, scene: Scene, *, cached: bool, **options) -> list[str]:
+    """The answers to all questions in one conversation; not cached: each about a new object."""
     messages, answers = [], []
     for question in QUESTIONS:
         messages.append({"role": "user", "content": question})
-        asked = copy_of(scene) if again else scene
+        asked = scene if cached else copy_of(scene)
         torch.manual_seed(3)
         answers.append("".join(bridge.stream(asked, messages, max_length=8, **options)))
         messages.append({"role": "assistant", "content": answers[-1]})
@@ -85,61 +85,61 @@ def talk(bridge: OlmoEarthVLMBridge, scene: Scene, *, again: bool, **options) ->
 
 @pytest.mark.parametrize("kind", ["tiny_bridge", "moondream_bridge", "windowed_bridge"])
 @pytest.mark.parametrize("temperature", [0.0, 1.0])
-def test_turns_answer_as_if_everything_was_read_anew(request, kind, temperature):
+def test_cached_turns_answer_like_uncached_ones(request, kind, temperature):
     bridge = request.getfixturevalue(kind)
     options = {"temperature": temperature}
     scene = random_scene()
-    anew = talk(bridge, scene, again=True, **options)
-    assert talk(bridge, scene, again=False, **options) == anew
-    assert talk(bridge, scene, again=False, **options) == anew  # and asked again, from the start
+    uncached = talk(bridge, scene, cached=False, **options)
+    assert talk(bridge, scene, cached=True, **options) == uncached
+    assert talk(bridge, scene, cached=True, **options) == uncached  # from the first turn again
 
 
-def test_a_scene_is_seen_once_and_only_new_words_are_read(tiny_bridge, tokens_read, monkeypatch):
-    seen, see = [], tiny_bridge.encoder.forward
-    monkeypatch.setattr(tiny_bridge.encoder, "forward", lambda *a: seen.append(1) or see(*a))
+def test_later_turn_encodes_no_scene_and_only_new_tokens(tiny_bridge, pass_lengths, monkeypatch):
+    calls, forward = [], tiny_bridge.encoder.forward
+    monkeypatch.setattr(tiny_bridge.encoder, "forward", lambda *a: calls.append(1) or forward(*a))
     messages = [{"role": "user", "content": QUESTIONS[0]}]
     scene = random_scene()
     answer = "".join(tiny_bridge.stream(scene, messages, max_length=4))
-    first = tokens_read[0]
+    first = pass_lengths[0]
     assert first == len(tiny_bridge.language.encode(messages).ids) + 8
-    tokens_read.clear()
+    pass_lengths.clear()
     messages += [{"role": "assistant", "content": answer}, {"role": "user", "content": "Where?"}]
     "".join(tiny_bridge.stream(scene, messages, max_length=4))
-    assert len(seen) == 1
+    assert len(calls) == 1
     new = len(tiny_bridge.language.encode(messages).ids) + 8 - first
-    assert 0 < tokens_read[0] <= new
+    assert 0 < pass_lengths[0] <= new
 
 
-def test_an_edited_conversation_is_read_from_where_it_differs(tiny_bridge, tokens_read):
+def test_edited_conversation_reuses_the_common_prefix(tiny_bridge, pass_lengths):
     scene, edited = random_scene(), "Is there any snow?"
-    talk(tiny_bridge, scene, again=False)
-    tokens_read.clear()
+    talk(tiny_bridge, scene, cached=True)
+    pass_lengths.clear()
     messages = [{"role": "user", "content": edited}]
     kept = "".join(tiny_bridge.stream(scene, messages, max_length=8))
-    read = tokens_read[0]
-    tokens_read.clear()
+    length = pass_lengths[0]
+    pass_lengths.clear()
     assert kept == "".join(tiny_bridge.stream(copy_of(scene), messages, max_length=8))
-    assert read < tokens_read[0] - 8  # the scene's own eight vectors at least
+    assert length < pass_lengths[0] - 8  # at least the scene's eight vectors
 
 
-def test_a_stopped_answer_can_be_gone_on_from(tiny_bridge):
+def test_conversation_continues_after_a_stopped_answer(tiny_bridge):
     scene = random_scene()
     messages = [{"role": "user", "content": QUESTIONS[0]}]
     stream = tiny_bridge.stream(scene, messages, max_length=50)
-    said = next(stream) + next(stream)
+    answer = next(stream) + next(stream)
     stream.close()
-    messages += [{"role": "assistant", "content": said}, {"role": "user", "content": "Go on."}]
+    messages += [{"role": "assistant", "content": answer}, {"role": "user", "content": "Go on."}]
     kept = "".join(tiny_bridge.stream(scene, messages, max_length=8))
     assert kept == "".join(tiny_bridge.stream(copy_of(scene), messages, max_length=8))
 
 
-def test_two_threads_ask_about_one_scene_at_once(tiny_bridge):
+def test_threads_can_ask_about_one_scene_at_once(tiny_bridge):
     scene = random_scene()
-    expected = talk(tiny_bridge, scene, again=True)
+    expected = talk(tiny_bridge, scene, cached=False)
     answers = {}
     threads = [
         threading.Thread(
-            target=lambda n=n: answers.update({n: talk(tiny_bridge, scene, again=False)})
+            target=lambda n=n: answers.update({n: talk(tiny_bridge, scene, cached=True)})
         )
         for n in range(3)
     ]
@@ -150,7 +150,7 @@ def test_two_threads_ask_about_one_scene_at_once(tiny_bridge):
     assert answers == dict.fromkeys(range(3), expected)
 
 
-def test_what_was_read_goes_with_its_scene_and_when_weights_may_change(tiny_bridge):
+def test_sessions_are_dropped_with_scene_and_on_train(tiny_bridge):
     kept = tiny_bridge.text_generator.prefix_cache
     scene, other = random_scene(), random_scene(seed=1)
     for asked in (scene, other):
@@ -164,7 +164,7 @@ def test_what_was_read_goes_with_its_scene_and_when_weights_may_change(tiny_brid
     assert len(kept) == 0
 
 
-def test_the_oldest_conversations_are_forgotten_beyond_a_bound(tiny_bridge):
+def test_oldest_sessions_are_dropped_beyond_max_tokens(tiny_bridge):
     scenes = [random_scene(seed=seed) for seed in range(3)]
     tiny_bridge.text_generator.prefix_cache = kept = PrefixCache(max_tokens=90)
     for scene in scenes:
@@ -173,7 +173,7 @@ def test_the_oldest_conversations_are_forgotten_beyond_a_bound(tiny_bridge):
     assert kept.take(scenes[0]) is None and kept.take(scenes[2]) is not None
 
 
-def test_a_conversation_beyond_the_context_is_refused_and_an_answer_ends_there(tiny_bridge):
+def test_context_limits_prompt_and_answer(tiny_bridge):
     language = tiny_bridge.language
     tiny_bridge.language.model.generation_config.eos_token_id = None
     asked = [{"role": "user", "content": "Hm?"}]

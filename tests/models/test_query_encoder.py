@@ -1,4 +1,4 @@
-"""The query encoder and the search head on small random input."""
+"""The query encoder and the scene embedding head on small random input."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import torch
 from earthvlm.models.query_encoder import GeospatialQueryEncoder, SceneEmbeddingHead
 
 
-def test_padding_is_not_seen():
+def test_padding_is_ignored():
     torch.manual_seed(0)
     fusion = GeospatialQueryEncoder(16, 64, num_queries=4).eval()
     tokens, positions = torch.randn(1, 10, 16), torch.rand(1, 10, 2)
@@ -21,25 +21,25 @@ def test_padding_is_not_seen():
     torch.testing.assert_close(weights.sum(-1), torch.ones(1, 4))
 
 
-def test_a_token_is_read_with_its_place():
+def test_output_depends_on_positions_not_order():
     torch.manual_seed(0)
     fusion = GeospatialQueryEncoder(16, 64, num_queries=4).eval()
     tokens, positions = torch.randn(1, 10, 16), torch.rand(1, 10, 2)
     order = torch.randperm(10)
-    seen = fusion(tokens, positions)
+    output = fusion(tokens, positions)
     together = fusion(tokens[:, order], positions[:, order])
     moved = fusion(tokens[:, order], positions)
-    torch.testing.assert_close(seen, together)
-    assert not torch.allclose(seen, moved)
+    torch.testing.assert_close(output, together)
+    assert not torch.allclose(output, moved)
 
 
-def test_output_is_as_large_as_words_are():
+def test_output_has_the_given_scale():
     fusion = GeospatialQueryEncoder(16, 64, output_scale=0.1)
-    seen = fusion(torch.randn(2, 9, 16), torch.rand(2, 9, 2))
-    assert 0.05 < seen.std().item() < 0.2
+    output = fusion(torch.randn(2, 9, 16), torch.rand(2, 9, 2))
+    assert 0.05 < output.std().item() < 0.2
 
 
-def test_scene_embeddings_have_unit_length_whatever_the_padding():
+def test_scene_embeddings_ignore_padding():
     head = SceneEmbeddingHead(16, 64, 384).eval()
     queries, tokens = torch.randn(2, 4, 64), torch.randn(2, 10, 16)
     mask = torch.ones(2, 10, dtype=torch.bool)
@@ -51,8 +51,8 @@ def test_scene_embeddings_have_unit_length_whatever_the_padding():
 
 
 @pytest.mark.parametrize("placed", [True, False], ids=["positions", "no positions"])
-def test_reading_in_parts_gathers_the_same(placed, monkeypatch):
-    """What trains attends to all tokens at once; what is used, part by part."""
+def test_chunked_attention_equals_full_attention(placed, monkeypatch):
+    """Training attends to all tokens at once, inference in chunks."""
     torch.manual_seed(0)
     fusion = GeospatialQueryEncoder(16, 64, num_queries=4).eval()
     torch.nn.init.normal_(fusion.attention.in_proj_bias)
@@ -61,14 +61,14 @@ def test_reading_in_parts_gathers_the_same(placed, monkeypatch):
     torch.nn.init.normal_(fusion.project[1].bias)
     tokens, positions = 3 * torch.randn(3, 50, 16), torch.rand(3, 50, 2) if placed else None
     mask = torch.arange(50) < torch.tensor([50, 7, 31])[:, None]
-    whole = fusion(tokens, positions, mask).detach()
+    full = fusion(tokens, positions, mask).detach()
     monkeypatch.setattr("earthvlm.models.query_encoder.CHUNK_TOKENS", 24)
     with torch.no_grad():
-        parts = fusion(tokens, positions, mask)
-    torch.testing.assert_close(parts, whole, atol=1e-5, rtol=1e-5)
+        chunked = fusion(tokens, positions, mask)
+    torch.testing.assert_close(chunked, full, atol=1e-5, rtol=1e-5)
 
 
-def test_features_alone_are_resampled():
+def test_features_without_positions_are_resampled():
     fusion = GeospatialQueryEncoder(olmo_dim=16, text_dim=64, num_queries=4).eval()
     features = torch.randn(2, 10, 16)
     resampled = fusion(features)
@@ -81,6 +81,6 @@ def test_features_alone_are_resampled():
     torch.testing.assert_close(attention.sum(-1), torch.ones(2, 4))
 
 
-def test_heads_that_do_not_divide_the_width_are_refused():
+def test_heads_must_divide_the_width():
     with pytest.raises(ValueError, match="8 attention heads do not divide a width of 60"):
         GeospatialQueryEncoder(16, 60)

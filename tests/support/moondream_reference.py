@@ -1,6 +1,6 @@
-"""Moondream2 written down straight from its architecture, and random checkpoints of its layouts.
+"""A reference implementation of Moondream2, and random checkpoints of its published layouts.
 
-Nothing here is shared with the code it tests: tensors are read by their published names.
+It shares no code with the package, and reads tensors by their published names.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ LAYERS, WIDTH, HEADS, FEED_FORWARD = 2, 128, 2, 192
 VISION_LAYERS, VISION_WIDTH, VISION_HEADS, VISION_FEED_FORWARD = 2, 32, 16, 48
 CROP, PATCH, SIDE, MARGIN = 378, 14, 27, 4
 
-# What each layout calls the same thing.
+# The names of the same tensors in each layout.
 NAMES = {
     "2024": {
         "embed": "text_model.transformer.embd.wte.weight",
@@ -54,7 +54,7 @@ NAMES = {
 
 
 def random_weights(layout: str, vocabulary: int, seed: int = 0) -> dict[str, Tensor]:
-    """A checkpoint's tensors at random, of a published layout."""
+    """Make random tensors of a checkpoint in a published layout."""
     names, generator = NAMES[layout], torch.Generator().manual_seed(seed)
     weights: dict[str, Tensor] = {}
 
@@ -102,7 +102,7 @@ def random_weights(layout: str, vocabulary: int, seed: int = 0) -> dict[str, Ten
 def write_checkpoint(
     folder: Path, layout: str, shards: int = 1, compiled: bool = False
 ) -> dict[str, Tensor]:
-    """A folder as it is published: weights, Moondream's config.json, its layout's tokenizer."""
+    """Write weights, Moondream's config.json and the layout's tokenizer to a folder."""
     vocabulary = write_tokenizer(folder, layout)
     weights = random_weights(layout, vocabulary)
     kind = {"2024": ("moondream1", "Moondream"), "2025": ("moondream1", "HfMoondream")}[layout]
@@ -129,7 +129,7 @@ def write_checkpoint(
 
 
 def write_tokenizer(folder: Path, layout: str) -> int:
-    """A byte-level tokenizer of the layout's kind; how many rows its embedding needs."""
+    """Write a byte-level tokenizer of the layout's kind; return its vocabulary size."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
     tokenizer = Tokenizer(models.BPE())
@@ -153,7 +153,7 @@ def write_tokenizer(folder: Path, layout: str) -> int:
 
 
 def attend(qkv: Tensor, heads: int, allowed: Tensor | None, rotate: bool) -> Tensor:
-    """Attention over `[L, 3 x D]`, head by head."""
+    """Compute attention over `[L, 3 x D]`, head by head."""
     length, width = qkv.shape[0], qkv.shape[1] // 3
     size = width // heads
     outputs = []
@@ -171,7 +171,7 @@ def attend(qkv: Tensor, heads: int, allowed: Tensor | None, rotate: bool) -> Ten
 
 
 def rotary(x: Tensor) -> Tensor:
-    """Rotate the first half of a head's 64 numbers by their place, pairs being i and i + 16."""
+    """Apply RoPE to the first half of a head's 64 numbers, in pairs of i and i + 16."""
     half = x.shape[1] // 4
     place = torch.arange(x.shape[0])[:, None]
     angle = place / 10000 ** (torch.arange(half) / half)
@@ -184,7 +184,7 @@ def rotary(x: Tensor) -> Tensor:
 
 
 def text_logits(weights: dict[str, Tensor], layout: str, embeds: Tensor, prefix: int = 0) -> Tensor:
-    """Logits `[L, V]` of embeddings `[L, D]`; the first `prefix` of them see each other."""
+    """Compute logits `[L, V]` of embeddings `[L, D]`; the first `prefix` attend to each other."""
     names = NAMES[layout]
 
     def linear(name: str, x: Tensor) -> Tensor:
@@ -198,17 +198,17 @@ def text_logits(weights: dict[str, Tensor], layout: str, embeds: Tensor, prefix:
     x = embeds
     for layer in range(LAYERS):
         block = names["block"].format(layer)
-        seen = norm(f"{block}ln", x)
-        attended = attend(linear(block + names["qkv"], seen), HEADS, allowed, rotate=True)
-        thought = F.gelu(linear(f"{block}mlp.fc1", seen), approximate="tanh")
-        x = x + linear(block + names["proj"], attended) + linear(f"{block}mlp.fc2", thought)
+        normed = norm(f"{block}ln", x)
+        attended = attend(linear(block + names["qkv"], normed), HEADS, allowed, rotate=True)
+        hidden = F.gelu(linear(f"{block}mlp.fc1", normed), approximate="tanh")
+        x = x + linear(block + names["proj"], attended) + linear(f"{block}mlp.fc2", hidden)
     return linear(names["head"], norm(names["ln"], x))
 
 
 def picture_tokens(
     weights: dict[str, Tensor], layout: str, crops: Tensor, tiling: tuple[int, int]
 ) -> Tensor:
-    """Tokens `[729, D_text]` of crops `[1 + rows x columns, 3, 378, 378]`, uint8."""
+    """Encode crops, uint8 `[1 + rows x columns, 3, 378, 378]`, to tokens `[729, D_text]`."""
     names = NAMES[layout]
     vision = names["vision"]
 
@@ -235,7 +235,7 @@ def picture_tokens(
             x = x + linear(f"{block}mlp.fc2", F.gelu(seen, approximate="tanh"))
         features.append(norm(vision + names["last"], x).reshape(SIDE, SIDE, -1))
 
-    # Each place of the stitched picture is taken from the crop whose middle is nearest to it.
+    # Each patch of the stitched picture comes from the crop whose centre is nearest.
     rows, columns = tiling
     inner = SIDE - 2 * MARGIN
 

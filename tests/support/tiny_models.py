@@ -1,4 +1,4 @@
-"""Language models at random, small enough for a test, with the embedded model's tokenizer."""
+"""Small random language models with the embedded model's tokenizer."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from earthvlm.models.smollm2 import embedded_model_folder
 def save_tiny_model(
     folder: Path, model_type: str, chat_template: str | None = None, **sizes: object
 ) -> None:
-    """Save a model of one layer of 64 where `sizes` say nothing else, always the same one.
+    """Save a random model, by default of one layer of width 64, with a fixed seed.
 
     model_type: as transformers names it in a config.json ("llama", "phi", "gemma3_text").
     """
@@ -20,7 +20,7 @@ def save_tiny_model(
     source, _ = embedded_model_folder()
     tokenizer = AutoTokenizer.from_pretrained(source)
     tokenizer.chat_template = chat_template or tokenizer.chat_template
-    usual = {
+    defaults = {
         "vocab_size": len(tokenizer),
         "hidden_size": 64,
         "intermediate_size": 96,
@@ -31,6 +31,6 @@ def save_tiny_model(
         "pad_token_id": tokenizer.pad_token_id,
     }
     torch.manual_seed(0)
-    config = AutoConfig.for_model(model_type, **{**usual, **sizes})
+    config = AutoConfig.for_model(model_type, **{**defaults, **sizes})
     AutoModelForCausalLM.from_config(config).save_pretrained(folder)
     tokenizer.save_pretrained(folder)

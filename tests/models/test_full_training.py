@@ -1,4 +1,4 @@
-"""A language model that trains whole, without an adapter: trained, saved, resumed, published."""
+"""A language model whose weights all train: training, saving, resuming, publishing."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture(scope="module")
 def tied_language(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """A language model whose words go in and come out by one matrix, as SmolLM2's do."""
+    """A language model whose input and output embeddings are tied, like SmolLM2's."""
     folder = tmp_path_factory.mktemp("tied-language")
     save_tiny_model(folder, "llama", num_hidden_layers=2, tie_word_embeddings=True)
     return str(folder)
@@ -30,7 +30,7 @@ def tied_language(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 @pytest.fixture
 def bridge(tied_language: str) -> OlmoEarthVLMBridge:
-    """A bridge whose language model is another than the one it started from."""
+    """A bridge whose language model has other weights than the base model."""
     torch.manual_seed(1)
     bridge = OlmoEarthVLMBridge(
         "random-v1.2-nano", tied_language, use_lora=False, num_geo_queries=4, device="cpu"
@@ -47,25 +47,25 @@ def saved(bridge: OlmoEarthVLMBridge, tmp_path: Path) -> Path:
     return tmp_path / "bridge"
 
 
-def test_every_weight_trains_in_float32(tied_language, monkeypatch):
-    """Where the hardware multiplies bfloat16, too: its rounding is larger than a step."""
+def test_all_weights_train_in_float32(tied_language, monkeypatch):
+    """On hardware with bfloat16 too, whose rounding is larger than a training step."""
     monkeypatch.setattr("earthvlm.models.language_model.preferred_dtype", lambda _: torch.bfloat16)
     bridge = OlmoEarthVLMBridge("random-v1.2-nano", tied_language, use_lora=False, device="cpu")
     parameters = list(bridge.language_model.parameters())
     assert all(p.requires_grad and p.dtype == torch.float32 for p in parameters)
     scenes = [bridge.prepare(random_scene())]
-    told = [{"role": "user", "content": "Water?"}, {"role": "assistant", "content": "Yes."}]
-    bridge(bridge.collate(scenes, [bridge.language.encode(told)])).loss.backward()
+    messages = [{"role": "user", "content": "Water?"}, {"role": "assistant", "content": "Yes."}]
+    bridge(bridge.collate(scenes, [bridge.language.encode(messages)])).loss.backward()
     assert all(p.grad is not None and p.grad.any() for p in parameters)
 
 
-def test_it_answers_as_before_once_loaded(bridge, saved):
+def test_fully_trained_bridge_answers_after_loading(bridge, saved):
     scene = random_scene()
     again = OlmoEarthVLMBridge.from_pretrained(saved, "cpu", torch.float32)
     assert again.generate(scene, max_length=8) == bridge.generate(scene, max_length=8)
     assert not any(p.requires_grad for p in again.language_model.parameters())
     tensors = load_file(saved / LANGUAGE_FILE)
-    assert "lm_head.weight" not in tensors  # it is tied to the embeddings
+    assert "lm_head.weight" not in tensors  # tied to the embeddings
     for name, parameter in again.language_model.named_parameters():
         assert torch.equal(parameter, tensors[name]), name
     trainable = OlmoEarthVLMBridge.from_pretrained(saved, "cpu", trainable=True)
@@ -73,7 +73,7 @@ def test_it_answers_as_before_once_loaded(bridge, saved):
     assert bridge_revision(saved.parent / "again") == bridge_revision(saved) == bridge.revision
 
 
-def test_its_revision_covers_the_language_model(saved):
+def test_revision_covers_the_language_model(saved):
     before = bridge_revision(saved)
     tensors = load_file(saved / LANGUAGE_FILE)
     tensors["model.norm.weight"] += 1
@@ -82,7 +82,7 @@ def test_its_revision_covers_the_language_model(saved):
 
 
 @pytest.mark.parametrize("lost", [None, "model.norm.weight"])
-def test_what_is_missing_of_it_is_named(saved, lost):
+def test_missing_language_weights_are_named(saved, lost):
     path = saved / LANGUAGE_FILE
     if lost is None:
         path.unlink()
@@ -92,7 +92,7 @@ def test_what_is_missing_of_it_is_named(saved, lost):
         OlmoEarthVLMBridge.from_pretrained(saved)
 
 
-def test_it_answers_in_8_bits_and_is_not_saved_so(saved):
+def test_fully_trained_bridge_in_8_bits_is_not_saved(saved):
     trained = load_file(saved / LANGUAGE_FILE)
     bridge = OlmoEarthVLMBridge.from_pretrained(saved, "cpu", torch.int8)
     layers = {n: m for n, m in bridge.language.model.named_modules() if isinstance(m, Int8Linear)}
@@ -106,7 +106,7 @@ def test_it_answers_in_8_bits_and_is_not_saved_so(saved):
         bridge.save_pretrained(saved.parent / "again")
 
 
-def test_it_is_published_and_loaded_by_name(hub, tied_language):
+def test_fully_trained_bridge_is_published(hub, tied_language):
     files = {path.name: path.read_bytes() for path in Path(tied_language).iterdir()}
     hub.repository("owner/words").commit(files)
     torch.manual_seed(1)
@@ -137,7 +137,7 @@ def test_it_is_published_and_loaded_by_name(hub, tied_language):
     assert again.generate(scene, max_length=8) == bridge.generate(scene, max_length=8)
 
 
-def test_a_run_resumes_to_the_same_weights(tied_language, tmp_path):
+def test_full_training_resumes_to_the_same_weights(tied_language, tmp_path):
     write_generated_chatearthnet(tmp_path / "data", train=6, val=1)
     options = [f"--data_dir={tmp_path / 'data'}", f"--vlm_model={tied_language}", "--no-use_lora"]
     options += ["--olmoearth_model=random-v1.2-nano", "--num_geo_queries=4", "--device=cpu"]
