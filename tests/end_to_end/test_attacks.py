@@ -1,4 +1,4 @@
-"""What a stranger tries on the running app: the page's endpoints, the raw API and MCP alike."""
+"""Attacks on the running app: the page's endpoints, the raw API and MCP."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ pytestmark = END_TO_END
 
 @pytest.fixture(autouse=True)
 def call_often(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let one address call as often as it likes: what is behind that bound has to hold, too."""
+    """Lift the rate limit, because the checks behind it have to hold without it."""
     monkeypatch.setattr(rate_limits, "CALLS_PER_SECOND", 1e6)
 
 
@@ -33,7 +33,7 @@ NO_UPLOAD = "Only files that were uploaded to this app"
 
 @pytest.fixture
 def secret(tmp_path: Path) -> Path:
-    """A file of the server that is nobody's upload."""
+    """A file of the server that nobody uploaded."""
     path = tmp_path / "secret-of-the-server.png"
     path.write_bytes(b"secret")
     return path
@@ -58,8 +58,8 @@ def test_mcp_copies_no_file_of_the_server(app_url: str, secret: Path):
     assert not copied(secret)
 
 
-def test_the_mcp_table_holds_three_tools(app_page: gr.Blocks, app_url: str, secret: Path):
-    """The table is cut down where the server is made, so it holds without the middleware too."""
+def test_mcp_table_holds_three_tools(app_page: gr.Blocks, app_url: str, secret: Path):
+    """The table is reduced when the server is made, so it holds without the middleware, too."""
     assert app_page.mcp_server_obj is not None
     tools = set(app_page.mcp_server_obj.tool_to_endpoint.values())
     assert tools == {"/describe_scene", "/ask_scene", "/search_scenes"}
@@ -85,7 +85,7 @@ def test_mcp_arguments_fit_their_schema(app_url: str):
         assert result["isError"] and "Traceback" not in result["content"][0]["text"]
 
 
-def test_an_unknown_scene_is_named_in_short(app_url: str):
+def test_unknown_scene_name_is_cut(app_url: str):
     parameters = {"name": "describe_scene", "arguments": {"image_id": "/etc/" + "x" * 5000}}
     told = send_mcp(app_url, "tools/call", parameters)["result"]["content"][0]["text"]
     assert len(told) < 140
@@ -125,7 +125,7 @@ def test_two_mcp_clients_share_nothing(app_url: str):
     assert not found.isError and "secret friend" not in found.content[0].text
 
 
-def test_an_mcp_client_of_the_older_transport_is_checked_too(app_url: str, secret: Path):
+def test_older_mcp_transport_is_checked_too(app_url: str, secret: Path):
     """Server-sent events: requests are posted to one path, and answers read from another."""
     with requests.get(f"{app_url}gradio_api/mcp/sse", stream=True, timeout=30) as events:
         lines = events.iter_lines(decode_unicode=True)
@@ -137,20 +137,20 @@ def test_an_mcp_client_of_the_older_transport_is_checked_too(app_url: str, secre
     assert not copied(secret)
 
 
-def test_the_queue_is_not_passed_by(app_url: str):
+def test_calls_cannot_pass_the_queue(app_url: str):
     for name in ("ask_scene", "search_scenes", "open_scene", "ask"):
         reply = requests.post(f"{app_url}gradio_api/run/{name}", json={"data": ["a"]}, timeout=30)
         assert reply.status_code == 404
 
 
-def test_a_session_is_not_taken_from_the_client(app_url: str):
+def test_session_of_a_client_is_ignored(app_url: str):
     call(app_url, "open_named", [None, "beetzsee_r0_c00"], session="victim")
     stolen = {"opened": {"scene": "/etc/passwd"}, "conversation": [{"content": "mine"}]}
     error = read_error(call(app_url, "save_chat", [stolen], session="attacker"))
     assert error is not None and error.startswith("No scene is open")
 
 
-def test_a_file_that_is_not_uploaded_is_told_like_any_other(app_url: str, secret: Path):
+def test_paths_all_get_the_same_error(app_url: str, secret: Path):
     told = {
         read_error(call(app_url, "open_scene", [None, [as_file(path)], "auto"]))
         for path in (secret, "/etc/hostname", "/no/such/file", "../x", ".env")
@@ -180,7 +180,7 @@ def test_a_file_that_is_not_uploaded_is_told_like_any_other(app_url: str, secret
         ("save_chat", [], "No scene is open"),
     ],
 )
-def test_a_wrong_argument_is_told_in_a_sentence(
+def test_wrong_argument_gets_one_sentence(
     app_url: str, name: str, data: list, told: str, capfd: pytest.CaptureFixture
 ):
     error = read_error(call(app_url, name, data, session=f"wrong-{name}"))
@@ -188,7 +188,7 @@ def test_a_wrong_argument_is_told_in_a_sentence(
     assert "Traceback" not in capfd.readouterr().err
 
 
-def test_a_file_of_another_kind_is_told_in_a_sentence(app_url: str):
+def test_file_of_another_type_gets_one_sentence(app_url: str):
     upload = f"{app_url}gradio_api/upload"
     for content in (b"", b"no picture"):
         reply = requests.post(upload, files={"files": ("bad.png", content)}, timeout=30)
@@ -200,7 +200,7 @@ def test_a_file_of_another_kind_is_told_in_a_sentence(app_url: str):
     assert error and error.endswith(".") and "/tmp" not in error
 
 
-def test_an_unknown_endpoint_is_told_in_a_sentence(app_url: str):
+def test_unknown_endpoint_gets_one_sentence(app_url: str):
     join = f"{app_url}gradio_api/queue/join"
     for path, body in (
         ("queue/join", {"data": [], "fn_index": 9999, "session_hash": "a"}),
@@ -215,7 +215,7 @@ def test_an_unknown_endpoint_is_told_in_a_sentence(app_url: str):
     assert requests.post(join, data=b"{", timeout=30).status_code == 422
 
 
-def test_an_event_of_the_page_cannot_be_made_up(app_url: str, capfd: pytest.CaptureFixture):
+def test_made_up_page_events_are_refused(app_url: str, capfd: pytest.CaptureFixture):
     for each in read_config(app_url)["dependencies"]:
         if each["api_visibility"] != "private" or not each["backend_fn"]:
             continue
@@ -227,7 +227,7 @@ def test_an_event_of_the_page_cannot_be_made_up(app_url: str, capfd: pytest.Capt
     assert "Traceback" not in capfd.readouterr().err
 
 
-def test_a_page_elsewhere_drives_nothing(app_url: str):
+def test_pages_of_other_sites_cannot_call(app_url: str):
     number = find_number(app_url, "search_scenes")
     body = {"data": ["a lake"], "fn_index": number, "session_hash": "elsewhere"}
     for headers in (
@@ -247,8 +247,8 @@ def test_a_page_elsewhere_drives_nothing(app_url: str):
     assert reply.status_code == 403 and "Access-Control-Allow-Origin" not in reply.headers
 
 
-def test_each_call_is_answered_to_its_own_session(app_url: str, tmp_path: Path):
-    """An upload is found by its contents' hash alone, which who has not the file cannot know."""
+def test_uploads_of_others_cannot_be_listed(app_url: str, tmp_path: Path):
+    """An upload's path holds the hash of its contents, so only who has the file can guess it."""
     random_scene(seed=11).save(tmp_path / "mine.tif")
     client = Client(app_url, verbose=False)
     with (tmp_path / "mine.tif").open("rb") as file:
@@ -263,8 +263,8 @@ def test_each_call_is_answered_to_its_own_session(app_url: str, tmp_path: Path):
     client.close()
 
 
-def test_the_page_tells_nothing_of_its_machine(app_url: str):
-    """Of the page's description: no path of this machine but Gradio's own addresses of pictures."""
+def test_page_reveals_no_path_of_its_machine(app_url: str):
+    """The page's description holds no path of this machine but the addresses of pictures."""
     told = (
         json.dumps(read_config(app_url))
         + requests.get(f"{app_url}gradio_api/info", timeout=30).text

@@ -1,4 +1,4 @@
-"""The Chat tab in a browser: open, ask, stop, ask again, edit, copy, save, share, and look."""
+"""The Chat tab in a browser: open, ask, stop, retry, edit, copy, save, share, attention map."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ ANSWER_BEGAN = """() => [...document.querySelectorAll('#chat [data-testid="bot"]
 
 
 @BOTH_WIDTHS
-def test_an_uploaded_geotiff_is_shown_and_answered_word_by_word(
+def test_uploaded_geotiff_gets_a_streamed_answer(
     page: Page,
     lakeside: Path,
     paced_answers: PacedAnswers,
@@ -65,9 +65,7 @@ def test_an_uploaded_geotiff_is_shown_and_answered_word_by_word(
 
 
 @BOTH_WIDTHS
-def test_a_conversation_goes_on_and_is_copied_saved_and_cleared(
-    page: Page, keep: Callable[..., None]
-):
+def test_conversation_is_copied_saved_and_cleared(page: Page, keep: Callable[..., None]):
     page.locator("#save").click()
     assert "no conversation yet" in read_notice(page)
     first = ask(page, "Is there water?")
@@ -96,9 +94,7 @@ def test_a_conversation_goes_on_and_is_copied_saved_and_cleared(
 
 
 @BOTH_WIDTHS
-def test_an_answer_is_stopped_asked_again_and_its_question_edited(
-    page: Page, paced_answers: PacedAnswers, keep: Callable[..., None]
-):
+def test_stop_retry_and_edit(page: Page, paced_answers: PacedAnswers, keep: Callable[..., None]):
     def let_it_be_answered() -> None:
         wait_until_looking(page)
         paced_answers.let()
@@ -133,9 +129,7 @@ def test_an_answer_is_stopped_asked_again_and_its_question_edited(
 
 
 @BOTH_WIDTHS
-def test_an_example_has_a_sentence_and_ends_what_was_said_of_another_scene(
-    page: Page, paced_answers: PacedAnswers
-):
+def test_opening_an_example_clears_the_conversation(page: Page, paced_answers: PacedAnswers):
     examples = page.locator("#examples .thumbnail-item")
     for example in examples.all():
         sentence = example.inner_text().strip()
@@ -158,7 +152,7 @@ def test_an_example_has_a_sentence_and_ends_what_was_said_of_another_scene(
 
 
 @BOTH_WIDTHS
-def test_a_link_opens_its_scene_asks_its_question_and_is_copied_again(
+def test_link_opens_its_scene_and_asks_its_question(
     tab: Page, app_url: str, app_index, keep: Callable[..., None]
 ):
     name = app_index.browse(app_index.splits[-1])[0].image_id
@@ -180,9 +174,7 @@ def test_a_link_opens_its_scene_asks_its_question_and_is_copied_again(
 
 
 @BOTH_WIDTHS
-def test_the_picture_is_drawn_with_other_bands_zoomed_moved_and_downloaded(
-    page: Page, keep: Callable[..., None]
-):
+def test_picture_bands_zoom_and_download(page: Page, keep: Callable[..., None]):
     picture = page.locator("#picture img")
     pictures = {picture.get_attribute("src")}
     for name in ("near infrared", "short-wave infrared", "NDVI"):
@@ -212,9 +204,7 @@ def test_the_picture_is_drawn_with_other_bands_zoomed_moved_and_downloaded(
 
 
 @BOTH_WIDTHS
-def test_where_an_answer_looked_is_laid_over_the_scene_until_the_next(
-    page: Page, keep: Callable[..., None]
-):
+def test_attention_map_is_shown_until_the_next_answer(page: Page, keep: Callable[..., None]):
     page.locator("#attention").click()
     assert "no answer yet" in read_notice(page)
     answer = ask(page, "Is there water?")
@@ -240,7 +230,7 @@ def test_where_an_answer_looked_is_laid_over_the_scene_until_the_next(
 @pytest.mark.parametrize(
     ("question", "reason"), [(" ", "empty"), ("water? " * 14_286, "2,000")], ids=("none", "long")
 )
-def test_a_question_that_cannot_be_asked_is_explained(page: Page, question: str, reason: str):
+def test_invalid_question_is_explained(page: Page, question: str, reason: str):
     page.get_by_label("Your question").fill(question)
     page.get_by_role("button", name="Send").click()
     assert reason in read_notice(page)

@@ -1,4 +1,4 @@
-"""Files that visitors bring, in a browser: photos, triplets, two dates, and what is no scene."""
+"""Files that visitors open, in a browser: photos, triplets, two dates, and wrong files."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def read_descriptions(page: Page) -> list[str]:
 
 
 @BOTH_WIDTHS
-def test_a_photo_says_what_it_lacks_and_is_asked_about(
+def test_photo_warns_of_missing_bands_and_is_answered(
     page: Page, tmp_path: Path, keep: Callable[..., None]
 ):
     open_file(page, save_picture(tmp_path / "garden.png"))
@@ -46,7 +46,7 @@ def test_a_photo_says_what_it_lacks_and_is_asked_about(
 
 
 @BOTH_WIDTHS
-def test_three_pngs_are_one_scene_and_what_is_none_is_named(
+def test_three_pngs_open_and_wrong_files_are_named(
     page: Page, tmp_path: Path, keep: Callable[..., None]
 ):
     names = ("x_rgb.png", "x_band_5_6_7.png", "x_band_8_11_12.png")

@@ -1,4 +1,4 @@
-"""The app for programs: gradio_client, MCP, and what an ill-meaning client tries."""
+"""The app for programs: gradio_client, MCP, and attempts to misuse them."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def test_tools_search_describe_and_ask(client: Client):
     assert answer["answer_by_model"]
 
 
-def test_search_tells_programs_when_its_engine_is_down(client: Client, app_index, monkeypatch):
+def test_search_warns_programs_when_its_engine_is_down(client: Client, app_index, monkeypatch):
     class DownEngine:
         def search(self, *_):
             raise ConnectionError("Milvus does not answer")
@@ -60,7 +60,7 @@ def test_search_tells_programs_when_its_engine_is_down(client: Client, app_index
     assert len(found["scenes"]) == 3 and "Milvus does not answer" in found["warning"]
 
 
-def test_a_client_opens_a_file_asks_and_saves(client: Client, tmp_path: Path):
+def test_client_opens_a_file_asks_and_saves(client: Client, tmp_path: Path):
     random_scene().save(tmp_path / "mine.tif")
     file = handle_file(tmp_path / "mine.tif")
     _, _, facts, *_ = client.predict([file], "auto", api_name="/open_scene")
@@ -84,7 +84,7 @@ def test_a_client_opens_a_file_asks_and_saves(client: Client, tmp_path: Path):
     assert geojson["type"] == "FeatureCollection" and len(geojson["features"]) == 8
 
 
-def test_a_client_searches_by_file_and_words_with_filters(client: Client, tmp_path: Path):
+def test_client_searches_by_file_words_and_filters(client: Client, tmp_path: Path):
     random_scene().save(tmp_path / "mine.tif")
     file = handle_file(tmp_path / "mine.tif")
     told = ("2017-06-01", "2017-12-31", "ireland", "-11, 51, -5, 56")
@@ -94,7 +94,7 @@ def test_a_client_searches_by_file_and_words_with_filters(client: Client, tmp_pa
     assert len(rows) == 3 and all(",ireland_2017-06-17_" in row for row in rows[1:])
 
 
-def test_a_client_that_found_nothing_has_nothing_to_save(client: Client):
+def test_empty_results_cannot_be_saved(client: Client):
     found, _ = client.predict("open water", first_date="2030-01-01", api_name="/search")
     assert found.startswith("No scene matches")
     for name in ("csv", "geojson"):
@@ -102,14 +102,14 @@ def test_a_client_that_found_nothing_has_nothing_to_save(client: Client):
             client.predict(api_name=f"/save_results_{name}")
 
 
-def test_errors_reach_a_client_as_sentences(client: Client):
+def test_clients_get_errors_as_sentences(client: Client):
     with pytest.raises(AppError, match="no scene"):
         client.predict("no_such_scene", api_name="/describe_scene")
     with pytest.raises(AppError, match="empty"):
         client.predict("beetzsee_r0_c00", " ", api_name="/ask_scene")
 
 
-def test_one_address_does_not_fill_the_line_by_program(client: Client, app_service: SceneService):
+def test_one_address_cannot_fill_the_question_queue(client: Client, app_service: SceneService):
     queue = app_service.question_queue
     others = [queue.join(f"other-{number}", "127.0.0.1") for number in range(MAX_PER_ADDRESS)]
     try:
@@ -122,7 +122,7 @@ def test_one_address_does_not_fill_the_line_by_program(client: Client, app_servi
     assert answer["answer_by_model"]
 
 
-def test_an_mcp_client_finds_three_tools_and_uses_them(app_url: str):
+def test_mcp_client_finds_and_uses_three_tools(app_url: str):
     mcp = pytest.importorskip("mcp")
     from mcp.client.streamable_http import streamable_http_client
 
@@ -149,7 +149,7 @@ def test_an_mcp_client_finds_three_tools_and_uses_them(app_url: str):
 
 
 @pytest.mark.parametrize("path", ["/etc/passwd", "../../../../etc/passwd", __file__])
-def test_a_client_reads_no_file_but_those_it_uploaded(app_url: str, path: str):
+def test_client_reads_only_its_own_uploads(app_url: str, path: str):
     file = {"path": path, "meta": {"_type": "gradio.FileData"}}
     said = call(app_url, "open_scene", [None, [file], "auto"])
     assert '"success":false' in said.replace(" ", "")
@@ -159,7 +159,7 @@ def test_a_client_reads_no_file_but_those_it_uploaded(app_url: str, path: str):
         assert reply.status_code in (403, 404)
 
 
-def test_a_client_makes_the_app_fetch_no_address(app_url: str):
+def test_app_fetches_no_address(app_url: str):
     asked = []
 
     class Bait(BaseHTTPRequestHandler):
@@ -181,7 +181,7 @@ def test_a_client_makes_the_app_fetch_no_address(app_url: str):
     assert not asked
 
 
-def test_an_upload_over_the_limit_is_refused(app_url: str, tmp_path: Path):
+def test_upload_over_the_limit_is_refused(app_url: str, tmp_path: Path):
     big = tmp_path / "big.tif"
     with big.open("wb") as file:
         file.write(b"II*\x00")
@@ -191,6 +191,6 @@ def test_an_upload_over_the_limit_is_refused(app_url: str, tmp_path: Path):
     assert reply.status_code == 413
 
 
-def test_a_text_from_a_client_comes_back_as_text(client: Client):
+def test_texts_from_clients_are_escaped(client: Client):
     *_, found, _ = (None, *client.predict("<img src=x>", "all", 4, api_name="/search"))
     assert "&lt;img" in found

@@ -1,4 +1,4 @@
-"""What one address may upload and call, tried through the server; others go on meanwhile."""
+"""Limits of one address on uploads and calls, tested through the server next to a visitor."""
 
 from __future__ import annotations
 
@@ -25,7 +25,8 @@ from earthvlm.ui import LAUNCH_OPTIONS
 from earthvlm.ui.security.checked_page import CheckedPage
 from earthvlm.ui.session import add_session
 from earthvlm.ui.tabs.chat_tab import build_chat_tab, wire_chat_tab
-from earthvlm.ui.tabs.search_tab import add_search_tab
+from earthvlm.ui.tabs.search_handlers import SearchHandlers
+from earthvlm.ui.tabs.search_tab import build_search_tab, wire_search_tab
 from tests.conftest import random_scene
 
 if TYPE_CHECKING:
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
 
 pytestmark = [
     pytest.mark.end_to_end,
-    # Addresses beside 127.0.0.1 need no setting up on Linux alone.
+    # Only Linux has 127.0.0.2 and so on without configuration.
     pytest.mark.skipif(sys.platform != "linux", reason="needs 127.0.0.2 as a source address"),
     pytest.mark.filterwarnings("ignore::DeprecationWarning:gradio.queueing"),
     pytest.mark.filterwarnings("ignore::UserWarning:gradio"),
@@ -57,19 +58,19 @@ class App:
         return httpx.Client(base_url=f"{self.url}gradio_api/", transport=transport, timeout=30)
 
     def files(self) -> list[Path]:
-        """What is on disk, without the thumbnails that searches show."""
+        """Return the files on disk, without the thumbnails of searches."""
         files = [path for path in self.folder.rglob("*") if path.is_file()]
         return [path for path in files if not re.fullmatch(r"[0-9a-f]{32}\.png", path.name)]
 
     def call(self, client: httpx.Client, name: str, data: list) -> str:
-        """Call an endpoint and return the last that it said."""
+        """Call an endpoint and return the last line of its answer."""
         asked = client.post(f"call/{name}", json={"data": data})
         asked.raise_for_status()
         with client.stream("GET", f"call/{name}/{asked.json()['event_id']}") as reply:
             return [line for line in reply.iter_lines() if line][-1]
 
     def join(self, client: httpx.Client, name: str, data: list) -> int:
-        """Put a call into the queue, in a session that is made up, and do not wait for it."""
+        """Put a call into the queue under a made-up session, and do not wait for it."""
         number = next(i for i, fn in self.page.fns.items() if fn.api_name == name)
         body = {"data": [None, *data], "fn_index": number, "session_hash": uuid.uuid4().hex}
         return client.post("queue/join", json=body).status_code
@@ -86,7 +87,9 @@ def app(app_bridge: OlmoEarthVLMBridge, tmp_path_factory: pytest.TempPathFactory
             with gr.Tabs() as tabs, gr.Tab("All"):
                 chat = build_chat_tab(session, [])
                 wire_chat_tab(chat, page, service, [])
-                add_search_tab(session, service, tabs, chat)
+                searching = SearchHandlers(service)
+                search = build_search_tab(session, searching)
+                wire_search_tab(search, searching, tabs, chat)
         page.queue(max_size=128)
         options = {**LAUNCH_OPTIONS, "mcp_server": False}
         _, url, _ = page.launch(prevent_thread_lock=True, quiet=True, **options)
@@ -97,13 +100,13 @@ def app(app_bridge: OlmoEarthVLMBridge, tmp_path_factory: pytest.TempPathFactory
 def wait_until(happened: Callable[[], bool]) -> None:
     until = time.monotonic() + 30
     while not happened():
-        assert time.monotonic() < until, "it did not come to pass"
+        assert time.monotonic() < until, "it did not happen in time"
         time.sleep(0.01)
 
 
 @pytest.fixture
 def uploads(app: App) -> Iterator[upload_limits.Uploads]:
-    """The account of uploads, empty before and after."""
+    """The uploads' counts, empty before and after."""
     yield upload_limits.UPLOADS
     upload_limits.UPLOADS.discard(
         [path for path, kept in upload_limits.UPLOADS._kept.items() for _ in kept.addresses]
@@ -134,7 +137,7 @@ def test_more_files_than_a_scene_has_are_refused(app: App, uploads):
     assert app.files() == before
 
 
-def test_a_broken_off_upload_leaves_nothing(app: App, uploads):
+def test_interrupted_upload_leaves_nothing(app: App, uploads):
     before = app.files()
     host, port = app.url.removeprefix("http://").rstrip("/").split(":")
     with socket.create_connection((host, int(port)), source_address=(ABUSER, 0)) as connection:
@@ -150,7 +153,7 @@ def test_a_broken_off_upload_leaves_nothing(app: App, uploads):
     assert app.files() == before
 
 
-def test_one_address_uploads_no_more_than_its_share(app: App, uploads, monkeypatch):
+def test_one_address_has_a_share_of_the_disk(app: App, uploads, monkeypatch):
     monkeypatch.setattr(upload_limits, "BYTES_KEPT_PER_ADDRESS", 450_000)
     with app.client(ABUSER) as abuser, app.client(VISITOR) as visitor:
         taken = [
@@ -165,7 +168,7 @@ def test_one_address_uploads_no_more_than_its_share(app: App, uploads, monkeypat
     assert [path.name for path in app.files() if path.suffix == ".tif"] == ["b.tif"]
 
 
-def test_one_address_uploads_no_more_in_a_time_than_its_share(app: App, uploads, monkeypatch):
+def test_one_address_has_a_share_of_each_window(app: App, uploads, monkeypatch):
     monkeypatch.setattr(upload_limits, "BYTES_PER_WINDOW", 250_000)
     with app.client(ABUSER) as abuser:
         codes = []
@@ -176,7 +179,7 @@ def test_one_address_uploads_no_more_in_a_time_than_its_share(app: App, uploads,
     assert codes == [200, 200, 429]
 
 
-def test_an_upload_is_deleted_once_it_was_opened(app: App, uploads, tmp_path: Path):
+def test_opened_upload_is_deleted(app: App, uploads, tmp_path: Path):
     random_scene().save(tmp_path / "mine.tif")
     with app.client(VISITOR) as visitor:
         content = (tmp_path / "mine.tif").read_bytes()
@@ -187,7 +190,7 @@ def test_an_upload_is_deleted_once_it_was_opened(app: App, uploads, tmp_path: Pa
     assert not [path for path in app.files() if path.suffix == ".tif"]
 
 
-def test_an_address_that_calls_too_often_is_answered_429(app: App, monkeypatch):
+def test_too_many_calls_of_an_address_get_429(app: App, monkeypatch):
     monkeypatch.setattr(rate_limits, "CALLS_PER_SECOND", 0.0)
     monkeypatch.setattr(rate_limits, "CALLS_AT_ONCE", 3)
     address = "127.0.0.4"
@@ -206,9 +209,9 @@ def test_refused_mcp_messages_count_as_calls(app: App, monkeypatch):
     assert codes == [200, 200, 200, 429, 429]
 
 
-def test_made_up_sessions_do_not_shut_search_for_others(app: App, monkeypatch):
+def test_made_up_sessions_do_not_block_others(app: App, monkeypatch):
     service, released = app.service, threading.Event()
-    monkeypatch.setattr(rate_limits, "CALLS_AT_ONCE", 1000)  # what is behind has to hold, too
+    monkeypatch.setattr(rate_limits, "CALLS_AT_ONCE", 1000)  # the queue has to hold without it
 
     def search(query: list, k: int, where: SceneFilter) -> SearchResults:
         if query == ["slow"]:

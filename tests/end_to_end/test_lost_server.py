@@ -1,4 +1,4 @@
-"""A server that is killed in the middle of an answer, and started again, loses no conversation."""
+"""No conversation is lost when the server is killed during an answer and started again."""
 
 from __future__ import annotations
 
@@ -78,12 +78,12 @@ def server() -> Iterator[AppProcess]:
 
 
 def wait_for_question(tab: Page, question: str) -> None:
-    """Wait until a question stands in the box, where it can be sent."""
+    """Wait until the box for questions holds a question."""
     typed = "question => document.querySelector('#prompt textarea').value === question"
     tab.wait_for_function(typed, arg=question)
 
 
-def test_a_conversation_outlives_its_server(tab: Page, server: AppProcess):
+def test_conversation_survives_a_server_restart(tab: Page, server: AppProcess):
     tab.goto(f"{server.url}?scene=beetzsee_r0_c00")
     name = tab.locator("#facts strong", has_text="beetzsee_r0_c00")
     name.wait_for()
@@ -115,10 +115,10 @@ def test_a_conversation_outlives_its_server(tab: Page, server: AppProcess):
     tab.reload()
     tab.locator("#picture img").wait_for()
     name.wait_for()
-    assert questions(tab).count() == 0  # what was cleared does not come back
+    assert questions(tab).count() == 0  # cleared messages are not restored
 
 
-def test_a_file_of_ones_own_is_asked_for_again(tab: Page, server: AppProcess, lakeside: Path):
+def test_own_file_has_to_be_opened_again(tab: Page, server: AppProcess, lakeside: Path):
     tab.goto(server.url)
     tab.locator("#picture img").wait_for()
     open_file(tab, lakeside)
@@ -135,7 +135,7 @@ def test_a_file_of_ones_own_is_asked_for_again(tab: Page, server: AppProcess, la
 
 
 @pytest.mark.parametrize("sly", ['{"messages": 5}', "<img src=x onerror=alert(1)>", "[" * 9_999])
-def test_what_a_browser_made_up_is_left_out(tab: Page, server: AppProcess, sly: str):
+def test_made_up_conversation_is_not_restored(tab: Page, server: AppProcess, sly: str):
     tab.goto(server.url)
     tab.evaluate("text => sessionStorage.setItem('earthvlm' + location.search, text)", sly)
     tab.reload()
@@ -144,7 +144,7 @@ def test_what_a_browser_made_up_is_left_out(tab: Page, server: AppProcess, sly: 
     assert ask(tab, "Is there water?")
 
 
-def test_markup_that_is_given_back_stays_text(tab: Page, server: AppProcess):
+def test_restored_markup_stays_text(tab: Page, server: AppProcess):
     tab.goto(server.url)
     tab.evaluate(
         """() => sessionStorage.setItem('earthvlm' + location.search, JSON.stringify({

@@ -1,4 +1,4 @@
-"""What people, files and models write is text: in the page no markup of theirs makes an element."""
+"""Markup that people, files and models write is shown as text and makes no element."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ PLAIN = "a\n    < b & **c** &lt; <b>d</b>\n$$e$$ `f` [g](https://evil.example) <
 
 
 def count_planted(page: Page) -> int:
-    """Elements that a text brought into the page."""
+    """Count the elements that a text brought into the page."""
     return page.evaluate(
         """() => document.querySelectorAll(
           '#planted, planted, a[href*="evil.example"], #chat .message b, .katex').length"""
@@ -40,12 +40,12 @@ def count_planted(page: Page) -> int:
 
 
 def answer_with(monkeypatch: pytest.MonkeyPatch, bridge, text: str) -> None:
-    """Let the model say this, piece by piece."""
+    """Let the model answer with a text, in pieces."""
     monkeypatch.setattr(bridge, "stream", lambda *_, stop: iter(text.split("|")))
 
 
 @pytest.mark.parametrize("text", [COVER, PLAIN], ids=("cover", "plain"))
-def test_a_question_of_a_link_is_shown_as_text(
+def test_question_of_a_link_is_shown_as_text(
     tab: Page, app_url: str, app_bridge, monkeypatch, text: str
 ):
     answer_with(monkeypatch, app_bridge, text)
@@ -64,9 +64,7 @@ def test_a_question_of_a_link_is_shown_as_text(
     assert count_planted(tab) == 0
 
 
-def test_an_edited_question_is_shown_as_text(
-    page: Page, app_bridge, monkeypatch: pytest.MonkeyPatch
-):
+def test_edited_question_is_shown_as_text(page: Page, app_bridge, monkeypatch: pytest.MonkeyPatch):
     answer_with(monkeypatch, app_bridge, "Fine.")
     page.get_by_label("Your question").fill(PLAIN)
     page.get_by_role("button", name="Send").click()
@@ -103,7 +101,7 @@ def test_words_sources_and_errors_are_shown_as_text(page: Page):
     assert count_planted(page) == 0
 
 
-def test_a_description_in_compare_is_shown_as_text(page: Page, app_bridge, monkeypatch):
+def test_description_in_compare_is_shown_as_text(page: Page, app_bridge, monkeypatch):
     answer_with(monkeypatch, app_bridge, COVER)
     open_tab(page, "Compare")
     page.get_by_role("button", name="Compare two example scenes").click()
@@ -114,7 +112,7 @@ def test_a_description_in_compare_is_shown_as_text(page: Page, app_bridge, monke
     assert count_planted(page) == 0
 
 
-def test_a_scene_that_a_link_names_is_shown_as_text(tab: Page, app_url: str):
+def test_scene_name_of_a_link_is_shown_as_text(tab: Page, app_url: str):
     tab.goto(f"{app_url}?scene={quote(COVER[:70])}")
     assert "no scene '<div id=" in read_notice(tab)
     assert count_planted(tab) == 0

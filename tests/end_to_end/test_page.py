@@ -1,4 +1,4 @@
-"""The page itself, in a browser: whole at once, as wide as its window, and open to everybody."""
+"""The page in a browser: layout, loading, accessibility and the names of its endpoints."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ TABS = ("Chat", "Search", "Map", "Compare")
 
 
 @pytest.mark.parametrize("tab", [360, 768, 1440], indirect=True, ids=str)
-def test_the_page_comes_whole_fits_its_window_and_asks_nobody_else(tab: Page, app_url: str):
-    """Nothing jumps: the layout shift is under 0.1, which is what Web Vitals call good."""
+def test_page_is_stable_and_loads_from_one_origin(tab: Page, app_url: str):
+    """The layout shift is under 0.1, which Web Vitals rate as good."""
     asked = []
     tab.on("request", lambda request: asked.append(request.url))
     tab.add_init_script(
@@ -32,7 +32,7 @@ def test_the_page_comes_whole_fits_its_window_and_asks_nobody_else(tab: Page, ap
     )
     tab.goto(app_url)
     tab.locator("#picture img").wait_for()
-    tab.wait_for_timeout(1000)  # watched that long
+    tab.wait_for_timeout(1000)  # observe the layout that long
     assert tab.evaluate("window.shift") < 0.1
     for name in TABS:
         open_tab(tab, name)
@@ -41,7 +41,7 @@ def test_the_page_comes_whole_fits_its_window_and_asks_nobody_else(tab: Page, ap
 
 
 @BOTH_WIDTHS
-def test_nothing_serious_stands_in_anybodys_way(page: Page, keep: Callable[..., None]):
+def test_no_serious_accessibility_violations(page: Page, keep: Callable[..., None]):
     """axe-core's serious and critical rules, contrast AA among them, on every tab."""
     axe = pytest.importorskip("axe_playwright_python.sync_playwright").Axe()
     ask(page, "Is there water?")
@@ -55,7 +55,7 @@ def test_nothing_serious_stands_in_anybodys_way(page: Page, keep: Callable[..., 
         open_tab(page, tab)
         page.mouse.move(0, 0)
         keep(f"{tab.lower()}-{scheme}")
-        # What is there was looked at in the light; the dark changes colours alone.
+        # The dark scheme changes only colours.
         rules = {"runOnly": ["color-contrast"]} if scheme == "dark" else {}
         found = axe.run(page, options=rules).response["violations"]
         serious = [(v["id"], v["nodes"]) for v in found if v["impact"] in ("serious", "critical")]
@@ -63,7 +63,7 @@ def test_nothing_serious_stands_in_anybodys_way(page: Page, keep: Callable[..., 
 
 
 @BOTH_WIDTHS
-def test_the_keyboard_reaches_and_asks(page: Page):
+def test_keyboard_reaches_every_control(page: Page):
     page.get_by_label("Your question").focus()
     page.keyboard.type("Is there water?")
     page.keyboard.press("Enter")
@@ -78,7 +78,7 @@ def test_the_keyboard_reaches_and_asks(page: Page):
         assert any(wanted in name for name in reached), (wanted, reached)
 
 
-def test_every_action_has_a_name_and_says_what_it_does(app_page):
+def test_every_endpoint_has_a_name_and_docstring(app_page):
     public = [fn for fn in app_page.fns.values() if fn.api_visibility == "public"]
     names = [fn.api_name for fn in public]
     assert {"open_scene", "open_named", "draw", "search"} <= set(names)

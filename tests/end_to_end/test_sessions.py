@@ -1,4 +1,4 @@
-"""What the app remembers of its visitors is gone when it should be, memory and all."""
+"""Sessions are cleared in time, and their memory is freed."""
 
 from __future__ import annotations
 
@@ -36,9 +36,9 @@ PATIENCE_SECONDS = 60.0
 
 @dataclass
 class SmallApp:
-    """A Chat tab that is served, around a bridge at random.
+    """A served Chat tab with a random bridge.
 
-    sessions: how long it remembers, as `gr.State` has it. scenes: those that were opened.
+    sessions: the state, with its time to live. scenes: those that were opened.
     """
 
     url: str
@@ -87,23 +87,21 @@ def scene_file(tmp_path: Path) -> Path:
 def wait_until(holds: Callable[[], bool]) -> None:
     until = time.monotonic() + PATIENCE_SECONDS
     while not holds():
-        assert time.monotonic() < until, "it did not come to pass"
+        assert time.monotonic() < until, "it did not happen in time"
         gc.collect()
         time.sleep(0.02)
 
 
 def wait_until_forgotten(app: SmallApp) -> None:
-    """Neither the scene is in memory, nor what the model read of it."""
+    """Wait until neither the scene nor the model's prefix cache of it is in memory."""
     wait_until(lambda: app.scenes[-1]() is None)
     assert len(app.bridge.text_generator.prefix_cache) == 0
 
 
-def test_a_session_unused_for_its_time_is_gone(
-    small_app: SmallApp, client: Client, scene_file: Path
-):
+def test_unused_session_is_cleared(small_app: SmallApp, client: Client, scene_file: Path):
     assert small_app.sessions.time_to_live == 3600
     small_app.open_and_ask(client, scene_file)
-    small_app.sessions.time_to_live = 0  # counts from the next use on
+    small_app.sessions.time_to_live = 0  # from the next use on
     client.predict("And fields?", 16, 0, api_name="/ask")
     wait_until_forgotten(small_app)
     with pytest.raises(AppError, match="No scene is open"):
@@ -112,7 +110,7 @@ def test_a_session_unused_for_its_time_is_gone(
         client.predict(api_name="/save_chat")
 
 
-def test_a_closed_page_that_does_not_come_back_is_forgotten(
+def test_session_of_a_closed_page_is_cleared(
     small_app: SmallApp, client: Client, scene_file: Path, monkeypatch
 ):
     monkeypatch.setattr(session, "CLOSED_SECONDS", 0)

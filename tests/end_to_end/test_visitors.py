@@ -1,4 +1,4 @@
-"""Many visitors and one model, in a browser: waiting, busy, apart from each other, and gone."""
+"""Several visitors and one model, in a browser: the queue, separate sessions, closed pages."""
 
 from __future__ import annotations
 
@@ -32,13 +32,13 @@ pytestmark = END_TO_END
 
 
 @BOTH_WIDTHS
-def test_who_waits_is_told_how_many_are_ahead_and_one_too_many_that_it_is_busy(
+def test_page_shows_queue_position_and_overflow(
     page: Page, app_service: SceneService, keep: Callable[..., None]
 ):
     queue = app_service.question_queue
     others = [queue.join(f"other-{number}") for number in range(MAX_WAITING + 1)]
     for other in others:
-        other.seen = math.inf  # nobody here asks after them, as their pages would
+        other.seen = math.inf  # no page polls for them, so they must not expire
     try:
         page.get_by_label("Your question").fill("Is there water?")
         page.get_by_role("button", name="Send").click()
@@ -47,7 +47,7 @@ def test_who_waits_is_told_how_many_are_ahead_and_one_too_many_that_it_is_busy(
         assert read_notice(page).startswith(f"Busy: {MAX_WAITING + 1} questions")
         wait_until_idle(page)
         assert questions(page).count() == answers(page).count() == 0
-        # Nothing is lost: it can be sent again.
+        # The question is still in the box.
         assert page.get_by_label("Your question").input_value() == "Is there water?"
 
         for other in others[2:]:
@@ -65,7 +65,9 @@ def test_who_waits_is_told_how_many_are_ahead_and_one_too_many_that_it_is_busy(
     assert questions(page).count() == answers(page).count() == 1
 
 
-def test_visitors_do_not_see_each_other(page: Page, browser: Browser, lakeside: Path, app_url: str):
+def test_visitors_have_separate_sessions(
+    page: Page, browser: Browser, lakeside: Path, app_url: str
+):
     other = browser.new_context()
     second = other.new_page()
     second.set_default_timeout(PATIENCE_MS)
@@ -79,9 +81,7 @@ def test_visitors_do_not_see_each_other(page: Page, browser: Browser, lakeside: 
     other.close()
 
 
-def test_a_visitor_who_leaves_frees_the_model_and_the_memory(
-    page: Page, app_bridge, app_url: str, monkeypatch
-):
+def test_closed_page_frees_model_and_memory(page: Page, app_bridge, app_url: str, monkeypatch):
     speaking, ended, given_up = (threading.Event() for _ in range(3))
     scenes, stream = [], app_bridge.stream
 
@@ -104,11 +104,11 @@ def test_a_visitor_who_leaves_frees_the_model_and_the_memory(
     try:
         assert speaking.wait(PATIENCE_MS / 1000)
         second.close()
-        assert ended.wait(PATIENCE_MS / 1000)  # by itself that answer would go on for ever
+        assert ended.wait(PATIENCE_MS / 1000)  # the answer would not end by itself
     finally:
         given_up.set()
     monkeypatch.undo()
-    assert ask(page, "Is there water?")  # the model has no other for itself
+    assert ask(page, "Is there water?")  # the model is free
     until = time.monotonic() + PATIENCE_MS / 1000
     while scenes[0]() is not None and time.monotonic() < until:
         gc.collect()
@@ -116,7 +116,7 @@ def test_a_visitor_who_leaves_frees_the_model_and_the_memory(
     assert scenes[0]() is None
 
 
-def test_a_failing_model_tells_no_secrets(page: Page, app_bridge, monkeypatch):
+def test_model_failure_reveals_no_details(page: Page, app_bridge, monkeypatch):
     def fail(*args, **options):
         raise RuntimeError("secret detail")
         yield

@@ -1,4 +1,4 @@
-"""What a visitor does in the app's page, waiting for what it leads to and never for a time."""
+"""What a visitor does in the page. Each step waits for its result, not for a time."""
 
 from __future__ import annotations
 
@@ -80,19 +80,19 @@ def open_filters(page: Page) -> None:
 
 
 def wait_for_count(found: Locator, count: int) -> None:
-    """Wait until there are so many of something, and no more."""
+    """Wait until exactly `count` elements are there."""
     if count:
         found.nth(count - 1).wait_for()
     found.nth(count).wait_for(state="detached")
 
 
 def read_facts(page: Page) -> str:
-    """Return what was measured, without the seconds that Gradio counts over it while it waits."""
+    """Return the facts, without the seconds that Gradio counts over them while it waits."""
     return re.sub(r"^[\d./]+s\n", "", page.locator("#facts").inner_text())
 
 
 def read_notice(page: Page) -> str:
-    """Return the notice that is shown, which is one plain sentence, and put it away."""
+    """Return the warning that is shown, one plain sentence, and close it."""
     notice = page.get_by_test_id("toast-text")
     notice.wait_for()
     sentence = notice.inner_text().strip()

@@ -21,7 +21,7 @@ def impatient_page(monkeypatch) -> None:
     monkeypatch.setattr("earthvlm.ui.models.RETRY_SECONDS", 0.2)
 
 
-def test_named_bridge_answers_once_the_hub_does(hub, saved, impatient_page):
+def test_named_bridge_answers_when_the_hub_is_back(hub, saved, impatient_page):
     publish_bridge(saved, "owner/bridge")
     hub.hanging = True
     models = load_models("owner/bridge")
@@ -47,7 +47,7 @@ def test_named_bridge_answers_once_the_hub_does(hub, saved, impatient_page):
         page.close()
 
 
-def test_slow_models_leave_the_page_to_the_bundled_pair(hub, saved, impatient_page, monkeypatch):
+def test_slow_models_start_the_page_with_bundled_ones(hub, saved, impatient_page, monkeypatch):
     publish_bridge(saved, "owner/bridge")
     monkeypatch.setattr("earthvlm.ui.models.START_SECONDS", 0.0)
     models = load_models("owner/bridge")
@@ -55,6 +55,6 @@ def test_slow_models_leave_the_page_to_the_bundled_pair(hub, saved, impatient_pa
     assert models.pending.result(timeout=120).bridge.revision != models.bridge.revision
 
 
-def test_name_that_means_nothing_is_not_tried_again(hub, impatient_page):
+def test_unknown_name_is_not_tried_again(hub, impatient_page):
     with pytest.raises(ValueError, match="There is no folder owner/nothing"):
         load_models("owner/nothing")

@@ -1,4 +1,4 @@
-"""The app as a Space: what is published, and what it does with the Hub and without."""
+"""The app as a Space: its published files, and how it starts with and without the Hub."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ EMBEDDED = {"vlm_model_id": "embedded", "vlm_revision": "b179c952"}
 ASKED = ["owner/space", "--bridge=owner/bridge", "--embeddings=owner/embeddings"]
 
 
-def test_a_space_is_published_with_what_it_needs(hub, saved, capsys):
+def test_space_is_published_with_files_and_variables(hub, saved, capsys):
     publish_trained_on(hub, saved, **EMBEDDED)
     assert publish_space.main([*ASKED, "--torch_index=http://127.0.0.1/cpu"]) == 0
     assert capsys.readouterr().out.startswith(f"{hub.url}/")
@@ -102,7 +102,7 @@ def read_front_matter(space: Repository) -> dict:
     return yaml.safe_load(space.files["README.md"].decode().split("---\n")[1])
 
 
-def test_a_space_mounts_its_dataset_at_one_commit(hub, saved):
+def test_space_mounts_its_dataset_at_one_commit(hub, saved):
     publish_trained_on(hub, saved, **EMBEDDED)
     publish_space.main(ASKED)
     space = hub.repositories["spaces/owner/space"]
@@ -121,7 +121,7 @@ def test_a_space_mounts_its_dataset_at_one_commit(hub, saved):
     assert not space.volumes
 
 
-def test_a_space_without_its_volume_is_published(hub, saved, capsys):
+def test_space_without_its_volume_is_published(hub, saved, capsys):
     publish_trained_on(hub, saved, **EMBEDDED)
     hub.refuses_volumes = True
     assert publish_space.main(ASKED) == 0
@@ -130,7 +130,7 @@ def test_a_space_without_its_volume_is_published(hub, saved, capsys):
     assert "app.py" in space.files and space.variables["EARTHVLM_EMBEDDINGS"] == "owner/embeddings"
 
 
-def test_a_space_of_private_repositories_needs_a_token(hub, saved, monkeypatch, capsys):
+def test_space_of_private_repositories_needs_a_token(hub, saved, monkeypatch, capsys):
     publish_trained_on(hub, saved, **EMBEDDED)
     hub.repositories["owner/bridge"].private = True
     hub.repositories["datasets/owner/embeddings"].private = True
@@ -148,7 +148,7 @@ def test_a_space_of_private_repositories_needs_a_token(hub, saved, monkeypatch, 
     assert not any(b"hf_of_the_space" in content for content in space.files.values())
 
 
-def test_a_space_loses_old_files_and_keeps_others(hub, saved):
+def test_update_removes_old_files_and_keeps_others(hub, saved):
     publish_trained_on(hub, saved, **EMBEDDED)
     publish_space.main(ASKED)
     space = hub.repositories["spaces/owner/space"]
@@ -159,14 +159,14 @@ def test_a_space_loses_old_files_and_keeps_others(hub, saved):
     assert "earthvlm/removed.py" not in space.files and "earthvlm/bridge/model.py" in space.files
 
 
-def test_a_private_space_in_place_of_a_public_one_is_refused(hub, capsys):
+def test_private_space_cannot_replace_a_public_one(hub, capsys):
     hub.repository("spaces/owner/space").commit({})
     assert publish_space.main(["owner/space", "--private"]) == 2
     assert "owner/space is public on the Hub, and a private" in capsys.readouterr().err
     assert not hub.repositories["spaces/owner/space"].variables
 
 
-def test_a_space_is_built_with_the_models_its_bridge_was_trained_on(hub, saved):
+def test_space_preloads_the_base_models_of_its_bridge(hub, saved):
     moondream, olmoearth = (
         hub.repository(name) for name in ("vikhyatk/moondream2", "allenai/OlmoEarth-v1-Nano")
     )
@@ -187,7 +187,7 @@ def test_a_space_is_built_with_the_models_its_bridge_was_trained_on(hub, saved):
     ]
 
 
-def test_a_space_of_what_lies_in_a_folder_is_refused(hub, saved, tiny_language, capsys):
+def test_space_of_local_folders_is_refused(hub, saved, tiny_language, capsys):
     config = json.loads((saved / "config.json").read_text())
     config |= {"vlm_model_id": tiny_language, "vlm_revision": "local"}
     hub.repository("owner/bridge").commit({"config.json": json.dumps(config).encode()})
@@ -203,7 +203,7 @@ def test_a_space_of_what_lies_in_a_folder_is_refused(hub, saved, tiny_language, 
     assert "spaces/owner/space" not in hub.repositories
 
 
-def test_a_space_of_what_is_no_bridge_is_refused(hub, capsys):
+def test_space_of_another_repository_is_refused(hub, capsys):
     hub.repository("owner/other").commit({"config.json": b'{"model_type": "bert"}'})
     assert publish_space.main(["owner/space", "--bridge=owner/other"]) == 2
     assert "is no bridge's configuration" in capsys.readouterr().err
@@ -211,7 +211,7 @@ def test_a_space_of_what_is_no_bridge_is_refused(hub, capsys):
 
 
 @pytest.mark.end_to_end
-def test_the_space_shows_what_the_hub_holds_and_names_its_revision(hub, tmp_path, monkeypatch):
+def test_space_shows_the_revisions_on_the_hub(hub, tmp_path, monkeypatch):
     publish_bridge(BUNDLED / "bridge", "owner/bridge", private=True)
     push(
         BUNDLED / "embeddings",
@@ -233,7 +233,7 @@ def test_the_space_shows_what_the_hub_holds_and_names_its_revision(hub, tmp_path
 
 
 @pytest.mark.end_to_end
-def test_a_mounted_dataset_is_not_downloaded(hub, tmp_path):
+def test_mounted_dataset_is_not_downloaded(hub, tmp_path):
     push(
         BUNDLED / "embeddings",
         "owner/embeddings",
@@ -252,7 +252,7 @@ def test_a_mounted_dataset_is_not_downloaded(hub, tmp_path):
 
 
 @pytest.mark.end_to_end
-def test_the_app_falls_back_where_the_hub_says_nothing(tmp_path):
+def test_app_starts_without_the_hub(tmp_path):
     with socket.socket() as silent:  # takes connections, and never answers
         silent.bind(("127.0.0.1", 0))
         silent.listen(64)
@@ -267,7 +267,7 @@ def test_the_app_falls_back_where_the_hub_says_nothing(tmp_path):
 
 @pytest.mark.end_to_end
 @pytest.mark.skipif(find_spec("spaces") is None, reason="the spaces package is not installed")
-def test_on_zero_gpu_each_call_of_the_bridge_borrows_a_gpu():
+def test_each_bridge_call_borrows_a_gpu_on_zero_gpu():
     ended = subprocess.run(
         [sys.executable, "-m", "tests.support.zero_gpu"],
         cwd=ROOT,
@@ -284,18 +284,18 @@ def test_on_zero_gpu_each_call_of_the_bridge_borrows_a_gpu():
     assert told["found"] == zero_gpu.SCENE
 
 
-def test_elsewhere_nothing_of_zero_gpu_is_used():
+def test_zero_gpu_is_unused_elsewhere():
     assert borrow_gpu is None
 
 
-def test_zero_gpu_is_not_published_with_a_torch_that_has_no_cuda(hub, capsys):
+def test_zero_gpu_needs_a_torch_with_cuda(hub, capsys):
     asked = ["owner/space", "--hardware=zero-a10g", "--torch_index=http://127.0.0.1/cpu"]
     assert publish_space.main(asked) == 2
     assert "ZeroGPU needs a torch with CUDA" in capsys.readouterr().err
     assert not hub.repositories
 
 
-def test_the_app_says_in_one_sentence_what_a_name_does_not_mean():
+def test_unknown_name_ends_the_app_with_one_sentence():
     environment = {**os.environ, "EARTHVLM_BRIDGE": "no such place"}
     command = [sys.executable, "app.py"]
     ended = subprocess.run(

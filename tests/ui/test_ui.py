@@ -56,7 +56,7 @@ def save_pictures(folder: Path, *names: str) -> list[str]:
     return [str(folder / name) for name in names]
 
 
-def test_three_pngs_are_told_apart_by_their_names(tmp_path: Path):
+def test_three_pngs_are_recognized_by_their_names(tmp_path: Path):
     names = ("a_band_8_11_12.png", "a_rgb.png", "a_band_5_6_7.png")
     scene = open_uploads(save_pictures(tmp_path, *names), Scene.open)
     assert len(scene.bands) == 9
@@ -66,12 +66,12 @@ def test_three_pngs_are_told_apart_by_their_names(tmp_path: Path):
 @pytest.mark.parametrize(
     "names", [("a_rgb.png", "b_rgb.png", "a_band_5_6_7.png"), ("a.png", "b.png"), ()]
 )
-def test_files_that_are_not_one_scene_are_refused(tmp_path: Path, names: tuple[str, ...]):
+def test_files_of_several_scenes_are_refused(tmp_path: Path, names: tuple[str, ...]):
     with pytest.raises(ValueError, match="files? arrived"):
         open_uploads(save_pictures(tmp_path, *names), Scene.open)
 
 
-def test_nothing_from_a_file_or_a_model_is_shown_as_html():
+def test_texts_of_files_and_models_are_escaped():
     scene = opened(make_scene(HTML))
     attention = AnswerAttention((HTML,), np.full((1, 2, 2), 0.25), np.full((2, 2), 0.25))
     for shown in (
@@ -83,11 +83,11 @@ def test_nothing_from_a_file_or_a_model_is_shown_as_html():
     assert "onerror" not in show_related_shares(scene, HTML)
 
 
-def test_a_page_holds_a_picture_once():
+def test_viewer_holds_its_picture_once():
     assert show_viewer(opened(make_scene("photo")), "true colour").count(";base64,") == 1
 
 
-def test_a_panel_of_facts_is_marked_as_measured_and_tells_what_is_missing():
+def test_facts_are_marked_as_measured():
     assert "measured" in show_facts(opened(random_scene()))
     assert "cannot be measured" in show_facts(opened(make_scene("photo")))
     assert "open water" in show_related_shares(opened(random_scene()), "A lake lies in the north.")
@@ -95,7 +95,7 @@ def test_a_panel_of_facts_is_marked_as_measured_and_tells_what_is_missing():
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning:gradio")
-def test_examples_are_searched_for_once_at_the_start(tiny_bridge, monkeypatch):
+def test_examples_are_searched_for_once(tiny_bridge, monkeypatch):
     searches, search = [], SceneIndex.search
 
     def count(self, query, *args, **options):
@@ -109,7 +109,7 @@ def test_examples_are_searched_for_once_at_the_start(tiny_bridge, monkeypatch):
     assert searches and len(searches) == len(set(searches))
 
 
-def test_names_are_made_for_people():
+def test_titles_are_made_of_image_ids():
     assert make_title("finland_2017-09-24_69_24") == "Finland"
     assert make_title("beetzsee_r0_c11") == "Beetzsee"
     assert make_title("1908_3064_patch00") == "1908_3064_patch00"
@@ -125,7 +125,7 @@ def test_each_threat_names_tests_that_there_are():
         assert f"def {test}" in found.read_text("utf-8"), (file, test)
 
 
-def test_a_closed_page_keeps_its_session_where_it_comes_back():
+def test_session_of_a_page_that_comes_back_is_kept():
     session = Session()
     session.open_scene(opened(random_scene()))
     turn, closed = session.begin_turn(), session.used
@@ -136,7 +136,7 @@ def test_a_closed_page_keeps_its_session_where_it_comes_back():
     assert session.opened is None and turn.stop.is_set()
 
 
-def test_a_new_question_or_scene_ends_the_answer_under_way():
+def test_new_question_or_scene_ends_the_answer():
     session = Session()
     first = session.begin_turn()
     second = session.begin_turn()
@@ -147,7 +147,7 @@ def test_a_new_question_or_scene_ends_the_answer_under_way():
     assert session.conversation == []
 
 
-def test_scenes_unused_longest_are_closed_where_open_ones_take_too_much_memory(monkeypatch):
+def test_sessions_unused_longest_are_cleared(monkeypatch):
     shared = opened(random_scene())
     monkeypatch.setattr(session_module, "_holding", weakref.WeakSet())  # not those of other tests
     monkeypatch.setattr(session_module, "MAX_BYTES", 3 * shared.scene.reflectance.nbytes)
@@ -162,7 +162,7 @@ def test_scenes_unused_longest_are_closed_where_open_ones_take_too_much_memory(m
         sessions[2].require_opened()
 
 
-def test_an_address_that_holds_too_much_loses_its_own_scenes(monkeypatch):
+def test_address_over_its_limit_loses_its_own_scenes(monkeypatch):
     monkeypatch.setattr(session_module, "_holding", weakref.WeakSet())
     scenes = [opened(random_scene(seed=number)) for number in range(4)]
     size = scenes[0].scene.reflectance.nbytes
@@ -177,7 +177,7 @@ def test_an_address_that_holds_too_much_loses_its_own_scenes(monkeypatch):
     assert [session.opened is None for session in sessions] == [False, True, False, False]
 
 
-def test_whatever_a_session_holds_is_counted():
+def test_all_that_a_session_holds_is_counted():
     scene, result = opened(random_scene()), make_result()
     result = dataclasses.replace(result, thumbnail=Image.new("RGB", (96, 64)))
     session = Session(
@@ -193,7 +193,7 @@ def test_whatever_a_session_holds_is_counted():
     assert sum(session.held_parts().values()) == expected
 
 
-def test_ending_an_answer_waits_until_it_shows_no_more():
+def test_ending_an_answer_waits_for_its_last_update():
     session, said = Session(), []
     turn = session.begin_turn()
     started = threading.Event()
@@ -210,7 +210,7 @@ def test_ending_an_answer_waits_until_it_shows_no_more():
     assert said == ["last word"]
 
 
-def test_an_answer_is_read_along_and_closed_with_its_reader(monkeypatch):
+def test_text_accumulates_and_closes_its_source(monkeypatch):
     closed = []
 
     def speak():
@@ -236,7 +236,7 @@ def test_an_answer_is_read_along_and_closed_with_its_reader(monkeypatch):
     assert len(closed) == 3
 
 
-def test_an_action_without_a_scene_asks_for_one():
+def test_session_without_a_scene_asks_for_one():
     with pytest.raises(ValueError, match="No scene is open"):
         Session().require_opened()
 

@@ -35,7 +35,7 @@ def test_one_place_writes_ten_records_a_minute(log: logging.Logger):
     assert lines(log) == [*(f"request {n} is bad" for n in range(10)), "another place"]
 
 
-def test_the_next_minute_tells_what_was_left_out(log: logging.Logger, monkeypatch):
+def test_next_minute_reports_dropped_records(log: logging.Logger, monkeypatch):
     for minute in range(3):
         monkeypatch.setattr(log_limits, "WINDOW_SECONDS", 0.0 if minute else 60.0)
         for number in range(20 if not minute else 1):

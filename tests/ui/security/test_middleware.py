@@ -1,4 +1,4 @@
-"""What stands before the page, without a server: who is answered, and what may be asked for."""
+"""The middleware without a server: hosts, origins, paths, sizes and MCP messages."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def ask_guard(
     method: str = "POST",
     client: str = "10.0.0.1",
 ) -> dict:
-    """What a request to an app behind the guard is answered with, and what reached the app."""
+    """Send a request to an app behind the guard; return the answer, and what reached the app."""
     sent: list[dict] = []
     read: list[bytes] = []
     reached: dict = {}
@@ -98,7 +98,7 @@ def test_slow_bodies_are_refused(monkeypatch, path: str):
     assert sent[0]["status"] == 408
 
 
-def test_every_answer_has_the_headers_browsers_heed():
+def test_every_answer_has_security_headers():
     for answer in (ask_guard("/", method="GET"), ask_guard("/nothing", method="GET")):
         assert b"frame-ancestors" in answer["headers"][b"content-security-policy"]
         assert answer["headers"][b"x-content-type-options"] == b"nosniff"
@@ -112,13 +112,13 @@ def test_own_names_and_addresses_are_answered(host: str):
 
 
 @pytest.mark.parametrize("host", ["evil.example", "127.0.0.1.evil.example:7860", "localhost.evil"])
-def test_a_rebound_name_is_refused(host: str):
+def test_unknown_host_name_is_refused(host: str):
     answer = ask_guard("/", {"host": host}, method="GET")
     assert answer["status"] == 403 and not answer["read"]
     assert "EARTHVLM_ALLOWED_HOSTS=" + host.partition(":")[0] in answer["text"]
 
 
-def test_a_request_names_one_host():
+def test_request_without_a_host_is_refused():
     assert ask_guard(headers={"host": ""})["status"] == 403
 
 
@@ -129,7 +129,7 @@ def test_hosts_are_added_by_the_environment(monkeypatch):
     assert ask_guard(headers={"host": "x.other.example"})["status"] == 403
 
 
-def test_a_space_is_served_under_its_own_name(monkeypatch):
+def test_space_is_served_under_its_own_name(monkeypatch):
     monkeypatch.setenv("SPACE_ID", "owner/earth")
     monkeypatch.setenv("SPACE_HOST", "owner-earth.hf.space")
     own = {"host": "owner-earth.hf.space"}
@@ -144,12 +144,12 @@ def test_a_space_is_served_under_its_own_name(monkeypatch):
     "origin", ["https://evil.example", "null", "http://localhost:9999", "http://localhost"]
 )
 @pytest.mark.parametrize("method", ["POST", "OPTIONS"])
-def test_another_origin_changes_nothing(origin: str, method: str):
+def test_other_origins_cannot_change_anything(origin: str, method: str):
     answer = ask_guard(headers={"origin": origin}, method=method)
     assert answer["status"] == 403 and not answer["read"]
 
 
-def test_another_origin_may_read_nothing_in_a_browser():
+def test_other_origins_cannot_read_answers():
     answer = ask_guard("/config", {"origin": "https://evil.example"}, method="GET")
     assert not any(name.startswith(b"access-control") for name in answer["headers"])
     own = ask_guard("/config", {"origin": "http://localhost:7860"}, method="GET")
@@ -163,7 +163,7 @@ def test_origins_are_added_by_the_environment(monkeypatch):
     assert ask_guard(headers=asked)["status"] == 200
 
 
-def test_a_program_without_an_origin_is_answered():
+def test_requests_without_an_origin_are_answered():
     assert ask_guard()["status"] == 200
 
 
@@ -184,13 +184,13 @@ def test_a_program_without_an_origin_is_answered():
         "api/ask",
     ],
 )
-def test_what_the_page_does_not_use_is_not_there(path: str):
+def test_unused_gradio_routes_are_not_found(path: str):
     for method in ("GET", "POST"):
         answer = ask_guard(f"/gradio_api/{path}", method=method)
         assert answer["status"] == 404 and not answer["read"]
 
 
-def test_a_proxy_is_believed_where_one_is_configured(monkeypatch):
+def test_forwarded_address_needs_a_trusted_proxy(monkeypatch):
     forged = {"x-forwarded-for": "198.51.100.7, 203.0.113.9"}
     assert ask_guard(headers=forged)["scope"]["client"][0] == "10.0.0.1"
     for name, value in (("SPACE_ID", "owner/space"), ("EARTHVLM_TRUSTED_PROXY", "1")):
@@ -200,7 +200,7 @@ def test_a_proxy_is_believed_where_one_is_configured(monkeypatch):
             assert ask_guard()["scope"]["client"][0] == "10.0.0.1"
 
 
-def test_headers_that_say_who_calls_go_no_further(monkeypatch):
+def test_headers_that_claim_an_address_are_removed(monkeypatch):
     monkeypatch.setenv("EARTHVLM_TRUSTED_PROXY", "1")
     sent = {
         "x-forwarded-for": "203.0.113.9",
@@ -212,7 +212,7 @@ def test_headers_that_say_who_calls_go_no_further(monkeypatch):
     assert not {name.decode() for name, _ in scope["headers"]} & set(sent)
 
 
-def test_mcp_callers_keep_their_address_inside():
+def test_inner_mcp_calls_keep_the_callers_address():
     call = json.dumps({"jsonrpc": "2.0", "id": 1, "method": "ping"}).encode()
     scope = ask_guard("/gradio_api/mcp/", chunks=(call,), client="198.51.100.7")["scope"]
     inner = {name: value for name, value in scope["headers"] if name == b"x-earthvlm-caller"}
@@ -242,7 +242,7 @@ def call_tool(name: object, arguments: object = None) -> dict:
         {"id": 7, "result": {}},
     ],
 )
-def test_mcp_takes_public_tools_and_flat_arguments(message: dict):
+def test_mcp_accepts_public_tools_and_flat_arguments(message: dict):
     fine = call_tool("search_scenes", {"words": "a lake"})
     with pytest.raises(RefusedMessageError) as refused:
         check_messages(json.dumps(message).encode())
@@ -253,7 +253,7 @@ def test_mcp_takes_public_tools_and_flat_arguments(message: dict):
         check_messages(json.dumps([fine, fine]).encode())
 
 
-def test_mcp_passes_on_what_was_read():
+def test_mcp_messages_are_passed_on_as_parsed():
     twice = b'{"jsonrpc": "2.0", "id": 1, "method": "tools/call", "method": "ping"}'
     assert check_messages(twice) == b'{"jsonrpc": "2.0", "id": 1, "method": "ping"}'
     wide = json.dumps(call_tool("open_named", {})).encode("utf-16")
@@ -262,13 +262,13 @@ def test_mcp_passes_on_what_was_read():
             check_messages(body)
 
 
-def test_a_refused_name_is_cut():
+def test_refused_tool_name_is_cut():
     with pytest.raises(RefusedMessageError) as refused:
         check_messages(json.dumps(call_tool("x" * 5000, {})).encode())
     assert len(str(refused.value)) < 250
 
 
-def test_a_space_names_its_tools_after_itself(monkeypatch):
+def test_space_prefixes_its_tools(monkeypatch):
     assert "ask_scene" in tool_names()
     monkeypatch.setenv("SYSTEM", "spaces")
     monkeypatch.setenv("SPACE_ID", "owner/my-earth")

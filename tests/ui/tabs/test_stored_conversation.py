@@ -1,4 +1,4 @@
-"""What a browser gives back of a conversation is anybody's text."""
+"""A conversation that a browser stored is checked, because anybody can change it."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def unwrap(text: str) -> str:
     return html.unescape(text.removeprefix("<span>").removesuffix("</span>"))
 
 
-def test_what_is_kept_is_read_again():
+def test_stored_conversation_round_trips():
     kept = read_stored(unwrap(store_conversation(OPENED, TALK, "And fields?")))
     assert list(kept.messages) == TALK
     assert (kept.image_id, kept.question) == ("", "And fields?")
@@ -38,7 +38,7 @@ def test_what_is_kept_is_read_again():
 @pytest.mark.parametrize(
     ("turns", "length"), [(MAX_MESSAGES, 10), (8, 9_000), (1, MAX_CHARACTERS), (15, 2_600)]
 )
-def test_of_a_long_conversation_the_latest_turns_are_kept(turns, length):
+def test_long_conversation_keeps_its_latest_turns(turns, length):
     talk = []
     for number in range(turns):
         talk.append({"role": "user", "content": f"Question {number}?"})
@@ -82,11 +82,11 @@ VALID = {"image_id": "a", "name": "a", "messages": TALK, "question": ""}
     ],
     ids=range(21),
 )
-def test_anything_else_is_refused_in_one_sentence(wrong):
+def test_damaged_conversation_is_refused(wrong):
     with pytest.raises(ValueError, match="^The conversation that this browser stored is"):
         read_stored(wrong)
 
 
-def test_only_what_a_message_is_made_of_is_read():
+def test_unknown_fields_of_messages_are_dropped():
     sly = [{**message, "metadata": {"title": "<img>"}} for message in TALK]
     assert list(read_stored(json.dumps(VALID | {"messages": sly})).messages) == TALK
