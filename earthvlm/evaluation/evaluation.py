@@ -77,7 +77,7 @@ def evaluate(
     """
     count = min(limit or len(dataset), len(dataset))
     tiles = [dataset.tiles[int(i)] for i in np.linspace(0, len(dataset) - 1, count)]
-    others = _shuffle(count, seed)
+    others = shuffle_tiles(count, seed)
     state = PartialState(cpu=bridge.device.type == "cpu")
     references = [list_references(tile) for tile in tiles]
     names = [[tile.name, *texts] for tile, texts in zip(tiles, references, strict=True)]
@@ -210,7 +210,7 @@ def _score_captions(
         return []
 
 
-def _shuffle(count: int, seed: int) -> np.ndarray:
+def shuffle_tiles(count: int, seed: int) -> np.ndarray:
     """Return another tile for each, `[N]`, one asked about the same quarter where there is one."""
     rng = np.random.default_rng(seed)
     others = np.arange(count)

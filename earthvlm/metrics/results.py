@@ -57,23 +57,13 @@ def score_losses(
         tokens: The number of tokens of each description, `[N]`.
         seed: Of the bootstrap's resamples.
     """
-    from scipy.stats import bootstrap
 
     def mean(total: np.ndarray, count: np.ndarray, axis: int = -1) -> np.ndarray:
         return total.sum(axis) / count.sum(axis)
 
-    between = bootstrap(
-        (losses["scene"], tokens),
-        mean,
-        paired=True,
-        confidence_level=CONFIDENCE,
-        n_resamples=BOOTSTRAP_SAMPLES,
-        batch=RESAMPLES_AT_ONCE,
-        method="percentile",
-        rng=np.random.default_rng(seed),
-    ).confidence_interval
+    low, high = _bootstrap((losses["scene"], tokens), mean, seed, paired=True)
     own, shuffled_image, no_image = (float(mean(losses[kind], tokens)) for kind in INPUTS)
-    numbers = np.array([own, between.low, between.high, shuffled_image, no_image])
+    numbers = np.array([own, low, high, shuffled_image, no_image])
     return [
         _make_result("loss per token", numbers, len(tokens)),
         _make_result("perplexity", np.exp(numbers), len(tokens)),
@@ -89,22 +79,35 @@ def confidence_interval(
     scores: np.ndarray, seed: int, statistic: Callable[..., np.ndarray] = np.mean
 ) -> tuple[float, float]:
     """Return the 95 % interval: Wilson's for a mean of zeros and ones, else the bootstrap's."""
-    from scipy.stats import binomtest, bootstrap
+    from scipy.stats import binomtest
 
-    if statistic is np.mean and np.isin(scores, (0, 1)).all():
-        test = binomtest(int(scores.sum()), len(scores))
-        between = test.proportion_ci(CONFIDENCE, method="wilson")
-    else:
-        between = bootstrap(
-            (scores,),
-            statistic,
-            confidence_level=CONFIDENCE,
-            n_resamples=BOOTSTRAP_SAMPLES,
-            batch=RESAMPLES_AT_ONCE,
-            method="percentile",
-            rng=np.random.default_rng(seed),
-        ).confidence_interval
-    return float(between.low), float(between.high)
+    if statistic is not np.mean or not np.isin(scores, (0, 1)).all():
+        return _bootstrap((scores,), statistic, seed)
+    test = binomtest(int(scores.sum()), len(scores))
+    interval = test.proportion_ci(CONFIDENCE, method="wilson")
+    return float(interval.low), float(interval.high)
+
+
+def _bootstrap(
+    data: tuple[np.ndarray, ...],
+    statistic: Callable[..., np.ndarray],
+    seed: int,
+    paired: bool = False,
+) -> tuple[float, float]:
+    """Return the percentile bootstrap's interval of a statistic of tiles' numbers."""
+    from scipy.stats import bootstrap
+
+    interval = bootstrap(
+        data,
+        statistic,
+        paired=paired,
+        confidence_level=CONFIDENCE,
+        n_resamples=BOOTSTRAP_SAMPLES,
+        batch=RESAMPLES_AT_ONCE,
+        method="percentile",
+        rng=np.random.default_rng(seed),
+    ).confidence_interval
+    return float(interval.low), float(interval.high)
 
 
 def as_markdown(results: Sequence[MetricResult]) -> str:

@@ -16,15 +16,12 @@ from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
-import numpy as np
 import pytest
-from PIL import Image
 
 from earthvlm.cli import main
-from earthvlm.data import chatearthnet, chatearthnet_download
-from earthvlm.data.chatearthnet import ChatEarthNet, find_hub_id
+from earthvlm.data import chatearthnet_download
+from earthvlm.data.chatearthnet import ChatEarthNet
 from earthvlm.data.chatearthnet_download import PARTS, download_chatearthnet
-from earthvlm.data.chatearthnet_validation import check_chatearthnet
 from tests.support.generated_chatearthnet import write_generated_chatearthnet
 
 
@@ -147,7 +144,7 @@ def _same(one: Path, other: Path) -> bool:
     return files[0] == files[1] and len(files[0]) > 10
 
 
-def test_everything_arrives_and_a_second_call_fetches_nothing(published, tmp_path):
+def test_a_second_call_downloads_nothing(published, tmp_path):
     record, url, source = published
     download_chatearthnet(tmp_path / "data", record_url=url)
     assert _same(tmp_path / "data", source)
@@ -159,7 +156,7 @@ def test_everything_arrives_and_a_second_call_fetches_nothing(published, tmp_pat
 
 
 @pytest.mark.parametrize("fault", ["drop", "stall", "busy", "corrupt"])
-def test_what_goes_wrong_on_the_way_is_made_good(published, tmp_path, monkeypatch, fault):
+def test_faults_of_the_transfer_are_recovered(published, tmp_path, monkeypatch, fault):
     record, url, source = published
     monkeypatch.setattr(chatearthnet_download, "CHUNK", 500)  # what is lost at most
     if fault == "stall":
@@ -171,14 +168,14 @@ def test_what_goes_wrong_on_the_way_is_made_good(published, tmp_path, monkeypatc
     assert bool(resumed) == (fault in ("drop", "stall"))
 
 
-def test_archives_are_fetched_at_one_time(published, tmp_path):
+def test_archives_are_downloaded_in_parallel(published, tmp_path):
     record, url, source = published
     record.together = threading.Barrier(len(PARTS))  # breaks where one waits for another's end
     download_chatearthnet(tmp_path / "data", record_url=url)
     assert _same(tmp_path / "data", source)
 
 
-def test_a_busy_server_is_asked_again_when_it_said(published, tmp_path):
+def test_retry_after_is_respected(published, tmp_path):
     record, url, _ = published
     record.faults = ["busy"]
     download_chatearthnet(tmp_path / "data", ["json"], record_url=url)
@@ -186,7 +183,7 @@ def test_a_busy_server_is_asked_again_when_it_said(published, tmp_path):
     assert second - first >= 1
 
 
-def test_a_file_that_is_not_there_is_not_asked_for_again(published, tmp_path):
+def test_a_missing_file_is_not_retried(published, tmp_path):
     record, url, _ = published
     record.faults = ["gone"] * 20
     with pytest.raises(ConnectionError, match=r"json_files\.zip could not be downloaded"):
@@ -194,7 +191,7 @@ def test_a_file_that_is_not_there_is_not_asked_for_again(published, tmp_path):
     assert len(record.requests) == 1
 
 
-def test_an_interrupt_ends_all_downloads_and_the_next_call_goes_on(published, tmp_path):
+def test_an_interrupted_download_resumes(published, tmp_path):
     record, url, source = published
     record.faults = ["stall"] * len(PARTS)
     command = [sys.executable, "-m", "earthvlm", "download", "chatearthnet"]
@@ -218,7 +215,7 @@ def test_an_interrupt_ends_all_downloads_and_the_next_call_goes_on(published, tm
     assert _same(tmp_path / "data", source)
 
 
-def test_an_archive_that_stays_damaged_is_named_and_nothing_of_it_is_unpacked(published, tmp_path):
+def test_a_damaged_archive_is_not_unpacked(published, tmp_path):
     record, url, _ = published
     record.faults = ["corrupt"] * 20
     with pytest.raises(ValueError, match=r"json_files\.zip was downloaded twice with another MD5"):
@@ -226,7 +223,7 @@ def test_an_archive_that_stays_damaged_is_named_and_nothing_of_it_is_unpacked(pu
     assert not list((tmp_path / "data").rglob("*.json"))
 
 
-def test_stopped_while_unpacking_the_next_call_goes_on(published, tmp_path, monkeypatch):
+def test_interrupted_unpacking_resumes(published, tmp_path, monkeypatch):
     record, url, source = published
     written = []
     copy = chatearthnet_download.shutil.copyfileobj
@@ -247,7 +244,7 @@ def test_stopped_while_unpacking_the_next_call_goes_on(published, tmp_path, monk
 
 
 @pytest.mark.parametrize("path", ["../escaped.png", "/escaped.png", "s2_rgb_images/../../x.png"])
-def test_no_path_leaves_the_folder(record, tmp_path, path):
+def test_archive_paths_cannot_leave_the_folder(record, tmp_path, path):
     server, url = record
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w") as file:
@@ -259,7 +256,7 @@ def test_no_path_leaves_the_folder(record, tmp_path, path):
     assert not list(tmp_path.rglob("*.png"))
 
 
-def test_too_small_a_disk_is_said_before_anything_is_fetched(published, tmp_path, monkeypatch):
+def test_a_full_disk_is_reported_before_the_download(published, tmp_path, monkeypatch):
     record, url, _ = published
     usage = chatearthnet_download.shutil.disk_usage(tmp_path)._replace(free=1000)
     monkeypatch.setattr(chatearthnet_download.shutil, "disk_usage", lambda _: usage)
@@ -268,7 +265,7 @@ def test_too_small_a_disk_is_said_before_anything_is_fetched(published, tmp_path
     assert not record.requests
 
 
-def test_what_is_unpacked_needs_no_room_again(published, tmp_path, monkeypatch):
+def test_unpacked_files_count_as_present(published, tmp_path, monkeypatch):
     record, url, source = published
     download_chatearthnet(tmp_path / "data", record_url=url)
     for note in (tmp_path / "data" / ".download").iterdir():
@@ -280,7 +277,7 @@ def test_what_is_unpacked_needs_no_room_again(published, tmp_path, monkeypatch):
     assert _same(tmp_path / "data", source)
 
 
-def test_one_caption_set_alone(record, tmp_path):
+def test_one_caption_set_can_be_unpacked(record, tmp_path):
     server, url = record
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w") as file:
@@ -299,7 +296,7 @@ def test_one_caption_set_alone(record, tmp_path):
     assert len(list(folder.iterdir())) == 2
 
 
-def test_an_unreachable_record_is_one_sentence(tmp_path, capsys, monkeypatch):
+def test_an_unreachable_record_is_reported(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(chatearthnet_download, "CONNECTIONS_TRIED", 1)
     arguments = ["download", "chatearthnet", "--data_dir", str(tmp_path)]
     assert main([*arguments, "--record_url", "http://127.0.0.1:9/record"]) == 2
@@ -307,74 +304,3 @@ def test_an_unreachable_record_is_one_sentence(tmp_path, capsys, monkeypatch):
         r"earthvlm: The record at .* cannot be read \(.*\)\.\n", capsys.readouterr().err
     )
     assert main(["download", "chatearthnet"]) == 2
-
-
-def test_a_check_names_what_cannot_be_used_and_training_leaves_it_out(tmp_path, capsys):
-    names = write_generated_chatearthnet(tmp_path, train=6, val=2)
-    assert main(["validate-data", str(tmp_path), "--workers", "1"]) == 0
-    assert "every tile with a caption can be used" in capsys.readouterr().out
-
-    partner = tmp_path / "s2_band_5_6_7_images" / names[0]
-    partner.unlink()
-    damaged = next(tmp_path.glob(f"s2_band_8_11_12_images/**/{names[1]}"))
-    damaged.write_bytes(damaged.read_bytes()[:200])
-    for path in tmp_path.rglob(names[2]):
-        Image.fromarray(np.zeros((64, 64, 3), np.uint8)).save(path)
-    for path in tmp_path.rglob(names[3]):
-        path.unlink()
-    extra = next(tmp_path.glob("s2_rgb_images/**/*.png"))
-    extra.with_name("uncaptioned.png").write_bytes(extra.read_bytes())
-
-    assert main(["validate-data", str(tmp_path), "--workers", "2"]) == 1
-    report = capsys.readouterr().out.splitlines()
-    assert report[0] == "captions 35, train: 6 tiles, published are 98,092"
-    assert not any(line.startswith("captions 35:") for line in report)  # there is no test split
-    for line in ("missing partner: 1 tiles", "unreadable: 1 tiles", "blank: 1 tiles",
-                 "missing: 1 tiles", "on disk without a caption: 1 tiles"):  # fmt: skip
-        assert line in report
-    tiles = ChatEarthNet(tmp_path, "train")
-    assert [tile.name for tile in tiles] == names[4:6]
-    assert tiles.skipped == 4
-
-
-def test_a_whole_caption_set_is_counted_beside_the_published_one(tmp_path):
-    write_generated_chatearthnet(tmp_path, train=2, val=1)
-    folder = tmp_path / "json_files"
-    captions = (folder / "ChatEarthNet_caps_35_val.json").read_text()
-    for split in chatearthnet.SPLITS:
-        (folder / f"ChatEarthNet_caps_4v_{split}.json").write_text(captions)
-    lines = check_chatearthnet(tmp_path).lines()
-    assert "captions 4v, test: 1 tiles" in lines
-    assert "captions 4v: 3 tiles, published are 10,000" in lines
-
-
-def test_the_dataset_is_known_by_its_tiles_names(tmp_path):
-    names = write_generated_chatearthnet(tmp_path, train=2, val=1)
-    assert find_hub_id(ChatEarthNet(tmp_path, "train").tiles) is None
-    captions = tmp_path / "json_files" / "ChatEarthNet_caps_35_train.json"
-    text = captions.read_text()
-    for name, real in zip(names, ("1908_3064_patch00.png", "5107_3291_patch10.png"), strict=False):
-        text = text.replace(name, real)
-    captions.write_text(text)
-    assert find_hub_id(ChatEarthNet(tmp_path, "train").tiles) == chatearthnet.HUB_ID
-
-
-def test_tiles_read_last_stay_in_memory_as_far_as_there_is_room(tmp_path, monkeypatch):
-    write_generated_chatearthnet(tmp_path, train=3, val=1)
-    opened, open_scene = [], chatearthnet.Scene.open
-    monkeypatch.setattr(
-        chatearthnet.Scene, "open", lambda root, name: opened.append(name) or open_scene(root, name)
-    )
-    tiles = ChatEarthNet(tmp_path, "train", memory=2 * 64 * 64 * 12 * 4)
-    names = [tile.name for tile in tiles]
-    for index in (0, 1, 0, 2, 0, 1):  # the third takes the place of the second
-        tiles[index]
-    assert opened == [names[i] for i in (0, 1, 2, 1)]
-    none = ChatEarthNet(tmp_path, "train", memory=0)
-    none[0], none[0]
-    assert opened[-2:] == [names[0]] * 2
-
-
-def test_a_folder_without_captions_is_refused(tmp_path, capsys):
-    assert main(["validate-data", str(tmp_path)]) == 2
-    assert "holds no captions of ChatEarthNet" in capsys.readouterr().err

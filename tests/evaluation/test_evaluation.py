@@ -171,7 +171,7 @@ def test_two_processes_give_the_results_of_one(data, tiny_bridge, tmp_path, caps
 
 @pytest.mark.parametrize("count", range(2, 14))
 def test_shuffled_images_are_of_other_tiles(count):
-    others = evaluation._shuffle(count, seed=3)
+    others = evaluation.shuffle_tiles(count, seed=3)
     assert (others != np.arange(count)).all()
 
 

@@ -55,7 +55,7 @@ def chunk(name: bytes, data: bytes) -> bytes:
 
 
 @pytest.mark.parametrize("name", [b"iCCP", b"zTXt"])
-def test_a_png_with_exploding_metadata_is_refused_in_little_memory(tmp_path: Path, name: bytes):
+def test_exploding_png_metadata_takes_little_memory(tmp_path: Path, name: bytes):
     header = struct.pack(">IIBBBBB", 16, 16, 8, 2, 0, 0, 0)
     packed = name + b"\x00\x00" + zlib.compress(bytes(100_000_000), 9)
     pixels = zlib.compress(bytes(range(49)) * 16)
