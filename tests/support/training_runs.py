@@ -9,6 +9,7 @@ import multiprocessing
 import os
 import resource
 import signal
+import socket
 import sys
 import time
 from multiprocessing import forkserver
@@ -148,3 +149,10 @@ def make_trainer(
     config = TrainingConfig(str(data), str(output), **options)
     tiles = (ChatEarthNet(data, split) for split in ("train", "val"))
     return Trainer(bridge, *tiles, config, Accelerator(cpu=True))
+
+
+def free_port() -> int:
+    """A TCP port of 127.0.0.1 that nothing uses."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return free.getsockname()[1]

@@ -1,4 +1,4 @@
-"""Scenes put together from encoded crops: tokens in their places, labels that are true of them."""
+"""Feature mosaics: the tokens and labels of scenes joined from encoded crops."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tests.conftest import random_scene
 
 
 def _crop(number: int, size: int = 16) -> EncodedCrop:
-    """A crop of one land cover, whose tokens all say its number."""
+    """A crop of one land cover, whose tokens all hold its number."""
     cover = np.zeros((4, 4, len(LAND_COVER)), np.float32)
     cover[..., number % len(LAND_COVER)] = 1
     clear = np.zeros((4, 4), np.float32)
@@ -29,7 +29,7 @@ def _crop(number: int, size: int = 16) -> EncodedCrop:
     )
 
 
-def test_a_mosaic_tells_the_facts_of_its_crops():
+def test_mosaic_joins_tokens_and_labels_of_its_crops():
     crops = [_crop(number) for number in range(6)] + [_crop(0, size=8)]
     mosaics = FeatureMosaics(crops, seed=0)
     kinds = set()
@@ -51,7 +51,7 @@ def test_a_mosaic_tells_the_facts_of_its_crops():
     assert mosaics[SampleKey(0, 6, (1, 1, 1))][0].tokens.shape == (8, 8, 1, 3)
 
 
-def test_crops_encoded_alone_are_the_scene_encoded_whole():
+def test_crops_encode_like_the_whole_scene():
     encoder = OlmoEarthEncoder("random-v1.2-nano").eval()
     scene = random_scene(128, 256)
     with torch.no_grad():
@@ -66,7 +66,7 @@ def test_crops_encoded_alone_are_the_scene_encoded_whole():
     torch.testing.assert_close(batch.tokens.positions, whole.positions)
 
 
-def test_a_large_mosaic_is_learned_from_some_of_its_tokens():
+def test_large_mosaic_keeps_some_of_its_tokens():
     mosaics = FeatureMosaics([_crop(number) for number in range(6)], seed=0)
     batch = collate_mosaics([mosaics[SampleKey(0, i, (3, 3, 1))] for i in range(2)])
     assert batch.tokens.tokens.shape == (2, MAX_TOKENS, 3)

@@ -1,4 +1,4 @@
-"""Tokens kept on disk: those of the encoder, whatever happened while they were made."""
+"""The feature cache holds the encoder's tokens, also after interruptions."""
 
 from __future__ import annotations
 
@@ -32,27 +32,27 @@ def filled(folder: Path, encoder: OlmoEarthEncoder, tiles: ChatEarthNet) -> Feat
     return cache
 
 
-def test_kept_tokens_train_as_those_made_anew(tiles, tiny_bridge, tmp_path):
+def test_cached_tokens_train_like_new_ones(tiles, tiny_bridge, tmp_path):
     cache = filled(tmp_path, tiny_bridge.encoder, tiles)
-    kept = TrainingSamples(tiles, tiny_bridge, seed=0, cache=cache)
-    anew = TrainingSamples(tiles, tiny_bridge, seed=0)
+    cached = TrainingSamples(tiles, tiny_bridge, seed=0, cache=cache)
+    new = TrainingSamples(tiles, tiny_bridge, seed=0)
     keys = list(EpochSampler(len(tiles), 4, seed=0, layouts={None: 1.0}))[:2]
-    samples = [kept[key] for key in keys]
+    samples = [cached[key] for key in keys]
     assert all(sample.scene is None for sample in samples)
     tokens = join_tokens([sample.tokens.float() for sample in samples])
     prompts = [sample.prompt for sample in samples]
-    others = [anew[key] for key in keys]
+    others = [new[key] for key in keys]
     assert [sample.prompt for sample in others] == prompts
     with torch.no_grad():
-        with_kept = tiny_bridge(tiny_bridge.collate([], prompts, tokens))
+        with_cached = tiny_bridge(tiny_bridge.collate([], prompts, tokens))
         with_new = tiny_bridge(tiny_bridge.collate([sample.scene for sample in others], prompts))
-    torch.testing.assert_close(with_kept.loss, with_new.loss, rtol=1e-3, atol=1e-3)
+    torch.testing.assert_close(with_cached.loss, with_new.loss, rtol=1e-3, atol=1e-3)
     torch.testing.assert_close(
-        with_kept.tokens.tokens, with_new.tokens.tokens, rtol=2e-3, atol=2e-3
+        with_cached.tokens.tokens, with_new.tokens.tokens, rtol=2e-3, atol=2e-3
     )
 
 
-def test_filling_goes_on_where_it_was_broken_off(tiles, tmp_path, monkeypatch):
+def test_interrupted_filling_resumes(tiles, tmp_path, monkeypatch):
     encoder = OlmoEarthEncoder("random-v1.2-nano").eval()
     whole = filled(tmp_path / "whole", encoder, tiles)
     encoded, forward = [], type(encoder).forward
@@ -85,7 +85,7 @@ def test_two_processes_share_the_work(tiles, tmp_path):
         torch.testing.assert_close(read_tokens(cache.path, index), expected, rtol=1e-2, atol=1e-2)
 
 
-def test_other_weights_and_other_bands_have_their_own(tiles):
+def test_key_depends_on_weights_bands_patches_and_tiles(tiles):
     names = [tile.name for tile in tiles]
     encoder = OlmoEarthEncoder("random-v1.2-nano")
     key = cache_key(encoder, names)

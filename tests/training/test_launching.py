@@ -1,4 +1,4 @@
-"""How runs start, and end when their launcher is asked to: real launchers, real signals."""
+"""How runs start, and how they end on a signal: with real launchers and real signals."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
@@ -19,16 +20,17 @@ from earthvlm.models.language_model import preferred_dtype
 from earthvlm.training import process
 from earthvlm.training.checkpoints import find_checkpoint
 from tests.support.generated_chatearthnet import write_generated_chatearthnet
+from tests.support.training_runs import free_port
 
 ROOT = Path(__file__).parents[2]
 LAUNCH = [sys.executable, "-m", "accelerate.commands.launch", "--mixed_precision=no"]
-# An environment in which no launcher has left anything.
+# An environment without the variables of a launcher.
 CLEAN = {
     name: value
     for name, value in os.environ.items()
     if not name.startswith(("ACCELERATE_", "TORCHELASTIC_")) and name not in ("MASTER_ADDR",)
 }
-PATIENCE = 300  # seconds, on a busy machine
+TIMEOUT = 300  # seconds, on a busy machine
 
 
 @pytest.fixture(scope="module")
@@ -38,72 +40,89 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def start(command: list[str], data: Path, output: Path, language: str, **environment: str):
-    """A long run in a session of its own, whose output goes to a file."""
+def start(
+    command: list[str], data: Path, output: Path, language: str, log: Path, **variables: str
+) -> subprocess.Popen:
+    """Start a long run in its own session, with its output in a file."""
     arguments = [f"--data_dir={data}", f"--output_dir={output}", f"--vlm_model={language}"]
     arguments += ["--olmoearth_model=random-v1.2-nano", "--device=cpu", "--num_geo_queries=4"]
     arguments += ["--num_workers=1", "--lora_r=4", "--batch_size=2", "--accumulation_steps=1"]
     arguments += ["--num_epochs=5000", "--save_every=1", "--save_total_limit=2"]
-    with output.with_suffix(".log").open("w") as log:
+    with log.open("w") as file:
         return subprocess.Popen(
             [*command, *arguments, "--validate_every=0"],
             cwd=ROOT,
-            env=CLEAN | {"PYTHON": sys.executable, "OMP_NUM_THREADS": "1"} | environment,
-            stdout=log,
-            stderr=log,
+            env=CLEAN | {"PYTHON": sys.executable, "OMP_NUM_THREADS": "1"} | variables,
+            stdout=file,
+            stderr=file,
             start_new_session=True,
         )
 
 
-def wait_until(condition, log: Path) -> None:
-    end = time.monotonic() + PATIENCE
+def wait_until(condition: Callable[[], bool], log: Path) -> None:
+    end = time.monotonic() + TIMEOUT
     while not condition():
         assert time.monotonic() < end, log.read_text()
         time.sleep(0.02)
 
 
-LAUNCHERS = {
-    "launch.sh": ["configs/launch.sh", "ddp", "--mixed_precision=no"],
-    "one": [*LAUNCH, "--cpu", "--num_processes=2", "train_accelerate.py"],
-    "two": [
-        *LAUNCH,
-        "--config_file=configs/ddp.yaml",
-        "--num_processes=2",
-        "--main_process_port=0",
-        "train_accelerate.py",
-    ],
-}
-
-
 @pytest.mark.slow
 @pytest.mark.end_to_end
-@pytest.mark.parametrize("launcher", LAUNCHERS)
-def test_sigterm_to_the_launcher_leaves_a_checkpoint_and_no_orphan(
-    launcher, data, tmp_path, tiny_language
-):
-    output = tmp_path / "run"
-    log = output.with_suffix(".log")
-    parent = start(LAUNCHERS[launcher], data, output, tiny_language, GPUS="1")
+@pytest.mark.parametrize("machines", [1, 2])
+def test_sigterm_leaves_a_checkpoint_and_no_orphan(machines, data, tmp_path, tiny_language):
+    """With Accelerate's launcher on one machine, and with the launch script on two."""
+    output, port = tmp_path / "run", str(free_port())
+    if machines == 1:
+        command = [*LAUNCH, "--cpu", "--num_processes=2", "train_accelerate.py"]
+        nodes = [{}]
+    else:
+        command = ["configs/launch.sh", "ddp", "--mixed_precision=no"]
+        shared = {"NODES": "2", "GPUS": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+        nodes = [shared | {"NODE_RANK": rank} for rank in "01"]
+    logs = [output.with_suffix(f".{rank}.log") for rank in range(machines)]
+    parents = [
+        start(command, data, output, tiny_language, log, **node)
+        for log, node in zip(logs, nodes, strict=True)
+    ]
     try:
-        wait_until((output / "checkpoints" / "last").exists, log)
-        family = psutil.Process(parent.pid).children(recursive=True)
-        parent.send_signal(signal.SIGTERM)
-        parent.wait(PATIENCE)
-        wait_until(lambda: not any(p.is_running() and p.status() != "zombie" for p in family), log)
+        wait_until((output / "checkpoints" / "last").exists, logs[0])
+        family = [p for parent in parents for p in psutil.Process(parent.pid).children(True)]
+        for parent in parents:
+            parent.send_signal(signal.SIGTERM)
+        for parent in parents:
+            parent.wait(TIMEOUT)
+        wait_until(lambda: all(has_ended(process) for process in family), logs[0])
     finally:
-        with suppress(ProcessLookupError):
-            os.killpg(parent.pid, signal.SIGKILL)
-    said = log.read_text()
+        for parent in parents:
+            with suppress(ProcessLookupError):
+                os.killpg(parent.pid, signal.SIGKILL)
+    printed = "".join(log.read_text() for log in logs)
     step = find_checkpoint("last", output).name
     where = f"stopped after bridge step {step}, saved in {output / 'checkpoints' / step}"
-    assert f"train_accelerate: {where}; continue with --resume last." in said
-    if launcher == "one":  # of two that were asked for
-        assert "One process trains" in said and "--multi_gpu --num_processes N" in said
-    assert "Traceback" not in said.partition("train_accelerate: stopped")[0], said
+    assert f"train_accelerate: {where}; continue with --resume last." in printed
+    if machines == 1:  # although two processes were requested
+        assert "One process trains" in printed and "--multi_gpu --num_processes N" in printed
+    assert "Traceback" not in printed.partition("train_accelerate: stopped")[0], printed
+
+
+def has_ended(process: psutil.Process) -> bool:
+    return not process.is_running() or process.status() == "zombie"
+
+
+def test_launch_script_starts_one_process_without_a_launcher():
+    done = subprocess.run(
+        ["configs/launch.sh", "ddp", "--batch_size=2"],
+        cwd=ROOT,
+        env=CLEAN | {"PYTHON": "echo", "GPUS": "1"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout == "train_accelerate.py --mixed_precision bf16 --batch_size=2\n"
 
 
 def see_gpu(monkeypatch: pytest.MonkeyPatch, native: bool) -> None:
-    """Let torch report one GPU that computes in bfloat16 itself, or emulates it as a T4 does."""
+    """Let torch report one GPU, with native bfloat16 or with an emulated one as on a T4."""
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
     monkeypatch.setattr(
@@ -114,13 +133,13 @@ def see_gpu(monkeypatch: pytest.MonkeyPatch, native: bool) -> None:
 
 
 @pytest.mark.parametrize(("native", "dtype"), [(True, torch.bfloat16), (False, torch.float32)])
-def test_weights_are_in_bfloat16_where_gpus_compute_in_it(native, dtype, monkeypatch):
+def test_weights_are_in_bfloat16_if_the_gpu_has_it(native, dtype, monkeypatch):
     see_gpu(monkeypatch, native)
     assert preferred_dtype(torch.device("cuda")) == dtype
 
 
 @pytest.mark.parametrize(
-    ("native", "asked", "chosen"),
+    ("native", "requested", "chosen"),
     [
         (False, None, "fp16"),
         (False, "bf16", "fp16"),
@@ -130,7 +149,7 @@ def test_weights_are_in_bfloat16_where_gpus_compute_in_it(native, dtype, monkeyp
         (True, "bf16", "bf16"),
     ],
 )
-def test_gpus_without_bfloat16_train_in_fp16(native, asked, chosen, monkeypatch, tmp_path):
+def test_gpus_without_bfloat16_train_in_fp16(native, requested, chosen, monkeypatch, tmp_path):
     see_gpu(monkeypatch, native)
     monkeypatch.delenv("ACCELERATE_MIXED_PRECISION", raising=False)
     monkeypatch.setenv("ACCELERATE_TORCH_DEVICE", "cpu")
@@ -143,11 +162,11 @@ def test_gpus_without_bfloat16_train_in_fp16(native, asked, chosen, monkeypatch,
 
     monkeypatch.setattr(process, "Accelerator", Accelerator)
     with pytest.raises(KeyboardInterrupt):
-        process.make_accelerator("cuda", asked, str(tmp_path))
+        process.make_accelerator("cuda", requested, str(tmp_path))
     assert made["mixed_precision"] == chosen and not made["cpu"]
 
 
-def test_the_named_gpu_is_the_one_that_trains(monkeypatch, tmp_path):
+def test_device_selects_the_gpu(monkeypatch, tmp_path):
     see_gpu(monkeypatch, True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
     monkeypatch.setenv("ACCELERATE_TORCH_DEVICE", "cpu")
@@ -160,12 +179,14 @@ def test_the_named_gpu_is_the_one_that_trains(monkeypatch, tmp_path):
         process.make_accelerator("cuda:3", None, str(tmp_path))
 
 
-def test_a_full_gpu_is_one_sentence(monkeypatch, capsys, tmp_path):
-    def be_full(*_: object) -> None:
+def test_full_gpu_memory_is_one_sentence(monkeypatch, capsys, tmp_path):
+    def run_out_of_memory(*_: object) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB.\nSee ...")
 
-    monkeypatch.setattr(train_accelerate, "train", be_full)
+    monkeypatch.setattr(train_accelerate, "train", run_out_of_memory)
     assert train_accelerate.main([f"--output_dir={tmp_path}", "--device=cpu"]) == 2
-    said = capsys.readouterr().err
-    assert said.startswith("train_accelerate: the GPU's memory is full: use a smaller --batch_size")
-    assert said.count("\n") == 1
+    message = capsys.readouterr().err
+    assert message.startswith(
+        "train_accelerate: the GPU's memory is full: use a smaller --batch_size"
+    )
+    assert message.count("\n") == 1

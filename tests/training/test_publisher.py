@@ -15,7 +15,7 @@ from earthvlm.training.publisher import TrainingPublisher
 from tests.support.generated_chatearthnet import write_generated_chatearthnet
 
 
-def test_training_does_not_wait_for_what_is_published(saved, monkeypatch):
+def test_training_does_not_wait_for_an_upload(saved, monkeypatch):
     may_end, published = threading.Event(), []
 
     def publish_slowly(folder, repo_id, **options):
@@ -26,30 +26,30 @@ def test_training_does_not_wait_for_what_is_published(saved, monkeypatch):
     monkeypatch.setattr("earthvlm.training.publisher.publish_bridge", publish_slowly)
     publisher = TrainingPublisher("owner/bridge", private=None, report=lambda sentence: None)
     publisher.publish_soon(saved, 10)
-    publisher.publish_soon(saved, 20)  # the one before is still on its way
+    publisher.publish_soon(saved, 20)  # skipped: the first is still uploading
     assert not publisher.last.done() and not published
     may_end.set()
     publisher.finish(saved)
     assert published == ["Train to step 10", "Add the trained bridge"]
 
 
-def test_training_goes_on_where_publishing_fails(hub, saved):
-    said: list[str] = []
-    publisher = TrainingPublisher("owner/bridge", private=None, report=said.append)
+def test_failed_upload_does_not_end_training(hub, saved):
+    printed: list[str] = []
+    publisher = TrainingPublisher("owner/bridge", private=None, report=printed.append)
     hub.failing = 403
     publisher.publish_soon(saved, 10)
     publisher.last.result()
-    assert said == [
+    assert printed == [
         "Not published: The Hub does not let you write to owner/bridge: log in with "
         "`hf auth login`, with a token that may."
     ]
     hub.failing = None
     publisher.publish_soon(saved, 20)
     publisher.last.result()
-    assert said[-1].startswith("Published: ")
+    assert printed[-1].startswith("Published: ")
     hub.failing = 403
     publisher.finish(saved)
-    assert said[-1].endswith(f"earthvlm push {saved} owner/bridge")
+    assert printed[-1].endswith(f"earthvlm push {saved} owner/bridge")
 
 
 @pytest.fixture
@@ -64,7 +64,7 @@ def training_options(hub, tmp_path, tiny_repository) -> list[str]:
 
 
 @pytest.mark.slow
-def test_training_ends_well_without_the_hub(
+def test_training_succeeds_without_the_hub(
     hub, training_options, tiny_repository, tmp_path, monkeypatch, capsys
 ):
     import huggingface_hub.utils._http as http
@@ -73,19 +73,19 @@ def test_training_ends_well_without_the_hub(
     fetch(tiny_repository[0], LANGUAGE_FILES)
     hub.failing = 503
     assert train_accelerate.main([*training_options, "--hub_private_repo"]) == 0
-    said = capsys.readouterr().out
-    assert "answered 503: try again later. Training starts, and tries again" in said
-    assert said.count("Not published: The Hub, where owner/bridge would go, answered 503") >= 2
-    assert f"earthvlm push {tmp_path / 'run'} owner/bridge --private" in said
+    printed = capsys.readouterr().out
+    assert "answered 503: try again later. Training starts, and tries again" in printed
+    assert printed.count("Not published: The Hub, where owner/bridge would go, answered 503") >= 2
+    assert f"earthvlm push {tmp_path / 'run'} owner/bridge --private" in printed
     assert OlmoEarthVLMBridge.from_pretrained(tmp_path / "run", "cpu").config.trained_on
 
 
 def refuse_training(options: list[str], run: Path, capsys: pytest.CaptureFixture) -> str:
-    """The sentence with which training is refused before it starts."""
+    """The sentence that refuses a training before it starts."""
     assert train_accelerate.main(options) == 2
     assert not run.exists()
-    said = capsys.readouterr().err.strip().splitlines()[-1]
-    return said.removeprefix("train_accelerate: ")
+    printed = capsys.readouterr().err.strip().splitlines()[-1]
+    return printed.removeprefix("train_accelerate: ")
 
 
 def test_training_without_the_right_to_push_is_refused(
@@ -94,23 +94,23 @@ def test_training_without_the_right_to_push_is_refused(
     hub.readers.add("hf_of_a_reader")
     hub.repository("owner/bridge").commit({})
     monkeypatch.setenv("HF_TOKEN", "hf_of_a_reader")
-    said = refuse_training(training_options, tmp_path / "run", capsys)
-    assert said.startswith("The Hub does not let you write to owner/bridge: log in")
+    printed = refuse_training(training_options, tmp_path / "run", capsys)
+    assert printed.startswith("The Hub does not let you write to owner/bridge: log in")
 
 
-def test_training_for_a_private_push_to_a_public_repository_is_refused(
-    hub, training_options, tmp_path, capsys
-):
+def test_private_push_to_a_public_repository_is_refused(hub, training_options, tmp_path, capsys):
     hub.repository("owner/bridge").commit({})
-    said = refuse_training([*training_options, "--hub_private_repo"], tmp_path / "run", capsys)
-    assert said.startswith("owner/bridge is public on the Hub, and a private repository was asked")
+    printed = refuse_training([*training_options, "--hub_private_repo"], tmp_path / "run", capsys)
+    assert printed.startswith(
+        "owner/bridge is public on the Hub, and a private repository was asked"
+    )
 
 
 def test_training_on_a_local_model_for_a_push_is_refused(
     hub, training_options, tiny_language, tmp_path, capsys
 ):
     options = [*training_options, f"--vlm_model={tiny_language}"]
-    said = refuse_training(options, tmp_path / "run", capsys)
-    assert f"the language model in the local folder {tiny_language}" in said
-    assert said.endswith("--vlm_model OWNER/NAME.")
+    printed = refuse_training(options, tmp_path / "run", capsys)
+    assert f"the language model in the local folder {tiny_language}" in printed
+    assert printed.endswith("--vlm_model OWNER/NAME.")
     assert "owner/bridge" not in hub.repositories

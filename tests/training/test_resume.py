@@ -1,4 +1,4 @@
-"""Runs that are killed and go on: the same losses, the same weights."""
+"""Checkpoints, and runs that resume from them with the same losses and weights."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import multiprocessing
 import os
 import random
 import resource
+import shutil
 import signal
 import time
 from pathlib import Path
@@ -34,6 +35,7 @@ OPTIONS = ["--olmoearth_model=random-v1.2-nano", "--no-freeze_olmoearth", "--dev
 OPTIONS += ["--num_geo_queries=4", "--num_workers=0", "--batch_size=2", "--num_epochs=3"]
 OPTIONS += ["--encoder_epochs=1", "--encoder_batch_size=4", "--save_every=1", "--lora_r=4"]
 OPTIONS += ["--accumulation_steps=1", "--max_eval_samples=1", "--warmup_steps=2"]
+TWO_STEPS = ["--encoder_epochs=0", "--num_epochs=1", "--validate_every=1", "--warmup_steps=0"]
 
 
 @pytest.fixture(scope="module")
@@ -52,8 +54,8 @@ def start(
 
 
 def finish(run: TrainingRun) -> None:
-    code, said = run.finish()
-    assert code == 0, said
+    code, printed = run.finish()
+    assert code == 0, printed
 
 
 def weights(folder: Path) -> dict[str, torch.Tensor]:
@@ -69,43 +71,95 @@ def losses(folder: Path) -> list[dict]:
 
 @pytest.mark.slow
 @pytest.mark.end_to_end
-def test_killed_and_stopped_a_run_ends_as_if_nothing_happened(data, tmp_path, tiny_language):
-    finish(start(data, tmp_path / "whole", tiny_language))
+def test_killed_run_ends_with_the_same_weights(data, tmp_path, tiny_language):
+    finish(start(data, tmp_path / "uninterrupted", tiny_language))
 
-    output = tmp_path / "broken"
+    output = tmp_path / "interrupted"
     checkpoints = output / "checkpoints"
     resume: list[str] = []
-    # While a checkpoint is half written, and at any place in a step or between two.
-    for sight, pause in (
+    # While a checkpoint is half written, inside a step, and between two steps.
+    for file, pause in (
         (".encoder-1.part", 0),
         ("encoder-1", 0.05),
         (".1.part", 0),
         ("3", 0.02),
-        (".5.part", 0),
     ):
         run = start(data, output, tiny_language, *resume)
-        wait_for(checkpoints / sight, run)
+        wait_for(checkpoints / file, run)
         time.sleep(pause)
         run.kill()
         if (checkpoints / "last").exists():
             resume = ["--resume=last"]
     run = start(data, output, tiny_language, *resume, "--num_workers=1")
     wait_for(checkpoints / "6", run)
-    os.killpg(run.pid, signal.SIGTERM)  # its worker too, as launchers do
-    code, said = run.finish()
-    assert code == 143 and "continue with --resume last" in said, said
+    os.killpg(run.pid, signal.SIGTERM)  # to its worker too, as from a launcher
+    code, printed = run.finish()
+    assert code == 143 and "continue with --resume last" in printed, printed
     finish(start(data, output, tiny_language, "--resume=last", "--num_workers=1"))
 
-    whole, broken = weights(tmp_path / "whole"), weights(output)
-    assert all(torch.equal(whole[name], broken[name]) for name in whole | broken)
-    assert losses(tmp_path / "whole") == losses(output)
-    kept = {p.name for p in (output / "checkpoints").iterdir()}
-    assert kept == {"last", "encoder-1", "encoder-2", *map(str, range(1, 10))}
+    assert_same_weights(tmp_path / "uninterrupted", output)
+    assert losses(tmp_path / "uninterrupted") == losses(output)
+    names = {p.name for p in (output / "checkpoints").iterdir()}
+    assert names == {"last", "encoder-1", "encoder-2", *map(str, range(1, 10))}
     bridge = OlmoEarthVLMBridge.from_pretrained(output / "checkpoints" / "last", device="cpu")
     assert bridge.config.training["steps"] == 9
 
 
-def test_a_failed_checkpoint_leaves_the_earlier_one(tmp_path):
+def assert_same_weights(one: Path, other: Path) -> None:
+    first, second = weights(one), weights(other)
+    assert all(torch.equal(first[name], second[name]) for name in first | second)
+
+
+@pytest.fixture(scope="module")
+def two_steps(data, tiny_language, tmp_path_factory) -> Path:
+    """The output folder of a run of two steps, which is to be copied."""
+    output = tmp_path_factory.mktemp("resume") / "run"
+    finish(start(data, output, tiny_language, *TWO_STEPS, "--max_steps=2"))
+    return output
+
+
+@pytest.fixture
+def copied(two_steps, tmp_path) -> Path:
+    return shutil.copytree(two_steps, tmp_path / "run", symlinks=True)
+
+
+@pytest.mark.slow
+def test_resuming_with_another_batch_size_uses_each_sample(data, copied, tiny_language):
+    first = copied / "checkpoints" / "1"
+    options = [*TWO_STEPS, "--num_epochs=2", "--batch_size=4", f"--resume={first}"]
+    code, printed = start(data, copied, tiny_language, *options).finish()
+    assert code == 0, printed
+    then = "The checkpoint was written with 1 processes, a batch size of 2 and 1 accumulation steps"
+    assert f"{then}; this run has 1, 4 and 1." in printed
+    log = json.loads((copied / "training_log.json").read_text())
+    last = [entry for entry in log if "epoch" in entry][-1]
+    # A step of two tiles, one of the four that were left, and two of the second epoch.
+    assert (last["step"], last["epoch"]) == (4, 2.0)
+    assert 0 < last["learning_rate"] < 3e-4 / 2
+
+
+@pytest.mark.slow
+def test_run_killed_after_its_last_step_ends_as_before(data, two_steps, copied, tiny_language):
+    finish(start(data, copied, tiny_language, *TWO_STEPS, "--max_steps=2", "--resume=last"))
+    assert_same_weights(two_steps, copied)
+    assert losses(two_steps) == losses(copied)
+
+
+@pytest.mark.slow
+def test_full_disk_keeps_what_was_saved(data, copied, tiny_language):
+    def read_files() -> dict[Path, bytes]:
+        return {path: path.read_bytes() for path in copied.rglob("*") if path.is_file()}
+
+    before = read_files()
+    options = [*TWO_STEPS, "--resume=last"]
+    code, printed = start(data, copied, tiny_language, *options, largest_file=100_000).finish()
+    assert code == 2 and "Traceback" not in printed, printed
+    assert "No checkpoint at step 3: " in printed and "Training continues." in printed
+    assert printed.splitlines()[-1].startswith("train_accelerate: ")
+    assert read_files() == before
+
+
+def test_failed_checkpoint_leaves_the_earlier_one(tmp_path):
     def write(text):
         return lambda folder: (folder / "file").write_text(text)
 
@@ -121,35 +175,7 @@ def test_a_failed_checkpoint_leaves_the_earlier_one(tmp_path):
     assert os.readlink(tmp_path / "checkpoints" / "last") == "1"
 
 
-@pytest.mark.slow
-def test_a_run_goes_on_with_batches_of_another_size_and_says_so(data, tmp_path, tiny_language):
-    output = tmp_path / "run"
-    options = ["--encoder_epochs=0", "--num_epochs=2", "--warmup_steps=0"]
-    finish(start(data, output, tiny_language, *options, "--batch_size=4", "--max_steps=1"))
-    run = start(data, output, tiny_language, *options, "--batch_size=2", "--resume=last")
-    code, said = run.finish()
-    assert code == 0, said
-    then = "The checkpoint was written with 1 processes, a batch size of 4 and 1 accumulation steps"
-    assert f"{then}; this run has 1, 2 and 1." in said
-    last = [e for e in json.loads((output / "training_log.json").read_text()) if "epoch" in e][-1]
-    # One step of four tiles, one of the two that were left of them, and three of the next epoch's.
-    assert (last["step"], last["epoch"]) == (5, 2.0)
-    assert 0 < last["learning_rate"] < 3e-4 / 5
-
-
-@pytest.mark.slow
-def test_a_run_killed_after_its_last_step_ends_as_it_would_have(data, tmp_path, tiny_language):
-    output = tmp_path / "run"
-    options = ["--encoder_epochs=0", "--max_steps=2", "--validate_every=1"]
-    finish(start(data, output, tiny_language, *options))
-    before, told = weights(output), losses(output)
-    finish(start(data, output, tiny_language, *options, "--resume=last"))
-    after = weights(output)
-    assert all(torch.equal(before[name], after[name]) for name in before | after)
-    assert losses(output) == told
-
-
-def test_a_damaged_checkpoint_is_named(tmp_path):
+def test_damaged_checkpoint_is_named(tmp_path):
     with pytest.raises(FileNotFoundError, match="is no checkpoint: it has no state.pt"):
         read_state(tmp_path)
     assert read_random_states(tmp_path, 0) is None
@@ -162,25 +188,7 @@ def test_a_damaged_checkpoint_is_named(tmp_path):
                 read(tmp_path, *([0] if read is read_random_states else []))
 
 
-@pytest.mark.slow
-def test_a_full_disk_costs_nothing_that_was_saved(data, tmp_path, tiny_language):
-    output = tmp_path / "run"
-    options = ["--encoder_epochs=0", "--num_epochs=1"]
-    finish(start(data, output, tiny_language, *options, "--max_steps=2"))
-
-    def saved() -> dict[Path, bytes]:
-        return {p: p.read_bytes() for p in output.rglob("*") if p.is_file()}
-
-    before = saved()
-    run = start(data, output, tiny_language, *options, "--resume=last", largest_file=100_000)
-    code, said = run.finish()
-    assert code == 2 and "Traceback" not in said, said
-    assert "No checkpoint at step 3: " in said and "Training continues." in said
-    assert said.splitlines()[-1].startswith("train_accelerate: ")
-    assert saved() == before
-
-
-def test_a_checkpoint_that_takes_anothers_place_is_never_missing(tmp_path, monkeypatch):
+def test_replaced_checkpoint_is_never_missing(tmp_path, monkeypatch):
     def write(text):
         return lambda folder: (folder / "file").write_text(text)
 
@@ -204,7 +212,7 @@ def test_a_checkpoint_that_takes_anothers_place_is_never_missing(tmp_path, monke
     assert sorted(p.name for p in (tmp_path / "checkpoints").iterdir()) == ["1", "last"]
 
 
-def test_the_newest_checkpoints_are_kept(tmp_path):
+def test_newest_checkpoints_are_kept(tmp_path):
     for name in ("encoder-20", "8", "9", "10"):
         write_checkpoint(tmp_path, name, lambda f: (f / "file").touch(), keep=2)
     assert sorted(p.name for p in (tmp_path / "checkpoints").iterdir()) == ["10", "9", "last"]
@@ -212,8 +220,8 @@ def test_the_newest_checkpoints_are_kept(tmp_path):
         find_checkpoint("last", tmp_path / "nowhere")
 
 
-def test_pruning_goes_by_the_step_not_by_the_time(tmp_path):
-    """As in a copied run, whose folders have the times of copying."""
+def test_save_total_limit_goes_by_step_not_by_time(tmp_path):
+    """Copying a run changes the times of its folders."""
     for step in ("1", "2", "3"):
         write_checkpoint(tmp_path, step, lambda f: (f / "file").touch())
     (tmp_path / "checkpoints" / "best").mkdir()
@@ -223,8 +231,8 @@ def test_pruning_goes_by_the_step_not_by_the_time(tmp_path):
     assert kept == {"3", "10", "best", "last"}
 
 
-def test_pruning_never_takes_what_was_just_written(tmp_path):
-    """A run that resumed from an earlier step finds checkpoints of later ones."""
+def test_new_checkpoint_is_never_removed(tmp_path):
+    """A run that resumed from an earlier step has checkpoints of later steps."""
     for step in ("1", "5", "6"):
         write_checkpoint(tmp_path, step, lambda f: (f / "file").touch())
     write_checkpoint(tmp_path, "2", lambda f: (f / "file").touch(), keep=1)
@@ -233,7 +241,7 @@ def test_pruning_never_takes_what_was_just_written(tmp_path):
     assert find_checkpoint("last", tmp_path).name == "2"
 
 
-def test_a_full_disk_is_named(tmp_path):
+def test_full_disk_is_named(tmp_path):
     def write(folder):
         torch.save({"weights": torch.zeros(1_000_000)}, folder / "state.pt")
 
@@ -242,13 +250,13 @@ def test_a_full_disk_is_named(tmp_path):
         try:
             write_checkpoint(tmp_path, "1", write)
         except OSError as error:
-            (tmp_path / "said").write_text(str(error))
+            (tmp_path / "message").write_text(str(error))
 
     process = multiprocessing.get_context("fork").Process(target=limited)
     process.start()
     process.join()
     root = tmp_path / "checkpoints"
-    assert (tmp_path / "said").read_text() == f"the disk of {root} is full (File too large)"
+    assert (tmp_path / "message").read_text() == f"the disk of {root} is full (File too large)"
     assert not [*root.iterdir()]
 
 
@@ -259,13 +267,13 @@ def test_losses_resume_on_the_device_of_new_ones():
     assert torch.stack(running.losses["caption"]).shape == (3,)
 
 
-def test_fewer_gpus_restore_the_state_of_their_own(monkeypatch):
-    """And more GPUs than before, which find no states, change nothing."""
+def test_fewer_gpus_restore_their_own_states(monkeypatch):
+    """With more GPUs than before, those without a state change nothing."""
     device, restored = torch.device("cuda:0"), []
 
     def restore(state: torch.Tensor, index: object) -> None:
         if torch.device(index).index > 0:
-            raise IndexError  # as torch does for a GPU that is not there
+            raise IndexError  # as torch does for a missing GPU
         restored.append((int(state), torch.device(index)))
 
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
@@ -281,7 +289,7 @@ def test_fewer_gpus_restore_the_state_of_their_own(monkeypatch):
     assert len(restored) == 1
 
 
-def test_random_numbers_go_on_where_they_were(tmp_path):
+def test_random_numbers_continue(tmp_path):
     import numpy as np
 
     cpu = torch.device("cpu")

@@ -1,4 +1,4 @@
-"""What training learns from: samples, in which order, in which batches."""
+"""Samples, their order in an epoch, and their batches."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_an_epoch_holds_every_tile_once_and_one_layout_a_batch():
+def test_epoch_has_every_tile_once_in_batches_of_one_layout():
     sampler = EpochSampler(50, batch_size=8, seed=3)
     first = list(sampler)
     assert sorted(key.index for key in first) == list(range(50))
@@ -39,24 +39,24 @@ def test_an_epoch_holds_every_tile_once_and_one_layout_a_batch():
     assert [key.index for key in sampler] != [key.index for key in first]
 
 
-def test_an_epoch_goes_on_with_batches_of_another_size():
+def test_epoch_resumes_with_another_batch_size():
     lengths = np.random.default_rng(0).integers(10, 900, 50)
 
-    def going_on(size: int, used: int = 0, earlier: tuple = ()) -> list[SampleKey]:
+    def resume(size: int, used: int = 0, earlier: tuple = ()) -> list[SampleKey]:
         sampler = EpochSampler(50, size, 3, length_of=lambda key: lengths[key.index])
         sampler.used, sampler.earlier = used, earlier
         return list(sampler)
 
-    used = going_on(8)[:16]
-    used += going_on(4, 16, ((16, 8),))[:12]
-    rest = going_on(8, 28, ((16, 8), (28, 4)))
+    used = resume(8)[:16]
+    used += resume(4, 16, ((16, 8),))[:12]
+    rest = resume(8, 28, ((16, 8), (28, 4)))
     assert sorted(key.index for key in used + rest) == list(range(50))
-    assert going_on(4, 24, ((16, 8),)) == going_on(4, 16, ((16, 8),))[8:]
+    assert resume(4, 24, ((16, 8),)) == resume(4, 16, ((16, 8),))[8:]
     for start in range(0, len(rest), 8):
         assert len({key.layout for key in rest[start : start + 8]}) == 1
 
 
-def test_balanced_epochs_show_rare_land_cover_more_often():
+def test_balanced_epochs_draw_rare_land_cover_more_often():
     def labels(cover: int) -> SceneLabels:
         shares = np.zeros((2, 2, len(LAND_COVER)), np.float32)
         shares[..., cover] = 1
@@ -69,7 +69,7 @@ def test_balanced_epochs_show_rare_land_cover_more_often():
     assert 8 <= sum(index >= 96 for index in drawn) <= 30  # 17 expected, 4 unbalanced
 
 
-def test_batches_by_length_are_padded_little(practice_data, tiny_bridge):
+def test_batches_by_length_have_little_padding(practice_data, tiny_bridge):
     tiles = ChatEarthNet(practice_data / "s2_practice", "train")
     samples = TrainingSamples(tiles, tiny_bridge, seed=0)
     layouts = {(1, 1, 1): 1.0}
@@ -83,7 +83,7 @@ def test_batches_by_length_are_padded_little(practice_data, tiny_bridge):
     assert padding(by_length) < 0.15 < padding(EpochSampler(len(tiles), 8, 0, layouts))
 
 
-def test_captions_as_long_as_chatearthnets_are_padded_little(tmp_path, tiny_bridge):
+def test_long_captions_have_little_padding(tmp_path, tiny_bridge):
     rng = random.Random(0)
     words = "the scene shows crop grass tree water and a developed area towards its left".split()
     captions = [" ".join(rng.choices(words, k=rng.randint(35, 175))) for _ in range(512)]
@@ -102,7 +102,7 @@ def test_captions_as_long_as_chatearthnets_are_padded_little(tmp_path, tiny_brid
     assert padding(by_length) < 0.15 < padding(EpochSampler(512, 8, 0, {None: 1.0}))
 
 
-def test_a_caption_of_several_is_drawn_anew_each_epoch(data, tiny_bridge, tmp_path):
+def test_each_epoch_draws_one_of_several_captions(data, tiny_bridge, tmp_path):
     for folder in data.iterdir():
         if folder.name.startswith("s2_"):
             (tmp_path / folder.name).symlink_to(folder)
@@ -121,7 +121,7 @@ def test_a_caption_of_several_is_drawn_anew_each_epoch(data, tiny_bridge, tmp_pa
     assert len(set(drawn())) > 1 and set(drawn()) <= set(captions)
 
 
-def test_batches_are_the_same_whatever_the_number_of_workers(data, tiny_bridge, tmp_path):
+def test_batches_do_not_depend_on_the_number_of_workers(data, tiny_bridge, tmp_path):
     tiles, epochs = ChatEarthNet(data, "train"), []
     for workers in (0, 1, 2):
         config = TrainingConfig(str(data), str(tmp_path), batch_size=4, num_workers=workers)
@@ -136,9 +136,7 @@ def test_batches_are_the_same_whatever_the_number_of_workers(data, tiny_bridge, 
                 assert torch.equal(scene.pixels, same.pixels)
 
 
-def test_the_search_head_learns_from_the_patches_it_is_used_on(
-    data, tiny_bridge, tmp_path, monkeypatch
-):
+def test_search_head_trains_on_its_own_patch_size(data, tiny_bridge, tmp_path, monkeypatch):
     monkeypatch.setattr("earthvlm.training.dataloaders.HEAD_CROP_EPOCHS", 1)
     tiles, resample, grids = ChatEarthNet(data, "train"), tiny_bridge.resample, []
     monkeypatch.setattr(
@@ -153,7 +151,7 @@ def test_the_search_head_learns_from_the_patches_it_is_used_on(
     assert fine and fine == [(2 * rows, 2 * columns) for rows, columns in coarse]
 
 
-def test_a_sample_depends_on_its_key_alone(data, tiny_bridge):
+def test_sample_depends_on_its_key_alone(data, tiny_bridge):
     tiles = ChatEarthNet(data, "train")
     keys = list(EpochSampler(len(tiles), 4, seed=0))
     samples = TrainingSamples(tiles, tiny_bridge, seed=0)
@@ -164,7 +162,7 @@ def test_a_sample_depends_on_its_key_alone(data, tiny_bridge):
         assert one.prompt == other.prompt and one.sentence == other.sentence
 
 
-def test_tiles_without_facts_train_on_their_captions(data, tiny_bridge, tmp_path):
+def test_tiles_without_labels_train_on_their_captions(data, tiny_bridge, tmp_path):
     for folder in data.iterdir():
         if folder.name != "labels.json":
             (tmp_path / folder.name).symlink_to(folder)

@@ -1,4 +1,4 @@
-"""Data that a run refuses, or leaves out and says so, before it trains."""
+"""Data that a run refuses, or reports and leaves out, before it trains."""
 
 from __future__ import annotations
 
@@ -30,9 +30,9 @@ def captions(data: Path, split: str = "train") -> Path:
     return data / "json_files" / f"ChatEarthNet_caps_35_{split}.json"
 
 
-def break_picture(data: Path, name: str) -> None:
-    picture = next((data / "s2_rgb_images").rglob(name))
-    picture.write_bytes(picture.read_bytes()[:100])
+def truncate_image(data: Path, name: str) -> None:
+    image = next((data / "s2_rgb_images").rglob(name))
+    image.write_bytes(image.read_bytes()[:100])
 
 
 def opened(data: Path, **options: int) -> tuple[ChatEarthNet, ChatEarthNet]:
@@ -52,25 +52,25 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("form", REFUSED)
-def test_odd_captions_are_refused_by_entry(form, data, capsys):
+def test_malformed_captions_are_refused_by_entry(form, data, capsys):
     entries, expected = REFUSED[form]
     captions(data).write_text(json.dumps(entries))
     with pytest.raises(ValueError) as refused:
         opened(data)
     assert str(captions(data)) in str(refused.value) and expected in str(refused.value)
     assert main(["validate-data", str(data)]) != 0
-    said = capsys.readouterr().err
-    assert expected in said and "Traceback" not in said
+    output = capsys.readouterr().err
+    assert expected in output and "Traceback" not in output
 
 
 @pytest.mark.parametrize("content", [b'[{"image": "a.png", "caption": "f\xfcr"}]', b"{}\n{}", b""])
-def test_files_that_are_no_json_are_named(content, data):
+def test_files_that_are_not_json_are_named(content, data):
     captions(data).write_bytes(content)
     with pytest.raises(ValueError, match=r"caps_35_train.json is no caption file"):
         opened(data)
 
 
-def test_a_byte_order_mark_and_a_missing_suffix_are_read(data):
+def test_byte_order_mark_and_missing_suffix_are_accepted(data):
     entries = json.loads(captions(data).read_text())
     entries[0]["image"] = entries[0]["image"].removesuffix(".png")
     captions(data).write_text("\ufeff" + json.dumps(entries), encoding="utf-8")
@@ -78,7 +78,7 @@ def test_a_byte_order_mark_and_a_missing_suffix_are_read(data):
     assert len(train) == 6 and are_labelled(train.tiles)
 
 
-def test_tiles_without_captions_and_repeated_ones_are_left_out(data, capsys):
+def test_repeated_and_uncaptioned_tiles_are_left_out(data, capsys):
     entries = json.loads(captions(data).read_text())
     in_val = json.loads(captions(data, "val").read_text())[0]
     entries[0]["caption"], entries[1]["caption"], entries[2]["caption"] = [], "  \n", None
@@ -93,9 +93,9 @@ def test_tiles_without_captions_and_repeated_ones_are_left_out(data, capsys):
         f"3 have no caption: entry 1, {names[0]}; entry 2, {names[1]}; entry 3, {names[2]}",
         f"1 repeat an image: entry 7, {names[3]}",
     ]
-    said = capsys.readouterr().out
-    assert all(f"Left out: {captions(data).name}: {line}." in said for line in expected)
-    assert f"1 tiles are in val too: {in_val['image']}." in said
+    output = capsys.readouterr().out
+    assert all(f"Left out: {captions(data).name}: {line}." in output for line in expected)
+    assert f"1 tiles are in val too: {in_val['image']}." in output
     assert main(["validate-data", str(data)]) == 1
     checked = capsys.readouterr().out
     assert all(line in checked for line in expected)
@@ -110,17 +110,17 @@ def test_tiles_of_the_test_split_are_left_out(data, capsys):
     assert "2 tiles are in test too" in capsys.readouterr().out
 
 
-def test_validation_leaves_out_what_cannot_be_read(data, capsys):
+def test_validation_leaves_out_unreadable_tiles(data, capsys):
     names = [tile.name for tile in ChatEarthNet(data, "val").tiles]
-    break_picture(data, names[1])
+    truncate_image(data, names[1])
     assert [tile.name for tile in opened(data)[1].tiles] == [names[0], names[2]]
-    said = capsys.readouterr().out
-    assert f"1 tiles cannot be validated on: {names[1]}: unreadable" in said
+    output = capsys.readouterr().out
+    assert f"1 tiles cannot be validated on: {names[1]}: unreadable" in output
     assert [tile.name for tile in opened(data, max_eval_samples=2)[1].tiles] == [names[0], names[2]]
 
 
 @pytest.mark.parametrize(("split", "purpose"), [("train", "train"), ("val", "validate")])
-def test_a_split_without_tiles_is_refused(split, purpose, data):
+def test_split_without_tiles_is_refused(split, purpose, data):
     captions(data, split).write_text("[]")
     with pytest.raises(ValueError, match=f"caps_35_{split}.json has no tile to {purpose} on"):
         opened(data)
@@ -134,21 +134,21 @@ def start(data: Path, output: Path, language: str, *options: str) -> TrainingRun
 
 
 def failure(run: TrainingRun) -> str:
-    """The one sentence with which a run ended."""
-    code, said = run.finish()
-    assert code == 2 and "Traceback" not in said, said
-    sentences = [line for line in said.splitlines() if line.startswith("train_accelerate: ")]
-    assert len(sentences) == 1, said
+    """The one sentence of a run's failure."""
+    code, output = run.finish()
+    assert code == 2 and "Traceback" not in output, output
+    sentences = [line for line in output.splitlines() if line.startswith("train_accelerate: ")]
+    assert len(sentences) == 1, output
     return sentences[0]
 
 
 @pytest.mark.slow
-def test_a_worker_that_fails_ends_the_run_in_a_sentence(data, tiny_language, tmp_path):
+def test_failed_worker_ends_the_run_in_one_sentence(data, tiny_language, tmp_path):
     output = tmp_path / "run"
     options = ["--num_workers=2", "--num_epochs=500", "--save_every=1", "--save_total_limit=2"]
     run = start(data, output, tiny_language, *options)
     wait_for(output / "checkpoints" / "1", run)
-    # Workers of the next epoch read it again.
+    # The workers of the next epoch read the tiles again.
     shutil.rmtree(data / "s2_band_5_6_7_images")
     sentence = failure(run)
     assert sentence.startswith("train_accelerate: generated_") and " cannot be used: " in sentence
@@ -157,7 +157,7 @@ def test_a_worker_that_fails_ends_the_run_in_a_sentence(data, tiny_language, tmp
 
 
 @pytest.mark.slow
-def test_a_worker_that_is_killed_ends_the_run_in_a_sentence(data, tiny_language, tmp_path):
+def test_killed_worker_ends_the_run_in_one_sentence(data, tiny_language, tmp_path):
     output = tmp_path / "run"
     options = ["--num_workers=1", "--num_epochs=500", "--save_every=1", "--save_total_limit=2"]
     run = start(data, output, tiny_language, *options)
@@ -174,8 +174,8 @@ def test_a_worker_that_is_killed_ends_the_run_in_a_sentence(data, tiny_language,
 
 
 @pytest.mark.slow
-def test_tiles_that_cannot_be_read_at_all_leave_nothing_saved(data, tiny_language, tmp_path):
+def test_unreadable_tiles_leave_nothing_saved(data, tiny_language, tmp_path):
     for tile in ChatEarthNet(data, "train").tiles:
-        break_picture(data, tile.name)
+        truncate_image(data, tile.name)
     run = start(data, tmp_path / "run", tiny_language, "--num_workers=0")
     assert failure(run).endswith("Nothing was trained yet, so nothing is saved.")
