@@ -58,7 +58,7 @@ def test_search_results_open_in_chat(page: Page, keep: Callable[..., None]):
     search(page, "a lake beside forest")
     wait_for_count(results(page), DEFAULT_RESULTS)
     caption = results(page).first.inner_text()
-    assert re.search(r"caption -?\d\.\d\d \(rank \d+\) · scene -?\d\.\d\d \(rank", caption)
+    assert re.search(r"caption -?\d\.\d\d \(rank \d+\)\nscene -?\d\.\d\d \(rank", caption)
     keep("search-results")
 
     results(page).nth(2).click()
@@ -78,7 +78,7 @@ def test_search_results_open_in_chat(page: Page, keep: Callable[..., None]):
     page.locator(
         "#search-summary", has_text="closest to a lake beside forest and most similar to"
     ).wait_for()
-    assert re.search(r"caption .* · scene .* · example 0", results(page).first.inner_text())
+    assert re.search(r"caption .*\nscene .*\nexample 0", results(page).first.inner_text())
 
 
 @BOTH_WIDTHS

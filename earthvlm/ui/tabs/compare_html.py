@@ -67,7 +67,7 @@ def _show_table(title: str, headings: Sequence[str], changes: Sequence[Change]) 
         f"<td>{percent(change.after)}</td><td>{_format_points(change.difference)}</td></tr>"
         for change in changes
     )
-    columns = ("Land cover", *headings, "Change in points")
+    columns = ("Land cover", *headings, "Difference (percentage points)")
     head = "".join(f'<th scope="col">{column}</th>' for column in columns)
     return (
         f'<h2>{title} <span class="mark">measured</span></h2><div class="scroll"><table>'

@@ -170,7 +170,7 @@ def _build_uploads() -> tuple[gr.UploadButton, gr.UploadButton, gr.Radio]:
             file_types=SCENE_FILES,
             variant="primary",
             scale=0,
-            min_width=180,
+            min_width=210,
             elem_id="upload-pair",
         )
         upload_one = gr.UploadButton(

@@ -51,7 +51,7 @@ class ThumbnailFiles:
 
 
 def describe_result(result: SceneResult) -> str:
-    """Return a result's similarities and ranks, its place, split and caption, one per line."""
+    """Return a result's similarities with their ranks, its place and split, and its caption."""
     scores = []
     for name in COMPARISONS:
         similarity, rank = getattr(result, f"{name}_similarity"), getattr(result, f"{name}_rank")
@@ -59,7 +59,7 @@ def describe_result(result: SceneResult) -> str:
             scores.append(f"{name} {similarity:.2f}" + (f" (rank {rank})" if rank else ""))
     place = describe_place(result.longitude, result.latitude, decimals=2)
     lines = [
-        " · ".join(scores),
+        *scores,
         " · ".join(part for part in (place, result.split) if part),
         result.caption or "no caption",
     ]

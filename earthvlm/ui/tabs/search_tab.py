@@ -75,7 +75,8 @@ def build_search_tab(session: gr.State, handlers: SearchHandlers) -> SearchTab:
         save_geojson = gr.Button("Save as GeoJSON", size="sm", scale=0, min_width=130)
     gallery = gr.Gallery(
         handlers.thumbnails.items(results),
-        label="Results, with cosine similarities and ranks. Click a scene to open it in Chat.",
+        label="Results: cosine similarity of caption and scene to the query, and the rank of each. "
+        "Click a scene to open it in Chat.",
         columns=4,
         height="auto",
         allow_preview=False,
