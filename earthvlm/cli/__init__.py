@@ -1,8 +1,8 @@
 """The `earthvlm` command.
 
-What a user got wrong is said in one sentence on stderr, with exit code 2 and no traceback. Answers
-go to stdout and everything about them to stderr, so that a pipe carries answers only. What can be
-refused cheaply is refused before a model is loaded.
+A user's mistake gives one sentence on stderr and exit code 2, without a traceback. Answers go to
+stdout and messages to stderr, so that a pipe carries answers only. Arguments are checked before a
+model is loaded, where possible.
 """
 
 from __future__ import annotations
@@ -17,7 +17,6 @@ from contextlib import contextmanager
 from typing import Any, NoReturn
 
 from earthvlm._version import __version__
-from earthvlm.cli.check import add_check
 from earthvlm.cli.describe import add_describe
 from earthvlm.cli.download import add_download
 from earthvlm.cli.evaluate import add_evaluate
@@ -25,9 +24,18 @@ from earthvlm.cli.index import add_index
 from earthvlm.cli.output import USER_ERROR, print_error
 from earthvlm.cli.push import add_push
 from earthvlm.cli.search import add_search
+from earthvlm.cli.validate_data import add_validate_data
 
 # Each adds its parser, whose default `run` takes the parsed arguments and returns an exit code.
-COMMANDS = (add_describe, add_search, add_index, add_evaluate, add_download, add_check, add_push)
+COMMANDS = (
+    add_describe,
+    add_search,
+    add_index,
+    add_evaluate,
+    add_download,
+    add_validate_data,
+    add_push,
+)
 
 # Exit codes as shells know them: 128 + the number of the signal.
 INTERRUPTED = 130
@@ -81,7 +89,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 @contextmanager
 def _quiet_libraries() -> Iterator[None]:
-    """Keep warnings and log records of libraries off stderr, where this command speaks.
+    """Keep warnings and log records of libraries off stderr, which holds this command's messages.
 
     `python -W default -m earthvlm` shows the warnings.
     """

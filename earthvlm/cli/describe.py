@@ -29,8 +29,8 @@ if TYPE_CHECKING:
     from earthvlm.scenes.scene import Scene
 
 MAX_ANSWER_TOKENS = 2048
-# Scenes answered together, and the pixels they may have together, 48 bytes each: enough to fill a
-# batch, few enough to fit in memory. As many are opened ahead while a batch is answered.
+# The scenes of a batch and their pixels, 48 bytes each: enough to use the processor well, and few
+# enough for its memory. As many are opened in advance while a batch is answered.
 SCENES_AT_ONCE = 32
 PIXELS_AT_ONCE = SCENES_AT_ONCE * 256 * 256
 READERS = min(8, os.cpu_count() or 1)  # files decoded at a time
@@ -44,8 +44,8 @@ def add_describe(commands: argparse._SubParsersAction) -> None:
         help="answer a question about one or more scenes",
         description=(
             "Answer a question about Sentinel-2 scenes: a GeoTIFF, any one PNG of a\n"
-            "ChatEarthNet triplet, or an RGB picture. One scene prints the answer alone,\n"
-            "several print 'path: answer'. What there is to say about a scene goes to stderr."
+            "ChatEarthNet triplet, or an RGB image. One scene prints the answer alone, several\n"
+            "print 'path: answer'. Notes about a scene go to stderr."
         ),
         epilog=(
             "examples:\n"
@@ -72,7 +72,15 @@ def add_describe(commands: argparse._SubParsersAction) -> None:
         metavar="FOLDER",
         help="a data root in ChatEarthNet's layout; each PATH is then an image's name in it",
     )
-    parser.add_argument("--prompt", help="what to ask (default: to describe the scene)")
+    parser.add_argument("--prompt", help="the question (default: asks for a description)")
+    _add_generation_options(parser)
+    parser.add_argument("--json", action="store_true", help="print one JSON object for each scene")
+    add_scene_options(parser)
+    add_bridge_options(parser)
+    parser.set_defaults(run=run_describe)
+
+
+def _add_generation_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--max_length",
         type=whole_number(1, MAX_ANSWER_TOKENS),
@@ -85,30 +93,26 @@ def add_describe(commands: argparse._SubParsersAction) -> None:
         type=temperature,
         default=0.0,
         metavar="T",
-        help="0 gives the likeliest answer every time, more gives variety (default: 0)",
+        help="0 always gives the likeliest answer, higher values vary it (default: 0)",
     )
     parser.add_argument(
         "--top_p",
         type=probability,
         default=1.0,
         metavar="P",
-        help="draw from the likeliest words that together have this probability (default: 1)",
+        help="sample from the likeliest tokens with this total probability (default: 1)",
     )
     parser.add_argument(
         "--top_k",
         type=whole_number(0),
         default=0,
         metavar="K",
-        help="draw from this many likeliest words; 0 draws from all (default: 0)",
+        help="sample from this number of likeliest tokens; 0 samples from all (default: 0)",
     )
-    parser.add_argument("--json", action="store_true", help="print one JSON object a scene")
-    add_scene_options(parser)
-    add_bridge_options(parser)
-    parser.set_defaults(run=run_describe)
 
 
 def run_describe(arguments: argparse.Namespace) -> int:
-    """Print an answer a scene; a scene that cannot be read is named, and the rest answered."""
+    """Print an answer for each scene; report those that cannot be read and answer the others."""
     paths = [*arguments.path, *arguments.image_path]
     if not paths:
         raise ValueError("No scene is named: earthvlm describe PATH; see earthvlm describe --help.")
@@ -123,7 +127,7 @@ def run_describe(arguments: argparse.Namespace) -> int:
         if not scenes:
             continue
 
-        # After the scenes, so that a mistyped path is told at once.
+        # After the scenes, so that a mistyped path is reported at once.
         from earthvlm.generation.sampling import DEFAULT_PROMPT, check_prompt
 
         prompt = DEFAULT_PROMPT if arguments.prompt is None else arguments.prompt
@@ -151,9 +155,9 @@ def run_describe(arguments: argparse.Namespace) -> int:
 
 
 def _expand(path: str, data_dir: Path | None) -> list[str]:
-    """The scenes' files in a folder, or the path itself where it is none.
+    """List the scenes in a folder; any other path is returned as it is.
 
-    Of ChatEarthNet's data folder these are the triplets. Raises ValueError for a folder without.
+    In ChatEarthNet's data folder a scene is a triplet. Raises ValueError for a folder without.
     """
     folder = Path(path)
     if data_dir is not None or not folder.is_dir():
@@ -172,9 +176,9 @@ def _expand(path: str, data_dir: Path | None) -> list[str]:
 def _open_in_batches(
     paths: list[str], arguments: argparse.Namespace
 ) -> Iterator[tuple[list[tuple[str, Scene]], list[Exception]]]:
-    """Scenes in batches, with why others could not be opened.
+    """Yield batches of scenes, and the errors of those that could not be opened.
 
-    While one is answered, as many files as the next may hold are opened.
+    Opens the next batch while the caller answers this one.
     """
     scenes: list[tuple[str, Scene]] = []
     errors: list[Exception] = []

@@ -1,10 +1,10 @@
-"""What a command says to its user on stderr: always one line, always one sentence or two."""
+"""Print messages and errors on stderr, each on one line."""
 
 from __future__ import annotations
 
 import sys
 
-# The exit code of a command whose user gave it something it cannot use.
+# The exit code after invalid arguments or input.
 USER_ERROR = 2
 
 
@@ -14,7 +14,7 @@ def print_message(message: str) -> None:
 
 
 def print_error(error: Exception) -> None:
-    """Print an error on stderr as one line; one of the operating system by its file and reason."""
+    """Print an error on stderr as one line; the system's errors as file and reason."""
     if isinstance(error, OSError) and error.strerror and error.filename:
         print_message(f"{error.filename}: {error.strerror}.")
     else:
@@ -22,5 +22,5 @@ def print_error(error: Exception) -> None:
 
 
 def join_lines(text: str) -> str:
-    """The text on one line, runs of white space as one blank."""
+    """Put a text on one line, with single spaces."""
     return " ".join(text.split())

@@ -1,6 +1,6 @@
-"""Engines that find the nearest vectors, behind one protocol, and the exact one.
+"""SearchEngine: the protocol of the engines that find the nearest vectors.
 
-An engine searches one space of a SceneTable, "scene" or "caption", and knows nothing of words.
+An engine searches one space of a SceneTable, "scene" or "caption". Queries are vectors.
 """
 
 from __future__ import annotations
@@ -11,78 +11,29 @@ from typing import Protocol
 import numpy as np
 
 from earthvlm.embeddings.filters import SceneFilter
-from earthvlm.embeddings.table import SceneTable
 
-# A matrix product adds in an order that depends on the machine and its threads; similarities that
-# agree to this many decimals count as equal, so that a search ranks alike everywhere.
+# The order of a matrix product's additions depends on the machine and its threads. Similarities
+# that agree to this many decimals count as equal, so that results have the same order everywhere.
 SIMILARITY_DECIMALS = 6
-SIMILARITIES_AT_ONCE = 2**24  # a batch of queries is cut so that its similarities take 64 MB
-ROWS_AT_ONCE = 2**17
 
 
 @dataclass(frozen=True, eq=False)
 class Hits:
-    """Rows of a table, nearest first, and their cosines, rounded to SIMILARITY_DECIMALS."""
+    """Rows of a table, nearest first, and cosine similarities, rounded to SIMILARITY_DECIMALS."""
 
     rows: np.ndarray
     similarities: np.ndarray
 
 
 class SearchEngine(Protocol):
-    """What finds the nearest vectors."""
+    """Finds the nearest vectors."""
 
     name: str
 
     def search(self, space: str, queries: np.ndarray, k: int, where: SceneFilter) -> list[Hits]:
-        """For each query `[Q, 384]` of unit length, the k nearest rows that fit `where`, or fewer.
+        """Find the k nearest rows that match `where`, or fewer, for each unit-length query.
 
-        Rows as near as the k-th may come along. Raises ConnectionError, in one sentence, where the
-        engine is elsewhere and does not answer.
+        queries: `[Q, 384]`. The result may also hold rows that are as near as the k-th. Raises
+        ConnectionError where the engine's server does not answer.
         """
         ...
-
-
-class ExactEngine:
-    """Compares each query with every vector that fits the filter, in one matrix product."""
-
-    name = "exact"
-
-    def __init__(self, table: SceneTable) -> None:
-        self._table = table
-
-    def search(self, space: str, queries: np.ndarray, k: int, where: SceneFilter) -> list[Hits]:
-        """See SearchEngine."""
-        vectors, rows = self._table.vectors(space), select_rows(self._table, space, where)
-        group = max(1, SIMILARITIES_AT_ONCE // max(1, len(rows)))
-        groups = [queries[first : first + group] for first in range(0, len(queries), group)]
-        return [hits for each in groups for hits in compare_rows(vectors, rows, each, k)]
-
-
-def select_rows(table: SceneTable, space: str, where: SceneFilter) -> np.ndarray:
-    """The rows that fit a filter and have a vector of a space, in order."""
-    selected = table.select(where)
-    return (
-        table.rows(space) if selected is None else np.flatnonzero(table.present(space) & selected)
-    )
-
-
-def compare_rows(vectors: np.ndarray, rows: np.ndarray, queries: np.ndarray, k: int) -> list[Hits]:
-    """The k of some rows that are nearest to each query `[Q, 384]`, with ties of the k-th."""
-    everywhere = len(rows) == len(vectors)
-    similarities = np.empty((len(queries), len(rows)), np.float32)
-    for first in range(0, len(rows), ROWS_AT_ONCE):
-        block = slice(first, first + ROWS_AT_ONCE)
-        compared = vectors[block] if everywhere else vectors[rows[block]]
-        # One query reads the vectors at the speed of memory; more of them share what is read.
-        product = (compared @ queries[0])[None] if len(queries) == 1 else queries @ compared.T
-        similarities[:, block] = product
-    return [_select_nearest(rows, each, k) for each in similarities]
-
-
-def _select_nearest(rows: np.ndarray, similarities: np.ndarray, k: int) -> Hits:
-    similarities = np.round(similarities, SIMILARITY_DECIMALS)
-    if len(rows) > k:
-        near = similarities >= np.partition(similarities, len(rows) - k)[len(rows) - k]
-        rows, similarities = rows[near], similarities[near]
-    order = np.argsort(-similarities, kind="stable")
-    return Hits(rows[order], similarities[order])

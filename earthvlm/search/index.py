@@ -1,4 +1,4 @@
-"""SceneIndex: the scenes of an embedding dataset, found by words, by other scenes, or by both."""
+"""SceneIndex: search an embedding dataset by text, by scenes, or by both."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from importlib.resources import files
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 import pyarrow as pa
@@ -27,7 +27,8 @@ from earthvlm.embeddings.rows import check_names, make_rows
 from earthvlm.embeddings.schema import Provenance
 from earthvlm.embeddings.table import SceneTable
 from earthvlm.scenes.scene import Scene
-from earthvlm.search.engines import SIMILARITY_DECIMALS, ExactEngine, Hits, SearchEngine
+from earthvlm.search.engines import SIMILARITY_DECIMALS, Hits, SearchEngine
+from earthvlm.search.exact import ExactEngine
 from earthvlm.search.factory import AUTO, make_engine
 from earthvlm.search.query import Query, QueryVector, check_bridge, make_query_vectors
 from earthvlm.search.rank_fusion import join_hits
@@ -39,16 +40,16 @@ if TYPE_CHECKING:
 
 __all__ = ["Query", "SceneFilter", "SceneIndex", "SceneResult", "SearchResults"]
 
-# How far down each ranking is read where several are joined: a rank beyond adds below 0.001, and
-# what is first in one ranking has 0.016.
+# How many ranks of each ranking are fused: a lower rank would add less than 0.001 to a score, the
+# first rank adds 0.016.
 RANK_DEPTH = 1000
-# Rows from which a dataset is mapped from files instead of read into memory.
+# Datasets of at least this many rows are memory-mapped instead of read.
 MAPPED_FROM = 20_000
 DATASET_FILES = ("*.parquet", "scenes/*")
 
 
 class SceneIndex:
-    """Search in an embedding dataset, by words, by scenes, or by their embeddings."""
+    """Searches an embedding dataset by text, by scenes, or by their embeddings."""
 
     def __init__(
         self,
@@ -57,7 +58,7 @@ class SceneIndex:
         folder: str | Path,
         engine: str = AUTO,
     ) -> None:
-        """Index a table with EMBEDDING_SCHEMA's columns, whose scene files lie in `folder`.
+        """Index a table with EMBEDDING_SCHEMA's columns, whose scene files are in `folder`.
 
         engine: see `make_engine`.
         """
@@ -66,8 +67,7 @@ class SceneIndex:
         self.commit = LOCAL_REVISION  # of the Hub repository it was fetched from
         self.table = SceneTable.from_dataset(table) if isinstance(table, pa.Table) else table
         self.engine: SearchEngine = make_engine(engine, self.table)
-        # Searches where the engine is elsewhere and does not answer.
-        self._at_hand = ExactEngine(self.table)
+        self._fallback = ExactEngine(self.table)  # where the engine's server does not answer
 
     @classmethod
     def from_pretrained(
@@ -82,16 +82,33 @@ class SceneIndex:
     ) -> SceneIndex:
         """Open the dataset of a folder, of a Hub repository, or the "bundled" one.
 
-        A large one is mapped from files that are made when it is opened first; see scene_store.
-        engine: see `make_engine`.
-        revision, token, cache_dir, local_files_only: of the Hub repository; see `fetch`.
-        Raises what `read_embedding_dataset` does for a folder that holds none, or a damaged one,
-        and ConnectionError where the Hub cannot be reached.
+        A large dataset is memory-mapped from files that are built when it is first opened; see
+        `mmap_store`.
+
+        Args:
+            source: a folder, the id of a Hub repository, or "bundled".
+            revision: of the Hub repository; see `fetch`, also for the three below.
+            token: see `fetch`.
+            cache_dir: see `fetch`.
+            local_files_only: see `fetch`.
+            engine: see `make_engine`.
+
+        Raises:
+            FileNotFoundError: the folder holds no dataset.
+            ValueError: the dataset is damaged; see `read_embedding_dataset`.
+            ConnectionError: the Hub cannot be reached.
         """
         if str(source) == BUNDLED:
             source = Path(str(files("earthvlm") / "bundled" / "embeddings"))
-        options = {"token": token, "cache_dir": cache_dir, "local_files_only": local_files_only}
-        snapshot = fetch(source, DATASET_FILES, revision, repo_type="dataset", **options)
+        snapshot = fetch(
+            source,
+            DATASET_FILES,
+            revision,
+            repo_type="dataset",
+            token=token,
+            cache_dir=cache_dir,
+            local_files_only=local_files_only,
+        )
         paths = dataset_files(snapshot.folder)
         provenance = find_shared_provenance(paths)
         if count_rows(paths) < MAPPED_FROM:
@@ -117,9 +134,8 @@ class SceneIndex:
     ) -> SceneIndex:
         """Caption and embed scenes with a bridge, write them as a dataset, and open it.
 
-        A scene's name becomes its image_id, "scenes" its split where none is given. `report` is
-        called with how many are done and how many there are. Raises ValueError where there are no
-        scenes, and for names that are given twice or are no file names.
+        See `make_rows` for the arguments. Raises ValueError for no scenes, and for names that are
+        repeated or cannot be file names.
         """
         folder = Path(folder)
         check_names([scene.name for scene in scenes])
@@ -146,21 +162,21 @@ class SceneIndex:
         batch_size: int = 16,
         report: Callable[[int, int], None] | None = None,
     ) -> SceneIndex:
-        """Embed scenes, write them into this dataset's folder as one more file, and open it anew.
+        """Embed scenes, append them to this dataset's folder, and return the new index.
 
-        See `build`; bridge: the one that made this dataset; captions: whether it describes them.
-        Raises ValueError for another bridge, and for names that are given twice, are there already
-        or are no file names.
+        See `make_rows` for the arguments; the bridge is the one that made this dataset. Raises
+        ValueError for another bridge, and for names that are repeated, already in the dataset, or
+        cannot be file names.
         """
         check_bridge(self.provenance, bridge)
         names = [scene.name for scene in scenes]
         check_names(names)
         with locked(self.folder):
-            # Read anew: others may have added scenes since this index was opened.
-            there = read_image_ids(self.folder).intersection(names)
-            if there:
+            # From the files: others may have added scenes since this index was opened.
+            existing = read_image_ids(self.folder).intersection(names)
+            if existing:
                 raise ValueError(
-                    f"this dataset has a scene {min(there)!r} already; give the new one another "
+                    f"this dataset has a scene {min(existing)!r} already; give the new one another "
                     "name"
                 )
             rows = make_rows(
@@ -173,21 +189,20 @@ class SceneIndex:
                 batch_size=batch_size,
                 report=report,
             )
-            made_by = self.provenance
             write_embedding_dataset(
                 self.folder,
                 rows,
-                made_by.bridge_id,
-                made_by.bridge_revision,
+                self.provenance.bridge_id,
+                self.provenance.bridge_revision,
                 name=next_part(self.folder),
             )
         return type(self).from_pretrained(self.folder)
 
     def save(self, folder: str | Path) -> None:
-        """Copy the dataset into a folder, with the files it is mapped from; scene files too.
+        """Copy the dataset into a folder, with scene files and the files it is mapped from.
 
-        Whoever opens the copy need not make them again. Raises ValueError where the folder has
-        Parquet files already, which would become part of the copy.
+        Opening the copy then needs no rebuild. Raises ValueError where the folder already has
+        Parquet files, which would become part of the copy.
         """
         scene_files = filter(None, self.table.column("scene_file").to_pylist())
         copy_dataset(self.folder, Path(folder), scene_files)
@@ -197,38 +212,37 @@ class SceneIndex:
 
     @property
     def summary(self) -> str:
-        """One line: how many scenes, and which bridge embedded them."""
-        made_by = self.provenance
-        fetched = "" if self.commit == LOCAL_REVISION else f"; commit {self.commit[:7]}"
+        """One line with the number of scenes and the bridge that embedded them."""
+        commit = "" if self.commit == LOCAL_REVISION else f"; commit {self.commit[:7]}"
         return (
-            f"{len(self):,}, embedded by {made_by.bridge_id} (revision "
-            f"{made_by.bridge_revision}){fetched}"
+            f"{len(self):,}, embedded by {self.provenance.bridge_id} (revision "
+            f"{self.provenance.bridge_revision}){commit}"
         )
 
     @property
     def splits(self) -> tuple[str, ...]:
-        """The splits there are, in alphabetical order."""
+        """The splits, in alphabetical order."""
         return self.table.distinct("split")
 
     @property
     def sources(self) -> tuple[str, ...]:
-        """The sources there are, in alphabetical order."""
+        """The sources, in alphabetical order."""
         return self.table.distinct("source")
 
     def browse(
         self, split: str | None = None, k: int | None = None, *, where: SceneFilter | None = None
     ) -> list[SceneResult]:
-        """Return the first k scenes of a split that fit `where`, or all, in the dataset's order."""
+        """Return the first k scenes of a split that match `where`, in the dataset's order."""
         selected = self.table.select(_join_filters(split, where))
         rows = np.arange(len(self)) if selected is None else np.flatnonzero(selected)
         return self.browse_rows(rows[:k])
 
     def browse_rows(self, rows: Iterable[int]) -> list[SceneResult]:
-        """Return the scenes in some rows of the dataset, which count from 0."""
+        """Return the scenes in some rows of the dataset, counted from 0."""
         return [self._get_result(int(row)) for row in rows]
 
     def get(self, image_id: str) -> SceneResult:
-        """Return a scene by its image_id. Raises ValueError where there is none."""
+        """Return a scene by its image_id. Raises ValueError for an unknown one."""
         return self._get_result(self.table.find(image_id))
 
     def search(
@@ -240,32 +254,39 @@ class SceneIndex:
         *,
         where: SceneFilter | None = None,
     ) -> SearchResults:
-        """Return the k scenes nearest to a query, best first, among those that fit `where`.
+        """Return the k scenes nearest to a query, best first, among those that match `where`.
 
-        query: words, a scene, a result of this index ("more like this", by its stored vector), or a
-            vector `[384]` of the bridge that made this dataset; or several of them, as in
-            `["a river -city", scene]`. A minus before a word, or a phrase in quotes, moves the
-            words away from it. A scene needs that bridge.
+        Text is compared with captions and with scene embeddings, the mean of the examples with
+        scene embeddings. Each comparison ranks the scenes; `fuse_ranks` joins the first RANK_DEPTH
+        of each ranking. Ties are broken by similarity, then by image_id. Where the engine's server
+        does not answer, the exact engine searches, and the results' `warning` says so.
 
-        Words are compared with captions and with scene embeddings, examples (the mean of them) with
-        scene embeddings. Each comparison ranks the scenes; the ranks are joined by `fuse_ranks`,
-        those beyond RANK_DEPTH left out. Ties go to the greater similarity, then to the image_id
-        that sorts first. A result that is given as the query is not found again. Where the engine
-        does not answer, the table at hand is searched, and the results' `warning` says so.
+        Args:
+            query: a text, a scene, a result of this index (by its stored vector), a vector `[384]`
+                of the bridge that made this dataset, or a list of these, as in
+                `["a river -city", scene]`. A minus before a word or a quoted phrase makes it a
+                negative term. Results that are part of the query are not returned.
+            k: the number of scenes.
+            split: see SceneFilter.
+            bridge: the one that made this dataset; needed where the query holds a scene.
+            where: further conditions.
 
-        Raises ValueError for an empty or overlong query, a k below 1, a filter that asks for what
-        there is not, and a query that another bridge or sentence model would embed.
+        Raises:
+            ValueError: the query is empty or too long, k is below 1, no scene has the filter's
+                split or source, or other models made the dataset.
         """
         if k < 1:
-            raise ValueError(f"k is how many scenes to return, at least 1; {k} was given")
+            raise ValueError(f"k is the number of scenes to return, at least 1; {k} was given")
         where = _join_filters(split, where)
         self.table.check(where)
-        queries = list(query) if isinstance(query, list | tuple) else [query]
-        comparisons = make_query_vectors(queries, self.table, self.provenance, bridge)
+        queries: list[Query] = (
+            list(query) if isinstance(query, list | tuple) else [cast("Query", query)]
+        )
+        query_vectors = make_query_vectors(queries, self.table, self.provenance, bridge)
         given = [self.table.find(q.image_id) for q in queries if isinstance(q, SceneResult)]
-        # Where there is one ranking, nothing beyond the k-th can be found.
-        depth = (k if len(comparisons) == 1 else max(k, RANK_DEPTH)) + len(given)
-        rankings = [self._rank(each, depth, where) for each in comparisons]
+        # A single ranking is not fused, so its first k scenes are the result.
+        depth = (k if len(query_vectors) == 1 else max(k, RANK_DEPTH)) + len(given)
+        rankings = [self._rank(each, depth, where) for each in query_vectors]
         found = join_hits([hits for hits, _ in rankings], given)
         names = self.table.column("image_id").take(pa.array(found.rows)).to_pylist()
         total = np.nansum(found.similarities, axis=0)
@@ -276,24 +297,25 @@ class SceneIndex:
                 found.scores[place],
                 {
                     each.name: (self._measure(each, int(found.rows[place])), rank[place])
-                    for each, rank in zip(comparisons, found.ranks, strict=True)
+                    for each, rank in zip(query_vectors, found.ranks, strict=True)
                 },
             )
             for place in order
         ]
-        return SearchResults(results, next((text for _, text in rankings if text), ""))
+        return SearchResults(results, next((warning for _, warning in rankings if warning), ""))
 
-    def _rank(self, comparison: QueryVector, depth: int, where: SceneFilter) -> tuple[Hits, str]:
+    def _rank(self, query: QueryVector, depth: int, where: SceneFilter) -> tuple[Hits, str]:
         """Return the nearest rows, and a warning where the engine did not answer."""
-        wanted = comparison.space, comparison.vector[None], depth, where
+        arguments = query.space, query.vector[None], depth, where
         try:
-            return self.engine.search(*wanted)[0], ""
+            return self.engine.search(*arguments)[0], ""
         except ConnectionError as error:
-            return self._at_hand.search(*wanted)[0], f"{error}; what is at hand was searched."
+            hits = self._fallback.search(*arguments)[0]
+            return hits, f"{error}; the exact engine searched instead."
 
-    def _measure(self, comparison: QueryVector, row: int) -> float:
-        # Of a row that one ranking did not reach, too.
-        similarity = self.table.vectors(comparison.space)[row] @ comparison.vector
+    def _measure(self, query: QueryVector, row: int) -> float:
+        # Also for rows that are not in every ranking.
+        similarity = self.table.vectors(query.space)[row] @ query.vector
         return float(np.round(similarity, SIMILARITY_DECIMALS))
 
     def _get_result(

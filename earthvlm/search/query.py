@@ -1,4 +1,4 @@
-"""What a search compares: its words and examples as vectors, each with a space of an index."""
+"""Embed the words and examples of a search as query vectors, each for one space of an index."""
 
 from __future__ import annotations
 
@@ -18,30 +18,31 @@ from earthvlm.search.result import SceneResult
 if TYPE_CHECKING:
     from earthvlm.bridge.model import OlmoEarthVLMBridge
 
-# A minus counts at the start of a word only, so that "built-up" and " - " stay as they are.
+# A minus counts only at the start of a word, so that "built-up" and " - " are plain text.
 _MINUS = re.compile(r'(?<!\S)-(?:"([^"]+)"|([^\s"-][^\s"]*))')
-
-
 MAX_QUERY_CHARACTERS = 2000  # of which the sentence model reads the first 256 word pieces
-
-
-# How far a search moves away from what is unwanted, as a share of what sets that apart.
-UNWANTED_SHARE = 0.5
+# How far negative terms move the query, as a share of their component orthogonal to it.
+NEGATIVE_SHARE = 0.5
 
 
 @dataclass(frozen=True)
 class Words:
-    """What scenes should show, and what they should not. `wanted` is empty for minuses alone."""
+    """What scenes should show, and what they should not show.
 
-    wanted: str
+    Attributes:
+        positive: empty where all terms are negative.
+        negative_terms: words and phrases that had a minus.
+    """
+
+    positive: str
     negative_terms: tuple[str, ...] = ()
 
 
 def parse_words(text: str) -> Words:
-    """Read 'river -city -"bare soil"': a minus before a word, or a phrase in quotes, unwants it."""
-    unwanted = tuple(phrase or word for phrase, word in _MINUS.findall(text))
-    wanted = " ".join(_MINUS.sub(" ", text).replace('"', " ").split())
-    return Words(wanted, unwanted)
+    """Parse 'river -city -"bare soil"': a minus makes a word or a quoted phrase negative."""
+    negative = tuple(phrase or word for phrase, word in _MINUS.findall(text))
+    positive = " ".join(_MINUS.sub(" ", text).replace('"', " ").split())
+    return Words(positive, negative)
 
 
 def read_words(text: str) -> Words:
@@ -57,20 +58,20 @@ def read_words(text: str) -> Words:
 
 
 def embed_words(words: Words) -> np.ndarray:
-    """Embed words, moved away from what is unwanted: float32 `[384]`, unit length."""
+    """Embed words, moved away from the negative terms: float32 `[384]`, unit length."""
     from earthvlm.models.text_encoder import embed_sentences
 
-    texts = [text for text in (words.wanted, *words.negative_terms) if text]
+    texts = [text for text in (words.positive, *words.negative_terms) if text]
     vectors = embed_sentences(texts)
     if not words.negative_terms:
         return vectors[0]
-    unwanted = vectors[-len(words.negative_terms) :].mean(axis=0)
-    if not words.wanted:
-        return -unwanted / np.linalg.norm(unwanted)
-    wanted = vectors[0]
-    # Only what sets the unwanted apart: both are sentences about scenes, and share much.
-    apart = unwanted - (unwanted @ wanted) * wanted
-    vector = wanted - UNWANTED_SHARE * apart
+    negative = vectors[-len(words.negative_terms) :].mean(axis=0)
+    if not words.positive:
+        return -negative / np.linalg.norm(negative)
+    positive = vectors[0]
+    # Only the orthogonal component: both are sentences about scenes, and share much.
+    orthogonal = negative - (negative @ positive) * positive
+    vector = positive - NEGATIVE_SHARE * orthogonal
     return vector / np.linalg.norm(vector)
 
 
@@ -79,7 +80,10 @@ Query = str | Scene | SceneResult | np.ndarray
 
 @dataclass(frozen=True, eq=False)
 class QueryVector:
-    """A vector to compare with those of a space; `name` is what a result calls it."""
+    """A vector to compare with those of a space.
+
+    name: "caption", "scene" or "example", as the attributes of a SceneResult begin.
+    """
 
     name: str
     space: str
@@ -92,10 +96,10 @@ def make_query_vectors(
     provenance: Provenance,
     bridge: OlmoEarthVLMBridge | None,
 ) -> list[QueryVector]:
-    """Embed the parts of a search as the dataset's makers would; see `SceneIndex.search`.
+    """Embed the parts of a query with the dataset's own models; see `SceneIndex.search`.
 
-    Raises ValueError for words given twice, for what cannot be embedded, and where others made the
-    dataset.
+    Raises ValueError for several texts, for a part that cannot be embedded, and where other models
+    made the dataset.
     """
     texts = [query.strip() for query in queries if isinstance(query, str)]
     examples = [
@@ -104,16 +108,16 @@ def make_query_vectors(
         if not isinstance(query, str)
     ]
     if len(texts) > 1 or not queries:
-        raise ValueError("a search has words once, an example, or both; put the words together")
-    comparisons = []
+        raise ValueError("a search takes one text, examples, or both; join the texts")
+    query_vectors = []
     if texts:
         words = _embed_words(texts[0], provenance)
-        comparisons = [QueryVector(space, space, words) for space in ("caption", "scene")]
+        query_vectors = [QueryVector(space, space, words) for space in ("caption", "scene")]
     if examples:
         mean = np.mean(examples, axis=0)
         name = "example" if texts else "scene"
-        comparisons.append(QueryVector(name, "scene", mean / np.linalg.norm(mean)))
-    return comparisons
+        query_vectors.append(QueryVector(name, "scene", mean / np.linalg.norm(mean)))
+    return query_vectors
 
 
 def check_bridge(provenance: Provenance, bridge: OlmoEarthVLMBridge) -> None:
@@ -122,7 +126,7 @@ def check_bridge(provenance: Provenance, bridge: OlmoEarthVLMBridge) -> None:
         raise ValueError(
             f"this dataset was made by bridge {provenance.bridge_id} at revision "
             f"{provenance.bridge_revision}, but the bridge given has revision {bridge.revision}; "
-            "load the former, or build the dataset again with the latter"
+            "load the dataset's bridge, or build the dataset again with yours"
         )
 
 

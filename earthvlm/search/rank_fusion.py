@@ -1,8 +1,8 @@
-"""Reciprocal rank fusion: several rankings of the same rows made one."""
+"""Reciprocal rank fusion: join several rankings of the same rows."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,7 +15,7 @@ RANK_FUSION_K = 60
 
 
 def rank_similarities(similarity: np.ndarray) -> np.ndarray:
-    """Rank rows by similarity `[N]` from 1, equals sharing the better rank; NaN stays NaN."""
+    """Rank rows by similarity `[N]` from 1; ties share the better rank, and NaN stays NaN."""
     ranks = np.full(similarity.shape, np.nan)
     present = ~np.isnan(similarity)
     ascending = np.sort(similarity[present])
@@ -23,11 +23,11 @@ def rank_similarities(similarity: np.ndarray) -> np.ndarray:
     return ranks
 
 
-def fuse_ranks(similarities: Sequence[np.ndarray]) -> np.ndarray:
+def fuse_ranks(similarities: Iterable[np.ndarray]) -> np.ndarray:
     """Join rankings of N rows by reciprocal rank fusion (SIGIR 2009, k = 60): float64 `[N]`.
 
-    Each similarity array `[N]` ranks the rows, NaN being absent from that ranking. Equal
-    similarities share the better rank, so that rows that say the same score the same.
+    Each similarity array `[N]` ranks the rows; rows with NaN are not in that ranking. Ties share
+    the better rank, so that equal rows have equal scores.
     """
     ranks = np.stack([rank_similarities(similarity) for similarity in similarities])
     return np.nansum(1.0 / (RANK_FUSION_K + ranks), axis=0)
@@ -35,9 +35,13 @@ def fuse_ranks(similarities: Sequence[np.ndarray]) -> np.ndarray:
 
 @dataclass(frozen=True, eq=False)
 class JoinedHits:
-    """Rows that any ranking found, in order: `[N]`, and what of them each ranking says: `[R, N]`.
+    """The rows that any of R rankings found, in the table's order.
 
-    similarities and ranks are NaN where a ranking did not reach the row. scores: of `fuse_ranks`.
+    Attributes:
+        rows: `[N]`.
+        scores: of `fuse_ranks`, `[N]`.
+        similarities: `[R, N]`, NaN where a ranking does not hold the row.
+        ranks: `[R, N]`, NaN where a ranking does not hold the row.
     """
 
     rows: np.ndarray
@@ -47,7 +51,7 @@ class JoinedHits:
 
 
 def join_hits(rankings: Sequence[Hits], left_out: Sequence[int] = ()) -> JoinedHits:
-    """Join what several searches of one table found, but for the rows to be left out."""
+    """Join the hits of several searches of one table, without the rows in `left_out`."""
     rows = np.setdiff1d(np.concatenate([hits.rows for hits in rankings]), left_out).astype(int)
     similarities = np.full((len(rankings), len(rows)), np.nan)
     for similarity, hits in zip(similarities, rankings, strict=True):

@@ -17,13 +17,28 @@ from earthvlm.scenes.scene import Scene
 
 @dataclass(frozen=True, eq=False)
 class SceneResult:
-    """A scene of an index. Similarities are cosines, None where nothing was compared.
+    """A scene of an index, with its similarities and ranks in a search.
 
-    A rank is the place, from 1, among the scenes compared in that way, None beyond RANK_DEPTH.
-    caption: of words and the caption. scene: of words, or else the example, and the scene itself.
-    example: of an example given beside words, and the scene itself.
-    score: the sum over the ranks of 1 / (60 + rank); 0 where it was not searched for.
-    scene_file: the GeoTIFF with all its bands, None where the dataset does not hold it.
+    Similarities are cosines, None where nothing was compared. Ranks count from 1, and are None
+    beyond RANK_DEPTH.
+
+    Attributes:
+        image_id: the scene's name.
+        caption: its description.
+        split: as the dataset names it.
+        longitude: of its centre, degrees.
+        latitude: of its centre, degrees.
+        source: owner and licence.
+        thumbnail: in true colour.
+        scene_file: the GeoTIFF with all bands, None where the dataset does not hold it.
+        score: the sum over the ranks of 1 / (60 + rank); 0 without a search.
+        caption_similarity: of the query's text and the caption.
+        scene_similarity: of the text, or of the example without a text, and the scene.
+        example_similarity: of an example that was given together with a text, and the scene.
+        caption_rank: by caption_similarity.
+        scene_rank: by scene_similarity.
+        example_rank: by example_similarity.
+        date: of the acquisition.
     """
 
     image_id: str
@@ -60,9 +75,9 @@ class SceneResult:
         score: float = 0.0,
         compared: Mapping[str, tuple[float, float]] | None = None,
     ) -> SceneResult:
-        """What a row of a dataset in a folder says, and a search, if any.
+        """Make a result from a row of a dataset in a folder.
 
-        compared: similarity and rank by the comparison's name, NaN where there is none.
+        compared: similarity and rank by the query vector's name, NaN where there is none.
         Raises ValueError for a damaged thumbnail.
         """
         values = dict(row)
@@ -78,8 +93,7 @@ class SceneResult:
 class SearchResults(list[SceneResult]):
     """The scenes that one search found, nearest first.
 
-    warning: one sentence where the search could not be done as asked, such as an engine that did
-        not answer; empty otherwise. It belongs to this search alone.
+    warning: one sentence where the engine did not answer and another one searched; else empty.
     """
 
     def __init__(self, results: Iterable[SceneResult] = (), warning: str = "") -> None:

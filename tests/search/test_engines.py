@@ -3,12 +3,11 @@
 import numpy as np
 import pytest
 
-import earthvlm.search.engines as engines
-import earthvlm.search.factory as factory
 from earthvlm.embeddings.filters import SceneFilter
 from earthvlm.embeddings.schema import EMBEDDING_SCHEMA
 from earthvlm.embeddings.table import SPACES, SceneTable
-from earthvlm.search.engines import ExactEngine
+from earthvlm.search import exact, factory
+from earthvlm.search.exact import ExactEngine
 from tests.support.made_scenes import make_vectors
 
 
@@ -57,8 +56,8 @@ def test_exact_search_is_exact(kind, queries, monkeypatch):
     splits = ["tiles" if number % 3 else "val" for number in range(len(vectors))]
     engine = ExactEngine(make_table(vectors, split=splits))
     # Several blocks of rows, and of queries.
-    monkeypatch.setattr(engines, "ROWS_AT_ONCE", 1000)
-    monkeypatch.setattr(engines, "SIMILARITIES_AT_ONCE", 15_000)
+    monkeypatch.setattr(exact, "ROWS_AT_ONCE", 1000)
+    monkeypatch.setattr(exact, "SIMILARITIES_AT_ONCE", 15_000)
     wanted = np.concatenate([vectors[1:2], make_vectors(queries, 5)])[:queries]
     present = np.arange(len(vectors)) % 7 != 0
     for where, rows in (
@@ -119,7 +118,7 @@ def test_faiss_finds_nearly_all(kind, own):
 @pytest.mark.parametrize("kind", ["sq8", "ivf", "hnsw"])
 def test_a_faiss_index_is_kept_and_built_again_when_damaged(kind, tmp_path, monkeypatch):
     pytest.importorskip("faiss")
-    from earthvlm.search.faiss import FaissEngine
+    from earthvlm.search.faiss_engine import FaissEngine
 
     vectors = make_vectors(2000)
     table = make_table(vectors)

@@ -11,7 +11,7 @@ from earthvlm.embeddings.dataset import write_embedding_dataset
 from earthvlm.embeddings.table import SceneTable
 from earthvlm.models.text_encoder import SENTENCE_DIM
 from earthvlm.scenes.scene import Scene
-from earthvlm.search.engines import ExactEngine
+from earthvlm.search.exact import ExactEngine
 from earthvlm.search.index import SceneIndex
 from earthvlm.search.rank_fusion import RANK_FUSION_K, fuse_ranks
 from tests.support.made_scenes import (
@@ -253,7 +253,7 @@ def test_a_warning_belongs_to_one_search_among_threads(tmp_path):
             answered = threads.submit(index.search, query, split="examples")
             refused = threads.submit(index.search, query, split="tiles")
             assert answered.result(20).warning == ""
-            warning = "The engine does not answer; what is at hand was searched."
+            warning = "The engine does not answer; the exact engine searched instead."
             assert refused.result(20).warning == warning
             assert {found.split for found in refused.result()} == {"tiles"}
 

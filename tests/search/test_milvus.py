@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from earthvlm.embeddings.dataset import write_embedding_dataset
-from earthvlm.search.engines import ExactEngine
+from earthvlm.search.exact import ExactEngine
 from earthvlm.search.index import SceneFilter, SceneIndex
 from tests.support.made_scenes import MADE_BY, get_ids, make_rows, make_vectors
 
@@ -79,7 +79,7 @@ def test_milvus_finds_what_exact_search_finds(index, where):
 def test_a_search_goes_through_milvus(index, dataset, embed_words, monkeypatch):
     embed_words(make_vectors(1, 9)[0])
     expected = SceneIndex.from_pretrained(dataset).search("a lake", k=5)
-    monkeypatch.setattr(index, "_at_hand", None)
+    monkeypatch.setattr(ExactEngine, "search", None)
     found = index.search("a lake", k=5)
     assert get_ids(found) == get_ids(expected)
     assert [r.caption_rank for r in found] == [r.caption_rank for r in expected]
@@ -88,8 +88,13 @@ def test_a_search_goes_through_milvus(index, dataset, embed_words, monkeypatch):
         index.search("a lake", split="val")
 
 
+def test_more_results_than_milvus_returns_are_refused(index):
+    with pytest.raises(ValueError, match="at most 16,384 scenes for a search, and 16,385 were"):
+        index.search(make_vectors(1, 9)[0], k=16_385)
+
+
 def test_a_collection_is_filled_once_and_again_when_it_was_broken_off(dataset, index, tmp_path):
-    from earthvlm.search.milvus import MilvusEngine
+    from earthvlm.search.milvus_engine import MilvusEngine
 
     uri = str(tmp_path / "other.db")
     engine = MilvusEngine(index.table, uri)
@@ -105,7 +110,7 @@ def test_a_collection_is_filled_once_and_again_when_it_was_broken_off(dataset, i
 def test_vectors_of_another_size_are_refused(index, tmp_path):
     from pymilvus import MilvusClient
 
-    from earthvlm.search.milvus import MilvusEngine
+    from earthvlm.search.milvus_engine import MilvusEngine
 
     uri = str(tmp_path / "other.db")
     client = MilvusClient(uri)
@@ -132,7 +137,7 @@ def test_a_server_that_is_not_there_is_named(dataset, monkeypatch):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         address = f"http://127.0.0.1:{free.getsockname()[1]}"
-    monkeypatch.setattr("earthvlm.search.milvus.ANSWER_SECONDS", 1)
+    monkeypatch.setattr("earthvlm.search.milvus_engine.ANSWER_SECONDS", 1)
     with pytest.raises(ConnectionError, match=f"Milvus at {address} does not answer") as refusal:
         SceneIndex.from_pretrained(dataset, engine=f"milvus:{address}")
     assert "\n" not in str(refusal.value)
@@ -165,13 +170,13 @@ def test_a_server_that_falls_silent_in_a_search_is_done_without_until_it_is_back
     assert before.warning == ""
     process.send_signal(signal.SIGSTOP)
     with monkeypatch.context() as patch:
-        patch.setattr("earthvlm.search.milvus.ANSWER_SECONDS", 0.5)
+        patch.setattr("earthvlm.search.milvus_engine.ANSWER_SECONDS", 0.5)
         silent = index.search(query, where=where)
     process.send_signal(signal.SIGCONT)
     back = index.search(query, where=where)
     process.kill()
     process.wait()
-    monkeypatch.setattr("earthvlm.search.milvus.ANSWER_SECONDS", 0.5)
+    monkeypatch.setattr("earthvlm.search.milvus_engine.ANSWER_SECONDS", 0.5)
     gone = index.search(query, where=where)
     assert get_ids(before) == get_ids(silent) == get_ids(back) == get_ids(gone)
     assert back.warning == ""

@@ -99,7 +99,7 @@ def test_filters_decide_who_takes_part(index, where, expected):
             {"bbox": (0, 10, 1, 5)},
             "a bounding box is west, south, east and north.*0, 10, 1, 5 was given",
         ),
-        ({"bbox": (16, 47, 4, 55)}, "348 degrees around the world.*swap west and east"),
+        ({"bbox": (16, 47, 4, 55)}, "348 degrees wide.*swap west and east"),
         ({"bbox": (0, 0, 181, 5)}, "longitudes from -180 to 180"),
         ({"bbox": (0, 0, float("nan"), 5)}, "a bounding box is"),
         ({"bbox": (0, 0, 1)}, "a bounding box is"),
@@ -154,7 +154,7 @@ def test_words_and_an_example_are_joined(tmp_path, embed_words):
         if image_id not in ("tile_02", "tile_07")
     ]
     for wrong in (["a lake", "a river"], []):
-        with pytest.raises(ValueError, match="words once, an example, or both"):
+        with pytest.raises(ValueError, match="one text, examples, or both"):
             index.search(wrong)
 
 

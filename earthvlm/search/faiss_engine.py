@@ -1,8 +1,8 @@
-"""The faiss engines: one byte a number, lists of neighbours, or a graph; approximate, and fast.
+"""The faiss engines, which are approximate: 8-bit vectors, inverted lists, or a graph.
 
-What they find is compared in full afterwards, so that the cosines are exact and only a near one
-that was overlooked can be missing. An index is kept beside the table's files, and built again where
-it is cut short, damaged, or of other vectors. Needs the extra `faiss`.
+They find candidates, whose similarities are then computed exactly, so the only error is a missed
+candidate. An index is kept next to the table's files, and built again where it is truncated,
+damaged, or of other vectors. Needs the extra `faiss`.
 """
 
 from __future__ import annotations
@@ -10,39 +10,48 @@ from __future__ import annotations
 import json
 import threading
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from earthvlm.embeddings.filters import SceneFilter
 from earthvlm.embeddings.table import SceneTable
 from earthvlm.models.text_encoder import SENTENCE_DIM
-from earthvlm.search.engines import Hits, compare_rows, select_rows
+from earthvlm.search.engines import Hits
+from earthvlm.search.exact import compare_rows, select_rows
 from earthvlm.storage.files import checksum, write_atomically
 
-# Candidates for each vector wanted, of which the nearest in full are taken: scenes lie close.
+# Candidates for each result; many, because embeddings of scenes are close together.
 CANDIDATES = 16
-# Neighbours of a node and how many are weighed when it is placed (Malkov and Yashunin, 2018).
+# M and efConstruction of HNSW (Malkov and Yashunin, 2018).
 GRAPH_NEIGHBOURS = 32
-PLACING_BREADTH = 80
-# How many nodes a search of the graph keeps in view, at least.
-SEARCH_BREADTH = 96
-# Lists of neighbours, by the root of how many there are, and how many of them are read.
+EF_CONSTRUCTION = 80
+EF_SEARCH = 96  # the least efSearch of HNSW
+# The number of inverted lists as a multiple of the root of the number of vectors, and how many of
+# the lists a search reads.
 LISTS_BY_ROOT = 2.5
 LISTS_READ = 64
-ROWS_A_LIST = 39  # of those it is trained on, at least, or faiss warns
-# Where a filter leaves fewer rows, or a smaller share, a graph would wander among those left out.
+ROWS_A_LIST = 39  # faiss warns where it has fewer training vectors a list
+TRAINING_ROWS = 100_000
+# Search is exact where a filter leaves a smaller share or fewer rows than these, because a graph
+# search would mostly visit rows that do not match.
 SMALLEST_SHARE = 0.05
 SMALLEST_GRAPH = 1000
-TRAINING_ROWS = 100_000
 
 
 class FaissEngine:
-    """Finds nearly all of the nearest in an index of faiss; kind: "sq8", "ivf" or "hnsw"."""
+    """Finds nearly all of the nearest rows with a faiss index."""
 
     def __init__(self, table: SceneTable, kind: str = "hnsw", folder: Path | None = None) -> None:
-        """folder: where indexes are kept; in memory alone where it is None.
+        """Make an engine; its indexes are built when they are first used.
 
-        Raises ValueError without faiss.
+        Args:
+            table: to search in.
+            kind: "sq8", "ivf" or "hnsw".
+            folder: keeps the indexes; None keeps them in memory alone.
+
+        Raises:
+            ValueError: faiss is not installed.
         """
         try:
             import faiss  # noqa: F401
@@ -52,8 +61,8 @@ class FaissEngine:
             ) from error
         self.name = f"faiss-{kind}"
         self._table, self._kind, self._folder = table, kind, folder
-        self._indexes: dict[str, tuple[object, np.ndarray]] = {}
-        self._building = threading.Lock()  # visitors search at the same time
+        self._indexes: dict[str, tuple[Any, np.ndarray]] = {}
+        self._building = threading.Lock()  # searches run in several threads
 
     def search(self, space: str, queries: np.ndarray, k: int, where: SceneFilter) -> list[Hits]:
         """See SearchEngine."""
@@ -64,25 +73,26 @@ class FaissEngine:
         if narrow or k * CANDIDATES >= len(rows):
             return compare_rows(vectors, rows, queries, k)
         index, of_index = self.index(space)
-        chosen = None
+        selected = None
         if len(rows) < len(of_index):
-            chosen = faiss.IDSelectorBitmap(np.packbits(np.isin(of_index, rows), bitorder="little"))
-        wanted = k * CANDIDATES
+            selected = faiss.IDSelectorBitmap(
+                np.packbits(np.isin(of_index, rows), bitorder="little")
+            )
+        count = k * CANDIDATES
         if self._kind == "hnsw":
-            breadth = max(SEARCH_BREADTH, wanted)
-            options = faiss.SearchParametersHNSW(sel=chosen, efSearch=breadth)
+            options = faiss.SearchParametersHNSW(sel=selected, efSearch=max(EF_SEARCH, count))
         elif self._kind == "ivf":
-            options = faiss.SearchParametersIVF(sel=chosen, nprobe=LISTS_READ)
+            options = faiss.SearchParametersIVF(sel=selected, nprobe=LISTS_READ)
         else:
-            options = faiss.SearchParameters(sel=chosen)
-        _, found = index.search(np.ascontiguousarray(queries), wanted, params=options)
+            options = faiss.SearchParameters(sel=selected)
+        _, found = index.search(np.ascontiguousarray(queries), count, params=options)
         return [
             compare_rows(vectors, np.sort(of_index[places[places >= 0]]), query[None], k)[0]
             for places, query in zip(found, queries, strict=True)
         ]
 
-    def index(self, space: str) -> tuple[object, np.ndarray]:
-        """The index of a space, which is read or built first, and the rows it counts."""
+    def index(self, space: str) -> tuple[Any, np.ndarray]:
+        """Return the index of a space, which is read or built first, and the rows it holds."""
         with self._building:
             if space not in self._indexes:
                 rows = self._table.rows(space)
@@ -93,21 +103,21 @@ class FaissEngine:
                 self._indexes[space] = index, rows
             return self._indexes[space]
 
-    def _build(self, space: str, rows: np.ndarray) -> object:
+    def _build(self, space: str, rows: np.ndarray) -> Any:
         import faiss
 
         vectors = self._table.vectors(space)
         description = self._describe_index(len(rows))
         index = faiss.index_factory(SENTENCE_DIM, description, faiss.METRIC_INNER_PRODUCT)
         if self._kind == "hnsw":
-            index.hnsw.efConstruction = PLACING_BREADTH
+            index.hnsw.efConstruction = EF_CONSTRUCTION
         index.train(vectors[rows[:: max(1, len(rows) // TRAINING_ROWS)]])
         for first in range(0, len(rows), TRAINING_ROWS):
             index.add(vectors[rows[first : first + TRAINING_ROWS]])
         return index
 
     def _describe_index(self, count: int) -> str:
-        """What faiss's index_factory makes the index of `count` vectors from."""
+        """Describe an index of `count` vectors, for faiss's index_factory."""
         lists = min(round(LISTS_BY_ROOT * count**0.5), min(count, TRAINING_ROWS) // ROWS_A_LIST)
         kinds = {
             "sq8": "",
@@ -116,34 +126,35 @@ class FaissEngine:
         }
         return kinds[self._kind] + "SQ8"
 
-    def _paths(self, space: str) -> tuple[Path, Path]:
-        path = self._folder / f"{self.name}-{space}.index"
-        return path, path.with_suffix(".json")
+    def _path(self, space: str) -> Path | None:
+        return self._folder and self._folder / f"{self.name}-{space}.index"
 
-    def _read(self, space: str, count: int) -> object | None:
+    def _read(self, space: str, count: int) -> Any | None:
         import faiss
 
-        if self._folder is None:
+        path = self._path(space)
+        if path is None:
             return None
-        path, kept = self._paths(space)
         try:
-            if json.loads(kept.read_text()) != self._describe(space, checksum(path)):
+            description = json.loads(path.with_suffix(".json").read_text())
+            if description != self._describe(space, checksum(path)):
                 return None
             index = faiss.read_index(str(path))
         except (OSError, ValueError, RuntimeError):
             return None
         return index if index.ntotal == count else None
 
-    def _write(self, space: str, index: object) -> None:
+    def _write(self, space: str, index: Any) -> None:
         import faiss
 
-        if self._folder is None:
+        path = self._path(space)
+        if path is None:
             return
-        path, kept = self._paths(space)
         with write_atomically(path) as temporary:
             faiss.write_index(index, str(temporary))
-        with write_atomically(kept) as temporary:
-            temporary.write_text(json.dumps(self._describe(space, checksum(path))))
+        description = self._describe(space, checksum(path))
+        with write_atomically(path.with_suffix(".json")) as temporary:
+            temporary.write_text(json.dumps(description))
 
-    def _describe(self, space: str, written: str) -> dict[str, str]:
-        return {"checksum": written, "vectors": self._table.digest(space)}
+    def _describe(self, space: str, file_checksum: str) -> dict[str, str]:
+        return {"checksum": file_checksum, "vectors": self._table.digest(space)}

@@ -1,7 +1,7 @@
-"""The Milvus engine: the same client from a local file to a distributed cluster, by URI.
+"""The Milvus engine: one client for a local file, a server or a cluster, chosen by URI.
 
-A collection for each space holds the vectors, and the columns that filters ask for, so that filters
-run inside Milvus. Its rows are those of the table. Needs the extra `milvus`.
+A collection for each space holds the vectors and the columns that filters use, so that Milvus
+applies filters itself. Its rows are those of the table. Needs the extra `milvus`.
 """
 
 from __future__ import annotations
@@ -25,20 +25,20 @@ from earthvlm.search.engines import SIMILARITY_DECIMALS, Hits
 if TYPE_CHECKING:
     from pymilvus import MilvusClient
 
-# Milvus takes an API key, or "user:password". Command lines and addresses end up in process lists
-# and logs; the environment does not.
+# An API key or "user:password". The environment is not shown in process lists and logs, as command
+# lines and addresses are.
 TOKEN_VARIABLE = "EARTHVLM_MILVUS_TOKEN"
 ANSWER_SECONDS = 10
 INSERT_ROWS = 2_000
-MOST_FOUND = 16_384  # Milvus's own limit
-# Stand for what is not known, outside every filter: local files of Milvus have no empty values.
+MAX_RESULTS = 16_384  # Milvus's own limit
+# Unknown values, which match no filter: local files of Milvus have no null values.
 NO_DEGREES = 999.0
 NO_DAY = -(10**8)
 _EPOCH = datetime.date(1970, 1, 1)
 
 
 class MilvusEngine:
-    """Finds the nearest in Milvus; how exactly depends on the index that it makes.
+    """Finds the nearest rows with Milvus, whose index is exact or approximate.
 
     uri: a local file as in "scenes.db", or a server's address as in "http://localhost:19530".
     token: an API key or "user:password"; None takes `$EARTHVLM_MILVUS_TOKEN`, if it is set.
@@ -47,10 +47,12 @@ class MilvusEngine:
     name = "milvus"
 
     def __init__(self, table: SceneTable, uri: str, token: str | None = None) -> None:
-        """Connect, and fill the collections of this table where they are not whole.
+        """Connect, and fill this table's collections where they are incomplete.
 
-        Raises ValueError without pymilvus, for a password in the URI and for a collection of
-        vectors of another size; ConnectionError where Milvus does not answer or refuses the token.
+        Raises:
+            ValueError: pymilvus is not installed, the URI holds a password, or a collection has
+                vectors of another size.
+            ConnectionError: Milvus does not answer or refuses the token.
         """
         if "@" in urlsplit(uri).netloc:
             raise ValueError(
@@ -72,15 +74,20 @@ class MilvusEngine:
                     self._fill(self._client, space)
 
     def search(self, space: str, queries: np.ndarray, k: int, where: SceneFilter) -> list[Hits]:
-        """See SearchEngine."""
+        """See SearchEngine. Raises ValueError for more than MAX_RESULTS results."""
         self._table.check(where)
+        if k > MAX_RESULTS:
+            raise ValueError(
+                f"Milvus returns at most {MAX_RESULTS:,} scenes for a search, and {k:,} were asked "
+                "for; ask for fewer, or search with another engine"
+            )
         if not self._table.present(space).any():
             return [Hits(np.empty(0, np.int64), np.empty(0, np.float32)) for _ in queries]
         with self._answering():
             answers = self._client.search(
                 collection_name=self.collection(space),
                 data=[query.tolist() for query in np.asarray(queries, np.float32)],
-                limit=min(k, MOST_FOUND),
+                limit=k,
                 filter=write_filter(where, self._table),
                 search_params={"metric_type": "IP"},
                 timeout=ANSWER_SECONDS,
@@ -95,11 +102,11 @@ class MilvusEngine:
         ]
 
     def collection(self, space: str) -> str:
-        """The name of a space's collection, by which other vectors have another."""
+        """Return the name of a space's collection, which is unique to its vectors."""
         return f"earthvlm_{space}_{self._table.digest(space)}"
 
     def close(self) -> None:
-        """Let go of the connection, and of a local file."""
+        """Close the connection, and a local file."""
         self._client.close()
 
     def _fill(self, client: MilvusClient, space: str) -> None:
@@ -113,7 +120,7 @@ class MilvusEngine:
             (count,) = client.query(name, filter="", output_fields=["count(*)"])
             if count["count(*)"] == len(rows):
                 return
-            client.drop_collection(name)  # filling it was broken off
+            client.drop_collection(name)  # filling it was interrupted
         schema = client.create_schema(auto_id=False, enable_dynamic_field=False)
         schema.add_field("row", DataType.INT64, is_primary=True)
         schema.add_field("vector", DataType.FLOAT_VECTOR, dim=SENTENCE_DIM)
@@ -179,7 +186,7 @@ class MilvusEngine:
 
 
 def _is_refusal(error: BaseException | None) -> bool:
-    """Whether Milvus answered that the token is missing, wrong or not enough."""
+    """Whether Milvus answered that the token is missing, wrong or without the right."""
     from grpc import Call, StatusCode
 
     refusals = (StatusCode.UNAUTHENTICATED, StatusCode.PERMISSION_DENIED)
@@ -213,7 +220,7 @@ def write_filter(where: SceneFilter, table: SceneTable) -> str:
 
 
 def _quote(value: str | list[str]) -> str:
-    """Text as Milvus reads it: it takes an escaped letter for six others."""
+    """Quote text for Milvus, which does not decode escaped non-ASCII letters."""
     return json.dumps(value, ensure_ascii=False)
 
 
