@@ -16,6 +16,7 @@ from earthvlm.ui.errors import report_error, shorten
 from earthvlm.ui.security.connections import bound_connections
 from earthvlm.ui.security.mcp_messages import McpMessages, keep_public_tools
 from earthvlm.ui.security.middleware import Guard
+from earthvlm.ui.security.page_states import forget_unattended
 from earthvlm.ui.security.rate_limits import RateLimits
 from earthvlm.ui.security.upload_limits import UploadLimits
 
@@ -78,6 +79,7 @@ class CheckedPage(gr.Blocks):
     @app.setter
     def app(self, app: App) -> None:
         # The last one added comes first.
+        forget_unattended(app)
         app.add_middleware(UploadLimits)
         app.add_middleware(McpMessages)
         app.add_middleware(RateLimits)
