@@ -51,7 +51,7 @@ class Collection:
 
 
 def describe_bands(scenes: list[Scene]) -> np.ndarray:
-    """Mean, deviation, percentiles of each band and of its step to the next: `[N, F]`."""
+    """Return mean, deviation and percentiles of each band and of its step to the next, `[N, F]`."""
     rows = []
     for scene in scenes:
         pixels = np.log1p(np.maximum(scene.reflectance[:, :, SHARED], 0)).reshape(-1, len(SHARED))
@@ -65,19 +65,19 @@ def describe_bands(scenes: list[Scene]) -> np.ndarray:
 def rank_first(
     similarity: np.ndarray, relevant: np.ndarray, left_out: np.ndarray | None = None
 ) -> np.ndarray:
-    """The rank of the best relevant scene for each query, both `[Q, N]`; ties count against it."""
+    """Return the rank of the best relevant scene for each query `[Q, N]`; ties count against it."""
     similarity = np.where(left_out, -np.inf, similarity) if left_out is not None else similarity
     best = np.where(relevant, similarity, -np.inf).max(axis=1)
     ahead = ((similarity >= best[:, None]) & ~relevant).sum(axis=1)
     return ahead + 1
 
 
-def figures(
+def score_ranks(
     name: str, ranks: np.ndarray, relevant: np.ndarray, pool: np.ndarray
 ) -> list[MetricResult]:
-    """Recall at 1, 5 and 10 and the mean reciprocal rank, next to those of a random order.
+    """Return recall at 1, 5 and 10 and the mean reciprocal rank, with those of a random order.
 
-    relevant, pool: how many scenes are relevant to each query, and among how many, `[Q]`.
+    relevant, pool: the number of relevant scenes and of all scenes for each query, `[Q]`.
     """
     chance = [_chance(int(n), int(r)) for n, r in zip(pool, relevant, strict=True)]
     found = []
@@ -96,7 +96,7 @@ def figures(
 
 
 def _chance(pool: int, relevant: int) -> np.ndarray:
-    """How probable each rank of the first relevant scene is in a random order: `[pool]`."""
+    """Return the probability of each rank of the first relevant scene in a random order."""
     probability, later = np.zeros(pool), 1.0
     for rank in range(pool - relevant + 1):
         here = relevant / (pool - rank)
@@ -108,7 +108,7 @@ def _chance(pool: int, relevant: int) -> np.ndarray:
 def measure(
     collection: Collection, words: np.ndarray, scenes: np.ndarray, name: str, seed: int = 0
 ) -> list[MetricResult]:
-    """Words to scene, scene to scene, joined.
+    """Score queries by words, by a scene, and by both.
 
     words: similarity of each tile's caption with each scene `[T, N]`; scenes: of each tile with
     each scene `[T, N]`.
@@ -117,7 +117,7 @@ def measure(
     captions = np.array(collection.captions + [""] * (count - tiles))
     same_caption = captions[:tiles, None] == captions[None]
     pool = np.full(tiles, count)
-    found = figures(
+    found = score_ranks(
         f"words to scene, {name}",
         rank_first(words, same_caption),
         same_caption.sum(1),
@@ -126,7 +126,7 @@ def measure(
     itself = np.eye(tiles, count, dtype=bool)
     classes = np.concatenate([collection.classes, [""] * (count - tiles)])
     same_class = (classes[:tiles, None] == classes[None]) & ~itself
-    found += figures(
+    found += score_ranks(
         f"scene to scene, {name}",
         rank_first(scenes, same_class, itself),
         same_class.sum(1),
@@ -142,7 +142,7 @@ def measure(
             for w, example, out in zip(words, examples, given, strict=True)
         ]
     )
-    found += figures(
+    found += score_ranks(
         f"words and a scene, {name}",
         rank_first(joined, itself, given),
         itself.sum(1),
@@ -239,11 +239,11 @@ def main() -> None:
             found += measure(collection, words, standard[:tiles] @ standard.T, name)
         if arguments.describe and collection is plain:
             found += measure_captions(bridge, collection, text, arguments.describe)
-        results[collection.name] = [asdict(figure) for figure in found]
+        results[collection.name] = [asdict(result) for result in found]
         print(f"\n{bridge.revision}: {collection.tiles} tiles among {len(collection.scenes)}\n")
         print(as_table(found))
     RESULTS.mkdir(exist_ok=True)
-    about = {"bridge": arguments.model_path, "revision": bridge.revision, "figures": results}
+    about = {"bridge": arguments.model_path, "revision": bridge.revision, "metrics": results}
     (RESULTS / "search_quality.json").write_text(json.dumps(about, indent=1) + "\n")
 
 
@@ -260,7 +260,7 @@ def measure_captions(
     words = text[: len(scenes)] @ embed_sentences(said).T
     captions = np.array(collection.captions[: len(scenes)])
     same = captions[:, None] == captions[None]
-    return figures(
+    return score_ranks(
         f"words to caption, first {len(scenes)} tiles",
         rank_first(words, same),
         same.sum(1),

@@ -1,7 +1,7 @@
 """Convert pixel values to reflectance x 10000: units, the +1000 offset, pixels without data.
 
-Every function takes values `[H, W, C]` float32 with NaN where there is no data, changes them in
-place and gives back what it found out, in sentences for the user. None knows about files.
+Every function takes values `[H, W, C]` float32, NaN where there is no data, changes them in place
+and returns notes, which are sentences for the user. Nothing here reads a file.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ def sample_pixels(values: np.ndarray) -> np.ndarray:
 
 
 def convert_to_reflectance(values: np.ndarray, source: str) -> list[str]:
-    """Bring `[H, W, C]` values to reflectance x 10000 in place, and say what was done.
+    """Convert `[H, W, C]` values to reflectance x 10000 in place; return notes.
 
     Fractions (0 to 1) are multiplied by 10000. Raises ValueError for values that are neither.
     """
@@ -97,11 +97,11 @@ def remove_offset(
     baseline: int | None = None,
     boa_offset: bool | None = None,
 ) -> list[str]:
-    """Take the +1000 offset of newer products off `[H, W, C]` in place where it is there.
+    """Remove the +1000 offset of newer products from `[H, W, C]` in place, if present.
 
     `boa_offset` decides where it is given; else the darkest values, the processing baseline (as in
     510 for N0510) and the date do. Pixels below the offset become 0, as in harmonised products.
-    The sentences say what was done.
+    Returns notes.
     """
     if boa_offset is None:
         remove, notes = decide_offset(darkest_level(values), date=date, baseline=baseline)
@@ -122,7 +122,7 @@ def darkest_level(values: np.ndarray) -> float:
 def decide_offset(
     darkest: float, *, date: datetime.date | None, baseline: int | None = None
 ) -> tuple[bool, list[str]]:
-    """Decide from the darkest level whether values carry the +1000 offset, with sentences why."""
+    """Decide from the darkest level whether values carry the +1000 offset; also return notes."""
     if baseline is not None:
         newer: bool | None = baseline >= BOA_OFFSET_FROM_BASELINE
     elif date is not None:
@@ -152,7 +152,7 @@ def decide_offset(
 
 
 def mark_empty_pixels(values: np.ndarray) -> None:
-    """Set to NaN what is no measurement: infinities, fillers, pixels whose bands are all 0.
+    """Set to NaN infinities, fillers, and pixels whose bands are all 0.
 
     A pixel that has the same negative value in every band is filled too, as with -999.
     """
@@ -165,7 +165,7 @@ def mark_empty_pixels(values: np.ndarray) -> None:
 
 
 def mark_empty_bands(values: np.ndarray) -> None:
-    """Set to NaN the bands that are 0 throughout: places kept for bands that are missing."""
+    """Set to NaN bands that are 0 throughout, which are placeholders for missing bands."""
     zero = [
         index for index in range(values.shape[2]) if not np.nan_to_num(values[:, :, index]).any()
     ]
@@ -190,7 +190,7 @@ def refuse_flat_values(values: np.ndarray, source: str) -> None:
 
 
 def fill_missing_pixels(values: np.ndarray, source: str) -> list[str]:
-    """Fill NaN pixels of `[H, W, C]` with their band's median, and say how many.
+    """Fill NaN pixels of `[H, W, C]` with their band's median; return notes.
 
     Bands that hold nothing at all stay NaN: they are missing. Raises BlankSceneError where fewer
     than half of the pixels hold data.

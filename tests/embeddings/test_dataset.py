@@ -12,14 +12,14 @@ from earthvlm.embeddings.dataset import read_embedding_dataset, write_embedding_
 from earthvlm.embeddings.schema import EMBEDDING_SCHEMA
 from earthvlm.models.text_encoder import SENTENCE_DIM
 from earthvlm.search.index import SceneIndex
-from tests.support.made_scenes import MADE_BY, get_ids, make_rows, make_vectors
+from tests.support.made_scenes import PROVENANCE, get_ids, make_rows, make_vectors
 
 
 def test_a_dataset_comes_back_as_it_was_written(tmp_path):
     rows = make_rows(4)
     rows[1]["caption"] = rows[1]["caption_embedding"] = None
     rows[2]["scene_embedding"] = rows[2]["thumbnail"] = rows[2]["longitude"] = None
-    write_embedding_dataset(tmp_path, rows, *MADE_BY)
+    write_embedding_dataset(tmp_path, rows, *PROVENANCE)
 
     assert [path.name for path in tmp_path.iterdir()] == ["embeddings.parquet"]
     table, provenance = read_embedding_dataset(tmp_path)
@@ -28,7 +28,7 @@ def test_a_dataset_comes_back_as_it_was_written(tmp_path):
         provenance.bridge_revision,
         provenance.sentence_model,
         provenance.sentence_revision,
-    ) == MADE_BY
+    ) == PROVENANCE
     assert table.schema.field("scene_embedding").type == pa.list_(pa.float32(), 384)
     read = table.to_pylist()
     for row, original in zip(read, rows, strict=True):
@@ -51,7 +51,7 @@ def test_datasets_shows_the_thumbnails_as_images(tmp_path, monkeypatch):
     from datasets import load_dataset
 
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    write_embedding_dataset(tmp_path / "data", make_rows(3), *MADE_BY)
+    write_embedding_dataset(tmp_path / "data", make_rows(3), *PROVENANCE)
     dataset = load_dataset(str(tmp_path / "data"), cache_dir=str(tmp_path / "cache"))["train"]
     assert isinstance(dataset.features["thumbnail"], ImageFeature)
     assert dataset[1]["thumbnail"].size == (24, 24)
@@ -61,8 +61,8 @@ def test_datasets_shows_the_thumbnails_as_images(tmp_path, monkeypatch):
 
 def test_several_files_make_one_dataset_if_one_bridge_made_them(tmp_path):
     rows = make_rows(6)
-    write_embedding_dataset(tmp_path, rows[:4], *MADE_BY).rename(tmp_path / "a.parquet")
-    write_embedding_dataset(tmp_path, rows[4:], *MADE_BY)
+    write_embedding_dataset(tmp_path, rows[:4], *PROVENANCE).rename(tmp_path / "a.parquet")
+    write_embedding_dataset(tmp_path, rows[4:], *PROVENANCE)
     index = SceneIndex.from_pretrained(tmp_path)
     assert get_ids(index.browse()) == [row["image_id"] for row in rows]
     assert get_ids(index.search(rows[1]["scene_embedding"], k=1)) == ["tile_01"]
@@ -74,7 +74,7 @@ def test_several_files_make_one_dataset_if_one_bridge_made_them(tmp_path):
 
 
 def test_a_failed_write_leaves_the_old_dataset(tmp_path, monkeypatch):
-    write_embedding_dataset(tmp_path, make_rows(2), *MADE_BY)
+    write_embedding_dataset(tmp_path, make_rows(2), *PROVENANCE)
 
     def fail(table, path, **_):
         Path(path).write_bytes(b"half a file")
@@ -82,7 +82,7 @@ def test_a_failed_write_leaves_the_old_dataset(tmp_path, monkeypatch):
 
     monkeypatch.setattr(pq, "write_table", fail)
     with pytest.raises(OSError, match="disk is full"):
-        write_embedding_dataset(tmp_path, make_rows(3), *MADE_BY)
+        write_embedding_dataset(tmp_path, make_rows(3), *PROVENANCE)
     assert [path.name for path in tmp_path.iterdir()] == ["embeddings.parquet"]
     assert len(SceneIndex.from_pretrained(tmp_path)) == 2
 
@@ -107,7 +107,7 @@ def test_rows_that_break_the_format_are_not_written(tmp_path, change, message):
     rows = make_rows(3)
     rows[0] |= change
     with pytest.raises(ValueError, match=message):
-        write_embedding_dataset(tmp_path, rows, *MADE_BY)
+        write_embedding_dataset(tmp_path, rows, *PROVENANCE)
     assert not list(tmp_path.iterdir())
 
 
@@ -148,7 +148,7 @@ def swap_column(table: pa.Table, name: str, values: pa.Array) -> pa.Table:
     ],
 )
 def test_a_damaged_dataset_is_refused_in_one_sentence(tmp_path, damage, message):
-    path = write_embedding_dataset(tmp_path, make_rows(3), *MADE_BY)
+    path = write_embedding_dataset(tmp_path, make_rows(3), *PROVENANCE)
     damage(path, pq.read_table(path))
     with pytest.raises(ValueError, match=message) as refusal:
         SceneIndex.from_pretrained(tmp_path)
@@ -165,7 +165,7 @@ def flip_a_bit(block: bytes) -> bytes:
 
 @pytest.mark.parametrize("damage", [zero, flip_a_bit])
 def test_every_damaged_page_is_refused_or_read_whole(tmp_path, damage):
-    path = write_embedding_dataset(tmp_path, make_rows(3), *MADE_BY)
+    path = write_embedding_dataset(tmp_path, make_rows(3), *PROVENANCE)
     whole = path.read_bytes()
     refused = 0
     for position in range(4, len(whole), len(whole) // 60):
@@ -189,7 +189,7 @@ def test_a_folder_without_a_dataset_is_refused(tmp_path):
 def test_a_damaged_thumbnail_is_refused_by_name(tmp_path):
     rows = make_rows(2)
     rows[1]["thumbnail"] = b"not an image"
-    write_embedding_dataset(tmp_path, rows, *MADE_BY)
+    write_embedding_dataset(tmp_path, rows, *PROVENANCE)
     index = SceneIndex.from_pretrained(tmp_path)
     assert len(index.search(rows[0]["scene_embedding"], k=1)) == 1  # the other is not decoded
     with pytest.raises(ValueError, match="thumbnail of tile_01 is damaged"):

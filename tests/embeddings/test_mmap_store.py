@@ -9,7 +9,7 @@ import pytest
 import earthvlm.embeddings.mmap_store as stores
 from earthvlm.embeddings.dataset import write_embedding_dataset
 from earthvlm.search.index import SceneFilter, SceneIndex
-from tests.support.made_scenes import MADE_BY, get_ids, make_rows, make_vectors
+from tests.support.made_scenes import PROVENANCE, get_ids, make_rows, make_vectors
 
 
 @pytest.fixture
@@ -21,8 +21,8 @@ def dataset(tmp_path, monkeypatch):
     rows = make_rows(30)
     rows[4]["scene_embedding"] = None
     rows[5]["caption"] = rows[5]["caption_embedding"] = rows[5]["thumbnail"] = None
-    write_embedding_dataset(folder, rows[:20], *MADE_BY, name="a.parquet")
-    write_embedding_dataset(folder, rows[20:], *MADE_BY, name="b.parquet")
+    write_embedding_dataset(folder, rows[:20], *PROVENANCE, name="a.parquet")
+    write_embedding_dataset(folder, rows[20:], *PROVENANCE, name="b.parquet")
     return folder
 
 
@@ -57,7 +57,7 @@ def test_a_store_is_made_once_and_again_when_the_dataset_changes(dataset, tmp_pa
     for _ in range(2):
         assert len(SceneIndex.from_pretrained(dataset)) == 30
     assert len(made) == 1
-    write_embedding_dataset(dataset, make_rows(32)[30:], *MADE_BY, name="c.parquet")
+    write_embedding_dataset(dataset, make_rows(32)[30:], *PROVENANCE, name="c.parquet")
     index = SceneIndex.from_pretrained(dataset)
     assert (len(made), len(index)) == (2, 32)
     assert get_ids(index.search(index.table.vectors("scene")[31], k=1)) == ["tile_31"]
@@ -111,7 +111,7 @@ def test_a_store_that_cannot_be_made_leaves_nothing(dataset, tmp_path, monkeypat
 
 
 def test_a_name_in_two_files_is_refused(dataset):
-    write_embedding_dataset(dataset, make_rows(3), *MADE_BY, name="c.parquet")
+    write_embedding_dataset(dataset, make_rows(3), *PROVENANCE, name="c.parquet")
     with pytest.raises(ValueError, match="c.parquet has the image_id 'tile_00', as another file"):
         SceneIndex.from_pretrained(dataset)
 

@@ -15,7 +15,7 @@ from earthvlm.search.exact import ExactEngine
 from earthvlm.search.index import SceneIndex
 from earthvlm.search.rank_fusion import RANK_FUSION_K, fuse_ranks
 from tests.support.made_scenes import (
-    MADE_BY,
+    PROVENANCE,
     TinyBridge,
     get_ids,
     make_rows,
@@ -37,7 +37,7 @@ def test_fused_ranks_follow_the_formula():
 
 def test_a_vector_finds_its_own_scene_exactly(tmp_path):
     rows = make_rows(20)
-    write_embedding_dataset(tmp_path, rows, *MADE_BY)
+    write_embedding_dataset(tmp_path, rows, *PROVENANCE)
     index = SceneIndex.from_pretrained(tmp_path)
     query = make_vectors(1, 9)[0]
     similarity = np.stack([row["scene_embedding"] for row in rows]) @ query
@@ -61,7 +61,7 @@ def test_words_find_scenes_by_caption_and_by_sight(tmp_path, embed_words):
     rows[5]["caption_embedding"] = -query
     for name, share in (("caption_embedding", 0.6), ("scene_embedding", 0.6)):
         rows[7][name] = mix_vectors(query, rows[7][name], share)
-    write_embedding_dataset(tmp_path, rows, *MADE_BY)
+    write_embedding_dataset(tmp_path, rows, *PROVENANCE)
     results = SceneIndex.from_pretrained(tmp_path).search("a lake", k=3)
     # Second by caption and second by sight beats first in one of the two.
     assert results[0].image_id == "tile_07"
@@ -80,7 +80,7 @@ def test_a_scene_that_nobody_captioned_is_found(tmp_path, embed_words):
     embed_words(rows[2]["scene_embedding"])
     rows[2]["caption"] = rows[2]["caption_embedding"] = None
     rows[4]["scene_embedding"] = None
-    write_embedding_dataset(tmp_path, rows, *MADE_BY)
+    write_embedding_dataset(tmp_path, rows, *PROVENANCE)
     index = SceneIndex.from_pretrained(tmp_path)
     found = {result.image_id: result for result in index.search("a lake", k=6)}
     assert len(found) == 6
@@ -94,7 +94,7 @@ def test_a_scene_that_nobody_captioned_is_found(tmp_path, embed_words):
 
 def test_splits_are_searched_apart(tmp_path):
     rows = make_rows(9)
-    write_embedding_dataset(tmp_path, rows, *MADE_BY)
+    write_embedding_dataset(tmp_path, rows, *PROVENANCE)
     index = SceneIndex.from_pretrained(tmp_path)
     assert index.splits == ("examples", "tiles")
     query = rows[1]["scene_embedding"]
@@ -115,7 +115,7 @@ def test_ties_are_broken_by_name_whatever_the_order_of_rows(tmp_path):
         row["scene_embedding"] = rows[0]["scene_embedding"]
     expected = [row["image_id"] for row in rows]
     order = np.random.default_rng(3).permutation(len(rows))
-    write_embedding_dataset(tmp_path, [rows[row] for row in order], *MADE_BY)
+    write_embedding_dataset(tmp_path, [rows[row] for row in order], *PROVENANCE)
     results = SceneIndex.from_pretrained(tmp_path).search(make_vectors(1, 9)[0], k=40)
     assert get_ids(results) == expected
     assert len({result.score for result in results}) == 1
@@ -148,7 +148,7 @@ def test_queries_by_another_model_are_refused_by_name(tmp_path):
     ],
 )
 def test_bad_queries_are_refused(tmp_path, query, k, message):
-    write_embedding_dataset(tmp_path, make_rows(3), *MADE_BY)
+    write_embedding_dataset(tmp_path, make_rows(3), *PROVENANCE)
     with pytest.raises(ValueError, match=message):
         SceneIndex.from_pretrained(tmp_path).search(query, k=k)
 
@@ -168,7 +168,7 @@ def test_real_words_find_the_caption_that_means_them(tmp_path):
             zip(captions, embed_sentences(captions), strict=True)
         )
     ]
-    write_embedding_dataset(tmp_path, rows, *MADE_BY)
+    write_embedding_dataset(tmp_path, rows, *PROVENANCE)
     index = SceneIndex.from_pretrained(tmp_path)
     for query, image_id in (
         ("a lake beside forest", "tile_0"),
@@ -244,7 +244,7 @@ class RefusingEngine:
 
 
 def test_a_warning_belongs_to_one_search_among_threads(tmp_path):
-    write_embedding_dataset(tmp_path, make_rows(20), *MADE_BY)
+    write_embedding_dataset(tmp_path, make_rows(20), *PROVENANCE)
     index = SceneIndex.from_pretrained(tmp_path)
     index.engine = RefusingEngine(index.table, threading.Barrier(2))
     query = make_vectors(1, 9)[0]
@@ -259,7 +259,7 @@ def test_a_warning_belongs_to_one_search_among_threads(tmp_path):
 
 
 def test_a_later_ranking_does_not_clear_the_warning(tmp_path, embed_words):
-    write_embedding_dataset(tmp_path, make_rows(20), *MADE_BY)
+    write_embedding_dataset(tmp_path, make_rows(20), *PROVENANCE)
     index = SceneIndex.from_pretrained(tmp_path)
     embed_words(make_vectors(1, 9)[0])
     expected = get_ids(index.search("a lake"))
@@ -272,7 +272,7 @@ def test_a_later_ranking_does_not_clear_the_warning(tmp_path, embed_words):
 
 def test_a_scene_that_another_index_added_is_not_added_twice(tmp_path):
     bridge = TinyBridge()
-    SceneIndex.build(tmp_path, [make_scene("a")], bridge, bridge_id=MADE_BY[0])
+    SceneIndex.build(tmp_path, [make_scene("a")], bridge, bridge_id=PROVENANCE[0])
     one, other = (SceneIndex.from_pretrained(tmp_path) for _ in range(2))
     one.add([make_scene("b", 1)], bridge)
     with pytest.raises(ValueError, match="has a scene 'b' already"):

@@ -16,7 +16,7 @@ import pytest
 from earthvlm.embeddings.dataset import write_embedding_dataset
 from earthvlm.search.exact import ExactEngine
 from earthvlm.search.index import SceneFilter, SceneIndex
-from tests.support.made_scenes import MADE_BY, get_ids, make_rows, make_vectors
+from tests.support.made_scenes import PROVENANCE, get_ids, make_rows, make_vectors
 
 pytestmark = pytest.mark.slow
 
@@ -37,7 +37,7 @@ def dataset(tmp_path_factory):
     for row in rows:
         if row["image_id"] == "tile_08":
             row["caption"] = row["caption_embedding"] = None
-    write_embedding_dataset(folder, rows, *MADE_BY)
+    write_embedding_dataset(folder, rows, *PROVENANCE)
     return folder
 
 

@@ -9,7 +9,7 @@ from earthvlm.embeddings.dataset import write_embedding_dataset
 from earthvlm.embeddings.filters import parse_bbox, parse_date
 from earthvlm.search.index import SceneFilter, SceneIndex
 from earthvlm.search.query import Words, parse_words
-from tests.support.made_scenes import MADE_BY, get_ids, make_rows, make_vectors, mix_vectors
+from tests.support.made_scenes import PROVENANCE, get_ids, make_rows, make_vectors, mix_vectors
 
 
 @pytest.mark.parametrize(
@@ -61,7 +61,7 @@ def index(tmp_path):
         row["date"] = datetime.date(2020, number + 1, 15)
         row["source"] = "ESA, L2A" if number % 2 else "Other"
     rows[11] |= {"longitude": None, "date": None, "source": None}
-    write_embedding_dataset(tmp_path, rows, *MADE_BY)
+    write_embedding_dataset(tmp_path, rows, *PROVENANCE)
     return SceneIndex.from_pretrained(tmp_path)
 
 
@@ -138,7 +138,7 @@ def test_words_and_an_example_are_joined(tmp_path, embed_words):
     rows[6]["scene_embedding"] = mix_vectors(-words, example, 0.2)
     for row in rows:
         row["caption"] = row["caption_embedding"] = None
-    write_embedding_dataset(tmp_path, rows, *MADE_BY)
+    write_embedding_dataset(tmp_path, rows, *PROVENANCE)
     index = SceneIndex.from_pretrained(tmp_path)
     first = index.search(["a lake", example], k=1)[0]
     assert first.image_id == "tile_02"
@@ -166,7 +166,7 @@ def test_a_minus_moves_what_is_unwanted_down(tmp_path):
         {"image_id": caption, "split": "tiles", "caption": caption, "caption_embedding": vector}
         for caption, vector in zip(captions, embed_sentences(captions), strict=True)
     ]
-    write_embedding_dataset(tmp_path, rows, *MADE_BY)
+    write_embedding_dataset(tmp_path, rows, *PROVENANCE)
     index = SceneIndex.from_pretrained(tmp_path)
     assert get_ids(index.search("a river in a city", k=1)) == ["A river through a city."]
     assert get_ids(index.search("a river -city", k=1)) == ["A river through forest."]
@@ -179,7 +179,7 @@ def test_a_minus_moves_what_is_unwanted_down(tmp_path):
 def test_ranks_beyond_the_depth_add_nothing(tmp_path, embed_words, monkeypatch):
     rows = make_rows(40)
     embed_words(make_vectors(1, 9)[0])
-    write_embedding_dataset(tmp_path, rows, *MADE_BY)
+    write_embedding_dataset(tmp_path, rows, *PROVENANCE)
     index = SceneIndex.from_pretrained(tmp_path)
     whole = index.search("a lake", k=40)
     monkeypatch.setattr("earthvlm.search.index.RANK_DEPTH", 8)

@@ -19,7 +19,7 @@ from earthvlm.embeddings.dataset import write_embedding_dataset
 from earthvlm.search.index import SceneIndex
 from earthvlm.storage.hub import fetch
 from tests.conftest import ask_hub_at, with_and_without_xet, without_xet
-from tests.support.made_scenes import MADE_BY, make_rows
+from tests.support.made_scenes import PROVENANCE, make_rows
 
 pytestmark = pytest.mark.slow
 
@@ -226,8 +226,8 @@ def test_what_arrived_damaged_before_a_download_broke_off_is_not_used(hub, impat
 
 def test_a_dataset_of_which_a_part_arrived_is_not_searched(hub, impatient, tmp_path):
     rows = make_rows(6)
-    write_embedding_dataset(tmp_path, rows[:4], *MADE_BY, name="a.parquet")
-    write_embedding_dataset(tmp_path, rows[4:], *MADE_BY, name="b.parquet")
+    write_embedding_dataset(tmp_path, rows[:4], *PROVENANCE, name="a.parquet")
+    write_embedding_dataset(tmp_path, rows[4:], *PROVENANCE, name="b.parquet")
     hub.repository("datasets/owner/scenes").commit(read_files(tmp_path))
     hub.lost.add("b.parquet")
     with pytest.raises(ConnectionError):

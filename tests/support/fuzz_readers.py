@@ -1,4 +1,4 @@
-"""Give damaged files to the readers: what comes back is a Scene or one sentence, and soon.
+"""Fuzz the readers: a damaged file must give a Scene or an error of one sentence, and soon.
 
     python -m tests.support.fuzz_readers --count 100000
 
@@ -30,13 +30,13 @@ from earthvlm.scenes.scene import Scene
 
 LONGEST_SECONDS = 5.0
 LARGEST_BYTES = 1_000_000_000
-STUCK_SECONDS = 300.0  # without computing, too: waiting for ever is a hang
+STUCK_SECONDS = 300.0  # of waiting without computing
 BATCH = 5_000
 
 
 @dataclass
 class Findings:
-    """What went wrong, each with the file that did it, and how much was tried."""
+    """The failures with their files, and the number of files tried."""
 
     tried: int = 0
     opened: int = 0
@@ -46,7 +46,7 @@ class Findings:
 
 
 def make_samples() -> dict[str, bytes]:
-    """A small file of each format that is accepted, by its suffix; several of some."""
+    """Return small files of every accepted format by name."""
     rng = np.random.default_rng(0)
     scene = Scene.from_array(rng.uniform(200, 4000, (16, 16, 12)).astype(np.float32), BANDS)
     picture = Image.fromarray(rng.integers(0, 255, (24, 24, 3), dtype=np.uint8))
@@ -88,7 +88,7 @@ def _write_raster(path: Path, options: dict) -> bytes:
 
 @st.composite
 def damaged_files(draw: st.DrawFn, samples: dict[str, bytes]) -> tuple[str, bytes]:
-    """A sample's name, and its bytes after a few accidents."""
+    """Draw a sample's name, and its bytes after some damage."""
     name = draw(st.sampled_from(sorted(samples)))
     data = bytearray(samples[name])
     for _ in range(draw(st.integers(1, 6))):
@@ -175,7 +175,7 @@ def fuzz(count: int, kept: Path, first_seed: int = 0, report: bool = False) -> F
 
 
 def _watch(worker, state, findings: Findings) -> str:
-    """Wait for a process, and say what was wrong with it, if anything; a bad one is killed."""
+    """Wait for a process and return its failure, if any; a process that fails is killed."""
     process = psutil.Process(worker.pid)
     tried, changed = 0.0, time.monotonic()
     while worker.is_alive():
@@ -203,7 +203,7 @@ def _watch(worker, state, findings: Findings) -> str:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--count", type=int, default=10_000, help="how many files (%(default)s)")
+    parser.add_argument("--count", type=int, default=10_000, help="number of files (%(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="another seed, other files")
     parser.add_argument("--kept", type=Path, default=Path("runs/fuzz"), help="for files that harm")
     options = parser.parse_args()

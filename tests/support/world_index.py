@@ -7,7 +7,7 @@ from pathlib import Path
 
 from earthvlm.embeddings.dataset import write_embedding_dataset
 from earthvlm.search.index import SceneIndex
-from tests.support.made_scenes import MADE_BY, make_rows
+from tests.support.made_scenes import PROVENANCE, make_rows
 
 
 def make_world_index(folder: Path) -> SceneIndex:
@@ -18,5 +18,5 @@ def make_world_index(folder: Path) -> SceneIndex:
     rows[1] |= {"longitude": 12.0}
     rows[5] |= {"longitude": 179.5, "latitude": -17.0}
     rows[6] |= {"longitude": None, "latitude": None}
-    write_embedding_dataset(folder, rows, *MADE_BY)
+    write_embedding_dataset(folder, rows, *PROVENANCE)
     return SceneIndex.from_pretrained(folder)
