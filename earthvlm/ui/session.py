@@ -7,9 +7,9 @@ import threading
 import time
 import weakref
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
 import gradio as gr
@@ -88,8 +88,8 @@ class Session:
     def held_parts(self) -> dict[int, int]:
         """Return the bytes of each large object it holds, by the object's id.
 
-        These are scenes, attention maps, the last query and its results, and the messages.
-        Sessions can share objects.
+        These are scenes, attention maps, the last query and the messages. Sessions can share
+        objects.
         """
         held: list[tuple[object, int]] = [(s, s.reflectance.nbytes) for s in self.scenes]
         if self.attention is not None:
@@ -99,13 +99,14 @@ class Session:
         for query in self.query if isinstance(self.query, tuple) else (self.query,):
             if isinstance(query, Example):
                 held.append((query, query.vector.nbytes))
-        for result in self.results or ():
-            if result.thumbnail is not None:
-                width, height = result.thumbnail.size
-                held.append((result.thumbnail, 3 * width * height))
         # A character takes four bytes at most.
         held += [(message, 4 * len(message["content"])) for message in self.conversation]
         return {id(thing): size for thing, size in held}
+
+    def keep_search(self, query: SearchQuery, results: Iterable[SceneResult]) -> None:
+        """Keep a search without its thumbnails: 96 of them take 5 MB, of every made-up session."""
+        self.query = query
+        self.results = tuple(replace(result, thumbnail=None) for result in results)
 
     def require_opened(self) -> OpenScene:
         """Return the open scene. Raises ValueError where there is none."""

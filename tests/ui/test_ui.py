@@ -178,19 +178,25 @@ def test_address_over_its_limit_loses_its_own_scenes(monkeypatch):
 
 
 def test_all_that_a_session_holds_is_counted():
-    scene, result = opened(random_scene()), make_result()
-    result = dataclasses.replace(result, thumbnail=Image.new("RGB", (96, 64)))
+    scene = opened(random_scene())
     session = Session(
         opened=scene,
         conversation=[{"role": "user", "content": "water"}],
         attention=AnswerAttention(("a",), np.zeros((1, 4, 4)), np.zeros((4, 4))),
         pair=[scene, opened(random_scene(seed=1))],
         query=("a lake", Example("mine", np.zeros(384, np.float32))),
-        results=(result, result),
     )
     scenes = 2 * scene.scene.reflectance.nbytes
-    expected = scenes + 20 + 2 * 16 * 8 + 4 * 384 + 96 * 64 * 3
+    expected = scenes + 20 + 2 * 16 * 8 + 4 * 384
     assert sum(session.held_parts().values()) == expected
+
+
+def test_a_search_is_kept_without_its_thumbnails():
+    result = dataclasses.replace(make_result(), thumbnail=Image.new("RGB", (96, 64)))
+    session = Session()
+    session.keep_search("a lake", [result, result])
+    assert session.query == "a lake" and [each.thumbnail for each in session.results] == [None] * 2
+    assert session.results[0].image_id == result.image_id
 
 
 def test_ending_an_answer_waits_for_its_last_update():

@@ -121,7 +121,7 @@ class SearchHandlers:
     ) -> Outputs:
         where, client = options.read_filter(), identify_client(session, request)
         results = self.service.search(query, int(options.count), client, where)
-        session.query, session.results = query, tuple(results)
+        session.keep_search(query, results)
         limit_memory(session)
         summary = summarize_search(query, results, len(self.service.index), where)
         return session, summary, self.thumbnails.items(results)
