@@ -96,16 +96,11 @@ class BridgeNetwork(nn.Module):
         self.encoder = OlmoEarthEncoder(
             olmoearth_model_id, bands, patch_size, revision=olmoearth_revision
         ).to(device)
-        self.encoder.requires_grad_(not freeze_olmoearth)
         self.encoder.check_patch_size(embedding_patch_size or self.encoder.patch_size)
         self.language = load_language_model(
             vlm_model_id, language_dtype, device, vlm_revision, use_vlm_vision
         )
         self.vision = self.language.vision
-        if self.vision is not None:
-            self.vision.requires_grad_(not freeze_vlm_vision)
-            if trainable and dtype is None and not freeze_vlm_vision:
-                self.vision.float()
         self.fusion = GeospatialQueryEncoder(
             self.encoder.dim,
             self.language.dim,
@@ -114,9 +109,6 @@ class BridgeNetwork(nn.Module):
         ).to(device)
         self.head = SceneEmbeddingHead(self.encoder.dim, self.language.dim, SENTENCE_DIM).to(device)
         self.language_model: nn.Module = self.language.model
-        self.language_model.requires_grad_(trainable and not use_lora)
-        if use_lora and trainable:
-            self.language_model = add_adapter(self.language, lora_r, lora_alpha)
         self.merged_adapter: dict[str, Tensor] | None = None
         self.config = BridgeConfig(
             olmoearth_model_id=self.encoder.model_id,
@@ -136,6 +128,19 @@ class BridgeNetwork(nn.Module):
         )
         self.revision = unsaved_revision()
         self.commit = LOCAL_REVISION  # of the Hub repository it was loaded from
+        self._prepare_training(trainable, dtype)
+
+    def _prepare_training(self, trainable: bool, dtype: torch.dtype | None) -> None:
+        """Freeze what does not train, and add the adapter that does."""
+        config = self.config
+        self.encoder.requires_grad_(not config.freeze_olmoearth)
+        if self.vision is not None:
+            self.vision.requires_grad_(not config.freeze_vlm_vision)
+            if trainable and dtype is None and not config.freeze_vlm_vision:
+                self.vision.float()
+        self.language_model.requires_grad_(trainable and not config.use_lora)
+        if config.use_lora and trainable:
+            self.language_model = add_adapter(self.language, config.lora_r, config.lora_alpha)
 
     @classmethod
     def from_config(

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import shutil
 import threading
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +19,7 @@ from benchmarks.embedding import embed_by_package
 from earthvlm.bridge.batch import insert_scene
 from earthvlm.bridge.model import OlmoEarthVLMBridge
 from earthvlm.generation.sampling import MAX_PROMPT_CHARACTERS
+from earthvlm.scenes.bands import BANDS
 from tests.conftest import draw_adapter, random_scene
 
 ANSWERED = [
@@ -196,6 +199,15 @@ def test_loaded_bridge_answers_like_the_saved_one(tiny_bridge, tmp_path):
     batch = batch_of(tiny_bridge, ANSWERED)
     with torch.no_grad():
         torch.testing.assert_close(merged(batch).loss, tiny_bridge(batch).loss)
+
+
+def test_from_config_passes_every_entry_that_builds(tiny_bridge):
+    changes = {"freeze_olmoearth": True, "freeze_vlm_vision": True, "lora_r": 4, "lora_alpha": 8}
+    changes |= {"num_geo_queries": 3, "patch_size": 4, "embedding_patch_size": 8}
+    config = replace(tiny_bridge.config, bands=BANDS[:9], **changes)
+    assert OlmoEarthVLMBridge.from_config(config, "cpu").config == config
+    arguments = set(inspect.signature(OlmoEarthVLMBridge).parameters)
+    assert arguments - {"device", "dtype", "trainable"} <= set(asdict(config))
 
 
 def test_adapter_loads_with_peft(tiny_bridge, tiny_language, tmp_path):

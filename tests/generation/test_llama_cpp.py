@@ -44,6 +44,14 @@ def test_llama_cpp_logits_equal_those_of_torch(llama_bridge, tmp_path):
             expected, found = plain.forward(vectors), other.forward(vectors)
         torch.testing.assert_close(found, expected, atol=1e-3, rtol=1e-3)
         assert other.length == plain.length
+    vectors = language.embed(torch.arange(3)[None])
+    with torch.inference_mode():
+        expected, found = plain.forward_each(vectors), other.forward_each(vectors)
+    torch.testing.assert_close(found, expected, atol=1e-3, rtol=1e-3)
+    for state in (plain, other):
+        state.rollback([2])
+        state.select_rows([0])
+    assert other.length == plain.length
     for state in (plain, other):
         state.crop(7)
     other.release()
