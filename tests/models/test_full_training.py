@@ -145,7 +145,7 @@ def test_full_training_resumes_to_the_same_weights(tied_language, tmp_path):
     options += ["--query_epochs=1", "--max_steps=3", "--save_every=1", "--max_eval_samples=1"]
     first, second = tmp_path / "first", tmp_path / "second"
     said = run_training([*options, f"--output_dir={first}"], tmp_path / "first.log")
-    assert "The language model trains whole: 3 million weights, which take 0.1 GB" in said
+    assert "All weights of the language model train: 3 million, which take 0.1 GB" in said
     resume = f"--resume={first / 'checkpoints' / '1'}"
     run_training([*options, f"--output_dir={second}", resume], tmp_path / "second.log")
     for file in (LANGUAGE_FILE, "fusion.safetensors"):
