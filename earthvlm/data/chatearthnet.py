@@ -15,8 +15,8 @@ from typing import Any
 
 from earthvlm.data.captioned_scenes import Tile
 from earthvlm.data.labels import SceneLabels
-from earthvlm.scenes.image_reader import locate_chatearthnet
 from earthvlm.scenes.scene import Scene
+from earthvlm.scenes.triplet_reader import locate_chatearthnet
 
 CAPTION_FILE = "ChatEarthNet_caps_{captions}_{split}.json"
 CAPTION_SETS = ("35", "4v")

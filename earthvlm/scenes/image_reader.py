@@ -1,4 +1,4 @@
-"""8-bit pictures to reflectance: ChatEarthNet PNG triplets and RGB photos, by Pillow.
+"""Read RGB, grey and palette pictures to reflectance, by Pillow.
 
 Sizes are checked from the header before any pixel is decoded; every error a user can cause is a
 ValueError or FileNotFoundError of one sentence.
@@ -6,8 +6,6 @@ ValueError or FileNotFoundError of one sentence.
 
 from __future__ import annotations
 
-import math
-import re
 import struct
 import warnings
 import zlib
@@ -17,8 +15,6 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from earthvlm.scenes.bands import (
-    CHATEARTHNET_FOLDERS,
-    EIGHT_BIT_SCALE,
     TRUE_COLOUR_WHITE,
     VISIBLE_BANDS,
     find_date,
@@ -28,7 +24,6 @@ from earthvlm.scenes.reflectance import (
     MIN_SIDE,
     check_size,
     fill_missing_pixels,
-    mark_empty_pixels,
     place_bands,
     refuse_flat_values,
 )
@@ -44,10 +39,6 @@ ACCEPTED = (
 RGB_NOTE = "Only red, green and blue were given (3 of 12 bands), so it sees less than it could."
 _FORMATS = ("PNG", "JPEG", "WEBP")
 _DECODING_ERRORS = (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error)
-# COL_ROW_patchRC: a quarter of Web-Mercator tile COL, ROW at zoom 13. That R counts rows and C
-# columns is unverified.
-_CHATEARTHNET_NAME = re.compile(r"(\d{1,4})_(\d{1,4})_patch_?([01])_?([01])")
-_TILES_PER_SIDE = 2**13
 
 
 def read_photo(path: Path) -> DecodedImage:
@@ -62,13 +53,13 @@ def read_photo(path: Path) -> DecodedImage:
         size = picture.size
         grey = picture.mode in ("1", "L", "LA")
         rgba = decode_picture(picture, path, max_side=MAX_PHOTO_SIDE)
-    return photo_content(rgba, path, size=size, grey=grey)
+    return make_photo_image(rgba, path, size=size, grey=grey)
 
 
-def photo_content(
+def make_photo_image(
     rgba: Image.Image, path: Path, *, size: tuple[int, int], grey: bool = False
 ) -> DecodedImage:
-    """Make a picture's content of its RGBA pixels; `size` is what it had (width, height)."""
+    """Convert RGBA pixels to reflectance; `size` is the file's width and height."""
     notes = [RGB_NOTE]
     if rgba.width * rgba.height < size[0] * size[1]:
         notes.append(
@@ -95,83 +86,8 @@ def photo_content(
     )
 
 
-def find_triplet_root(path: Path) -> Path | None:
-    """Return the data folder of a PNG that lies in one of ChatEarthNet's folders, else None."""
-    folder = path.absolute().parent
-    if folder.name == "s2_images":
-        folder = folder.parent
-    is_part = path.suffix.lower() == ".png" and folder.name in CHATEARTHNET_FOLDERS
-    return folder.parent if is_part else None
-
-
-def read_triplet(root: Path, image_name: str) -> DecodedImage:
-    """Read the three 8-bit PNGs of a ChatEarthNet image below its data folder: nine bands."""
-    if not root.is_dir():
-        raise FileNotFoundError(f"There is no ChatEarthNet folder '{root}'; check its path")
-    if not image_name or Path(image_name).name != image_name:
-        raise ValueError(f"'{image_name[:80]}' is not a plain image name such as NAME.png")
-    name = image_name if image_name.lower().endswith(".png") else f"{image_name}.png"
-    pixels: list[np.ndarray] = []
-    bands: list[str] = []
-    for folder, folder_bands in CHATEARTHNET_FOLDERS.items():
-        pixels.append(_read_triplet_part(root / folder, name))
-        bands += folder_bands
-        if pixels[-1].shape != pixels[0].shape:
-            sizes = [f"{part.shape[1]} x {part.shape[0]}" for part in (pixels[-1], pixels[0])]
-            raise ValueError(
-                f"'{name}' is {sizes[0]} pixels in {folder} and {sizes[1]} in its first partner; "
-                "the three PNGs of an image must have one size"
-            )
-    scale = np.array([EIGHT_BIT_SCALE[band] for band in bands], dtype=np.float32)
-    values = np.concatenate(pixels, axis=2) * scale
-    mark_empty_pixels(values)
-    refuse_flat_values(values, f"'{name}'")
-    notes = fill_missing_pixels(values, f"'{name}'")
-    longitude, latitude = locate_chatearthnet(Path(name).stem) or (None, None)
-    return DecodedImage(
-        place_bands(values, tuple(bands)),
-        name=Path(name).stem,
-        longitude=longitude,
-        latitude=latitude,
-        notes=tuple(notes),
-    )
-
-
-def _read_triplet_part(folder: Path, name: str) -> np.ndarray:
-    candidates = [folder / "s2_images" / name, folder / name]
-    path = next((candidate for candidate in candidates if candidate.is_file()), None)
-    if path is None:
-        missing = candidates[0] if candidates[0].parent.is_dir() else candidates[1]
-        raise FileNotFoundError(
-            f"A partner of '{name}' is missing: '{missing}'; a ChatEarthNet image needs its PNG in "
-            f"each of {', '.join(CHATEARTHNET_FOLDERS)}"
-        )
-    with open_picture(path, formats=("PNG",)) as picture:
-        check_size(picture.height, picture.width, f"'{path}'")
-        if picture.mode not in ("RGB", "RGBA"):
-            raise ValueError(f"'{path}' is not an 8-bit RGB PNG, as the three of an image must be")
-        return np.asarray(decode_picture(picture, path))[:, :, :3]
-
-
-def locate_chatearthnet(name: str) -> tuple[float, float] | None:
-    """Return longitude and latitude (degrees) of the centre of the ChatEarthNet image so named.
-
-    `COL_ROW_patchRC` is quarter R, C of Web-Mercator tile COL, ROW at zoom 13 (8192 x 8192 tiles).
-    Which digit counts rows is unverified: at worst the centre is off by half a tile (2.4 km).
-    """
-    match = _CHATEARTHNET_NAME.fullmatch(name)
-    if match is None:
-        return None
-    column, row, patch_row, patch_column = (int(group) for group in match.groups())
-    if max(column, row) >= _TILES_PER_SIDE:
-        return None
-    x = (column + 0.25 + 0.5 * patch_column) / _TILES_PER_SIDE
-    y = (row + 0.25 + 0.5 * patch_row) / _TILES_PER_SIDE
-    return x * 360 - 180, math.degrees(math.atan(math.sinh(math.pi * (1 - 2 * y))))
-
-
 def open_picture(path: Path, formats: tuple[str, ...] = _FORMATS) -> Image.Image:
-    """Open a picture's header by its content; ValueError for what is none of the formats."""
+    """Read a picture's header; raises ValueError for other formats than these."""
     _check_webp_size(path)
     try:
         with warnings.catch_warnings():

@@ -13,7 +13,7 @@ from earthvlm.scenes.acquisition import find_mirrored_axes, read_acquisition_dat
 from earthvlm.scenes.band_identification import name_labels, read_labels
 from earthvlm.scenes.bands import VISIBLE_BANDS
 from earthvlm.scenes.decoded_image import DecodedImage
-from earthvlm.scenes.image_reader import MAX_PHOTO_SIDE, check_photo_size, photo_content
+from earthvlm.scenes.image_reader import MAX_PHOTO_SIDE, check_photo_size, make_photo_image
 from earthvlm.scenes.raster_values import sample_raster
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ def read_photo_raster(file: rasterio.DatasetReader, path: Path) -> DecodedImage:
         valid = valid if pixels.shape[2] == 3 else np.full(shape[1:], 255, np.uint8)
         pixels = np.dstack([pixels[:, :, channels], valid])
     pixels = np.flip(pixels, find_mirrored_axes(file))
-    content = photo_content(
+    content = make_photo_image(
         Image.fromarray(np.ascontiguousarray(pixels)),
         path,
         size=(file.width, file.height),

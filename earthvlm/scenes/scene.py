@@ -21,7 +21,7 @@ from earthvlm.scenes.bands import (
 from earthvlm.scenes.decoded_image import DecodedImage
 from earthvlm.scenes.formatting import describe_date, describe_place
 from earthvlm.scenes.geotiff import raster_driver, read_geotiff, write_geotiff
-from earthvlm.scenes.image_reader import ACCEPTED, find_triplet_root, read_photo, read_triplet
+from earthvlm.scenes.image_reader import ACCEPTED, read_photo
 from earthvlm.scenes.reflectance import (
     MIN_BANDS,
     check_size,
@@ -37,6 +37,7 @@ from earthvlm.scenes.reflectance import (
     remove_offset,
     sample_pixels,
 )
+from earthvlm.scenes.triplet_reader import find_triplet_root, read_triplet
 
 # Percentiles that become black and white. Of each band's dark end only this share is taken off:
 # enough to lift haze, not so much that forest glows and the sea turns grey (found by eye).

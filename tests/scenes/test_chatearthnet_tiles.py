@@ -13,8 +13,8 @@ from earthvlm.scenes.bands import (
     CHATEARTHNET_FOLDERS,
     EIGHT_BIT_SCALE,
 )
-from earthvlm.scenes.image_reader import locate_chatearthnet
 from earthvlm.scenes.scene import Scene
+from earthvlm.scenes.triplet_reader import locate_chatearthnet
 from tests.support.made_rasters import band_of, write_triplet
 
 DATA = os.environ.get("EARTHVLM_TEST_DATA", "")

@@ -1,6 +1,6 @@
 """A Hub that is slow or down: one sentence in time, and no files given up that do move.
 
-SpectralIndices with the limits of `earthvlm.storage.hub_fetch` (4.5 s for an answer, 30 s for the
+Measured with the limits of `earthvlm.storage.hub_fetch` (4.5 s for an answer, 30 s for the
 next byte), on two cores at a load of 20, where a process that imports this takes 10 s to start,
 which is included:
 
