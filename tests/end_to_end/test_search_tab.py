@@ -108,7 +108,7 @@ def test_typed_filters_narrow_a_search(page: Page, app_index, keep: Callable[...
     page.get_by_label("Source contains").fill("FINLAND")
     bbox_field(page).fill("29, 70, 31.5, 60")
     bbox_field(page).press("Enter")
-    assert "south at most north" in read_notice(page)
+    assert "south not above north" in read_notice(page)
     wait_for_count(results(page), len(in_time))  # the results before stay
     bbox_field(page).fill("29, 60, 31.5, 70")
     page.get_by_label("What the scene shows").fill("forest")
