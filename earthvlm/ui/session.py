@@ -153,8 +153,8 @@ class Session:
 
 
 # By the hash that Gradio gives each open page, to find the session of a page that is closed.
-_sessions: weakref.WeakValueDictionary[str, Session] = weakref.WeakValueDictionary()
-_holding: weakref.WeakSet[Session] = weakref.WeakSet()
+SESSIONS: weakref.WeakValueDictionary[str, Session] = weakref.WeakValueDictionary()
+HOLDING: weakref.WeakSet[Session] = weakref.WeakSet()
 
 
 def add_session(page: gr.Blocks) -> gr.State:
@@ -165,7 +165,7 @@ def add_session(page: gr.Blocks) -> gr.State:
     """
 
     async def leave(request: gr.Request) -> None:
-        session = _sessions.get(request.session_hash or "")
+        session = SESSIONS.get(request.session_hash or "")
         if session is None:
             return
         session.stop_turn()
@@ -179,7 +179,7 @@ def add_session(page: gr.Blocks) -> gr.State:
 def identify_client(session: Session, request: gr.Request) -> Client:
     """Return who sent a request, and note the session for when its page is closed."""
     user = request.session_hash or f"call-{id(request)}"
-    _sessions[user] = session
+    SESSIONS[user] = session
     session.used = time.monotonic()
     session.address = address_of(request)
     return Client(user, session.address)
@@ -203,8 +203,8 @@ def limit_memory(session: Session) -> None:
     First the sessions of this session's address are held to MAX_BYTES_PER_ADDRESS, so that one
     visitor does not close the scenes of others.
     """
-    _holding.add(session)
-    sessions = sorted(_holding, key=lambda each: each.used)
+    HOLDING.add(session)
+    sessions = sorted(HOLDING, key=lambda each: each.used)
     alike = [each for each in sessions if each.address == session.address]
     freed = _clear_oldest(alike, MAX_BYTES_PER_ADDRESS) if session.address else False
     freed = _clear_oldest(sessions, MAX_BYTES) or freed
@@ -213,7 +213,7 @@ def limit_memory(session: Session) -> None:
 
 
 def _clear_oldest(sessions: list[Session], limit: int) -> bool:
-    """Clear sessions in their order until the rest hold `limit` bytes; return whether any was."""
+    """Clear sessions in their order until the others hold `limit` bytes; return whether any was."""
     parts = {id(each): each.held_parts() for each in sessions}
     sizes = {key: size for held in parts.values() for key, size in held.items()}
     holders = Counter(key for held in parts.values() for key in held)

@@ -1,4 +1,4 @@
-"""Uploaded files to a scene: what is accepted, and how the files of one scene find together."""
+"""Opens uploaded files as a scene: one file, or the three PNGs of a ChatEarthNet scene."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from earthvlm.ui.security.upload_limits import SCENE_FILES, UPLOADS
 
 __all__ = ["BOA_OFFSETS", "SCENE_FILES", "open_uploads", "take_uploads_only"]
 
-# What a visitor may say of the offset that newer products carry, and what it means to Scene.open.
+# Choices for the offset in newer products: label, and argument of Scene.open.
 BOA_OFFSETS = {
-    "auto": ("found out from the file", None),
-    "yes": ("take it off", True),
-    "no": ("it is off already", False),
+    "auto": ("detect from the file", None),
+    "yes": ("subtract it", True),
+    "no": ("already subtracted", False),
 }
 
 
 def take_uploads_only(component: gr.File | gr.UploadButton) -> gr.File | gr.UploadButton:
-    """Let a file component take what was uploaded to this app, and fetch no web address.
+    """Let a file component accept uploads alone, and no web addresses.
 
-    Gradio would download an address that an API client gives in place of a file, whatever its size.
+    Gradio would download an address that an API client sends in place of a file, of any size.
     """
     keep = component.async_move_resource_to_block_cache
 
@@ -42,11 +42,11 @@ def take_uploads_only(component: gr.File | gr.UploadButton) -> gr.File | gr.Uplo
 def open_uploads(
     paths: list[str] | None, read: Callable[..., Scene], boa_offset: bool | None = None
 ) -> Scene:
-    """Open what a visitor uploaded: one file, or the three PNGs of a ChatEarthNet scene.
+    """Open uploaded files and delete them: one file, or the three PNGs of a ChatEarthNet scene.
 
-    The three are told apart by their names, which must hold "rgb", "band_5_6_7" and
-    "band_8_11_12", as their folders' names do. Raises ValueError otherwise. `read` opens what
-    `Scene.open` does; see `SceneService.opening`. The files are deleted then.
+    The names of the three must contain "rgb", "band_5_6_7" and "band_8_11_12", like their folders'
+    names. read: takes the arguments of `Scene.open`; see `SceneService.opening`.
+    Raises ValueError where the files are not one scene.
     """
     if not paths:
         raise ValueError("No file arrived: choose a GeoTIFF, a PNG or a JPEG")

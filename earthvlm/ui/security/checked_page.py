@@ -1,4 +1,4 @@
-"""A page whose every call is checked before Gradio acts on it, whoever calls: page, API or MCP."""
+"""A page that checks every call, by page, API or MCP, before Gradio runs it."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ _KINDS: dict[str, tuple[tuple[type, ...], str]] = {
 
 
 class CheckedPage(gr.Blocks):
-    """Blocks behind the Guard that check arguments, tell errors, and offer MCP three tools.
+    """Blocks behind the middleware that check arguments, report errors and give MCP three tools.
 
     Gradio alone answers a wrong argument with `{"error": null}` and writes a traceback.
     """
@@ -66,8 +66,8 @@ class CheckedPage(gr.Blocks):
         self._server = server
 
     def launch(self, *args: Any, **options: Any) -> Any:
-        """Serve the page, as Gradio does; who a request comes from is the middleware's to say."""
-        # Else uvicorn takes an address from anybody on this machine who claims to be a proxy.
+        """Serve the page as Gradio does; the middleware alone finds a request's address."""
+        # Otherwise uvicorn believes the address that any program on this machine forwards.
         os.environ.setdefault("FORWARDED_ALLOW_IPS", "")
         return super().launch(*args, **options)
 
@@ -89,7 +89,7 @@ class CheckedPage(gr.Blocks):
     async def process_api(
         self, block_fn: BlockFunction | int, inputs: list[Any], *args: Any, **options: Any
     ) -> dict[str, Any]:
-        """Run an action, as Gradio does. Raises gr.Error with a sentence, and nothing else."""
+        """Run a handler as Gradio does. Raises gr.Error with one sentence for every error."""
         LocalContext.blocks.set(self)
         LocalContext.event_id.set(options.get("event_id"))
         fn = self.fns[block_fn] if isinstance(block_fn, int) else block_fn
@@ -105,14 +105,14 @@ class CheckedPage(gr.Blocks):
     async def preprocess_data(
         self, block_fn: BlockFunction, inputs: list[Any], state: Any, explicit_call: bool = False
     ) -> list[Any]:
-        """Prepare an action's arguments. Raises ValueError for any that do not fit."""
+        """Prepare a handler's arguments. Raises ValueError where one does not fit."""
         inputs = check_arguments(block_fn, inputs, state)
         try:
             return await super().preprocess_data(block_fn, inputs, state, explicit_call)
         except gr.Error as error:  # which Gradio would print with a traceback
             raise ValueError(error.message) from None
         except Exception:
-            # Every other argument was checked, so it is a file. Gradio's reason names paths of
+            # All other arguments were checked, so this is a file. Gradio's message names paths of
             # this machine.
             raise ValueError(NO_UPLOAD) from None
 
@@ -163,7 +163,7 @@ def _check_argument(name: str, block: Any, value: Any) -> None:
 
 
 def check_event(action: Callable[..., Any] | None, event_data: Any) -> None:
-    """Raise ValueError where an action answers an event in the page and was not sent it."""
+    """Raise ValueError where a handler needs an event of the page and got none."""
     hints = get_type_hints(action) if action is not None else {}
     for kind in hints.values():
         if inspect.isclass(kind) and issubclass(kind, gr.EventData):
@@ -172,11 +172,11 @@ def check_event(action: Callable[..., Any] | None, event_data: Any) -> None:
                 if kind is not gr.EventData:
                     kind(None, data)  # type: ignore[call-arg]  # gradio is skipped, so not known
             except (AttributeError, KeyError, TypeError, ValueError):
-                raise ValueError("this answers an event in the page, and none came") from None
+                raise ValueError("this call needs an event of the page, and none came") from None
 
 
 def _name_arguments(action: Callable[..., Any] | None, count: int) -> list[str]:
-    """The names of an action's arguments, without those that Gradio adds itself."""
+    """Return the names of a handler's arguments, without those that Gradio adds."""
     names = list(inspect.signature(action).parameters) if action is not None else []
     named = [name for name in names if name not in ("request", "event")][:count]
     return named + [f"argument {number + 1}" for number in range(len(named), count)]

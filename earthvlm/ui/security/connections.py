@@ -1,8 +1,8 @@
 """Bounds on connections below HTTP: unfinished request heads, unread replies, and their number.
 
-Uvicorn waits for the end of a request's head, and for a client that reads nothing, without a limit
-of time; with httptools it also takes heads of any length, and any number of requests at once on
-one connection.
+Uvicorn waits without a time limit for the end of a request's head, and for a client that does not
+read. With httptools it also accepts heads of any length, and any number of requests at once on one
+connection.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ CONNECTIONS_PER_ADDRESS = 200
 
 
 class BoundedConnection(asyncio.Protocol):
-    """Mixin for one of uvicorn's HTTP protocols that breaks off connections out of bounds."""
+    """Mixin for one of uvicorn's HTTP protocols that closes connections over the limits."""
 
     cycle: Any  # of uvicorn: the request and its reply
     loop: asyncio.AbstractEventLoop
@@ -39,7 +39,7 @@ class BoundedConnection(asyncio.Protocol):
     _unread_timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: Any) -> None:
-        """Count the connection, or break it off where its address has too many."""
+        """Count the connection, or close it where its address has too many."""
         super().connection_made(transport)
         peer = transport.get_extra_info("peername")
         if self.counts_addresses and isinstance(peer, tuple):
@@ -51,7 +51,7 @@ class BoundedConnection(asyncio.Protocol):
         self._await_head()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Forget the connection."""
+        """Stop counting the connection."""
         if self._address is not None:
             self.connected[self._address] -= 1
             if not self.connected[self._address]:
@@ -61,9 +61,9 @@ class BoundedConnection(asyncio.Protocol):
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        """Pass data on, and break off where a head is too long or another request waits."""
+        """Pass data on; close the connection where a head is too long."""
         previous = self.cycle
-        if previous is None or not previous.more_body:  # not amid a body
+        if previous is None or not previous.more_body:  # not within a body
             self._head_bytes += len(data)
             if self._head_timer is None:
                 self._await_head()
@@ -74,10 +74,10 @@ class BoundedConnection(asyncio.Protocol):
             self.transport.abort()
 
     def on_headers_complete(self) -> None:
-        """Begin a request (called by httptools), unless the one before it is not answered yet.
+        """Begin a request (called by httptools), unless the previous one is not answered yet.
 
-        No browser sends such; uvicorn would queue any number of them, and not tell the request
-        that is being answered when the connection is lost.
+        No browser sends requests like that. Uvicorn would queue any number of them, and would not
+        notify the current request when the connection is lost.
         """
         if self.cycle is not None and not self.cycle.response_complete:
             self.transport.abort()
@@ -85,13 +85,13 @@ class BoundedConnection(asyncio.Protocol):
             super().on_headers_complete()  # type: ignore[misc]  # of httptools' protocol
 
     def pause_writing(self) -> None:
-        """Wait for a client that does not read, for a time."""
+        """Close the connection where the client reads nothing for UNREAD_SECONDS."""
         super().pause_writing()
         self._cancel_unread()
         self._unread_timer = self.loop.call_later(UNREAD_SECONDS, self.transport.abort)
 
     def resume_writing(self) -> None:
-        """Go on, as the client reads again."""
+        """Resume when the client reads again."""
         self._cancel_unread()
         super().resume_writing()
 
@@ -111,9 +111,9 @@ class BoundedConnection(asyncio.Protocol):
 
 
 def bound_connections(server: uvicorn.Server) -> None:
-    """Let a running server bound the connections it accepts from now on; it takes no WebSockets.
+    """Limit the connections that a running server accepts from now on; it takes no WebSockets.
 
-    Behind a trusted proxy the number of connections of one address is the proxy's to bound.
+    Behind a trusted proxy, the proxy has to limit the number of connections of one address.
     """
     bounds = {
         "connected": Counter(),

@@ -1,7 +1,8 @@
-"""Whose requests are answered: names the app is served under, pages that may call it, addresses.
+"""Checks hosts, origins and client addresses of requests.
 
-A page elsewhere can make a visitor's browser send requests here: across origins, or by letting its
-own name lead to this machine (DNS rebinding). The first tells its origin, the second its name.
+A page of another site can make a visitor's browser send requests here: across origins, or by
+letting its own host name resolve to this machine (DNS rebinding). The `Origin` header reveals the
+first, the `Host` header the second.
 """
 
 from __future__ import annotations
@@ -17,17 +18,17 @@ TRUSTED_PROXY = "EARTHVLM_TRUSTED_PROXY"
 HUB_ORIGIN = "https://huggingface.co"  # shows a Space in a frame
 SPACE_HOSTS = ".hf.space"
 STATE_CHANGING = frozenset(("POST", "PUT", "PATCH", "DELETE", "OPTIONS"))
-# Gradio's MCP endpoint calls this app as a client of its own, with its caller's headers: this one
-# tells for whom. The key keeps others from saying so.
+# Gradio's MCP endpoint calls this app like a client, with its caller's headers. This header holds
+# the caller's address; the key keeps others from forging it.
 CALLER_HEADER = b"x-earthvlm-caller"
 _CALLER_KEY = secrets.token_hex(16)
 
 
 @dataclass(frozen=True)
 class Access:
-    """Which hosts and origins are allowed besides this machine's own, and who says an address.
+    """The allowed hosts and origins, in addition to this machine's own.
 
-    trusts_proxy: the last entry of X-Forwarded-For is the visitor's, as a proxy added it.
+    trusts_proxy: whether a proxy adds the visitor's address as X-Forwarded-For's last entry.
     """
 
     hosts: frozenset[str] = frozenset()
@@ -47,9 +48,9 @@ class Access:
         return cls(frozenset(hosts), endings, frozenset(origins), trusts)
 
     def refuse_host(self, hosts: list[bytes]) -> str:
-        """Say why a request is not answered under the name that it used; "" where it is."""
+        """Return why a request's host name is refused, "" where it is not."""
         if len(hosts) != 1:
-            return "A request names its host once."
+            return "A request needs exactly one Host header."
         name = _name_of(hosts[0].decode("latin-1"))
         if _is_own_name(name) or name in self.hosts or name.endswith(self.host_endings or ("\n",)):
             return ""
@@ -59,9 +60,9 @@ class Access:
         )
 
     def allows_origin(self, origin: str, host: str) -> bool:
-        """Whether a page of this origin may read and change what is here.
+        """Return whether pages of this origin may call the app and read its answers.
 
-        Only the scheme may differ from the host's own, as a proxy that ends TLS hides it.
+        The scheme may differ from the app's, because a proxy that ends TLS hides it.
         """
         if origin in self.origins:
             return True
@@ -69,7 +70,7 @@ class Access:
         return parts.scheme in ("http", "https") and parts.netloc.lower() == host.lower()
 
     def find_address(self, host: str, headers: dict[bytes, list[bytes]]) -> str:
-        """Return where a request comes from."""
+        """Return the address that a request comes from. host: of its connection."""
         for value in headers.get(CALLER_HEADER, []):
             key, _, address = value.decode("latin-1").partition(" ")
             if secrets.compare_digest(key, _CALLER_KEY):
@@ -80,7 +81,7 @@ class Access:
 
 
 def name_caller(address: str) -> tuple[bytes, bytes]:
-    """The header that tells this app for whom it calls itself."""
+    """Return the header that names the caller of a call that the app makes to itself."""
     return CALLER_HEADER, f"{_CALLER_KEY} {address}".encode("latin-1")
 
 
@@ -90,14 +91,14 @@ def _list(variable: str) -> list[str]:
 
 
 def _name_of(host: str) -> str:
-    """A host without its port, in small letters: "[::1]:7860" to "::1"."""
+    """Return a host without its port, in lower case: "::1" of "[::1]:7860"."""
     if host.startswith("["):
         return host[1:].partition("]")[0].lower()
     return host.partition(":")[0].lower() if host.count(":") < 2 else host.lower()
 
 
 def _is_own_name(name: str) -> bool:
-    """Whether a name cannot have been made to lead here: localhost, and addresses in digits."""
+    """Return whether nobody else can own a name: localhost, and numeric addresses."""
     if name == "localhost" or name.endswith(".localhost"):
         return True
     try:

@@ -74,7 +74,7 @@ def test_a_flooder_gets_four_calls_a_second(clock: Clock):
 
 
 def test_held_requests_are_bounded(clock: Clock, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(rate_limits, "MOST_OPEN", 5)
+    monkeypatch.setattr(rate_limits, "MAX_OPEN", 5)
 
     async def hold() -> list[int]:
         released, statuses = asyncio.Event(), []

@@ -1,0 +1,43 @@
+"""HTML of a scene: escaped texts, measured facts, titles."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from earthvlm.bridge.attention_maps import AnswerAttention
+from earthvlm.ui.scene_html import make_title, show_facts, show_related_shares, show_viewer
+from tests.conftest import random_scene
+from tests.ui.opened_scenes import make_photo, open_scene
+
+HTML = "<img src=x onerror=alert(1)>"
+
+
+def test_texts_of_files_and_models_are_escaped():
+    scene = open_scene(make_photo(HTML))
+    attention = AnswerAttention((HTML,), np.full((1, 2, 2), 0.25), np.full((2, 2), 0.25))
+    for shown in (
+        show_viewer(scene, "true colour", attention),
+        show_facts(scene),
+    ):
+        assert "&lt;img" in shown
+        assert "<img src=x" not in shown
+    assert "onerror" not in show_related_shares(scene, HTML)
+
+
+def test_viewer_holds_its_picture_once():
+    assert show_viewer(open_scene(make_photo("photo")), "true colour").count(";base64,") == 1
+
+
+def test_facts_are_marked_as_measured():
+    assert "measured" in show_facts(open_scene(random_scene()))
+    assert "cannot be measured" in show_facts(open_scene(make_photo("photo")))
+    assert "open water" in show_related_shares(
+        open_scene(random_scene()), "A lake lies in the north."
+    )
+    assert show_related_shares(open_scene(random_scene()), "Hello.") == ""
+
+
+def test_titles_are_made_of_image_ids():
+    assert make_title("finland_2017-09-24_69_24") == "Finland"
+    assert make_title("beetzsee_r0_c11") == "Beetzsee"
+    assert make_title("1908_3064_patch00") == "1908_3064_patch00"
