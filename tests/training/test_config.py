@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 
+import earthvlm
 import train_accelerate
+from earthvlm.bridge.config import BridgeConfig
 from earthvlm.training.config import BridgeArguments, TrainingConfig, render_command
 
 # Arguments out of their bounds, and the start of the error message.
@@ -106,3 +110,12 @@ def test_recorded_command_names_public_models():
     arguments = BridgeArguments(model_path="owner/bridge", vlm_model="owner/model")
     command = render_command(arguments, number=1)
     assert command.endswith("py --model_path owner/bridge --vlm_model owner/model")
+
+
+def test_recorded_commands_of_the_bundled_bridge_parse():
+    record = BridgeConfig.read(Path(earthvlm.__file__).parent / "bundled" / "bridge").training
+    runs = [*record["earlier"], record]
+    for number, run in enumerate(runs, start=1):
+        parsed = train_accelerate.parse_arguments(run["command"].split()[3:])
+        assert parsed.output_dir == f"RUN{number}"
+        assert parsed.model_path == (f"RUN{number - 1}" if number > 1 else None)
