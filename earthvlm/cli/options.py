@@ -133,6 +133,14 @@ def _is_path(model_path: str) -> bool:
     return model_path.startswith((".", "/", "~"))
 
 
+def quiet_transformers() -> None:
+    """Keep the library's warnings and progress bars off stderr."""
+    from transformers.utils import logging
+
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+
+
 def load_bridge(
     model_path: str, device: str | None, or_untrained: bool = False
 ) -> OlmoEarthVLMBridge:
@@ -146,13 +154,11 @@ def load_bridge(
     from earthvlm.storage.tensors import check_device
 
     check_device(device)
-    from transformers.utils import logging
+    quiet_transformers()
 
     from earthvlm.bridge.config import BRIDGE_FILES
     from earthvlm.bridge.model import OlmoEarthVLMBridge
 
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
     local = Path(model_path).is_dir() or _is_path(model_path)
     # A folder with weights and no configuration is a damaged bridge, which loading names.
     empty = local and not any(Path(model_path, name).exists() for name in BRIDGE_FILES)

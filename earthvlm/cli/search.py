@@ -13,6 +13,7 @@ from earthvlm.cli.options import (
     check_model_path,
     load_bridge,
     open_scene,
+    quiet_transformers,
     whole_number,
 )
 from earthvlm.cli.output import join_lines, print_message
@@ -126,6 +127,8 @@ def run_search(arguments: argparse.Namespace) -> int:
     bridge = None
     if arguments.scene is not None:
         bridge = load_bridge(arguments.model_path, arguments.device)
+    if arguments.words is not None:
+        quiet_transformers()
     results = index.search(queries, k=arguments.top_k, where=where, bridge=bridge)
     if results.warning:
         print_message(results.warning)

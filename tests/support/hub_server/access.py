@@ -33,14 +33,20 @@ def may_write(request: Request) -> bool:
 
 
 def find_readable(request: Request, name: str) -> Repository:
-    """The repository of this name, if whoever asks may read it."""
+    """Return the repository of this name, if the caller may read its files."""
+    repository = find_visible(request, name)
+    if name in request.hub.gated:
+        raise refuse(403, "GatedRepo")
+    return repository
+
+
+def find_visible(request: Request, name: str) -> Repository:
+    """Return the repository of this name, if the caller may see its page."""
     check_token(request)
     _follow_renaming(request, name)
     repository = request.hub.repositories.get(name)
     if repository is None or (repository.private and not may_read(request)):
         raise refuse(401, "RepoNotFound")
-    if name in request.hub.gated:
-        raise refuse(403, "GatedRepo")
     return repository
 
 

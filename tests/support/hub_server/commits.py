@@ -11,23 +11,25 @@ import json
 
 from tests.support.hub_server.access import find_commit, find_writable
 from tests.support.hub_server.messages import Answer, Request, refuse
-from tests.support.hub_server.objects import is_large, sha256
+from tests.support.hub_server.objects import git_hash, is_large, sha256
 from tests.support.hub_server.routes import API, NAME, Route
 from tests.support.hub_server.state import full_name
 from tests.support.hub_server.storage import READ_TOKEN
 
 
 def sort_files(request: Request, kind: str, name: str, revision: str) -> Answer:
-    """Say of each file whether it goes into the commit itself or to the large files."""
-    find_writable(request, full_name(kind, name))
-    files = [
-        {
-            "path": file["path"],
-            "uploadMode": "lfs" if is_large(file["path"]) else "regular",
-            "shouldIgnore": False,
-        }
-        for file in request.json["files"]
-    ]
+    """Report each file's upload mode, and the hash that it has at this revision."""
+    repository = find_writable(request, full_name(kind, name))
+    existing = repository.commits[find_commit(repository, revision)]
+    files = []
+    for file in request.json["files"]:
+        path = file["path"]
+        answer = {"path": path, "uploadMode": "lfs" if is_large(path) else "regular"}
+        answer |= {"shouldIgnore": False}
+        if path in existing:
+            digest = existing.digests[path]
+            answer["oid"] = digest if is_large(path) else git_hash(existing[path])
+        files.append(answer)
     return Answer(content={"files": files})
 
 

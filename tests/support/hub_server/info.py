@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from urllib.parse import parse_qs, urlencode
 
-from tests.support.hub_server.access import find_commit, find_readable
+from tests.support.hub_server.access import find_commit, find_readable, find_visible
 from tests.support.hub_server.messages import Answer, Request, refuse
 from tests.support.hub_server.objects import git_hash, is_large, sha256
 from tests.support.hub_server.routes import API, REVISION, Route
@@ -17,10 +17,12 @@ from tests.support.hub_server.state import full_name
 
 
 def describe_repository(request: Request, kind: str, name: str, revision: str = "main") -> Answer:
-    repository = find_readable(request, full_name(kind, name))
+    repository = find_visible(request, full_name(kind, name))
     sha = find_commit(repository, revision)
     siblings = [{"rfilename": path} for path in repository.commits[sha]]
     info = {"id": name, "modelId": name, "sha": sha, "private": repository.private}
+    if kind != "spaces":
+        info["gated"] = "manual" if full_name(kind, name) in request.hub.gated else False
     info |= {"siblings": siblings, "tags": [], "downloads": 0, "likes": 0}
     return Answer(content=info)
 

@@ -9,17 +9,21 @@ from __future__ import annotations
 from tests.support.hub_server.access import check_writer, find_writable
 from tests.support.hub_server.messages import Answer, Request
 from tests.support.hub_server.routes import API, Route
+from tests.support.hub_server.spaces import DEFAULT_HARDWARE, check_space
 from tests.support.hub_server.state import full_name
 
 
 def create_repository(request: Request) -> Answer:
     check_writer(request)
     hub, asked = request.hub, request.json
+    if asked.get("type") == "space":
+        check_space(asked)
     name = full_name(f"{asked.get('type') or 'model'}s", f"{asked['organization']}/{asked['name']}")
     is_known = name in hub.repositories
     if not is_known:
         repository = hub.repository(name)
         repository.private = asked.get("visibility") == "private"
+        repository.hardware = asked.get("hardware") or DEFAULT_HARDWARE
         repository.commit({})
     return Answer(409 if is_known else 200, {"url": f"{hub.url}/{name}"})
 

@@ -7,10 +7,26 @@ Read from huggingface_hub's hf_api.py (`add_space_variable`, `add_space_secret`,
 
 from __future__ import annotations
 
+from typing import Any
+
+from huggingface_hub import SpaceHardware
+from huggingface_hub.constants import SPACES_SDK_TYPES
+
 from tests.support.hub_server.access import find_readable, find_writable
 from tests.support.hub_server.messages import Answer, Request, refuse
 from tests.support.hub_server.routes import API, Route
 from tests.support.hub_server.state import full_name
+
+DEFAULT_HARDWARE = "cpu-basic"
+
+
+def check_space(asked: dict[str, Any]) -> None:
+    """Refuse a new Space whose SDK or hardware the Hub does not have."""
+    hardware = asked.get("hardware")
+    if asked.get("sdk") not in SPACES_SDK_TYPES:
+        raise refuse(400)
+    if hardware is not None and hardware not in list(SpaceHardware):
+        raise refuse(400)
 
 
 def set_variable(request: Request, kind: str, name: str) -> Answer:
@@ -28,7 +44,9 @@ def set_secret(request: Request, kind: str, name: str) -> Answer:
 
 def describe_runtime(request: Request, kind: str, name: str) -> Answer:
     repository = find_readable(request, full_name(kind, name))
-    return Answer(content={"stage": "BUILDING", "volumes": repository.volumes or None})
+    hardware = {"current": None, "requested": repository.hardware}
+    content = {"stage": "BUILDING", "hardware": hardware, "volumes": repository.volumes or None}
+    return Answer(content=content)
 
 
 def set_volumes(request: Request, kind: str, name: str) -> Answer:

@@ -21,6 +21,7 @@ class Repository:
     commits: dict[str, Files] = field(default_factory=dict)
     refs: dict[str, str] = field(default_factory=dict)
     private: bool = False
+    hardware: str = ""  # of a Space
     variables: dict[str, str] = field(default_factory=dict)
     secrets: dict[str, str] = field(default_factory=dict)
     volumes: list[dict] = field(default_factory=list)
