@@ -3,11 +3,11 @@
 #
 #   configs/launch.sh ddp|zero2|fsdp2 ARGUMENTS OF train_accelerate.py...
 #
-# Under SLURM, start it once a machine (srun --ntasks-per-node=1 configs/launch.sh ...). Elsewhere,
-# start it on each machine with NODES, NODE_RANK and MASTER_ADDR set: how many machines there are,
-# which one this is, counted from 0, and the address of machine 0. MASTER_PORT is 29500 otherwise.
-# GPUS is how many processes a machine runs; all its GPUs otherwise. One process in all is started
-# without a launcher. SIGTERM to this script lets the run write a checkpoint and end.
+# Under SLURM, start it once per machine (srun --ntasks-per-node=1 configs/launch.sh ...). Elsewhere,
+# start it on each machine with NODES, NODE_RANK and MASTER_ADDR: the number of machines, the number
+# of this one, counted from 0, and the address of machine 0. MASTER_PORT defaults to 29500, and GPUS,
+# the processes per machine, to all of its GPUs. A single process in total starts without a launcher.
+# On SIGTERM the run writes a checkpoint and ends.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
@@ -31,12 +31,12 @@ if [ "$nodes" -gt 1 ] && [ -z "$address" ]; then
 fi
 gpus=${GPUS:-$({ nvidia-smi --list-gpus 2>/dev/null || true; } | wc -l)}
 if [ "$gpus" -lt 1 ]; then
-  echo "launch.sh: no GPU is seen here; GPUS=1 with --device cpu trains without" >&2
+  echo "launch.sh: no GPU is seen here; to train without one, set GPUS=1 and give --device cpu" >&2
   exit 2
 fi
 
 if [ $((nodes * gpus)) = 1 ]; then
-  # The launcher of one process passes no signal on to it.
+  # The launcher of one process would not forward signals to it.
   precision=$(sed -n 's/^mixed_precision: *//p' "$config")
   exec "${PYTHON:-python}" train_accelerate.py --mixed_precision "$precision" "$@"
 fi
