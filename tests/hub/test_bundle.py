@@ -246,7 +246,7 @@ def test_a_bundle_is_whole_and_its_card_valid(tmp_path, sourced, no_sentence_mod
         assert str(package) in card.text and f"Text of {package.name}." in licences
     assert "CDLA-Permissive-1.0" in licences and "Copernicus" in licences
 
-    # The GeoTIFFs beside the Parquet must not make an image folder of it.
+    # The GeoTIFFs next to the Parquet must not make an image folder of it.
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     dataset = load_dataset(str(index.folder), cache_dir=str(tmp_path / "cache"))["train"]
     assert len(dataset) == len(chosen)

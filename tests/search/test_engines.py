@@ -26,7 +26,7 @@ def make_table(vectors: np.ndarray, **columns) -> SceneTable:
 
 def crowd(count: int, spread: float, seed: int = 0, own: float = 0.1) -> np.ndarray:
     """Vectors close around one direction, as those of a trained bridge are."""
-    axes = make_vectors(24, 98)  # in which they differ, few beside the 384 there are
+    axes = make_vectors(24, 98)  # in which they differ, of 384
     apart = np.random.default_rng(seed).standard_normal((count, 24)) @ axes / np.sqrt(24)
     vectors = make_vectors(1, 99) + spread * (apart + own * make_vectors(count, seed))
     return (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)

@@ -83,7 +83,7 @@ def test_a_push_deletes_its_old_files_and_no_others(hub, saved):
 
 
 def test_a_slow_push_is_one_commit(hub, saved, monkeypatch):
-    # After so many seconds `HfApi.upload_folder` commits what has arrived, where Xet is on.
+    # After this many seconds `HfApi.upload_folder` commits what has arrived, where Xet is on.
     monkeypatch.setattr("huggingface_hub._upload_pipeline.MAX_COMMIT_INTERVAL", -1)
     publish_bridge(saved, "owner/bridge")
     repository = hub.repositories["owner/bridge"]
