@@ -95,7 +95,7 @@ def write_card(index: SceneIndex, bridge: OlmoEarthVLMBridge, command: str) -> s
     from earthvlm.generation.sampling import DEFAULT_PROMPT
 
     results = index.browse()
-    made_by = index.provenance
+    provenance = index.provenance
     trained_here = bridge.config.olmoearth_model_id.startswith("random-")
     by_source = defaultdict(list)
     for result in results:
@@ -109,12 +109,12 @@ def write_card(index: SceneIndex, bridge: OlmoEarthVLMBridge, command: str) -> s
             f"| `{split}` | {sum(r.split == split for r in results)} | {SPLIT_MEANINGS[split]} |"
             for split in index.splits
         ),
-        "bridge_id": made_by.bridge_id,
-        "bridge_revision": made_by.bridge_revision,
+        "bridge_id": provenance.bridge_id,
+        "bridge_revision": provenance.bridge_revision,
         "bridge_summary": bridge.summary.rstrip("."),
         "bridge_limits": bridge.limits,
-        "sentence_model": made_by.sentence_model,
-        "sentence_revision": made_by.sentence_revision,
+        "sentence_model": provenance.sentence_model,
+        "sentence_revision": provenance.sentence_revision,
         "command": command,
         "sources": "\n".join(
             f"- {source} ({', '.join(f'`{name}`' for name in names[:1])}"
@@ -160,7 +160,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     try:
         from earthvlm.bridge.model import OlmoEarthVLMBridge
+        from earthvlm.storage.tensors import check_device
 
+        check_device(options.device)
         bridge = OlmoEarthVLMBridge.from_pretrained(options.bridge, device=options.device)
         with tempfile.TemporaryDirectory(prefix="earthvlm-scenes-") as folder:
             wheels = Path(options.packages or Path(folder) / "wheels")
