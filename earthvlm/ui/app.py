@@ -36,7 +36,7 @@ ATTRIBUTION = (
 )
 # Of Gradio. The queues of the service are shorter.
 QUEUE_SIZE = 128
-# Gradio keeps the state of the latest pages, 0.2 MB each at the start.
+# Gradio keeps the state of the latest pages, 8 KB each at the start.
 MAX_SESSIONS = 1000
 CACHE_SECONDS = (3600, 6 * 3600)  # how often old files are deleted, and from which age
 SYSTEM_FONTS = ["system-ui", "-apple-system", "Segoe UI", "Roboto", "sans-serif"]

@@ -57,6 +57,18 @@ def test_made_up_sessions_are_forgotten(page):
         assert not queue.pending_messages_per_session
 
 
+def test_a_session_does_not_describe_the_page(page):
+    blocks, url = page
+    with (
+        httpx.Client(base_url=url, timeout=PATIENCE_SECONDS) as client,
+        client.stream("GET", "heartbeat/mine"),
+    ):
+        for _ in range(3):
+            join(client, "mine")
+        wait_until(lambda: 3 in blocks.state_holder["mine"].state_data.values())
+        assert len(blocks.state_holder["mine"].config_values) < len(blocks.blocks)
+
+
 def test_open_pages_are_kept(page):
     blocks, url = page
     states = blocks.state_holder
