@@ -1,5 +1,5 @@
-// Zoom, move and overlay for one scene's picture. Gradio runs this once for each viewer; `element`
-// stays while the HTML inside it is replaced, so events are caught there.
+// Zooms and moves one scene's picture, and draws its attention map. Gradio runs this once for each
+// viewer. The HTML inside `element` is replaced with each scene, so events are handled on `element`.
 const view = {zoom: 1, x: 0, y: 0, word: -1};
 const find = (what) => element.querySelector(what);
 
@@ -23,7 +23,7 @@ function zoom(factor, at) {
   place();
 }
 
-// Shade what was looked at less, and warm what was looked at more.
+// Darken areas with less attention than usual, and warm those with more.
 function overlay() {
   const figure = find('.viewer'), canvas = find('canvas');
   if (!figure) return;
@@ -46,7 +46,7 @@ function overlay() {
     word.setAttribute('aria-pressed', String(Number(word.dataset.word) === view.word)));
 }
 
-// The picture to download is the one that is shown.
+// The link downloads the picture that is shown.
 function offerPicture() {
   const picture = find('.sheet img');
   if (picture) find('a.tool').href = picture.src;
@@ -91,7 +91,7 @@ element.addEventListener('keydown', (event) => {
   else return;
   event.preventDefault();
 });
-// A wheel over a page scrolls it; with Ctrl held, or a pinch, it zooms.
+// The wheel scrolls the page; with Ctrl held, or by a pinch, it zooms the picture.
 element.addEventListener('wheel', (event) => {
   const port = event.target.closest('.viewport');
   if (!port || !event.ctrlKey) return;
@@ -122,7 +122,7 @@ for (const end of ['pointerup', 'pointercancel']) {
   element.addEventListener(end, () => { held = null; });
 }
 
-// Other bands of the same scene keep the place and the word; another scene or answer starts anew.
+// Other bands of a scene keep the zoom and the word; another scene or answer resets them.
 const seen = () => [find('.viewer')?.dataset.name, find('.viewer')?.dataset.maps];
 let [scene, maps] = seen();
 watch('value', () => {

@@ -91,12 +91,14 @@ def test_conversation_survives_a_server_restart(tab: Page, server: AppProcess):
     tab.get_by_label("Your question").fill("Describe this scene.")
     tab.get_by_role("button", name="Send").click()
     tab.locator("#stop:not([disabled])").wait_for()
+    tab.evaluate("window.isOldPage = true")
     server.kill()
     lost = tab.get_by_test_id("toast-text").filter(has_text="onnection")
     lost.wait_for()
     assert "\n" not in lost.inner_text().strip()
 
     server.start()
+    tab.wait_for_function("!window.isOldPage")  # the page reloads itself
     tab.locator("#picture img").wait_for()
     wait_for_count(answers(tab), 1)
     wait_until_idle(tab)
