@@ -266,9 +266,10 @@ class Meter:
                 total += each.memory_full_info().pss
         self.memory.append(total)
         sizes = 0
-        for path in self.folder.rglob("*"):
-            with contextlib.suppress(OSError):
-                sizes += path.stat().st_size if path.is_file() else 0
+        for folder, _, names in os.walk(self.folder):  # which passes over what was just deleted
+            for name in names:
+                with contextlib.suppress(OSError):
+                    sizes += os.stat(os.path.join(folder, name)).st_size
         self.disk.append(sizes)
         return total
 
