@@ -247,15 +247,7 @@ def _run(arguments: argparse.Namespace, accelerator: Accelerator) -> None:
     repository = arguments.push_to_hub
     bridge_id = LOCAL_REVISION if Path(arguments.bridge).is_dir() else arguments.bridge
     if repository:
-        if bridge_id == LOCAL_REVISION:
-            raise ValueError(
-                f"The bridge is in the local folder {arguments.bridge}, from where nobody else "
-                f"can load it to search these scenes: publish it with `earthvlm push "
-                f"{arguments.bridge} OWNER/NAME`, then give --bridge OWNER/NAME."
-            )
-        on_main_process(
-            lambda: check_push(repository, repo_type="dataset", private=arguments.hub_private_repo)
-        )
+        _check_publishing(arguments, bridge_id)
     datasets = {
         split: ChatEarthNet(arguments.data_dir, split, arguments.captions)
         for split in arguments.splits
@@ -304,6 +296,21 @@ def _run(arguments: argparse.Namespace, accelerator: Accelerator) -> None:
             private=arguments.hub_private_repo,
         )
         print(f"Published: {address}")
+
+
+def _check_publishing(arguments: argparse.Namespace, bridge_id: str) -> None:
+    """Raise ValueError before anything is embedded that could not be published."""
+    if bridge_id == LOCAL_REVISION:
+        raise ValueError(
+            f"The bridge is in the local folder {arguments.bridge}, from where nobody else can "
+            f"load it to search these scenes: publish it with `earthvlm push {arguments.bridge} "
+            "OWNER/NAME`, then give --bridge OWNER/NAME."
+        )
+    on_main_process(
+        lambda: check_push(
+            arguments.push_to_hub, repo_type="dataset", private=arguments.hub_private_repo
+        )
+    )
 
 
 def _describe_command(arguments: argparse.Namespace, bridge_id: str) -> str:

@@ -88,10 +88,7 @@ class BridgeNetwork(nn.Module):
         trainable: bool = True,
     ) -> None:
         super().__init__()
-        if trainable and dtype == torch.int8:
-            raise ValueError("8-bit weights cannot be trained: leave dtype=torch.int8 out.")
-        # Training steps are smaller than bfloat16's rounding.
-        language_dtype = torch.float32 if trainable and not use_lora and dtype is None else dtype
+        language_dtype = _choose_language_dtype(dtype, trainable, use_lora)
         device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         self.encoder = OlmoEarthEncoder(
             olmoearth_model_id, bands, patch_size, revision=olmoearth_revision
@@ -296,3 +293,15 @@ def _prepare(
 ) -> PreparedScene:
     prepared = encode(scene)
     return prepared if cut is None else replace(prepared, picture=cut(scene.composite()))
+
+
+def _choose_language_dtype(
+    dtype: torch.dtype | None, trainable: bool, use_lora: bool
+) -> torch.dtype | None:
+    """The language model's type; float32 where it trains whole.
+
+    Its training steps are smaller than bfloat16's rounding. Raises ValueError for 8-bit training.
+    """
+    if trainable and dtype == torch.int8:
+        raise ValueError("8-bit weights cannot be trained: leave dtype=torch.int8 out.")
+    return torch.float32 if trainable and not use_lora and dtype is None else dtype

@@ -211,8 +211,7 @@ def push(
         owned: patterns of files that earlier pushes wrote (default: `patterns`). The commit deletes
             those that the folder no longer has, and keeps all other files of the repository.
         repo_type: "model", "dataset" or "space".
-        private: True or False requires a private or a public repository; None accepts an existing
-            one, and creates new ones as the Hub does by default.
+        private: True or False requires a private or a public repository; None accepts either.
         revision: the branch (default: main).
         create_pr: commit to a new pull request.
         token: of the Hub; None takes the one of `hf auth login`.
