@@ -125,7 +125,7 @@ def test_the_next_batch_is_opened_while_one_is_answered(bridge, scene_file, monk
     assert bridge.calls == [8, 8, 1]
 
 
-def test_a_folder_is_answered_file_by_file_and_what_fails_is_named(bridge, tmp_path, capsys):
+def test_a_folder_is_answered_and_failures_are_named(bridge, tmp_path, capsys):
     noise = np.random.default_rng(0).integers(0, 255, (64, 64, 3), np.uint8)
     for name in ("b.png", "a.jpg"):
         Image.fromarray(noise).save(tmp_path / name)

@@ -280,7 +280,7 @@ def test_a_bundle_that_fails_leaves_the_old_one(tmp_path, sourced, no_sentence_m
     assert [path.name for path in tmp_path.iterdir()] == ["embeddings"]
 
 
-def test_the_old_bundle_comes_back_where_the_new_cannot_take_its_place(tmp_path):
+def test_a_failed_replacement_restores_the_old_bundle(tmp_path):
     output = tmp_path / "embeddings"
     output.mkdir()
     (output / "kept").touch()
@@ -297,7 +297,7 @@ def test_user_errors_are_one_sentence_and_exit_2(tmp_path, capsys):
     assert not (tmp_path / "out").exists()
 
 
-def test_the_bridges_card_shows_answers_with_pictures_and_their_makers(tiny_bridge, tmp_path):
+def test_bridge_card_shows_attributed_pictures_and_answers(tiny_bridge, tmp_path):
     run, output = tmp_path / "run", tmp_path / "bridge"
     tiny_bridge.save_pretrained(run)
     for name in bundle_bridge.KEPT_FILES:

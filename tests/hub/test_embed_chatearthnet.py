@@ -257,9 +257,7 @@ def test_all_of_chatearthnet_fits_in_two_gigabytes(tmp_path):
 
 
 @pytest.mark.end_to_end
-def test_one_process_goes_on_where_two_were_killed_and_the_rows_are_the_same(
-    data, bridge, tmp_path
-):
+def test_one_process_resumes_what_two_began_with_equal_rows(data, bridge, tmp_path):
     embed_chatearthnet.main(options(data, bridge, tmp_path / "one"))
     out = tmp_path / "two"
     command = [sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_processes=2"]

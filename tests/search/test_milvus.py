@@ -93,7 +93,7 @@ def test_more_results_than_milvus_returns_are_refused(index):
         index.search(make_vectors(1, 9)[0], k=16_385)
 
 
-def test_a_collection_is_filled_once_and_again_when_it_was_broken_off(dataset, index, tmp_path):
+def test_an_interrupted_collection_is_filled_again(dataset, index, tmp_path):
     from earthvlm.search.milvus_engine import MilvusEngine
 
     uri = str(tmp_path / "other.db")
@@ -160,9 +160,7 @@ def server(tmp_path) -> Iterator[tuple[str, subprocess.Popen]]:
         process.communicate()
 
 
-def test_a_server_that_falls_silent_in_a_search_is_done_without_until_it_is_back(
-    dataset, server, monkeypatch
-):
+def test_search_is_exact_while_the_server_does_not_answer(dataset, server, monkeypatch):
     address, process = server
     index = SceneIndex.from_pretrained(dataset, engine=f"milvus:{address}")
     where, query = SceneFilter(split="examples"), make_vectors(1, 9)[0]

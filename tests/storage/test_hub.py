@@ -129,7 +129,7 @@ def test_damaged_shared_file_is_replaced_for_all_repositories(hub):
 
 
 @with_and_without_xet
-def test_file_damaged_before_it_was_compared_is_found_without_the_hub(hub):
+def test_damage_before_the_first_check_is_found_offline(hub):
     hub.repository("owner/name").commit({"model.safetensors": os.urandom(100_000)})
     hub.damaged["model.safetensors"] = 1
     folder = snapshot_download("owner/name")  # the client alone compares the length
@@ -187,7 +187,7 @@ def test_each_refusal_is_one_sentence(hub, monkeypatch):
         )
 
 
-def test_the_hub_of_these_tests_keeps_on_disk_what_it_was_sent_and_nothing_else(hub):
+def test_the_tests_hub_stores_exactly_what_it_receives(hub):
     content = os.urandom(1000)
     hub.repository("owner/name").commit({"model.safetensors": content})
     files, folder = hub.repositories["owner/name"].files, hub.objects.folder
@@ -202,7 +202,7 @@ def test_the_hub_of_these_tests_keeps_on_disk_what_it_was_sent_and_nothing_else(
         files["model.safetensors"]
 
 
-def test_moondream_comes_at_its_pinned_revision_with_its_tokenizer(hub, tmp_path):
+def test_moondream_loads_its_pinned_revision_and_tokenizer(hub, tmp_path):
     write_checkpoint(tmp_path, "2024")
     repository = hub.repository("vikhyatk/moondream2")
     pinned = repository.commit(_files(tmp_path), "2024-08-26")
@@ -252,7 +252,7 @@ def test_documented_defaults_load_at_their_commits(hub, tmp_path, monkeypatch):
     assert again.generate(random_scene(), "Is there water?", max_length=3) is not None
 
 
-def test_a_configuration_that_does_not_record_its_inputs_loads_too(olmoearth):
+def test_a_configuration_without_recorded_inputs_loads(olmoearth):
     recorded = OlmoEarthEncoder(str(olmoearth)).eval()
     config = json.loads((olmoearth / "config.json").read_text())
     (olmoearth / "config.json").write_text(json.dumps({"model": config["model"]}))

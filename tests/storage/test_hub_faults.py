@@ -34,7 +34,7 @@ def impatient(monkeypatch):
 
 @without_xet
 @pytest.mark.parametrize("cut", ["before", "after"])
-def test_a_push_cut_at_any_request_leaves_the_old_commit_or_the_new(hub, saved, impatient, cut):
+def test_a_push_cut_at_any_request_is_atomic(hub, saved, impatient, cut):
     publish_bridge(saved, "owner/whole")
     needed, cuts, hub.cut = hub.requests, 0, cut
     whole = hub.repositories["owner/whole"].files
@@ -58,9 +58,7 @@ def test_a_push_cut_at_any_request_leaves_the_old_commit_or_the_new(hub, saved, 
 
 
 @without_xet
-def test_an_upload_cut_at_ten_random_bytes_leaves_the_old_commit_or_the_new(
-    hub, saved, tiny_bridge, impatient, tmp_path
-):
+def test_an_upload_cut_at_random_bytes_is_atomic(hub, saved, tiny_bridge, impatient, tmp_path):
     publish_bridge(saved, "owner/bridge")
     repository = hub.repositories["owner/bridge"]
     old = repository.refs["main"]
@@ -212,7 +210,7 @@ def test_download_cut_at_random_bytes_ends_with_the_same_files(hub, saved, tmp_p
 
 
 @with_and_without_xet
-def test_what_arrived_damaged_before_a_download_broke_off_is_not_used(hub, impatient):
+def test_damage_in_an_interrupted_download_is_not_used(hub, impatient):
     content = random.Random(0).randbytes(100_000)
     hub.repository("owner/name").commit({"model.safetensors": content, "config.json": b"{}"})
     hub.damaged["model.safetensors"] = 1

@@ -1,0 +1,50 @@
+"""Files, functions and the names of tests stay short enough to be read at one sitting."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+FILE_LINES, FUNCTION_LINES, TEST_NAME_LETTERS = 400, 60, 60
+
+
+def read_sources() -> Iterator[tuple[Path, str]]:
+    """Every Python file of the project, by its path from the root."""
+    for folder in ("earthvlm", "hub", "tests", "benchmarks"):
+        for path in sorted((ROOT / folder).rglob("*.py")):
+            yield path.relative_to(ROOT), path.read_text("utf-8")
+    for name in ("app.py", "train_accelerate.py"):
+        yield Path(name), (ROOT / name).read_text("utf-8")
+
+
+def read_functions() -> Iterator[tuple[Path, ast.FunctionDef | ast.AsyncFunctionDef]]:
+    """Every function and method, with the file that holds it."""
+    for path, text in read_sources():
+        for node in ast.walk(ast.parse(text)):
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+                yield path, node
+
+
+def test_files_are_short():
+    long = [str(path) for path, text in read_sources() if len(text.splitlines()) > FILE_LINES]
+    assert long == []
+
+
+def test_functions_are_short():
+    long = [
+        f"{path}::{function.name}"
+        for path, function in read_functions()
+        if (function.end_lineno or 0) - function.lineno + 1 > FUNCTION_LINES
+    ]
+    assert long == []
+
+
+def test_names_of_tests_are_short():
+    long = [
+        f"{path}::{function.name}"
+        for path, function in read_functions()
+        if function.name.startswith("test_") and len(function.name) > TEST_NAME_LETTERS
+    ]
+    assert long == []
