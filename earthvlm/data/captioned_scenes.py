@@ -36,6 +36,9 @@ class CaptionedScenes(Protocol):
     def read(self, tile: Tile) -> Scene:
         """Open a tile's image."""
 
+    def with_tiles(self, tiles: Sequence[Tile]) -> CaptionedScenes:
+        """Return the same dataset with only these tiles, and with no image in memory yet."""
+
 
 def are_labelled(tiles: Sequence[Tile]) -> bool:
     """Return whether the land cover of every tile is known, not its caption alone."""

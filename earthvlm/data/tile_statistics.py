@@ -22,10 +22,12 @@ def summarize_tiles(dataset: CaptionedScenes, max_tiles: int = MAX_TILES) -> Tra
     """
     count = len(dataset)
     chosen = np.unique(np.linspace(0, count - 1, min(count, max_tiles)).astype(int))
+    # A copy, so that the images are not kept in memory after they were measured.
+    sample = dataset.with_tiles([dataset.tiles[index] for index in chosen])
     means, sides, places = [], Counter[int](), []
-    for index in chosen:
+    for tile in sample.tiles:
         try:
-            scene = dataset.read(dataset.tiles[index])
+            scene = sample.read(tile)
         except (ValueError, FileNotFoundError):
             continue
         means.append(scene.reflectance.mean(axis=(0, 1)))

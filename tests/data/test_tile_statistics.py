@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import json
+from collections.abc import Sequence
 from dataclasses import asdict
 
 import numpy as np
@@ -23,6 +25,11 @@ class MadeScenes:
 
     def __len__(self) -> int:
         return len(self.tiles)
+
+    def with_tiles(self, tiles: Sequence[Tile]) -> MadeScenes:
+        other = copy.copy(self)
+        other.tiles = list(tiles)
+        return other
 
     def read(self, tile: Tile) -> Scene:
         self.read_tiles.append(tile.name)
