@@ -34,6 +34,10 @@ def _seed_torch(request: pytest.FixtureRequest) -> None:
     torch.manual_seed(int(request.config.getoption("randomly_seed", 0)))
 
 
+# A forked child lacks the threads of its parent's OpenMP, and would wait for them without end.
+os.register_at_fork(after_in_child=lambda: torch.set_num_threads(1))
+
+
 @pytest.fixture(scope="session")
 def practice_data() -> Path:
     """Real Sentinel-2 data: a folder with s2_practice/ and scenes/."""
