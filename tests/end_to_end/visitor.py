@@ -66,6 +66,7 @@ def open_file(page: Page, path: Path) -> None:
 def open_tab(page: Page, name: str) -> None:
     page.get_by_role("tab", name=name).click()
     page.get_by_role("tab", name=name, selected=True).wait_for()
+    page.evaluate(TWO_FRAMES)  # see open_filters
 
 
 def open_filters(page: Page) -> None:

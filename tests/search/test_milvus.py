@@ -204,7 +204,10 @@ class Gate:
             if b64decode(given).decode() != self.token:
                 context.abort(grpc.StatusCode.UNAUTHENTICATED, "auth check failure")
             with grpc.insecure_channel(self.target) as channel:
-                return channel.unary_unary(details.method)(request, timeout=20)
+                try:
+                    return channel.unary_unary(details.method)(request, timeout=20)
+                except grpc.RpcError as error:  # such as a call that Milvus Lite does not know
+                    context.abort(error.code(), error.details())
 
         return grpc.unary_unary_rpc_method_handler(forward)
 

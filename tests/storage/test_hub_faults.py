@@ -152,7 +152,7 @@ def test_a_private_repository_is_as_none_to_others(hub, saved, monkeypatch):
 
 def test_a_repository_of_something_else_is_no_bridge(hub):
     hub.repository("owner/other").commit({"config.json": b'{"model_type": "bert"}'})
-    with pytest.raises(ValueError, match="is no bridge's configuration"):
+    with pytest.raises(ValueError, match="is not a bridge's configuration"):
         OlmoEarthVLMBridge.from_pretrained("owner/other", device="cpu")
     hub.repository("owner/data").commit({"data.parquet": b"PAR1"})
     with pytest.raises(FileNotFoundError, match=r"holds no config\.json: it is no bridge"):

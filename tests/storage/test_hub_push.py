@@ -146,7 +146,7 @@ def test_a_repository_of_other_weights_is_refused(hub, saved, tiny_language, tmp
     with pytest.raises(ValueError, match="that you may read"):
         publish_bridge(saved, "owner/bridge", vlm_model="tests/nothing")
     gone = replace(config, vlm_model_id=str(tmp_path / "gone"))
-    with pytest.raises(ValueError, match="is gone, so it cannot be compared with tests/other"):
+    with pytest.raises(ValueError, match="is missing, so it cannot be compared with tests/other"):
         name_base_models(gone, vlm_model="tests/other")
     assert "owner/bridge" not in hub.repositories
 

@@ -206,7 +206,7 @@ def test_space_of_local_folders_is_refused(hub, saved, tiny_language, capsys):
 def test_space_of_another_repository_is_refused(hub, capsys):
     hub.repository("owner/other").commit({"config.json": b'{"model_type": "bert"}'})
     assert publish_space.main(["owner/space", "--bridge=owner/other"]) == 2
-    assert "is no bridge's configuration" in capsys.readouterr().err
+    assert "is not a bridge's configuration" in capsys.readouterr().err
     assert "spaces/owner/space" not in hub.repositories
 
 
