@@ -29,7 +29,7 @@ CHROMIUM_FLAGS = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic
 LOADING_MS = 120_000  # the first page on a cold machine
 # The command line of each of the README's screenshots.
 README = (
-    "--example 7 --attention --height 960 --output docs/app.png",
+    "--example 2 --question 'Which land cover dominates?' --height 960 --output docs/app.png",
     "--search 'a lake beside forest' --height 0 --output docs/search.png",
     "--search 'a lake beside forest' --tab Map --height 0 --output docs/map.png",
 )
