@@ -159,7 +159,7 @@ def test_without_lora_two_processes_equal_one(
     assert_same_losses(alone_without_lora, tmp_path)
 
 
-@pytest.mark.parametrize("config", ["ddp", "fsdp2"])
+@pytest.mark.parametrize("config", ["ddp", "fsdp2", "zero2"])
 def test_shipped_configurations_train_in_their_precision(config, data, tmp_path, tiny_language):
     options = options_for(data, tmp_path, tiny_language, "--batch_size=2", "--max_steps=1")
     run_two_processes(config, options, tmp_path / "log")
