@@ -29,6 +29,7 @@ from scenes import (
 from earthvlm.bridge.model_card import OLMOEARTH_LICENCE
 from earthvlm.embeddings.rows import THUMBNAIL_SIZE
 from earthvlm.search.index import SceneIndex
+from earthvlm.storage.files import replace_folder
 
 if TYPE_CHECKING:
     from earthvlm.bridge.model import OlmoEarthVLMBridge
@@ -70,10 +71,7 @@ def build_bundle(
 
     licences: the text of each source package's licence, by its description.
     """
-    output = output.absolute()
-    output.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{output.name}.", dir=output.parent) as aside:
-        unfinished = Path(aside) / "new"
+    with replace_folder(output) as unfinished:
         index = SceneIndex.build(
             unfinished,
             [one.scene for one in sourced],
@@ -86,7 +84,6 @@ def build_bundle(
         )
         (unfinished / "README.md").write_text(write_card(index, bridge, command), "utf-8")
         (unfinished / "LICENSE.md").write_text(write_licences(licences), "utf-8")
-        _replace_folder(output, unfinished, Path(aside) / "old")
     return SceneIndex.from_pretrained(output)
 
 
@@ -184,17 +181,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     size = sum(path.stat().st_size for path in index.folder.rglob("*") if path.is_file())
     print(f"{len(index)} scenes, {size / 1e6:.1f} MB, in {options.output}")
     return 0
-
-
-def _replace_folder(output: Path, new: Path, old: Path) -> None:
-    if output.exists():
-        output.rename(old)
-    try:
-        new.rename(output)
-    except OSError:
-        if old.exists():
-            old.rename(output)
-        raise
 
 
 def _print_progress(done: int, total: int) -> None:

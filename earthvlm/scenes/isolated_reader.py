@@ -111,7 +111,7 @@ class IsolatedReader:
                 requests, replies = _pipes(child)
                 requests.write(json.dumps(request).encode() + b"\n")
                 requests.flush()
-                reply, pixels = _receive(replies)
+                reply, pixels = read_reply(replies)
             except (OSError, EOFError, ValueError, struct.error) as error:
                 child.kill()
                 raise ValueError(self._explain(path.name, late.is_set(), child.wait())) from error
@@ -173,8 +173,12 @@ def _end_all(children: list[subprocess.Popen[bytes]]) -> None:
         _end(children.pop())
 
 
-def _receive(stream: BufferedReader) -> tuple[dict[str, Any], np.ndarray | None]:
-    """Read one reply: JSON, and the pixels `[H, W, 12]` where a scene was opened."""
+def read_reply(stream: BufferedReader) -> tuple[dict[str, Any], np.ndarray | None]:
+    """Read one reply of a child: JSON, and the pixels `[H, W, 12]` where a scene was opened.
+
+    Raises ValueError for a reply longer, or of a scene larger, than a child may send, and EOFError
+    or struct.error where it ends too early.
+    """
     (length,) = struct.unpack("<I", _read_exactly(stream, 4))
     if length > MAX_REPLY_BYTES:
         raise ValueError(f"a reply of {length} bytes")

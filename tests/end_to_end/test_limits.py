@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 import socket
 import sys
@@ -40,7 +41,7 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore::DeprecationWarning:gradio.queueing"),
     pytest.mark.filterwarnings("ignore::UserWarning:gradio"),
 ]
-ABUSER, VISITOR = "127.0.0.2", "127.0.0.3"
+VISITOR = "127.0.0.3"
 TIFF = b"II*\x00" + bytes(100_000)
 
 
@@ -104,24 +105,22 @@ def wait_until(happened: Callable[[], bool]) -> None:
         time.sleep(0.01)
 
 
+ADDRESSES = (f"127.0.1.{number}" for number in itertools.count(1))
+
+
 @pytest.fixture
-def uploads(app: App) -> Iterator[upload_limits.Uploads]:
-    """The uploads' counts, empty before and after."""
-    yield upload_limits.UPLOADS
-    upload_limits.UPLOADS.discard(
-        [path for path, kept in upload_limits.UPLOADS._kept.items() for _ in kept.addresses]
-    )
-    upload_limits.UPLOADS._arrived.clear()
-    assert not upload_limits.UPLOADS._under_way.total()
+def abuser() -> str:
+    """An address that nothing was uploaded from."""
+    return next(ADDRESSES)
 
 
 @pytest.mark.parametrize(
     ("name", "content"),
     [("page.html", TIFF), ("notes.tif", b"this is not an image"), ("empty.png", b"")],
 )
-def test_wrong_types_are_refused_as_they_arrive(app: App, uploads, name: str, content: bytes):
+def test_wrong_types_are_refused_as_they_arrive(app: App, abuser, name: str, content: bytes):
     before = app.files()
-    with app.client(ABUSER) as client:
+    with app.client(abuser) as client:
         reply = client.post("upload", files={"files": (name, content)})
         assert reply.status_code == 415 and f"'{name}' is not an image" in reply.text
         fields = client.post("upload", data={"x": "y" * 1000}, files={"files": ("a.tif", TIFF)})
@@ -129,18 +128,33 @@ def test_wrong_types_are_refused_as_they_arrive(app: App, uploads, name: str, co
     assert app.files() == before
 
 
-def test_more_files_than_a_scene_has_are_refused(app: App, uploads):
+def test_more_files_than_a_scene_has_are_refused(app: App, abuser):
     before = app.files()
-    with app.client(ABUSER) as client:
+    with app.client(abuser) as client:
         many = [("files", (f"{number}.tif", TIFF)) for number in range(4)]
         assert client.post("upload", files=many).status_code == 413
     assert app.files() == before
 
 
-def test_interrupted_upload_leaves_nothing(app: App, uploads):
+def test_interrupted_upload_leaves_nothing(app: App, abuser):
+    before = app.files()
+    for _ in range(upload_limits.UPLOADS_AT_ONCE_PER_ADDRESS):
+        interrupt_upload(app, abuser)
+        wait_until(lambda: app.files() == before)
+
+    def is_let_in() -> bool:
+        with app.client(abuser) as client:
+            files = {"files": ("b.tif", TIFF)}
+            return client.post("upload", files=files).status_code == 200
+
+    wait_until(is_let_in)
+
+
+def interrupt_upload(app: App, address: str) -> None:
+    """Break an upload off once a part of it is on the disk."""
     before = app.files()
     host, port = app.url.removeprefix("http://").rstrip("/").split(":")
-    with socket.create_connection((host, int(port)), source_address=(ABUSER, 0)) as connection:
+    with socket.create_connection((host, int(port)), source_address=(address, 0)) as connection:
         head = b'--b\r\nContent-Disposition: form-data; name="files"; filename="a.tif"\r\n\r\n'
         connection.sendall(
             b"POST /gradio_api/upload HTTP/1.1\r\nHost: " + host.encode() + b"\r\n"
@@ -148,14 +162,12 @@ def test_interrupted_upload_leaves_nothing(app: App, uploads):
             + head
             + TIFF
         )
-        wait_until(lambda: uploads._under_way[ABUSER] and app.files() != before)
-    wait_until(lambda: not uploads._under_way[ABUSER])
-    assert app.files() == before
+        wait_until(lambda: app.files() != before)
 
 
-def test_one_address_has_a_share_of_the_disk(app: App, uploads, monkeypatch):
+def test_one_address_has_a_share_of_the_disk(app: App, abuser, monkeypatch):
     monkeypatch.setattr(upload_limits, "BYTES_KEPT_PER_ADDRESS", 450_000)
-    with app.client(ABUSER) as abuser, app.client(VISITOR) as visitor:
+    with app.client(abuser) as abuser, app.client(VISITOR) as visitor:
         taken = [
             abuser.post("upload", files={"files": (f"{number}.tif", TIFF + bytes([number]))})
             for number in range(6)
@@ -168,18 +180,19 @@ def test_one_address_has_a_share_of_the_disk(app: App, uploads, monkeypatch):
     assert [path.name for path in app.files() if path.suffix == ".tif"] == ["b.tif"]
 
 
-def test_one_address_has_a_share_of_each_window(app: App, uploads, monkeypatch):
+def test_one_address_has_a_share_of_each_window(app: App, abuser, monkeypatch):
     monkeypatch.setattr(upload_limits, "BYTES_PER_WINDOW", 250_000)
-    with app.client(ABUSER) as abuser:
+    with app.client(abuser) as abuser:
         codes = []
         for _ in range(3):
             reply = abuser.post("upload", files={"files": ("a.tif", TIFF)})
             codes.append(reply.status_code)
-            uploads.discard(reply.json() if reply.status_code == 200 else [])
+            upload_limits.UPLOADS.discard(reply.json() if reply.status_code == 200 else [])
     assert codes == [200, 200, 429]
 
 
-def test_opened_upload_is_deleted(app: App, uploads, tmp_path: Path):
+def test_opened_upload_is_deleted(app: App, tmp_path: Path):
+    before = app.files()
     random_scene().save(tmp_path / "mine.tif")
     with app.client(VISITOR) as visitor:
         content = (tmp_path / "mine.tif").read_bytes()
@@ -187,7 +200,7 @@ def test_opened_upload_is_deleted(app: App, uploads, tmp_path: Path):
         assert Path(path).is_file()
         file = {"path": path, "meta": {"_type": "gradio.FileData"}}
         assert "mine" in app.call(visitor, "open_scene", [[file], "auto"])
-    assert not [path for path in app.files() if path.suffix == ".tif"]
+    assert app.files() == before
 
 
 def test_too_many_calls_of_an_address_get_429(app: App, monkeypatch):

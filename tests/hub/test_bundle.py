@@ -280,15 +280,6 @@ def test_a_bundle_that_fails_leaves_the_old_one(tmp_path, sourced, no_sentence_m
     assert [path.name for path in tmp_path.iterdir()] == ["embeddings"]
 
 
-def test_a_failed_replacement_restores_the_old_bundle(tmp_path):
-    output = tmp_path / "embeddings"
-    output.mkdir()
-    (output / "kept").touch()
-    with pytest.raises(FileNotFoundError):
-        bundle._replace_folder(output, tmp_path / "nowhere", tmp_path / "old")
-    assert (output / "kept").exists() and not (tmp_path / "old").exists()
-
-
 def test_user_errors_are_one_sentence_and_exit_2(tmp_path, capsys):
     arguments = ["--bridge", str(tmp_path / "nowhere"), "--output", str(tmp_path / "out")]
     assert bundle.main(arguments) == 2

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import os
-import signal
+import select
 import sys
 import threading
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,8 +14,7 @@ import psutil
 import pytest
 from PIL import Image
 
-import earthvlm.scenes.isolated_reader as isolated_reader
-from earthvlm.scenes.isolated_reader import IsolatedReader
+from earthvlm.scenes.isolated_reader import IsolatedReader, read_reply
 from earthvlm.scenes.scene import Scene
 from tests.conftest import random_scene
 
@@ -28,6 +26,21 @@ def reader() -> Iterator[IsolatedReader]:
     reader = IsolatedReader(readers=1, memory_bytes=160 * 2**20, deadline=20)
     yield reader
     reader.close()
+
+
+def find_children(reader: IsolatedReader) -> list[psutil.Process]:
+    """The reader's children: no other reader here gives its own as much memory."""
+    arguments = ["earthvlm.scenes.isolated_reader", str(reader.memory_bytes)]
+    return [p for p in psutil.Process().children() if p.cmdline()[-2:] == arguments]
+
+
+def wait_for_request(child: psutil.Process) -> None:
+    """Return once a request waits in a stopped child's stdin."""
+    descriptor = os.open(f"/proc/{child.pid}/fd/0", os.O_RDONLY)
+    try:
+        assert select.select([descriptor], [], [], 20)[0], "no request came"
+    finally:
+        os.close(descriptor)
 
 
 def test_a_child_opens_the_same_scene(reader: IsolatedReader, tmp_path: Path):
@@ -57,13 +70,14 @@ def test_a_file_that_takes_too_much_memory_ends_a_child(reader: IsolatedReader, 
     assert reader.open(fine).width == 64
 
 
+@on_linux
 def test_a_child_that_dies_gives_one_sentence(
     reader: IsolatedReader, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ):
     random_scene().save(tmp_path / "fine.tif")
     reader.open(tmp_path / "fine.tif")
-    (child,) = reader._idle
-    os.kill(child.pid, signal.SIGSTOP)
+    (child,) = find_children(reader)
+    child.suspend()
     error: list[BaseException] = []
 
     def read() -> None:
@@ -74,9 +88,8 @@ def test_a_child_that_dies_gives_one_sentence(
 
     thread = threading.Thread(target=read)
     thread.start()
-    while reader._idle:
-        time.sleep(0.01)
-    os.kill(child.pid, signal.SIGKILL)
+    wait_for_request(child)
+    child.kill()
     thread.join(20)
     assert "'fine.tif' could not be decoded safely" in str(error[0])
     assert "ended with status -9" in caplog.text
@@ -84,19 +97,21 @@ def test_a_child_that_dies_gives_one_sentence(
 
 
 def test_a_file_that_takes_too_long_ends_a_child(tmp_path: Path):
-    reader = IsolatedReader(readers=1, deadline=1.5)
+    reader = IsolatedReader(readers=1, memory_bytes=161 * 2**20, deadline=1.5)
     random_scene().save(tmp_path / "slow.tif")
     reader.start()
-    os.kill(reader._idle[0].pid, signal.SIGSTOP)
+    (child,) = find_children(reader)
+    child.suspend()
     with pytest.raises(ValueError, match="'slow.tif' took more than 2 seconds"):
         reader.open(tmp_path / "slow.tif")
     reader.close()
 
 
 def test_children_end_with_the_server(tmp_path: Path):
-    reader = IsolatedReader(readers=2)
+    reader = IsolatedReader(readers=2, memory_bytes=162 * 2**20)
     reader.start()
-    children = [psutil.Process(child.pid) for child in reader._idle]
+    children = find_children(reader)
+    assert len(children) == 2
     reader.close()
     assert not any(child.is_running() for child in children)
 
@@ -109,7 +124,7 @@ def test_a_child_knows_no_secrets_and_loads_no_model(
     reader.close()
     random_scene().save(tmp_path / "fine.tif")
     reader.open(tmp_path / "fine.tif")
-    child = psutil.Process(reader._idle[0].pid)
+    (child,) = find_children(reader)
     assert "HF_TOKEN" not in child.environ()
     assert not any("libtorch" in mapped.path for mapped in child.memory_maps())
     assert child.rlimit(psutil.RLIMIT_FSIZE) == (0, 0)
@@ -126,7 +141,7 @@ def test_a_reply_is_not_believed_beyond_a_scenes_size(monkeypatch):
             return taken
 
     with pytest.raises(ValueError, match="a reply of"):
-        isolated_reader._receive(Stream(b"\xff\xff\xff\xff"))
+        read_reply(Stream(b"\xff\xff\xff\xff"))
     reply = b'{"size": [100000, 100000]}'
     with pytest.raises(ValueError, match="cut it into scenes"):
-        isolated_reader._receive(Stream(len(reply).to_bytes(4, "little") + reply))
+        read_reply(Stream(len(reply).to_bytes(4, "little") + reply))

@@ -94,15 +94,19 @@ def test_more_results_than_milvus_returns_are_refused(index):
 
 
 def test_an_interrupted_collection_is_filled_again(dataset, index, tmp_path):
+    from pymilvus import MilvusClient
+
     from earthvlm.search.milvus_engine import MilvusEngine
 
     uri = str(tmp_path / "other.db")
     engine = MilvusEngine(index.table, uri)
     name = engine.collection("scene")
-    engine._client.delete(name, filter="row < 10")
+    client = MilvusClient(uri)
+    client.delete(name, filter="row < 10")
     engine.close()
     engine = MilvusEngine(index.table, uri)
-    (count,) = engine._client.query(name, filter="", output_fields=["count(*)"])
+    (count,) = client.query(name, filter="", output_fields=["count(*)"])
+    client.close()
     assert count["count(*)"] == 39  # one has no scene embedding
     engine.close()
 
@@ -122,11 +126,15 @@ def test_vectors_of_another_size_are_refused(index, tmp_path):
 
 
 def test_a_search_goes_on_when_milvus_goes_away(dataset, tmp_path):
+    from pymilvus import MilvusClient
+
     index = SceneIndex.from_pretrained(dataset, engine=f"milvus:{tmp_path / 'gone.db'}")
     query = make_vectors(1, 9)[0]
     before = index.search(query)
     assert before.warning == ""
-    index.engine._client.drop_collection(index.engine.collection("scene"))
+    client = MilvusClient(str(tmp_path / "gone.db"))
+    client.drop_collection(index.engine.collection("scene"))
+    client.close()
     found = index.search(query)
     assert get_ids(found) == get_ids(before)
     assert "gone.db does not answer" in found.warning and "\n" not in found.warning

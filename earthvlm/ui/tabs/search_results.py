@@ -12,6 +12,7 @@ from earthvlm.embeddings.filters import SceneFilter
 from earthvlm.scenes.formatting import describe_place
 from earthvlm.search.index import SceneResult, SearchResults
 from earthvlm.serving.service import Example
+from earthvlm.storage.files import write_atomically
 from earthvlm.ui.session import SearchQuery
 from earthvlm.ui.tabs.filters import describe_filter
 
@@ -40,9 +41,8 @@ class ThumbnailFiles:
         name = hashlib.sha256(result.image_id.encode()).hexdigest()[:32]
         path = Path(self._folder.name, f"{name}.png")
         if not path.is_file():
-            with tempfile.NamedTemporaryFile(dir=self._folder.name, delete=False) as file:
-                result.thumbnail.save(file, "PNG", compress_level=1)
-            Path(file.name).replace(path)
+            with write_atomically(path, durable=False) as temporary:
+                result.thumbnail.save(temporary, "PNG", compress_level=1)
         return str(path)
 
     def items(self, results: Sequence[SceneResult]) -> list[tuple[str | None, str]]:
