@@ -40,6 +40,25 @@ FIELDS = (
 )
 # A part is elongated from this ratio on: its longer principal axis to its shorter one.
 ELONGATED = 4.0
+# A cover is in view from this share on, or where one connected part has a hectare (of 10 m pixels):
+# a lake of two hectares is 0.3 percent of a scene of 256 pixels a side, and is there all the same.
+SHARE_IN_VIEW, PIXELS_IN_VIEW = 0.02, 100
+RING_PIXELS = 3  # how far around a cover its surroundings are looked at
+# Below this, shares are rounded to whole percents; above, to the nearest five.
+WHOLE_PERCENTS_BELOW = 7.5
+# The two ends of a part by the angle of its longer axis, in steps of 45 degrees from the row.
+_DIRECTIONS = (
+    ("left", "right"),
+    ("top left", "bottom right"),
+    ("top", "bottom"),
+    ("bottom left", "top right"),
+)
+
+
+def rounded_percent(share: float) -> int:
+    """Return a share, 0 to 1, in percent: whole where it is small, else to the nearest five."""
+    percent = 100 * share
+    return round(percent) if percent < WHOLE_PERCENTS_BELOW else 5 * round(percent / 5)
 
 
 @dataclass(frozen=True)
@@ -47,13 +66,15 @@ class CoverPart:
     """A connected part of one cover.
 
     share: of the scene's pixels with data. row, column: its centre, 0 (top, left) to 1.
-    elongated: long and narrow, as a river or a road is, and not compact.
+    elongated: long and narrow, as a river or a road is, and not compact. ends: the two sides or
+    corners of the scene between which its longer axis runs, such as ("left", "right").
     """
 
     share: float
     row: float
     column: float
     elongated: bool
+    ends: tuple[str, str]
 
 
 @dataclass(frozen=True)
@@ -69,6 +90,29 @@ class CoverMap:
     def shares(self) -> dict[str, float]:
         """The share of each cover among the pixels with data, 0 to 1, largest first."""
         return _shares(self.classes)
+
+    @cached_property
+    def ground_shares(self) -> dict[str, float]:
+        """The share of each ground cover among the pixels that no cloud hides, largest first."""
+        visible = 1 - self.shares["cloud"]
+        return {
+            cover: share / visible if visible else 0.0
+            for cover, share in self.shares.items()
+            if cover != "cloud"
+        }
+
+    def shows(self, cover: str) -> bool:
+        """Whether a cover is in view: a notable share, or a connected part of a hectare."""
+        share = self.shares if cover == "cloud" else self.ground_shares
+        if share[cover] > SHARE_IN_VIEW:
+            return True
+        return bool(share[cover]) and bool(self.parts(cover, smallest=PIXELS_IN_VIEW))
+
+    def surroundings(self, cover: str) -> dict[str, float]:
+        """The shares of the other covers within RING_PIXELS around a cover, largest first."""
+        mask = self.classes == COVERS.index(cover)
+        ring = ndimage.binary_dilation(mask, np.ones((3, 3)), iterations=RING_PIXELS) & ~mask
+        return _shares(self.classes[ring])
 
     def window(self, rows: slice, columns: slice) -> CoverMap:
         """Return the map of a part of the scene."""
@@ -100,12 +144,14 @@ class CoverMap:
             rows, columns = np.nonzero(labelled[where] == index)
             if len(rows) < smallest:
                 continue
+            ratio, ends = _longer_axis(rows, columns)
             found.append(
                 CoverPart(
                     share=len(rows) / known,
                     row=(rows.mean() + where[0].start + 0.5) / mask.shape[0],
                     column=(columns.mean() + where[1].start + 0.5) / mask.shape[1],
-                    elongated=_axis_ratio(rows, columns) >= ELONGATED,
+                    elongated=ratio >= ELONGATED,
+                    ends=ends,
                 )
             )
         return sorted(found, key=lambda part: -part.share)
@@ -117,8 +163,9 @@ def _shares(classes: np.ndarray) -> dict[str, float]:
     return {COVERS[i]: float(counts[i] / max(counts.sum(), 1)) for i in order}
 
 
-def _axis_ratio(rows: np.ndarray, columns: np.ndarray) -> float:
-    """The ratio of a part's longer principal axis to its shorter one, at least 1."""
+def _longer_axis(rows: np.ndarray, columns: np.ndarray) -> tuple[float, tuple[str, str]]:
+    """The ratio of a part's longer principal axis to its shorter one, at least 1, and its ends."""
     spread = np.cov(np.stack([rows, columns])) + np.eye(2) / 12  # a pixel has an extent too
-    short, long = np.linalg.eigvalsh(spread)
-    return float(np.sqrt(long / short))
+    (short, long), axes = np.linalg.eigh(spread)
+    step = round(np.degrees(np.arctan2(*axes[:, 1])) / 45) % len(_DIRECTIONS)
+    return float(np.sqrt(long / short)), _DIRECTIONS[step]

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from earthvlm.scenes.land_cover import COVER_COLOURS, COVERS, NO_DATA, CoverMap
+from earthvlm.scenes.land_cover import COVER_COLOURS, COVERS, NO_DATA, CoverMap, rounded_percent
 
 WATER, TREES = COVERS.index("water"), COVERS.index("tree cover")
 
@@ -53,3 +53,58 @@ def test_parts_below_the_smallest_size_are_left_out():
 
 def test_every_cover_has_a_colour():
     assert tuple(COVER_COLOURS) == COVERS
+
+
+def test_small_lakes_are_in_view_and_scattered_pixels_are_not():
+    classes = forest(256)
+    classes[20:32, 20:32] = WATER
+    assert CoverMap(classes).shares["water"] < 0.003
+    assert CoverMap(classes).shows("water")
+    classes = forest(256)
+    classes[::16, ::16] = WATER
+    assert not CoverMap(classes).shows("water")
+
+
+def test_shares_of_the_ground_leave_out_clouds():
+    classes = forest()
+    classes[:15] = COVERS.index("cloud")
+    classes[15:, :10] = WATER
+    assert CoverMap(classes).ground_shares["water"] == pytest.approx(1 / 3)
+    assert CoverMap(classes).shows("cloud")
+
+
+@pytest.mark.parametrize(
+    ("drow", "dcolumn", "ends"),
+    [
+        (0, 1, ("left", "right")),
+        (1, 0, ("top", "bottom")),
+        (1, 1, ("top left", "bottom right")),
+        (1, -1, ("bottom left", "top right")),
+    ],
+)
+def test_rivers_run_between_two_sides(drow, dcolumn, ends):
+    classes = forest(60)
+    steps = np.arange(-25, 26)
+    for width in range(3):
+        classes[30 + drow * steps + width, 30 + dcolumn * steps] = WATER
+        classes[30 + drow * steps, 30 + dcolumn * steps + width] = WATER
+    assert CoverMap(classes).parts("water")[0].ends == ends
+
+
+def test_surroundings_are_what_lies_next_to_a_cover():
+    classes = forest()
+    classes[10:20, 10:20] = WATER
+    classes[20:] = COVERS.index("bare soil")
+    around = CoverMap(classes).surroundings("water")
+    assert list(around)[:2] == ["tree cover", "bare soil"]
+    assert around["water"] == 0 and around["tree cover"] == pytest.approx(0.75, abs=0.08)
+
+
+def test_percents_are_whole_where_small_and_steps_of_five_above():
+    assert [rounded_percent(share) for share in (0.002, 0.034, 0.08, 0.33, 1)] == [
+        0,
+        3,
+        10,
+        35,
+        100,
+    ]
