@@ -137,7 +137,7 @@ async def flood(run: Run, search_index: int) -> None:
         waiting: set[asyncio.Task] = set()
 
         async def join() -> None:
-            data = [None, "open water", "all", 96, "", "", "", ""]
+            data = [None, "open water", "all", 48, "", "", "", ""]
             body = {"data": data, "fn_index": search_index, "session_hash": uuid.uuid4().hex}
             reply = await client.post("queue/join", json=body)
             note(run, "flooder", reply)

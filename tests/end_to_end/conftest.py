@@ -82,7 +82,7 @@ def app_page(app_service: SceneService) -> gr.Blocks:
     import earthvlm.ui.security.rate_limits as rate_limits
 
     # All tests call from one address, faster than visitors; test_limits.py has its own bounds.
-    rate_limits.CALLS_AT_ONCE = 1_000_000
+    rate_limits.CALLS_AT_ONCE = rate_limits.PAGES_AT_ONCE = 1_000_000
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(app, "make_service", lambda models: app_service)
         return app.build_app(app.Models(app_service.bridge, app_service.index))

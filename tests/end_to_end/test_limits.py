@@ -210,8 +210,18 @@ def test_too_many_calls_of_an_address_get_429(app: App, monkeypatch):
     with app.client(address) as abuser, app.client(VISITOR) as visitor:
         codes = [app.join(abuser, "save_results_csv", []) for _ in range(5)]
         assert codes[3:] == [429, 429] and 429 not in codes[:3]
-        assert abuser.get("info").status_code == 200
+        assert abuser.get("info").status_code == 200  # a page, which has a limit of its own
         assert app.join(visitor, "save_results_csv", []) == 200
+
+
+def test_too_many_pages_of_an_address_get_429(app: App, monkeypatch):
+    monkeypatch.setattr(rate_limits, "PAGES_PER_SECOND", 0.0)
+    monkeypatch.setattr(rate_limits, "PAGES_AT_ONCE", 3)
+    with app.client("127.0.0.8") as abuser, app.client(VISITOR) as visitor:
+        codes = [abuser.get(f"{app.url}{name}").status_code for name in ("", "config") * 3]
+        assert codes == [200, 200, 200, 429, 429, 429]
+        assert app.join(abuser, "save_results_csv", []) == 200
+        assert visitor.get("info").status_code == 200
 
 
 def test_refused_mcp_messages_count_as_calls(app: App, monkeypatch):

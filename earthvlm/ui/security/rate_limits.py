@@ -11,23 +11,48 @@ from earthvlm.serving.address_factor import read_address_factor
 from earthvlm.ui.security.asgi import App, Receive, Send, client_address, send_answer
 
 # A visitor who clicks fast makes two calls a second, and a page makes a few when it opens.
-CALLS_PER_SECOND, CALLS_AT_ONCE = 4.0, 60
+CALLS_PER_SECOND, CALLS_AT_ONCE = 2.0, 60
+# Gradio writes the page, its configuration and its list of endpoints for each request, which
+# takes longer than a search. A class of 20 behind one address opens them at once.
+PAGES_PER_SECOND, PAGES_AT_ONCE = 0.5, 40
 # An open page holds two: its heartbeat, and the answers that stream to it.
 MAX_OPEN = 120
 MAX_ADDRESSES = 10_000
 BUSY = "Busy: too many calls from your address; try again in a few seconds."
 _CALLS = re.compile(r".*/(queue/join|(call|run|api)/.*|mcp(/.*)?)")
+_PAGES = re.compile(r"/|.*/(config|info|openapi\.json)/?")
+
+
+class TokenBuckets:
+    """A token bucket for each address."""
+
+    def __init__(self) -> None:
+        # For each address: the requests it has left, and the time of that count.
+        self._left: OrderedDict[str, tuple[float, float]] = OrderedDict()
+
+    def take(self, address: str, per_second: float, at_once: float) -> bool:
+        """Take one of the requests that an address has left; False where it has none.
+
+        An address starts with `at_once` and gains `per_second` until it has as many again.
+        """
+        now = time.monotonic()
+        left, since = self._left.pop(address, (at_once, now))
+        left = min(at_once, left + (now - since) * per_second)
+        allowed = left >= 1
+        self._left[address] = (left - allowed, now)
+        while len(self._left) > MAX_ADDRESSES:
+            self._left.popitem(last=False)
+        return allowed
 
 
 class RateLimits:
-    """Middleware that answers 429 to an address with too many calls or open requests."""
+    """Middleware that answers 429 to an address with too many calls, pages or open requests."""
 
     def __init__(self, app: App) -> None:
         self._app = app
-        # For each address: the calls it may still make, and the time of that count.
-        self._left: OrderedDict[str, tuple[float, float]] = OrderedDict()
-        self._open: Counter[str] = Counter()
         self._factor = read_address_factor()
+        self._calls, self._pages = TokenBuckets(), TokenBuckets()
+        self._open: Counter[str] = Counter()
 
     async def __call__(self, scope: Any, receive: Receive, send: Send) -> None:
         """Pass a request on, or answer 429 when its address has too many."""
@@ -35,9 +60,7 @@ class RateLimits:
             await self._app(scope, receive, send)
             return
         address = client_address(scope)
-        is_call = scope["method"] == "POST" and _CALLS.fullmatch(scope["path"])
-        is_open_full = self._open[address] >= MAX_OPEN * self._factor
-        if is_open_full or (is_call and not self._allow_call(address)):
+        if self._open[address] >= MAX_OPEN * self._factor or not self._allow(scope, address):
             await send_answer(send, 429, BUSY, headers=((b"retry-after", b"5"),))
             return
         self._open[address] += 1
@@ -48,14 +71,10 @@ class RateLimits:
             if not self._open[address]:
                 del self._open[address]
 
-    def _allow_call(self, address: str) -> bool:
-        """Take one of the calls that an address has left (a token bucket)."""
-        now = time.monotonic()
-        most = CALLS_AT_ONCE * self._factor
-        left, since = self._left.pop(address, (most, now))
-        left = min(most, left + (now - since) * CALLS_PER_SECOND * self._factor)
-        allowed = left >= 1
-        self._left[address] = (left - allowed, now)
-        while len(self._left) > MAX_ADDRESSES:
-            self._left.popitem(last=False)
-        return allowed
+    def _allow(self, scope: Any, address: str) -> bool:
+        buckets, rate = self._calls, (CALLS_PER_SECOND, CALLS_AT_ONCE)
+        if scope["method"] in ("GET", "HEAD") and _PAGES.fullmatch(scope["path"]):
+            buckets, rate = self._pages, (PAGES_PER_SECOND, PAGES_AT_ONCE)
+        elif scope["method"] != "POST" or not _CALLS.fullmatch(scope["path"]):
+            return True
+        return buckets.take(address, *(self._factor * each for each in rate))

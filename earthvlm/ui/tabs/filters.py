@@ -14,7 +14,7 @@ from earthvlm.embeddings.filters import BoundingBox, SceneFilter, parse_bbox, pa
 from earthvlm.scenes.formatting import describe_bbox, describe_date
 
 ALL_SPLITS = "all"
-MIN_RESULTS, MAX_RESULTS, DEFAULT_RESULTS = 4, 96, 12
+MIN_RESULTS, MAX_RESULTS, DEFAULT_RESULTS = 4, 48, 12
 BBOX_LABEL = "Bounding box: west, south, east, north in degrees"
 BBOX_EXAMPLE = "4, 47, 16, 55"
 BBOX_DECIMALS = 4  # about 10 m
