@@ -161,7 +161,7 @@ def build_bridge(arguments: BridgeArguments, accelerator: Accelerator) -> OlmoEa
 def load_bridge(
     source: str, arguments: BridgeArguments, accelerator: Accelerator
 ) -> OlmoEarthVLMBridge:
-    """Load a saved bridge, and change its patch sizes if they are given."""
+    """Load a saved bridge, and change its patch sizes and its prompts if these are given."""
     bridge = OlmoEarthVLMBridge.from_pretrained(source, accelerator.device, trainable=True)
     patch, embedding = arguments.patch_size, arguments.embedding_patch_size
     if patch or embedding:
@@ -169,6 +169,8 @@ def load_bridge(
         bridge.set_patch_sizes(
             patch or saved.patch_size, embedding or patch or saved.embedding_patch_size
         )
+    if arguments.scene_context is not None:
+        bridge.set_scene_context(arguments.scene_context)
     return bridge
 
 
@@ -190,6 +192,7 @@ def make_bridge(arguments: BridgeArguments, accelerator: Accelerator) -> OlmoEar
         use_vlm_vision=arguments.use_vlm_vision,
         patch_size=arguments.patch_size,
         embedding_patch_size=arguments.embedding_patch_size,
+        scene_context=bool(arguments.scene_context),
     )
 
 

@@ -72,7 +72,7 @@ def attend(
         raise ValueError(
             "There is no answer yet: ask a question first, then open its attention map."
         )
-    prompt = bridge.language.encode(messages)
+    prompt = bridge.language.encode(messages, bridge.write_context(scene))
     tokens = bridge.encoder([bridge.prepare(scene)])
     queries, over_patches = bridge.fusion(
         tokens.tokens, tokens.positions, tokens.mask, return_attention=True

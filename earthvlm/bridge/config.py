@@ -46,6 +46,8 @@ DESCRIPTIVE_ENTRIES = (
     *("trained_on", "training", "training_tiles"),
     *("format_version", "earthvlm_version"),
 )
+# Entries added to format 1 later: while they are off, bridges keep the revision that they had.
+LATER_ENTRIES = ("scene_context",)
 REVISION_LENGTH = 12  # hexadecimal digits
 # What readers should keep in mind about answers.
 LIMITS = (
@@ -66,6 +68,8 @@ class BridgeConfig:
     The entries that are not named here are the constructor's arguments; see `BridgeNetwork`.
 
     Attributes:
+        scene_context: whether prompts hold facts and measurements of the scene as text; see
+            `write_scene_context`.
         sentence_model_id: of the text encoder whose space scenes are embedded in.
         sentence_model_revision: of that text encoder.
         trained_on: a sentence on its training; empty for a bridge that was not trained.
@@ -90,6 +94,7 @@ class BridgeConfig:
     bands: tuple[str, ...] = BANDS
     patch_size: int = 8
     embedding_patch_size: int = 8
+    scene_context: bool = False
     sentence_model_id: str = SENTENCE_MODEL_ID
     sentence_model_revision: str = SENTENCE_MODEL_REVISION
     trained_on: str = ""
@@ -161,13 +166,17 @@ def check_parts(folder: Path, config: BridgeConfig) -> None:
 def bridge_revision(folder: str | Path) -> str:
     """Hash what determines a saved bridge's embeddings and answers, as `REVISION_LENGTH` digits.
 
-    That is its weight files and all entries of its configuration but DESCRIPTIVE_ENTRIES. Raises
-    what `BridgeConfig.read` and `check_parts` do.
+    That is its weight files and all entries of its configuration but DESCRIPTIVE_ENTRIES and those
+    of LATER_ENTRIES that are off. Raises what `BridgeConfig.read` and `check_parts` do.
     """
     folder = Path(folder)
     config = BridgeConfig.read(folder)
     check_parts(folder, config)
-    entries = {n: value for n, value in asdict(config).items() if n not in DESCRIPTIVE_ENTRIES}
+    entries = {
+        name: value
+        for name, value in asdict(config).items()
+        if name not in DESCRIPTIVE_ENTRIES and (value or name not in LATER_ENTRIES)
+    }
     digest = hashlib.sha256(json.dumps(entries, sort_keys=True).encode())
     weights = [part for part in list_parts(config) if part.endswith(".safetensors")]
     for part in weights:

@@ -67,6 +67,7 @@ class OlmoEarthVLMBridge(BridgeNetwork):
     def train(self, mode: bool = True) -> OlmoEarthVLMBridge:
         """Set training or evaluation mode; clears the caches, because weights may change."""
         self.text_generator.prefix_cache.clear()
+        self.contexts.clear()
         choose_attention(self.language.model, answering=not mode)
         if mode:
             self.revision = unsaved_revision()
@@ -128,7 +129,11 @@ class OlmoEarthVLMBridge(BridgeNetwork):
             raise ValueError(f"{len(scenes)} scenes need as many prompts, not {len(texts)}.")
         if len(scenes) == 1:  # with the engine that was chosen for single scenes
             return [self._generate_one(scenes[0], texts[0], sampling)]
-        prompts = [self.text_generator.encode_prompt(_ask(text)) for text in texts]
+        contexts = [self.write_context(scene) for scene in scenes] or [""] * len(texts)
+        prompts = [
+            self.text_generator.encode_prompt(_ask(text), context)
+            for text, context in zip(texts, contexts, strict=True)
+        ]
         sizes = [self.encoder.count_patches(scene) for scene in scenes] or [0] * len(prompts)
         answers = [""] * len(prompts)
         for batch in plan_batches(sizes, MAX_BATCH_SCENES):
@@ -143,7 +148,7 @@ class OlmoEarthVLMBridge(BridgeNetwork):
         return answers
 
     def _generate_one(self, scene: Scene, text: str, sampling: Sampling) -> str:
-        prompt = self.text_generator.encode_prompt(_ask(text))
+        prompt = self.text_generator.encode_prompt(_ask(text), self.write_context(scene))
         return self.text_generator.answer(self.scene_prefix([scene])[0], prompt, sampling)
 
     def stream(
@@ -168,6 +173,7 @@ class OlmoEarthVLMBridge(BridgeNetwork):
             messages,
             Sampling(max_length, temperature, top_p, top_k),
             stop,
+            self.write_context(scene),
         )
 
     @torch.inference_mode()

@@ -5,9 +5,10 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Sequence
 from dataclasses import fields, replace
-from functools import partial
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Self
 from uuid import uuid4
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +16,7 @@ from torch.nn import functional as F
 
 from earthvlm.bridge.batch import BridgeBatch, BridgeOutput, compute_answer_logits, pad_batch
 from earthvlm.bridge.config import BridgeConfig
+from earthvlm.bridge.scene_context import write_scene_context
 from earthvlm.models.chat_templates import Message, Prompt
 from earthvlm.models.language_model import load_language_model
 from earthvlm.models.lora import add_adapter
@@ -30,6 +32,7 @@ from earthvlm.models.text_encoder import SENTENCE_DIM
 from earthvlm.scenes.bands import BANDS
 from earthvlm.scenes.distribution_shift import TrainingStatistics
 from earthvlm.scenes.scene import Scene
+from earthvlm.scenes.spectral_indices import measure
 from earthvlm.storage.hub import LOCAL_REVISION
 
 if TYPE_CHECKING:
@@ -59,12 +62,17 @@ class BridgeNetwork(nn.Module):
         patch_size: pixels along a patch's side: 8 is fast, smaller ones resolve finer detail; see
             `OlmoEarthEncoder`.
         embedding_patch_size: the same for embedding scenes; `patch_size` by default.
+        scene_context: write facts and measurements of a scene into the prompt; see
+            `write_scene_context`.
         trainable: False builds a bridge for inference, without an adapter of its own.
 
     Raises:
         ValueError: for a model id, a patch size or a combination of arguments that is not accepted.
         FileNotFoundError: where a model's files are missing.
     """
+
+    merged_adapter: dict[str, Tensor] | None = None
+    commit = LOCAL_REVISION  # of the Hub repository it was loaded from
 
     def __init__(
         self,
@@ -85,6 +93,7 @@ class BridgeNetwork(nn.Module):
         vlm_revision: str | None = None,
         patch_size: int | None = None,
         embedding_patch_size: int | None = None,
+        scene_context: bool = False,
         trainable: bool = True,
     ) -> None:
         super().__init__()
@@ -106,7 +115,6 @@ class BridgeNetwork(nn.Module):
         ).to(device)
         self.head = SceneEmbeddingHead(self.encoder.dim, self.language.dim, SENTENCE_DIM).to(device)
         self.language_model: nn.Module = self.language.model
-        self.merged_adapter: dict[str, Tensor] | None = None
         self.config = BridgeConfig(
             olmoearth_model_id=self.encoder.model_id,
             vlm_model_id=vlm_model_id,
@@ -122,9 +130,9 @@ class BridgeNetwork(nn.Module):
             bands=tuple(bands),
             patch_size=self.encoder.patch_size,
             embedding_patch_size=embedding_patch_size or self.encoder.patch_size,
+            scene_context=scene_context,
         )
         self.revision = unsaved_revision()
-        self.commit = LOCAL_REVISION  # of the Hub repository it was loaded from
         self._prepare_training(trainable, dtype)
 
     def _prepare_training(self, trainable: bool, dtype: torch.dtype | None) -> None:
@@ -159,6 +167,11 @@ class BridgeNetwork(nn.Module):
         accepted = inspect.signature(cls).parameters
         arguments = {name: value for name, value in values.items() if name in accepted}
         return cls(**arguments, device=device, dtype=dtype, trainable=trainable)
+
+    @cached_property
+    def contexts(self) -> WeakKeyDictionary[Scene, str]:
+        """The contexts of scenes in use, which later turns and prompts about them need again."""
+        return WeakKeyDictionary()
 
     @property
     def device(self) -> torch.device:
@@ -202,6 +215,14 @@ class BridgeNetwork(nn.Module):
         in_bfloat16 = self.language.model.dtype == torch.bfloat16
         in_bfloat16 = in_bfloat16 and multiplies_bfloat16(self.device)
         return self._prepend_picture(prepared, self.encode(prepared, in_bfloat16)[1])
+
+    def write_context(self, scene: Scene | None) -> str:
+        """Write a scene's context for its prompts; empty where the bridge reads none."""
+        if scene is None or not self.config.scene_context:
+            return ""
+        if scene not in self.contexts:
+            self.contexts[scene] = write_scene_context(scene, None, measure(scene))
+        return self.contexts[scene]
 
     def empty_prefix(self, count: int) -> Tensor:
         """What stands for the scenes of `count` prompts without one, `[count, 0, D_text]`."""
@@ -247,7 +268,10 @@ class BridgeNetwork(nn.Module):
 
         scenes: one for each conversation, or None for the no-image baseline.
         """
-        batch = self.collate([], [self.language.encode(messages) for messages in conversations])
+        shown: Sequence[Scene | None] = scenes or [None] * len(conversations)
+        contexts = [self.write_context(scene) for scene in shown]
+        prompts = map(self.language.encode, conversations, contexts)
+        batch = self.collate([], list(prompts))
         prefix = self.scene_prefix(scenes) if scenes else self.empty_prefix(len(conversations))
         image_tokens = self.image_tokens if scenes else 0
         logits, labels = compute_answer_logits(self.language, batch, prefix, image_tokens)
@@ -255,6 +279,11 @@ class BridgeNetwork(nn.Module):
         losses = torch.zeros(labels.shape, device=self.device)
         losses[scored] = F.cross_entropy(logits, labels[scored], reduction="none")
         return losses.sum(1).tolist(), scored.sum(1).tolist()
+
+    def set_scene_context(self, scene_context: bool) -> None:
+        """Change whether prompts hold the scene's context; the bridge needs training afterwards."""
+        self.config = replace(self.config, scene_context=scene_context)
+        self.revision = unsaved_revision()
 
     def set_patch_sizes(self, patch_size: int, embedding_patch_size: int) -> None:
         """Change the pixels along a patch's side; the bridge needs training afterwards.

@@ -42,6 +42,7 @@ def augment(
     pixels, labels = _turn(scene.reflectance, labels, rng)
     if zoom != 1:
         pixels = _resize(pixels, zoom)
+        scene = replace(scene, pixel_metres=scene.pixel_metres and scene.pixel_metres / zoom)
     if rng.random() < UNCHANGED:
         return replace(scene, reflectance=np.ascontiguousarray(pixels, np.float32)), labels
     if rng.random() < 0.2:

@@ -66,12 +66,15 @@ class TextGenerator:
         # llama.cpp takes as long for several tokens at once as for one after another.
         self.answer_cache = None
 
-    def encode_prompt(self, messages: Sequence[Message]) -> Prompt:
-        """Tokenize a conversation. Raises ValueError for an empty or too long question."""
+    def encode_prompt(self, messages: Sequence[Message], context: str = "") -> Prompt:
+        """Tokenize a conversation about a scene with this context.
+
+        Raises ValueError for an empty or too long question.
+        """
         for message in messages:
             if message["role"] == "user":
                 check_prompt(message["content"])
-        return self.language.encode(messages)
+        return self.language.encode(messages, context)
 
     def start_session(self, vectors: Tensor) -> ChatSession:
         """Start a chat about a scene of `[S, D]`."""
@@ -86,6 +89,7 @@ class TextGenerator:
         messages: Sequence[Message],
         sampling: Sampling,
         stop: threading.Event | None = None,
+        context: str = "",
     ) -> Iterator[str]:
         """Answer the last message piece by piece, until `stop` is set or the iterator is closed.
 
@@ -96,11 +100,12 @@ class TextGenerator:
             messages: the conversation, whose cached beginning is not computed again.
             sampling: the length of the answer and how its tokens are chosen.
             stop: ends the answer within a token once it is set.
+            context: the scene's, which stands before the first question.
 
         Raises:
             ValueError: for an empty question or a conversation that exceeds the context.
         """
-        prompt = self.encode_prompt(messages)
+        prompt = self.encode_prompt(messages, context)
         session = self.prefix_cache.take(scene) or self.start_session(encode_scene())
         try:
             with closing(session.answer(prompt, sampling, stop)) as pieces:

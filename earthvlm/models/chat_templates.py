@@ -69,12 +69,16 @@ class Prompt:
 
 
 def write_prompt(
-    tokenizer: PreTrainedTokenizerBase, family: LanguageFamily, messages: Sequence[Message]
+    tokenizer: PreTrainedTokenizerBase,
+    family: LanguageFamily,
+    messages: Sequence[Message],
+    context: str = "",
 ) -> Prompt:
     """Tokenize a conversation in the prompt format of a family.
 
-    The scene is inserted before the first question. A conversation that ends with the user's turn
-    ends with the beginning of the answer's.
+    The scene is inserted before the first question, and the context, if there is one, stands
+    between them in lines of its own. A conversation that ends with the user's turn ends with the
+    beginning of the answer's.
 
     Raises ValueError where roles do not alternate, user first.
     """
@@ -82,9 +86,9 @@ def write_prompt(
     if not roles or any(r != ("user", "assistant")[i % 2] for i, r in enumerate(roles)):
         raise ValueError("A conversation alternates between user and assistant, user first.")
     segments = (
-        _template_segments(tokenizer, family, messages)
+        _template_segments(tokenizer, family, messages, context)
         if family.chat_template
-        else _question_segments(tokenizer, family, messages)
+        else _question_segments(tokenizer, family, messages, context)
     )
     ids: list[int] = []
     labels: list[int] = []
@@ -103,7 +107,10 @@ def write_prompt(
 
 
 def _template_segments(
-    tokenizer: PreTrainedTokenizerBase, family: LanguageFamily, messages: Sequence[Message]
+    tokenizer: PreTrainedTokenizerBase,
+    family: LanguageFamily,
+    messages: Sequence[Message],
+    context: str,
 ) -> list[tuple[Segment, bool]]:
     """Split the chat template's text around the scene and the assistant's turns."""
 
@@ -114,8 +121,9 @@ def _template_segments(
 
     turns = [{"role": "system", "content": SYSTEM_PROMPT}] if family.system_turn else []
     first = len(turns)
+    beginning = "\n".join([SCENE_MARK, *([context] if context else []), ""])
     for message in messages:
-        mark = f"{SCENE_MARK}\n" if len(turns) == first else ""
+        mark = beginning if len(turns) == first else ""
         turns.append({**message, "content": mark + _unmarked(message["content"])})
     segments: list[tuple[Segment, bool]] = []
     done = ""
@@ -131,11 +139,15 @@ def _template_segments(
 
 
 def _question_segments(
-    tokenizer: PreTrainedTokenizerBase, family: LanguageFamily, messages: Sequence[Message]
+    tokenizer: PreTrainedTokenizerBase,
+    family: LanguageFamily,
+    messages: Sequence[Message],
+    context: str,
 ) -> list[tuple[Segment, bool]]:
     """Begin with the beginning-of-text token and the scene, then list questions and answers."""
     begin, end = (tokenizer.bos_token_id,), (tokenizer.eos_token_id,)
     segments: list[tuple[Segment, bool]] = [(begin, False), (SCENE_MARK, False)]
+    segments += [(f"\n\n{context}", False)] if context else []
     for message in messages:
         words = _unmarked(message["content"])
         if message["role"] == "assistant":

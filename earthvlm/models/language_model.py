@@ -98,9 +98,9 @@ class LanguageModel:
         parts = words[..., :at, :], scene.to(words.dtype), words[..., at:, :]
         return torch.cat(parts, dim=-2)
 
-    def encode(self, messages: Sequence[Message]) -> Prompt:
+    def encode(self, messages: Sequence[Message], context: str = "") -> Prompt:
         """Tokenize a conversation in the model's prompt format; see `write_prompt`."""
-        return write_prompt(self.tokenizer, self.family, messages)
+        return write_prompt(self.tokenizer, self.family, messages, context)
 
 
 def load_language_model(

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 # Written by Scene.save.
 DATE_TAG = "ACQUISITION_DATE"
 PLACE_TAGS = ("CENTRE_LONGITUDE", "CENTRE_LATITUDE")
+PIXEL_TAG = "PIXEL_METRES"
 # Keys of acquisition dates in lower case: our own, ESA's, SNAP's, STAC's, Earth Engine's, GDAL's.
 # TIFF's own DATETIME is left out, because programs write the time of saving there.
 DATE_KEYS = (
@@ -120,6 +121,32 @@ def read_place(
     if not (abs(longitude) <= 180 and abs(latitude) <= 90 and math.isfinite(longitude)):
         return None, None
     return longitude, latitude
+
+
+def read_pixel_metres(file: rasterio.DatasetReader) -> float | None:
+    """The side of a raster's pixels on the ground, in metres; None where it is not known.
+
+    It is measured along the middle column, because maps such as Web Mercator stretch distances
+    away from the equator.
+    """
+    from rasterio._err import CPLE_BaseError
+    from rasterio.errors import RasterioError
+    from rasterio.warp import transform
+
+    try:
+        if PIXEL_TAG in file.tags():
+            side = float(file.tags()[PIXEL_TAG])
+        elif not has_grid(file):
+            return None
+        else:
+            ends = [file.xy(row, file.width / 2) for row in (0, file.height - 1)]
+            steps = max(file.height - 1, 1)
+            longitudes, latitudes = transform(file.crs, "EPSG:4326", *zip(*ends, strict=True))
+            east = (longitudes[1] - longitudes[0]) * math.cos(math.radians(latitudes[0]))
+            side = math.hypot(east, latitudes[1] - latitudes[0]) * METRES_A_DEGREE / steps
+    except (RasterioError, CPLE_BaseError, ValueError):
+        return None
+    return side if PIXEL_METRES[0] <= side <= PIXEL_METRES[1] else None
 
 
 def find_mirrored_axes(file: rasterio.DatasetReader) -> tuple[int, ...]:

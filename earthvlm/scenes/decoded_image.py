@@ -13,6 +13,7 @@ class DecodedImage:
     """A file's reflectance x 10000, `[H, W, 12]` in the order of `BANDS`, and its metadata.
 
     longitude, latitude: of the centre, in degrees. notes: sentences for the user on assumptions.
+    pixel_metres: the side of a pixel on the ground; None where it is not known.
     """
 
     reflectance: np.ndarray
@@ -21,3 +22,4 @@ class DecodedImage:
     longitude: float | None = None
     latitude: float | None = None
     notes: tuple[str, ...] = ()
+    pixel_metres: float | None = None

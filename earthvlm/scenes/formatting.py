@@ -4,6 +4,18 @@ from __future__ import annotations
 
 import datetime
 
+TROPIC = 23.4  # degrees of latitude
+# December belongs to the first.
+SEASONS = ("winter", "spring", "summer", "autumn")
+# Belts by the latitude at which each ends; a coarse guide that ignores height and sea.
+CLIMATE_BELTS = {
+    "tropical": TROPIC,
+    "subtropical": 35.0,
+    "temperate": 55.0,
+    "boreal": 66.6,
+    "polar": 90.1,
+}
+
 
 def describe_date(date: datetime.date) -> str:
     """Return a date as in "2 February 2020"."""
@@ -31,3 +43,19 @@ def describe_bbox(bbox: tuple[float, float, float, float]) -> str:
 
 def _degrees(value: float, hemispheres: str, decimals: int) -> str:
     return f"{abs(value):.{decimals}f}° {hemispheres[value < 0]}"
+
+
+def season(date: datetime.date, latitude: float | None) -> str | None:
+    """Return the season of a date, "winter" to "autumn", by whole months.
+
+    None where the latitude is unknown, and in the tropics, which have no such seasons.
+    """
+    if latitude is None or abs(latitude) < TROPIC:
+        return None
+    shift = 0 if latitude > 0 else 6
+    return SEASONS[(date.month + shift) % 12 // 3]
+
+
+def describe_climate(latitude: float) -> str:
+    """Return the belt of a latitude: "tropical", "subtropical", "temperate", "boreal", "polar"."""
+    return next(name for name, limit in CLIMATE_BELTS.items() if abs(latitude) < limit)

@@ -18,9 +18,11 @@ import numpy as np
 
 from earthvlm.scenes.acquisition import (
     DATE_TAG,
+    PIXEL_TAG,
     PLACE_TAGS,
     find_mirrored_axes,
     read_acquisition_date,
+    read_pixel_metres,
     read_place,
     refuse_other_sensors,
 )
@@ -156,7 +158,13 @@ def read_scene(
             notes.append("Its grid is mirrored, so it was turned: north is at the top.")
     longitude, latitude = read_place(file, window)
     return DecodedImage(
-        place_bands(values, bands), path.stem, date, longitude, latitude, tuple(notes)
+        place_bands(values, bands),
+        path.stem,
+        date,
+        longitude,
+        latitude,
+        tuple(notes),
+        read_pixel_metres(file),
     )
 
 
@@ -181,11 +189,12 @@ def write_geotiff(
     date: datetime.date | None = None,
     longitude: float | None = None,
     latitude: float | None = None,
+    pixel_metres: float | None = None,
 ) -> None:
     """Write `[H, W, 12]` reflectance as uint16 x 10000, with band names, date and place in tags.
 
-    Bands that are NaN are left out. The pixel size of a scene is not known, so the file has its
-    centre in tags and no grid.
+    Bands that are NaN are left out. The projection of a scene is not known, so the file has its
+    centre and pixel size in tags and no grid.
     """
     import rasterio
 
@@ -198,6 +207,8 @@ def write_geotiff(
         tags[DATE_TAG] = date.isoformat()
     if longitude is not None and latitude is not None:
         tags |= dict(zip(PLACE_TAGS, map(repr, (longitude, latitude)), strict=True))
+    if pixel_metres is not None:
+        tags[PIXEL_TAG] = repr(pixel_metres)
     # Band by band: a quarter smaller than interleaved by pixel on real scenes.
     profile: dict[str, Any] = {"driver": "GTiff", "dtype": "uint16", "interleave": "band"}
     profile |= {"compress": "deflate", "predictor": 2, "zlevel": 9}

@@ -215,6 +215,7 @@ def _rebuild(reply: dict[str, Any], pixels: np.ndarray | None) -> Scene:
         latitude=reply["latitude"],
         name=reply["name"],
         notes=tuple(reply["notes"]),
+        pixel_metres=reply["pixel_metres"],
     )
 
 
@@ -267,6 +268,7 @@ def _describe(scene: Scene) -> dict[str, Any]:
         "latitude": scene.latitude,
         "name": scene.name,
         "notes": list(scene.notes),
+        "pixel_metres": scene.pixel_metres,
     }
 
 

@@ -61,7 +61,7 @@ class Scene:
     `reflectance` is float32 `[H, W, 12]` in the order of `earthvlm.scenes.bands.BANDS`, x 10000,
     without the offset of newer products; a missing band is NaN throughout. `longitude` and
     `latitude` (degrees) are of the centre. `notes` are sentences for the user: what was assumed, or
-    is missing.
+    is missing. `pixel_metres` is the side of a pixel on the ground, None where it is not known.
     """
 
     reflectance: np.ndarray
@@ -70,6 +70,7 @@ class Scene:
     latitude: float | None = None
     name: str = "scene"
     notes: tuple[str, ...] = ()
+    pixel_metres: float | None = None
 
     def __post_init__(self) -> None:
         shape = self.reflectance.shape
@@ -118,13 +119,15 @@ class Scene:
         latitude: float | None = None,
         name: str = "scene",
         boa_offset: bool | None = None,
+        pixel_metres: float | None = None,
     ) -> Scene:
         """Make a scene of reflectance x 10000 `[H, W, C]` and the names of its C bands ("B02").
 
         Fractions (0 to 1) are recognised and scaled. Pixels that are NaN, or 0 in every band, are
         filled with the median; bands without data are missing. `boa_offset` says whether the +1000
         offset of newer products is in them; None, too, takes them as they are, but a note warns
-        where it seems to be. Raises ValueError for unknown bands and for no data.
+        where it seems to be. `pixel_metres` is the side of a pixel on the ground. Raises ValueError
+        for unknown bands and for no data.
         """
         values = np.asarray(array)
         if values.ndim != 3 or values.shape[2] != len(bands):
@@ -164,6 +167,7 @@ class Scene:
             latitude=latitude,
             name=name,
             notes=tuple(notes),
+            pixel_metres=pixel_metres,
         )
 
     @property
@@ -242,7 +246,14 @@ class Scene:
 
         The file's name becomes the scene's name when it is opened; notes are not kept.
         """
-        write_geotiff(Path(path), self.reflectance, self.date, self.longitude, self.latitude)
+        write_geotiff(
+            Path(path),
+            self.reflectance,
+            self.date,
+            self.longitude,
+            self.latitude,
+            self.pixel_metres,
+        )
 
     def find_band(self, band: str) -> np.ndarray | None:
         """Return a band's reflectance x 10000, `[H, W]`, or that of its substitute; else None.

@@ -23,6 +23,8 @@ from earthvlm.scenes.reflectance import (
 # columns is unverified.
 _CHATEARTHNET_NAME = re.compile(r"(\d{1,4})_(\d{1,4})_patch_?([01])_?([01])")
 _TILES_PER_SIDE = 2**13
+_PIXELS_PER_TILE = 512
+_EQUATOR_METRES = 40_075_017
 
 
 def find_triplet_root(path: Path) -> Path | None:
@@ -64,6 +66,7 @@ def read_triplet(root: Path, image_name: str) -> DecodedImage:
         longitude=longitude,
         latitude=latitude,
         notes=tuple(notes),
+        pixel_metres=None if latitude is None else _mercator_pixel_metres(latitude),
     )
 
 
@@ -81,6 +84,11 @@ def _read_triplet_part(folder: Path, name: str) -> np.ndarray:
         if picture.mode not in ("RGB", "RGBA"):
             raise ValueError(f"'{path}' is not an 8-bit RGB PNG, as the three of an image must be")
         return np.asarray(decode_picture(picture, path))[:, :, :3]
+
+
+def _mercator_pixel_metres(latitude: float) -> float:
+    pixels_per_side = _TILES_PER_SIDE * _PIXELS_PER_TILE
+    return _EQUATOR_METRES / pixels_per_side * math.cos(math.radians(latitude))
 
 
 def locate_chatearthnet(name: str) -> tuple[float, float] | None:

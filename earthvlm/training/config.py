@@ -103,6 +103,11 @@ class BridgeArguments:
         least=1,
         most=LARGEST_PATCH,
     )
+    scene_context: bool | None = argument(
+        None,
+        "write facts and measurements of a scene into the prompt "
+        "(default: no, or as the saved bridge)",
+    )
     freeze_olmoearth: bool = argument(True, "keep the encoder's weights fixed")
     use_vlm_vision: bool = argument(
         False, "also give the language model's own vision tower the true-colour image"

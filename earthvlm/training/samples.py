@@ -16,8 +16,9 @@ from torch.utils.data import Dataset
 
 from earthvlm.bridge.batch import BridgeBatch
 from earthvlm.bridge.model import OlmoEarthVLMBridge
+from earthvlm.bridge.scene_context import write_scene_context
 from earthvlm.data.augmentation import augment, join_scenes
-from earthvlm.data.captioned_scenes import CaptionedScenes
+from earthvlm.data.captioned_scenes import CaptionedScenes, Tile
 from earthvlm.data.labels import SceneLabels
 from earthvlm.data.question_answering import (
     caption_conversation,
@@ -27,11 +28,14 @@ from earthvlm.data.question_answering import (
 from earthvlm.models.chat_templates import Prompt
 from earthvlm.models.olmoearth import PreparedScene, SceneTokens, join_tokens
 from earthvlm.scenes.scene import Scene
+from earthvlm.scenes.spectral_indices import measure
 from earthvlm.training.feature_cache import FeatureCache, read_tokens
 from earthvlm.training.sampler import Layout, SampleKey
 
 # The share of single tiles that keep their caption, which is true of the unaugmented tile alone.
 CAPTIONED = 0.5
+# The share of samples whose prompt holds the scene's context, so that the queries keep mattering.
+WITH_CONTEXT = 0.5
 # Tiles of which layout stay single; see `Layout`.
 SINGLE = (None, (1, 1, 1))
 
@@ -125,6 +129,7 @@ class TrainingSamples(Dataset):
         # Only what workers need: a bound method would send them the language model.
         self.prepare = bridge.prepare_to_embed if to_embed else bridge.prepare
         self.encode = bridge.language.encode
+        self.scene_context = bridge.config.scene_context
         self.by_dominant: dict[str, list[int]] = defaultdict(list)
         for index, tile in enumerate(tiles.tiles):
             if tile.labels is not None:
@@ -162,7 +167,7 @@ class TrainingSamples(Dataset):
     def __getitem__(self, key: SampleKey) -> Sample:
         rng, numbers = self._draw(key)
         tile = self.tiles.tiles[key.index]
-        prepared, labels = None, tile.labels
+        prepared, scene, labels = None, None, tile.labels
         single = key.layout in SINGLE
         captioned = labels is None or (single and numbers.random() < CAPTIONED)
         if self.tokens_file is None:
@@ -176,9 +181,18 @@ class TrainingSamples(Dataset):
         else:
             messages = write_questions_and_answers(labels, rng) if self.with_words else []
             sentence = rng.choice(tile.captions) if captioned else search_sentence(labels, rng)
-        prompt = self.encode(messages) if self.with_words else None
+        prompt = None
+        if self.with_words:
+            prompt = self.encode(messages, self._write_context(tile, scene, numbers))
         tokens = read_tokens(self.tokens_file, key.index) if self.tokens_file else None
         return Sample(prepared, prompt, labels, sentence, tile.name, tokens)
+
+    def _write_context(self, tile: Tile, scene: Scene | None, numbers: np.random.Generator) -> str:
+        """The context of a sample's prompt, as `BridgeNetwork.write_context` writes it, or none."""
+        if not self.scene_context or numbers.random() >= WITH_CONTEXT:
+            return ""
+        scene = scene or self.tiles.read(tile)
+        return write_scene_context(scene, None, measure(scene))
 
     def _augment(
         self,

@@ -204,6 +204,7 @@ def test_loaded_bridge_answers_like_the_saved_one(tiny_bridge, tmp_path):
 def test_from_config_passes_every_entry_that_builds(tiny_bridge):
     changes = {"freeze_olmoearth": True, "freeze_vlm_vision": True, "lora_r": 4, "lora_alpha": 8}
     changes |= {"num_geo_queries": 3, "patch_size": 4, "embedding_patch_size": 8}
+    changes |= {"scene_context": True}
     config = replace(tiny_bridge.config, bands=BANDS[:9], **changes)
     assert OlmoEarthVLMBridge.from_config(config, "cpu").config == config
     arguments = set(inspect.signature(OlmoEarthVLMBridge).parameters)

@@ -125,6 +125,16 @@ def test_place_is_the_centre_in_degrees(tmp_path):
     assert scene.latitude == pytest.approx(42.4527, abs=1e-3)
 
 
+def test_pixel_size_is_that_on_the_ground(tmp_path):
+    utm = Scene.open(write_tiff(tmp_path / "utm.tif", make_values(), FILE_ORDER_12))
+    assert utm.pixel_metres == pytest.approx(10, rel=0.005)
+    # At 60 degrees north Web Mercator draws everything twice as large.
+    transform = rasterio.transform.from_origin(0, 8_399_738, 20, 20)
+    mercator = {"crs": "EPSG:3857", "transform": transform}
+    path = write_tiff(tmp_path / "mercator.tif", make_values(), FILE_ORDER_12, **mercator)
+    assert Scene.open(path).pixel_metres == pytest.approx(10, rel=0.005)
+
+
 def test_without_projection_the_place_is_unknown(tmp_path):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -135,6 +145,7 @@ def test_without_projection_the_place_is_unknown(tmp_path):
         warnings.simplefilter("error")
         scene = Scene.open(path)
     assert (scene.longitude, scene.latitude) == (None, None)
+    assert scene.pixel_metres is None
     assert "place unknown" in scene.summary()
 
 

@@ -48,7 +48,7 @@ def test_a_child_opens_the_same_scene(reader: IsolatedReader, tmp_path: Path):
     random_scene().save(path)
     here, there = Scene.open(path), reader.open(path)
     assert np.array_equal(here.reflectance, there.reflectance)
-    for name in ("date", "longitude", "latitude", "name", "notes"):
+    for name in ("date", "longitude", "latitude", "name", "notes", "pixel_metres"):
         assert getattr(here, name) == getattr(there, name)
     with pytest.raises(FileNotFoundError, match="There is no file"):
         reader.open(tmp_path / "other.tif")

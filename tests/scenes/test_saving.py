@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -21,10 +22,11 @@ def lake() -> Scene:
 
 
 def test_a_saved_scene_opens_unchanged(tmp_path, lake):
+    lake = replace(lake, pixel_metres=20.0)
     lake.save(tmp_path / "lake.tif")
     again = Scene.open(tmp_path / "lake.tif")
     np.testing.assert_array_equal(again.reflectance, lake.reflectance)
-    for attribute in ("date", "longitude", "latitude", "name", "bands", "notes"):
+    for attribute in ("date", "longitude", "latitude", "name", "bands", "notes", "pixel_metres"):
         assert getattr(again, attribute) == getattr(lake, attribute)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # a saved scene has no grid

@@ -121,6 +121,20 @@ def test_each_epoch_draws_one_of_several_captions(data, tiny_bridge, tmp_path):
     assert len(set(drawn())) > 1 and set(drawn()) <= set(captions)
 
 
+def test_half_of_the_prompts_hold_the_context(data, tiny_bridge):
+    tiles = ChatEarthNet(data, "train")
+
+    def count_contexts() -> int:
+        samples, decode = TrainingSamples(tiles, tiny_bridge, 0), tiny_bridge.language.tokenizer
+        keys = [SampleKey(epoch, index) for epoch in range(5) for index in range(12)]
+        prompts = [decode.decode(samples[key].prompt.ids) for key in keys]
+        return sum("\nMeasured: " in prompt for prompt in prompts)
+
+    assert count_contexts() == 0
+    tiny_bridge.set_scene_context(True)
+    assert 20 <= count_contexts() <= 40
+
+
 def test_batches_do_not_depend_on_the_number_of_workers(data, tiny_bridge, tmp_path):
     tiles, epochs = ChatEarthNet(data, "train"), []
     for workers in (0, 1, 2):
