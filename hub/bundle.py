@@ -3,7 +3,7 @@
     python hub/bundle.py --bridge earthvlm/bundled/bridge --output earthvlm/bundled/embeddings
 
 Downloads the scenes (see scenes.py), captions and embeds them, and writes Parquet, GeoTIFFs, the
-licences and the dataset card next to the old dataset, and replaces that once everything is written.
+licences and the dataset card. The old dataset is replaced once everything is written.
 """
 
 from __future__ import annotations
@@ -145,7 +145,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; return 0, or 2 after one sentence on stderr."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--bridge", default=DEFAULT_BRIDGE, help="a saved bridge (%(default)s)")
-    parser.add_argument("--output", default=DEFAULT_OUTPUT, help="where to (%(default)s)")
+    parser.add_argument(
+        "--output", default=DEFAULT_OUTPUT, help="the folder to write (%(default)s)"
+    )
     parser.add_argument(
         "--packages",
         help="a folder that holds the wheels of "

@@ -1,10 +1,10 @@
-"""Put a trained bridge into earthvlm: its weights in bfloat16, its log, its curve and its card.
+"""Bundle a trained bridge with earthvlm: bfloat16 weights, training log, loss curve and card.
 
     python hub/bundle_bridge.py --run RUN --results results.json
 
-RUN is what train_accelerate.py wrote; results.json is what `earthvlm evaluate --output` wrote for
-the bundled bridge, so the first call of two goes without it. The card shows what the bridge says of
-a few of the bundled scenes.
+RUN is the output folder of train_accelerate.py. results.json is the output of `earthvlm evaluate
+--output` for the bundled bridge: call this once with --run, evaluate, and call it again with
+--results. The card shows the bridge's answers on a few of the bundled scenes.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from earthvlm.storage.hub import BUNDLED
 
 NOTES = Path(__file__).with_name("bundled_bridge.md")
 DEFAULT_OUTPUT = "earthvlm/bundled/bridge"
-# Not the samples' pictures: the tiles are not this project's to pass on.
+# Without the samples' pictures: this project has no right to publish the tiles.
 KEPT_FILES = (LOG_FILE, CURVE_FILE)
 # Bundled scenes for the card: a lake, hills of mixed cover, and a lake as dark as its forest.
 SHOWN_SCENES = ("beetzsee_r2_c09", "portugal_2017-12-21_56_35", "finland_2017-09-24_69_24")
@@ -34,7 +34,7 @@ PICTURES_FOLDER = "pictures"
 
 
 def bundle_bridge(run: Path, output: Path) -> None:
-    """Write the run's bridge to `output`, for use rather than for further training."""
+    """Write the run's bridge to `output` in bfloat16, which is for inference."""
     import torch
 
     from earthvlm.bridge.model import OlmoEarthVLMBridge
@@ -46,7 +46,7 @@ def bundle_bridge(run: Path, output: Path) -> None:
 
 
 def write_card(output: Path, results: Path | None) -> None:
-    """Write README.md, with the figures where they were measured, and the pictures it shows."""
+    """Write README.md, with the evaluation's figures if there are any, and its pictures."""
     figures = json.loads(results.read_text()) if results else None
     write_bridge_card(output, BUNDLED, figures, NOTES.read_text("utf-8"), show_scenes(output))
 
@@ -62,9 +62,9 @@ def show_scenes(output: Path) -> str:
     index = SceneIndex.from_pretrained(BUNDLED)
     (output / PICTURES_FOLDER).mkdir(exist_ok=True)
     lines = [
-        "## What it says of scenes that come along",
+        "## Its answers on bundled scenes",
         "",
-        "The last column is band arithmetic, which the bridge knows nothing of.",
+        "The last column comes from spectral indices, which the bridge does not use.",
         "",
         f"| scene | {' | '.join(SHOWN_QUESTIONS)} | measured |",
         f"|---|{'---|' * len(SHOWN_QUESTIONS)}---|",
@@ -84,8 +84,14 @@ def show_scenes(output: Path) -> str:
 def main(arguments: list[str] | None = None) -> int:
     """Run the command line; return 0, or 2 after one sentence on stderr."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--run", type=Path, help="a training run; without it only the card is new")
-    parser.add_argument("--results", type=Path, help="figures of the bundled bridge")
+    parser.add_argument(
+        "--run",
+        type=Path,
+        help="a training run's output folder; without it only the card is written",
+    )
+    parser.add_argument(
+        "--results", type=Path, help="output of `earthvlm evaluate` for the bundled bridge"
+    )
     parser.add_argument("--output", type=Path, default=Path(DEFAULT_OUTPUT))
     options = parser.parse_args(arguments)
     try:

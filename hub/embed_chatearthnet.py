@@ -73,12 +73,12 @@ def plan_shards(sizes: dict[str, int], shard_rows: int) -> list[Shard]:
 
 
 def find_missing(shards: Sequence[Shard], folder: Path, bridge: OlmoEarthVLMBridge) -> list[Shard]:
-    """The shards that are not there yet. Raises ValueError for files of something else."""
+    """The shards without a file. Raises ValueError for files of another dataset or bridge."""
     names = {shard.name for shard in shards}
     for path in sorted(folder.glob("*.parquet")):
         if path.name not in names:
             raise ValueError(
-                f"{path} is no part of this dataset: give another --output, or remove it."
+                f"{path} does not belong to this dataset: give another --output, or remove it."
             )
         made_by = read_provenance(path).bridge_revision
         if made_by != bridge.revision:
@@ -90,7 +90,7 @@ def find_missing(shards: Sequence[Shard], folder: Path, bridge: OlmoEarthVLMBrid
 
 
 def name_bridge(folder: Path, shards: Sequence[Shard], bridge_id: str) -> None:
-    """Let every shard name the bridge alike, which earlier runs may have found elsewhere."""
+    """Write one bridge id into all shards; earlier runs may have loaded the bridge elsewhere."""
     for shard in shards:
         path = folder / shard.name
         if read_provenance(path).bridge_id == bridge_id:
@@ -106,7 +106,7 @@ def name_bridge(folder: Path, shards: Sequence[Shard], bridge_id: str) -> None:
 def embed_batch(
     bridge: OlmoEarthVLMBridge, batch: Sequence[tuple[Scene, Tile, Any]], split: str
 ) -> list[dict[str, Any]]:
-    """Rows of the embedding dataset for tiles, with their first caption."""
+    """Return rows of the embedding dataset for tiles, with each tile's first caption."""
     scenes, tiles, thumbnails = zip(*batch, strict=True)
     captions = [tile.captions[0].strip() for tile in tiles]
     return [
@@ -134,7 +134,7 @@ def embed_batch(
     ]
 
 
-def _draw(batch: Sequence[tuple[Scene, Tile]]) -> list[tuple[Scene, Tile, Any]]:
+def _add_thumbnails(batch: Sequence[tuple[Scene, Tile]]) -> list[tuple[Scene, Tile, Any]]:
     return [(scene, tile, scene.thumbnail(THUMBNAIL_PIXELS)) for scene, tile in batch]
 
 
@@ -149,14 +149,16 @@ def embed_shards(
     num_workers: int,
     progress: partial[tqdm],
 ) -> None:
-    """Write shards one after the other, while workers read ahead."""
+    """Write shards in order, while workers read ahead."""
     batches = [
         list(shard.rows[start : start + batch_size])
         for shard in shards
         for start in range(0, len(shard.rows), batch_size)
     ]
     loader = iter(
-        DataLoader(tiles, batch_sampler=batches, num_workers=num_workers, collate_fn=_draw)
+        DataLoader(
+            tiles, batch_sampler=batches, num_workers=num_workers, collate_fn=_add_thumbnails
+        )
     )
     with progress(total=sum(len(shard.rows) for shard in shards), unit="scene") as bar:
         for shard in shards:
@@ -173,8 +175,8 @@ def write_card(
 ) -> None:
     """Write the dataset card.
 
-    values: of the run, by their names in the template: `source` (what `SceneIndex.from_pretrained`
-        takes), `bridge_id`, `command` and `run`.
+    values: of the template's fields `source` (the argument of `SceneIndex.from_pretrained`),
+        `bridge_id`, `command` and `run`.
     """
     from huggingface_hub import DatasetCard
 
@@ -217,19 +219,33 @@ def main(argv: Sequence[str] | None = None) -> int:
     add = parser.add_argument
     add("--data_dir", required=True, help="ChatEarthNet, as `earthvlm download` leaves it")
     add("--bridge", required=True, help="a saved bridge's folder or Hub repository, or 'bundled'")
-    add("--output", required=True, type=Path, help="the folder to write to, or to go on with")
-    add("--push_to_hub", metavar="REPO", help="publish the dataset there when it is whole")
+    add(
+        "--output",
+        required=True,
+        type=Path,
+        help="the folder to write to; existing shards are kept",
+    )
+    add("--push_to_hub", metavar="REPO", help="publish the finished dataset in this repository")
     add(
         "--hub_private_repo",
         action=argparse.BooleanOptionalAction,
         help="make the repository private (with --no-: public) and refuse one that is not "
         "(default: keep an existing one as it is)",
     )
-    add("--splits", nargs="+", choices=SPLITS, default=SPLITS, help="which (default: all)")
-    add("--captions", choices=("35", "4v"), default="35", help="by ChatGPT-3.5 or GPT-4V")
+    add(
+        "--splits", nargs="+", choices=SPLITS, default=SPLITS, help="splits to embed (default: all)"
+    )
+    add(
+        "--captions",
+        choices=("35", "4v"),
+        default="35",
+        help="written by ChatGPT-3.5 or GPT-4V (%(default)s)",
+    )
     add("--batch_size", type=int, default=64, help="scenes at once (%(default)s)")
-    add("--shard_rows", type=int, default=SHARD_ROWS, help="scenes in a file (%(default)s)")
-    add("--num_workers", type=int, default=2, help="processes that read, for each (%(default)s)")
+    add("--shard_rows", type=int, default=SHARD_ROWS, help="scenes per file (%(default)s)")
+    add(
+        "--num_workers", type=int, default=2, help="reading processes of each process (%(default)s)"
+    )
     arguments = parser.parse_args(argv)
     accelerator = Accelerator(cpu=not torch.cuda.is_available())
     try:
@@ -253,11 +269,11 @@ def _run(arguments: argparse.Namespace, accelerator: Accelerator) -> None:
         for split in arguments.splits
     }
     sizes = {split: len(dataset) for split, dataset in datasets.items()}
-    with accelerator.main_process_first():  # of which the first may fetch or convert models
+    with accelerator.main_process_first():  # the first may download or convert models
         bridge = OlmoEarthVLMBridge.from_pretrained(arguments.bridge, accelerator.device)
     shards = plan_shards(sizes, arguments.shard_rows)
     missing = find_missing(shards, arguments.output, bridge)
-    accelerator.wait_for_everyone()  # before anything is written, so that all see the same missing
+    accelerator.wait_for_everyone()  # all list the missing shards before any is written
     mine = missing[accelerator.process_index :: accelerator.num_processes]
     embed_shards(
         bridge,
@@ -299,11 +315,11 @@ def _run(arguments: argparse.Namespace, accelerator: Accelerator) -> None:
 
 
 def _check_publishing(arguments: argparse.Namespace, bridge_id: str) -> None:
-    """Raise ValueError before anything is embedded that could not be published."""
+    """Raise ValueError, before anything is embedded, if the dataset could not be published."""
     if bridge_id == LOCAL_REVISION:
         raise ValueError(
-            f"The bridge is in the local folder {arguments.bridge}, from where nobody else can "
-            f"load it to search these scenes: publish it with `earthvlm push {arguments.bridge} "
+            f"The bridge is in the local folder {arguments.bridge}, so nobody else could load it "
+            f"to search these scenes: publish it with `earthvlm push {arguments.bridge} "
             "OWNER/NAME`, then give --bridge OWNER/NAME."
         )
     on_main_process(
@@ -314,7 +330,7 @@ def _check_publishing(arguments: argparse.Namespace, bridge_id: str) -> None:
 
 
 def _describe_command(arguments: argparse.Namespace, bridge_id: str) -> str:
-    """The command for the card: no folder of this machine is in it."""
+    """The command for the card, without paths of this machine."""
     bridge = "BRIDGE" if bridge_id == LOCAL_REVISION else bridge_id
     words = ["accelerate launch hub/embed_chatearthnet.py --data_dir DATA --output OUTPUT"]
     words += [f"--bridge {bridge} --captions {arguments.captions}"]

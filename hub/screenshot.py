@@ -125,7 +125,9 @@ def main() -> None:
     """Parse the arguments and take the screenshots."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--readme", action="store_true", help="take the README's screenshots")
-    parser.add_argument("--output", type=Path, default=Path("app.png"), help="where to save it")
+    parser.add_argument(
+        "--output", type=Path, default=Path("app.png"), help="the file to write (%(default)s)"
+    )
     parser.add_argument("--url", help="address of a running app; without it, app.py is started")
     parser.add_argument("--example", type=int, default=0, help="index of the example scene, from 0")
     parser.add_argument(

@@ -197,7 +197,7 @@ def test_a_missing_band_is_refused(packages):
 
 def test_a_patch_of_no_country_is_refused(packages):
     table = packages / scenes.BIGEARTHNET.wanted[1]
-    with pytest.raises(ValueError, match="does not know S2B_NOWHERE"):
+    with pytest.raises(ValueError, match="does not list S2B_NOWHERE"):
         scenes.find_countries(table, {PATCH, "S2B_NOWHERE"})
 
 

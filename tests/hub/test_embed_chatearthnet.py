@@ -132,7 +132,7 @@ def test_files_of_another_bridge_or_dataset_are_not_mixed_in(data, bridge, tmp_p
     assert embed_chatearthnet.main(options(data, tmp_path / "other", out)) == 2
     assert "was made by bridge" in capsys.readouterr().err
     assert embed_chatearthnet.main([*options(data, bridge, out), "--shard_rows=5"]) == 2
-    assert "is no part of this dataset" in capsys.readouterr().err
+    assert "does not belong to this dataset" in capsys.readouterr().err
 
 
 @pytest.fixture

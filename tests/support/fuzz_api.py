@@ -1,4 +1,4 @@
-"""Calls that no client would make, to the running app's endpoints and to MCP: all are answered.
+"""Fuzz the running app's endpoints and MCP with malformed calls; each must get a proper answer.
 
 `python -m tests.support.fuzz_api --calls 10000` starts the app and fails where it answers 500, or
 an error without a sentence, or writes a traceback.
@@ -50,7 +50,7 @@ PATHS = (
 
 @dataclass
 class Findings:
-    """What came of the calls: how many were made of each kind, and what was wrong."""
+    """How many calls of each kind were made, and the problems found."""
 
     calls: Counter[str] = field(default_factory=Counter)
     statuses: Counter[int] = field(default_factory=Counter)
@@ -186,7 +186,7 @@ class Fuzzer:
         return values
 
     def _argument(self, kind: dict[str, Any], chance: random.Random) -> Any:
-        """Mostly of the right kind, so that a call gets past the first check."""
+        """A value that is mostly of the right type, so that a call passes the first check."""
         if chance.random() < 0.15:
             return self._value(chance)
         if "enum" in kind:
@@ -217,7 +217,7 @@ class Fuzzer:
         return {"path": path, "meta": {"_type": "gradio.FileData"}}
 
     def _value(self, chance: random.Random, depth: int = 0) -> Any:
-        """Any JSON value, and some that JSON has not."""
+        """Any JSON value, and some that are not valid JSON."""
         if depth < 3 and chance.random() < 0.25:
             values = [self._value(chance, depth + 1) for _ in range(chance.randrange(3))]
             is_list = chance.random() < 0.5
@@ -244,7 +244,7 @@ class Fuzzer:
         return reply
 
     def _read(self, path: str) -> str | None:
-        """Read an answer's stream to its end; return what is wrong with it, if anything."""
+        """Read an answer's stream to its end; return its problems."""
         event = ""
         with requests.get(
             self.url + path, stream=True, headers=self.here.headers, timeout=PATIENCE_S
@@ -270,14 +270,14 @@ class Fuzzer:
 
 
 def _judge_error(told: Any) -> str | None:
-    """What is wrong with an error: it is a sentence, and one that was foreseen."""
+    """Problems of an error message, which should be one expected sentence."""
     sentence = told.get("error") if isinstance(told, dict) else told
     is_sentence = isinstance(sentence, str) and sentence.endswith(".")
     return None if is_sentence and sentence != UNEXPECTED else f"told {told!r}"
 
 
 def find_wrong_lines(log: str) -> list[str]:
-    """The lines of an app's log that tell of what nobody foresaw."""
+    """The lines of an app's log that report unexpected errors."""
     lines = log.splitlines()
     return [
         " / ".join(lines[max(0, number - 1) : number + 1])
@@ -287,7 +287,7 @@ def find_wrong_lines(log: str) -> list[str]:
 
 
 def main() -> int:
-    """Start the app, make the calls, and print what came of them."""
+    """Start the app, make the calls, and print the outcomes."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--calls", type=int, default=10_000)
     parser.add_argument("--seed", type=int, default=0)

@@ -1,4 +1,4 @@
-"""Fuzz the readers: a damaged file must give a Scene or an error of one sentence, and soon.
+"""Fuzz the readers: a damaged file must quickly give a Scene or an error of one sentence.
 
     python -m tests.support.fuzz_readers --count 100000
 
@@ -88,7 +88,7 @@ def _write_raster(path: Path, options: dict) -> bytes:
 
 @st.composite
 def damaged_files(draw: st.DrawFn, samples: dict[str, bytes]) -> tuple[str, bytes]:
-    """Draw a sample's name, and its bytes after some damage."""
+    """Pick a sample at random, and return its name and its damaged bytes."""
     name = draw(st.sampled_from(sorted(samples)))
     data = bytearray(samples[name])
     for _ in range(draw(st.integers(1, 6))):
@@ -149,7 +149,7 @@ def open_damaged(count: int, number: int, folder: str, state) -> None:
 
 
 def fuzz(count: int, kept: Path, first_seed: int = 0, report: bool = False) -> Findings:
-    """Open `count` damaged files, and keep those that do harm in `kept`."""
+    """Open `count` damaged files, and save those that cause a failure in `kept`."""
     findings, number = Findings(), first_seed
     context = multiprocessing.get_context("spawn")
     while findings.tried < count and len(findings.wrong) < 20:

@@ -1,4 +1,4 @@
-"""Writes generated scenes in ChatEarthNet's layout: enough to see that code runs, no real data.
+"""Writes generated scenes in ChatEarthNet's layout, to see that code runs without real data.
 
     python -m tests.support.generated_chatearthnet FOLDER
 

@@ -1,4 +1,4 @@
-"""What a user of the Hub types and reads, from a training to a search, written into a page.
+"""Run the commands of a Hub user from training to search, and write a transcript into a page.
 
     python -m tests.support.hub_transcript [docs/hub.md]
 
@@ -56,7 +56,7 @@ END"""
 
 
 class Transcript:
-    """Runs commands of one user in one folder, and keeps what was typed and what was said."""
+    """Runs commands of one user in one folder, and records the commands and their output."""
 
     def __init__(self, folder: Path, endpoint: str) -> None:
         self.folder, self.endpoint = folder, endpoint
@@ -78,7 +78,7 @@ class Transcript:
         self.lines.append(f"\n{text}\n")
 
     def run(self, command: str, **environment: str) -> None:
-        """Run a command to its end, which has to be a good one."""
+        """Run a command to its end. AssertionError if it fails."""
         process = self._start(command, environment)
         said, _ = process.communicate(timeout=PATIENCE)
         if process.returncode:
@@ -98,7 +98,7 @@ class Transcript:
 
     @contextmanager
     def serving(self, command: str, port: int) -> Iterator[None]:
-        """Run a command that serves a page while the context lasts."""
+        """Run a command that serves a page until the context ends."""
         process = self._start(command, {})
         try:
             deadline = time.time() + PATIENCE
@@ -147,7 +147,7 @@ def _free_port() -> int:
 
 
 def write_transcript(scratch: Path) -> str:
-    """Do all that the page shows, and return it as Markdown."""
+    """Run all commands and return the transcript as Markdown."""
     work = scratch / "work"
     work.mkdir()
     for name in ("app.py", "hub", "train_accelerate.py"):
@@ -213,7 +213,7 @@ def _search(transcript: Transcript) -> None:
 
 
 def main(arguments: list[str]) -> int:
-    """Write the transcript into the page, which has to have `MARK`."""
+    """Write the transcript into the page after the line `MARK`."""
     page = Path(arguments[0]) if arguments else PAGE
     written, mark, _ = page.read_text("utf-8").partition(MARK)
     if not mark:

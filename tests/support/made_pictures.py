@@ -1,4 +1,4 @@
-"""WebP files written by hand: a few bytes that decode to a picture of any size."""
+"""Hand-written WebP files: a few bytes that decode to a picture of any size."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import struct
 
 
 def write_webp(width: int, height: int, frames: int = 0) -> bytes:
-    """Return a picture of one colour, or an animation of that many equal frames."""
+    """Return a picture of one colour, or an animation of `frames` equal frames."""
     picture = _write_chunk(b"VP8L", _write_lossless(width, height))
     if not frames:
         return _write_riff(picture)
@@ -17,7 +17,7 @@ def write_webp(width: int, height: int, frames: int = 0) -> bytes:
 
 
 def _write_lossless(width: int, height: int) -> bytes:
-    """A VP8L bitstream whose five prefix codes have one symbol each: no bits a pixel."""
+    """A VP8L bitstream whose five prefix codes have one symbol each, so pixels take no bits."""
     bits = [(0x2F, 8), (width - 1, 14), (height - 1, 14), (1, 1), (0, 3), (0, 3)]
     for symbol in (120, 90, 40, 255, 0):  # green, red, blue, alpha, distance
         bits += [(1, 1), (0, 1), (1, 1), (symbol, 8)]

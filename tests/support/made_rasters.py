@@ -32,7 +32,7 @@ SEASIDE_LAND = {  # reflectance x 10000 of a lake and of a meadow, by band
 
 
 def make_values(bands=FILE_ORDER_12, side=32, offset=0):
-    """A lake left of a meadow, with a little texture: uint16 `[H, W, C]`."""
+    """A lake to the left of a meadow, with some texture: uint16 `[H, W, C]`."""
     noise = np.random.default_rng(0).uniform(0.9, 1.1, (side, side, 1))
     water = np.arange(side)[None, :, None] < side // 2
     lake, meadow = (np.array([SEASIDE_LAND[band][i] for band in bands]) for i in (0, 1))
@@ -71,7 +71,7 @@ def band_of(scene, band):
 
 
 def write_empty_png(path, width, height):
-    """A PNG that promises width x height one-bit pixels and holds hardly any."""
+    """A PNG whose header claims width x height one-bit pixels, with almost no data."""
 
     def chunk(kind, data):
         crc = zlib.crc32(kind + data)

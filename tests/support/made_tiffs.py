@@ -1,4 +1,4 @@
-"""TIFF files written by hand, tag by tag, as no library would write them."""
+"""TIFF files written tag by tag, in ways that no library would write them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Training runs in their own processes, forked from one process that has imported everything.
+"""Training runs in their own processes, forked from a process that has imported the libraries.
 
 The training is that of the script; only the seconds of importing are saved.
 """
@@ -77,7 +77,7 @@ class TrainingRun:
         return self.process.pid
 
     def kill(self) -> None:
-        """Kill the process. AssertionError if it had ended by itself."""
+        """Kill the process. AssertionError if it had already ended."""
         self.process.kill()
         self.process.join()
         assert self.process.exitcode == -signal.SIGKILL, "The run ended before it was killed."

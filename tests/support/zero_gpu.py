@@ -22,7 +22,7 @@ SCENE = "austria_2017-06-13_87_48"
 
 
 class DeviceApi(BaseHTTPRequestHandler):
-    """What a Space asks for a GPU."""
+    """Stands in for the server that lends a Space its GPU."""
 
     asked: ClassVar[list[str]] = []
 
@@ -40,7 +40,7 @@ class DeviceApi(BaseHTTPRequestHandler):
 
 
 def use_what_is_here(callback: object = None) -> None:
-    """In place of moving tensors to the GPU."""
+    """Replaces moving tensors to the GPU."""
     from spaces.zero.torch import patching
 
     for on_gpu, kept in list(patching.cuda_aliases.items()):

@@ -136,7 +136,7 @@ def test_space_of_private_repositories_needs_a_token(hub, saved, monkeypatch, ca
     hub.repositories["datasets/owner/embeddings"].private = True
     assert publish_space.main(ASKED) == 2
     said = capsys.readouterr().err
-    assert "owner/embeddings and owner/bridge can be read with a token alone" in said
+    assert "owner/embeddings and owner/bridge can only be read with a token" in said
     assert "EARTHVLM_SPACE_TOKEN" in said and "spaces/owner/space" not in hub.repositories
     monkeypatch.setenv("EARTHVLM_SPACE_TOKEN", "hf_of_the_space")
     assert publish_space.main(ASKED) == 0
@@ -195,7 +195,7 @@ def test_space_of_local_folders_is_refused(hub, saved, tiny_language, capsys):
     assert f"trained on the language model in the folder {tiny_language}" in capsys.readouterr().err
     for option in ("bridge", "embeddings"):
         assert publish_space.main(["owner/space", f"--{option}={saved}"]) == 2
-        assert f"{saved} is a folder, which a Space does not have" in capsys.readouterr().err
+        assert f"{saved} is a local folder, which a Space cannot read" in capsys.readouterr().err
     assert publish_space.main(["owner/space", "--embeddings=owner/bridge"]) == 2
     assert "There is no dataset owner/bridge on the Hub that you may read" in (
         capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""Who may read and write which repository.
+"""Access rights: who may read and write which repository.
 
 Read from huggingface_hub's utils/_http.py (`hf_raise_for_status`: which status and X-Error-Code
 mean a missing, private or gated repository, a missing revision or file, and a wrong token) and
@@ -15,7 +15,7 @@ TOKEN = "hf_the_token_that_may_write"
 
 
 def check_token(request: Request) -> None:
-    """Refuse a token that is not this Hub's; none at all is anonymous."""
+    """Refuse an unknown token. A request without a token is anonymous."""
     known = {f"Bearer {token}" for token in (TOKEN, *request.hub.readers)}
     if request.headers.get("Authorization") not in {None, *known}:
         message = "Invalid credentials in Authorization header"
@@ -23,7 +23,7 @@ def check_token(request: Request) -> None:
 
 
 def may_read(request: Request) -> bool:
-    """Whether whoever asks may read private repositories."""
+    """Whether the caller may read private repositories."""
     readers = {f"Bearer {token}" for token in request.hub.readers}
     return may_write(request) or request.headers.get("Authorization") in readers
 
@@ -65,7 +65,7 @@ def check_writer(request: Request) -> None:
 
 
 def find_writable(request: Request, name: str) -> Repository:
-    """The repository of this name, if whoever asks may write to it."""
+    """The repository of this name, if the caller may write to it."""
     check_writer(request)
     _follow_renaming(request, name)
     repository = request.hub.repositories.get(name)
@@ -84,7 +84,7 @@ def _follow_renaming(request: Request, name: str) -> None:
 
 
 def check_access(request: Request, kind: str, name: str, write: str | None) -> Answer:
-    """Say by the status alone whether whoever asks may read a repository, or write to it."""
+    """Answer with a status and no body: may the caller read, or write to, a repository?"""
     find_readable(request, full_name(kind, name))
     if write:
         find_writable(request, full_name(kind, name))

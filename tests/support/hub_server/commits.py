@@ -1,4 +1,4 @@
-"""A push: which files are large, where these go, and the commit.
+"""A push: which files are large, where to upload them, and the commit.
 
 Read from huggingface_hub's _commit_api.py (`_fetch_upload_modes`, `_prepare_commit_payload`),
 lfs.py (`post_lfs_batch_info`, `lfs_upload`) and hf_api.py (`create_commit`).
@@ -34,7 +34,7 @@ def sort_files(request: Request, kind: str, name: str, revision: str) -> Answer:
 
 
 def offer_uploads(request: Request, full: str) -> Answer:
-    """Say where to upload what the repository does not hold yet."""
+    """Give an upload address for each large file that the repository does not hold yet."""
     repository = find_writable(request, full)
     held = {digest for files in repository.commits.values() for digest in files.digests.values()}
     objects = []
@@ -46,7 +46,7 @@ def offer_uploads(request: Request, full: str) -> Answer:
 
 
 def store_object(request: Request, digest: str) -> Answer:
-    """Keep an uploaded large file; its address is the permission, as a signed one is."""
+    """Store an uploaded large file. The address itself is the permission, like a signed URL."""
     if sha256(request.body) != digest:
         raise refuse(400)
     request.hub.objects.store(request.body)
@@ -54,7 +54,7 @@ def store_object(request: Request, digest: str) -> Answer:
 
 
 def commit(request: Request, kind: str, name: str, revision: str) -> Answer:
-    """Commit what was asked for line by line; nothing where a large file has not arrived."""
+    """Commit the request's operations; none of them if a large file has not arrived."""
     hub, full = request.hub, full_name(kind, name)
     repository = find_writable(request, full)
     sha = find_commit(repository, revision)

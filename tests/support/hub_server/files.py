@@ -1,4 +1,4 @@
-"""A file's metadata, and its bytes: small files from the Hub, large ones by a redirect.
+"""A file's metadata and bytes: small files from the Hub, large ones by a redirect.
 
 Read from huggingface_hub's file_download.py (`get_hf_file_metadata`: ETag, X-Repo-Commit, and
 X-Linked-Etag and X-Linked-Size with a Location that it does not follow to a foreign host).

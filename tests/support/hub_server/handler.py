@@ -1,4 +1,4 @@
-"""The sockets: read a request, find who answers it, and send or cut the answer."""
+"""The HTTP server: read a request, route it, and send or cut off the answer."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ PIECES_A_SECOND = 20  # of a slow answer
 
 @contextmanager
 def serve(folder: Path) -> Iterator[LocalHub]:
-    """Answer until the context ends; what is pushed is kept in this folder."""
+    """Serve a Hub until the context ends; pushed files are stored in this folder."""
     for name in ("objects", "xet"):
         (folder / name).mkdir()
     objects = Objects(folder / "objects")
@@ -54,7 +54,7 @@ def serve(folder: Path) -> Iterator[LocalHub]:
 
 @contextmanager
 def _listen(handler: type[_Handler], hub: LocalHub) -> Iterator[int]:
-    """Answer at a port of this machine until the context ends."""
+    """Serve at a port of this machine until the context ends."""
     server = ThreadingHTTPServer(("127.0.0.1", 0), type("Handler", (handler,), {"hub": hub}))
     thread = threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True)
     thread.start()
@@ -119,7 +119,7 @@ class _Handler(BaseHTTPRequestHandler):
             return refusal.answer
 
     def _is_cut(self) -> bool:
-        """Count a request; end its connection where no more are let through."""
+        """Count a request; close its connection if the limit of requests is reached."""
         if self.path.startswith(UNCOUNTED):
             return False
         with self.hub.counting:
@@ -147,7 +147,7 @@ class _Handler(BaseHTTPRequestHandler):
         return body
 
     def _receive(self, size: int) -> bytes:
-        """Raises ConnectionAbortedError where the connection is to be cut within these bytes."""
+        """Write bytes. Raises ConnectionAbortedError if the connection is to be cut within them."""
         with self.hub.counting:  # files arrive at the same time
             left = self.hub.upload_left
             read = size if left is None else min(size, left)

@@ -45,7 +45,7 @@ def list_tree(
 
 
 def describe_paths(request: Request, kind: str, name: str, revision: str) -> Answer:
-    """The files of these paths, as many as there are."""
+    """The files of these paths that exist."""
     repository = find_readable(request, full_name(kind, name))
     files = repository.commits[find_commit(repository, revision)]
     wanted = parse_qs(request.body.decode())["paths"]

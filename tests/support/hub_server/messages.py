@@ -1,4 +1,4 @@
-"""A request and its answer, without the sockets between them."""
+"""A request and its response, independent of the HTTP server."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.support.hub_server.state import LocalHub
 
 @dataclass
 class Request:
-    """What a client asked of the Hub."""
+    """A client's request."""
 
     hub: LocalHub
     method: str
@@ -37,7 +37,7 @@ class Request:
 
 @dataclass
 class Answer:
-    """What the Hub answers; upto: the bytes of the body after which the connection is cut."""
+    """The response; upto: the bytes of the body after which the connection is cut."""
 
     status: int = 200
     content: bytes | dict | list = b""
@@ -51,7 +51,7 @@ class Answer:
 
 
 class Refusal(Exception):
-    """Carries the answer to a request that goes no further."""
+    """Ends the handling of a request with a response."""
 
     def __init__(self, answer: Answer) -> None:
         super().__init__(answer.status)
@@ -59,5 +59,5 @@ class Refusal(Exception):
 
 
 def refuse(status: int, code: str = "") -> Refusal:
-    """A refusal with one of the codes that utils/_http.py's `hf_raise_for_status` reads."""
+    """A refusal with an error code that utils/_http.py's `hf_raise_for_status` reads."""
     return Refusal(Answer(status, {}, {"X-Error-Code": code} if code else {}))

@@ -1,4 +1,4 @@
-"""Contents on disk by their hash, and the files of a commit, which name them."""
+"""Objects on disk by their hash, and the files of a commit, which refer to them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ LARGE_FILES = (".bin", ".gguf", ".parquet", ".png", ".pt", ".pth", ".safetensors
 
 
 class Objects:
-    """Contents in a folder, each in a file called by its SHA-256."""
+    """Objects in a folder, each in a file named by its SHA-256."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -21,7 +21,7 @@ class Objects:
         return (self.folder / digest).is_file()
 
     def store(self, content: bytes) -> str:
-        """Write a content to a temporary file, then rename it to its hash, which is returned."""
+        """Write an object atomically, and return its hash."""
         digest = hashlib.sha256(content).hexdigest()
         with tempfile.NamedTemporaryFile(dir=self.folder, delete=False) as file:
             file.write(content)
@@ -52,12 +52,12 @@ class Files(Mapping[str, bytes]):
 
 
 def is_large(path: str) -> bool:
-    """Whether a file is kept as a large one (LFS), as .gitattributes of a new repository says."""
+    """Whether a file is stored by LFS according to a new repository's .gitattributes."""
     return path.endswith(LARGE_FILES)
 
 
 def git_hash(content: bytes) -> str:
-    """The hash that Git gives a file."""
+    """The hash of a Git blob."""
     return hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()
 
 

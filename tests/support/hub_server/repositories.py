@@ -1,4 +1,4 @@
-"""Repositories and branches that a client makes.
+"""Creation of repositories and branches.
 
 Read from huggingface_hub's hf_api.py (`create_repo`: POST /api/repos/create, 409 where it exists;
 `create_branch`).

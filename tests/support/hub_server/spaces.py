@@ -1,4 +1,4 @@
-"""What a Space's app reads from its environment, and what is mounted in it.
+"""A Space's variables, secrets and volumes.
 
 Read from huggingface_hub's hf_api.py (`add_space_variable`, `add_space_secret`,
 `get_space_runtime`, `set_space_volumes`, `delete_space_volumes`) and _space_api.py (`SpaceRuntime`,
@@ -21,7 +21,7 @@ DEFAULT_HARDWARE = "cpu-basic"
 
 
 def check_space(asked: dict[str, Any]) -> None:
-    """Refuse a new Space whose SDK or hardware the Hub does not have."""
+    """Refuse a new Space with an unknown SDK or hardware."""
     hardware = asked.get("hardware")
     if asked.get("sdk") not in SPACES_SDK_TYPES:
         raise refuse(400)
@@ -36,7 +36,7 @@ def set_variable(request: Request, kind: str, name: str) -> Answer:
 
 
 def set_secret(request: Request, kind: str, name: str) -> Answer:
-    """Keep a secret, whose value the Hub never tells again."""
+    """Store a secret. No response contains its value."""
     repository, asked = find_writable(request, full_name(kind, name)), request.json
     repository.secrets[asked["key"]] = asked["value"]
     return Answer(content={key: {} for key in repository.secrets})
@@ -50,7 +50,7 @@ def describe_runtime(request: Request, kind: str, name: str) -> Answer:
 
 
 def set_volumes(request: Request, kind: str, name: str) -> Answer:
-    """Mount these volumes and no others."""
+    """Replace the mounted volumes by these."""
     repository = find_writable(request, full_name(kind, name))
     if request.hub.refuses_volumes:
         raise refuse(402)

@@ -1,4 +1,4 @@
-"""What a Hub keeps: repositories, their commits and refs; and what should go wrong."""
+"""The Hub's state: repositories with their commits and refs, and faults to simulate."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ class Repository:
     volumes: list[dict] = field(default_factory=list)
 
     def commit(self, files: Mapping[str, bytes], ref: str = "main") -> str:
-        """Commit these files and no others; return the commit's hash."""
+        """Commit exactly these files; return the commit's hash."""
         return self.commit_stored({p: self.objects.store(b) for p, b in files.items()}, ref)
 
     def commit_stored(self, digests: Mapping[str, str], ref: str) -> str:
-        """Commit what the objects hold already."""
+        """Commit files whose objects are already stored."""
         content = json.dumps([len(self.commits), sorted(digests.items())])
         sha = hashlib.sha1(content.encode()).hexdigest()
         self.commits[sha] = Files(self.objects, digests)
@@ -40,7 +40,7 @@ class Repository:
 
     @property
     def files(self) -> Files:
-        """Those of the main branch."""
+        """The files of the main branch."""
         return self.commits[self.refs["main"]]
 
     def resolve(self, revision: str) -> str | None:
@@ -49,7 +49,7 @@ class Repository:
 
 @dataclass
 class Faults:
-    """How a host is slow or down.
+    """Faults of a host that is slow or down.
 
     hanging: requests are taken and not answered. status: the one that every request gets.
     bytes_a_second: answers arrive no faster.
@@ -62,7 +62,7 @@ class Faults:
 
 @dataclass
 class LocalHub:
-    """What the server keeps, which requests it got, and what should go wrong.
+    """The server's repositories, the requests it received, and faults to simulate.
 
     Datasets and spaces are named "datasets/owner/name". gated: repositories nobody may read.
     renamed: new names by old ones. failing: the status every request gets. cut_after: connections
@@ -107,5 +107,5 @@ class LocalHub:
 
 
 def full_name(kind: str, name: str) -> str:
-    """How `LocalHub` names a repository of "models", "datasets" or "spaces"."""
+    """The key of a repository of "models", "datasets" or "spaces" in `LocalHub`."""
     return name if kind == "models" else f"{kind}/{name}"

@@ -31,7 +31,7 @@ def send_object(request: Request, digest: str) -> Answer:
 
 
 def describe_reconstruction(request: Request, own: str | None, xet_hash: str) -> Answer:
-    """Say of which chunks of which xorbs a file consists; of all of it, whatever was asked for."""
+    """List the chunks of xorbs that make up a file; all of them, whatever range was requested."""
     _check_token(request, READ_TOKEN)
     store = request.hub.xet
     if store.names.get(xet_hash) in request.hub.lost:
@@ -77,7 +77,7 @@ def _check_token(request: Request, token: str) -> None:
 
 
 def send_range(request: Request, path: str | None, content: bytes) -> Answer:
-    """Send the range that was asked for, with the faults that the Hub of this test has."""
+    """Send the requested range, with the faults that the test has set."""
     hub, headers = request.hub, {"Accept-Ranges": "bytes"}
     wanted = re.fullmatch(r"bytes=(\d+)-(\d*)", request.headers.get("Range", ""))
     start, last = 0, len(content) - 1

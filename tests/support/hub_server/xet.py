@@ -1,4 +1,4 @@
-"""What the Hub says of files in Xet's form, and the tokens for their storage.
+"""Xet metadata of files, and tokens for Xet's storage.
 
 Read from huggingface_hub's utils/_xet.py (`parse_xet_file_data_from_response`,
 `parse_xet_connection_info_from_headers`, `xet_connection_info_refresh_url`) and
@@ -18,7 +18,7 @@ from tests.support.hub_server.xet_store import TOKEN_SECONDS
 
 
 def describe_xet(request: Request, path: str, digest: str, token_path: str) -> dict[str, str]:
-    """The headers of a file that its storage holds in Xet's form."""
+    """The headers of a file that is stored by Xet."""
     xet_hash = request.hub.xet.add(path, digest)
     if xet_hash is None:
         return {}

@@ -1,4 +1,4 @@
-"""Files in Xet's form, as hf_xet itself makes them.
+"""Files as xorbs and chunks, made by hf_xet itself.
 
 A shard lists the terms of its files and their SHA-256; a xorb holds chunks, each after a header of
 eight bytes (version, three bytes of its stored length, scheme, three bytes of its own length). A
@@ -26,7 +26,7 @@ TOKEN_SECONDS = 3600
 
 @dataclass(frozen=True)
 class Term:
-    """A file's next bytes: chunks of a xorb."""
+    """A section of a file: consecutive chunks of a xorb."""
 
     xorb: str
     length: int
@@ -36,7 +36,7 @@ class Term:
 
 @dataclass(frozen=True)
 class XetFile:
-    """How a file is put together from xorbs."""
+    """The reconstruction of a file from xorbs."""
 
     xet_hash: str
     sha256: str
@@ -45,7 +45,7 @@ class XetFile:
 
 @dataclass
 class XetStore:
-    """The large files of a Hub in Xet's form: made here when first asked for, or uploaded.
+    """The large files of a Hub as Xet stores them: converted on first request, or uploaded.
 
     names: the paths by which faults name files, by their Xet hash.
     """
@@ -80,7 +80,7 @@ class XetStore:
         return (self.folder / xorb).read_bytes()
 
     def find_bytes(self, term: Term) -> tuple[int, int]:
-        """The first and the last byte of a term's chunks in its xorb."""
+        """The first and last byte of a term's chunks within its xorb."""
         content, starts = self.read_xorb(term.xorb), [0]
         for _ in range(term.end_chunk):
             stored = int.from_bytes(content[starts[-1] + 1 : starts[-1] + 4], "little")
@@ -88,7 +88,7 @@ class XetStore:
         return starts[term.first_chunk], starts[term.end_chunk] - 1
 
     def restore(self, digest: str, storage_url: str, token: str) -> bool:
-        """Put an uploaded file together and among the objects; False where there is none."""
+        """Reconstruct an uploaded file and store it as an object; False if it was not uploaded."""
         import hf_xet
 
         if digest not in self.hashes:
@@ -106,7 +106,7 @@ class XetStore:
         return self.objects.store(path.read_bytes()) == digest
 
     def _convert(self, digest: str) -> None:
-        """Let hf_xet put a content into a store of its own, which one session may open."""
+        """Let hf_xet write a content into a local store, which only one session may open."""
         import hf_xet
 
         folder = Path(tempfile.mkdtemp(dir=self.folder))
