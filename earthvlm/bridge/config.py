@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 
+from earthvlm.models.adapter_config import PEFT_CONFIG_FILE, AdapterConfig
 from earthvlm.models.text_encoder import SENTENCE_MODEL_ID, SENTENCE_MODEL_REVISION
 from earthvlm.scenes.bands import BANDS
 from earthvlm.scenes.distribution_shift import TrainingStatistics
@@ -21,7 +22,7 @@ VISION_FILE = "vision.safetensors"
 LANGUAGE_FILE = "language_model.safetensors"
 ADAPTER_FOLDER = "adapter"
 ADAPTER_FILE = f"{ADAPTER_FOLDER}/adapter_model.safetensors"
-ADAPTER_CONFIG_FILE = f"{ADAPTER_FOLDER}/adapter_config.json"
+ADAPTER_CONFIG_FILE = f"{ADAPTER_FOLDER}/{PEFT_CONFIG_FILE}"
 # The files that a bridge is loaded from.
 BRIDGE_FILES = (
     CONFIG_FILE,
@@ -70,6 +71,8 @@ class BridgeConfig:
     Attributes:
         scene_context: whether prompts hold facts and measurements of the scene as text; see
             `write_scene_context`.
+        lora_r: of the adapter, whose own `adapter_config.json` decides where it says otherwise.
+        lora_alpha: as `lora_r`.
         sentence_model_id: of the text encoder whose space scenes are embedded in.
         sentence_model_revision: of that text encoder.
         trained_on: a sentence on its training; empty for a bridge that was not trained.
@@ -89,7 +92,7 @@ class BridgeConfig:
     freeze_vlm_vision: bool = False
     use_lora: bool = True
     lora_r: int = 16
-    lora_alpha: int = 32
+    lora_alpha: float = 32
     num_geo_queries: int = 32
     bands: tuple[str, ...] = BANDS
     patch_size: int = 8
@@ -133,6 +136,12 @@ class BridgeConfig:
             }
             return cls(**values | parsed)
         except FileNotFoundError:
+            if (folder / PEFT_CONFIG_FILE).is_file():
+                raise ValueError(
+                    f"{folder} holds a PEFT adapter, not a bridge: give the folder of a bridge, "
+                    f"which has the adapter in {ADAPTER_FOLDER}/, next to {CONFIG_FILE} "
+                    f"and {FUSION_FILE}."
+                ) from None
             raise FileNotFoundError(f"{folder} holds no {CONFIG_FILE}: it is no bridge.") from None
         except (json.JSONDecodeError, KeyError, TypeError) as error:
             raise ValueError(f"{path} is not a bridge's configuration: {error}.") from error
@@ -163,20 +172,39 @@ def check_parts(folder: Path, config: BridgeConfig) -> None:
             raise FileNotFoundError(f"The bridge at {folder} lacks its {part}.")
 
 
+def read_adapter(folder: Path, config: BridgeConfig) -> AdapterConfig | None:
+    """Read the configuration of a saved bridge's adapter; None without one.
+
+    Raises ValueError as `AdapterConfig.read` does.
+    """
+    return AdapterConfig.read(folder / ADAPTER_CONFIG_FILE) if config.use_lora else None
+
+
+def follow_adapter(config: BridgeConfig, adapter: AdapterConfig) -> BridgeConfig:
+    """Return a bridge's configuration with its adapter's own rank and alpha."""
+    return replace(config, lora_r=adapter.rank, lora_alpha=adapter.alpha)
+
+
 def bridge_revision(folder: str | Path) -> str:
     """Hash what determines a saved bridge's embeddings and answers, as `REVISION_LENGTH` digits.
 
-    That is its weight files and all entries of its configuration but DESCRIPTIVE_ENTRIES and those
-    of LATER_ENTRIES that are off. Raises what `BridgeConfig.read` and `check_parts` do.
+    That is its weight files, how its adapter is scaled, and all entries of its configuration but
+    DESCRIPTIVE_ENTRIES and those of LATER_ENTRIES that are off. Raises what `BridgeConfig.read`,
+    `check_parts` and `read_adapter` do.
     """
     folder = Path(folder)
     config = BridgeConfig.read(folder)
     check_parts(folder, config)
+    adapter = read_adapter(folder, config)
+    if adapter is not None:
+        config = follow_adapter(config, adapter)
     entries = {
         name: value
         for name, value in asdict(config).items()
         if name not in DESCRIPTIVE_ENTRIES and (value or name not in LATER_ENTRIES)
     }
+    if adapter is not None:
+        entries |= adapter.scaling_entries()
     digest = hashlib.sha256(json.dumps(entries, sort_keys=True).encode())
     weights = [part for part in list_parts(config) if part.endswith(".safetensors")]
     for part in weights:

@@ -17,9 +17,10 @@ from torch.nn import functional as F
 from earthvlm.bridge.batch import BridgeBatch, BridgeOutput, compute_answer_logits, pad_batch
 from earthvlm.bridge.config import BridgeConfig
 from earthvlm.bridge.scene_context import write_scene_context
+from earthvlm.models.adapter_config import AdapterConfig
 from earthvlm.models.chat_templates import Message, Prompt
 from earthvlm.models.language_model import load_language_model
-from earthvlm.models.lora import add_adapter
+from earthvlm.models.lora import add_adapter, default_adapter
 from earthvlm.models.moondream2_vision import PictureCrops
 from earthvlm.models.olmoearth import (
     OlmoEarthEncoder,
@@ -65,6 +66,7 @@ class BridgeNetwork(nn.Module):
         scene_context: write facts and measurements of a scene into the prompt; see
             `write_scene_context`.
         trainable: False builds a bridge for inference, without an adapter of its own.
+        adapter: in place of `lora_r` and `lora_alpha`, an adapter that is set up otherwise.
 
     Raises:
         ValueError: for a model id, a patch size or a combination of arguments that is not accepted.
@@ -82,7 +84,7 @@ class BridgeNetwork(nn.Module):
         freeze_vlm_vision: bool = False,
         use_lora: bool = True,
         lora_r: int = 16,
-        lora_alpha: int = 32,
+        lora_alpha: float = 32,
         num_geo_queries: int = 32,
         device: str | torch.device | None = None,
         *,
@@ -95,6 +97,7 @@ class BridgeNetwork(nn.Module):
         embedding_patch_size: int | None = None,
         scene_context: bool = False,
         trainable: bool = True,
+        adapter: AdapterConfig | None = None,
     ) -> None:
         super().__init__()
         language_dtype = _choose_language_dtype(dtype, trainable, use_lora)
@@ -114,7 +117,7 @@ class BridgeNetwork(nn.Module):
             output_scale=self.language.measure_embedding_std(),
         ).to(device)
         self.head = SceneEmbeddingHead(self.encoder.dim, self.language.dim, SENTENCE_DIM).to(device)
-        self.language_model: nn.Module = self.language.model
+        self.adapter = adapter or default_adapter(self.language, lora_r, lora_alpha)
         self.config = BridgeConfig(
             olmoearth_model_id=self.encoder.model_id,
             vlm_model_id=vlm_model_id,
@@ -124,20 +127,21 @@ class BridgeNetwork(nn.Module):
             freeze_olmoearth=freeze_olmoearth,
             freeze_vlm_vision=freeze_vlm_vision,
             use_lora=use_lora,
-            lora_r=lora_r,
-            lora_alpha=lora_alpha,
+            lora_r=self.adapter.rank,
+            lora_alpha=self.adapter.alpha,
             num_geo_queries=num_geo_queries,
             bands=tuple(bands),
             patch_size=self.encoder.patch_size,
             embedding_patch_size=embedding_patch_size or self.encoder.patch_size,
             scene_context=scene_context,
         )
-        self.revision = unsaved_revision()
         self._prepare_training(trainable, dtype)
 
     def _prepare_training(self, trainable: bool, dtype: torch.dtype | None) -> None:
         """Freeze what does not train, and add the adapter that does."""
         config = self.config
+        self.revision = unsaved_revision()
+        self.language_model: nn.Module = self.language.model
         self.encoder.requires_grad_(not config.freeze_olmoearth)
         if self.vision is not None:
             self.vision.requires_grad_(not config.freeze_vlm_vision)
@@ -145,7 +149,7 @@ class BridgeNetwork(nn.Module):
                 self.vision.float()
         self.language_model.requires_grad_(trainable and not config.use_lora)
         if config.use_lora and trainable:
-            self.language_model = add_adapter(self.language, config.lora_r, config.lora_alpha)
+            self.language_model = add_adapter(self.language, self.adapter)
 
     @classmethod
     def from_config(
@@ -154,6 +158,7 @@ class BridgeNetwork(nn.Module):
         device: str | torch.device | None = None,
         dtype: torch.dtype | None = None,
         trainable: bool = True,
+        adapter: AdapterConfig | None = None,
     ) -> Self:
         """Build the bridge that a configuration describes, with its own layers at random.
 
@@ -166,7 +171,7 @@ class BridgeNetwork(nn.Module):
                 values[name] = None  # files in a folder have no revision to ask for
         accepted = inspect.signature(cls).parameters
         arguments = {name: value for name, value in values.items() if name in accepted}
-        return cls(**arguments, device=device, dtype=dtype, trainable=trainable)
+        return cls(**arguments, device=device, dtype=dtype, trainable=trainable, adapter=adapter)
 
     @cached_property
     def contexts(self) -> WeakKeyDictionary[Scene, str]:

@@ -27,11 +27,14 @@ from earthvlm.bridge.config import (
     BridgeConfig,
     bridge_revision,
     check_parts,
+    follow_adapter,
     list_parts,
+    read_adapter,
 )
 from earthvlm.bridge.network import BridgeNetwork
+from earthvlm.models.adapter_config import PEFT_CONFIG_FILE, AdapterConfig
 from earthvlm.models.int8 import Int8Linear, quantize_all
-from earthvlm.models.lora import adapter_shapes, make_adapter_config, merge_adapter
+from earthvlm.models.lora import adapter_shapes, make_peft_config, merge_adapter
 from earthvlm.storage.files import replace_files
 from earthvlm.storage.hub import BUNDLED, LOCAL_REVISION, fetch
 from earthvlm.storage.sharding import full_tensor
@@ -94,7 +97,7 @@ def write_bridge(
     config = bridge.config
     with replace_files(folder, last=CONFIG_FILE) as temporary:
         if config.use_lora:
-            adapter = make_adapter_config(bridge.language, config.lora_r, config.lora_alpha)
+            adapter = make_peft_config(bridge.adapter)
             adapter.inference_mode = True
             adapter.save_pretrained(str(temporary / ADAPTER_FOLDER))
             name_adapter_base(temporary, config)
@@ -120,7 +123,9 @@ def find_bridge(source: str | Path, revision: str | None, **options: Any) -> tup
     options: of `fetch`, which also says what is raised.
     """
     if source != BUNDLED:
-        snapshot = fetch(source, BRIDGE_FILES, revision, **options)
+        # The last names what is only an adapter, so that the error can say so.
+        files_of_bridge = (*BRIDGE_FILES, PEFT_CONFIG_FILE)
+        snapshot = fetch(source, files_of_bridge, revision, **options)
         return snapshot.folder, snapshot.revision
     folder = Path(str(files("earthvlm") / "bundled" / "bridge"))
     if not folder.is_dir():
@@ -132,7 +137,14 @@ def find_bridge(source: str | Path, revision: str | None, **options: Any) -> tup
 
 def read_bridge(
     make_bridge: Callable[
-        [BridgeConfig, str | torch.device | None, torch.dtype | None, bool], Bridge
+        [
+            BridgeConfig,
+            str | torch.device | None,
+            torch.dtype | None,
+            bool,
+            AdapterConfig | None,
+        ],
+        Bridge,
     ],
     folder: Path,
     device: str | torch.device | None,
@@ -156,7 +168,10 @@ def read_bridge(
     check_parts(folder, config)
     # Trained weights are quantized after they are read.
     in_int8 = dtype == torch.int8 and not config.use_lora
-    bridge = make_bridge(config, device, None if in_int8 else dtype, trainable)
+    adapter = read_adapter(folder, config)
+    if adapter is not None:
+        config = follow_adapter(config, adapter)
+    bridge = make_bridge(config, device, None if in_int8 else dtype, trainable, adapter)
     if bridge.config.vlm_revision != config.vlm_revision:
         raise ValueError(
             f"{folder} was trained on {config.vlm_model_id} at revision {config.vlm_revision}, and "
@@ -164,7 +179,7 @@ def read_bridge(
         )
     bridge.config = config
     if config.use_lora and not trainable:
-        bridge.merged_adapter = adapter_shapes(bridge.language, config.lora_r)
+        bridge.merged_adapter = adapter_shapes(bridge.language, bridge.adapter)
     _load_weights(bridge, folder)
     if in_int8:
         quantize_all(bridge.language.model)
@@ -190,8 +205,7 @@ def _load_weights(bridge: BridgeNetwork, folder: Path) -> None:
         bridge.language.model.load_state_dict(read[LANGUAGE_FILE], strict=False)
     if bridge.merged_adapter is not None:
         bridge.merged_adapter = read[ADAPTER_FILE]
-        config = bridge.config
-        merge_adapter(bridge.language, bridge.merged_adapter, config.lora_r, config.lora_alpha)
+        merge_adapter(bridge.language, bridge.merged_adapter, bridge.adapter)
     elif ADAPTER_FILE in read:
         from peft import set_peft_model_state_dict
 

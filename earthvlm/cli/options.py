@@ -158,10 +158,12 @@ def load_bridge(
 
     from earthvlm.bridge.config import BRIDGE_FILES
     from earthvlm.bridge.model import OlmoEarthVLMBridge
+    from earthvlm.models.adapter_config import PEFT_CONFIG_FILE
 
     local = Path(model_path).is_dir() or _is_path(model_path)
     # A folder with weights and no configuration is a damaged bridge, which loading names.
-    empty = local and not any(Path(model_path, name).exists() for name in BRIDGE_FILES)
+    parts = (*BRIDGE_FILES, PEFT_CONFIG_FILE)
+    empty = local and not any(Path(model_path, name).exists() for name in parts)
     if not (or_untrained and empty):
         return OlmoEarthVLMBridge.from_pretrained(model_path, device=device)
     print_message(

@@ -43,3 +43,8 @@ class CaptionedScenes(Protocol):
 def are_labelled(tiles: Sequence[Tile]) -> bool:
     """Return whether the land cover of every tile is known, not its caption alone."""
     return all(tile.labels is not None for tile in tiles)
+
+
+def is_unicode(text: str) -> bool:
+    """Return whether a text can be tokenized: a lone half of a surrogate pair cannot."""
+    return not any("\ud800" <= character <= "\udfff" for character in text)

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from earthvlm.data.captioned_scenes import Tile
+from earthvlm.data.captioned_scenes import Tile, is_unicode
 from earthvlm.data.labels import SceneLabels
 from earthvlm.scenes.scene import Scene
 from earthvlm.scenes.triplet_reader import locate_chatearthnet
@@ -124,14 +124,22 @@ class ChatEarthNet:
     def _read(self, name: str) -> dict[str, Any]:
         path = self.root / name
         try:
-            return json.loads(path.read_text()) if path.is_file() else {}
-        except ValueError as error:
+            values = json.loads(path.read_bytes()) if path.is_file() else {}
+        except (ValueError, RecursionError) as error:
             raise ValueError(f"{path} is damaged: {error}.") from error
+        if not isinstance(values, dict):
+            raise ValueError(f"{path} holds no object with an entry for each image.")
+        return values
 
-    @staticmethod
-    def _make_tile(name: str, captions: tuple[str, ...], labels: dict[str, Any]) -> Tile:
+    def _make_tile(self, name: str, captions: tuple[str, ...], labels: dict[str, Any]) -> Tile:
         known = labels.get(name)
-        return Tile(name, captions, SceneLabels.from_entry(known) if known else None)
+        try:
+            return Tile(name, captions, SceneLabels.from_entry(known) if known else None)
+        except (KeyError, TypeError, ValueError) as error:
+            lacks = f"it lacks {error}" if isinstance(error, KeyError) else error
+            raise ValueError(
+                f"{self.root}: the labels of {name} cannot be read: {lacks}."
+            ) from error
 
 
 def find_hub_id(tiles: Sequence[Tile]) -> str | None:
@@ -146,15 +154,7 @@ def read_captions(path: Path) -> CaptionFile:
     Entries without any text, and repeated images, are left out and listed in `faults`.
     Raises ValueError, naming the file and the entry (counted from 1), for any other form.
     """
-    try:
-        entries = json.loads(path.read_text(encoding="utf-8-sig"))
-    except (ValueError, RecursionError) as error:  # UnicodeDecodeError is a ValueError
-        raise ValueError(f"{path} is no caption file of ChatEarthNet: {error}.") from error
-    if not isinstance(entries, list):
-        raise ValueError(
-            f"{path} is no caption file of ChatEarthNet: it holds no list, but starts with entry "
-            f"{next(iter(entries), '') if isinstance(entries, dict) else entries!r}."
-        )
+    entries = _load_entries(path)
     captions: dict[str, tuple[str, ...]] = {}
     faults: dict[str, list[str]] = {}
     for number, entry in enumerate(entries, start=1):
@@ -171,6 +171,27 @@ def read_captions(path: Path) -> CaptionFile:
     return CaptionFile(path, captions, faults)
 
 
+def _load_entries(path: Path) -> list[object]:
+    content = path.read_bytes()
+    try:
+        try:
+            entries = json.loads(content)
+        except UnicodeDecodeError:
+            # Other bytes become lone surrogates, which `_read_entry` finds and names.
+            entries = json.loads(content.decode("utf-8", "surrogateescape"))
+    except (ValueError, RecursionError) as error:
+        reason = str(error)
+        if reason.startswith("Extra data"):
+            reason += ", which is no longer part of the list (one object a line is another format)"
+        raise ValueError(f"{path} is no caption file of ChatEarthNet: {reason}.") from error
+    if not isinstance(entries, list):
+        raise ValueError(
+            f"{path} is no caption file of ChatEarthNet: it holds no list, but starts with entry "
+            f"{next(iter(entries), '') if isinstance(entries, dict) else entries!r}."
+        )
+    return entries
+
+
 def _read_entry(entry: object) -> tuple[str, tuple[str, ...]]:
     """Return an image's name and its non-blank captions. Raises ValueError for another form."""
     if not isinstance(entry, dict):
@@ -182,5 +203,7 @@ def _read_entry(entry: object) -> tuple[str, tuple[str, ...]]:
     texts = [] if given is None else given if isinstance(given, list) else [given]
     if not all(text is None or isinstance(text, str) for text in texts):
         raise ValueError(f"({name}) has a caption that is neither text nor a list of texts")
+    if not all(is_unicode(text) for text in (name, *filter(None, texts))):
+        raise ValueError(f"({name!a}) has characters that are not in UTF-8")
     name = name if name.lower().endswith(".png") else f"{name}.png"
     return name, tuple(text for text in texts if text and text.strip())

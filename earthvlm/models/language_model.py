@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from earthvlm.models.adapter_config import PEFT_CONFIG_FILE
 from earthvlm.models.chat_templates import (
     FAMILIES,
     MOONDREAM_2025,
@@ -155,6 +156,12 @@ def _load_by_transformers(
 ) -> LanguageModel:
     from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
+    if (folder / PEFT_CONFIG_FILE).is_file():
+        # transformers would load another model, the one that the adapter names, and adapt it.
+        raise ValueError(
+            f"{name!r} holds a PEFT adapter: merge it into its language model with PEFT's "
+            "merge_and_unload, save that, and give its folder."
+        )
     try:
         config = AutoConfig.from_pretrained(folder)
     except (OSError, ValueError) as error:

@@ -208,7 +208,7 @@ def test_from_config_passes_every_entry_that_builds(tiny_bridge):
     config = replace(tiny_bridge.config, bands=BANDS[:9], **changes)
     assert OlmoEarthVLMBridge.from_config(config, "cpu").config == config
     arguments = set(inspect.signature(OlmoEarthVLMBridge).parameters)
-    assert arguments - {"device", "dtype", "trainable"} <= set(asdict(config))
+    assert arguments - {"device", "dtype", "trainable", "adapter"} <= set(asdict(config))
 
 
 def test_adapter_loads_with_peft(tiny_bridge, tiny_language, tmp_path):

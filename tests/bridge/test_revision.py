@@ -23,7 +23,9 @@ from earthvlm.search.query import check_bridge
 from tests.conftest import draw_adapter, random_scene
 from tests.support.made_scenes import make_scene
 
-ENTRIES = tuple(field.name for field in fields(BridgeConfig) if field.name != "format_version")
+# The adapter's own file decides about the last two.
+ELSEWHERE = ("format_version", "lora_r", "lora_alpha")
+ENTRIES = tuple(field.name for field in fields(BridgeConfig) if field.name not in ELSEWHERE)
 
 
 def change(value: object) -> object:
@@ -85,11 +87,12 @@ def test_index_rejects_other_embedding_patch_size(tiny_bridge, tmp_path):
 def test_adapter_scale_changes_revision_and_answers(tiny_bridge, tmp_path):
     draw_adapter(tiny_bridge)
     tiny_bridge.save_pretrained(tmp_path)
-    config = json.loads((tmp_path / "config.json").read_text())
+    path = tmp_path / "adapter" / "adapter_config.json"
+    config = json.loads(path.read_text())
     losses, revisions = [], []
     talk = [{"role": "user", "content": "What?"}, {"role": "assistant", "content": "A lake."}]
     for alpha in (32, 64):
-        (tmp_path / "config.json").write_text(json.dumps(config | {"lora_alpha": alpha}))
+        path.write_text(json.dumps(config | {"lora_alpha": alpha}))
         bridge = OlmoEarthVLMBridge.from_pretrained(tmp_path, "cpu")
         losses.append(bridge.answer_losses([random_scene()], [talk])[0][0])
         revisions.append(bridge.revision)

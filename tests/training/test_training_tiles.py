@@ -48,6 +48,7 @@ REFUSED = {
     "lists in a list": ([{"image": "a.png", "caption": [["a"]]}], "entry 1 (a.png) has a caption"),
     "entry of text": ([{"image": "b.png", "caption": "b"}, "a.png"], "entry 2 is no object"),
     "object": ({"annotations": []}, "holds no list"),
+    "half a pair": ([{"image": "a.png", "caption": "\ud800"}], "entry 1 ('a.png') has characters"),
 }
 
 
@@ -63,10 +64,36 @@ def test_malformed_captions_are_refused_by_entry(form, data, capsys):
     assert expected in output and "Traceback" not in output
 
 
-@pytest.mark.parametrize("content", [b'[{"image": "a.png", "caption": "f\xfcr"}]', b"{}\n{}", b""])
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-8-sig"])
+def test_captions_in_other_unicode_encodings(encoding, data):
+    text = captions(data).read_text()
+    captions(data).write_bytes(text.replace("The scene", "Où").encode(encoding))
+    assert opened(data)[0].tiles[0].captions[0].startswith("Où shows")
+
+
+def test_an_entry_in_another_encoding_is_named(data):
+    entries = b'[{"image": "a.png", "caption": "f"}, {"image": "b.png", "caption": "f\xfcr"}]'
+    captions(data).write_bytes(entries)
+    with pytest.raises(ValueError, match=r"caps_35_train.json: entry 2 \('b.png'\) has characters"):
+        opened(data)
+
+
+@pytest.mark.parametrize("content", [b"{}\n{}", b"", b'[{"image": "\xfc'])
 def test_files_that_are_not_json_are_named(content, data):
     captions(data).write_bytes(content)
     with pytest.raises(ValueError, match=r"caps_35_train.json is no caption file"):
+        opened(data)
+
+
+def test_labels_that_cannot_be_read_are_named(data):
+    names = [tile.name for tile in ChatEarthNet(data, "train").tiles]
+    labels = json.loads((data / "labels.json").read_text())
+    del labels[names[1]]["quadrants"]
+    (data / "labels.json").write_text(json.dumps(labels))
+    with pytest.raises(ValueError, match=f"labels of {names[1]} cannot be read: it lacks 'quadr"):
+        opened(data)
+    (data / "labels.json").write_text("[1]")
+    with pytest.raises(ValueError, match="labels.json holds no object"):
         opened(data)
 
 
