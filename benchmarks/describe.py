@@ -75,7 +75,7 @@ def main() -> None:
 
 def cut(scene: Scene, side: int) -> Scene:
     """The first rows and columns of a scene."""
-    return replace(scene, reflectance=scene.reflectance[:side, :side])
+    return replace(scene, reflectance=scene.reflectance[:side, :side], valid=None, scl=None)
 
 
 def fill_cache(answers: list[list[int]]) -> AnswerCache:

@@ -7,6 +7,7 @@ learns larger scenes, clouds, other light and photos of three bands.
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -33,6 +34,8 @@ CLOUD_SPECTRUM = np.interp(WAVELENGTH, [400, 900, 1610, 2190], [1.05, 1.0, 0.7, 
 # Path radiance a level-1C product still holds, reflectance x 10000: Rayleigh scattering's
 # fourth power of the wavelength, about 0.07 in the blue.
 PATH_RADIANCE = 700 * (490 / WAVELENGTH) ** 4
+# Masks of a scene do not fit pixels that were turned, resized or joined, and training reads none.
+UNMASKED: dict[str, Any] = {"valid": None, "scl": None}
 
 
 def augment(
@@ -44,14 +47,15 @@ def augment(
         pixels = _resize(pixels, zoom)
         scene = replace(scene, pixel_metres=scene.pixel_metres and scene.pixel_metres / zoom)
     if rng.random() < UNCHANGED:
-        return replace(scene, reflectance=np.ascontiguousarray(pixels, np.float32)), labels
+        pixels = np.ascontiguousarray(pixels, np.float32)
+        return replace(scene, reflectance=pixels, **UNMASKED), labels
     if rng.random() < 0.2:
         pixels = stain_water(pixels, rng)
     pixels = _change_light(pixels, rng)
     if rng.random() < 0.2:
         pixels, labels = add_clouds(pixels, labels, rng)
     pixels = _drop_bands(pixels, rng)
-    return replace(scene, reflectance=np.asarray(pixels, np.float32)), labels
+    return replace(scene, reflectance=np.asarray(pixels, np.float32), **UNMASKED), labels
 
 
 def join_scenes(
@@ -60,7 +64,7 @@ def join_scenes(
     """Join scenes of one size, given row by row, to a larger one with matching labels."""
     pixels = [np.concatenate([s.reflectance for s, _ in row], axis=1) for row in rows]
     labels = SceneLabels.mosaic([[f for _, f in row] for row in rows])
-    return replace(rows[0][0][0], reflectance=np.concatenate(pixels, axis=0)), labels
+    return replace(rows[0][0][0], reflectance=np.concatenate(pixels, axis=0), **UNMASKED), labels
 
 
 def add_clouds(

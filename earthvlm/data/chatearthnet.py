@@ -108,11 +108,11 @@ class ChatEarthNet:
         scene = self._kept.pop(tile.name, None)
         if scene is None:
             scene = Scene.open(self.root, tile.name)
-            self._free -= scene.reflectance.nbytes
+            self._free -= scene.nbytes
         self._kept[tile.name] = scene
         while self._free < 0:
             oldest = self._kept.pop(next(iter(self._kept)))
-            self._free += oldest.reflectance.nbytes
+            self._free += oldest.nbytes
         return scene
 
     def with_tiles(self, tiles: Sequence[Tile]) -> ChatEarthNet:

@@ -59,6 +59,14 @@ SIMILAR_PAIRS = {
 # where that is below 1. Of 121 real scenes written in each of the three orders of twelve bands,
 # 358 are recognised, 5 (mostly clouds throughout) are refused, and none is mistaken.
 CLEARLY_BETTER = 0.1
+# Labels, in lower case without separators, of bands that are no reflectance, and how they are used:
+# Sentinel Hub's and openEO's masks, ESA's scene classification.
+MASK_LABELS = {
+    "datamask": "mask",
+    "scl": "scl",
+    "sceneclassification": "scl",
+    **dict.fromkeys(("clm", "cloudmask"), "clouds"),
+}
 _NUMBERED = re.compile(r"^(?:band|b)?[ _-]?0?\d{1,2}a?\s*[:=(–-]\s*(.+?)\)?$", re.IGNORECASE)
 _WAVELENGTH = re.compile(r"^(\d+(?:\.\d+)?)\s*(nm|nanometers?|µm|um|micrometers?)?$", re.IGNORECASE)
 _LARGEST_WAVELENGTH_ERROR = 15  # nm
@@ -70,11 +78,15 @@ class BandOrder:
     """The number (from 1) of each Sentinel-2 band in a raster.
 
     mask: the number of a band that is 0 where there is no data, if there is one.
+    scl: the number of ESA's scene classification, if there is one.
+    clouds: the number of a band that is 1 where there is cloud, if there is one.
     notes: what was assumed, in sentences for the user.
     """
 
     numbers: dict[str, int]
     mask: int | None = None
+    scl: int | None = None
+    clouds: int | None = None
     notes: tuple[str, ...] = ()
 
 
@@ -266,20 +278,24 @@ def identify_bands(
     notes = [f"Its bands have no names; their spectra fit {name}: {', '.join(order)}."]
     if mask:
         notes.append("Its last band is a mask and was used as one.")
-    return BandOrder({band: n for n, band in enumerate(order, start=1)}, mask, tuple(notes))
+    numbers = {band: n for n, band in enumerate(order, start=1)}
+    return BandOrder(numbers, mask, notes=tuple(notes))
 
 
 def _by_labels(labels: Sequence[str | None], source: str) -> BandOrder:
     numbers: dict[str, int] = {}
+    masks: dict[str, int] = {}
     unknown = []
     for number, (label, band) in enumerate(zip(labels, name_labels(labels), strict=True), start=1):
-        if band is None:
+        kind = MASK_LABELS.get(re.sub(r"[ _-]", "", (label or "").lower()))
+        if kind and kind not in masks:
+            masks[kind] = number
+        elif band is None:
             unknown.append((label or f"band {number}")[:20])
         elif band in numbers:
             raise ValueError(f"{source} has band {band} twice; give each band once")
         else:
             numbers[band] = number
-    if not unknown:
-        return BandOrder(numbers)
     listed = ", ".join(unknown[:4]) + ", ..." * (len(unknown) > 4)
-    return BandOrder(numbers, notes=(f"Not used, as they are no bands of Sentinel-2: {listed}.",))
+    notes = (f"Not used, as they are no bands of Sentinel-2: {listed}.",) if unknown else ()
+    return BandOrder(numbers, masks.get("mask"), masks.get("scl"), masks.get("clouds"), notes)

@@ -58,6 +58,16 @@ BOA_OFFSET_FROM_DATE = datetime.date(2022, 1, 25)
 BOA_OFFSET_FROM_BASELINE = 400
 FIRST_IMAGE_DATE = datetime.date(2015, 6, 23)  # launch of Sentinel-2A
 
+# Classes of ESA's scene classification (SCL) by their number ("Level-2A Algorithm Theoretical Basis
+# Document" 2.10), and those in which cloud hides the ground.
+SCL_CLASSES = (
+    *("no data", "saturated or defective", "dark area", "cloud shadow", "vegetation"),
+    *("not vegetated", "water", "unclassified", "cloud, medium probability"),
+    *("cloud, high probability", "thin cirrus", "snow or ice"),
+)
+SCL_CLOUD = 9
+SCL_CLOUDS = (8, 9, 10)
+
 # ChatEarthNet's three folders and the bands of the 8-bit RGB PNGs in them, in channel order.
 CHATEARTHNET_FOLDERS = {
     "s2_rgb_images": ("B04", "B03", "B02"),

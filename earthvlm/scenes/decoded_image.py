@@ -14,6 +14,8 @@ class DecodedImage:
 
     longitude, latitude: of the centre, in degrees. notes: sentences for the user on assumptions.
     pixel_metres: the side of a pixel on the ground; None where it is not known.
+    valid: bool `[H, W]`, False where pixels were filled for lack of data; None where none was.
+    scl: uint8 `[H, W]`, ESA's scene classification, 0 where there is none; None without one.
     """
 
     reflectance: np.ndarray
@@ -23,3 +25,5 @@ class DecodedImage:
     latitude: float | None = None
     notes: tuple[str, ...] = ()
     pixel_metres: float | None = None
+    valid: np.ndarray | None = None
+    scl: np.ndarray | None = None

@@ -31,7 +31,14 @@ from earthvlm.scenes.bands import BANDS, VISIBLE_BANDS, find_baseline
 from earthvlm.scenes.decoded_image import DecodedImage
 from earthvlm.scenes.photo_raster import is_photo_raster, read_photo_raster
 from earthvlm.scenes.raster_limits import GDAL_OPTIONS, check_blocks, check_directories
-from earthvlm.scenes.raster_values import find_bands, read_stored_values, read_values, size_of
+from earthvlm.scenes.raster_values import (
+    find_bands,
+    read_classification,
+    read_stored_values,
+    read_valid,
+    read_values,
+    size_of,
+)
 from earthvlm.scenes.reflectance import (
     MIN_BANDS,
     check_size,
@@ -123,27 +130,22 @@ def read_scene(
     source = f"'{path.name}'"
     clean = CLEAN_TAG in file.tags() and set(file.dtypes) == {"uint16"}
     check_size(*size_of(file, window), source)
-    if any(np.dtype(dtype).kind not in "uif" for dtype in file.dtypes):
-        raise ValueError(f"{source} holds complex numbers; give reflectance x 10000")
     order = order or find_bands(file, path)
     bands = tuple(order.numbers)
     if not clean:
         _require_visible_bands(bands, source)
-    if set(file.dtypes) == {"uint8"}:
-        raise ValueError(
-            f"{source} holds 8-bit values, which are not reflectance; "
-            "give reflectance x 10000 as 16-bit integers"
-        )
-    if not clean:
+        _refuse_other_values(file, source)
         refuse_other_sensors(file, path.stem, source)
     date, notes = read_acquisition_date(file, path.stem)
     notes = [*order.notes, *notes]
+    scl = read_classification(file, order, window)
     if clean:
         values = read_stored_values(file, order, window)
+        valid: np.ndarray | None = read_valid(file, order, window)
     else:
         values, has_offset_tag, value_notes = read_values(file, order, window)
         notes += value_notes
-        values, bands, value_notes = _convert(values, bands, source)
+        values, bands, valid, value_notes = _convert(values, bands, source)
         notes += value_notes
         notes += remove_offset(
             values,
@@ -155,6 +157,8 @@ def read_scene(
             notes.append(TOP_OF_ATMOSPHERE_NOTE)
         if axes := find_mirrored_axes(file):
             values = np.flip(values, axes)
+            valid = None if valid is None else np.flip(valid, axes)
+            scl = None if scl is None else np.flip(scl, axes)
             notes.append("Its grid is mirrored, so it was turned: north is at the top.")
     longitude, latitude = read_place(file, window)
     return DecodedImage(
@@ -164,23 +168,35 @@ def read_scene(
         longitude,
         latitude,
         tuple(notes),
-        read_pixel_metres(file),
+        pixel_metres=read_pixel_metres(file),
+        valid=None if valid is None or valid.all() else valid,
+        scl=scl,
     )
+
+
+def _refuse_other_values(file: rasterio.DatasetReader, source: str) -> None:
+    if any(np.dtype(dtype).kind not in "uif" for dtype in file.dtypes):
+        raise ValueError(f"{source} holds complex numbers; give reflectance x 10000")
+    if set(file.dtypes) == {"uint8"}:
+        raise ValueError(
+            f"{source} holds 8-bit values, which are not reflectance; "
+            "give reflectance x 10000 as 16-bit integers"
+        )
 
 
 def _convert(
     values: np.ndarray, bands: tuple[str, ...], source: str
-) -> tuple[np.ndarray, tuple[str, ...], list[str]]:
+) -> tuple[np.ndarray, tuple[str, ...], np.ndarray | None, list[str]]:
     """Fill missing pixels, leave out empty bands and convert to reflectance x 10000.
 
-    Returns the values, their bands and notes.
+    Returns the values, their bands, which pixels hold data (None where all do) and notes.
     """
     mark_empty_bands(values)
     refuse_flat_values(values, source)
-    notes = fill_missing_pixels(values, source)
+    valid, notes = fill_missing_pixels(values, source)
     values, bands, lost = drop_empty_bands(values, bands)
     _require_visible_bands(bands, source)
-    return values, bands, [*notes, *lost, *convert_to_reflectance(values, source)]
+    return values, bands, valid, [*notes, *lost, *convert_to_reflectance(values, source)]
 
 
 def write_geotiff(
@@ -190,11 +206,15 @@ def write_geotiff(
     longitude: float | None = None,
     latitude: float | None = None,
     pixel_metres: float | None = None,
+    *,
+    valid: np.ndarray | None = None,
+    scl: np.ndarray | None = None,
 ) -> None:
     """Write `[H, W, 12]` reflectance as uint16 x 10000, with band names, date and place in tags.
 
-    Bands that are NaN are left out. The projection of a scene is not known, so the file has its
-    centre and pixel size in tags and no grid.
+    Bands that are NaN are left out. `valid` becomes the file's mask and `scl` its last band. The
+    projection of a scene is not known, so the file has its centre and pixel size in tags and no
+    grid.
     """
     import rasterio
 
@@ -212,13 +232,19 @@ def write_geotiff(
     # Band by band: a quarter smaller than interleaved by pixel on real scenes.
     profile: dict[str, Any] = {"driver": "GTiff", "dtype": "uint16", "interleave": "band"}
     profile |= {"compress": "deflate", "predictor": 2, "zlevel": 9}
-    size = {"count": len(present), "height": height, "width": width}
-    with quiet_gdal(), rasterio.open(path.absolute(), "w", **profile, **size) as file:
+    size = {"count": len(present) + (scl is not None), "height": height, "width": width}
+    mask_inside = rasterio.Env(GDAL_TIFF_INTERNAL_MASK=True)
+    with quiet_gdal(), mask_inside, rasterio.open(path.absolute(), "w", **profile, **size) as file:
         file.update_tags(**tags)
         for number, index in enumerate(present, start=1):
             band = np.rint(reflectance[:, :, index]).clip(0, 65_535)
             file.write(band.astype(np.uint16), number)
             file.set_band_description(number, BANDS[index])
+        if scl is not None:
+            file.write(scl.astype(np.uint16), size["count"])
+            file.set_band_description(size["count"], "SCL")
+        if valid is not None:
+            file.write_mask(valid)
 
 
 @contextmanager

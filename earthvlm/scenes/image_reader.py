@@ -77,12 +77,14 @@ def make_photo_image(
     values[pixels[:, :, 3] == 0] = np.nan
     source = f"'{path.name}'"
     refuse_flat_values(values, source)
-    notes += fill_missing_pixels(values, source)
+    valid, filled = fill_missing_pixels(values, source)
+    notes += filled
     return DecodedImage(
         place_bands(values, VISIBLE_BANDS),
         name=path.stem,
         date=find_date(path.stem),
         notes=tuple(notes),
+        valid=valid,
     )
 
 

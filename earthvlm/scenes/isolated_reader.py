@@ -51,6 +51,13 @@ _CHILD_ENVIRONMENT = {
     "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
 }
 _PASSED_ON = ("PATH", "HOME", "LANG", "TMPDIR", "SYSTEMROOT", "TEMP", "TMP", "LD_LIBRARY_PATH")
+# A scene's arrays in the order in which they follow a reply: what comes after height and width, and
+# the type of a value.
+_ARRAYS: dict[str, tuple[tuple[int, ...], type]] = {
+    "reflectance": ((len(BANDS),), np.float32),
+    "valid": ((), np.bool_),
+    "scl": ((), np.uint8),
+}
 _ERRORS = {error.__name__: error for error in (ValueError, FileNotFoundError)}
 
 
@@ -111,13 +118,13 @@ class IsolatedReader:
                 requests, replies = _pipes(child)
                 requests.write(json.dumps(request).encode() + b"\n")
                 requests.flush()
-                reply, pixels = read_reply(replies)
+                reply, arrays = read_reply(replies)
             except (OSError, EOFError, ValueError, struct.error) as error:
                 child.kill()
                 raise ValueError(self._explain(path.name, late.is_set(), child.wait())) from error
             finally:
                 timer.cancel()
-        return _rebuild(reply, pixels)
+        return _rebuild(reply, arrays)
 
     @contextmanager
     def _child(self) -> Iterator[subprocess.Popen[bytes]]:
@@ -173,8 +180,8 @@ def _end_all(children: list[subprocess.Popen[bytes]]) -> None:
         _end(children.pop())
 
 
-def read_reply(stream: BufferedReader) -> tuple[dict[str, Any], np.ndarray | None]:
-    """Read one reply of a child: JSON, and the pixels `[H, W, 12]` where a scene was opened.
+def read_reply(stream: BufferedReader) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    """Read one reply of a child: JSON, and the arrays that it lists where a scene was opened.
 
     Raises ValueError for a reply longer, or of a scene larger, than a child may send, and EOFError
     or struct.error where it ends too early.
@@ -184,17 +191,20 @@ def read_reply(stream: BufferedReader) -> tuple[dict[str, Any], np.ndarray | Non
         raise ValueError(f"a reply of {length} bytes")
     reply = json.loads(_read_exactly(stream, length))
     if "error" in reply:
-        return reply, None
+        return reply, {}
     height, width = (int(side) for side in reply["size"])
     check_size(height, width, "a reply")
-    pixels = np.empty((height, width, len(BANDS)), dtype=np.float32)
-    view, done = memoryview(pixels.data).cast("B"), 0
-    while done < len(view):
-        count = stream.readinto(view[done:])
-        if not count:
-            raise EOFError
-        done += count
-    return reply, pixels
+    arrays: dict[str, np.ndarray] = {}
+    for name in reply["arrays"]:
+        depth, dtype = _ARRAYS[name]
+        arrays[name] = np.empty((height, width, *depth), dtype)
+        view, done = memoryview(arrays[name].data).cast("B"), 0
+        while done < len(view):
+            count = stream.readinto(view[done:])
+            if not count:
+                raise EOFError
+            done += count
+    return reply, arrays
 
 
 def _read_exactly(stream: BufferedReader, length: int) -> bytes:
@@ -204,12 +214,12 @@ def _read_exactly(stream: BufferedReader, length: int) -> bytes:
     return data
 
 
-def _rebuild(reply: dict[str, Any], pixels: np.ndarray | None) -> Scene:
-    if pixels is None:
+def _rebuild(reply: dict[str, Any], arrays: dict[str, np.ndarray]) -> Scene:
+    if "error" in reply:
         raise _ERRORS.get(reply["kind"], ValueError)(reply["error"])
     date = reply["date"]
     return Scene(
-        pixels,
+        **arrays,
         date=datetime.date.fromisoformat(date) if date else None,
         longitude=reply["longitude"],
         latitude=reply["latitude"],
@@ -251,7 +261,9 @@ def main() -> int:
         data = json.dumps(reply).encode()
         replies.write(struct.pack("<I", len(data)) + data)
         if scene is not None:
-            replies.write(memoryview(np.ascontiguousarray(scene.reflectance).data).cast("B"))
+            for name in reply["arrays"]:
+                array = np.ascontiguousarray(getattr(scene, name))
+                replies.write(memoryview(array.data).cast("B"))
         replies.flush()
         if out_of_memory:
             return 1
@@ -263,6 +275,7 @@ def main() -> int:
 def _describe(scene: Scene) -> dict[str, Any]:
     return {
         "size": [scene.height, scene.width],
+        "arrays": [name for name in _ARRAYS if getattr(scene, name) is not None],
         "date": scene.date.isoformat() if scene.date else None,
         "longitude": scene.longitude,
         "latitude": scene.latitude,

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from earthvlm.scenes.band_identification import BandOrder, identify_bands, only_count, read_labels
+from earthvlm.scenes.bands import SCL_CLASSES, SCL_CLOUD
 from earthvlm.scenes.reflectance import LARGEST_FRACTION, brightest_level, mark_empty_pixels
 
 if TYPE_CHECKING:
@@ -95,6 +96,22 @@ def read_values(
     has_offset_tag, scale_notes = _apply_scales(values, file, order)
     mark_empty_pixels(values)
     return values, has_offset_tag, notes + scale_notes
+
+
+def read_classification(
+    file: rasterio.DatasetReader, order: BandOrder, window: Window | None = None
+) -> np.ndarray | None:
+    """Read ESA's scene classification, uint8 `[H, W]`, or make one of a cloud mask; else None.
+
+    Of a cloud mask, clouds get the class of clouds of high probability and all else 0.
+    """
+    if order.scl:
+        classes = file.read(order.scl, window=window)
+        known = (classes >= 0) & (classes < len(SCL_CLASSES))
+        return np.where(known, classes, 0).astype(np.uint8)
+    if order.clouds:
+        return np.where(file.read(order.clouds, window=window) == 1, SCL_CLOUD, 0).astype(np.uint8)
+    return None
 
 
 def read_stored_values(

@@ -189,33 +189,36 @@ def refuse_flat_values(values: np.ndarray, source: str) -> None:
         )
 
 
-def fill_missing_pixels(values: np.ndarray, source: str) -> list[str]:
-    """Fill NaN pixels of `[H, W, C]` with their band's median; return notes.
+def fill_missing_pixels(values: np.ndarray, source: str) -> tuple[np.ndarray | None, list[str]]:
+    """Fill NaN pixels of `[H, W, C]` with their band's median.
 
-    Bands that hold nothing at all stay NaN: they are missing. Raises BlankSceneError where fewer
-    than half of the pixels hold data.
+    Returns which pixels hold data in all bands that hold any, bool `[H, W]`, or None where all do,
+    and notes. Bands that hold nothing at all stay NaN: they are missing. Raises BlankSceneError
+    where fewer than half of the pixels hold data.
     """
     holes = np.isnan(values)
     if not holes.any():
-        return []
+        return None, []
     empty = holes.all(axis=(0, 1))
     if empty.all():
         raise BlankSceneError(f"{source} has no data in it; give a scene whose pixels hold values")
-    share = float(holes[:, :, ~empty].any(axis=2).mean())
+    missing = holes[:, :, ~empty].any(axis=2)
+    share = float(missing.mean())
     if share > LARGEST_FILLED_SHARE:
         raise BlankSceneError(
             f"{source} holds data in only {1 - share:.0%} of its pixels; "
             "crop it to where it has data (at least half is needed)"
         )
     if share == 0:
-        return []
+        return None, []
     for index in np.flatnonzero(~empty):
         hole = holes[:, :, index]
         if hole.any():
             band = values[:, :, index]
             band[hole] = np.median(band[~hole])
     words = f"{share:.0%}" if share >= 0.01 else "Less than 1%"
-    return [f"{words} of its pixels hold no data and were filled with each band's median."]
+    note = f"{words} of its pixels hold no data and were filled with each band's median."
+    return ~missing, [note]
 
 
 def drop_empty_bands(

@@ -14,6 +14,7 @@ from earthvlm.scenes.bands import (
     BANDS,
     COMPOSITES,
     NDVI_BANDS,
+    SCL_CLOUDS,
     SUBSTITUTES,
     VISIBLE_BANDS,
     normalise_band_name,
@@ -62,6 +63,8 @@ class Scene:
     without the offset of newer products; a missing band is NaN throughout. `longitude` and
     `latitude` (degrees) are of the centre. `notes` are sentences for the user: what was assumed, or
     is missing. `pixel_metres` is the side of a pixel on the ground, None where it is not known.
+    is missing. `valid` is bool `[H, W]`, False where pixels had no data and were filled, None where
+    none were; `scl` is ESA's scene classification, uint8 `[H, W]`, 0 where a pixel has no class.
     """
 
     reflectance: np.ndarray
@@ -71,6 +74,8 @@ class Scene:
     name: str = "scene"
     notes: tuple[str, ...] = ()
     pixel_metres: float | None = None
+    valid: np.ndarray | None = None
+    scl: np.ndarray | None = None
 
     def __post_init__(self) -> None:
         shape = self.reflectance.shape
@@ -85,6 +90,12 @@ class Scene:
             raise ValueError(
                 f"'{self.name}' has NaN in part of a band; a missing band is NaN throughout"
             )
+        for field, mask, dtype in (("valid", self.valid, bool), ("scl", self.scl, np.uint8)):
+            if mask is not None and (mask.shape != shape[:2] or mask.dtype != dtype):
+                raise ValueError(
+                    f"the {field} of '{self.name}' is {mask.dtype} {list(mask.shape)}, not "
+                    f"{np.dtype(dtype)} {list(shape[:2])} as its pixels ask for"
+                )
 
     @classmethod
     def open(
@@ -137,22 +148,14 @@ class Scene:
             )
         if values.dtype.kind not in "uif":
             raise ValueError(f"the array of '{name}' holds {values.dtype}, not numbers")
-        names = tuple(normalise_band_name(band) for band in bands)
-        for band, known in zip(bands, names, strict=True):
-            if known is None:
-                raise ValueError(f"'{band}' is no band of Sentinel-2; known are {', '.join(BANDS)}")
-        if len(set(names)) != len(names) or len(names) < MIN_BANDS:
-            raise ValueError(
-                f"'{name}' has the bands {', '.join(map(str, names))}; "
-                f"give at least {MIN_BANDS} different ones"
-            )
+        names = _normalise_names(bands, name)
         source = f"'{name}'"
         check_size(values.shape[0], values.shape[1], source)
         values = np.array(values, dtype=np.float32)
         mark_empty_pixels(values)
         mark_empty_bands(values)
-        notes = fill_missing_pixels(values, source)
-        values, kept, lost = drop_empty_bands(values, tuple(map(str, names)))
+        valid, notes = fill_missing_pixels(values, source)
+        values, kept, lost = drop_empty_bands(values, names)
         notes += lost + convert_to_reflectance(values, source)
         if boa_offset is None and decide_offset(darkest_level(values), date=date)[0]:
             notes.append(
@@ -168,13 +171,25 @@ class Scene:
             name=name,
             notes=tuple(notes),
             pixel_metres=pixel_metres,
+            valid=valid,
         )
+
+    @property
+    def cloud_mask(self) -> np.ndarray | None:
+        """Where the scene classification has cloud or cirrus, bool `[H, W]`; None without one."""
+        return None if self.scl is None else np.isin(self.scl, SCL_CLOUDS)
 
     @property
     def bands(self) -> tuple[str, ...]:
         """The bands that are present, in the order of `earthvlm.scenes.bands.BANDS`."""
         missing = np.isnan(self.reflectance[0, 0])
         return tuple(band for band, gone in zip(BANDS, missing, strict=True) if not gone)
+
+    @property
+    def nbytes(self) -> int:
+        """The bytes that its arrays take."""
+        arrays = (self.reflectance, self.valid, self.scl)
+        return sum(array.nbytes for array in arrays if array is not None)
 
     @property
     def height(self) -> int:
@@ -253,6 +268,8 @@ class Scene:
             self.longitude,
             self.latitude,
             self.pixel_metres,
+            valid=self.valid,
+            scl=self.scl,
         )
 
     def find_band(self, band: str) -> np.ndarray | None:
@@ -286,6 +303,21 @@ class Scene:
             np.interp(ndvi, NDVI_STOPS, colour) for colour in zip(*NDVI_COLOURS, strict=True)
         ]
         return np.stack(channels, axis=2).astype(np.uint8)
+
+
+def _normalise_names(bands: Sequence[str], name: str) -> tuple[str, ...]:
+    """Return bands as in "B02". Raises ValueError for unknown, repeated and too few bands."""
+    names = []
+    for band in bands:
+        known = normalise_band_name(band)
+        if known is None:
+            raise ValueError(f"'{band}' is no band of Sentinel-2; known are {', '.join(BANDS)}")
+        names.append(known)
+    if len(set(names)) != len(names) or len(names) < MIN_BANDS:
+        raise ValueError(
+            f"'{name}' has the bands {', '.join(names)}; give at least {MIN_BANDS} different ones"
+        )
+    return tuple(names)
 
 
 def _read_file(path: Path, boa_offset: bool | None) -> DecodedImage:

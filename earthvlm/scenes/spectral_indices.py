@@ -16,6 +16,7 @@ from earthvlm.scenes.scene import Scene
 
 # In the order of the tests; a pixel belongs to the first class whose test it passes.
 COVER_CLASSES = ("cloud", "snow", "water", "dense vegetation", "sparse vegetation", "bare or built")
+NO_DATA = 255
 COVER_RULES = {
     "cloud": "thick cloud: B03 > 0.39, or B03 > 0.175 and B03 > B04, with B11 > 0.1",
     "snow": "snow: NDSI > 0.4 and near infrared > 0.11",
@@ -71,6 +72,7 @@ class SpectralIndices:
 def classify(scene: Scene) -> np.ndarray | None:
     """Return the cover of each pixel as its index in COVER_CLASSES, uint8 `[H, W]`.
 
+    Pixels without data are NO_DATA.
     None where the near infrared is missing, as in a photo: nothing here can then be measured.
     """
     green, red, near_infrared, short_wave = (
@@ -89,7 +91,8 @@ def classify(scene: Scene) -> np.ndarray | None:
     water = (water_index > WATER_INDEX) & (near_infrared < SNOW_NEAR_INFRARED)
     water |= (near_infrared < DARK_WATER) & (other < DARK_WATER)
     rules = [cloud, snow, water, ndvi > DENSE_NDVI, ndvi >= BARE_NDVI]
-    return np.select(rules, list(range(5)), default=5).astype(np.uint8)
+    covers = np.select(rules, list(range(5)), default=5).astype(np.uint8)
+    return covers if scene.valid is None else np.where(scene.valid, covers, NO_DATA)
 
 
 def measure(scene: Scene) -> SpectralIndices | None:
@@ -97,7 +100,8 @@ def measure(scene: Scene) -> SpectralIndices | None:
     covers = classify(scene)
     if covers is None:
         return None
-    counts = np.bincount(covers.ravel(), minlength=len(COVER_CLASSES)) / covers.size
+    covers = covers[covers != NO_DATA]
+    counts = np.bincount(covers, minlength=len(COVER_CLASSES)) / covers.size
     has_short_wave = "B11" in scene.bands
     kept = [c for c in COVER_CLASSES if has_short_wave or c not in ("cloud", "snow")]
     shares = {cover: float(counts[COVER_CLASSES.index(cover)]) for cover in kept}
@@ -114,13 +118,16 @@ def percent(share: float) -> str:
 def find_cloud(scene: Scene) -> np.ndarray:
     """Return the pixels that thick cloud covers, bool `[H, W]`; needs B03 and B04.
 
-    Where B11 is missing, bright snow counts as cloud too.
+    The clouds of a scene classification count too. Where B11 is missing, bright snow counts as
+    cloud.
     """
     green, red, short_wave = (_reflectance(scene, band) for band in ("B03", "B04", "B11"))
     if green is None or red is None:
         raise ValueError(f"'{scene.name}' lacks B03 or B04, by which clouds are found")
     bright = (green > CLOUD_GREEN) & (green > red) | (green > CLOUD_GREEN_SURE)
-    return bright if short_wave is None else bright & (short_wave > CLOUD_SHORT_WAVE)
+    cloud = bright if short_wave is None else bright & (short_wave > CLOUD_SHORT_WAVE)
+    classified = scene.cloud_mask
+    return cloud if classified is None else cloud | classified
 
 
 def _reflectance(scene: Scene, band: str) -> np.ndarray | None:

@@ -72,7 +72,9 @@ class TiledRaster:
                 if scene is None:
                     self.empty += 1
                 else:
-                    cloudy = find_cloud(scene).mean() >= MIN_CLOUDY_SHARE
+                    cloud = find_cloud(scene)
+                    seen = cloud if scene.valid is None else cloud[scene.valid]
+                    cloudy = seen.mean() >= MIN_CLOUDY_SHARE
                     yield scene, CLOUDY if cloudy else CLEAR
 
     def _read_tile(

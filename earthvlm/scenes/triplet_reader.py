@@ -58,7 +58,7 @@ def read_triplet(root: Path, image_name: str) -> DecodedImage:
     values = np.concatenate(pixels, axis=2) * scale
     mark_empty_pixels(values)
     refuse_flat_values(values, f"'{name}'")
-    notes = fill_missing_pixels(values, f"'{name}'")
+    valid, notes = fill_missing_pixels(values, f"'{name}'")
     longitude, latitude = locate_chatearthnet(Path(name).stem) or (None, None)
     return DecodedImage(
         place_bands(values, tuple(bands)),
@@ -67,6 +67,7 @@ def read_triplet(root: Path, image_name: str) -> DecodedImage:
         latitude=latitude,
         notes=tuple(notes),
         pixel_metres=None if latitude is None else _mercator_pixel_metres(latitude),
+        valid=valid,
     )
 
 

@@ -91,7 +91,7 @@ class Session:
         These are scenes, attention maps, the last query and the messages. Sessions can share
         objects.
         """
-        held: list[tuple[object, int]] = [(s, s.reflectance.nbytes) for s in self.scenes]
+        held: list[tuple[object, int]] = [(s, s.nbytes) for s in self.scenes]
         if self.attention is not None:
             held.append(
                 (self.attention, self.attention.maps.nbytes + self.attention.baseline.nbytes)

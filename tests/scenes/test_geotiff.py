@@ -52,10 +52,10 @@ def test_absent_bands_are_missing(tmp_path):
 
 def test_other_bands_are_ignored_with_a_note(tmp_path):
     values = np.dstack([make_values(), np.full((32, 32, 2), 4, np.uint16)])
-    names = [*FILE_ORDER_12, "SCL", "AOT"]
+    names = [*FILE_ORDER_12, "WVP", "AOT"]
     scene = Scene.open(write_tiff(tmp_path / "a.tif", values, names))
     assert scene.bands == BANDS
-    assert any("SCL, AOT" in note for note in scene.notes)
+    assert any("WVP, AOT" in note for note in scene.notes)
 
 
 def test_bands_of_zeros_are_missing(tmp_path):
