@@ -15,13 +15,14 @@ import subprocess
 import sys
 import tarfile
 import zipfile
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from earthvlm.scenes.bands import BANDS
+from earthvlm.scenes.grid import Grid
+from earthvlm.scenes.product import Product, read_product
 from earthvlm.scenes.scene import Scene
 
 TILE_SIZE = 128  # pixels, the largest scene that OlmoEarth reads in one piece
@@ -145,8 +146,9 @@ def gather_beetzsee_scenes(folder: Path) -> list[SourcedScene]:
     It is a level-1C product (top of atmosphere) without the +1000 offset; its haze is removed.
     """
     paths = {path.stem[-3:]: path for path in folder.glob("*_B??.jp2")}
-    values, place = read_bands(paths)
+    values, grid = read_bands(paths)
     values = remove_haze(values)
+    product = read_product({}, paths["B02"].stem)
     date = datetime.date(2017, 2, 16)
     source = (
         "Beetzsee lakes near Brandenburg an der Havel, Germany: Sentinel-2 level 1C, tile T33UUU, "
@@ -156,10 +158,8 @@ def gather_beetzsee_scenes(folder: Path) -> list[SourcedScene]:
 
     def cut_scene(name: str, split: str, row: int, column: int, size: int) -> SourcedScene:
         pixels = values[row : row + size, column : column + size]
-        longitude, latitude = place(row + size / 2, column + size / 2)
-        scene = Scene.from_array(
-            pixels, BANDS, name=name, date=date, longitude=longitude, latitude=latitude
-        )
+        place = grid.shift(row, column)
+        scene = Scene.from_array(pixels, BANDS, name=name, date=date, grid=place, product=product)
         return SourcedScene(scene, split, source)
 
     rows, columns = (length // TILE_SIZE for length in values.shape[:2])
@@ -209,14 +209,19 @@ def gather_bigearthnet_scenes(folder: Path) -> list[SourcedScene]:
     gathered = []
     for patch in patches:
         metadata = json.loads((patch / f"{patch.name}_labels_metadata.json").read_text())
-        date = datetime.date.fromisoformat(metadata["acquisition_date"][:10])
-        values, place = read_bands({path.stem[-3:]: path for path in patch.glob("*_B??.tif")})
-        longitude, latitude = place(values.shape[0] / 2, values.shape[1] / 2)
+        time = datetime.datetime.fromisoformat(metadata["acquisition_date"])
+        date = time.date()
+        values, grid = read_bands({path.stem[-3:]: path for path in patch.glob("*_B??.tif")})
         country = countries[patch.name]
         # A patch's own name ends with its column and row in the Sentinel-2 tile.
         name = f"{country.lower()}_{date.isoformat()}_{'_'.join(patch.name.split('_')[-2:])}"
         scene = Scene.from_array(
-            values, BANDS, date=date, longitude=longitude, latitude=latitude, name=name
+            values,
+            BANDS,
+            date=date,
+            name=name,
+            grid=grid,
+            product=Product(sensing_time=time.replace(tzinfo=datetime.UTC)),
         )
         source = (
             f"{country}: BigEarthNet patch {patch.name}, Sentinel-2 level 2A, by G. Sumbul, "
@@ -233,23 +238,22 @@ def read_licences(folder: Path) -> dict[str, str]:
     return {str(p): (folder / p.licence_file).read_text("utf-8").strip() for p in PACKAGES}
 
 
-def read_bands(
-    paths: dict[str, Path],
-) -> tuple[np.ndarray, Callable[[float, float], tuple[float, float]]]:
+def read_bands(paths: dict[str, Path]) -> tuple[np.ndarray, Grid]:
     """Read one file per band, resampled to the pixels of B02 (10 m) by bilinear interpolation.
 
-    Returns float32 `[H, W, 12]` in the order of BANDS, and a function from (row, column) in pixels
-    to (longitude, latitude) in degrees. Raises ValueError if a band's file is missing.
+    Returns float32 `[H, W, 12]` in the order of BANDS, and their grid. Raises ValueError if a
+    band's file or its grid is missing.
     """
     import rasterio
     from rasterio.enums import Resampling
-    from rasterio.warp import transform
 
     missing = [band for band in BANDS if band not in paths]
     if missing:
         raise ValueError(f"there is no file for {', '.join(missing)}; the download is incomplete")
     with rasterio.open(paths["B02"]) as file:
-        shape, grid, projection = file.shape, file.transform, file.crs
+        shape, grid = file.shape, Grid.of_raster(file)
+    if grid is None:
+        raise ValueError(f"{paths['B02']} has no grid; the download is damaged")
     values = np.empty((*shape, len(BANDS)), dtype=np.float32)
     for index, band in enumerate(BANDS):
         with rasterio.open(paths[band]) as file:
@@ -257,13 +261,7 @@ def read_bands(
                 1, out_dtype="float32", out_shape=shape, resampling=Resampling.bilinear
             )
         values[:, :, index] = read
-
-    def place(row: float, column: float) -> tuple[float, float]:
-        x, y = grid.c + column * grid.a, grid.f + row * grid.e  # north is up
-        (longitude,), (latitude,) = transform(projection, "EPSG:4326", [x], [y])
-        return longitude, latitude
-
-    return values, place
+    return values, grid
 
 
 def remove_haze(values: np.ndarray) -> np.ndarray:

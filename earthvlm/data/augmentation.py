@@ -43,6 +43,7 @@ def augment(
 ) -> tuple[Scene, SceneLabels]:
     """Return a random variation of a scene with matching labels."""
     pixels, labels = _turn(scene.reflectance, labels, rng)
+    scene = replace(scene, grid=None)
     if zoom != 1:
         pixels = _resize(pixels, zoom)
         scene = replace(scene, pixel_metres=scene.pixel_metres and scene.pixel_metres / zoom)
@@ -64,7 +65,8 @@ def join_scenes(
     """Join scenes of one size, given row by row, to a larger one with matching labels."""
     pixels = [np.concatenate([s.reflectance for s, _ in row], axis=1) for row in rows]
     labels = SceneLabels.mosaic([[f for _, f in row] for row in rows])
-    return replace(rows[0][0][0], reflectance=np.concatenate(pixels, axis=0), **UNMASKED), labels
+    first = replace(rows[0][0][0], grid=None)
+    return replace(first, reflectance=np.concatenate(pixels, axis=0), **UNMASKED), labels
 
 
 def add_clouds(

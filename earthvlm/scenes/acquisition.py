@@ -11,6 +11,7 @@ import re
 from typing import TYPE_CHECKING
 
 from earthvlm.scenes.bands import FIRST_IMAGE_DATE, find_date
+from earthvlm.scenes.grid import Grid
 
 if TYPE_CHECKING:
     import rasterio
@@ -99,25 +100,22 @@ def read_place(
 
     Both are None where the raster has no grid, or one that lies outside of its projection.
     """
-    from rasterio._err import CPLE_BaseError
-    from rasterio.errors import RasterioError
-    from rasterio.warp import transform
-
     tags = file.tags()
-    try:
-        if window is None and all(tag in tags for tag in PLACE_TAGS):
+    if window is None and all(tag in tags for tag in PLACE_TAGS):
+        try:
             longitude, latitude = (float(tags[tag]) for tag in PLACE_TAGS)
-        elif not has_grid(file):
+        except ValueError:
             return None, None
-        else:
-            row, column = file.height / 2, file.width / 2
-            if window is not None:
-                row = window.row_off + window.height / 2
-                column = window.col_off + window.width / 2
-            x, y = file.xy(row - 0.5, column - 0.5)
-            (longitude,), (latitude,) = transform(file.crs, "EPSG:4326", [x], [y])
-    except (RasterioError, CPLE_BaseError, ValueError):
-        return None, None
+    else:
+        grid = Grid.of_raster(file)
+        row, column = file.height / 2, file.width / 2
+        if window is not None:
+            row = window.row_off + window.height / 2
+            column = window.col_off + window.width / 2
+        place = grid.locate(row, column) if grid else None
+        if place is None:
+            return None, None
+        longitude, latitude = place
     if not (abs(longitude) <= 180 and abs(latitude) <= 90 and math.isfinite(longitude)):
         return None, None
     return longitude, latitude

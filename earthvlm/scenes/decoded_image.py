@@ -7,6 +7,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from earthvlm.scenes.grid import Grid
+from earthvlm.scenes.product import Product
+
 
 @dataclass(frozen=True)
 class DecodedImage:
@@ -16,6 +19,7 @@ class DecodedImage:
     pixel_metres: the side of a pixel on the ground; None where it is not known.
     valid: bool `[H, W]`, False where pixels were filled for lack of data; None where none was.
     scl: uint8 `[H, W]`, ESA's scene classification, 0 where there is none; None without one.
+    grid: of its pixels. product: that it was cut from.
     """
 
     reflectance: np.ndarray
@@ -27,3 +31,5 @@ class DecodedImage:
     pixel_metres: float | None = None
     valid: np.ndarray | None = None
     scl: np.ndarray | None = None
+    grid: Grid | None = None
+    product: Product | None = None

@@ -29,7 +29,9 @@ from earthvlm.scenes.acquisition import (
 from earthvlm.scenes.band_identification import BandOrder
 from earthvlm.scenes.bands import BANDS, VISIBLE_BANDS, find_baseline
 from earthvlm.scenes.decoded_image import DecodedImage
+from earthvlm.scenes.grid import Grid
 from earthvlm.scenes.photo_raster import is_photo_raster, read_photo_raster
+from earthvlm.scenes.product import Product, product_tags, read_product
 from earthvlm.scenes.raster_limits import GDAL_OPTIONS, check_blocks, check_directories
 from earthvlm.scenes.raster_values import (
     find_bands,
@@ -139,6 +141,7 @@ def read_scene(
     date, notes = read_acquisition_date(file, path.stem)
     notes = [*order.notes, *notes]
     scl = read_classification(file, order, window)
+    grid = Grid.of_raster(file, window)
     if clean:
         values = read_stored_values(file, order, window)
         valid: np.ndarray | None = read_valid(file, order, window)
@@ -159,18 +162,19 @@ def read_scene(
             values = np.flip(values, axes)
             valid = None if valid is None else np.flip(valid, axes)
             scl = None if scl is None else np.flip(scl, axes)
+            grid = grid and grid.flip(axes, *values.shape[:2])
             notes.append("Its grid is mirrored, so it was turned: north is at the top.")
-    longitude, latitude = read_place(file, window)
     return DecodedImage(
         place_bands(values, bands),
         path.stem,
         date,
-        longitude,
-        latitude,
+        *read_place(file, window),
         tuple(notes),
         pixel_metres=read_pixel_metres(file),
         valid=None if valid is None or valid.all() else valid,
         scl=scl,
+        grid=grid,
+        product=read_product(file.tags(), path.stem),
     )
 
 
@@ -209,12 +213,13 @@ def write_geotiff(
     *,
     valid: np.ndarray | None = None,
     scl: np.ndarray | None = None,
+    grid: Grid | None = None,
+    product: Product | None = None,
 ) -> None:
-    """Write `[H, W, 12]` reflectance as uint16 x 10000, with band names, date and place in tags.
+    """Write `[H, W, 12]` reflectance as uint16 x 10000, with band names, date and product in tags.
 
-    Bands that are NaN are left out. `valid` becomes the file's mask and `scl` its last band. The
-    projection of a scene is not known, so the file has its centre and pixel size in tags and no
-    grid.
+    Bands that are NaN are left out. `valid` becomes the file's mask and `scl` its last band.
+    Without a grid, centre and pixel size are in tags.
     """
     import rasterio
 
@@ -222,17 +227,20 @@ def write_geotiff(
         raise FileNotFoundError(f"There is no folder '{path.parent}' to save '{path.name}' in")
     present = np.flatnonzero(~np.isnan(reflectance[0, 0]))
     height, width = reflectance.shape[:2]
-    tags = {CLEAN_TAG: "reflectance x 10000, without offset, 0 is a value"}
+    tags = {CLEAN_TAG: "reflectance x 10000, without offset, 0 is a value"} | product_tags(product)
     if date is not None:
         tags[DATE_TAG] = date.isoformat()
-    if longitude is not None and latitude is not None:
+    # With a grid, a tag would be wrong once another program has cut or moved the file.
+    if grid is None and longitude is not None and latitude is not None:
         tags |= dict(zip(PLACE_TAGS, map(repr, (longitude, latitude)), strict=True))
-    if pixel_metres is not None:
+    if grid is None and pixel_metres is not None:
         tags[PIXEL_TAG] = repr(pixel_metres)
     # Band by band: a quarter smaller than interleaved by pixel on real scenes.
     profile: dict[str, Any] = {"driver": "GTiff", "dtype": "uint16", "interleave": "band"}
     profile |= {"compress": "deflate", "predictor": 2, "zlevel": 9}
     size = {"count": len(present) + (scl is not None), "height": height, "width": width}
+    if grid is not None:
+        profile |= {"crs": grid.crs, "transform": rasterio.Affine(*grid.transform)}
     mask_inside = rasterio.Env(GDAL_TIFF_INTERNAL_MASK=True)
     with quiet_gdal(), mask_inside, rasterio.open(path.absolute(), "w", **profile, **size) as file:
         file.update_tags(**tags)

@@ -21,6 +21,7 @@ import threading
 import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 from io import BufferedReader
 from pathlib import Path
 from typing import Any, BinaryIO, cast
@@ -28,7 +29,9 @@ from typing import Any, BinaryIO, cast
 import numpy as np
 
 from earthvlm.scenes.bands import BANDS
+from earthvlm.scenes.grid import Grid
 from earthvlm.scenes.memory import trim_memory
+from earthvlm.scenes.product import Product
 from earthvlm.scenes.reflectance import check_size
 from earthvlm.scenes.scene import Scene
 
@@ -217,7 +220,7 @@ def _read_exactly(stream: BufferedReader, length: int) -> bytes:
 def _rebuild(reply: dict[str, Any], arrays: dict[str, np.ndarray]) -> Scene:
     if "error" in reply:
         raise _ERRORS.get(reply["kind"], ValueError)(reply["error"])
-    date = reply["date"]
+    date, grid, product = reply["date"], reply["grid"], reply["product"]
     return Scene(
         **arrays,
         date=datetime.date.fromisoformat(date) if date else None,
@@ -226,7 +229,14 @@ def _rebuild(reply: dict[str, Any], arrays: dict[str, np.ndarray]) -> Scene:
         name=reply["name"],
         notes=tuple(reply["notes"]),
         pixel_metres=reply["pixel_metres"],
+        grid=grid and Grid(grid["crs"], tuple(grid["transform"])),
+        product=product and Product(**product | {"sensing_time": _parse_time(product)}),
     )
+
+
+def _parse_time(product: dict[str, Any]) -> datetime.datetime | None:
+    time = product["sensing_time"]
+    return datetime.datetime.fromisoformat(time) if time else None
 
 
 def main() -> int:
@@ -258,7 +268,7 @@ def main() -> int:
             }
         if scene is not None:
             reply = _describe(scene)
-        data = json.dumps(reply).encode()
+        data = json.dumps(reply, default=str).encode()  # times
         replies.write(struct.pack("<I", len(data)) + data)
         if scene is not None:
             for name in reply["arrays"]:
@@ -282,6 +292,8 @@ def _describe(scene: Scene) -> dict[str, Any]:
         "name": scene.name,
         "notes": list(scene.notes),
         "pixel_metres": scene.pixel_metres,
+        "grid": asdict(scene.grid) if scene.grid else None,
+        "product": asdict(scene.product) if scene.product else None,
     }
 
 

@@ -13,7 +13,9 @@ from earthvlm.scenes.acquisition import find_mirrored_axes, read_acquisition_dat
 from earthvlm.scenes.band_identification import name_labels, read_labels
 from earthvlm.scenes.bands import VISIBLE_BANDS
 from earthvlm.scenes.decoded_image import DecodedImage
+from earthvlm.scenes.grid import Grid
 from earthvlm.scenes.image_reader import MAX_PHOTO_SIDE, check_photo_size, make_photo_image
+from earthvlm.scenes.product import read_product
 from earthvlm.scenes.raster_values import sample_raster
 
 if TYPE_CHECKING:
@@ -66,6 +68,11 @@ def read_photo_raster(file: rasterio.DatasetReader, path: Path) -> DecodedImage:
         grey=file.count == 1 and not palette,
     )
     longitude, latitude = read_place(file)
+    grid = Grid.of_raster(file)
+    if grid:
+        grid = grid.flip(find_mirrored_axes(file), file.height, file.width)
+        rows, columns = content.reflectance.shape[:2]
+        grid = grid.scale(file.height / rows, file.width / columns)
     date, period = read_acquisition_date(file, path.stem)
     return replace(
         content,
@@ -73,6 +80,8 @@ def read_photo_raster(file: rasterio.DatasetReader, path: Path) -> DecodedImage:
         longitude=longitude,
         latitude=latitude,
         notes=(*content.notes, *period),
+        grid=grid,
+        product=read_product(file.tags(), path.stem),
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +22,9 @@ from earthvlm.scenes.bands import (
 from earthvlm.scenes.decoded_image import DecodedImage
 from earthvlm.scenes.formatting import describe_date, describe_place
 from earthvlm.scenes.geotiff import raster_driver, read_geotiff, write_geotiff
+from earthvlm.scenes.grid import Grid
 from earthvlm.scenes.image_reader import ACCEPTED, read_photo
+from earthvlm.scenes.product import Product
 from earthvlm.scenes.reflectance import (
     MIN_BANDS,
     check_size,
@@ -62,9 +64,10 @@ class Scene:
     `reflectance` is float32 `[H, W, 12]` in the order of `earthvlm.scenes.bands.BANDS`, x 10000,
     without the offset of newer products; a missing band is NaN throughout. `longitude` and
     `latitude` (degrees) are of the centre. `notes` are sentences for the user: what was assumed, or
-    is missing. `pixel_metres` is the side of a pixel on the ground, None where it is not known.
     is missing. `valid` is bool `[H, W]`, False where pixels had no data and were filled, None where
     none were; `scl` is ESA's scene classification, uint8 `[H, W]`, 0 where a pixel has no class.
+    `pixel_metres` is the side of a pixel on the ground, `grid` where each pixel lies, and `product`
+    the Sentinel-2 product it was cut from; None where that is not known.
     """
 
     reflectance: np.ndarray
@@ -76,6 +79,8 @@ class Scene:
     pixel_metres: float | None = None
     valid: np.ndarray | None = None
     scl: np.ndarray | None = None
+    grid: Grid | None = None
+    product: Product | None = None
 
     def __post_init__(self) -> None:
         shape = self.reflectance.shape
@@ -131,14 +136,16 @@ class Scene:
         name: str = "scene",
         boa_offset: bool | None = None,
         pixel_metres: float | None = None,
+        grid: Grid | None = None,
+        product: Product | None = None,
     ) -> Scene:
         """Make a scene of reflectance x 10000 `[H, W, C]` and the names of its C bands ("B02").
 
         Fractions (0 to 1) are recognised and scaled. Pixels that are NaN, or 0 in every band, are
         filled with the median; bands without data are missing. `boa_offset` says whether the +1000
         offset of newer products is in them; None, too, takes them as they are, but a note warns
-        where it seems to be. `pixel_metres` is the side of a pixel on the ground. Raises ValueError
-        for unknown bands and for no data.
+        where it seems to be. `pixel_metres` is the side of a pixel on the ground. `grid` gives the
+        place too, where none is given. Raises ValueError for unknown bands and for no data.
         """
         values = np.asarray(array)
         if values.ndim != 3 or values.shape[2] != len(bands):
@@ -163,6 +170,9 @@ class Scene:
                 "pass boa_offset=True to take it off, or False if it is off."
             )
         notes += remove_offset(values, date=date, boa_offset=bool(boa_offset))
+        if grid is not None and (longitude is None or latitude is None):
+            centre = grid.locate(values.shape[0] / 2, values.shape[1] / 2)
+            longitude, latitude = centre or (None, None)
         return cls(
             place_bands(values, kept),
             date=date,
@@ -172,6 +182,8 @@ class Scene:
             notes=tuple(notes),
             pixel_metres=pixel_metres,
             valid=valid,
+            grid=grid,
+            product=product,
         )
 
     @property
@@ -259,7 +271,8 @@ class Scene:
     def save(self, path: str | Path) -> None:
         """Write its bands as a uint16 GeoTIFF that opens to the same scene (values rounded).
 
-        The file's name becomes the scene's name when it is opened; notes are not kept.
+        Grid, date, place and product are kept. The file's name becomes the scene's name when it is
+        opened; notes are not kept.
         """
         write_geotiff(
             Path(path),
@@ -270,6 +283,31 @@ class Scene:
             self.pixel_metres,
             valid=self.valid,
             scl=self.scl,
+            grid=self.grid,
+            product=self.product,
+        )
+
+    def crop(self, row: int, column: int, height: int, width: int) -> Scene:
+        """Return the part whose first pixel is at this row and column, with its own place.
+
+        Raises ValueError where the part is not inside, or has fewer than 8 pixels a side.
+        """
+        if not (0 <= row <= self.height - height and 0 <= column <= self.width - width):
+            raise ValueError(
+                f"{height} x {width} pixels from row {row} and column {column} are not inside "
+                f"'{self.name}', which has {self.height} rows and {self.width} columns"
+            )
+        part = slice(row, row + height), slice(column, column + width)
+        grid = self.grid.shift(row, column) if self.grid else None
+        centre = grid.locate(height / 2, width / 2) if grid else None
+        return replace(
+            self,
+            reflectance=self.reflectance[part],
+            valid=None if self.valid is None else self.valid[part],
+            scl=None if self.scl is None else self.scl[part],
+            grid=grid,
+            longitude=centre[0] if centre else None,
+            latitude=centre[1] if centre else None,
         )
 
     def find_band(self, band: str) -> np.ndarray | None:

@@ -10,6 +10,7 @@ import numpy as np
 
 from earthvlm.scenes.bands import CHATEARTHNET_FOLDERS, EIGHT_BIT_SCALE
 from earthvlm.scenes.decoded_image import DecodedImage
+from earthvlm.scenes.grid import Grid
 from earthvlm.scenes.image_reader import decode_picture, open_picture
 from earthvlm.scenes.reflectance import (
     check_size,
@@ -25,6 +26,7 @@ _CHATEARTHNET_NAME = re.compile(r"(\d{1,4})_(\d{1,4})_patch_?([01])_?([01])")
 _TILES_PER_SIDE = 2**13
 _PIXELS_PER_TILE = 512
 _EQUATOR_METRES = 40_075_017
+_MERCATOR_METRES = 2 * math.pi * 6_378_137.0  # the side of the square map
 
 
 def find_triplet_root(path: Path) -> Path | None:
@@ -59,6 +61,7 @@ def read_triplet(root: Path, image_name: str) -> DecodedImage:
     mark_empty_pixels(values)
     refuse_flat_values(values, f"'{name}'")
     valid, notes = fill_missing_pixels(values, f"'{name}'")
+    grid = place_chatearthnet(Path(name).stem, *values.shape[:2])
     longitude, latitude = locate_chatearthnet(Path(name).stem) or (None, None)
     return DecodedImage(
         place_bands(values, tuple(bands)),
@@ -68,6 +71,7 @@ def read_triplet(root: Path, image_name: str) -> DecodedImage:
         notes=tuple(notes),
         pixel_metres=None if latitude is None else _mercator_pixel_metres(latitude),
         valid=valid,
+        grid=grid,
     )
 
 
@@ -98,12 +102,34 @@ def locate_chatearthnet(name: str) -> tuple[float, float] | None:
     `COL_ROW_patchRC` is quarter R, C of Web-Mercator tile COL, ROW at zoom 13 (8192 x 8192 tiles).
     Which digit counts rows is unverified: at worst the centre is off by half a tile (2.4 km).
     """
+    corner = _find_corner(name)
+    if corner is None:
+        return None
+    x, y = (each + 0.25 / _TILES_PER_SIDE for each in corner)
+    return x * 360 - 180, math.degrees(math.atan(math.sinh(math.pi * (1 - 2 * y))))
+
+
+def place_chatearthnet(name: str, height: int, width: int) -> Grid | None:
+    """Return the Web-Mercator grid of `[H, W]` pixels of the image so named.
+
+    As unsure as `locate_chatearthnet` is.
+    """
+    corner = _find_corner(name)
+    if corner is None:
+        return None
+    side = _MERCATOR_METRES / _TILES_PER_SIDE / 2
+    left, top = (corner[0] - 0.5) * _MERCATOR_METRES, (0.5 - corner[1]) * _MERCATOR_METRES
+    return Grid("EPSG:3857", (side / width, 0.0, left, 0.0, -side / height, top))
+
+
+def _find_corner(name: str) -> tuple[float, float] | None:
+    """Return the top-left corner as shares of the map, from its west and its north."""
     match = _CHATEARTHNET_NAME.fullmatch(name)
     if match is None:
         return None
     column, row, patch_row, patch_column = (int(group) for group in match.groups())
     if max(column, row) >= _TILES_PER_SIDE:
         return None
-    x = (column + 0.25 + 0.5 * patch_column) / _TILES_PER_SIDE
-    y = (row + 0.25 + 0.5 * patch_row) / _TILES_PER_SIDE
-    return x * 360 - 180, math.degrees(math.atan(math.sinh(math.pi * (1 - 2 * y))))
+    return (column + 0.5 * patch_column) / _TILES_PER_SIDE, (
+        row + 0.5 * patch_row
+    ) / _TILES_PER_SIDE

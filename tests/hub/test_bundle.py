@@ -136,6 +136,9 @@ def test_scenes_are_tiled_named_and_placed(sourced):
     # UTM zone 33 north, 333200 E 5820120 N.
     assert tile.scene.longitude == pytest.approx(12.5423, abs=5e-4)
     assert tile.scene.latitude == pytest.approx(52.5057, abs=5e-4)
+    assert tile.scene.grid.transform == (10, 0, 332_560, 0, -10, 5_820_760)
+    assert tile.scene.product.mgrs_tile == "33UUU"
+    assert tile.scene.product.sensing_time.isoformat() == "2017-02-16T10:21:01+00:00"
     example = by_name["beetzsee_lake_and_cloud"]
     assert example.split == "examples" and example.scene.height == scenes.EXAMPLE_SIZE
     hills = by_name["spyndex_r1_c0"].scene
@@ -233,6 +236,7 @@ def test_a_bundle_is_whole_and_its_card_valid(tmp_path, sourced, no_sentence_mod
         assert (again.name, again.bands, again.date) == (
             *(one.scene.name, one.scene.bands, one.scene.date),
         )
+        assert (again.grid, again.product) == (one.scene.grid, one.scene.product)
         np.testing.assert_allclose(again.reflectance, one.scene.reflectance, atol=0.51)
 
     card = DatasetCard.load(index.folder / "README.md")
