@@ -19,7 +19,8 @@ from typing import Any
 from playwright.sync_api import Browser, sync_playwright
 
 from benchmarks.report import report
-from earthvlm.ui import LAUNCH_OPTIONS, build_app, load_models, warm_up
+from earthvlm.ui.app import LAUNCH_OPTIONS, build_app, warm_up
+from earthvlm.ui.models import load_models
 
 CHROMIUM_FLAGS = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic"]
 TABS = 5

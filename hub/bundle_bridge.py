@@ -47,7 +47,7 @@ def bundle_bridge(run: Path, output: Path) -> None:
 
 def write_card(output: Path, results: Path | None) -> None:
     """Write README.md, with the evaluation's figures if there are any, and its pictures."""
-    figures = json.loads(results.read_text()) if results else None
+    figures = json.loads(results.read_text("utf-8")) if results else None
     write_bridge_card(output, BUNDLED, figures, NOTES.read_text("utf-8"), show_scenes(output))
 
 

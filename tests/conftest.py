@@ -94,7 +94,7 @@ def saved(tiny_bridge: OlmoEarthVLMBridge, tmp_path: Path) -> Path:
     tiny_bridge.record_training(
         "trained for 2 steps on 8 Sentinel-2 tiles",
         {
-            "command": "accelerate launch train_accelerate.py --data_dir DATA --batch_size 6",
+            "command": "accelerate launch -m earthvlm.train --data_dir DATA --batch_size 6",
             "steps": 2,
             "seconds": 60,
             "device": "CPU",

@@ -9,13 +9,13 @@ import shlex
 from collections.abc import Iterator
 from functools import cache
 from importlib.util import find_spec
+from itertools import pairwise
 from pathlib import Path
 from textwrap import dedent
 from urllib.parse import unquote
 
 import pytest
 
-import train_accelerate
 from earthvlm.cli import build_parser
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -27,6 +27,15 @@ FENCE = re.compile(r"^```(\w*)\n(.*?)^```", re.DOTALL | re.MULTILINE)
 INDENTED = re.compile(r"(?:^ {4}\S.*\n?)+", re.MULTILINE)
 INLINE = re.compile(r"`([^`\n]+(?:\n[^`\n]+)?)`")
 PROGRAMS = ("earthvlm", "python", "python3", "accelerate", "make", "configs/launch.sh", "pytest")
+
+# Scripts that only pass their arguments to a command.
+DOORS = {
+    "app.py": "app",
+    "train_accelerate.py": "train",
+    "configs/launch.sh": "train",
+    "hub/embed_chatearthnet.py": "embed-dataset",
+    "hub/publish_space.py": "publish-space",
+}
 
 every_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 
@@ -79,12 +88,14 @@ def check_command(words: list[str]) -> None:
     if program == "make":
         targets = re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
         assert {word for word in arguments if "=" not in word} <= set(targets), words
-    elif program == "earthvlm" or arguments[:2] == ["-m", "earthvlm"]:
-        check_earthvlm(words if program == "earthvlm" else words[2:])
-    elif script.endswith(("train_accelerate.py", "launch.sh")):
+    elif program == "earthvlm":
+        check_earthvlm(words)
+    elif "-m" in words and words[words.index("-m") + 1].startswith("earthvlm"):
+        module, *given = words[words.index("-m") + 1 :]
+        check_earthvlm(["earthvlm", *module.split(".")[1:], *given])
+    elif script in DOORS:
         given = words[words.index(script) + 1 + script.endswith(".sh") :]
-        pairs = zip(["", *given], given, strict=False)
-        train_accelerate.parse_arguments([w for flag, w in pairs if w != "..." or "--" in flag])
+        check_earthvlm(["earthvlm", DOORS[script], *given])
     elif arguments[:1] == ["-m"]:
         module = find_spec(arguments[1])
         assert module is not None and module.origin is not None, arguments[1]
@@ -97,8 +108,9 @@ def check_command(words: list[str]) -> None:
 
 def check_earthvlm(words: list[str]) -> None:
     """Parse a command; one that a sentence names without its arguments needs a name and flags."""
-    try:
-        build_parser().parse_args(words[1:])
+    pairs = pairwise(words)
+    try:  # without an ellipsis that stands for more arguments
+        build_parser().parse_args([w for flag, w in pairs if w != "..." or "--" in flag])
     except ValueError as error:
         if not str(error).startswith(("the following arguments", "argument --")):
             raise

@@ -11,9 +11,8 @@ import pytest
 import torch
 from olmoearth_pretrain_minimal import ModelID
 
-import train_accelerate
 from earthvlm.bridge.model import OlmoEarthVLMBridge
-from earthvlm.cli import main
+from earthvlm.cli import build_parser, main
 from tests.conftest import ask_hub_at, random_scene
 from tests.storage.test_hub import _files, write_olmoearth
 from tests.support.generated_chatearthnet import write_generated_chatearthnet
@@ -46,7 +45,7 @@ def test_training_runs_with_the_default_folders(tmp_path, monkeypatch):
     command += " --use_lora --lora_r 16 --lora_alpha 32 --batch_size 4 --accumulation_steps 4"
     command += " --num_epochs 1 --learning_rate 1e-4 --warmup_steps 1 --weight_decay 0.01"
     command += " --save_every 500 --validate_every 200 --device cpu"
-    assert train_accelerate.main([*command.split(), "--num_workers=0"]) == 0
+    assert main(["train", *command.split(), "--num_workers=0"]) == 0
     output = tmp_path / "olmoearth_vlm_checkpoints"
     config = json.loads((output / "config.json").read_text())
     assert config["olmoearth_model_id"] == "OlmoEarth-v1-Nano"
@@ -56,7 +55,7 @@ def test_training_runs_with_the_default_folders(tmp_path, monkeypatch):
 
 
 def test_training_defaults_are_those_documented():
-    arguments = train_accelerate.parse_arguments([])
+    arguments = build_parser().parse_args(["train"])
     assert arguments.data_dir == "./chatearthnet_data"
     assert arguments.output_dir == "./olmoearth_vlm_checkpoints"
     assert arguments.fusion_type == "geospatial_queries"
@@ -65,7 +64,7 @@ def test_training_defaults_are_those_documented():
 
 def test_missing_data_names_the_command_that_fetches_it(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    assert train_accelerate.main(["--device=cpu"]) == 2
+    assert main(["train", "--device=cpu"]) == 2
     said = capsys.readouterr().err
     assert "The folder chatearthnet_data is missing" in said and said.count("\n") == 1
     assert "`earthvlm download chatearthnet --data_dir chatearthnet_data`" in said

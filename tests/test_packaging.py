@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import json
+import os
+import runpy
+import shutil
 import subprocess
 import sys
+import sysconfig
 import tomllib
+import venv
 import zipfile
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -15,6 +21,8 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 import earthvlm
+from earthvlm.publishing import space
+from tests.support.generated_chatearthnet import write_generated_chatearthnet
 
 ROOT = Path(earthvlm.__file__).parents[1]
 PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
@@ -92,22 +100,49 @@ def test_front_matter_is_what_a_space_accepts():
     assert text.lstrip().startswith("# earthvlm\n")
 
 
-@pytest.mark.slow
-def test_a_wheel_holds_the_package_with_its_data(tmp_path):
+@pytest.mark.parametrize(
+    ("door", "command"),
+    [
+        ("app.py", "app"),
+        ("train_accelerate.py", "train"),
+        ("hub/embed_chatearthnet.py", "embed-dataset"),
+        ("hub/publish_space.py", "publish-space"),
+        ("earthvlm/train.py", "train"),
+    ],
+)
+def test_scripts_are_doors_to_the_commands(door, command, monkeypatch):
+    called = []
+    monkeypatch.setattr("earthvlm.cli.main", lambda arguments: called.append(arguments) or 7)
+    monkeypatch.setattr(sys, "argv", [door, "--flag"])
+    with pytest.raises(SystemExit) as ended:
+        runpy.run_path(str(ROOT / door), run_name="__main__")
+    assert ended.value.code == 7
+    assert called == [[command] if command == "app" else [command, "--flag"]]
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory) -> Path:
     pytest.importorskip("hatchling", reason="hatchling, which builds the wheel, is not installed")
+    folder = tmp_path_factory.mktemp("wheel")
     subprocess.run(
-        [sys.executable, "-m", "hatchling", "build", "--target", "wheel", "--directory", tmp_path],
+        [sys.executable, "-m", "hatchling", "build", "--target", "wheel", "--directory", folder],
         cwd=ROOT,
         check=True,
         capture_output=True,
         timeout=300,
     )
-    (path,) = tmp_path.glob("*.whl")
-    assert path.name == f"earthvlm-{earthvlm.__version__}-py3-none-any.whl"
-    with zipfile.ZipFile(path) as wheel:
-        names = set(wheel.namelist())
+    (path,) = folder.glob("*.whl")
+    return path
+
+
+@pytest.mark.slow
+def test_a_wheel_holds_the_package_with_its_data(wheel):
+    assert wheel.name == f"earthvlm-{earthvlm.__version__}-py3-none-any.whl"
+    with zipfile.ZipFile(wheel) as archive:
+        names = set(archive.namelist())
         info = f"earthvlm-{earthvlm.__version__}.dist-info"
-        scripts = wheel.read(f"{info}/entry_points.txt").decode()
+        scripts = archive.read(f"{info}/entry_points.txt").decode()
+        packed = {name: archive.read(name) for name in names if "/publishing/space/" in name}
     assert "earthvlm = earthvlm.cli:main" in scripts
     assert f"{info}/licenses/LICENSE" in names
     files = {
@@ -117,3 +152,59 @@ def test_a_wheel_holds_the_package_with_its_data(tmp_path):
     }
     assert files <= names
     assert all(name.startswith(("earthvlm/", info)) for name in names)
+    for name in (*space.FILES, space.README):
+        assert packed[f"earthvlm/publishing/space/{name}"] == (ROOT / name).read_bytes()
+
+
+def install(wheel: Path, folder: Path) -> Path:
+    """A virtual environment with the wheel and this one's other packages; returns its Python.
+
+    A folder that a .pth file names is searched, but its own .pth files are not read: an editable
+    installation of this repository stays out.
+    """
+    venv.create(folder)
+    python = folder / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
+    own = Path(sysconfig.get_path("purelib", vars={"base": str(folder)}))
+    (own / "others.pth").write_text(sysconfig.get_path("purelib"))
+    command = [sys.executable, "-m", "pip", "--python", str(python), "install", "--quiet"]
+    subprocess.run([*command, "--no-deps", "--no-index", str(wheel)], check=True, timeout=120)
+    return python
+
+
+@pytest.mark.slow
+@pytest.mark.end_to_end
+def test_an_installed_wheel_needs_no_repository(wheel, tmp_path):
+    environment = {k: v for k, v in os.environ.items() if k not in ("PYTHONPATH", "VIRTUAL_ENV")}
+    program = install(wheel, tmp_path / "environment").with_name("earthvlm")
+    folder = tmp_path / "Größe und Maß"  # with spaces and umlauts
+    folder.mkdir()
+
+    def run(*arguments: str) -> str:
+        done = subprocess.run(
+            [str(program), *arguments],
+            cwd=folder,
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=300,
+        )
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    assert str(tmp_path / "environment") in run("doctor")
+    package = next((tmp_path / "environment").rglob("site-packages")) / "earthvlm"
+    scene = next((package / "bundled" / "embeddings" / "scenes").glob("finland*.tif"))
+    shutil.copy(scene, folder / "Wälder.tif")
+    answer = json.loads(run("describe", "Wälder.tif", "--max_length", "8", "--json"))
+    assert answer["answer"]
+    assert run("search", "a lake", "--top_k", "1")
+    run("index", ".", "--output", "mein Index")
+    assert "Wälder" in run("search", "forest", "--index", "mein Index", "--top_k", "1")
+    run("publish-space", "owner/space", "--output", "space")
+    for name in ("app.py", "requirements.txt", "README.md", "earthvlm/ui/app.py"):
+        assert (folder / "space" / name).is_file()
+    write_generated_chatearthnet(folder / "data", train=2, val=1)
+    training = "--olmoearth_model random-v1.2-nano --vlm_model embedded --device cpu --max_steps 1"
+    training += " --batch_size 2 --num_workers 0 --data_dir data --output_dir run"
+    run("train", *training.split())
+    assert "answer" in json.loads(run("describe", "Wälder.tif", "--json", "--model_path", "run"))

@@ -115,7 +115,7 @@ class BridgeConfig:
         """
         path = folder / CONFIG_FILE
         try:
-            values = json.loads(path.read_text())
+            values = json.loads(path.read_text("utf-8"))
             version = values["format_version"]
             if version != FORMAT_VERSION:
                 raise ValueError(
@@ -148,7 +148,7 @@ class BridgeConfig:
 
     def write(self, folder: Path) -> None:
         """Write `config.json`."""
-        (folder / CONFIG_FILE).write_text(json.dumps(asdict(self), indent=2) + "\n")
+        (folder / CONFIG_FILE).write_text(json.dumps(asdict(self), indent=2) + "\n", "utf-8")
 
 
 def list_parts(config: BridgeConfig) -> list[str]:

@@ -256,7 +256,7 @@ def _training(config: BridgeConfig, folder: Path) -> str:
     commands = "\n\n".join(map(_describe_run, runs))
     several = f", in {len(runs)} runs" * (len(runs) > 1)
     curve = f"\n\n![Losses]({CURVE_FILE})" * (folder / CURVE_FILE).is_file()
-    return f"## Training\n\nBy `train_accelerate.py`{several}:\n\n```bash\n{commands}\n```{curve}"
+    return f"## Training\n\nBy `earthvlm train`{several}:\n\n```bash\n{commands}\n```{curve}"
 
 
 def _describe_run(run: dict) -> str:

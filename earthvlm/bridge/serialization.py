@@ -114,7 +114,9 @@ def name_adapter_base(folder: Path, config: BridgeConfig) -> None:
     path = folder / ADAPTER_CONFIG_FILE
     model = find_language_model(config)
     named = {"base_model_name_or_path": model.repository or model.id, "revision": model.commit}
-    path.write_text(json.dumps(json.loads(path.read_text()) | named, indent=2) + "\n")
+    path.write_text(
+        json.dumps(json.loads(path.read_text("utf-8")) | named, indent=2) + "\n", "utf-8"
+    )
 
 
 def find_bridge(source: str | Path, revision: str | None, **options: Any) -> tuple[Path, str]:

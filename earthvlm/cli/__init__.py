@@ -13,28 +13,39 @@ import os
 import sys
 import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
+from io import TextIOWrapper
 from typing import Any, NoReturn
 
 from earthvlm._version import __version__
+from earthvlm.cli.app import add_app
 from earthvlm.cli.describe import add_describe
+from earthvlm.cli.doctor import add_doctor
 from earthvlm.cli.download import add_download
+from earthvlm.cli.embed_dataset import add_embed_dataset
 from earthvlm.cli.evaluate import add_evaluate
 from earthvlm.cli.index import add_index
 from earthvlm.cli.output import USER_ERROR, print_error
+from earthvlm.cli.publish_space import add_publish_space
 from earthvlm.cli.push import add_push
 from earthvlm.cli.search import add_search
+from earthvlm.cli.train import add_train
 from earthvlm.cli.validate_data import add_validate_data
 
 # Each adds its parser, whose default `run` takes the parsed arguments and returns an exit code.
 COMMANDS = (
+    add_app,
     add_describe,
     add_search,
     add_index,
-    add_evaluate,
     add_download,
     add_validate_data,
+    add_train,
+    add_evaluate,
     add_push,
+    add_embed_dataset,
+    add_publish_space,
+    add_doctor,
 )
 
 # Exit codes as shells know them: 128 + the number of the signal.
@@ -44,13 +55,16 @@ BROKEN_PIPE = 141
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command line (`sys.argv` where none is given) and return its exit code."""
+    if isinstance(sys.stdout, TextIOWrapper):
+        # A letter that the terminal lacks, as many do on Windows, is no reason to give no answer.
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
-        with _quiet_libraries():
-            try:
-                arguments = build_parser().parse_args(argv)
+        try:
+            arguments = build_parser().parse_args(argv)
+            with _quiet_libraries() if arguments.quiet else nullcontext():
                 return arguments.run(arguments)
-            finally:
-                sys.stdout.flush()  # here, where a closed pipe can still be handled
+        finally:
+            sys.stdout.flush()  # here, where a closed pipe can still be handled
     except KeyboardInterrupt:
         return INTERRUPTED
     except BrokenPipeError:
@@ -81,6 +95,8 @@ def build_parser() -> argparse.ArgumentParser:
         epilog="'earthvlm COMMAND --help' explains a command and gives examples.",
     )
     parser.add_argument("--version", action="version", version=f"earthvlm {__version__}")
+    # Libraries' own messages are wanted where a command runs for hours.
+    parser.set_defaults(quiet=True)
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     for add_command in COMMANDS:
         add_command(commands)

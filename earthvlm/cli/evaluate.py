@@ -82,5 +82,5 @@ def run_evaluate(arguments: argparse.Namespace) -> int:
             "tiles": rows,
         }
         with write_atomically(output) as path:
-            path.write_text(json.dumps(result, indent=1) + "\n")
+            path.write_text(json.dumps(result, indent=1) + "\n", "utf-8")
     return 0

@@ -130,7 +130,7 @@ def check_model_path(model_path: str, or_untrained: bool = False) -> None:
 
 
 def _is_path(model_path: str) -> bool:
-    return model_path.startswith((".", "/", "~"))
+    return model_path.startswith((".", "/", "~")) or Path(model_path).is_absolute()
 
 
 def quiet_transformers() -> None:

@@ -86,7 +86,7 @@ def download_chatearthnet(
                 unpack(path.result(), data_dir, archive.folder, captions)
                 if captions is None or archive.folder != PARTS["json"]:
                     with write_atomically(download_folder / f"{archive.name}.md5") as note:
-                        note.write_text(archive.md5)
+                        note.write_text(archive.md5, "utf-8")
                 path.result().unlink()
         except BaseException:  # an interrupt too must not wait for the other downloads
             stop.set()
@@ -123,7 +123,7 @@ def list_archives(record_url: str, parts: Sequence[str]) -> list[Archive]:
 
 def _read_checksum(download_folder: Path, archive: Archive) -> str:
     path = download_folder / f"{archive.name}.md5"
-    return path.read_text() if path.is_file() else ""
+    return path.read_text("utf-8") if path.is_file() else ""
 
 
 def _check_disk(download_folder: Path, archives: Sequence[Archive]) -> None:

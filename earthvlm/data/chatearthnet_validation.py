@@ -102,7 +102,7 @@ def check_chatearthnet(data_dir: str | Path, workers: int | None = None) -> Repo
                 report.unusable[name] = fault
     report.uncaptioned = sorted(_tiles_on_disk(root) - set(named))
     with write_atomically(root / CHECK_FILE) as path:
-        path.write_text(json.dumps({"unusable": report.unusable}, indent=1) + "\n")
+        path.write_text(json.dumps({"unusable": report.unusable}, indent=1) + "\n", "utf-8")
     return report
 
 

@@ -74,7 +74,7 @@ def open_stored(folder: Path) -> SceneTable:
 def is_intact(store: Path, fingerprint: str) -> bool:
     """Whether a store was built from the files of this fingerprint and is undamaged."""
     try:
-        manifest = json.loads((store / MANIFEST).read_text())
+        manifest = json.loads((store / MANIFEST).read_text("utf-8"))
         if (manifest["format"], manifest["fingerprint"]) != (STORE_FORMAT, fingerprint):
             return False
         return all(
@@ -97,7 +97,7 @@ def write_store(store: Path, paths: Sequence[Path], fingerprint: str) -> None:
             for path in sorted(folder.iterdir())
         }
         manifest = {"format": STORE_FORMAT, "fingerprint": fingerprint, "files": files}
-        (folder / MANIFEST).write_text(json.dumps(manifest, indent=1))
+        (folder / MANIFEST).write_text(json.dumps(manifest, indent=1), "utf-8")
 
 
 def copy_dataset(folder: Path, target: Path, scene_files: Iterable[str]) -> None:

@@ -56,7 +56,7 @@ class Records:
         if self.folder is None:
             self._in_memory += records
             return
-        with open(self.folder / f"{self.state.process_index}.jsonl", "a") as file:
+        with open(self.folder / f"{self.state.process_index}.jsonl", "a", encoding="utf-8") as file:
             # The line break comes first, to end a line that a killed process left incomplete.
             file.writelines("\n" + json.dumps(asdict(record)) for record in records)
 
@@ -79,7 +79,7 @@ class Records:
     def _read(self) -> dict[int, Record]:
         records = {}
         for path in sorted(self.folder.glob("*.jsonl")) if self.folder else ():
-            for line in path.read_text().splitlines():
+            for line in path.read_text("utf-8").splitlines():
                 try:
                     record = Record(**json.loads(line))
                 except ValueError:  # a killed process left the line incomplete
@@ -92,8 +92,8 @@ def _prepare_folder(folder: Path, run: dict[str, object]) -> None:
     """Make the folder, or empty it where it holds the records of another run."""
     path, text = folder / RUN_FILE, json.dumps(run)
     # Compared as text, because a killed process may have left incomplete JSON.
-    if not path.is_file() or path.read_text() != text:
+    if not path.is_file() or path.read_text("utf-8") != text:
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
         with write_atomically(path) as temporary:
-            temporary.write_text(text)
+            temporary.write_text(text, "utf-8")

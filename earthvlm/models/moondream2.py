@@ -88,7 +88,7 @@ REGION_PREFIXES = ("region_model.", "region.", "model.region.")
 def is_moondream(folder: Path) -> bool:
     """Whether a folder's config.json is Moondream's, a model type unknown to transformers."""
     try:
-        config = json.loads((folder / "config.json").read_text())
+        config = json.loads((folder / "config.json").read_text("utf-8"))
     except (OSError, ValueError):
         return False
     kinds = [config.get("model_type", ""), *(config.get("architectures") or ())]

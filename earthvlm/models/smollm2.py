@@ -34,7 +34,7 @@ def embedded_model_folder() -> tuple[Path, str]:
     The files of an earlier conversion are checked against their hashes each time.
     """
     root = cache_folder()
-    folder = root / f"smollm2-135m-instruct-{EMBEDDED_SHA256_START}"
+    folder = converted_folder()
     if not _is_whole(folder):
         root.mkdir(parents=True, exist_ok=True)
         with FileLock(root / f".{folder.name}.lock"):
@@ -43,12 +43,22 @@ def embedded_model_folder() -> tuple[Path, str]:
     return folder, EMBEDDED_SHA256_START
 
 
-def _embedded_file(root: Path) -> Path:
+def converted_folder() -> Path:
+    """Where the conversion is kept, whether or not it is there."""
+    return cache_folder() / f"smollm2-135m-instruct-{EMBEDDED_SHA256_START}"
+
+
+def installed_file() -> Path | None:
+    """The package's GGUF file, None where the package is not installed."""
     try:
         path = next(f for f in files(EMBEDDED_PACKAGE) or () if f.name == EMBEDDED_FILE).locate()
-        return Path(path)
     except (PackageNotFoundError, StopIteration):
-        return _fetch_package(root)
+        return None
+    return Path(str(path))
+
+
+def _embedded_file(root: Path) -> Path:
+    return installed_file() or _fetch_package(root)
 
 
 def _fetch_package(root: Path) -> Path:
@@ -80,7 +90,7 @@ def _fetch_package(root: Path) -> Path:
 
 def _is_whole(folder: Path) -> bool:
     try:
-        expected = json.loads((folder / HASHES_FILE).read_text())
+        expected = json.loads((folder / HASHES_FILE).read_text("utf-8"))
         return all(sha256(folder / name) == digest for name, digest in expected.items())
     except (OSError, ValueError):
         return False
@@ -103,4 +113,4 @@ def convert(source: Path, folder: Path) -> None:
         tokenizer = AutoTokenizer.from_pretrained(source.parent, gguf_file=source.name)
         tokenizer.save_pretrained(temporary)
         hashes = {path.name: sha256(path) for path in sorted(temporary.iterdir())}
-        (temporary / HASHES_FILE).write_text(json.dumps(hashes, indent=2))
+        (temporary / HASHES_FILE).write_text(json.dumps(hashes, indent=2), "utf-8")

@@ -307,7 +307,7 @@ def _bound_process(memory_bytes: int) -> None:
         os.nice(NICENESS)
     limits = {resource.RLIMIT_CORE: 0, resource.RLIMIT_FSIZE: 0}
     with contextlib.suppress(OSError, IndexError, ValueError):
-        pages = int(Path("/proc/self/statm").read_text().split()[0])
+        pages = int(Path("/proc/self/statm").read_text("utf-8").split()[0])
         limits[resource.RLIMIT_AS] = pages * resource.getpagesize() + memory_bytes
     for limit, value in limits.items():
         with contextlib.suppress(OSError, ValueError):

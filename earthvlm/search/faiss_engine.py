@@ -136,7 +136,7 @@ class FaissEngine:
         if path is None:
             return None
         try:
-            description = json.loads(path.with_suffix(".json").read_text())
+            description = json.loads(path.with_suffix(".json").read_text("utf-8"))
             if description != self._describe(space, checksum(path)):
                 return None
             index = faiss.read_index(str(path))
@@ -154,7 +154,7 @@ class FaissEngine:
             faiss.write_index(index, str(temporary))
         description = self._describe(space, checksum(path))
         with write_atomically(path.with_suffix(".json")) as temporary:
-            temporary.write_text(json.dumps(description))
+            temporary.write_text(json.dumps(description), "utf-8")
 
     def _describe(self, space: str, file_checksum: str) -> dict[str, str]:
         return {"checksum": file_checksum, "vectors": self._table.digest(space)}

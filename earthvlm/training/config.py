@@ -23,7 +23,7 @@ STAGES = {
 BYTES_PER_TRAINED_WEIGHT = 16
 LARGEST_SEED = 2**32 - 1  # numpy takes seeds of 32 bits
 LARGEST_PATCH = 8  # OlmoEarth was trained on patches of 1 to 8 pixels
-COMMAND = "accelerate launch train_accelerate.py"
+COMMAND = "accelerate launch -m earthvlm.train"
 
 Group = TypeVar("Group")
 
@@ -237,6 +237,34 @@ class RunArguments:
         "(default: keep an existing one as it is)",
         recorded=False,
     )
+
+
+@dataclass(frozen=True)
+class TrainingArguments:
+    """All arguments of the command line, by their purpose."""
+
+    bridge: BridgeArguments
+    config: TrainingConfig
+    run: RunArguments
+
+    @classmethod
+    def take(cls, parsed: argparse.Namespace) -> TrainingArguments:
+        """Check and group parsed arguments. Raises ValueError, naming the argument."""
+        return cls(
+            take_arguments(BridgeArguments, parsed),
+            take_arguments(TrainingConfig, parsed),
+            take_arguments(RunArguments, parsed),
+        )
+
+
+def add_training_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add every argument of a training run, in groups."""
+    for title, group in (
+        ("bridge", BridgeArguments),
+        ("training", TrainingConfig),
+        ("run", RunArguments),
+    ):
+        add_arguments(parser.add_argument_group(title), group)
 
 
 def add_arguments(parser: argparse._ActionsContainer, group: type) -> None:

@@ -83,7 +83,7 @@ def _warn_of_missing_processes(accelerator: Accelerator) -> None:
         accelerator.print(
             "One process trains: `accelerate launch --cpu` starts no more, whatever "
             "--num_processes says. For several on CPUs: accelerate launch --multi_gpu "
-            "--num_processes N train_accelerate.py --device cpu."
+            "--num_processes N -m earthvlm.train --device cpu."
         )
 
 

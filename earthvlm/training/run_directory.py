@@ -110,7 +110,7 @@ class RunDirectory:
     def _read(self, folder: Path) -> None:
         self.progress = Progress.read(folder)
         self.checkpoint = folder
-        self.log = json.loads((folder / LOG_FILE).read_text())
+        self.log = json.loads((folder / LOG_FILE).read_text("utf-8"))
         # Entries of validations have no time.
         self.earlier_seconds = max((entry.get("seconds", 0.0) for entry in self.log), default=0.0)
         now = self.accelerator.num_processes, self.config.batch_size, self.config.accumulation_steps
@@ -216,7 +216,7 @@ class RunDirectory:
             self.training_statistics,
         )
         self.bridge.save_pretrained(folder, weights=weights)
-        (folder / LOG_FILE).write_text(json.dumps(self.log, indent=1) + "\n")
+        (folder / LOG_FILE).write_text(json.dumps(self.log, indent=1) + "\n", "utf-8")
         if any(entry["stage"] != "validation" for entry in self.log):
             plot_losses(self.log, folder / CURVE_FILE)
         if any(entry["stage"] == "validation" for entry in self.log):

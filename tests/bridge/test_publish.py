@@ -15,7 +15,6 @@ import yaml
 from huggingface_hub import ModelCard
 from safetensors.torch import load_file
 
-import train_accelerate
 from earthvlm.bridge.config import bridge_revision
 from earthvlm.bridge.model import OlmoEarthVLMBridge
 from earthvlm.bridge.model_card import write_bridge_card
@@ -120,7 +119,7 @@ def test_card_is_valid_and_shows_results(hub, saved):
 
 def test_card_prints_the_recorded_commands_of_all_runs(saved):
     config = json.loads((saved / "config.json").read_text())
-    launch = "accelerate launch train_accelerate.py"
+    launch = "accelerate launch -m earthvlm.train"
     first = config["training"] | {"command": f"{launch} --output_dir RUN1 --encoder_epochs 3"}
     config["training"] |= {"command": f"{launch} --model_path RUN1 --lora_r 8", "earlier": [first]}
     (saved / "config.json").write_text(json.dumps(config))
@@ -210,7 +209,7 @@ def test_trained_bridge_answers_in_another_process(hub, tmp_path, tiny_repositor
         return done.stdout
 
     launch = ["-m", "accelerate.commands.launch", "--num_processes=1", "--num_machines=1"]
-    launch += ["--mixed_precision=no", "--dynamo_backend=no", "train_accelerate.py"]
+    launch += ["--mixed_precision=no", "--dynamo_backend=no", "-m", "earthvlm.train"]
     options = [f"--data_dir={tmp_path / 'data'}", f"--output_dir={tmp_path / 'run'}"]
     options += ["--olmoearth_model=random-v1.2-nano", "--no-freeze_olmoearth", "--device=cpu"]
     options += [f"--vlm_model={tiny_repository[0]}", "--num_geo_queries=4", "--num_workers=0"]
@@ -228,7 +227,7 @@ def test_trained_bridge_answers_in_another_process(hub, tmp_path, tiny_repositor
     more = [f"--data_dir={tmp_path / 'data'}", "--model_path=owner/bridge", "--patch_size=4"]
     more += ["--embedding_patch_size=8"]
     more += [f"--output_dir={tmp_path / 'finer'}", "--max_steps=1", "--device=cpu"]
-    assert train_accelerate.main([*more, "--batch_size=2", "--num_workers=0"]) == 0
+    assert main(["train", *more, "--batch_size=2", "--num_workers=0"]) == 0
     config = json.loads((tmp_path / "finer" / "config.json").read_text())
     assert (config["patch_size"], config["embedding_patch_size"]) == (4, 8)
     assert "--model_path owner/bridge --patch_size 4" in config["training"]["command"]

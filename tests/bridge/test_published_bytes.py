@@ -10,16 +10,10 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-import train_accelerate
 from earthvlm.cli import main
 from tests.bridge.test_publish import results_of
 from tests.support.generated_chatearthnet import write_generated_chatearthnet
 from tests.support.hub_server import TOKEN
-
-sys.path.insert(0, str(Path(__file__).parents[2] / "hub"))
-
-import embed_chatearthnet
-import publish_space
 
 PRIVATE_FOLDER = "folder-of-jane-doe"
 
@@ -28,15 +22,15 @@ PRIVATE_FOLDER = "folder-of-jane-doe"
 def test_published_files_contain_no_path_and_no_token(hub, tiny_repository, tmp_path, monkeypatch):
     home = tmp_path / PRIVATE_FOLDER
     write_generated_chatearthnet(home / "data", train=4, val=2)
-    monkeypatch.setattr(sys, "argv", [str(home / "train_accelerate.py")])
+    monkeypatch.setattr(sys, "argv", [str(home / "earthvlm")])
     options = [f"--data_dir={home / 'data'}", f"--output_dir={home / 'run'}", "--batch_size=2"]
     options += ["--olmoearth_model=random-v1.2-nano", f"--vlm_model={tiny_repository[0]}"]
     options += ["--num_geo_queries=4", "--num_workers=0", "--device=cpu", "--hub_push_steps=1"]
     options += ["--accumulation_steps=1"]
     options += [f"--feature_cache_dir={home / 'cache'}", "--push_to_hub=owner/bridge"]
-    assert train_accelerate.main(options) == 0
+    assert main(["train", *options]) == 0
     resumed = [f"--model_path={home / 'run'}", f"--output_dir={home / 'second'}"]
-    assert train_accelerate.main([*options[:1], *resumed, *options[2:]]) == 0
+    assert main(["train", *options[:1], *resumed, *options[2:]]) == 0
 
     run = home / "second"
     (home / "results.json").write_text(json.dumps(results_of(run)))
@@ -44,8 +38,8 @@ def test_published_files_contain_no_path_and_no_token(hub, tiny_repository, tmp_
     assert main(push) == 0
     embed = [f"--data_dir={home / 'data'}", f"--output={home / 'out'}", "--splits", "val"]
     embed += ["--num_workers=0", "--push_to_hub=owner/embeddings"]
-    assert embed_chatearthnet.main([*embed, "--bridge=owner/bridge"]) == 0
-    assert publish_space.main(["owner/space", "--bridge=owner/bridge"]) == 0
+    assert main(["embed-dataset", *embed, "--bridge=owner/bridge"]) == 0
+    assert main(["publish-space", "owner/space", "--bridge=owner/bridge"]) == 0
 
     forbidden = [
         PRIVATE_FOLDER,

@@ -91,7 +91,7 @@ def app_page(app_service: SceneService) -> gr.Blocks:
 @pytest.fixture(scope="session")
 def app_url(app_page: gr.Blocks) -> Iterator[str]:
     """The address of the app, running in this process."""
-    from earthvlm.ui import LAUNCH_OPTIONS
+    from earthvlm.ui.app import LAUNCH_OPTIONS
 
     _, url, _ = app_page.launch(prevent_thread_lock=True, quiet=True, **LAUNCH_OPTIONS)
     yield url

@@ -22,7 +22,7 @@ import earthvlm.ui.security.rate_limits as rate_limits
 import earthvlm.ui.security.upload_limits as upload_limits
 from earthvlm.search.index import SceneIndex, SearchResults
 from earthvlm.serving.service import SceneService
-from earthvlm.ui import LAUNCH_OPTIONS
+from earthvlm.ui.app import LAUNCH_OPTIONS
 from earthvlm.ui.security.checked_page import CheckedPage
 from earthvlm.ui.session import add_session
 from earthvlm.ui.tabs.chat_tab import build_chat_tab, wire_chat_tab

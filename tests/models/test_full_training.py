@@ -116,7 +116,7 @@ def test_fully_trained_bridge_is_published(hub, tied_language):
     with torch.no_grad():
         bridge.language.model.get_input_embeddings().weight.mul_(1.5)
     stage = {
-        "command": "accelerate launch train_accelerate.py --no-use_lora",
+        "command": "accelerate launch -m earthvlm.train --no-use_lora",
         "steps": 2,
         "seconds": 60,
         "device": "CPU",

@@ -26,7 +26,7 @@ from earthvlm.training.trainer import Trainer
 
 ROOT = Path(__file__).parents[2]
 PRELOADED = (
-    "train_accelerate",
+    "earthvlm.training.launch",
     "accelerate.utils.fsdp_utils",
     "matplotlib.figure",
     "olmoearth_pretrain_minimal",
@@ -40,7 +40,7 @@ TIMEOUT = 600  # seconds; on a busy machine, only a run that hangs takes longer
 
 
 class TrainingRun:
-    """A process that runs `train_accelerate.py` on one thread, so that sums are reproducible.
+    """A process that runs `earthvlm train` on one thread, so that sums are reproducible.
 
     largest_file: bytes after which writing fails, as on a full disk.
     environment: variables of this process alone.
@@ -98,9 +98,9 @@ def _train(arguments: list[str], log: Path, largest_file: int, environment: dict
         os.dup2(file.fileno(), 1)
         os.dup2(file.fileno(), 2)
     resource.setrlimit(resource.RLIMIT_FSIZE, (largest_file, -1))
-    import train_accelerate
+    from earthvlm.cli import main
 
-    sys.exit(train_accelerate.main(arguments))
+    sys.exit(main(["train", *arguments]))
 
 
 def wait_for(path: Path, run: TrainingRun) -> None:

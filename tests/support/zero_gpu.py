@@ -59,8 +59,8 @@ def main() -> None:
 
     from earthvlm import Scene
     from earthvlm.serving.service import Client
-    from earthvlm.ui import load_models, warm_up
-    from earthvlm.ui.app import make_service
+    from earthvlm.ui.app import make_service, warm_up
+    from earthvlm.ui.models import load_models
 
     models = load_models()
     warm_up(models)

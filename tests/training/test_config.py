@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import argparse
 from pathlib import Path
 
 import pytest
 import torch
 
 import earthvlm
-import train_accelerate
 from earthvlm.bridge.config import BridgeConfig
-from earthvlm.training.config import BridgeArguments, TrainingConfig, render_command
+from earthvlm.cli import build_parser, main
+from earthvlm.training.config import (
+    BridgeArguments,
+    RunArguments,
+    TrainingArguments,
+    TrainingConfig,
+    render_command,
+)
 
 # Arguments out of their bounds, and the start of the error message.
 INVALID = {
@@ -49,17 +56,21 @@ INVALID = {
 }
 
 
+def parse(arguments: list[str]) -> argparse.Namespace:
+    return build_parser().parse_args(["train", *arguments])
+
+
 @pytest.mark.parametrize("argument", INVALID)
 def test_invalid_argument_is_one_sentence(argument, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
-    code = train_accelerate.main([f"--data_dir={tmp_path}", f"--output_dir={tmp_path}", argument])
+    code = main(["train", f"--data_dir={tmp_path}", f"--output_dir={tmp_path}", argument])
     message = capsys.readouterr().err
-    assert code == 2 and message.startswith(f"train_accelerate: {INVALID[argument]}")
+    assert code == 2 and message.startswith(f"earthvlm: {INVALID[argument]}")
     assert message.count("\n") == 1 and not any(tmp_path.iterdir())
 
 
 def test_every_number_has_an_invalid_value_above():
-    parsed = vars(train_accelerate.parse_arguments([]))
+    parsed = vars(parse([]))
     numbers = {name for name, value in parsed.items() if type(value) in (int, float)}
     numbers |= {name for name in parsed if name.endswith("_rate") or "patch_size" in name}
     assert numbers <= {argument.removeprefix("--").partition("=")[0] for argument in INVALID}
@@ -71,16 +82,14 @@ def test_config_refuses_an_unknown_choice(tmp_path):
 
 
 def test_command_line_defaults_are_the_dataclasses():
-    assert train_accelerate.Arguments.take(train_accelerate.parse_arguments([])) == (
-        train_accelerate.Arguments(
-            BridgeArguments(), TrainingConfig(), train_accelerate.RunArguments()
-        )
+    assert TrainingArguments.take(parse([])) == (
+        TrainingArguments(BridgeArguments(), TrainingConfig(), RunArguments())
     )
 
 
 def test_help_describes_every_argument(capsys):
     with pytest.raises(SystemExit):
-        train_accelerate.parse_arguments(["--help"])
+        parse(["--help"])
     text = " ".join(capsys.readouterr().out.split())
     assert (
         "--learning_rate LEARNING_RATE rate of the language model's weights (default: 0.0" in text
@@ -94,28 +103,28 @@ def test_recorded_command_repeats_the_run(tmp_path):
     typed += [f"--model_path={tmp_path / 'saved'}", f"--feature_cache_dir={tmp_path / 'cache'}"]
     typed += ["--no-use_lora", "--learning_rate=2e-5", "--batch_size=8", "--num_workers=2"]
     typed += ["--push_to_hub=owner/name", "--device=cpu", "--gradient_checkpointing"]
-    arguments = train_accelerate.Arguments.take(train_accelerate.parse_arguments(typed))
+    arguments = TrainingArguments.take(parse(typed))
     command = render_command(arguments.config, arguments.bridge, number=3)
     assert str(tmp_path) not in command
     assert command == (
-        "accelerate launch train_accelerate.py --data_dir DATA --output_dir RUN3 --batch_size 8 "
+        "accelerate launch -m earthvlm.train --data_dir DATA --output_dir RUN3 --batch_size 8 "
         "--feature_cache_dir CACHE --learning_rate 2e-05 --gradient_checkpointing "
         "--model_path RUN2 --no-use_lora"
     )
-    parsed = train_accelerate.parse_arguments(command.split()[3:])
+    parsed = parse(command.split()[4:])
     assert (parsed.batch_size, parsed.learning_rate, parsed.use_lora) == (8, 2e-5, False)
 
 
 def test_recorded_command_names_public_models():
     arguments = BridgeArguments(model_path="owner/bridge", vlm_model="owner/model")
     command = render_command(arguments, number=1)
-    assert command.endswith("py --model_path owner/bridge --vlm_model owner/model")
+    assert command.endswith("train --model_path owner/bridge --vlm_model owner/model")
 
 
 def test_recorded_commands_of_the_bundled_bridge_parse():
     record = BridgeConfig.read(Path(earthvlm.__file__).parent / "bundled" / "bridge").training
     runs = [*record["earlier"], record]
     for number, run in enumerate(runs, start=1):
-        parsed = train_accelerate.parse_arguments(run["command"].split()[3:])
+        parsed = parse(run["command"].split()[3:])
         assert parsed.output_dir == f"RUN{number}"
         assert parsed.model_path == (f"RUN{number - 1}" if number > 1 else None)

@@ -15,7 +15,7 @@ import psutil
 import pytest
 import torch
 
-import train_accelerate
+from earthvlm.cli import main
 from earthvlm.models.language_model import preferred_dtype
 from earthvlm.training import process
 from earthvlm.training.checkpoints import find_checkpoint
@@ -99,10 +99,10 @@ def test_sigterm_leaves_a_checkpoint_and_no_orphan(machines, data, tmp_path, tin
     printed = "".join(log.read_text() for log in logs)
     step = find_checkpoint("last", output).name
     where = f"stopped after bridge step {step}, saved in {output / 'checkpoints' / step}"
-    assert f"train_accelerate: {where}; continue with --resume last." in printed
+    assert f"earthvlm: {where}; continue with --resume last." in printed
     if machines == 1:  # although two processes were requested
         assert "One process trains" in printed and "--multi_gpu --num_processes N" in printed
-    assert "Traceback" not in printed.partition("train_accelerate: stopped")[0], printed
+    assert "Traceback" not in printed.partition("earthvlm: stopped")[0], printed
 
 
 def has_ended(process: psutil.Process) -> bool:
@@ -183,10 +183,8 @@ def test_full_gpu_memory_is_one_sentence(monkeypatch, capsys, tmp_path):
     def run_out_of_memory(*_: object) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB.\nSee ...")
 
-    monkeypatch.setattr(train_accelerate, "train", run_out_of_memory)
-    assert train_accelerate.main([f"--output_dir={tmp_path}", "--device=cpu"]) == 2
+    monkeypatch.setattr("earthvlm.training.launch.train", run_out_of_memory)
+    assert main(["train", f"--output_dir={tmp_path}", "--device=cpu"]) == 2
     message = capsys.readouterr().err
-    assert message.startswith(
-        "train_accelerate: the GPU's memory is full: use a smaller --batch_size"
-    )
+    assert message.startswith("earthvlm: the GPU's memory is full: use a smaller --batch_size")
     assert message.count("\n") == 1

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-import train_accelerate
 from earthvlm.bridge.model import OlmoEarthVLMBridge
+from earthvlm.cli import main
 from earthvlm.models.language_model import LANGUAGE_FILES
 from earthvlm.storage.hub import fetch
 from earthvlm.training.publisher import TrainingPublisher
@@ -72,7 +72,7 @@ def test_training_succeeds_without_the_hub(
     monkeypatch.setattr(http.time, "sleep", lambda seconds: None)
     fetch(tiny_repository[0], LANGUAGE_FILES)
     hub.failing = 503
-    assert train_accelerate.main([*training_options, "--hub_private_repo"]) == 0
+    assert main(["train", *training_options, "--hub_private_repo"]) == 0
     printed = capsys.readouterr().out
     assert "answered 503: try again later. Training starts, and tries again" in printed
     assert printed.count("Not published: The Hub, where owner/bridge would go, answered 503") >= 2
@@ -82,10 +82,10 @@ def test_training_succeeds_without_the_hub(
 
 def refuse_training(options: list[str], run: Path, capsys: pytest.CaptureFixture) -> str:
     """The sentence that refuses a training before it starts."""
-    assert train_accelerate.main(options) == 2
+    assert main(["train", *options]) == 2
     assert not run.exists()
     printed = capsys.readouterr().err.strip().splitlines()[-1]
-    return printed.removeprefix("train_accelerate: ")
+    return printed.removeprefix("earthvlm: ")
 
 
 def test_training_without_the_right_to_push_is_refused(

@@ -155,7 +155,7 @@ def test_full_disk_keeps_what_was_saved(data, copied, tiny_language):
     code, printed = start(data, copied, tiny_language, *options, largest_file=100_000).finish()
     assert code == 2 and "Traceback" not in printed, printed
     assert "No checkpoint at step 3: " in printed and "Training continues." in printed
-    assert printed.splitlines()[-1].startswith("train_accelerate: ")
+    assert printed.splitlines()[-1].startswith("earthvlm: ")
     assert read_files() == before
 
 

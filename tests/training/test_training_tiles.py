@@ -164,7 +164,7 @@ def failure(run: TrainingRun) -> str:
     """The one sentence of a run's failure."""
     code, output = run.finish()
     assert code == 2 and "Traceback" not in output, output
-    sentences = [line for line in output.splitlines() if line.startswith("train_accelerate: ")]
+    sentences = [line for line in output.splitlines() if line.startswith("earthvlm: ")]
     assert len(sentences) == 1, output
     return sentences[0]
 
@@ -178,7 +178,7 @@ def test_failed_worker_ends_the_run_in_one_sentence(data, tiny_language, tmp_pat
     # The workers of the next epoch read the tiles again.
     shutil.rmtree(data / "s2_band_5_6_7_images")
     sentence = failure(run)
-    assert sentence.startswith("train_accelerate: generated_") and " cannot be used: " in sentence
+    assert sentence.startswith("earthvlm: generated_") and " cannot be used: " in sentence
     kept = Path(sentence.partition("weights are saved in ")[2].partition(":")[0])
     assert (kept / "fusion.safetensors").is_file()
 

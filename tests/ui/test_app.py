@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from earthvlm.search.index import SceneIndex
-from earthvlm.ui import Models, build_app, warm_up
+from earthvlm.ui.app import build_app, warm_up
+from earthvlm.ui.models import Models
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning:gradio")

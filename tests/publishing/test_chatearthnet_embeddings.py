@@ -19,18 +19,16 @@ from huggingface_hub import DatasetCard
 
 from earthvlm.bridge.model import OlmoEarthVLMBridge
 from earthvlm.bridge.model_card import OLMOEARTH_LICENCE
+from earthvlm.cli import main
 from earthvlm.data.chatearthnet import ChatEarthNet
 from earthvlm.embeddings.dataset import write_embedding_dataset
+from earthvlm.publishing.dataset_card import THUMBNAIL_PIXELS, write_card
 from earthvlm.scenes.scene import Scene
 from earthvlm.search.index import SceneIndex
 from tests.support.generated_chatearthnet import write_generated_chatearthnet
 from tests.support.hub_server import TOKEN
 
 ROOT = Path(__file__).parents[2]
-sys.path.insert(0, str(ROOT / "hub"))
-
-import embed_chatearthnet  # noqa: E402
-
 pytestmark = pytest.mark.slow
 
 CHATEARTHNET_ROWS = 163_488
@@ -56,12 +54,16 @@ def options(data: Path, bridge: Path, output: Path) -> list[str]:
     ]
 
 
+def embed(arguments: list[str]) -> int:
+    return main(["embed-dataset", *arguments])
+
+
 def read(folder: Path) -> dict[str, list]:
     return {path.name: pq.read_table(path).to_pylist() for path in sorted(folder.glob("*.parquet"))}
 
 
 def test_every_tile_becomes_a_row_that_can_be_found(data, bridge, tmp_path, capsys):
-    assert embed_chatearthnet.main(options(data, bridge, tmp_path / "out")) == 0
+    assert embed(options(data, bridge, tmp_path / "out")) == 0
     assert "13 scenes" in capsys.readouterr().out
     assert sorted(read(tmp_path / "out")) == FILES
     index = SceneIndex.from_pretrained(tmp_path / "out")
@@ -79,7 +81,7 @@ def test_every_tile_becomes_a_row_that_can_be_found(data, bridge, tmp_path, caps
 
 
 def test_the_card_tells_the_run_and_is_valid(data, bridge, tmp_path, hub):
-    embed_chatearthnet.main(options(data, bridge, tmp_path / "out"))
+    embed(options(data, bridge, tmp_path / "out"))
     card = DatasetCard.load(tmp_path / "out" / "README.md")
     card.validate()
     assert card.data.license == "cc-by-4.0" and "CC-BY-4.0" in card.text
@@ -93,7 +95,7 @@ def test_a_card_of_released_weights_carries_their_licence(tiny_bridge, tmp_path,
     tiny_bridge.config = released
     values = {"bridge_id": "owner/bridge", "command": "accelerate launch", "run": "13 of them"}
     values["source"] = "owner/embeddings"
-    embed_chatearthnet.write_card(tmp_path, {"train": 13}, tiny_bridge, values)
+    write_card(tmp_path, {"train": 13}, tiny_bridge, values)
     card = DatasetCard.load(tmp_path / "README.md")
     card.validate()
     assert card.data.license == "other" and card.data.license_link == OLMOEARTH_LICENCE
@@ -103,7 +105,7 @@ def test_a_card_of_released_weights_carries_their_licence(tiny_bridge, tmp_path,
 def test_datasets_reads_it_whole_and_streaming(data, bridge, tmp_path):
     from datasets import load_dataset
 
-    embed_chatearthnet.main(options(data, bridge, tmp_path / "out"))
+    embed(options(data, bridge, tmp_path / "out"))
     whole = load_dataset(str(tmp_path / "out"), cache_dir=str(tmp_path / "cache"))
     assert {split: len(rows) for split, rows in whole.items()} == {"train": 10, "val": 3}
     first = next(iter(load_dataset(str(tmp_path / "out"), split="val", streaming=True)))
@@ -114,24 +116,24 @@ def test_datasets_reads_it_whole_and_streaming(data, bridge, tmp_path):
 
 def test_what_is_there_is_kept_and_what_is_missing_is_made(data, bridge, tmp_path):
     out = tmp_path / "out"
-    embed_chatearthnet.main(options(data, bridge, out))
+    embed(options(data, bridge, out))
     before = read(out)
     (out / FILES[1]).unlink()
     kept = {name: (out / name).stat().st_mtime_ns for name in FILES if name != FILES[1]}
-    embed_chatearthnet.main(options(data, bridge, out))
+    embed(options(data, bridge, out))
     assert read(out) == before
     assert {name: (out / name).stat().st_mtime_ns for name in kept} == kept
 
 
 def test_files_of_another_bridge_or_dataset_are_not_mixed_in(data, bridge, tmp_path, capsys):
     out = tmp_path / "out"
-    embed_chatearthnet.main(options(data, bridge, out))
+    embed(options(data, bridge, out))
     other = OlmoEarthVLMBridge.from_pretrained(bridge, device="cpu", trainable=True)
     other.fusion.queries.data += 1
     other.save_pretrained(tmp_path / "other")
-    assert embed_chatearthnet.main(options(data, tmp_path / "other", out)) == 2
+    assert embed(options(data, tmp_path / "other", out)) == 2
     assert "was made by bridge" in capsys.readouterr().err
-    assert embed_chatearthnet.main([*options(data, bridge, out), "--shard_rows=5"]) == 2
+    assert embed([*options(data, bridge, out), "--shard_rows=5"]) == 2
     assert "does not belong to this dataset" in capsys.readouterr().err
 
 
@@ -148,7 +150,7 @@ def pushed(data: Path, bridge: str, output: Path) -> list[str]:
 
 def test_it_is_published_and_opened_from_there(hub, data, published, tmp_path, capsys):
     out = tmp_path / "out"
-    assert embed_chatearthnet.main(pushed(data, published, out)) == 0
+    assert embed(pushed(data, published, out)) == 0
     assert f"Published: {hub.url}/datasets/owner/embeddings/commit/" in capsys.readouterr().out
     repository = hub.repositories["datasets/owner/embeddings"]
     assert set(repository.files) == {*FILES, "README.md"}
@@ -160,7 +162,7 @@ def test_it_is_published_and_opened_from_there(hub, data, published, tmp_path, c
     hub.renamed["datasets/owner/before"] = "datasets/owner/embeddings"
     assert SceneIndex.from_pretrained("owner/before").commit == index.commit
     again = [*options(data, published, out), "--push_to_hub=owner/before"]
-    assert embed_chatearthnet.main(again) == 0  # whose card says that no rows were embedded
+    assert embed(again) == 0  # whose card says that no rows were embedded
     assert f"Published: {hub.url}/datasets/owner/embeddings/commit/" in capsys.readouterr().out
     assert [name for name in hub.repositories if name.startswith("datasets/")] == [
         "datasets/owner/embeddings"
@@ -170,18 +172,18 @@ def test_it_is_published_and_opened_from_there(hub, data, published, tmp_path, c
 
 
 def test_a_push_replaces_all_shards_of_the_last(hub, data, published, tmp_path):
-    embed_chatearthnet.main(pushed(data, published, tmp_path / "first"))
+    embed(pushed(data, published, tmp_path / "first"))
     repository = hub.repositories["datasets/owner/embeddings"]
     others = {".gitattributes": b"a", "notes.csv": b"b", "more/rows.parquet": b"c"}
     repository.commit({**repository.files, **others})
     fewer = [*pushed(data, published, tmp_path / "fewer"), "--shard_rows=20", "--splits", "val"]
-    assert embed_chatearthnet.main(fewer) == 0
+    assert embed(fewer) == 0
     assert set(repository.files) == {"val-00000-of-00001.parquet", "README.md", *others}
     assert len(SceneIndex.from_pretrained("owner/embeddings")) == 3
 
 
 def test_a_dataset_of_a_local_bridge_is_not_published(hub, data, bridge, tmp_path, capsys):
-    assert embed_chatearthnet.main(pushed(data, bridge, tmp_path / "out")) == 2
+    assert embed(pushed(data, bridge, tmp_path / "out")) == 2
     said = capsys.readouterr().err
     assert f"earthvlm push {bridge} OWNER/NAME" in said and said.count("\n") == 1
     assert not (tmp_path / "out").exists() and "datasets/owner/embeddings" not in hub.repositories
@@ -189,10 +191,10 @@ def test_a_dataset_of_a_local_bridge_is_not_published(hub, data, bridge, tmp_pat
 
 def test_shards_of_a_local_bridge_name_the_published_one(hub, data, published, bridge, tmp_path):
     out = tmp_path / "out"
-    assert embed_chatearthnet.main(options(data, bridge, out)) == 0
+    assert embed(options(data, bridge, out)) == 0
     rows = read(out)
     assert SceneIndex.from_pretrained(out).provenance.bridge_id == "local"
-    assert embed_chatearthnet.main(pushed(data, published, out)) == 0
+    assert embed(pushed(data, published, out)) == 0
     assert SceneIndex.from_pretrained("owner/embeddings").provenance.bridge_id == published
     assert read(out) == rows
 
@@ -200,7 +202,7 @@ def test_shards_of_a_local_bridge_name_the_published_one(hub, data, published, b
 def test_a_private_push_to_a_public_dataset_is_refused(hub, data, published, tmp_path, capsys):
     hub.repository("datasets/owner/embeddings").commit({})
     asked = [*pushed(data, published, tmp_path / "out"), "--hub_private_repo"]
-    assert embed_chatearthnet.main(asked) == 2
+    assert embed(asked) == 2
     said = capsys.readouterr().err
     assert "owner/embeddings is public on the Hub, and a private repository was asked for" in said
     assert not (tmp_path / "out").exists()  # refused before hours of embedding
@@ -210,7 +212,7 @@ def test_a_private_push_to_a_public_dataset_is_refused(hub, data, published, tmp
 def test_the_code_in_the_card_runs(hub, data, published, tmp_path, repository, capsys, monkeypatch):
     out = tmp_path / "out"
     asked = pushed(data, published, out) if repository else options(data, published, out)
-    assert embed_chatearthnet.main(asked) == 0
+    assert embed(asked) == 0
     capsys.readouterr()
     card = (out / "README.md").read_text()
     assert str(tmp_path) not in card
@@ -224,7 +226,7 @@ def test_datasets_streams_it_from_the_hub(hub, data, published, tmp_path, monkey
     from datasets import load_dataset
 
     monkeypatch.setattr("datasets.config.HF_ENDPOINT", hub.url)
-    embed_chatearthnet.main(pushed(data, published, tmp_path / "out"))
+    embed(pushed(data, published, tmp_path / "out"))
     rows = list(load_dataset("owner/embeddings", split="train", streaming=True))
     assert [row["image_id"] for row in rows] == [tile.name for tile in ChatEarthNet(data, "train")]
     assert rows[0]["thumbnail"].size == (64, 64) and len(rows[0]["scene_embedding"]) == 384
@@ -249,7 +251,7 @@ def test_all_of_chatearthnet_fits_in_two_gigabytes(tmp_path):
     rng = np.random.default_rng(0)
     for row in rows:
         scene = Scene.open(bundled / row["scene_file"])
-        row["thumbnail"] = scene.thumbnail(embed_chatearthnet.THUMBNAIL_PIXELS)
+        row["thumbnail"] = scene.thumbnail(THUMBNAIL_PIXELS)
         row["caption"] = base64.b64encode(rng.bytes(750)).decode()  # which hardly compresses
         row |= {"source": "ChatEarthNet (CC-BY-4.0)", "scene_file": None}
     path = write_embedding_dataset(tmp_path, rows, "bundled", "revision")
@@ -258,7 +260,7 @@ def test_all_of_chatearthnet_fits_in_two_gigabytes(tmp_path):
 
 @pytest.mark.end_to_end
 def test_one_process_resumes_what_two_began_with_equal_rows(data, bridge, tmp_path):
-    embed_chatearthnet.main(options(data, bridge, tmp_path / "one"))
+    embed(options(data, bridge, tmp_path / "one"))
     out = tmp_path / "two"
     command = [sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_processes=2"]
     command += ["--num_machines=1", "--mixed_precision=no", "--dynamo_backend=no"]
@@ -272,7 +274,7 @@ def test_one_process_resumes_what_two_began_with_equal_rows(data, bridge, tmp_pa
     assert started.wait() == -signal.SIGKILL, "It ended before it was killed."
     done = len(list(out.glob("*.parquet")))
     assert done
-    embed_chatearthnet.main(options(data, bridge, out))  # by one process
+    embed(options(data, bridge, out))  # by one process
     one, two = read(tmp_path / "one"), read(out)
     assert one.keys() == two.keys()
     for rows, others in zip(one.values(), two.values(), strict=True):

@@ -20,6 +20,7 @@ import yaml
 import earthvlm
 from earthvlm.bridge.model import OlmoEarthVLMBridge
 from earthvlm.bridge.publish import publish_bridge
+from earthvlm.cli import main
 from earthvlm.storage.hub import push
 from earthvlm.ui.zero_gpu import borrow_gpu
 from tests.conftest import hub_environment
@@ -28,10 +29,6 @@ from tests.support.hub_server import TOKEN, LocalHub, Repository
 
 ROOT = Path(__file__).parents[2]
 BUNDLED = Path(earthvlm.__file__).parent / "bundled"
-sys.path.insert(0, str(ROOT / "hub"))
-
-import publish_space  # noqa: E402
-
 pytestmark = pytest.mark.slow
 
 
@@ -60,6 +57,10 @@ def running_app(folder: Path, environment: dict[str, str]) -> Iterator[str]:
         app.wait()
 
 
+def publish(arguments: list[str]) -> int:
+    return main(["publish-space", *arguments])
+
+
 def publish_trained_on(hub: LocalHub, saved: Path, **base_models: str) -> None:
     """Publish that bridge as if it had been trained on other models, and an embedding dataset."""
     config = json.loads((saved / "config.json").read_text()) | base_models
@@ -74,7 +75,7 @@ ASKED = ["owner/space", "--bridge=owner/bridge", "--embeddings=owner/embeddings"
 
 def test_space_is_published_with_files_and_variables(hub, saved, capsys):
     publish_trained_on(hub, saved, **EMBEDDED)
-    assert publish_space.main([*ASKED, "--torch_index=http://127.0.0.1/cpu"]) == 0
+    assert publish([*ASKED, "--torch_index=http://127.0.0.1/cpu"]) == 0
     assert capsys.readouterr().out.startswith(f"{hub.url}/")
     space = hub.repositories["spaces/owner/space"]
     assert space.variables == {
@@ -104,7 +105,7 @@ def read_front_matter(space: Repository) -> dict:
 
 def test_space_mounts_its_dataset_at_one_commit(hub, saved):
     publish_trained_on(hub, saved, **EMBEDDED)
-    publish_space.main(ASKED)
+    publish(ASKED)
     space = hub.repositories["spaces/owner/space"]
     commit = hub.repositories["datasets/owner/embeddings"].refs["main"]
     mounted = {"type": "dataset", "source": "owner/embeddings", "mountPath": "/embeddings"}
@@ -112,19 +113,19 @@ def test_space_mounts_its_dataset_at_one_commit(hub, saved):
     assert space.volumes == [mounted]
     theirs = {"type": "bucket", "source": "owner/bucket", "mountPath": "/data"}
     space.volumes.append(theirs)
-    publish_space.main(ASKED)
+    publish(ASKED)
     assert sorted(space.volumes, key=str) == sorted([mounted, theirs], key=str)
-    publish_space.main(["owner/space", "--bridge=owner/bridge"])  # with the bundled scenes
+    publish(["owner/space", "--bridge=owner/bridge"])  # with the bundled scenes
     assert space.volumes == [theirs] and not space.variables["EARTHVLM_EMBEDDINGS_MOUNT"]
     space.volumes = [mounted]
-    publish_space.main(["owner/space", "--bridge=owner/bridge"])
+    publish(["owner/space", "--bridge=owner/bridge"])
     assert not space.volumes
 
 
 def test_space_without_its_volume_is_published(hub, saved, capsys):
     publish_trained_on(hub, saved, **EMBEDDED)
     hub.refuses_volumes = True
-    assert publish_space.main(ASKED) == 0
+    assert publish(ASKED) == 0
     assert "did not mount the dataset (402), so the app downloads it" in capsys.readouterr().err
     space = hub.repositories["spaces/owner/space"]
     assert "app.py" in space.files and space.variables["EARTHVLM_EMBEDDINGS"] == "owner/embeddings"
@@ -134,12 +135,12 @@ def test_space_of_private_repositories_needs_a_token(hub, saved, monkeypatch, ca
     publish_trained_on(hub, saved, **EMBEDDED)
     hub.repositories["owner/bridge"].private = True
     hub.repositories["datasets/owner/embeddings"].private = True
-    assert publish_space.main(ASKED) == 2
+    assert publish(ASKED) == 2
     said = capsys.readouterr().err
     assert "owner/embeddings and owner/bridge can only be read with a token" in said
     assert "EARTHVLM_SPACE_TOKEN" in said and "spaces/owner/space" not in hub.repositories
     monkeypatch.setenv("EARTHVLM_SPACE_TOKEN", "hf_of_the_space")
-    assert publish_space.main(ASKED) == 0
+    assert publish(ASKED) == 0
     space = hub.repositories["spaces/owner/space"]
     assert space.secrets == {"HF_TOKEN": "hf_of_the_space"}
     assert "hf_of_the_space" not in str(space.variables)
@@ -150,18 +151,18 @@ def test_space_of_private_repositories_needs_a_token(hub, saved, monkeypatch, ca
 
 def test_update_removes_old_files_and_keeps_others(hub, saved):
     publish_trained_on(hub, saved, **EMBEDDED)
-    publish_space.main(ASKED)
+    publish(ASKED)
     space = hub.repositories["spaces/owner/space"]
     others = {".gitattributes": b"a", "notes.md": b"b", "packages.txt": b"c"}
     space.commit({**space.files, **others, "earthvlm/removed.py": b"d"})
-    publish_space.main(ASKED)
+    publish(ASKED)
     assert {name: space.files[name] for name in others} == others
     assert "earthvlm/removed.py" not in space.files and "earthvlm/bridge/model.py" in space.files
 
 
 def test_private_space_cannot_replace_a_public_one(hub, capsys):
     hub.repository("spaces/owner/space").commit({})
-    assert publish_space.main(["owner/space", "--private"]) == 2
+    assert publish(["owner/space", "--private"]) == 2
     assert "owner/space is public on the Hub, and a private" in capsys.readouterr().err
     assert not hub.repositories["spaces/owner/space"].variables
 
@@ -177,7 +178,7 @@ def test_space_preloads_the_base_models_of_its_bridge(hub, saved):
     base_models = {"vlm_model_id": "vikhyatk/moondream2", "vlm_revision": words}
     base_models |= {"olmoearth_model_id": "OlmoEarth-v1-Nano", "olmoearth_revision": sight}
     publish_trained_on(hub, saved, **base_models)
-    assert publish_space.main(["owner/space", "--bridge=owner/bridge"]) == 0
+    assert publish(["owner/space", "--bridge=owner/bridge"]) == 0
     front = read_front_matter(hub.repositories["spaces/owner/space"])
     assert front["models"] == ["owner/bridge", "vikhyatk/moondream2", "allenai/OlmoEarth-v1-Nano"]
     assert front["preload_from_hub"] == [
@@ -191,12 +192,12 @@ def test_space_of_local_folders_is_refused(hub, saved, tiny_language, capsys):
     config = json.loads((saved / "config.json").read_text())
     config |= {"vlm_model_id": tiny_language, "vlm_revision": "local"}
     hub.repository("owner/bridge").commit({"config.json": json.dumps(config).encode()})
-    assert publish_space.main(["owner/space", "--bridge=owner/bridge"]) == 2
+    assert publish(["owner/space", "--bridge=owner/bridge"]) == 2
     assert f"trained on the language model in the folder {tiny_language}" in capsys.readouterr().err
     for option in ("bridge", "embeddings"):
-        assert publish_space.main(["owner/space", f"--{option}={saved}"]) == 2
+        assert publish(["owner/space", f"--{option}={saved}"]) == 2
         assert f"{saved} is a local folder, which a Space cannot read" in capsys.readouterr().err
-    assert publish_space.main(["owner/space", "--embeddings=owner/bridge"]) == 2
+    assert publish(["owner/space", "--embeddings=owner/bridge"]) == 2
     assert "There is no dataset owner/bridge on the Hub that you may read" in (
         capsys.readouterr().err
     )
@@ -205,7 +206,7 @@ def test_space_of_local_folders_is_refused(hub, saved, tiny_language, capsys):
 
 def test_space_of_another_repository_is_refused(hub, capsys):
     hub.repository("owner/other").commit({"config.json": b'{"model_type": "bert"}'})
-    assert publish_space.main(["owner/space", "--bridge=owner/other"]) == 2
+    assert publish(["owner/space", "--bridge=owner/other"]) == 2
     assert "is not a bridge's configuration" in capsys.readouterr().err
     assert "spaces/owner/space" not in hub.repositories
 
@@ -223,7 +224,7 @@ def test_space_shows_the_revisions_on_the_hub(hub, tmp_path, monkeypatch):
     )
     hub.readers.add("hf_of_the_space")
     monkeypatch.setenv("EARTHVLM_SPACE_TOKEN", "hf_of_the_space")
-    assert publish_space.main(ASKED) == 0
+    assert publish(ASKED) == 0
     variables = write_files(hub, tmp_path / "space")
     environment = hub_environment(hub.url, tmp_path / "home") | variables
     with running_app(tmp_path / "space", environment) as page:
@@ -241,7 +242,7 @@ def test_mounted_dataset_is_not_downloaded(hub, tmp_path):
         commit_message="Add scenes",
         repo_type="dataset",
     )
-    publish_space.main(["owner/space", "--embeddings=owner/embeddings"])
+    publish(["owner/space", "--embeddings=owner/embeddings"])
     mounted = write_files(hub, tmp_path / "space")
     mounted["EARTHVLM_EMBEDDINGS_MOUNT"] = str(BUNDLED / "embeddings")
     environment = hub_environment(hub.url, tmp_path / "home") | mounted
@@ -290,7 +291,7 @@ def test_zero_gpu_is_unused_elsewhere():
 
 def test_zero_gpu_needs_a_torch_with_cuda(hub, capsys):
     asked = ["owner/space", "--hardware=zero-a10g", "--torch_index=http://127.0.0.1/cpu"]
-    assert publish_space.main(asked) == 2
+    assert publish(asked) == 2
     assert "ZeroGPU needs a torch with CUDA" in capsys.readouterr().err
     assert not hub.repositories
 
@@ -303,7 +304,7 @@ def test_unknown_name_ends_the_app_with_one_sentence():
     )
     assert ended.returncode == 2
     last = ended.stderr.strip().splitlines()[-1]
-    assert last == "app.py: no such place is neither a folder nor the id of a Hub repository."
+    assert last == "earthvlm: no such place is neither a folder nor the id of a Hub repository."
 
 
 def write_files(hub: LocalHub, folder: Path) -> dict[str, str]:

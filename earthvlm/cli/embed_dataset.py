@@ -1,0 +1,68 @@
+"""`earthvlm embed-dataset`: embed ChatEarthNet, in one process or several."""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import fields
+from pathlib import Path
+
+from earthvlm.cli.options import whole_number
+
+SPLITS = ("train", "val", "test")
+
+
+def add_embed_dataset(commands: argparse._SubParsersAction) -> None:
+    """Add the command to the parser."""
+    parser = commands.add_parser(
+        "embed-dataset",
+        help="embed ChatEarthNet with a bridge, to search in and to publish",
+        description=(
+            "Embed ChatEarthNet's scenes and captions into Parquet files with a card. Existing\n"
+            "files are kept, so that the same command resumes an interrupted run.\n"
+            "`accelerate launch -m earthvlm embed-dataset` runs it in several processes."
+        ),
+        epilog=(
+            "example:\n"
+            "  earthvlm embed-dataset --data_dir chatearthnet_data --bridge owner/earthvlm "
+            "--output embeddings --push_to_hub owner/embeddings"
+        ),
+    )
+    add, at_least_one = parser.add_argument, whole_number(1)
+    add("--data_dir", required=True, type=Path, help="what `earthvlm download chatearthnet` wrote")
+    add("--bridge", required=True, help="a saved bridge's folder or Hub repository, or 'bundled'")
+    add("--output", required=True, type=Path, help="the folder to write to, or to resume in")
+    add("--push_to_hub", metavar="REPO", help="publish the dataset there when it is whole")
+    add(
+        "--hub_private_repo",
+        action=argparse.BooleanOptionalAction,
+        help="make the repository private (with --no-: public) and refuse one that is not "
+        "(default: keep an existing one as it is)",
+    )
+    add("--splits", nargs="+", choices=SPLITS, default=SPLITS, help="which (default: all)")
+    add("--captions", choices=("35", "4v"), default="35", help="by ChatGPT-3.5 or GPT-4V")
+    add("--batch_size", type=at_least_one, default=64, help="scenes at once (%(default)s)")
+    add("--shard_rows", type=at_least_one, default=4096, help="scenes in a file (%(default)s)")
+    add(
+        "--num_workers",
+        type=whole_number(0),
+        default=2,
+        help="processes that read, for each (%(default)s)",
+    )
+    parser.set_defaults(run=run_embed_dataset)
+
+
+def run_embed_dataset(parsed: argparse.Namespace) -> int:
+    """Print what was written, and where it was published."""
+    import torch
+    from accelerate import Accelerator
+
+    from earthvlm.publishing.chatearthnet_embeddings import EmbeddingArguments, embed_chatearthnet
+
+    names = [field.name for field in fields(EmbeddingArguments)]
+    arguments = EmbeddingArguments(**{name: getattr(parsed, name) for name in names})
+    accelerator = Accelerator(cpu=not torch.cuda.is_available())
+    try:
+        embed_chatearthnet(arguments, accelerator, print)
+    finally:
+        accelerator.end_training()
+    return 0
