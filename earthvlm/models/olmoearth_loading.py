@@ -13,6 +13,7 @@ from pickle import UnpicklingError
 import torch
 from torch import nn
 
+from earthvlm.storage.files import link_or_copy
 from earthvlm.storage.hub import LOCAL_REVISION, fetch
 from earthvlm.storage.tensors import check_memory
 
@@ -95,7 +96,7 @@ def _with_inputs_recorded(folder: Path) -> Iterator[Path]:
     Where the published one does not record them, all modalities but Sentinel-2 count as not
     encoded, because nothing else is encoded here.
     """
-    config = json.loads((folder / OLMOEARTH_FILES[0]).read_text())
+    config = json.loads((folder / OLMOEARTH_FILES[0]).read_text("utf-8"))
     recorded = any(
         config.get(section, {}).get("masking_config", {}).get("strategy_config", {})
         for section in ("train_module", "data_loader")
@@ -109,6 +110,6 @@ def _with_inputs_recorded(folder: Path) -> Iterator[Path]:
         "masking_config": {"strategy_config": {"only_decode_modalities": others}}
     }
     with tempfile.TemporaryDirectory() as aside:
-        Path(aside, OLMOEARTH_FILES[0]).write_text(json.dumps(config))
-        Path(aside, OLMOEARTH_FILES[1]).symlink_to((folder / OLMOEARTH_FILES[1]).resolve())
+        Path(aside, OLMOEARTH_FILES[0]).write_text(json.dumps(config), "utf-8")
+        link_or_copy(folder / OLMOEARTH_FILES[1], Path(aside, OLMOEARTH_FILES[1]))
         yield Path(aside)

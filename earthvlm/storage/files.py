@@ -18,6 +18,7 @@ import xxhash
 
 # What the operating system reports where a disk, a quota or the largest allowed file is full.
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+IS_WINDOWS = os.name == "nt"
 _PROBE_BYTES = 1 << 20
 _READ_BYTES = 1 << 22
 
@@ -44,13 +45,25 @@ def sha256(path: Path) -> str:
 
 def fsync(path: Path) -> None:
     """Wait until a file's content, or a folder's list of files, would survive a loss of power."""
-    if os.name == "nt" and path.is_dir():
+    if IS_WINDOWS and path.is_dir():
         return  # Windows opens no folders
-    descriptor = os.open(path, os.O_RDONLY)
+    # Windows flushes a file to those alone who may write it.
+    descriptor = os.open(path, os.O_RDWR if IS_WINDOWS else os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def link_or_copy(source: Path, target: Path) -> None:
+    """Let `target` have a file's content: by a link, or by a copy where the system makes none.
+
+    Windows makes links for administrators and developers only, and some file systems never.
+    """
+    try:
+        target.symlink_to(source.resolve())
+    except (OSError, NotImplementedError):
+        shutil.copyfile(source, target)
 
 
 @contextmanager

@@ -65,7 +65,7 @@ def _shards(folder: Path) -> list[Path]:
     index = folder / INDEX_FILE
     if index.is_file():
         try:
-            names = set(json.loads(index.read_text())["weight_map"].values())
+            names = set(json.loads(index.read_text("utf-8"))["weight_map"].values())
         except (ValueError, KeyError, AttributeError, TypeError) as error:
             raise ValueError(f"{index} is damaged or truncated: download it again.") from error
         return [folder / name for name in sorted(names)]
@@ -95,7 +95,9 @@ def has_bfloat16(device: torch.device) -> bool:
     """Whether the hardware supports bfloat16; GPUs before Ampere emulate it slowly."""
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
-    return device.type == "cpu" and torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    if device.type != "cpu" or not torch.backends.mkldnn.is_available():  # as on Macs
+        return False
+    return torch.ops.mkldnn._is_mkldnn_bf16_supported()
 
 
 def check_memory(needed: int, device: torch.device, what: str) -> None:

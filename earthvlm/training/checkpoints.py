@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from earthvlm.storage.files import fsync, interrupted_folder, replace_folder
+from earthvlm.storage.files import IS_WINDOWS, fsync, interrupted_folder, replace_folder
 from earthvlm.training.config import STAGES
 
 FOLDER = "checkpoints"
@@ -60,7 +60,7 @@ class Progress:
         """
         path = folder / STEP_FILE
         try:
-            return cls(**json.loads(path.read_text()))
+            return cls(**json.loads(path.read_text("utf-8")))
         except FileNotFoundError:
             raise FileNotFoundError(f"{folder} is no checkpoint: it has no {STEP_FILE}.") from None
         except (json.JSONDecodeError, TypeError) as error:
@@ -68,7 +68,7 @@ class Progress:
 
     def write(self, folder: Path) -> None:
         """Write the progress as JSON into a checkpoint's folder."""
-        (folder / STEP_FILE).write_text(json.dumps(asdict(self), indent=1) + "\n")
+        (folder / STEP_FILE).write_text(json.dumps(asdict(self), indent=1) + "\n", "utf-8")
 
 
 def write_checkpoint(output: Path, name: str, write: Callable[[Path], None], keep: int = 0) -> Path:
@@ -82,17 +82,27 @@ def write_checkpoint(output: Path, name: str, write: Callable[[Path], None], kee
     folder = root / name
     with replace_folder(folder) as temporary:
         write(temporary)
-    link = root / f".{LAST}.part"
-    link.unlink(missing_ok=True)
-    link.symlink_to(name)
-    os.replace(link, root / LAST)
-    fsync(root)
+    _point_last_at(name, root)
     if keep:
         positions = {path: found for path in _folders(root) if (found := _position(path.name))}
         earlier = [path for path, found in positions.items() if found <= positions[folder]]
         for old in sorted(earlier, key=positions.__getitem__)[:-keep]:
             shutil.rmtree(old)
     return folder
+
+
+def _point_last_at(name: str, root: Path) -> None:
+    """Let `last` be a link to a checkpoint, or a file with its name where links cannot be made."""
+    link = root / f".{LAST}.part"
+    link.unlink(missing_ok=True)
+    try:
+        if IS_WINDOWS:  # which replaces no link to a folder
+            raise NotImplementedError
+        link.symlink_to(name)
+    except (OSError, NotImplementedError):
+        link.write_text(name, "utf-8")
+    os.replace(link, root / LAST)
+    fsync(root)
 
 
 def checkpoint_name(stage: str, step: int) -> str:
@@ -116,9 +126,13 @@ def find_checkpoint(resume: str, output: Path) -> Path:
     Raises FileNotFoundError if there is none.
     """
     folder = output / FOLDER / LAST if resume == LAST else Path(resume)
-    if not folder.is_dir() and folder.is_symlink():
+    if resume == LAST and folder.is_file():
+        folder = folder.parent / folder.read_text("utf-8").strip()
+    elif not folder.is_dir() and folder.is_symlink():
+        folder = folder.parent / os.readlink(folder)
+    if interrupted_folder(folder).is_dir() and not folder.is_dir():
         # The run was killed while it replaced a checkpoint of the same name: the old one is whole.
-        folder = interrupted_folder(folder.with_name(os.readlink(folder)))
+        folder = interrupted_folder(folder)
     if not folder.is_dir():
         raise FileNotFoundError(f"There is no checkpoint at {folder}.")
     return folder.resolve()

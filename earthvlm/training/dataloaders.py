@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
+import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from ctypes import c_bool
 from functools import partial
@@ -58,6 +59,8 @@ from earthvlm.training.step import read_batches
 CROP_EPOCHS = 2
 HEAD_CROP_EPOCHS = 8
 HEAD_BATCH_SIZE = 256
+# Windows has no fork, and libraries of macOS fail in a forked process.
+CAN_FORK = sys.platform == "linux"
 
 
 class StageLoaders:
@@ -76,6 +79,9 @@ class StageLoaders:
     ) -> None:
         self._bridge, self._config, self._accelerator = bridge, config, accelerator
         self._tiles = tiles
+        self._num_workers = config.num_workers if CAN_FORK else 0
+        if self._num_workers < config.num_workers:
+            accelerator.print("This system forks no workers: the training process reads the tiles.")
         self._ending = multiprocessing.RawValue(c_bool, False)
         # Set before multiprocessing sends SIGTERM to the workers as this process ends.
         util.Finalize(None, setattr, (self._ending, "value", True), exitpriority=10)
@@ -222,10 +228,10 @@ class StageLoaders:
             batch_size=size,
             sampler=sampler,
             collate_fn=self._collate,
-            num_workers=config.num_workers,
+            num_workers=self._num_workers,
             worker_init_fn=partial(_keep_worker_alive, self._ending),
             # Forked workers share the bridge's memory; it is too large to send to them.
-            multiprocessing_context="fork" if config.num_workers else None,
+            multiprocessing_context="fork" if self._num_workers else None,
         )
 
     def _collate(self, samples: Sequence[Sample | FailedSample]) -> Batch | FailedSample:
