@@ -181,7 +181,9 @@ def gather_beetzsee_scenes(folder: Path) -> list[SourcedScene]:
 def gather_spyndex_scenes(path: Path) -> list[SourcedScene]:
     """Cut spyndex's four bands of hills, of unknown place and date, into tiles."""
     bands = ("B02", "B03", "B04", "B08")  # as spyndex.datasets.open names them
-    values = np.moveaxis(np.array(json.loads(path.read_text(encoding="utf-8")), dtype=np.float32), 0, 2)
+    values = np.moveaxis(
+        np.array(json.loads(path.read_text(encoding="utf-8")), dtype=np.float32), 0, 2
+    )
     source = (
         "Hills, forest and fields: Sentinel-2, only the four bands of 10 m, place and date not "
         f"told. From the sample data of {SPYNDEX}. Contains modified Copernicus Sentinel data."

@@ -1,4 +1,4 @@
-"""`earthvlm doctor`: what is installed, what is missing, and what a question would use."""
+"""`earthvlm doctor`: the installed packages, the missing ones, and what a question would use."""
 
 from __future__ import annotations
 
@@ -46,9 +46,9 @@ def add_doctor(commands: argparse._SubParsersAction) -> None:
     """Add the command to the parser."""
     parser = commands.add_parser(
         "doctor",
-        help="report what is installed, what is missing and what would be used",
+        help="report installed and missing packages, the device, the engine and the models",
         description=(
-            "Report what is installed, what is missing, and which device, engine and models a\n"
+            "Report the installed and the missing packages, and which device, engine and models a\n"
             "question would use. Nothing is downloaded. The exit code is 1 where something is\n"
             "missing that an answer needs."
         ),

@@ -30,23 +30,30 @@ def add_embed_dataset(commands: argparse._SubParsersAction) -> None:
     add, at_least_one = parser.add_argument, whole_number(1)
     add("--data_dir", required=True, type=Path, help="what `earthvlm download chatearthnet` wrote")
     add("--bridge", required=True, help="a saved bridge's folder or Hub repository, or 'bundled'")
-    add("--output", required=True, type=Path, help="the folder to write to, or to resume in")
-    add("--push_to_hub", metavar="REPO", help="publish the dataset there when it is whole")
+    add("--output", required=True, type=Path, help="the folder to write to")
+    add("--push_to_hub", metavar="REPO", help="publish the finished dataset in this repository")
     add(
         "--hub_private_repo",
         action=argparse.BooleanOptionalAction,
         help="make the repository private (with --no-: public) and refuse one that is not "
         "(default: keep an existing one as it is)",
     )
-    add("--splits", nargs="+", choices=SPLITS, default=SPLITS, help="which (default: all)")
-    add("--captions", choices=("35", "4v"), default="35", help="by ChatGPT-3.5 or GPT-4V")
+    add(
+        "--splits", nargs="+", choices=SPLITS, default=SPLITS, help="splits to embed (default: all)"
+    )
+    add(
+        "--captions",
+        choices=("35", "4v"),
+        default="35",
+        help="written by ChatGPT-3.5 or GPT-4V (%(default)s)",
+    )
     add("--batch_size", type=at_least_one, default=64, help="scenes at once (%(default)s)")
-    add("--shard_rows", type=at_least_one, default=4096, help="scenes in a file (%(default)s)")
+    add("--shard_rows", type=at_least_one, default=4096, help="scenes per file (%(default)s)")
     add(
         "--num_workers",
         type=whole_number(0),
         default=2,
-        help="processes that read, for each (%(default)s)",
+        help="reading processes of each process (%(default)s)",
     )
     parser.set_defaults(run=run_embed_dataset)
 

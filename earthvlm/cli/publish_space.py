@@ -17,8 +17,8 @@ def add_publish_space(commands: argparse._SubParsersAction) -> None:
         help="publish the app as a Hugging Face Space",
         description=(
             "Publish the app as a Space that shows a bridge and an embedding dataset, in one\n"
-            "commit. Where one of them is private or gated, $EARTHVLM_SPACE_TOKEN has to hold a\n"
-            "token that may read it; it becomes the Space's secret HF_TOKEN.\n"
+            "commit. If one of them is private or gated, set $EARTHVLM_SPACE_TOKEN to a token\n"
+            "that may read it; it becomes the Space's secret HF_TOKEN.\n"
             "Log in first with `hf auth login`."
         ),
         epilog=(
@@ -27,15 +27,19 @@ def add_publish_space(commands: argparse._SubParsersAction) -> None:
             "--embeddings owner/embeddings"
         ),
     )
-    parser.add_argument("space", help="where to, as in owner/name; made where there is none")
+    parser.add_argument("space", help="the Space, as owner/name; created if it does not exist")
     parser.add_argument("--bridge", default=BUNDLED, help="a Hub repository (%(default)s)")
     parser.add_argument("--embeddings", default=BUNDLED, help="a Hub dataset (%(default)s)")
     add_visibility_options(parser)
-    parser.add_argument("--hardware", help="as in cpu-basic or zero-a10g (the Hub's default)")
     parser.add_argument(
-        "--torch_index", metavar="URL", help="where pip finds builds of torch without CUDA"
+        "--hardware", help="for example cpu-basic or zero-a10g (default: the Hub's)"
     )
-    parser.add_argument("--output", type=Path, help="write the files here, and publish nothing")
+    parser.add_argument(
+        "--torch_index", metavar="URL", help="the package index of torch without CUDA"
+    )
+    parser.add_argument(
+        "--output", type=Path, help="write the files here instead of publishing them"
+    )
     parser.set_defaults(run=run_publish_space)
 
 
