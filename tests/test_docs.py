@@ -7,6 +7,7 @@ import importlib
 import re
 import shlex
 from collections.abc import Iterator
+from dataclasses import fields
 from functools import cache
 from importlib.util import find_spec
 from itertools import pairwise
@@ -17,6 +18,7 @@ from urllib.parse import unquote
 import pytest
 
 from earthvlm.cli import build_parser
+from earthvlm.training.config import BridgeArguments, RunArguments, TrainingConfig
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -79,6 +81,11 @@ def flags_in_source(path: Path) -> set[str]:
 
 
 CLI_FLAGS = set().union(*map(flags_in_source, (ROOT / "earthvlm" / "cli").glob("*.py")))
+CLI_FLAGS |= {
+    f"--{argument.name}"
+    for group in (BridgeArguments, TrainingConfig, RunArguments)
+    for argument in fields(group)
+}
 
 
 def check_command(words: list[str]) -> None:
