@@ -7,21 +7,32 @@ every word of it is processed before the first word of an answer.
 
 from __future__ import annotations
 
-from earthvlm.scenes.bands import BANDS
-from earthvlm.scenes.formatting import describe_climate, describe_date, describe_place, season
-from earthvlm.scenes.land_cover import CoverMap
+from earthvlm.data.labels import QUARTERS, SceneLabels
+from earthvlm.data.scene_sentences import (
+    HIDDEN,
+    count_parts,
+    find_long_part,
+    find_quarters,
+    find_surroundings,
+    mentioned_covers,
+)
+from earthvlm.scenes.formatting import (
+    describe_climate,
+    describe_date,
+    describe_place,
+    describe_size,
+    season,
+)
+from earthvlm.scenes.land_cover import FIELDS, CoverMap, rounded_percent
 from earthvlm.scenes.scene import Scene
 from earthvlm.scenes.spectral_indices import SpectralIndices
 
 # Covers below this share of the scene are left out.
 LEAST_SHARE = 0.005
-# How many covers of the map are listed at most, the largest ones first.
-MAX_COVERS = 5
-# Parts of a cover are counted up to here, and small ones are not counted at all.
-MAX_PARTS = 9
-QUARTERS = ("top left", "top right", "bottom left", "bottom right")
-# A cover lies in the quarters that hold more than this part of what the fullest one holds.
-QUARTER_SHARE = 0.5
+# The parts of these covers are counted; the others lie everywhere and in pieces.
+COUNTED = ("water", "built-up land", "snow or ice", "burnt land")
+# What spectral indices measure as well as a map; where there is one, the others are left out.
+MEASURED_WELL = ("water", "snow", "cloud")
 _MEASURED_AS = {
     "cloud": "cloud",
     "snow": "snow",
@@ -42,7 +53,7 @@ def write_scene_context(
         cover_map: the land-cover map, of any size; None leaves its lines out.
         measured: spectral measurements; None where the near infrared is missing.
     """
-    lines = [_describe_file(scene), _describe_measurements(measured)]
+    lines = [_describe_file(scene), _describe_measurements(measured, cover_map is not None)]
     if cover_map is not None:
         lines += _describe_map(cover_map)
     return "\n".join(lines)
@@ -57,57 +68,76 @@ def _describe_file(scene: Scene) -> str:
     place = describe_place(scene.longitude, scene.latitude, decimals=1) or "Place unknown"
     if scene.latitude is not None and scene.longitude is not None:
         place += f", {describe_climate(scene.latitude)}"
-    size = "Size unknown"
-    if scene.pixel_metres is not None:
-        width, height = (
-            _kilometres(side * scene.pixel_metres) for side in (scene.width, scene.height)
-        )
-        size = f"{width} x {height} km"
-    bands = "Colour only" if scene.is_rgb_only else f"{len(scene.bands)} of {len(BANDS)} bands"
+    size = describe_size(scene.width, scene.height, scene.pixel_metres) or "Size unknown"
+    bands = "Colour only" if scene.is_rgb_only else f"{len(scene.bands)} bands"
     return ". ".join([date, place, size, bands]) + "."
 
 
-def _describe_measurements(measured: SpectralIndices | None) -> str:
+def _describe_measurements(measured: SpectralIndices | None, beside_map: bool) -> str:
     if measured is None:
         return "Nothing measured."
     shares = sorted(measured.shares.items(), key=lambda item: -item[1])
+    if beside_map:
+        shares = [(cover, share) for cover, share in shares if cover in MEASURED_WELL]
     listed = [
         f"{_percent(share)} {_MEASURED_AS[cover]}" for cover, share in shares if share > LEAST_SHARE
     ]
-    return f"Measured: {', '.join(listed)}."
+    return f"Measured: {', '.join(listed) or 'nothing'}."
 
 
 def _describe_map(cover_map: CoverMap) -> list[str]:
-    shares = [(c, share) for c, share in cover_map.shares.items() if share > LEAST_SHARE]
-    if not shares:
-        return []
+    labels = SceneLabels.from_cover_map(cover_map)
+    if labels.cloud_share > HIDDEN:
+        return ["Map: hidden by cloud."]
     covers = [
-        f"{_percent(share)} {cover} {_describe_extent(cover_map, cover)}"
-        for cover, share in shares[:MAX_COVERS]
+        f"{_round(share)} {shorten_cover(cover)} {_describe_extent(labels, cover)}"
+        for cover, share in labels.shares.items()
+        if labels.shows(cover)
     ]
-    fields = {name: next(iter(field.shares)) for name, field in cover_map.fields.items()}
-    if len(set(fields.values())) == 1:
-        grid = f"all {shorten_cover(shares[0][0])}"
-    else:
-        grid = ", ".join(f"{name} {shorten_cover(cover)}" for name, cover in fields.items())
-    return [f"Map: {'; '.join(covers)}.", f"Fields: {grid}."]
+    if labels.shows("cloud"):
+        covers.append(f"{_round(labels.cloud_share)} cloud {_name_quarters(labels, 'cloud')}")
+    lines = [f"Map: {'; '.join(covers)}."]
+    parts = {name: _list_covers(labels.quarter(name)) for name in QUARTERS}
+    lines.append(f"Quarters: {'; '.join(f'{name} {part}' for name, part in parts.items())}.")
+    if labels.has_fields:
+        fields = {name: _main_cover(labels.field(name)) for name in FIELDS}
+        grid = ", ".join(f"{name} {cover}" for name, cover in fields.items())
+        alike = len(set(fields.values())) == 1
+        lines.append(f"Ninths: {f'all {fields[FIELDS[0]]}' if alike else grid}.")
+    return lines
 
 
-def _describe_extent(cover_map: CoverMap, cover: str) -> str:
-    """The quarters in which a cover lies, and its largest parts: "top left, 2 long parts"."""
-    quarters = [quarter.shares.get(cover, 0.0) for row in cover_map.split(2, 2) for quarter in row]
-    names = [
-        name
-        for name, share in zip(QUARTERS, quarters, strict=True)
-        if share > QUARTER_SHARE * max(quarters)
-    ]
-    where = "everywhere" if len(names) == len(QUARTERS) else ", ".join(names)
-    parts = cover_map.parts(cover)
-    if not parts:
+def _list_covers(labels: SceneLabels) -> str:
+    """The covers of a quarter that a description mentions: "80% tree, water"."""
+    if labels.cloud_share > HIDDEN:
+        return "cloud"
+    names = [shorten_cover(cover) for cover in mentioned_covers(labels)]
+    return f"{_round(labels.shares[labels.dominant])} {', '.join(names)}"
+
+
+def _main_cover(labels: SceneLabels) -> str:
+    return "cloud" if labels.cloud_share > HIDDEN else shorten_cover(labels.dominant)
+
+
+def _name_quarters(labels: SceneLabels, cover: str) -> str:
+    names = find_quarters(labels, cover)
+    return "everywhere" if len(names) == len(QUARTERS) else ", ".join(names)
+
+
+def _describe_extent(labels: SceneLabels, cover: str) -> str:
+    """Where a cover lies, its parts and what is around them: "top left, 2 long by tree"."""
+    where = _name_quarters(labels, cover)
+    if labels.cover_map is None or cover not in COUNTED:
         return where
-    shape = "long" if parts[0].elongated else "compact"
-    count = str(len(parts)) if len(parts) <= MAX_PARTS else "many"
-    return f"{where}, {count} {shape} part{'' if len(parts) == 1 else 's'}"
+    parts = labels.cover_map.notable_parts(cover)
+    if not parts:
+        return f"{where}, small patches"
+    river = find_long_part(labels.cover_map, cover)
+    long = river and f"long {' to '.join(river.ends)}"
+    shape = (long if parts[0].elongated else long and f"compact, one {long}") or "compact"
+    names = [shorten_cover(name) for name in find_surroundings(labels.cover_map, cover)]
+    near = f" by {' and '.join(names)}" if names else ""
+    return f"{where}, {count_parts(labels.cover_map, cover) or 'many'} {shape}{near}"
 
 
 def shorten_cover(cover: str) -> str:
@@ -119,5 +149,5 @@ def _percent(share: float) -> str:
     return f"{max(1, round(100 * share))}%"
 
 
-def _kilometres(metres: float) -> str:
-    return f"{metres / 1000:.1f}".removesuffix(".0")
+def _round(share: float) -> str:
+    return f"{rounded_percent(share) or '<1'}%"

@@ -15,6 +15,7 @@ from torch.nn import functional as F
 
 from earthvlm.data.labels import SceneLabels
 from earthvlm.scenes.bands import BANDS, VISIBLE_BANDS, WAVELENGTHS
+from earthvlm.scenes.land_cover import COVERS, CoverMap
 from earthvlm.scenes.scene import Scene
 
 # The share of scenes that are only turned: the bridge is mostly used on unaltered scenes.
@@ -90,7 +91,13 @@ def add_clouds(
     hides = thickness > 0.6
     veils = (thickness > 0.15) & ~hides
     shape = labels.cloud.shape
-    return pixels, replace(labels, cloud=_cell_means(hides, shape), haze=_cell_means(veils, shape))
+    return pixels, replace(
+        labels,
+        cloud=_cell_means(hides, shape),
+        haze=_cell_means(veils, shape),
+        cover_map=_cover_by_cloud(labels.cover_map, hides),
+        predicted_map=_cover_by_cloud(labels.predicted_map, hides),
+    )
 
 
 def stain_water(pixels: np.ndarray, rng: np.random.Generator) -> np.ndarray:
@@ -99,6 +106,19 @@ def stain_water(pixels: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     water = (pixels[..., GREEN] > infrared) & (infrared < BRIGHTEST_WATER)
     gains = np.where(IS_VISIBLE, rng.uniform(0.3, 0.8), rng.uniform(0.6, 1.0)).astype(np.float32)
     return np.where(water[..., None], pixels * gains, pixels)
+
+
+def _cover_by_cloud(cover_map: CoverMap | None, hides: np.ndarray) -> CoverMap | None:
+    """Return a map with cloud where it hides the ground; a zoomed scene has another size."""
+    if cover_map is None:
+        return None
+    classes = cover_map.classes
+    rows, columns = (
+        np.arange(side) * seen // side
+        for side, seen in zip(classes.shape, hides.shape, strict=True)
+    )
+    cloud = np.uint8(COVERS.index("cloud"))
+    return CoverMap(np.where(hides[rows[:, None], columns], cloud, classes))
 
 
 def _cell_means(mask: np.ndarray, shape: tuple[int, int]) -> np.ndarray:

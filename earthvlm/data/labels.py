@@ -8,14 +8,16 @@ from typing import Any
 
 import numpy as np
 
-LAND_COVER = (
-    "water",
-    "tree cover",
-    "cropland or grass",
-    "bare soil",
-    "built-up land",
-    "sparse vegetation",
+from earthvlm.scenes.land_cover import (
+    COVERS,
+    FIELDS,
+    GROUND_COVERS,
+    NO_DATA,
+    SHARE_IN_VIEW,
+    CoverMap,
 )
+
+LAND_COVER = GROUND_COVERS
 # The ten classes of EuroSAT (Helber et al., 2019), as people would say them.
 SCENE_NAMES = {
     "AnnualCrop": "annual cropland",
@@ -29,46 +31,88 @@ SCENE_NAMES = {
     "River": "a river landscape",
     "SeaLake": "open water",
 }
+# Who gave a scene's kind in `labels.json`, where it is noted: classifiers err too often to ask.
+BY_HAND = "hand label"
 QUARTERS = ("top left", "top right", "bottom left", "bottom right")
+CELLS = 6  # rows and columns of the labels of a map: halves, quarters and ninths are whole cells
 
 
 @dataclass(frozen=True)
 class SceneLabels:
     """Labels in a grid of cells, top row first.
 
-    land_cover: `[R, C, 6]`, shares of the ground in the order of `LAND_COVER`, summing to 1.
+    land_cover: `[R, C, 8]`, shares of the ground in the order of `LAND_COVER`, summing to 1.
     cloud: `[R, C]`, the share that thick cloud hides.
     haze: `[R, C]`, the share under haze that lets the ground show through.
     scene_class: a key of `SCENE_NAMES`, or None where it is unknown.
+    cover_map: the land cover of each pixel, where it is known.
+    predicted_map: what the bridge's own map says, right or wrong, for the prompt's context.
     """
 
     land_cover: np.ndarray
     cloud: np.ndarray
     haze: np.ndarray
     scene_class: str | None = None
+    cover_map: CoverMap | None = None
+    predicted_map: CoverMap | None = None
 
     @classmethod
     def from_entry(cls, entry: dict[str, Any]) -> SceneLabels:
-        """Read one image's entry of a `labels.json`: two by two cells, clear sky."""
-        cells = [[entry["quadrants"][name][c] for c in LAND_COVER] for name in QUARTERS]
+        """Read one image's entry of a `labels.json`: two by two cells, clear sky.
+
+        The kind of scene is kept only where a hand gave it.
+        """
+        cells = [[entry["quadrants"][name].get(c, 0.0) for c in LAND_COVER] for name in QUARTERS]
         land_cover = np.array(cells, np.float32).reshape(2, 2, len(LAND_COVER))
         sky = np.zeros((2, 2), np.float32)
-        return cls(land_cover, sky, sky, entry["scene"])
+        by_hand = entry.get("scene_source", BY_HAND) == BY_HAND
+        return cls(land_cover, sky, sky, entry["scene"] if by_hand else None)
+
+    @classmethod
+    def from_cover_map(cls, cover_map: CoverMap, cells: int = CELLS) -> SceneLabels:
+        """Return the labels of a map, in at most `cells` rows and columns.
+
+        Cells that clouds hide, or that have no data, take the ground of the others. The map says
+        nothing of haze.
+        """
+        height, width = cover_map.classes.shape
+        parts = cover_map.split(min(cells, height), min(cells, width))
+        shares = np.array([[[p.shares[c] for c in COVERS] for p in row] for row in parts])
+        known = np.array([[(p.classes != NO_DATA).any() for p in row] for row in parts])
+        cloud = np.where(known, shares[..., -1], cover_map.shares["cloud"])
+        ground, seen = shares[..., :-1], shares[..., :-1].sum(-1, keepdims=True)
+        overall = np.array([cover_map.ground_shares[c] for c in LAND_COVER])
+        if not overall.sum():  # nothing of the ground is in view
+            overall = np.full(len(LAND_COVER), 1 / len(LAND_COVER))
+        ground = np.where(seen > 0, ground / np.maximum(seen, 1e-6), overall)
+        sky = cloud.astype(np.float32)
+        return cls(ground.astype(np.float32), sky, np.zeros_like(sky), cover_map=cover_map)
 
     def flipped(self, axis: int) -> SceneLabels:
         """Return mirrored labels: top and bottom swapped for axis 0, left and right for 1."""
-        return self._mapped(lambda grid: np.flip(grid, axis))
+        return self._mapped(lambda grid: np.flip(grid, axis), whole=True)
 
     def rotated(self, turns: int) -> SceneLabels:
         """Return labels rotated counter-clockwise by quarter turns."""
-        return self._mapped(lambda grid: np.rot90(grid, turns))
+        return self._mapped(lambda grid: np.rot90(grid, turns), whole=True)
 
-    def _mapped(self, change: Callable[[np.ndarray], np.ndarray]) -> SceneLabels:
+    def _mapped(
+        self, change: Callable[[np.ndarray], np.ndarray], whole: bool = False
+    ) -> SceneLabels:
+        """Change every grid, and the maps too where the change keeps the whole scene."""
+
+        def turn(found: CoverMap | None) -> CoverMap | None:
+            if found is None or not whole:
+                return None
+            return CoverMap(np.ascontiguousarray(change(found.classes)))
+
         return replace(
             self,
             land_cover=change(self.land_cover),
             cloud=change(self.cloud),
             haze=change(self.haze),
+            cover_map=turn(self.cover_map),
+            predicted_map=turn(self.predicted_map),
         )
 
     def window(self, rows: slice = slice(None), columns: slice = slice(None)) -> SceneLabels:
@@ -84,6 +128,25 @@ class SceneLabels:
             row if "top" in name or "bottom" in name else slice(None),
             column if "left" in name or "right" in name else slice(None),
         )
+
+    def field(self, name: str) -> SceneLabels:
+        """Return the labels of one of the ninths of `FIELDS`; see `has_fields`."""
+        row, column = divmod(FIELDS.index(name), 3)
+        rows, columns = (side // 3 for side in self.cloud.shape)
+        return self.window(
+            slice(row * rows, (row + 1) * rows), slice(column * columns, (column + 1) * columns)
+        )
+
+    @property
+    def has_fields(self) -> bool:
+        """Whether the cells can be grouped into ninths of the scene."""
+        return not any(side % 3 for side in self.cloud.shape)
+
+    def shows(self, cover: str) -> bool:
+        """Whether a cover of the ground, or "cloud", is in view; see `CoverMap.shows`."""
+        if self.cover_map is not None:
+            return self.cover_map.shows(cover)
+        return (self.cloud_share if cover == "cloud" else self.shares[cover]) > SHARE_IN_VIEW
 
     @property
     def shares(self) -> dict[str, float]:
@@ -119,9 +182,18 @@ class SceneLabels:
             )
 
         classes = {labels.scene_class for labels in flat}
+
+        def join_maps(name: str) -> CoverMap | None:
+            maps = [[getattr(labels, name) for labels in row] for row in rows]
+            if any(found is None for row in maps for found in row):
+                return None
+            return CoverMap(np.block([[found.classes for found in row] for row in maps]))
+
         return SceneLabels(
             join("land_cover"),
             join("cloud"),
             join("haze"),
             classes.pop() if len(classes) == 1 else None,
+            join_maps("cover_map"),
+            join_maps("predicted_map"),
         )

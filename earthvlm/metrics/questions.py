@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from earthvlm.data.labels import SceneLabels
-from earthvlm.data.question_answering import IN_VIEW, MENTIONED
+from earthvlm.data.scene_sentences import IN_VIEW, MENTIONED
 from earthvlm.metrics.land_cover import captioned_land_cover, mentioned_land_cover
 
 Reference = SceneLabels | Sequence[str]  # a tile's labels, or its captions

@@ -59,3 +59,14 @@ def season(date: datetime.date, latitude: float | None) -> str | None:
 def describe_climate(latitude: float) -> str:
     """Return the belt of a latitude: "tropical", "subtropical", "temperate", "boreal", "polar"."""
     return next(name for name, limit in CLIMATE_BELTS.items() if abs(latitude) < limit)
+
+
+def describe_size(width: int, height: int, pixel_metres: float | None) -> str:
+    """Return a scene's width and height on the ground as in "3.8 x 2.6 km".
+
+    width, height: in pixels. Empty where the size of a pixel is unknown.
+    """
+    if pixel_metres is None:
+        return ""
+    sides = (f"{side * pixel_metres / 1000:.1f}".removesuffix(".0") for side in (width, height))
+    return f"{' x '.join(sides)} km"

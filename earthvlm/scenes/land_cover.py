@@ -43,6 +43,8 @@ ELONGATED = 4.0
 # A cover is in view from this share on, or where one connected part has a hectare (of 10 m pixels):
 # a lake of two hectares is 0.3 percent of a scene of 256 pixels a side, and is there all the same.
 SHARE_IN_VIEW, PIXELS_IN_VIEW = 0.02, 100
+# Parts are counted from this many pixels on, and from this share of the scene.
+NOTABLE_PIXELS, NOTABLE_SHARE = 12, 0.001
 RING_PIXELS = 3  # how far around a cover its surroundings are looked at
 # Below this, shares are rounded to whole percents; above, to the nearest five.
 WHOLE_PERCENTS_BELOW = 7.5
@@ -155,6 +157,11 @@ class CoverMap:
                 )
             )
         return sorted(found, key=lambda part: -part.share)
+
+    def notable_parts(self, cover: str) -> list[CoverPart]:
+        """The connected parts of a cover that are large enough to count, largest first."""
+        least = max(NOTABLE_PIXELS, round(NOTABLE_SHARE * self.classes.size))
+        return self.parts(cover, smallest=least)
 
 
 def _shares(classes: np.ndarray) -> dict[str, float]:

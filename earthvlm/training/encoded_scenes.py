@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from earthvlm.data.labels import SceneLabels
-from earthvlm.data.question_answering import search_sentence
+from earthvlm.data.scene_sentences import search_sentence
 from earthvlm.models.olmoearth import SceneTokens, join_tokens
 from earthvlm.training.sampler import Layout, SampleKey
 from earthvlm.training.samples import Batch

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from earthvlm.data.labels import QUARTERS, SCENE_NAMES, SceneLabels
-from earthvlm.data.question_answering import HIDDEN
+from earthvlm.data.scene_sentences import HIDDEN
 from earthvlm.models.language_model import LanguageModel
 
 Word = str | float | None  # a word, a share from 0 to 1, or unknown

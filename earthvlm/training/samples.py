@@ -18,13 +18,10 @@ from earthvlm.bridge.batch import BridgeBatch
 from earthvlm.bridge.model import OlmoEarthVLMBridge
 from earthvlm.bridge.scene_context import write_scene_context
 from earthvlm.data.augmentation import augment, join_scenes
-from earthvlm.data.captioned_scenes import CaptionedScenes, Tile
+from earthvlm.data.captioned_scenes import CaptionedScenes
 from earthvlm.data.labels import SceneLabels
-from earthvlm.data.question_answering import (
-    caption_conversation,
-    search_sentence,
-    write_questions_and_answers,
-)
+from earthvlm.data.question_answering import caption_conversation, write_questions_and_answers
+from earthvlm.data.scene_sentences import search_sentence
 from earthvlm.models.chat_templates import Prompt
 from earthvlm.models.olmoearth import PreparedScene, SceneTokens, join_tokens
 from earthvlm.scenes.scene import Scene
@@ -34,8 +31,13 @@ from earthvlm.training.sampler import Layout, SampleKey
 
 # The share of single tiles that keep their caption, which is true of the unaugmented tile alone.
 CAPTIONED = 0.5
-# The share of samples whose prompt holds the scene's context, so that the queries keep mattering.
+# The share of samples whose prompt holds the scene's context, so that the queries keep mattering,
+# and of those with another scene's map in it: the answers then follow the pixels.
 WITH_CONTEXT = 0.5
+WITH_WRONG_MAP = 0.1
+CONTEXT_CHARACTERS = 450  # about how long a context is
+# The share of joined scenes that are given a place and a pixel size, for questions about these.
+PLACED = 0.7
 # Tiles of which layout stay single; see `Layout`.
 SINGLE = (None, (1, 1, 1))
 
@@ -142,16 +144,22 @@ class TrainingSamples(Dataset):
         """The approximate characters of a sample's conversation, without reading its pixels."""
         tile = self.tiles.tiles[key.index]
         rng, _ = self._draw(key)
+        length = CONTEXT_CHARACTERS if self._draw_context(key)[0] else 0
         if tile.labels is None:
-            return len(rng.choice(tile.captions))
-        return sum(
-            len(message["content"]) for message in write_questions_and_answers(tile.labels, rng)
-        )
+            return length + len(rng.choice(tile.captions))
+        messages = write_questions_and_answers(tile.labels, rng)
+        return length + sum(len(message["content"]) for message in messages)
 
     def _draw(self, key: SampleKey) -> tuple[random.Random, np.random.Generator]:
         """Random number generators for the words and for the pixels of a sample."""
         numbers = np.random.default_rng((self.seed, key.epoch, key.index))
         return random.Random(int(numbers.integers(2**63))), numbers
+
+    def _draw_context(self, key: SampleKey) -> tuple[bool, bool]:
+        """Whether a sample's prompt has a context, and whether the map in that is wrong."""
+        numbers = np.random.default_rng((self.seed, key.epoch, key.index, 1))
+        given, wrong = numbers.random(2) < (WITH_CONTEXT, WITH_WRONG_MAP)
+        return bool(given) and self.scene_context, bool(wrong)
 
     def __getitems__(self, keys: Sequence[SampleKey]) -> list[Sample | FailedSample]:
         """The samples of a batch, in one call by torch's data loader."""
@@ -175,24 +183,35 @@ class TrainingSamples(Dataset):
             if labels is not None and not captioned and key.layout is not None:
                 scene, labels = self._augment(scene, labels, key.layout, numbers)
             prepared = self.prepare(scene)
+        context, scene, has_map = self._write_context(key, scene, labels)
         if labels is None:
             sentence = rng.choice(tile.captions)
             messages = caption_conversation(sentence, rng)
         else:
-            messages = write_questions_and_answers(labels, rng) if self.with_words else []
+            messages = write_questions_and_answers(labels, rng, scene, has_map)
             sentence = rng.choice(tile.captions) if captioned else search_sentence(labels, rng)
-        prompt = None
-        if self.with_words:
-            prompt = self.encode(messages, self._write_context(tile, scene, numbers))
+        prompt = self.encode(messages, context) if self.with_words else None
         tokens = read_tokens(self.tokens_file, key.index) if self.tokens_file else None
         return Sample(prepared, prompt, labels, sentence, tile.name, tokens)
 
-    def _write_context(self, tile: Tile, scene: Scene | None, numbers: np.random.Generator) -> str:
-        """The context of a sample's prompt, as `BridgeNetwork.write_context` writes it, or none."""
-        if not self.scene_context or numbers.random() >= WITH_CONTEXT:
-            return ""
-        scene = scene or self.tiles.read(tile)
-        return write_scene_context(scene, None, measure(scene))
+    def _write_context(
+        self, key: SampleKey, scene: Scene | None, labels: SceneLabels | None
+    ) -> tuple[str, Scene | None, bool]:
+        """The context of a sample's prompt, its scene, and whether the map in it can be relied on.
+
+        Empty, None and False for a prompt without context.
+        """
+        given, wrong = self._draw_context(key)
+        if not given or not self.with_words:
+            return "", None, False
+        scene = scene or self.tiles.read(self.tiles.tiles[key.index])
+        shown = labels.predicted_map if labels else None
+        if shown is not None and wrong:
+            others = [tile.labels for tile in self.tiles.tiles]
+            other = others[(key.index + key.epoch + 1) % len(others)]
+            shown = (other and other.predicted_map) or shown
+        context = write_scene_context(scene, shown, measure(scene))
+        return context, scene, shown is not None and not wrong
 
     def _augment(
         self,
@@ -216,7 +235,13 @@ class TrainingSamples(Dataset):
         grid = [pieces[r * columns : (r + 1) * columns] for r in range(rows)]
         scene, labels = augment(*join_scenes(grid), numbers, zoom)
         year, month, day = numbers.integers((2016, 1, 1), (2026, 13, 29))
-        return replace(scene, date=datetime.date(int(year), int(month), int(day))), labels
+        date = datetime.date(int(year), int(month), int(day))
+        if numbers.random() >= PLACED:
+            return replace(scene, date=date), labels
+        longitude, latitude = numbers.uniform((-180, -70), (180, 80))
+        metres = float(numbers.choice((10, 10, 10, 20, 15)))
+        scene = replace(scene, longitude=longitude, latitude=latitude, pixel_metres=metres)
+        return replace(scene, date=date), labels
 
 
 def collate_samples(bridge: OlmoEarthVLMBridge, samples: Sequence[Sample]) -> Batch:

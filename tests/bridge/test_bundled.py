@@ -8,7 +8,7 @@ import pytest
 from benchmarks.embedding import embed_by_package
 from earthvlm import Scene, SceneIndex
 from earthvlm.data.chatearthnet import ChatEarthNet
-from earthvlm.data.question_answering import describe
+from earthvlm.data.scene_sentences import describe
 from earthvlm.evaluation.evaluation import QUESTIONS
 from earthvlm.metrics.questions import score_dominant, score_water
 from earthvlm.metrics.retrieval import pair_ranks, score_retrieval

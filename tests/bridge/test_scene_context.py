@@ -33,12 +33,34 @@ def lake_in_forest() -> CoverMap:
 def test_context_has_a_fixed_form():
     scene = replace(paint("water", "dense vegetation", **KNOWN), pixel_metres=10.0)
     assert write_scene_context(scene, lake_in_forest(), measure(scene)) == (
-        "14 September 2020, autumn. 42.3° N 2.8° E, temperate. 0.2 x 0.2 km. 5 of 12 bands.\n"
-        "Measured: 50% water, 50% dense plants.\n"
-        "Map: 89% tree cover everywhere, 1 compact part; 11% water bottom right, 1 compact part.\n"
-        "Fields: top left tree, top tree, top right tree, left tree, centre tree, right tree, "
+        "14 September 2020, autumn. 42.3° N 2.8° E, temperate. 0.2 x 0.2 km. 5 bands.\n"
+        "Measured: 50% water.\n"
+        "Map: 90% tree everywhere; 10% water bottom right, 1 compact by tree.\n"
+        "Quarters: top left 100% tree; top right 100% tree; bottom left 100% tree; "
+        "bottom right 55% tree, water.\n"
+        "Ninths: top left tree, top tree, top right tree, left tree, centre tree, right tree, "
         "bottom left tree, bottom tree, bottom right water."
     )
+
+
+def test_context_lists_every_measurement_where_there_is_no_map():
+    scene = paint("water", "dense vegetation")
+    assert write_scene_context(scene, None, measure(scene)).endswith(
+        "\nMeasured: 50% water, 50% dense plants."
+    )
+
+
+def test_context_names_a_river_by_its_ends():
+    classes = np.full((60, 60), COVERS.index("bare soil"), np.uint8)
+    classes[28:32] = COVERS.index("water")
+    text = write_scene_context(paint("water"), CoverMap(classes), None)
+    assert "; 7% water everywhere, 1 long left to right by bare." in text
+
+
+def test_context_of_a_hidden_scene_maps_nothing():
+    hidden = CoverMap(np.full((60, 60), COVERS.index("cloud"), np.uint8))
+    text = write_scene_context(paint("water"), hidden, None)
+    assert text.endswith("\nMap: hidden by cloud.")
 
 
 def test_context_says_what_is_not_known():
@@ -51,7 +73,8 @@ def test_context_says_what_is_not_known():
 def test_uniform_map_is_short():
     lake = CoverMap(np.full((30, 30), COVERS.index("water"), np.uint8))
     text = write_scene_context(paint("water"), lake, None)
-    assert text.endswith("\nMap: 100% water everywhere, 1 compact part.\nFields: all water.")
+    assert "\nMap: 100% water everywhere, 1 compact.\n" in text
+    assert text.endswith("\nNinths: all water.")
 
 
 def test_short_names_of_covers_are_unique():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ from accelerate import Accelerator
 from earthvlm.data.chatearthnet import ChatEarthNet
 from earthvlm.data.labels import LAND_COVER, SceneLabels
 from earthvlm.data.question_answering import caption_conversation
+from earthvlm.scenes.land_cover import COVERS, CoverMap
 from earthvlm.training.config import TrainingConfig
 from earthvlm.training.dataloaders import StageLoaders
 from earthvlm.training.sampler import EpochSampler, SampleKey, balancing_weights
@@ -133,6 +135,27 @@ def test_half_of_the_prompts_hold_the_context(data, tiny_bridge):
     assert count_contexts() == 0
     tiny_bridge.set_scene_context(True)
     assert 20 <= count_contexts() <= 40
+
+
+def test_prompts_show_the_predicted_map_and_at_times_a_wrong_one(data, tiny_bridge):
+    """What a wrong map says, no question is asked about, and answers follow the labels."""
+    tiles = ChatEarthNet(data, "train")
+    lake = CoverMap(np.full((64, 64), COVERS.index("water"), np.uint8))
+    snow = CoverMap(np.full((64, 64), COVERS.index("snow or ice"), np.uint8))
+    tiles = tiles.with_tiles(
+        [
+            replace(tile, labels=replace(tile.labels, predicted_map=snow if i else lake))
+            for i, tile in enumerate(tiles.tiles)
+        ]
+    )
+    tiny_bridge.set_scene_context(True)
+    samples = TrainingSamples(tiles, tiny_bridge, 0)
+    decode = tiny_bridge.language.tokenizer.decode
+    prompts = [decode(samples[SampleKey(epoch, 0)].prompt.ids) for epoch in range(200)]
+    assert 80 <= sum("Map: 100% water" in prompt for prompt in prompts) <= 110
+    wrong = [prompt for prompt in prompts if "Map: 100% snow" in prompt]
+    assert 3 <= len(wrong) <= 20
+    assert not any("The map shows" in prompt for prompt in wrong)
 
 
 def test_batches_do_not_depend_on_the_number_of_workers(data, tiny_bridge, tmp_path):
