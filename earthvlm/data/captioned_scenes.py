@@ -2,21 +2,36 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 from earthvlm.data.labels import SceneLabels
+from earthvlm.data.question_answering import caption_conversation
+from earthvlm.models.chat_templates import Message
 from earthvlm.scenes.scene import Scene
 
 
 @dataclass(frozen=True)
 class Tile:
-    """One image of a dataset, with its captions and, where they are known, its labels."""
+    """One image of a dataset, with its captions and, where they are known, its labels.
+
+    Attributes:
+        name: unique in the dataset.
+        captions: descriptions of the whole image.
+        labels: None where the land cover is unknown.
+        conversations: each alternates between user and assistant, user first.
+        weight: how often training draws it, relative to other tiles.
+        shard: the file that it is read from, where reading another file takes time.
+    """
 
     name: str
     captions: tuple[str, ...]
     labels: SceneLabels | None
+    conversations: tuple[tuple[Message, ...], ...] = ()
+    weight: float = 1.0
+    shard: int = 0
 
 
 class CaptionedScenes(Protocol):
@@ -43,6 +58,18 @@ class CaptionedScenes(Protocol):
 def are_labelled(tiles: Sequence[Tile]) -> bool:
     """Return whether the land cover of every tile is known, not its caption alone."""
     return all(tile.labels is not None for tile in tiles)
+
+
+def draw_conversation(tile: Tile, rng: random.Random) -> tuple[list[Message], str]:
+    """Draw one of a tile's captions and conversations.
+
+    Returns a conversation, and the caption that should retrieve the tile, "" where it has none.
+    """
+    choices: list[str | tuple[Message, ...]] = [*tile.captions, *tile.conversations]
+    drawn = rng.choice(choices)
+    if isinstance(drawn, str):
+        return caption_conversation(drawn, rng), drawn
+    return list(drawn), rng.choice(tile.captions) if tile.captions else ""
 
 
 def is_unicode(text: str) -> bool:

@@ -13,13 +13,14 @@ from multiprocessing import util
 from pathlib import Path
 from typing import cast
 
+import numpy as np
 import torch
 from accelerate import Accelerator
 from torch import nn
 from torch.utils.data import DataLoader
 
 from earthvlm.bridge.model import OlmoEarthVLMBridge
-from earthvlm.data.captioned_scenes import CaptionedScenes, are_labelled
+from earthvlm.data.captioned_scenes import CaptionedScenes, Tile, are_labelled
 from earthvlm.data.labels import SceneLabels
 from earthvlm.models.olmoearth import SceneTokens
 from earthvlm.models.text_encoder import embed_sentences
@@ -154,6 +155,8 @@ class StageLoaders:
         return crops
 
     def _pool_scenes(self, model: nn.Module) -> EncodedScenes:
+        if not all(tile.labels or tile.captions for tile in self._tiles.tiles):
+            raise ValueError("--retrieval_head_epochs needs a caption or labels with every tile.")
         bridge = self._bridge
         scenes: list[EncodedScene] = []
         labels: list[SceneLabels | None] = []
@@ -199,13 +202,20 @@ class StageLoaders:
         size: int,
         layouts: Mapping[Layout, float],
         length_of: Callable[[SampleKey], int] | None = None,
+        tiles: Sequence[Tile] = (),
     ) -> EpochSampler:
         # The batches that all processes take at the same time have one layout.
         size *= self._accelerator.num_processes
         weights = None
         if self._config.class_balanced_sampling:
             weights = balancing_weights([known for known in labels if known is not None])
-        return EpochSampler(len(labels), size, self._config.seed, layouts, weights, length_of)
+        if len({tile.weight for tile in tiles}) > 1:
+            given = np.array([tile.weight for tile in tiles])
+            weights = given if weights is None else given * weights
+        shards = [tile.shard for tile in tiles] if len({t.shard for t in tiles}) > 1 else None
+        return EpochSampler(
+            len(labels), size, self._config.seed, layouts, weights, length_of, shards
+        )
 
     def _loader(
         self,
@@ -222,7 +232,8 @@ class StageLoaders:
         sampler: Iterable[SampleKey] = [SampleKey(0, index) for index in range(len(samples))]
         if layouts:
             length_of = samples.length_of if with_words else None
-            sampler = self._sampler([t.labels for t in tiles.tiles], size, layouts, length_of)
+            labels = [tile.labels for tile in tiles.tiles]
+            sampler = self._sampler(labels, size, layouts, length_of, tiles.tiles)
         return DataLoader(
             samples,
             batch_size=size,

@@ -26,6 +26,7 @@ LAND_COVER_WEIGHT = 1.0
 # Sentences within this cosine distance count as descriptions of each other's scenes.
 TEXT_TEMPERATURE = 0.05
 SCENE_TEMPERATURE = 0.05
+HIDDEN = -1e4  # a logit whose probability is 0, in half precision too
 
 
 class Normalizer(Enum):
@@ -176,10 +177,15 @@ def contrastive_loss(scenes: Tensor, sentences: Tensor) -> Tensor:
     """Contrast scenes `[B, 384]` with their sentences `[B, 384]`, both of unit length.
 
     Many scenes share a description, so the targets are soft: the sentences' similarities. A
-    cosine term keeps scenes near their sentences even in batches with few other scenes.
+    cosine term keeps scenes near their sentences even in batches with few other scenes. A row of
+    zeros is a scene without a sentence, which is left out.
     """
     sentences = sentences.to(scenes)
-    targets = (sentences @ sentences.T / TEXT_TEMPERATURE).softmax(1)
-    logits = scenes @ sentences.T / SCENE_TEMPERATURE
-    both = F.cross_entropy(logits, targets) + F.cross_entropy(logits.T, targets)
-    return both / 2 + (1 - (scenes * sentences).sum(1)).mean()
+    # Without a branch on values, for which a GPU would have to be waited for.
+    described = sentences.any(1)
+    other = ~(described[:, None] & described)
+    targets = (sentences @ sentences.T / TEXT_TEMPERATURE).masked_fill(other, HIDDEN).softmax(1)
+    logits = (scenes @ sentences.T / SCENE_TEMPERATURE).masked_fill(other, HIDDEN)
+    both = [F.cross_entropy(each, targets, reduction="none") for each in (logits, logits.T)]
+    losses = (both[0] + both[1]) / 2 + 1 - (scenes * sentences).sum(1)
+    return (losses * described).sum() / described.sum().clamp(min=1)

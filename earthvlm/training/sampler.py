@@ -38,6 +38,8 @@ CROP_LAYOUTS: dict[Layout, float] = {
 # Batches whose samples are sorted by length together: enough for little padding, few enough that
 # batches differ from epoch to epoch.
 LENGTH_WINDOW = 16
+# Files that are drawn from at a time: few enough to begin early, enough to mix their samples.
+SHARDS_AT_ONCE = 4
 
 
 @dataclass(frozen=True)
@@ -58,6 +60,8 @@ class EpochSampler(Sampler[SampleKey]):
     Args:
         weights: relative frequencies of the indices, some of which are then drawn several times.
         length_of: the approximate length of a sample's conversation, to sort by; None does not.
+        shards: the file of each index; only SHARDS_AT_ONCE of them are then drawn from at a time,
+            because each has to be fetched first.
 
     Attributes:
         used: the samples of this epoch that a resumed run has used already.
@@ -73,7 +77,9 @@ class EpochSampler(Sampler[SampleKey]):
         layouts: Mapping[Layout, float] = LAYOUTS,
         weights: np.ndarray | None = None,
         length_of: Callable[[SampleKey], int] | None = None,
+        shards: Sequence[int] | None = None,
     ) -> None:
+        self.shards = None if shards is None else np.array(shards)
         self.length, self.batch_size, self.seed, self.epoch = length, batch_size, seed, 0
         self.layouts, self.length_of = layouts, length_of
         self.shares = None if weights is None else weights / weights.sum()
@@ -89,6 +95,8 @@ class EpochSampler(Sampler[SampleKey]):
             order = numbers.permutation(self.length)
         else:
             order = numbers.choice(self.length, self.length, p=self.shares)
+        if self.shards is not None:
+            order = self._by_shard(order, self.shards, numbers)
         start = 0
         for used, size in (*self.earlier, (self.length, self.batch_size)):
             if self.length_of is not None:
@@ -99,6 +107,15 @@ class EpochSampler(Sampler[SampleKey]):
         for position, index in tuple(enumerate(order))[self.used :]:
             layout = layouts[drawn[(position - first) // self.batch_size]]
             yield SampleKey(self.epoch, int(index), layout)
+
+    @staticmethod
+    def _by_shard(
+        order: np.ndarray, shards: np.ndarray, numbers: np.random.Generator
+    ) -> np.ndarray:
+        """Keep the order within groups of shards, which are drawn from one after another."""
+        names = numbers.permutation(np.unique(shards))
+        groups = {name: place // SHARDS_AT_ONCE for place, name in enumerate(names)}
+        return order[np.argsort([groups[shards[index]] for index in order], kind="stable")]
 
     def _by_length(
         self,

@@ -18,9 +18,9 @@ from earthvlm.bridge.batch import BridgeBatch
 from earthvlm.bridge.model import OlmoEarthVLMBridge
 from earthvlm.bridge.scene_context import write_scene_context
 from earthvlm.data.augmentation import augment, join_scenes
-from earthvlm.data.captioned_scenes import CaptionedScenes
+from earthvlm.data.captioned_scenes import CaptionedScenes, draw_conversation
 from earthvlm.data.labels import SceneLabels
-from earthvlm.data.question_answering import caption_conversation, write_questions_and_answers
+from earthvlm.data.question_answering import write_questions_and_answers
 from earthvlm.data.scene_sentences import search_sentence
 from earthvlm.models.chat_templates import Prompt
 from earthvlm.models.olmoearth import PreparedScene, SceneTokens, join_tokens
@@ -46,7 +46,8 @@ SINGLE = (None, (1, 1, 1))
 class Sample:
     """A scene prepared by a data loader process.
 
-    labels: None where the tile has only captions.
+    labels: None where the tile has only captions and conversations.
+    sentence: should retrieve the scene; "" where nothing describes it.
     tokens: the encoder's cached tokens `[rows, columns, band sets, D_olmo]`, instead of the scene.
     """
 
@@ -132,9 +133,11 @@ class TrainingSamples(Dataset):
         self.prepare = bridge.prepare_to_embed if to_embed else bridge.prepare
         self.encode = bridge.language.encode
         self.scene_context = bridge.config.scene_context
+        self.labelled: list[int] = []
         self.by_dominant: dict[str, list[int]] = defaultdict(list)
         for index, tile in enumerate(tiles.tiles):
             if tile.labels is not None:
+                self.labelled.append(index)
                 self.by_dominant[tile.labels.dominant].append(index)
 
     def __len__(self) -> int:
@@ -146,8 +149,9 @@ class TrainingSamples(Dataset):
         rng, _ = self._draw(key)
         length = CONTEXT_CHARACTERS if self._draw_context(key)[0] else 0
         if tile.labels is None:
-            return length + len(rng.choice(tile.captions))
-        messages = write_questions_and_answers(tile.labels, rng)
+            messages, _ = draw_conversation(tile, rng)
+        else:
+            messages = write_questions_and_answers(tile.labels, rng)
         return length + sum(len(message["content"]) for message in messages)
 
     def _draw(self, key: SampleKey) -> tuple[random.Random, np.random.Generator]:
@@ -178,18 +182,20 @@ class TrainingSamples(Dataset):
         prepared, scene, labels = None, None, tile.labels
         single = key.layout in SINGLE
         captioned = labels is None or (single and numbers.random() < CAPTIONED)
+        captioned = captioned and bool(tile.captions or tile.conversations)
         if self.tokens_file is None:
             scene = self.tiles.read(tile)
             if labels is not None and not captioned and key.layout is not None:
                 scene, labels = self._augment(scene, labels, key.layout, numbers)
             prepared = self.prepare(scene)
         context, scene, has_map = self._write_context(key, scene, labels)
-        if labels is None:
-            sentence = rng.choice(tile.captions)
-            messages = caption_conversation(sentence, rng)
+        if labels is None or (captioned and tile.conversations):
+            messages, sentence = draw_conversation(tile, rng)
         else:
             messages = write_questions_and_answers(labels, rng, scene, has_map)
-            sentence = rng.choice(tile.captions) if captioned else search_sentence(labels, rng)
+            sentence = rng.choice(tile.captions) if captioned else ""
+        if labels is not None and not sentence:
+            sentence = search_sentence(labels, rng)
         prompt = self.encode(messages, context) if self.with_words else None
         tokens = read_tokens(self.tokens_file, key.index) if self.tokens_file else None
         return Sample(prepared, prompt, labels, sentence, tile.name, tokens)
@@ -221,16 +227,14 @@ class TrainingSamples(Dataset):
         numbers: np.random.Generator,
     ) -> tuple[Scene, SceneLabels]:
         rows, columns, zoom = layout
-        pieces = [(scene, labels)]
         # Half of the scenes join tiles of one dominant land cover, as real neighbours often are.
-        pool = (
-            self.by_dominant[labels.dominant] if numbers.random() < 0.5 else range(len(self.tiles))
-        )
-        for index in numbers.choice(pool, size=rows * columns - 1):
-            tile = self.tiles.tiles[int(index)]
-            if tile.labels is None:
-                raise ValueError(f"{tile.name} has no labels, which joined scenes need")
-            pieces.append((self.tiles.read(tile), tile.labels))
+        pool = self.by_dominant[labels.dominant] if numbers.random() < 0.5 else self.labelled
+        drawn = numbers.choice(pool, size=rows * columns - 1)
+        others = [self.tiles.tiles[int(index)] for index in drawn]
+        pieces = [(scene, labels)]
+        pieces += [(self.tiles.read(tile), tile.labels) for tile in others if tile.labels]
+        if len({piece.reflectance.shape for piece, _ in pieces}) > 1:
+            pieces, rows, columns = pieces[:1], 1, 1  # tiles of other sizes do not fit together
         numbers.shuffle(pieces)
         grid = [pieces[r * columns : (r + 1) * columns] for r in range(rows)]
         scene, labels = augment(*join_scenes(grid), numbers, zoom)

@@ -168,5 +168,8 @@ def compute_losses(accelerator: Accelerator, model: nn.Module, batch: Batch) -> 
     if sentences is None:
         # All of a batch in one call, because results depend on what is embedded together.
         sentences = torch.from_numpy(embed_sentences(batch.sentences, str(device)))
+        for index, sentence in enumerate(batch.sentences):
+            if not sentence:
+                sentences[index] = 0
     with accelerator.autocast():
         return model(batch, sentences.to(device))

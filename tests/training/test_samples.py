@@ -11,13 +11,16 @@ import numpy as np
 import pytest
 import torch
 from accelerate import Accelerator
+from torch.nn import functional as F
 
+from earthvlm.data.captioned_scenes import Tile
 from earthvlm.data.chatearthnet import ChatEarthNet
 from earthvlm.data.labels import LAND_COVER, SceneLabels
 from earthvlm.data.question_answering import caption_conversation
 from earthvlm.scenes.land_cover import COVERS, CoverMap
 from earthvlm.training.config import TrainingConfig
 from earthvlm.training.dataloaders import StageLoaders
+from earthvlm.training.losses import contrastive_loss
 from earthvlm.training.sampler import EpochSampler, SampleKey, balancing_weights
 from earthvlm.training.samples import TrainingSamples
 from tests.support.generated_chatearthnet import write_generated_chatearthnet
@@ -56,6 +59,18 @@ def test_epoch_resumes_with_another_batch_size():
     assert resume(4, 24, ((16, 8),)) == resume(4, 16, ((16, 8),))[8:]
     for start in range(0, len(rest), 8):
         assert len({key.layout for key in rest[start : start + 8]}) == 1
+
+
+def test_shards_are_drawn_from_a_few_at_a_time():
+    shards = np.repeat(np.arange(12), 10)
+    sampler = EpochSampler(120, 8, 3, shards=shards.tolist())
+    drawn = [key.index for key in sampler]
+    assert sorted(drawn) == list(range(120))
+    groups = [set(shards[drawn[start : start + 40]]) for start in (0, 40, 80)]
+    assert [len(group) for group in groups] == [4, 4, 4] and len(set.union(*groups)) == 12
+    assert shards[drawn[:8]].tolist() != sorted(shards[drawn[:8]])  # mixed within a group
+    sampler.epoch = 1
+    assert set(shards[[key.index for key in sampler][:40]]) != groups[0]
 
 
 def test_balanced_epochs_draw_rare_land_cover_more_often():
@@ -207,3 +222,42 @@ def test_tiles_without_labels_train_on_their_captions(data, tiny_bridge, tmp_pat
     sample = TrainingSamples(tiles, tiny_bridge, 0)[next(iter(EpochSampler(len(tiles), 4, 0)))]
     assert sample.labels is None
     assert any(sample.sentence in tile.captions for tile in tiles)
+
+
+TALK = ({"role": "user", "content": "How many?"}, {"role": "assistant", "content": "Three."})
+
+
+def test_conversations_and_captions_are_drawn_alike(data, tiny_bridge):
+    tiles = ChatEarthNet(data, "train")
+    talking = [
+        Tile(tiles.tiles[0].name, ("A lake.",), None, (TALK,)),
+        Tile(tiles.tiles[1].name, (), None, (TALK,)),
+        Tile(tiles.tiles[2].name, (), tiles.tiles[2].labels, (TALK,)),
+    ]
+    samples = TrainingSamples(tiles.with_tiles(talking), tiny_bridge, seed=0)
+    tokenizer = tiny_bridge.language.tokenizer
+
+    def draw(index: int, layout: tuple | None = None) -> list[tuple[bool, str]]:
+        drawn = [samples[SampleKey(epoch, index, layout)] for epoch in range(24)]
+        return [("Three." in tokenizer.decode(d.prompt.ids), d.sentence) for d in drawn]
+
+    both = draw(0)
+    assert 4 < sum(talked for talked, _ in both) < 20
+    assert {sentence for _, sentence in both} == {"A lake."}
+    assert set(draw(1)) == {(True, "")}
+    unaltered, joined = draw(2), draw(2, (2, 2, 1))
+    assert 4 < sum(talked for talked, _ in unaltered) < 20
+    assert all(sentence for _, sentence in unaltered)
+    assert not any(talked for talked, _ in joined)  # it would be untrue of a joined scene
+
+
+def test_scenes_without_sentences_are_not_contrasted():
+    torch.manual_seed(0)
+    scenes, sentences = (F.normalize(torch.randn(4, 384), dim=1) for _ in range(2))
+    some = sentences * torch.tensor([1.0, 0, 1, 0])[:, None]
+    torch.testing.assert_close(
+        contrastive_loss(scenes, some), contrastive_loss(scenes[::2], sentences[::2])
+    )
+    scenes.requires_grad_()
+    contrastive_loss(scenes, torch.zeros(4, 384)).backward()
+    assert not scenes.grad.any()
