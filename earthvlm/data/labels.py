@@ -43,7 +43,7 @@ class SceneLabels:
 
     land_cover: `[R, C, 8]`, shares of the ground in the order of `LAND_COVER`, summing to 1.
     cloud: `[R, C]`, the share that thick cloud hides.
-    haze: `[R, C]`, the share under haze that lets the ground show through.
+    haze: `[R, C]`, the share under haze that lets the ground show through; NaN where unknown.
     scene_class: a key of `SCENE_NAMES`, or None where it is unknown.
     cover_map: the land cover of each pixel, where it is known.
     predicted_map: what the bridge's own map says, right or wrong, for the prompt's context.
@@ -86,7 +86,8 @@ class SceneLabels:
             overall = np.full(len(LAND_COVER), 1 / len(LAND_COVER))
         ground = np.where(seen > 0, ground / np.maximum(seen, 1e-6), overall)
         sky = cloud.astype(np.float32)
-        return cls(ground.astype(np.float32), sky, np.zeros_like(sky), cover_map=cover_map)
+        unknown = np.full_like(sky, np.nan)
+        return cls(ground.astype(np.float32), sky, unknown, cover_map=cover_map)
 
     def flipped(self, axis: int) -> SceneLabels:
         """Return mirrored labels: top and bottom swapped for axis 0, left and right for 1."""
@@ -168,7 +169,7 @@ class SceneLabels:
 
     @property
     def haze_share(self) -> float:
-        """The share of the scene under haze, 0 to 1."""
+        """The share of the scene under haze, 0 to 1; NaN where it is not known."""
         return float(self.haze.mean())
 
     @staticmethod

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Sequence
 from dataclasses import replace
@@ -208,7 +209,8 @@ def ask_clouds(known: Known, rng: random.Random) -> Asked:
     labels = known.labels
     statement = sky_statement(labels)
     clouds, haze = labels.shows("cloud"), labels.haze_share > VEILED
-    kind = rng.choice(("clouds", "clouds", "clear", "share", "haze"))
+    kinds = ("clouds", "clouds", "clear", "share", "haze")
+    kind = rng.choice(kinds[:-1] if math.isnan(labels.haze_share) else kinds)
     if kind == "share":
         return Asked(
             rng.choice(templates.CLOUD_SHARE), f"{capital(statement)}.", "cloud", statement
@@ -217,7 +219,7 @@ def ask_clouds(known: Known, rng: random.Random) -> Asked:
         answer = f"{'No' if clouds or haze else 'Yes'}, {statement}."
         return Asked(rng.choice(templates.CLEAR), answer, "cloud", statement)
     if kind == "haze":
-        veil = "haze veils a part of the scene" if haze else statement
+        veil = "haze veils a part of the scene" if haze else "there is no haze in view"
         answer = f"{'Yes' if haze else 'No'}, {veil}."
         return Asked(rng.choice(templates.HAZE), answer, None, veil)
     answer = f"{'Yes' if clouds else 'No'}, {statement}."

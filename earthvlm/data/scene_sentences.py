@@ -113,7 +113,7 @@ def sky_statement(labels: SceneLabels) -> str:
         return f"clouds hide {amount(cloud)} of the scene"
     if haze > VEILED:
         return "there are no thick clouds, but haze veils a part of the scene"
-    return "the sky is clear: no clouds or haze"
+    return "there are no clouds in view"
 
 
 def find_quarters(labels: SceneLabels, cover: str) -> list[str]:

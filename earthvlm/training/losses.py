@@ -91,6 +91,7 @@ class LandCoverProbe(nn.Module):
                     lambda k: np.stack([k.cloud, k.haze]),
                 )
             )
+            true_sky = torch.where(true_sky.isnan(), sky.detach(), true_sky)  # haze may be unknown
             clear = 1 - true_sky[:, :1]
             error = (cover - true_cover) * clear
             by_cell = error.abs().sum(1).mean((1, 2))

@@ -9,6 +9,7 @@ training may change them freely.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -57,8 +58,8 @@ class QueryTargets(nn.Module):
         words = _ranked(labels, SCENE_RANKS)
         for name in QUARTERS:
             words += [name, *_ranked(labels.quarter(name), QUARTER_RANKS)]
-        words += [labels.cloud_share, labels.haze_share, SCENE_NAMES.get(labels.scene_class or "")]
-        return words
+        haze = None if math.isnan(labels.haze_share) else labels.haze_share
+        return [*words, labels.cloud_share, haze, SCENE_NAMES.get(labels.scene_class or "")]
 
     def embed(self, word: Word) -> Tensor:
         """The target for a word, or for a share from 0 to 1: `[D_text]`."""

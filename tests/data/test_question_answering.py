@@ -130,8 +130,9 @@ def test_wordings_of_one_question_have_one_answer():
     assert answers["is it free of clouds"] == answers["is the sky clear"] == {f"No, {cloudy}"}
 
 
-def test_every_question_alone_has_one_answer():
+def test_every_question_alone_has_one_answer(monkeypatch):
     """But for those that refer to the one before."""
+    monkeypatch.setattr("earthvlm.data.question_answering.MISTYPED", 0)
     answers = ask_all(make_mapped_labels(), scene=random_scene(), has_map=True)
     followed = [t.lower().rstrip("?.") for t in FOLLOW_UPS]
     unclear = {
@@ -193,6 +194,12 @@ def test_hidden_ground_cannot_be_told():
     answers = ask_all(hidden, count=500)
     told = "Clouds hide the scene, so that cannot be told."
     assert answers["is there water"] == answers["which land cover dominates"] == {told}
+
+
+def test_haze_is_asked_about_where_it_is_known():
+    assert "is it hazy" not in ask_all(make_mapped_labels(), count=500)
+    assert ask_all(MIXED)["is it hazy"] == {"No, there is no haze in view."}
+    assert QueryTargets.write(make_mapped_labels())[-2] is None
 
 
 def test_one_sentence_is_one_sentence():
