@@ -17,6 +17,7 @@ FORMAT_VERSION = 1
 
 CONFIG_FILE = "config.json"
 FUSION_FILE = "fusion.safetensors"
+SEGMENTATION_FILE = "segmentation.safetensors"
 ENCODER_FILE = "encoder.safetensors"
 VISION_FILE = "vision.safetensors"
 LANGUAGE_FILE = "language_model.safetensors"
@@ -27,6 +28,7 @@ ADAPTER_CONFIG_FILE = f"{ADAPTER_FOLDER}/{PEFT_CONFIG_FILE}"
 BRIDGE_FILES = (
     CONFIG_FILE,
     FUSION_FILE,
+    SEGMENTATION_FILE,
     ENCODER_FILE,
     VISION_FILE,
     LANGUAGE_FILE,
@@ -48,7 +50,7 @@ DESCRIPTIVE_ENTRIES = (
     *("format_version", "earthvlm_version"),
 )
 # Entries added to format 1 later: while they are off, bridges keep the revision that they had.
-LATER_ENTRIES = ("scene_context",)
+LATER_ENTRIES = ("scene_context", "segmentation_head")
 REVISION_LENGTH = 12  # hexadecimal digits
 # What readers should keep in mind about answers.
 LIMITS = (
@@ -71,6 +73,7 @@ class BridgeConfig:
     Attributes:
         scene_context: whether prompts hold facts and measurements of the scene as text; see
             `write_scene_context`.
+        segmentation_head: whether a head maps the land cover of each pixel; see `segment`.
         lora_r: of the adapter, whose own `adapter_config.json` decides where it says otherwise.
         lora_alpha: as `lora_r`.
         sentence_model_id: of the text encoder whose space scenes are embedded in.
@@ -98,6 +101,7 @@ class BridgeConfig:
     patch_size: int = 8
     embedding_patch_size: int = 8
     scene_context: bool = False
+    segmentation_head: bool = False
     sentence_model_id: str = SENTENCE_MODEL_ID
     sentence_model_revision: str = SENTENCE_MODEL_REVISION
     trained_on: str = ""
@@ -154,6 +158,8 @@ class BridgeConfig:
 def list_parts(config: BridgeConfig) -> list[str]:
     """List the files that a saved bridge must have besides its configuration."""
     parts = [FUSION_FILE]
+    if config.segmentation_head:
+        parts.append(SEGMENTATION_FILE)
     if config.use_lora:
         parts += [ADAPTER_CONFIG_FILE, ADAPTER_FILE]
     else:

@@ -17,6 +17,7 @@ from torch.nn import functional as F
 from earthvlm.bridge.batch import BridgeBatch, BridgeOutput, compute_answer_logits, pad_batch
 from earthvlm.bridge.config import BridgeConfig
 from earthvlm.bridge.scene_context import write_scene_context
+from earthvlm.bridge.segmentation import Segmentation, segment_scene
 from earthvlm.models.adapter_config import AdapterConfig
 from earthvlm.models.chat_templates import Message, Prompt
 from earthvlm.models.language_model import load_language_model
@@ -29,6 +30,7 @@ from earthvlm.models.olmoearth import (
     multiplies_bfloat16,
 )
 from earthvlm.models.query_encoder import GeospatialQueryEncoder, SceneEmbeddingHead
+from earthvlm.models.segmentation_head import SegmentationHead
 from earthvlm.models.text_encoder import SENTENCE_DIM
 from earthvlm.scenes.bands import BANDS
 from earthvlm.scenes.distribution_shift import TrainingStatistics
@@ -65,6 +67,7 @@ class BridgeNetwork(nn.Module):
         embedding_patch_size: the same for embedding scenes; `patch_size` by default.
         scene_context: write facts and measurements of a scene into the prompt; see
             `write_scene_context`.
+        segmentation_head: add a head that maps the land cover of each pixel; see `segment`.
         trainable: False builds a bridge for inference, without an adapter of its own.
         adapter: in place of `lora_r` and `lora_alpha`, an adapter that is set up otherwise.
 
@@ -96,6 +99,7 @@ class BridgeNetwork(nn.Module):
         patch_size: int | None = None,
         embedding_patch_size: int | None = None,
         scene_context: bool = False,
+        segmentation_head: bool = False,
         trainable: bool = True,
         adapter: AdapterConfig | None = None,
     ) -> None:
@@ -117,6 +121,7 @@ class BridgeNetwork(nn.Module):
             output_scale=self.language.measure_embedding_std(),
         ).to(device)
         self.head = SceneEmbeddingHead(self.encoder.dim, self.language.dim, SENTENCE_DIM).to(device)
+        self.segmentation_head: SegmentationHead | None = None
         self.adapter = adapter or default_adapter(self.language, lora_r, lora_alpha)
         self.config = BridgeConfig(
             olmoearth_model_id=self.encoder.model_id,
@@ -135,6 +140,8 @@ class BridgeNetwork(nn.Module):
             embedding_patch_size=embedding_patch_size or self.encoder.patch_size,
             scene_context=scene_context,
         )
+        if segmentation_head:
+            self.add_segmentation_head()
         self._prepare_training(trainable, dtype)
 
     def _prepare_training(self, trainable: bool, dtype: torch.dtype | None) -> None:
@@ -221,13 +228,32 @@ class BridgeNetwork(nn.Module):
         in_bfloat16 = in_bfloat16 and multiplies_bfloat16(self.device)
         return self._prepend_picture(prepared, self.encode(prepared, in_bfloat16)[1])
 
+    @cached_property
+    def segmentations(self) -> WeakKeyDictionary[Scene, Segmentation]:
+        """The maps of scenes in use."""
+        return WeakKeyDictionary()
+
     def write_context(self, scene: Scene | None) -> str:
         """Write a scene's context for its prompts; empty where the bridge reads none."""
         if scene is None or not self.config.scene_context:
             return ""
         if scene not in self.contexts:
-            self.contexts[scene] = write_scene_context(scene, None, measure(scene))
+            cover_map = self.segment(scene).cover_map if self.config.segmentation_head else None
+            self.contexts[scene] = write_scene_context(scene, cover_map, measure(scene))
         return self.contexts[scene]
+
+    def segment(self, scene: Scene) -> Segmentation:
+        """Map the land cover of each pixel of a scene of any size.
+
+        Raises ValueError where the bridge has no segmentation head.
+        """
+        if self.segmentation_head is None:
+            raise ValueError("This bridge maps no land cover: it has no segmentation head.")
+        if scene not in self.segmentations:
+            self.segmentations[scene] = segment_scene(
+                self.encoder, self.segmentation_head, scene, multiplies_bfloat16(self.device)
+            )
+        return self.segmentations[scene]
 
     def empty_prefix(self, count: int) -> Tensor:
         """What stands for the scenes of `count` prompts without one, `[count, 0, D_text]`."""
@@ -284,6 +310,13 @@ class BridgeNetwork(nn.Module):
         losses = torch.zeros(labels.shape, device=self.device)
         losses[scored] = F.cross_entropy(logits, labels[scored], reduction="none")
         return losses.sum(1).tolist(), scored.sum(1).tolist()
+
+    def add_segmentation_head(self) -> None:
+        """Add a head that maps land cover, with random weights; the bridge needs training then."""
+        head = SegmentationHead(self.encoder.dim, *self.encoder.normalized_range())
+        self.segmentation_head = head.to(self.device)
+        self.config = replace(self.config, segmentation_head=True)
+        self.revision = unsaved_revision()
 
     def set_scene_context(self, scene_context: bool) -> None:
         """Change whether prompts hold the scene's context; the bridge needs training afterwards."""

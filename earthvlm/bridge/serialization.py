@@ -23,6 +23,7 @@ from earthvlm.bridge.config import (
     ENCODER_FILE,
     FUSION_FILE,
     LANGUAGE_FILE,
+    SEGMENTATION_FILE,
     VISION_FILE,
     BridgeConfig,
     bridge_revision,
@@ -59,6 +60,8 @@ def _states(bridge: BridgeNetwork) -> dict[str, dict[str, Tensor]]:
     for name, part in (("fusion", bridge.fusion), ("head", bridge.head)):
         for key, tensor in part.state_dict().items():
             states[FUSION_FILE][f"{name}.{key}"] = tensor
+    if bridge.segmentation_head is not None:
+        states[SEGMENTATION_FILE] = bridge.segmentation_head.state_dict()
     if bridge.merged_adapter is not None:
         states[ADAPTER_FILE] = bridge.merged_adapter
     elif bridge.config.use_lora:
@@ -198,6 +201,8 @@ def _load_weights(bridge: BridgeNetwork, folder: Path) -> None:
         part.load_state_dict(
             {key.removeprefix(name): t for key, t in state if key.startswith(name)}
         )
+    if bridge.segmentation_head is not None:
+        bridge.segmentation_head.load_state_dict(read[SEGMENTATION_FILE])
     if ENCODER_FILE in read:
         bridge.encoder.load_state_dict(read[ENCODER_FILE])
     if bridge.vision is not None and VISION_FILE in read:

@@ -29,6 +29,7 @@ from earthvlm.cli.output import USER_ERROR, print_error
 from earthvlm.cli.publish_space import add_publish_space
 from earthvlm.cli.push import add_push
 from earthvlm.cli.search import add_search
+from earthvlm.cli.segment import add_segment
 from earthvlm.cli.train import add_train
 from earthvlm.cli.validate_data import add_validate_data
 
@@ -36,6 +37,7 @@ from earthvlm.cli.validate_data import add_validate_data
 COMMANDS = (
     add_app,
     add_describe,
+    add_segment,
     add_search,
     add_index,
     add_download,

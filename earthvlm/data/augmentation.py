@@ -75,7 +75,7 @@ def add_clouds(
 ) -> tuple[np.ndarray, SceneLabels]:
     """Add synthetic haze or cloud to pixels `[H, W, 12]`, and its shares to the labels."""
     height, width = pixels.shape[:2]
-    texture = _fractal_noise(height, width, rng)
+    texture = fractal_noise(height, width, rng)
     if rng.random() < 0.5:  # haze: thin and smooth, stronger in the blue
         thickness = np.clip(0.25 + 0.35 * texture, 0, 0.6) * np.float32(rng.uniform(0.5, 1.0))
         opacity = thickness[..., None] * np.minimum((490 / WAVELENGTH) ** 0.7, 1)
@@ -126,7 +126,7 @@ def _cell_means(mask: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
     return F.adaptive_avg_pool2d(image, shape)[0, 0].numpy()
 
 
-def _fractal_noise(height: int, width: int, rng: np.random.Generator) -> np.ndarray:
+def fractal_noise(height: int, width: int, rng: np.random.Generator) -> np.ndarray:
     """Return smooth random texture `[H, W]` of mean 0 and deviation 1, mostly of large forms."""
     total = torch.zeros(1, 1, height, width)
     for octave in range(4):

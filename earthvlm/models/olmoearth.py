@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from earthvlm.models.olmoearth_loading import MODALITY, load_network, resolve_model_id
-from earthvlm.scenes.bands import BANDS
+from earthvlm.scenes.bands import BANDS, REFLECTANCE_SCALE
 from earthvlm.scenes.scene import Scene
 
 if TYPE_CHECKING:
@@ -153,6 +153,14 @@ class OlmoEarthEncoder(nn.Module):
         date = scene.date
         timestamp = DEFAULT_TIMESTAMP if date is None else (date.day, date.month - 1, date.year)
         return PreparedScene(torch.from_numpy(pixels.astype(np.float32)), timestamp, patch)
+
+    def normalized_range(self) -> tuple[Tensor, Tensor]:
+        """Return what reflectance 0 and 1 become in `PreparedScene.pixels`, `[12]` each."""
+        from olmoearth_pretrain_minimal.olmoearth_pretrain_v1.utils.constants import Modality
+
+        ends = np.array([[[0.0]], [[REFLECTANCE_SCALE]]], np.float32).repeat(len(BANDS), 2)
+        black, white = self.normalizer.normalize(Modality.SENTINEL2_L2A, ends)[:, 0]
+        return torch.from_numpy(black), torch.from_numpy(white)
 
     def forward(self, scenes: Sequence[PreparedScene], in_bfloat16: bool = False) -> SceneTokens:
         """Encode scenes of any sizes, each with the patch size it was prepared for.

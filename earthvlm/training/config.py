@@ -14,6 +14,7 @@ from typing import Any, TypeVar, cast
 
 # The stages of a run in their order, and the argument that sets each stage's epochs.
 STAGES = {
+    "segmentation": "segmentation_epochs",
     "encoder": "encoder_epochs",
     "queries": "query_epochs",
     "bridge": "num_epochs",
@@ -144,6 +145,20 @@ class TrainingConfig:
     batch_size: int = argument(4, "scenes per batch and process", least=1)
     accumulation_steps: int = argument(4, "batches per optimizer step", least=1)
     num_epochs: int = argument(1, "epochs of the whole bridge", least=0)
+    segmentation_epochs: int = argument(
+        0, "epochs of the encoder and the head that maps land cover, at the beginning", least=0
+    )
+    patches_dir: str | None = argument(
+        None,
+        "folder of labelled patches, for --segmentation_epochs",
+        metavar="FOLDER",
+        shown_as="PATCHES",
+    )
+    patch_labels: str | None = argument(
+        None,
+        "JSON file on the masks and covers of --patches_dir, and on the places to hold out",
+        metavar="FILE",
+    )
     encoder_epochs: int = argument(
         0, "epochs of the encoder, before and without the language model", least=0
     )
@@ -168,6 +183,9 @@ class TrainingConfig:
     )
     head_learning_rate: float | None = argument(
         None, "rate of the search head (default: the encoder's)", least=0
+    )
+    segmentation_learning_rate: float = argument(
+        1e-3, "rate of the head that maps land cover", least=0
     )
     schedule: str = argument(
         "cosine", "decay of the rates after warmup", choices=("cosine", "linear")

@@ -11,7 +11,7 @@ from ctypes import c_bool
 from functools import partial
 from multiprocessing import util
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -21,6 +21,7 @@ from torch.utils.data import DataLoader
 
 from earthvlm.bridge.model import OlmoEarthVLMBridge
 from earthvlm.data.captioned_scenes import CaptionedScenes, Tile, are_labelled
+from earthvlm.data.labelled_patches import LabelFile, LabelledPatches
 from earthvlm.data.labels import SceneLabels
 from earthvlm.models.olmoearth import SceneTokens
 from earthvlm.models.text_encoder import embed_sentences
@@ -38,6 +39,8 @@ from earthvlm.training.encoded_scenes import (
     collate_mosaics,
 )
 from earthvlm.training.feature_cache import FeatureCache
+from earthvlm.training.pixel_samples import LAYOUTS as PIXEL_LAYOUTS
+from earthvlm.training.pixel_samples import PixelSamples, collate_pixels
 from earthvlm.training.sampler import (
     CROP_LAYOUTS,
     LAYOUTS,
@@ -93,6 +96,23 @@ class StageLoaders:
         """Tiles without conversations, mostly single ones, to train the encoder on."""
         self._require_labels("--encoder_epochs")
         return self._loader(self._tiles, with_words=False, layouts=CROP_LAYOUTS)
+
+    def segmentation(self, model: nn.Module) -> DataLoader:
+        """Tiles and labelled patches, to train the encoder and the segmentation head on."""
+        config, bridge = self._config, self._bridge
+        self._require_labels("--segmentation_epochs")
+        patches = None
+        if config.patches_dir:
+            labels = LabelFile.read(config.patch_labels) if config.patch_labels else LabelFile()
+            patches = LabelledPatches(config.patches_dir, labels)
+        samples = PixelSamples(
+            self._tiles, patches, bridge.encoder.prepare, bridge.config.patch_size, config.seed
+        )
+        size = config.encoder_batch_size
+        sampler = self._sampler([t.labels for t in self._tiles.tiles], size, PIXEL_LAYOUTS)
+        return DataLoader(
+            samples, size, sampler=sampler, collate_fn=collate_pixels, **self._worker_options()
+        )
 
     def queries(self, model: nn.Module) -> DataLoader:
         """Feature mosaics of encoded crops, to train the queries on."""
@@ -239,11 +259,16 @@ class StageLoaders:
             batch_size=size,
             sampler=sampler,
             collate_fn=self._collate,
-            num_workers=self._num_workers,
-            worker_init_fn=partial(_keep_worker_alive, self._ending),
-            # Forked workers share the bridge's memory; it is too large to send to them.
-            multiprocessing_context="fork" if self._num_workers else None,
+            **self._worker_options(),
         )
+
+    def _worker_options(self) -> dict[str, Any]:
+        return {
+            "num_workers": self._num_workers,
+            "worker_init_fn": partial(_keep_worker_alive, self._ending),
+            # Forked workers share the bridge's memory; it is too large to send to them.
+            "multiprocessing_context": "fork" if self._num_workers else None,
+        }
 
     def _collate(self, samples: Sequence[Sample | FailedSample]) -> Batch | FailedSample:
         prepared = []

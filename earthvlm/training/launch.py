@@ -49,6 +49,8 @@ def train(arguments: TrainingArguments, accelerator: Accelerator) -> None:
     if run.push_to_hub:
         publisher = TrainingPublisher(run.push_to_hub, run.hub_private_repo, accelerator.print)
     bridge = build_bridge(replace(arguments.bridge, model_path=saved), accelerator)
+    if config.segmentation_epochs and bridge.segmentation_head is None:
+        bridge.add_segmentation_head()
     if publisher is not None:
         on_main_process(lambda: publisher.check(bridge.config))
     number = len(earlier_runs(bridge.config.training, checkpoint is not None)) + 1

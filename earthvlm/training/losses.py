@@ -14,15 +14,19 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from earthvlm.bridge.model import OlmoEarthVLMBridge
+from earthvlm.bridge.segmentation import segment_tokens
 from earthvlm.data.labels import LAND_COVER, SceneLabels
+from earthvlm.data.pixel_labels import PixelLabels
 from earthvlm.models.olmoearth import SceneTokens
 from earthvlm.training.query_targets import QueryTargets
 from earthvlm.training.samples import Batch
+from earthvlm.training.segmentation_loss import segmentation_loss
 
 CAPTION_WEIGHT = 1.0
 CONTRASTIVE_WEIGHT = 0.2
 QUERY_TARGETS_WEIGHT = 2.0
 LAND_COVER_WEIGHT = 1.0
+SEGMENTATION_WEIGHT = 1.0
 # Sentences within this cosine distance count as descriptions of each other's scenes.
 TEXT_TEMPERATURE = 0.05
 SCENE_TEMPERATURE = 0.05
@@ -122,6 +126,8 @@ class TrainingModel(nn.Module):
         """
         bridge = self.bridge
         losses: dict[str, Loss] = {}
+        if batch.pixel_labels is not None:
+            return {"segmentation": self._segmentation_loss(batch, batch.pixel_labels)}
         tokens: SceneTokens | None = None
         if batch.pooled is not None:
             embedding = bridge.head.embed(*(part.to(bridge.device) for part in batch.pooled))
@@ -149,6 +155,19 @@ class TrainingModel(nn.Module):
                 )
                 losses["land_cover"] = Loss(cover, LAND_COVER_WEIGHT, Normalizer.SCENES)
         return losses
+
+    def _segmentation_loss(self, batch: Batch, labels: Sequence[PixelLabels]) -> Loss:
+        bridge, total = self.bridge, torch.zeros((), device=self.bridge.device)
+        assert bridge.segmentation_head is not None
+        groups = defaultdict(list)  # scenes of one size and patch size
+        for index, scene in enumerate(batch.scenes):
+            groups[scene.pixels.shape, scene.patch_size].append(index)
+        for indices in groups.values():
+            scenes = [batch.scenes[i] for i in indices]
+            logits = segment_tokens(bridge.encoder, bridge.segmentation_head, scenes)
+            loss = segmentation_loss(logits, [labels[i] for i in indices])
+            total = total + loss * len(indices) / len(batch.scenes)
+        return Loss(total, SEGMENTATION_WEIGHT, Normalizer.SCENES)
 
 
 def gather_rows(tensor: Tensor) -> Tensor:

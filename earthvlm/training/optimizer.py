@@ -36,6 +36,11 @@ def parameter_groups(model: TrainingModel, stage: str, config: TrainingConfig) -
     ]
     if stage == "head":
         parts = [head]
+    elif stage == "segmentation" and bridge.segmentation_head is not None:
+        parts = [
+            (bridge.segmentation_head, config.segmentation_learning_rate),
+            (bridge.encoder, rate),
+        ]
     elif stage != "queries":
         parts.append((bridge.encoder, rate))
     if stage == "encoder" and model.probe is not None:

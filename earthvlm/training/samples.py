@@ -20,6 +20,7 @@ from earthvlm.bridge.scene_context import write_scene_context
 from earthvlm.data.augmentation import augment, join_scenes
 from earthvlm.data.captioned_scenes import CaptionedScenes, draw_conversation
 from earthvlm.data.labels import SceneLabels
+from earthvlm.data.pixel_labels import PixelLabels
 from earthvlm.data.question_answering import write_questions_and_answers
 from earthvlm.data.scene_sentences import search_sentence
 from earthvlm.models.chat_templates import Prompt
@@ -85,6 +86,7 @@ class Batch:
     tokens: the encoder's output, if it is cached; scenes are then empty.
     pooled: the search head's inputs, if nothing else trains.
     sentence_embeddings: `[B, D_sentence]`, if they are cached.
+    pixel_labels: of each scene, for the segmentation head, which reads no sentences.
     names: the tiles' names, for messages.
     """
 
@@ -95,12 +97,13 @@ class Batch:
     tokens: SceneTokens | None = None
     pooled: tuple[Tensor, Tensor] | None = None
     sentence_embeddings: Tensor | None = None
+    pixel_labels: list[PixelLabels] | None = None
     names: list[str] = field(default_factory=list)
 
     @property
     def size(self) -> int:
         """The number of scenes."""
-        return len(self.sentences)
+        return len(self.sentences) or len(self.scenes)
 
     @property
     def answer_tokens(self) -> int:

@@ -165,7 +165,9 @@ def compute_losses(accelerator: Accelerator, model: nn.Module, batch: Batch) -> 
     """A batch's losses by name, computed in the run's precision."""
     device = accelerator.device
     sentences = batch.sentence_embeddings
-    if sentences is None:
+    if batch.pixel_labels is not None:
+        sentences = torch.zeros(0)
+    elif sentences is None:
         # All of a batch in one call, because results depend on what is embedded together.
         sentences = torch.from_numpy(embed_sentences(batch.sentences, str(device)))
         for index, sentence in enumerate(batch.sentences):

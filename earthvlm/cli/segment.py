@@ -1,0 +1,83 @@
+"""`earthvlm segment`: map the land cover of a scene."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+
+from earthvlm.cli.options import (
+    add_bridge_options,
+    add_scene_options,
+    check_model_path,
+    load_bridge,
+    open_scene,
+)
+from earthvlm.cli.output import print_message
+from earthvlm.scenes.land_cover import CoverMap
+
+MAP_SUFFIXES = (".tif", ".tiff")
+
+
+def add_segment(commands: argparse._SubParsersAction) -> None:
+    """Add the command to the parser."""
+    parser = commands.add_parser(
+        "segment",
+        help="map the land cover of a scene",
+        description=(
+            "Map the land cover of a Sentinel-2 scene pixel by pixel. Prints the share of each\n"
+            "cover; --output also writes the map as a GeoTIFF with a colour table and the covers'\n"
+            "names, on the grid of the scene's file."
+        ),
+        epilog=(
+            "examples:\n"
+            "  earthvlm segment scene.tif --output map.tif\n"
+            "  earthvlm segment scene.tif --json"
+        ),
+    )
+    parser.add_argument("path", metavar="PATH", help="a scene's file")
+    parser.add_argument(
+        "-o", "--output", type=Path, metavar="FILE", help="write the map to this GeoTIFF"
+    )
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    add_scene_options(parser)
+    add_bridge_options(parser)
+    parser.set_defaults(run=run_segment)
+
+
+def run_segment(arguments: argparse.Namespace) -> int:
+    """Print the shares of the covers, and write the map."""
+    check_model_path(arguments.model_path)
+    output: Path | None = arguments.output
+    if output is not None and output.suffix.lower() not in MAP_SUFFIXES:
+        raise ValueError(f"--output is a GeoTIFF and ends in .tif, not '{output.name}'.")
+    if output is not None and not output.absolute().parent.is_dir():
+        raise FileNotFoundError(f"There is no folder '{output.parent}' to save the map in.")
+    if output is not None and output.exists() and output.samefile(arguments.path):
+        raise ValueError(f"--output would overwrite the scene '{arguments.path}'.")
+    scene = open_scene(arguments.path, arguments.boa_offset)
+    bridge = load_bridge(arguments.model_path, arguments.device)
+    found = bridge.segment(scene).cover_map
+    for note in scene.notes:
+        print_message(f"{arguments.path}: {note}")
+    if output is not None:
+        from earthvlm.scenes.cover_geotiff import write_cover_map
+
+        if not write_cover_map(output, found, Path(arguments.path)):
+            print_message(f"{arguments.path}: it has no grid on Earth, so the map has none either.")
+    print(json.dumps(_as_dict(arguments.path, found)) if arguments.json else _as_table(found))
+    return 0
+
+
+def _as_table(found: CoverMap) -> str:
+    """A line a cover that occurs, the largest first: " 24.3 % water"."""
+    return "\n".join(f"{100 * s:5.1f} % {cover}" for cover, s in found.shares.items() if s)
+
+
+def _as_dict(path: str, found: CoverMap) -> dict[str, object]:
+    fields = {name: next(iter(field.shares)) for name, field in found.fields.items()}
+    return {
+        "path": path,
+        "shares": {cover: round(share, 4) for cover, share in found.shares.items()},
+        "fields": fields,
+    }

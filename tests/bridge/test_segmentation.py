@@ -1,0 +1,78 @@
+"""Land-cover maps of a bridge: any size, any bands, saved with it."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from earthvlm.bridge.model import OlmoEarthVLMBridge
+from earthvlm.scenes.bands import VISIBLE_BANDS
+from earthvlm.scenes.scene import Scene
+from tests.conftest import random_scene
+
+
+@pytest.fixture
+def mapping_bridge(tiny_bridge):
+    torch.manual_seed(0)
+    tiny_bridge.add_segmentation_head()
+    return tiny_bridge.eval()
+
+
+@pytest.mark.parametrize(("height", "width"), [(9, 30), (64, 64), (150, 257)])
+def test_map_has_the_size_of_its_scene(mapping_bridge, height, width):
+    found = mapping_bridge.segment(random_scene(height, width))
+    assert found.cover_map.classes.shape == (height, width)
+    assert found.probabilities.shape == (9, height, width)
+    np.testing.assert_allclose(found.probabilities.sum(0), 1, atol=1e-5)
+    np.testing.assert_array_equal(found.probabilities.argmax(0), found.cover_map.classes)
+
+
+def test_windows_of_a_large_scene_join_without_seams(mapping_bridge):
+    scene = random_scene(16, 16)
+    large = Scene(np.tile(scene.reflectance, (16, 16, 1)))
+    found = mapping_bridge.segment(large).probabilities
+    steps = np.abs(np.diff(found, axis=2)).mean((0, 1))
+    by_column = np.array([steps[start::16].max() for start in range(16)])
+    usual = np.array([np.median(steps[start::16]) for start in range(16)])
+    # A border between windows is no larger a step than the same column elsewhere, by far.
+    assert (by_column < usual + 0.02).all()
+
+
+def test_missing_bands_do_not_read_as_black(mapping_bridge):
+    scene = random_scene()
+    pixels = scene.reflectance[..., [2, 1, 0]]
+    photo = Scene.from_array(pixels, VISIBLE_BANDS)
+    black = scene.reflectance.copy()
+    black[..., 3:] = 1
+    found = mapping_bridge.segment(photo).probabilities
+    assert np.isfinite(found).all()
+    assert np.abs(found - mapping_bridge.segment(Scene(black)).probabilities).max() > 1e-3
+
+
+def test_head_is_saved_and_changes_the_revision(mapping_bridge, tmp_path):
+    scene = random_scene()
+    mapping_bridge.save_pretrained(tmp_path / "with")
+    loaded = OlmoEarthVLMBridge.from_pretrained(tmp_path / "with", device="cpu")
+    np.testing.assert_allclose(
+        loaded.segment(scene).probabilities, mapping_bridge.segment(scene).probabilities, atol=1e-6
+    )
+    torch.nn.init.zeros_(mapping_bridge.segmentation_head.classify.weight)
+    first = mapping_bridge.revision
+    mapping_bridge.save_pretrained(tmp_path / "other")
+    assert mapping_bridge.revision != first
+    (tmp_path / "with" / "segmentation.safetensors").unlink()
+    with pytest.raises(FileNotFoundError, match=r"lacks its segmentation\.safetensors"):
+        OlmoEarthVLMBridge.from_pretrained(tmp_path / "with", device="cpu")
+
+
+def test_bridge_without_a_head_refuses_to_map(tiny_bridge):
+    with pytest.raises(ValueError, match="it has no segmentation head"):
+        tiny_bridge.segment(random_scene())
+
+
+def test_context_holds_the_map(mapping_bridge):
+    mapping_bridge.set_scene_context(True)
+    scene = random_scene()
+    largest = next(iter(mapping_bridge.segment(scene).cover_map.shares))
+    assert largest in mapping_bridge.write_context(scene).split("Map:")[1]
