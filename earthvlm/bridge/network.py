@@ -113,15 +113,12 @@ class BridgeNetwork(nn.Module):
         self.language = load_language_model(
             vlm_model_id, language_dtype, device, vlm_revision, use_vlm_vision
         )
-        self.vision = self.language.vision
         self.fusion = GeospatialQueryEncoder(
             self.encoder.dim,
             self.language.dim,
             num_geo_queries,
             output_scale=self.language.measure_embedding_std(),
         ).to(device)
-        self.head = SceneEmbeddingHead(self.encoder.dim, self.language.dim, SENTENCE_DIM).to(device)
-        self.segmentation_head: SegmentationHead | None = None
         self.adapter = adapter or default_adapter(self.language, lora_r, lora_alpha)
         self.config = BridgeConfig(
             olmoearth_model_id=self.encoder.model_id,
@@ -139,16 +136,21 @@ class BridgeNetwork(nn.Module):
             patch_size=self.encoder.patch_size,
             embedding_patch_size=embedding_patch_size or self.encoder.patch_size,
             scene_context=scene_context,
+            segmentation_head=segmentation_head,
         )
-        if segmentation_head:
-            self.add_segmentation_head()
         self._prepare_training(trainable, dtype)
 
     def _prepare_training(self, trainable: bool, dtype: torch.dtype | None) -> None:
-        """Freeze what does not train, and add the adapter that does."""
+        """Add the segmentation head and the adapter, and freeze what does not train."""
         config = self.config
         self.revision = unsaved_revision()
         self.language_model: nn.Module = self.language.model
+        self.vision = self.language.vision
+        head = SceneEmbeddingHead(self.encoder.dim, self.language.dim, SENTENCE_DIM)
+        self.head = head.to(self.device)
+        self.segmentation_head: SegmentationHead | None = None
+        if config.segmentation_head:
+            self.add_segmentation_head()
         self.encoder.requires_grad_(not config.freeze_olmoearth)
         if self.vision is not None:
             self.vision.requires_grad_(not config.freeze_vlm_vision)

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from earthvlm.models.olmoearth import CROP_SIZE, OlmoEarthEncoder, PreparedScene
 from earthvlm.models.segmentation_head import SegmentationHead
-from earthvlm.scenes.land_cover import COVERS, CoverMap
+from earthvlm.scenes.land_cover import COVERS, NO_DATA, CoverMap
 from earthvlm.scenes.scene import Scene
 
 # Pixels that neighbouring windows share; their probabilities fade from one window to the other.
@@ -24,8 +24,8 @@ WINDOWS_AT_ONCE = 8
 class Segmentation:
     """The land cover of a scene, pixel by pixel.
 
-    cover_map: the likeliest cover of each pixel. probabilities: float32 `[9, H, W]`, in the order
-    of COVERS, summing to 1.
+    cover_map: the likeliest cover of each pixel with data. probabilities: float32 `[9, H, W]`, in
+    the order of COVERS, summing to 1.
     """
 
     cover_map: CoverMap
@@ -72,6 +72,8 @@ def segment_scene(
             weights[at] += taper
     probabilities = (total / weights)[:, : scene.height, : scene.width]
     classes = probabilities.argmax(0).astype(np.uint8)
+    if scene.valid is not None:
+        classes[~scene.valid] = NO_DATA
     return Segmentation(CoverMap(classes), np.ascontiguousarray(probabilities))
 
 

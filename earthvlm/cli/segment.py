@@ -63,7 +63,8 @@ def run_segment(arguments: argparse.Namespace) -> int:
     if output is not None:
         from earthvlm.scenes.cover_geotiff import write_cover_map
 
-        if not write_cover_map(output, found, Path(arguments.path)):
+        write_cover_map(output, found, scene.grid)
+        if scene.grid is None:
             print_message(f"{arguments.path}: it has no grid on Earth, so the map has none either.")
     print(json.dumps(_as_dict(arguments.path, found)) if arguments.json else _as_table(found))
     return 0

@@ -7,7 +7,7 @@ has an array ID for each patch, `[C, H, W]`, reflectance x 10000 and 0 where the
 masks of the same size: `ID_cover` with an index in COVERS for each pixel, or 255 where it is
 unknown, and any others, whose values a label file explains.
 
-A label file says in JSON what is known besides:
+A label file adds knowledge in JSON:
 
     {"masks": {"forest": {"1": ["tree cover"], "2": ["bare soil", "cropland or grass"]}},
      "covers": {"some group or id": ["water", "tree cover", "bare soil"]},
@@ -86,7 +86,7 @@ class LabelledPatches:
 
     Args:
         folder: holds `manifest.json` and the arrays; see the module.
-        labels: what is known besides.
+        labels: knowledge that is not in the folder.
         held_out: take the held-out patches, and only those.
 
     Raises:

@@ -30,7 +30,7 @@ def cover_set(covers: Iterable[str]) -> int:
 
 @dataclass(frozen=True)
 class PixelLabels:
-    """What is known of the land cover of each pixel of a scene.
+    """Knowledge of the land cover of each pixel of a scene.
 
     possible: uint16 `[H, W]`, the bits of the covers that a pixel can be, ANY where nothing is
         known.

@@ -14,7 +14,7 @@ from earthvlm.scenes.land_cover import COVERS
 WIDTH = 48
 # Added to reflectance (0 to 1) before its logarithm: about the noise of a dark pixel.
 DARKEST = 0.01
-# Reflectance that becomes 0 after the logarithm, and the largest that is told apart.
+# Reflectance that becomes 0 after the logarithm, and the largest that is distinguished.
 MIDDLE, BRIGHTEST = 0.1, 1.2
 
 

@@ -44,11 +44,10 @@ class PixelSample:
 
 
 def label_pixels(scene: Scene, labels: SceneLabels) -> PixelLabels:
-    """Return what the spectra and the shares of its cells say of a tile's pixels.
-
-    Tiles with shares of land cover show neither snow, burnt ground nor cloud.
-    """
-    possible = possible_by_spectrum(scene) & np.uint16(cover_set(LAND_COVER))
+    """Return what the spectra and the shares of its cells say of a tile's pixels."""
+    present = cover_set(cover for cover, share in labels.shares.items() if share > 0)
+    possible = possible_by_spectrum(scene) & np.uint16(present)
+    possible = np.where(possible == 0, present, possible).astype(np.uint16)
     rows, columns = labels.cloud.shape
     row = np.arange(scene.height) * rows // scene.height
     column = np.arange(scene.width) * columns // scene.width

@@ -11,6 +11,7 @@ import pytest
 from earthvlm.bridge.config import (
     DESCRIPTIVE_ENTRIES,
     LANGUAGE_FILE,
+    SEGMENTATION_FILE,
     VISION_FILE,
     BridgeConfig,
     bridge_revision,
@@ -43,7 +44,7 @@ def change(value: object) -> object:
 
 @pytest.mark.parametrize("name", ENTRIES)
 def test_revision_depends_on_computing_entries(saved, name):
-    for file in (VISION_FILE, LANGUAGE_FILE):  # read where `use_vlm_vision`, `use_lora` change
+    for file in (VISION_FILE, LANGUAGE_FILE, SEGMENTATION_FILE):  # read where entries change
         (saved / file).write_bytes(b"weights")
     config = json.loads((saved / "config.json").read_text())
     config["use_vlm_vision"] |= name == "freeze_vlm_vision"
