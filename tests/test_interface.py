@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -15,6 +13,7 @@ from earthvlm.bridge.model import OlmoEarthVLMBridge
 from earthvlm.cli import build_parser, main
 from tests.conftest import ask_hub_at, random_scene
 from tests.storage.test_hub import _files, write_olmoearth
+from tests.support.forked_programs import run_program
 from tests.support.generated_chatearthnet import write_generated_chatearthnet
 from tests.support.moondream_reference import write_checkpoint
 
@@ -106,9 +105,8 @@ def test_search_needs_a_trained_bridge(tmp_path, capfd):
 
 def test_describe_takes_every_flag_with_the_bundled_bridge(tmp_path):
     random_scene().save(tmp_path / "scene.tif")
-    command = [sys.executable, "-m", "earthvlm", *DESCRIBE, "--model_path", "bundled"]
-    command += ["--image_path", str(tmp_path / "scene.tif")]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    command = ["-m", "earthvlm", *DESCRIBE, "--model_path", "bundled"]
+    done = run_program(*command, "--image_path", str(tmp_path / "scene.tif"))
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip()
 

@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import re
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -23,8 +21,10 @@ from earthvlm.cli import main
 from earthvlm.data.chatearthnet import HUB_ID
 from earthvlm.storage.hub import fetch
 from tests.conftest import draw_adapter, hub_environment, random_scene
+from tests.support.forked_programs import run_program
 from tests.support.generated_chatearthnet import write_generated_chatearthnet
 from tests.support.hub_server import TOKEN
+from tests.support.training_runs import TRAIN
 
 pytestmark = pytest.mark.slow
 
@@ -195,27 +195,17 @@ def test_trained_bridge_answers_in_another_process(hub, tmp_path, tiny_repositor
     random_scene().save(tmp_path / "scene.tif")
 
     def run(cache: str, *command: str) -> str:
-        done = subprocess.run(
-            [sys.executable, *command],
-            cwd=ROOT,
-            env=hub_environment(hub.url, tmp_path / cache),
-            capture_output=True,
-            text=True,
-            timeout=300,
-            check=False,
-        )
+        done = run_program(*command, environment=hub_environment(hub.url, tmp_path / cache))
         assert done.returncode == 0, done.stderr
         assert TOKEN not in done.stdout + done.stderr
         return done.stdout
 
-    launch = ["-m", "accelerate.commands.launch", "--num_processes=1", "--num_machines=1"]
-    launch += ["--mixed_precision=no", "--dynamo_backend=no", "-m", "earthvlm.train"]
     options = [f"--data_dir={tmp_path / 'data'}", f"--output_dir={tmp_path / 'run'}"]
     options += ["--olmoearth_model=random-v1.2-nano", "--no-freeze_olmoearth", "--device=cpu"]
     options += [f"--vlm_model={tiny_repository[0]}", "--num_geo_queries=4", "--num_workers=0"]
     options += ["--batch_size=2", "--accumulation_steps=1", "--max_steps=2"]
     options += ["--hub_push_steps=1", "--push_to_hub=owner/bridge"]
-    assert "Published: " in run("first", *launch, *options)
+    assert "Published: " in run("first", *TRAIN, *options)
     published = hub.repositories["owner/bridge"].files
     assert sum(name.startswith("samples/") for name in published) == 2
     assert not any(TOKEN.encode() in content for content in published.values())

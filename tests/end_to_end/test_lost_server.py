@@ -3,10 +3,6 @@
 from __future__ import annotations
 
 import os
-import signal
-import socket
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -16,7 +12,7 @@ from typing import TYPE_CHECKING
 import pytest
 import requests
 
-from tests.end_to_end.conftest import END_TO_END, ROOT
+from tests.end_to_end.conftest import END_TO_END
 from tests.end_to_end.visitor import (
     answers,
     ask,
@@ -27,6 +23,7 @@ from tests.end_to_end.visitor import (
     wait_until_idle,
     wait_until_looking,
 )
+from tests.support.forked_programs import ForkedProgram, free_port
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page
@@ -40,7 +37,8 @@ class AppProcess:
     """`python app.py` on a port of its own."""
 
     port: int
-    process: subprocess.Popen | None = None
+    log: Path
+    program: ForkedProgram | None = None
 
     @property
     def url(self) -> str:
@@ -48,13 +46,10 @@ class AppProcess:
 
     def start(self) -> None:
         asked = {"GRADIO_SERVER_PORT": str(self.port), "GRADIO_SERVER_NAME": "127.0.0.1"}
-        environment = {**os.environ, **asked, "PYTHONPATH": str(ROOT)}
-        self.process = subprocess.Popen(
-            [sys.executable, "app.py"], cwd=ROOT, env=environment, stdout=subprocess.DEVNULL
-        )
+        self.program = ForkedProgram("app.py", output=self.log, environment=os.environ | asked)
         deadline = time.monotonic() + START_SECONDS
         while True:
-            assert self.process.poll() is None and time.monotonic() < deadline
+            assert self.program.is_running and time.monotonic() < deadline, self.log.read_text()
             try:
                 requests.get(self.url, timeout=30).raise_for_status()
                 return
@@ -62,19 +57,15 @@ class AppProcess:
                 time.sleep(0.1)
 
     def kill(self) -> None:
-        self.process.kill()
-        assert self.process.wait() == -signal.SIGKILL
+        self.program.kill()
 
 
 @pytest.fixture(scope="module")
-def server() -> Iterator[AppProcess]:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        server = AppProcess(free.getsockname()[1])
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[AppProcess]:
+    server = AppProcess(free_port(), tmp_path_factory.mktemp("server") / "log")
     server.start()
     yield server
-    server.process.kill()
-    server.process.wait()
+    server.kill()
 
 
 def wait_for_question(tab: Page, question: str) -> None:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,8 +16,7 @@ from earthvlm.evaluation import evaluation
 from earthvlm.evaluation.evaluation import evaluate
 from earthvlm.evaluation.records import RUN_FILE, Record, Records
 from tests.support.generated_chatearthnet import write_generated_chatearthnet
-
-ROOT = Path(__file__).parents[2]
+from tests.support.training_runs import run_two_processes
 
 
 @pytest.fixture(scope="module")
@@ -152,19 +149,9 @@ def test_two_processes_give_the_results_of_one(data, tiny_bridge, tmp_path, caps
     options += ["--device=cpu", "--batch_size=1"]
     assert main([*options, f"--output={tmp_path / 'one.json'}"]) == 0
     table = capsys.readouterr().out
-    launch = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu"]
-    launch += ["--num_processes=2", "--num_machines=1", "--mixed_precision=no"]
-    launch += ["--dynamo_backend=no", "-m", "earthvlm"]
-    done = subprocess.run(
-        [*launch, *options, f"--output={tmp_path / 'two.json'}"],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.endswith(table)
+    command = ["-m", "earthvlm", *options, f"--output={tmp_path / 'two.json'}"]
+    printed = run_two_processes("ddp", command, tmp_path / "log", "--mixed_precision=no")
+    assert printed.endswith(table)
     one, two = (json.loads((tmp_path / f"{name}.json").read_text()) for name in ("one", "two"))
     assert one == two
 

@@ -3,11 +3,7 @@
 from __future__ import annotations
 
 import base64
-import os
 import re
-import signal
-import subprocess
-import sys
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -27,6 +23,7 @@ from earthvlm.scenes.scene import Scene
 from earthvlm.search.index import SceneIndex
 from tests.support.generated_chatearthnet import write_generated_chatearthnet
 from tests.support.hub_server import TOKEN
+from tests.support.training_runs import start_two_processes
 
 ROOT = Path(__file__).parents[2]
 pytestmark = pytest.mark.slow
@@ -262,16 +259,13 @@ def test_all_of_chatearthnet_fits_in_two_gigabytes(tmp_path):
 def test_one_process_resumes_what_two_began_with_equal_rows(data, bridge, tmp_path):
     embed(options(data, bridge, tmp_path / "one"))
     out = tmp_path / "two"
-    command = [sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_processes=2"]
-    command += ["--num_machines=1", "--mixed_precision=no", "--dynamo_backend=no"]
-    command += ["--main_process_port=0", "hub/embed_chatearthnet.py", *options(data, bridge, out)]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
-    started = subprocess.Popen(command, cwd=ROOT, env=environment, start_new_session=True)
-    deadline = time.time() + 120
-    while not list(out.glob("*.parquet")) and time.time() < deadline:
+    command = ["-m", "earthvlm", "embed-dataset", *options(data, bridge, out)]
+    programs = start_two_processes("ddp", command, tmp_path / "log", "--mixed_precision=no")
+    while not list(out.glob("*.parquet")):
+        assert all(program.is_running for program in programs), programs[0].finish()
         time.sleep(0.01)
-    os.killpg(started.pid, signal.SIGKILL)
-    assert started.wait() == -signal.SIGKILL, "It ended before it was killed."
+    for program in programs:
+        program.kill()
     done = len(list(out.glob("*.parquet")))
     assert done
     embed(options(data, bridge, out))  # by one process

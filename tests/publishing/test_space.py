@@ -18,13 +18,13 @@ import requests
 import yaml
 
 import earthvlm
-from earthvlm.bridge.model import OlmoEarthVLMBridge
 from earthvlm.bridge.publish import publish_bridge
 from earthvlm.cli import main
 from earthvlm.storage.hub import push
 from earthvlm.ui.zero_gpu import borrow_gpu
 from tests.conftest import hub_environment
 from tests.support import zero_gpu
+from tests.support.forked_programs import ForkedProgram, free_port
 from tests.support.hub_server import TOKEN, LocalHub, Repository
 
 ROOT = Path(__file__).parents[2]
@@ -33,28 +33,23 @@ pytestmark = pytest.mark.slow
 
 
 @contextmanager
-def running_app(folder: Path, environment: dict[str, str]) -> Iterator[str]:
-    """The page that a Space's app serves once it is up."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = str(free.getsockname()[1])
+def running_app(folder: Path, environment: dict[str, str], log: Path) -> Iterator[str]:
+    """The page that the app in a folder serves once it is up."""
+    port = str(free_port())
     environment = {**environment, "GRADIO_SERVER_PORT": port, "GRADIO_SERVER_NAME": "127.0.0.1"}
-    environment.pop("PYTHONPATH", None)
-    app = subprocess.Popen(
-        [sys.executable, "app.py"], cwd=folder, env=environment, stderr=subprocess.PIPE, text=True
-    )
+    app = ForkedProgram("app.py", output=log, folder=folder, environment=environment)
     try:
         deadline = time.time() + 180
-        while time.time() < deadline and app.poll() is None:
+        while time.time() < deadline and app.is_running:
             try:
                 yield requests.get(f"http://127.0.0.1:{port}/", timeout=30).text
                 return
             except requests.ConnectionError:
-                time.sleep(0.5)
-        raise AssertionError(f"the app did not start: {app.communicate(timeout=30)[1]}")
+                time.sleep(0.1)
+        raise AssertionError(f"the app did not start: {log.read_text()}")
     finally:
-        app.kill()
-        app.wait()
+        if app.is_running:
+            app.kill()
 
 
 def publish(arguments: list[str]) -> int:
@@ -227,7 +222,7 @@ def test_space_shows_the_revisions_on_the_hub(hub, tmp_path, monkeypatch):
     assert publish(ASKED) == 0
     variables = write_files(hub, tmp_path / "space")
     environment = hub_environment(hub.url, tmp_path / "home") | variables
-    with running_app(tmp_path / "space", environment) as page:
+    with running_app(tmp_path / "space", environment, tmp_path / "log") as page:
         assert hub.repositories["owner/bridge"].refs["main"][:7] in page
         assert hub.repositories["datasets/owner/embeddings"].refs["main"][:7] in page
         assert "The Hub does not answer" not in page
@@ -247,13 +242,13 @@ def test_mounted_dataset_is_not_downloaded(hub, tmp_path):
     mounted["EARTHVLM_EMBEDDINGS_MOUNT"] = str(BUNDLED / "embeddings")
     environment = hub_environment(hub.url, tmp_path / "home") | mounted
     sent = len(hub.sent)
-    with running_app(tmp_path / "space", environment) as page:
+    with running_app(tmp_path / "space", environment, tmp_path / "log") as page:
         assert "83, embedded by" in page and "The Hub does not answer" not in page
     assert len(hub.sent) == sent
 
 
 @pytest.mark.end_to_end
-def test_app_starts_without_the_hub(tmp_path):
+def test_app_starts_without_the_hub(bundled_bridge, tmp_path):
     with socket.socket() as silent:  # takes connections, and never answers
         silent.bind(("127.0.0.1", 0))
         silent.listen(64)
@@ -261,9 +256,9 @@ def test_app_starts_without_the_hub(tmp_path):
         environment = hub_environment(url, tmp_path)
         environment |= {"HF_HUB_ETAG_TIMEOUT": "4"}
         environment |= {"EARTHVLM_BRIDGE": "owner/bridge", "EARTHVLM_EMBEDDINGS": "owner/scenes"}
-        with running_app(ROOT, environment) as page:
+        with running_app(ROOT, environment, tmp_path / "log") as page:
             assert "The Hub does not answer, so owner/bridge and owner/scenes" in page
-            assert OlmoEarthVLMBridge.from_pretrained("bundled").revision in page
+            assert bundled_bridge.revision in page
 
 
 @pytest.mark.end_to_end

@@ -7,7 +7,6 @@ import json
 import os
 import re
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -20,6 +19,7 @@ from earthvlm.models.language_model import load_language_model
 from earthvlm.models.olmoearth import OlmoEarthEncoder
 from earthvlm.storage.hub import fetch
 from tests.conftest import random_scene, with_and_without_xet
+from tests.support.forked_programs import run_program
 from tests.support.moondream_reference import write_checkpoint
 from tests.test_docs import ROOT, code_blocks
 
@@ -287,8 +287,7 @@ def test_a_download_from_the_command_line(hub, tmp_path):
     }
 
     def run(*arguments: str) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, "-m", "earthvlm", "download", *arguments]
-        return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
+        return run_program("-m", "earthvlm", "download", *arguments, environment=environment)
 
     done = run("moondream2")
     assert done.returncode == 0, done.stderr

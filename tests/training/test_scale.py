@@ -14,8 +14,9 @@ import torch.distributed as dist
 from safetensors.torch import load_file
 
 from earthvlm.training.losses import contrastive_loss, gather_rows
+from tests.support.forked_programs import free_port
 from tests.support.generated_chatearthnet import write_generated_chatearthnet
-from tests.support.training_runs import free_port, run_training, run_two_processes
+from tests.support.training_runs import TRAIN, run_training, run_two_processes
 
 ROOT = Path(__file__).parents[2]
 OPTIONS = ["--olmoearth_model=random-v1.2-nano", "--device=cpu", "--num_geo_queries=4"]
@@ -45,7 +46,8 @@ def train_alone(data: Path, output: Path, language: str, *options: str) -> None:
 def train_together(config: str, data: Path, output: Path, language: str, *options: str) -> None:
     """In float32, so that the weights can be compared with one process's."""
     arguments = options_for(data, output, language, *options)
-    run_two_processes(config, arguments, output.with_suffix(".log"), "--mixed_precision=no")
+    command = [*TRAIN, *arguments]
+    run_two_processes(config, command, output.with_suffix(".log"), "--mixed_precision=no")
 
 
 # AdamW divides each gradient by its size. For tiny gradients, the order in which processes sum
@@ -162,7 +164,7 @@ def test_without_lora_two_processes_equal_one(
 @pytest.mark.parametrize("config", ["ddp", "fsdp2", "zero2"])
 def test_shipped_configurations_train_in_their_precision(config, data, tmp_path, tiny_language):
     options = options_for(data, tmp_path, tiny_language, "--batch_size=2", "--max_steps=1")
-    run_two_processes(config, options, tmp_path / "log")
+    run_two_processes(config, [*TRAIN, *options], tmp_path / "log")
     record = json.loads((tmp_path / "config.json").read_text())["training"]
     assert "--mixed_precision bf16" in record["command"]
     (trained, validated) = json.loads((tmp_path / "training_log.json").read_text())
