@@ -71,9 +71,9 @@ def ask_in_chat(page: Page, example: int, questions: list[str]) -> None:
     """Open an example scene by its index, ask the questions, and wait for each answer to end."""
     page.locator("#picture img").wait_for()
     if example:
-        name = page.locator("#facts strong").inner_text()
+        name = page.locator("#scene-details strong").inner_text()
         page.locator("#examples .thumbnail-item").nth(example).click()
-        page.locator("#facts strong").filter(has_not_text=name).wait_for()
+        page.locator("#scene-details strong").filter(has_not_text=name).wait_for()
     for number, question in enumerate(questions, start=1):
         page.get_by_label("Your question").fill(question)
         page.get_by_role("button", name="Send").click()

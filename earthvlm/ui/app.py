@@ -110,7 +110,7 @@ def build_app(models: Models) -> gr.Blocks:
     ) as page:
         session = add_session(page)
         gr.HTML(f"<h1>{TITLE}</h1><p>{PURPOSE}</p>", elem_id="header")
-        warning = gr.HTML(show_warning(models), elem_id="notice", visible=bool(models.warning))
+        warning = gr.HTML(show_warning(models), elem_id="warning", visible=bool(models.warning))
         with gr.Tabs(elem_id="tabs") as tabs:
             with gr.Tab("Chat", id="chat"):
                 chat = build_chat_tab(session, examples)

@@ -1,6 +1,6 @@
 // The page stays hidden until it has all of these for the first time; see style/page.css.
 const PARTS = [
-  '#picture img', '#facts h2', '#examples img', '#chat .placeholder', '#prompt textarea',
+  '#picture img', '#scene-details h2', '#examples img', '#chat .placeholder', '#prompt textarea',
 ];
 
 function showWhole() {

@@ -1,4 +1,4 @@
-"""A scene as HTML: a picture to zoom into, an attention map over it, and measured facts.
+"""A scene as HTML: a picture to zoom into, an attention map over it, and its details.
 
 Everything that comes from a file, a caption or a model is escaped here.
 """
@@ -105,16 +105,16 @@ def describe_composite(scene: Scene, composite: str | None) -> str:
     return "Red, green, blue show " + ", ".join(f"{b} ({WAVELENGTHS[b]} nm)" for b in bands)
 
 
-def show_facts(opened: OpenScene) -> str:
-    """Return HTML of the facts panel: what was computed from the file, marked as measured."""
+def show_details(opened: OpenScene) -> str:
+    """Return HTML of the details panel: measurements of the file, marked as measured."""
     scene = opened.scene
-    facts = {
+    details = {
         "Date": describe_date(scene.date) if scene.date else UNKNOWN,
         "Place": describe_place(scene.longitude, scene.latitude) or UNKNOWN,
         "Size": f"{scene.width} × {scene.height} pixels",
         "Bands": f"{len(scene.bands)} of 12",
     }
-    rows = "".join(f"<dt>{name}</dt><dd>{html.escape(fact)}</dd>" for name, fact in facts.items())
+    rows = "".join(f"<dt>{name}</dt><dd>{html.escape(text)}</dd>" for name, text in details.items())
     text = (
         f'<h2>{html.escape(make_title(scene.name))} <span class="mark">measured</span></h2>'
         f'<p class="file"><strong>{html.escape(scene.name)}</strong></p><dl>{rows}</dl>'
@@ -159,8 +159,8 @@ def show_related_shares(opened: OpenScene, text: str) -> str:
     measured = select_measurements(text, opened.measurements)
     if not measured:
         return ""
-    facts = " · ".join(f"{name} <b>{percent(share)}</b>" for name, share in measured)
-    return f'<p><span class="mark">measured</span> {facts}</p>'
+    shares = " · ".join(f"{name} <b>{percent(share)}</b>" for name, share in measured)
+    return f'<p><span class="mark">measured</span> {shares}</p>'
 
 
 def _tool(action: str, label: str, sign: str) -> str:

@@ -42,7 +42,7 @@ CHROMIUM_FLAGS = [
 ]
 
 
-# Nothing fades or slides any more; signs of waiting still move, and a notice's time runs.
+# Nothing fades or slides any more; signs of waiting still move, and a warning's time runs.
 AT_REST = """() => !document.getAnimations().some(
   each => each.playState === 'running' && each.effect.getComputedTiming().activeDuration < 2000)"""
 # What every visitor's path is walked at: a phone and a desk.

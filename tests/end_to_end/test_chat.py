@@ -18,7 +18,7 @@ from tests.end_to_end.visitor import (
     open_file,
     pasted,
     questions,
-    read_notice,
+    read_warning,
     wait_for_count,
     wait_until_idle,
     wait_until_looking,
@@ -43,9 +43,9 @@ def test_uploaded_geotiff_gets_a_streamed_answer(
 ):
     monkeypatch.setattr("earthvlm.ui.tabs.streaming.SECONDS_BETWEEN_UPDATES", 0)
     open_file(page, lakeside)
-    facts = page.locator("#facts").inner_text()
-    assert "128 × 96 pixels" in facts and "12 of 12" in facts
-    assert re.search(r"Water\s+3[78]", facts), facts
+    details = page.locator("#scene-details").inner_text()
+    assert "128 × 96 pixels" in details and "12 of 12" in details
+    assert re.search(r"Water\s+3[78]", details), details
 
     page.get_by_label("Your question").fill("Which land cover dominates?")
     page.get_by_role("button", name="Send").click()
@@ -67,7 +67,7 @@ def test_uploaded_geotiff_gets_a_streamed_answer(
 @BOTH_WIDTHS
 def test_conversation_is_copied_saved_and_cleared(page: Page, keep: Callable[..., None]):
     page.locator("#save").click()
-    assert "no conversation yet" in read_notice(page)
+    assert "no conversation yet" in read_warning(page)
     first = ask(page, "Is there water?")
     page.get_by_label("Copy message").last.click()
     page.wait_for_function(
@@ -158,7 +158,7 @@ def test_link_opens_its_scene_and_asks_its_question(
     name = app_index.browse(app_index.splits[-1])[0].image_id
     link = f"{app_url}?scene={name}&q=Is+there+water%3F"
     tab.goto(link)
-    tab.locator("#facts strong", has_text=name).wait_for()
+    tab.locator("#scene-details strong", has_text=name).wait_for()
     answers(tab).first.wait_for()
     wait_until_idle(tab)
     assert questions(tab).inner_text().strip() == "Is there water?"
@@ -168,7 +168,7 @@ def test_link_opens_its_scene_and_asks_its_question(
     keep("link")
 
     tab.goto(f"{app_url}?scene=%3Cimg%20src=x%3E&q=Is+there+water%3F")
-    assert "no scene" in read_notice(tab).lower()
+    assert "no scene" in read_warning(tab).lower()
     tab.locator("#picture img").wait_for()
     assert questions(tab).count() == 0  # it was not asked about another scene
 
@@ -206,7 +206,7 @@ def test_picture_bands_zoom_and_download(page: Page, keep: Callable[..., None]):
 @BOTH_WIDTHS
 def test_attention_map_is_shown_until_the_next_answer(page: Page, keep: Callable[..., None]):
     page.locator("#attention").click()
-    assert "no answer yet" in read_notice(page)
+    assert "no answer yet" in read_warning(page)
     answer = ask(page, "Is there water?")
     page.locator("#attention").click()
     words = page.locator("#picture .word")
@@ -233,6 +233,6 @@ def test_attention_map_is_shown_until_the_next_answer(page: Page, keep: Callable
 def test_invalid_question_is_explained(page: Page, question: str, reason: str):
     page.get_by_label("Your question").fill(question)
     page.get_by_role("button", name="Send").click()
-    assert reason in read_notice(page)
+    assert reason in read_warning(page)
     assert answers(page).count() == 0
     assert ask(page, "Is there water?")

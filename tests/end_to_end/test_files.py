@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image
 
 from tests.end_to_end.conftest import BOTH_WIDTHS, END_TO_END
-from tests.end_to_end.visitor import ask, open_file, open_tab, read_facts, read_notice, upload
+from tests.end_to_end.visitor import ask, open_file, open_tab, read_details, read_warning, upload
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page
@@ -38,8 +38,8 @@ def test_photo_warns_of_missing_bands_and_is_answered(
     page: Page, tmp_path: Path, keep: Callable[..., None]
 ):
     open_file(page, save_picture(tmp_path / "garden.png"))
-    assert page.locator("#facts .notes li", has_text="red, green and blue").count() == 1
-    assert "cannot be measured" in page.locator("#facts").inner_text()
+    assert page.locator("#scene-details .notes li", has_text="red, green and blue").count() == 1
+    assert "cannot be measured" in page.locator("#scene-details").inner_text()
     assert page.locator("#composite input").count() == 1
     assert ask(page, "Is there water?")
     keep("photo")
@@ -52,11 +52,11 @@ def test_three_pngs_open_and_wrong_files_are_named(
     names = ("x_rgb.png", "x_band_5_6_7.png", "x_band_8_11_12.png")
     triplet = [save_picture(tmp_path / name) for name in names]
     upload(page, *triplet)
-    page.locator("#facts", has_text="9 of 12").wait_for()
+    page.locator("#scene-details", has_text="9 of 12").wait_for()
     upload(page, *triplet[:2])
-    assert "2 files" in read_notice(page)
+    assert "2 files" in read_warning(page)
 
-    before = read_facts(page)
+    before = read_details(page)
     wrong = {
         "notes.tif": b"this is not an image",
         "empty.png": b"",
@@ -67,8 +67,8 @@ def test_three_pngs_open_and_wrong_files_are_named(
         upload(page, tmp_path / name)
         page.get_by_test_id("toast-text").wait_for()
         keep("wrong-file", full_page=False)
-        assert name in read_notice(page)
-        assert read_facts(page) == before
+        assert name in read_warning(page)
+        assert read_details(page) == before
     assert ask(page, "Is there water?")
 
 

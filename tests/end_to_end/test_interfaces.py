@@ -63,8 +63,8 @@ def test_search_warns_programs_when_its_engine_is_down(client: Client, app_index
 def test_client_opens_a_file_asks_and_saves(client: Client, tmp_path: Path):
     random_scene().save(tmp_path / "mine.tif")
     file = handle_file(tmp_path / "mine.tif")
-    _, _, facts, *_ = client.predict([file], "auto", api_name="/open_scene")
-    assert "mine" in facts
+    _, _, details, *_ = client.predict([file], "auto", api_name="/open_scene")
+    assert "mine" in details
     job = client.submit("Is there water?", 32, 0, api_name="/ask")
     job.result()
     lengths = [len(output[1][-1]["content"]) for output in job.outputs() if output[1]]

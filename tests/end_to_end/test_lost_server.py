@@ -18,7 +18,7 @@ from tests.end_to_end.visitor import (
     ask,
     open_file,
     questions,
-    read_notice,
+    read_warning,
     wait_for_count,
     wait_until_idle,
     wait_until_looking,
@@ -76,7 +76,7 @@ def wait_for_question(tab: Page, question: str) -> None:
 
 def test_conversation_survives_a_server_restart(tab: Page, server: AppProcess):
     tab.goto(f"{server.url}?scene=beetzsee_r0_c00")
-    name = tab.locator("#facts strong", has_text="beetzsee_r0_c00")
+    name = tab.locator("#scene-details strong", has_text="beetzsee_r0_c00")
     name.wait_for()
     first = ask(tab, "Is there water?")
     tab.get_by_label("Your question").fill("Describe this scene.")
@@ -119,7 +119,7 @@ def test_own_file_has_to_be_opened_again(tab: Page, server: AppProcess, lakeside
     tab.get_by_role("button", name="Send").click()
     wait_until_looking(tab)
     tab.reload()
-    assert read_notice(tab) == (
+    assert read_warning(tab) == (
         "The connection was lost, and the file lakeside with it: open the file again to ask about "
         "it."
     )
@@ -132,7 +132,7 @@ def test_made_up_conversation_is_not_restored(tab: Page, server: AppProcess, sly
     tab.goto(server.url)
     tab.evaluate("text => sessionStorage.setItem('earthvlm' + location.search, text)", sly)
     tab.reload()
-    assert read_notice(tab).startswith("The conversation that this browser stored is damaged")
+    assert read_warning(tab).startswith("The conversation that this browser stored is damaged")
     tab.locator("#picture img").wait_for()
     assert ask(tab, "Is there water?")
 
@@ -148,7 +148,7 @@ def test_restored_markup_stays_text(tab: Page, server: AppProcess):
              ]}))"""
     )
     tab.reload()
-    tab.locator("#facts strong", has_text="beetzsee_r0_c00").wait_for()
+    tab.locator("#scene-details strong", has_text="beetzsee_r0_c00").wait_for()
     wait_for_count(answers(tab), 1)
     assert tab.locator("#cover, #picture-in, #bold").count() == 0
     assert questions(tab).inner_text().strip() == '<div id="cover">a</div>'

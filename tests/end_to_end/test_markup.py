@@ -15,7 +15,7 @@ from tests.end_to_end.visitor import (
     open_tab,
     pasted,
     questions,
-    read_notice,
+    read_warning,
     wait_until_idle,
 )
 
@@ -93,11 +93,11 @@ def test_words_sources_and_errors_are_shown_as_text(page: Page):
     open_filters(page)
     page.get_by_label("Source contains").fill("<img id=planted src=x>")
     page.get_by_role("button", name="Apply filters").click()
-    assert "<img id=planted" in read_notice(page)
+    assert "<img id=planted" in read_warning(page)
     page.get_by_label("Source contains").fill("")
     page.get_by_label("First date").fill("<img id=planted src=x>")
     page.get_by_role("button", name="Apply filters").click()
-    assert "<img id=planted" in read_notice(page)
+    assert "<img id=planted" in read_warning(page)
     assert count_planted(page) == 0
 
 
@@ -114,5 +114,5 @@ def test_description_in_compare_is_shown_as_text(page: Page, app_bridge, monkeyp
 
 def test_scene_name_of_a_link_is_shown_as_text(tab: Page, app_url: str):
     tab.goto(f"{app_url}?scene={quote(COVER[:70])}")
-    assert "no scene '<div id=" in read_notice(tab)
+    assert "no scene '<div id=" in read_warning(tab)
     assert count_planted(tab) == 0

@@ -18,7 +18,7 @@ from tests.end_to_end.visitor import (
     ask,
     open_filters,
     open_tab,
-    read_notice,
+    read_warning,
     wait_for_count,
 )
 
@@ -63,7 +63,7 @@ def test_search_results_open_in_chat(page: Page, keep: Callable[..., None]):
 
     results(page).nth(2).click()
     page.get_by_role("tab", name="Chat", selected=True).wait_for()
-    name = page.locator("#facts strong")
+    name = page.locator("#scene-details strong")
     name.wait_for()
     assert answers(page).count() == 0
     assert ask(page, "Is there water?")
@@ -94,7 +94,7 @@ def test_typed_filters_narrow_a_search(page: Page, app_index, keep: Callable[...
 
     page.get_by_label("First date").fill("1.6.2017")
     page.get_by_label("First date").press("Enter")
-    assert read_notice(page) == "'1.6.2017' is no date as in 2020-06-30."
+    assert read_warning(page) == "'1.6.2017' is no date as in 2020-06-30."
     page.get_by_label("First date").fill("2017-06-01")
     page.get_by_label("Last date").fill("2017-12-31")
     page.get_by_role("button", name="Search", exact=True).click()
@@ -104,11 +104,11 @@ def test_typed_filters_narrow_a_search(page: Page, app_index, keep: Callable[...
 
     page.get_by_label("Source contains").fill("no such source")
     page.get_by_role("button", name="Apply filters").click()
-    assert "no source of this dataset" in read_notice(page).lower()
+    assert "no source of this dataset" in read_warning(page).lower()
     page.get_by_label("Source contains").fill("FINLAND")
     bbox_field(page).fill("29, 70, 31.5, 60")
     bbox_field(page).press("Enter")
-    assert "south not above north" in read_notice(page)
+    assert "south not above north" in read_warning(page)
     wait_for_count(results(page), len(in_time))  # the results before stay
     bbox_field(page).fill("29, 60, 31.5, 70")
     page.get_by_label("What the scene shows").fill("forest")
@@ -136,7 +136,7 @@ def test_empty_results_cannot_be_saved(page: Page):
     ).wait_for()
     wait_for_count(results(page), 0)
     page.get_by_role("button", name="Save as CSV").click()
-    assert "no results to save" in read_notice(page)
+    assert "no results to save" in read_warning(page)
 
 
 # How many results the markers stand for: one each, and those that a "+2" adds.
@@ -207,7 +207,7 @@ def test_box_typed_on_the_map_limits_search(page: Page, app_index):
     open_tab(page, "Map")
     bbox_field(page).fill("far away")
     bbox_field(page).press("Enter")
-    assert "west, south, east and north" in read_notice(page)
+    assert "west, south, east and north" in read_warning(page)
     bbox_field(page).fill("-11 51 -5 56")
     bbox_field(page).press("Enter")
     inside = app_index.browse(where=SceneFilter(bbox=(-11, 51, -5, 56)))
@@ -266,7 +266,7 @@ def test_map_lists_results_that_share_a_marker(page: Page, keep: Callable[..., N
     rank = int(second.locator("b").inner_text())
     second.click()
     page.get_by_role("tab", name="Chat", selected=True).wait_for()
-    page.locator("#facts strong", has_text=rows[rank - 1]["image_id"]).wait_for()
+    page.locator("#scene-details strong", has_text=rows[rank - 1]["image_id"]).wait_for()
 
 
 @BOTH_WIDTHS

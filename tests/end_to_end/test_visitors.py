@@ -19,7 +19,7 @@ from tests.end_to_end.visitor import (
     ask,
     open_file,
     questions,
-    read_notice,
+    read_warning,
     wait_until_idle,
 )
 
@@ -44,7 +44,7 @@ def test_page_shows_queue_position_and_overflow(
         page.get_by_role("button", name="Send").click()
         page.get_by_test_id("toast-text").wait_for()
         keep("busy", full_page=False)
-        assert read_notice(page).startswith(f"Busy: {MAX_WAITING + 1} questions")
+        assert read_warning(page).startswith(f"Busy: {MAX_WAITING + 1} questions")
         wait_until_idle(page)
         assert questions(page).count() == answers(page).count() == 0
         # The question is still in the box.
@@ -73,10 +73,10 @@ def test_visitors_have_separate_sessions(
     second.set_default_timeout(PATIENCE_MS)
     second.goto(app_url)
     second.locator("#picture img").wait_for()
-    first_facts = page.locator("#facts").inner_text()
+    first_details = page.locator("#scene-details").inner_text()
     open_file(second, lakeside)
     ask(second, "Is there water?")
-    assert page.locator("#facts").inner_text() == first_facts
+    assert page.locator("#scene-details").inner_text() == first_details
     assert answers(page).count() == 0
     other.close()
 
@@ -99,7 +99,7 @@ def test_closed_page_frees_model_and_memory(page: Page, app_bridge, app_url: str
     monkeypatch.setattr(session, "CLOSED_SECONDS", 0)
     second = page.context.new_page()
     second.goto(f"{app_url}?scene=beetzsee_r0_c00")
-    second.locator("#facts strong", has_text="beetzsee_r0_c00").wait_for()
+    second.locator("#scene-details strong", has_text="beetzsee_r0_c00").wait_for()
     second.get_by_role("button", name="Is there water?").click()
     try:
         assert speaking.wait(PATIENCE_MS / 1000)
@@ -123,7 +123,7 @@ def test_model_failure_reveals_no_details(page: Page, app_bridge, monkeypatch):
 
     monkeypatch.setattr(app_bridge, "stream", fail)
     page.get_by_role("button", name="Is there water?").click()
-    assert "secret" not in read_notice(page)
+    assert "secret" not in read_warning(page)
     wait_until_idle(page)
     monkeypatch.undo()
     assert ask(page, "Is there water?")

@@ -45,9 +45,9 @@ def wait_until_looking(page: Page) -> None:
 
 def open_example(page: Page, place: int) -> None:
     """Open one of the example scenes, which is another than the one that is open."""
-    before = page.locator("#facts strong").inner_text()
+    before = page.locator("#scene-details strong").inner_text()
     page.locator("#examples .thumbnail-item").nth(place).click()
-    page.locator("#facts strong").filter(has_not_text=before).wait_for()
+    page.locator("#scene-details strong").filter(has_not_text=before).wait_for()
 
 
 def pasted(page: Page) -> str:
@@ -60,7 +60,7 @@ def upload(page: Page, *paths: Path) -> None:
 
 def open_file(page: Page, path: Path) -> None:
     upload(page, path)
-    page.locator("#facts strong", has_text=path.stem).wait_for()
+    page.locator("#scene-details strong", has_text=path.stem).wait_for()
 
 
 def open_tab(page: Page, name: str) -> None:
@@ -87,18 +87,18 @@ def wait_for_count(found: Locator, count: int) -> None:
     found.nth(count).wait_for(state="detached")
 
 
-def read_facts(page: Page) -> str:
-    """Return the facts, without the seconds that Gradio counts over them while it waits."""
-    return re.sub(r"^[\d./]+s\n", "", page.locator("#facts").inner_text())
+def read_details(page: Page) -> str:
+    """Return the details without the seconds that Gradio counts over them while it waits."""
+    return re.sub(r"^[\d./]+s\n", "", page.locator("#scene-details").inner_text())
 
 
-def read_notice(page: Page) -> str:
+def read_warning(page: Page) -> str:
     """Return the warning that is shown, one plain sentence, and close it."""
-    notice = page.get_by_test_id("toast-text")
-    notice.wait_for()
-    sentence = notice.inner_text().strip()
+    toast = page.get_by_test_id("toast-text")
+    toast.wait_for()
+    sentence = toast.inner_text().strip()
     assert re.fullmatch(r"[^\n]*\w[^\n]*\.", sentence)
     assert "Traceback" not in sentence
     page.get_by_test_id("toast-close").click()
-    notice.wait_for(state="detached")
+    toast.wait_for(state="detached")
     return sentence

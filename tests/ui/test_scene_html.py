@@ -1,11 +1,11 @@
-"""HTML of a scene: escaped texts, measured facts, titles."""
+"""HTML of a scene: escaped texts, details, titles."""
 
 from __future__ import annotations
 
 import numpy as np
 
 from earthvlm.bridge.attention_maps import AnswerAttention
-from earthvlm.ui.scene_html import make_title, show_facts, show_related_shares, show_viewer
+from earthvlm.ui.scene_html import make_title, show_details, show_related_shares, show_viewer
 from tests.conftest import random_scene
 from tests.ui.opened_scenes import make_photo, open_scene
 
@@ -17,7 +17,7 @@ def test_texts_of_files_and_models_are_escaped():
     attention = AnswerAttention((HTML,), np.full((1, 2, 2), 0.25), np.full((2, 2), 0.25))
     for shown in (
         show_viewer(scene, "true colour", attention),
-        show_facts(scene),
+        show_details(scene),
     ):
         assert "&lt;img" in shown
         assert "<img src=x" not in shown
@@ -29,8 +29,8 @@ def test_viewer_holds_its_picture_once():
 
 
 def test_facts_are_marked_as_measured():
-    assert "measured" in show_facts(open_scene(random_scene()))
-    assert "cannot be measured" in show_facts(open_scene(make_photo("photo")))
+    assert "measured" in show_details(open_scene(random_scene()))
+    assert "cannot be measured" in show_details(open_scene(make_photo("photo")))
     assert "open water" in show_related_shares(
         open_scene(random_scene()), "A lake lies in the north."
     )

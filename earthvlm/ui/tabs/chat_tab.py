@@ -16,7 +16,7 @@ from earthvlm.scenes.bands import COMPOSITES
 from earthvlm.serving.measurements import suggest_questions
 from earthvlm.serving.service import OpenScene, SceneService
 from earthvlm.ui.examples import describe_example
-from earthvlm.ui.scene_html import VIEWER_SCRIPT, show_facts, show_viewer
+from earthvlm.ui.scene_html import VIEWER_SCRIPT, show_details, show_viewer
 from earthvlm.ui.session import Session, check_index, identify_client, limit_memory, page_only
 from earthvlm.ui.tabs.chat_handlers import ChatHandlers, Outputs, start_conversation
 from earthvlm.ui.tabs.chat_panel import (
@@ -52,7 +52,7 @@ class ChatTab:
     boa_offset: gr.Radio
     picture: gr.HTML
     composite: gr.Radio
-    facts: gr.HTML
+    details: gr.HTML
     panel: ChatPanel
     image_id: gr.Textbox
     restored: gr.Textbox
@@ -60,7 +60,7 @@ class ChatTab:
     @property
     def outputs(self) -> list[gr.components.Component]:
         """The components that `show_opened` returns values for."""
-        return [self.session, self.picture, self.composite, self.facts, *self.panel.outputs]
+        return [self.session, self.picture, self.composite, self.details, *self.panel.outputs]
 
 
 class SceneHandlers:
@@ -144,8 +144,8 @@ def build_chat_tab(session: gr.State, examples: Sequence[OpenScene]) -> ChatTab:
             suggestions = first.questions if first else suggest_questions(None)
             panel = build_chat_panel(session, picture, suggestions)
         with gr.Column(scale=0, min_width=270, elem_classes="know"):
-            facts = gr.HTML(
-                show_facts(first) if first else "", label="Measured facts", elem_id="facts"
+            details = gr.HTML(
+                show_details(first) if first else "", label="Scene details", elem_id="scene-details"
             )
     return ChatTab(
         session=session,
@@ -154,7 +154,7 @@ def build_chat_tab(session: gr.State, examples: Sequence[OpenScene]) -> ChatTab:
         boa_offset=boa_offset,
         picture=picture,
         composite=composite,
-        facts=facts,
+        details=details,
         panel=panel,
         image_id=gr.Textbox(label="image_id", visible=False),
         restored=gr.Textbox(visible=False),
@@ -267,6 +267,6 @@ def show_opened(
         session,
         show_viewer(opened, session.composite),
         gr.Radio(opened.scene.available_composites(), value=session.composite),
-        show_facts(opened),
+        show_details(opened),
         *start_conversation(opened, restored),
     )
