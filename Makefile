@@ -12,13 +12,16 @@ OUTPUT_DIR ?= runs/smoke
 demo: $(VENV)/.demo-ready
 	@$(RUN) app.py
 
-# Two processes, a file of tests each at a time: much of what tests do is waiting.
+# Two processes, a file of tests each at a time: much of what tests do is waiting. The threads of
+# OpenMP sleep while they wait, because they would take the processors from the other process.
+PYTEST := OMP_WAIT_POLICY=PASSIVE $(RUN) -m pytest -n 2 --dist loadfile
+
 test: $(VENV)/.dev-ready
-	@$(RUN) -m pytest -n 2 --dist loadfile --cov $(ARGS)
+	@$(PYTEST) --cov $(ARGS)
 
 # Without a browser, training and whole models; nothing that takes seconds.
 test-quick: $(VENV)/.dev-ready
-	@$(RUN) -m pytest -n 2 --dist loadfile -m "not slow and not end_to_end" $(ARGS)
+	@$(PYTEST) -m "not slow and not end_to_end" $(ARGS)
 
 lint: $(VENV)/.dev-ready
 	@$(RUN) -m ruff format --check .

@@ -34,6 +34,10 @@ def _seed_torch(request: pytest.FixtureRequest) -> None:
     torch.manual_seed(int(request.config.getoption("randomly_seed", 0)))
 
 
+# xdist's workers share the processors.
+torch.set_num_threads(
+    max(1, (os.cpu_count() or 1) // int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1")))
+)
 # A forked child lacks the threads of its parent's OpenMP, and would wait for them without end.
 os.register_at_fork(after_in_child=lambda: torch.set_num_threads(1))
 

@@ -35,6 +35,8 @@ PRELOADED = (
     "torch.distributed.fsdp",
     "transformers.models.llama.modeling_llama",
 )
+# Modules that keep variables of the environment in which they were imported.
+READ_FROM_ENVIRONMENT = ("huggingface_hub.constants", "earthvlm.storage.hub_fetch")
 TIMEOUT = 600  # seconds; on a busy machine, only a program that hangs takes longer
 
 
@@ -140,7 +142,8 @@ def _run(
             os.dup2(file.fileno(), number)
     resource.setrlimit(resource.RLIMIT_FSIZE, (largest_file, -1))
     os.chdir(folder)
-    importlib.reload(sys.modules["huggingface_hub.constants"])  # read from the environment
+    for name in READ_FROM_ENVIRONMENT:
+        importlib.reload(sys.modules[name])
     if folder != ROOT:  # it has a copy of this package
         sys.path[:] = [path for path in sys.path if Path(path).resolve() != ROOT]
         for name in [name for name in sys.modules if name.partition(".")[0] == "earthvlm"]:
