@@ -11,11 +11,9 @@ import re
 from typing import TYPE_CHECKING
 
 from earthvlm.scenes.bands import FIRST_IMAGE_DATE, find_date
-from earthvlm.scenes.grid import Grid
 
 if TYPE_CHECKING:
     import rasterio
-    from rasterio.windows import Window
 
 # Written by Scene.save.
 DATE_TAG = "ACQUISITION_DATE"
@@ -93,32 +91,15 @@ def has_grid(file: rasterio.DatasetReader) -> bool:
     return file.crs is not None and not file.transform.is_identity
 
 
-def read_place(
-    file: rasterio.DatasetReader, window: Window | None = None
-) -> tuple[float | None, float | None]:
-    """Return longitude and latitude (degrees) of the centre of a raster, or of a window in it.
-
-    Both are None where the raster has no grid, or one that lies outside of its projection.
-    """
+def read_place_tags(file: rasterio.DatasetReader) -> tuple[float, float] | None:
+    """Return longitude and latitude (degrees) of a raster's centre as `Scene.save` writes them."""
     tags = file.tags()
-    if window is None and all(tag in tags for tag in PLACE_TAGS):
-        try:
-            longitude, latitude = (float(tags[tag]) for tag in PLACE_TAGS)
-        except ValueError:
-            return None, None
-    else:
-        grid = Grid.of_raster(file)
-        row, column = file.height / 2, file.width / 2
-        if window is not None:
-            row = window.row_off + window.height / 2
-            column = window.col_off + window.width / 2
-        place = grid.locate(row, column) if grid else None
-        if place is None:
-            return None, None
-        longitude, latitude = place
-    if not (abs(longitude) <= 180 and abs(latitude) <= 90 and math.isfinite(longitude)):
-        return None, None
-    return longitude, latitude
+    try:
+        longitude, latitude = (float(tags[tag]) for tag in PLACE_TAGS)
+    except (KeyError, ValueError):
+        return None
+    known = abs(longitude) <= 180 and abs(latitude) <= 90
+    return (longitude, latitude) if known else None
 
 
 def read_pixel_metres(file: rasterio.DatasetReader) -> float | None:

@@ -8,6 +8,7 @@ so a wrong order shows. Where the spectra do not decide, the raster is refused.
 from __future__ import annotations
 
 import re
+import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -90,14 +91,17 @@ class BandOrder:
     notes: tuple[str, ...] = ()
 
 
-def read_labels(file: rasterio.DatasetReader, path: Path) -> tuple[str | None, ...]:
-    """The label of each band, from its description, its metadata or a DIMAP header."""
+def read_labels(file: rasterio.DatasetReader, path: Path | None) -> tuple[str | None, ...]:
+    """The label of each band, from its description, its metadata or a DIMAP header.
+
+    path: of the file, None where it is not on disk, so that its header is not read.
+    """
     labels: list[str | None] = []
     for number, description in zip(file.indexes, file.descriptions, strict=True):
         tags = file.tags(number)
         found = (tags[key] for key in LABEL_TAGS if tags.get(key, "").strip())
         labels.append(description or next(found, None))
-    if any(labels):
+    if any(labels) or path is None:
         return tuple(labels)
     named = _read_dimap(path)
     return tuple(named) if len(named) == file.count else tuple(labels)
@@ -109,11 +113,13 @@ def _read_dimap(path: Path) -> list[str]:
 
     try:
         with path.open("rb") as stream:
-            directory = ImageFileDirectory_v2(stream.read(8))
+            start = stream.read(8)
+            is_big = start[2:4] in (b"+\0", b"\0+")
+            directory = ImageFileDirectory_v2(start + (stream.read(8) if is_big else b""))
             stream.seek(directory.next)
             directory.load(stream)
             text = directory.get(DIMAP_TAG)
-    except (OSError, SyntaxError, ValueError, KeyError, TypeError):
+    except (OSError, SyntaxError, ValueError, KeyError, TypeError, struct.error):
         return []
     if not isinstance(text, str) or len(text) > MAX_HEADER_BYTES or "<!ENTITY" in text:
         return []
@@ -138,7 +144,7 @@ def name_labels(labels: Sequence[str | None]) -> list[str | None]:
     FORCE calls B08 BROADNIR and B8A NIR.
     """
     cleaned = [_clean(label) for label in labels]
-    present = {re.sub(r"[ _-]", "", label.lower()) for label in cleaned if label}
+    present = {_squeeze(label) for label in cleaned if label}
     special: dict[str, str] = {}
     if "swir3" in present and "swir1" not in present:
         special |= {"swir2": "B11", "swir3": "B12"}
@@ -146,7 +152,7 @@ def name_labels(labels: Sequence[str | None]) -> list[str | None]:
         special |= {"broadnir": "B08", "nir": "B8A"}
     named = []
     for label in cleaned:
-        key = re.sub(r"[ _-]", "", (label or "").lower())
+        key = _squeeze(label)
         found = special.get(key) or normalise_band_name(label) or normalise_band_name(key)
         named.append(found or _by_wavelength(label))
     return named
@@ -282,12 +288,43 @@ def identify_bands(
     return BandOrder(numbers, mask, notes=tuple(notes))
 
 
+def name_bands(names: Sequence[str], count: int, source: str) -> BandOrder:
+    """Take the order of bands that a user names, in place of what a file says.
+
+    names: one for each of the file's bands; "mask", "SCL" and "CLM" are masks, and "-" skips one.
+    Raises ValueError where they are not as many as the bands, or name no band of Sentinel-2.
+    """
+    if len(names) != count:
+        raise ValueError(
+            f"{source} has {count} band{'s' * (count != 1)}, but {len(names)} were named; "
+            "name each in its order, and write - for one to be left out"
+        )
+    numbers: dict[str, int] = {}
+    masks: dict[str, int] = {}
+    for number, (name, band) in enumerate(zip(names, name_labels(names), strict=True), start=1):
+        kind = "mask" if name.lower() == "mask" else MASK_LABELS.get(_squeeze(name))
+        if kind:
+            masks[kind] = number
+        elif name != "-" and band is None:
+            raise ValueError(f"'{name}' is no band of Sentinel-2; known are {', '.join(BANDS)}")
+        elif band in numbers:
+            raise ValueError(f"Band {band} was named twice; name each band once")
+        elif band is not None:
+            numbers[band] = number
+    return BandOrder(numbers, masks.get("mask"), masks.get("scl"), masks.get("clouds"))
+
+
+def _squeeze(label: str | None) -> str:
+    """A label in lower case without separators."""
+    return re.sub(r"[ _-]", "", (label or "").lower())
+
+
 def _by_labels(labels: Sequence[str | None], source: str) -> BandOrder:
     numbers: dict[str, int] = {}
     masks: dict[str, int] = {}
     unknown = []
     for number, (label, band) in enumerate(zip(labels, name_labels(labels), strict=True), start=1):
-        kind = MASK_LABELS.get(re.sub(r"[ _-]", "", (label or "").lower()))
+        kind = MASK_LABELS.get(_squeeze(label))
         if kind and kind not in masks:
             masks[kind] = number
         elif band is None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 # pixels they leave a straight line by 3 m at 80 degrees of latitude.
 _VERTEX_PIXELS = 512
 _MAX_VERTICES = 64  # an edge
+# A number, or an array of them.
+Numbers = TypeVar("Numbers", float, np.ndarray)
 WORLD = (-180.0, -90.0, 180.0, 90.0)
 
 
@@ -60,6 +62,18 @@ class Grid:
             a, c, d, f = -a, c + a * width, -d, f + d * width
         return Grid(self.crs, (a, b, c, d, e, f))
 
+    def to_map(self, row: Numbers, column: Numbers) -> tuple[Numbers, Numbers]:
+        """Return x and y, in the CRS, of pixel corners or of places between them."""
+        a, b, c, d, e, f = self.transform
+        return a * column + b * row + c, d * column + e * row + f
+
+    def to_pixels(self, x: Numbers, y: Numbers) -> tuple[Numbers, Numbers]:
+        """Return row and column of places in the CRS; pixel corners are whole numbers."""
+        a, b, c, d, e, f = self.transform
+        size = a * e - b * d
+        x, y = x - c, y - f
+        return (a * y - d * x) / size, (e * x - b * y) / size
+
     def locate(self, row: float, column: float) -> tuple[float, float] | None:
         """Return longitude and latitude in degrees, None outside of the projection."""
         degrees = self._to_degrees(np.array([row], float), np.array([column], float))
@@ -88,8 +102,7 @@ class Grid:
         from rasterio.errors import RasterioError
         from rasterio.warp import transform
 
-        a, b, c, d, e, f = self.transform
-        x, y = a * columns + b * rows + c, d * columns + e * rows + f
+        x, y = self.to_map(rows, columns)
         try:
             found = transform(self.crs, "EPSG:4326", x, y)
         except (RasterioError, CPLE_BaseError, ValueError):

@@ -9,6 +9,7 @@ from __future__ import annotations
 import struct
 import warnings
 import zlib
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +21,7 @@ from earthvlm.scenes.bands import (
     find_date,
 )
 from earthvlm.scenes.decoded_image import DecodedImage
+from earthvlm.scenes.parts import choose_part
 from earthvlm.scenes.reflectance import (
     MIN_SIDE,
     check_size,
@@ -41,8 +43,11 @@ _FORMATS = ("PNG", "JPEG", "WEBP")
 _DECODING_ERRORS = (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error)
 
 
-def read_photo(path: Path) -> DecodedImage:
-    """Read an 8-bit picture as the three visible bands, at most 1024 pixels a side."""
+def read_photo(path: Path, window: Sequence[int] | None = None) -> DecodedImage:
+    """Read an 8-bit picture as the three visible bands, at most 1024 pixels a side.
+
+    window: first column, first row, width and height of the part to read, as it is stored.
+    """
     with open_picture(path) as picture:
         check_photo_size(picture.height, picture.width, path)
         if picture.mode.startswith(("I", "F")):
@@ -50,6 +55,12 @@ def read_photo(path: Path) -> DecodedImage:
                 f"'{path.name}' is a grey picture of more than 8 bits, which is neither a photo "
                 f"nor a scene with bands; give {ACCEPTED}"
             )
+        if window is not None:
+            part = choose_part(
+                (picture.height, picture.width), None, f"'{path.name}'", None, window
+            )
+            left, top = part.column, part.row
+            picture = picture.crop((left, top, left + part.width, top + part.height))
         size = picture.size
         grey = picture.mode in ("1", "L", "LA")
         rgba = decode_picture(picture, path, max_side=MAX_PHOTO_SIDE)

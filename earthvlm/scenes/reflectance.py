@@ -37,20 +37,21 @@ USUAL_DARKEST = 300
 _SAMPLE_PIXELS = 65_536  # enough for percentiles
 
 MIN_SIDE = 8  # pixels: one patch of the encoder
-MAX_SIDE = 2048
+# A scene's pixels, 48 bytes each, and its longer side, for strips of a satellite's path.
+MAX_PIXELS = 2048 * 2048
+MAX_SIDE = 16_384
 MIN_BANDS = 3
 
 
 def check_size(height: int, width: int, source: str) -> None:
-    """Raise ValueError for a scene of fewer than 8 or more than 2048 pixels a side."""
+    """Raise ValueError for a scene of fewer than 8 pixels a side or more than 2048 x 2048."""
     if min(height, width) < MIN_SIDE:
         raise ValueError(
             f"{source} is {width} x {height} pixels; a scene needs at least {MIN_SIDE} x {MIN_SIDE}"
         )
-    if max(height, width) > MAX_SIDE:
+    if height * width > MAX_PIXELS or max(height, width) > MAX_SIDE:
         raise ValueError(
-            f"{source} is {width} x {height} pixels; "
-            f"cut it into scenes of at most {MAX_SIDE} x {MAX_SIDE}"
+            f"{source} is {width} x {height} pixels; cut it into scenes of at most 2048 x 2048"
         )
 
 
@@ -66,23 +67,32 @@ def convert_to_reflectance(values: np.ndarray, source: str) -> list[str]:
 
     Fractions (0 to 1) are multiplied by 10000. Raises ValueError for values that are neither.
     """
-    largest = brightest_level(values)
+    factor, notes = find_unit(values, source)
+    values *= factor
+    return notes
+
+
+def find_unit(values: np.ndarray, source: str) -> tuple[int, list[str]]:
+    """Return by what `[H, W, C]` values become reflectance x 10000, and notes.
+
+    Raises ValueError for values that are neither that nor fractions.
+    """
+    largest, factor = brightest_level(values), 1
+    notes: list[str] = []
     if largest <= LARGEST_FRACTION:
-        values *= REFLECTANCE_SCALE
+        factor = REFLECTANCE_SCALE
         notes = ["Its values are fractions (0 to 1), so they were multiplied by 10000."]
     elif largest <= LARGEST_EIGHT_BIT:
         raise ValueError(
             f"{source} has values of at most {largest:g}, which are neither reflectance x 10000 "
             "nor fractions from 0 to 1; save its reflectance in one of these two units"
         )
-    else:
-        notes = []
-    if np.mean(sample_pixels(values) < -BOA_OFFSET) > 0.05:
+    if np.mean(sample_pixels(values) * factor < -BOA_OFFSET) > 0.05:
         raise ValueError(
             f"{source} has many negative values, as normalised data has; "
             "save its reflectance x 10000 (or as fractions from 0 to 1) instead"
         )
-    return notes
+    return factor, notes
 
 
 def brightest_level(values: np.ndarray) -> float:
@@ -115,8 +125,8 @@ def remove_offset(
 
 
 def darkest_level(values: np.ndarray) -> float:
-    """Return the lowest of the bands' first percentiles in `[H, W, C]` without NaN."""
-    return float(np.percentile(sample_pixels(values), 1, axis=0).min())
+    """Return the lowest of the bands' first percentiles in `[H, W, C]`; no band is all NaN."""
+    return float(np.nanpercentile(sample_pixels(values), 1, axis=0).min())
 
 
 def decide_offset(

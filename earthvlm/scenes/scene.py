@@ -19,12 +19,12 @@ from earthvlm.scenes.bands import (
     VISIBLE_BANDS,
     normalise_band_name,
 )
-from earthvlm.scenes.decoded_image import DecodedImage
+from earthvlm.scenes.composites import draw_ndvi, stretch
 from earthvlm.scenes.formatting import describe_date, describe_place
-from earthvlm.scenes.geotiff import raster_driver, read_geotiff, write_geotiff
 from earthvlm.scenes.grid import Grid
-from earthvlm.scenes.image_reader import ACCEPTED, read_photo
 from earthvlm.scenes.product import Product
+from earthvlm.scenes.rasters.geotiff import write_geotiff
+from earthvlm.scenes.reading import ReadOptions, read_file, read_triplet_part
 from earthvlm.scenes.reflectance import (
     MIN_BANDS,
     check_size,
@@ -35,25 +35,8 @@ from earthvlm.scenes.reflectance import (
     fill_missing_pixels,
     mark_empty_bands,
     mark_empty_pixels,
-    normalized_difference,
     place_bands,
     remove_offset,
-    sample_pixels,
-)
-from earthvlm.scenes.triplet_reader import find_triplet_root, read_triplet
-
-# Percentiles that become black and white. Of each band's dark end only this share is taken off:
-# enough to lift haze, not so much that forest glows and the sea turns grey (found by eye).
-STRETCH_PERCENTILES = (2.0, 98.0)
-DARK_SHARE_TAKEN_OFF = 0.65
-STRETCH_GAMMA = 0.75
-# Reflectance x 10000 between black and white at least, so that noise is not drawn as contrast.
-SMALLEST_STRETCH = 800.0
-# NDVI as cartographers draw it: water blue-grey, bare brown, sparse yellow, dense green.
-NDVI_STOPS = (-0.2, 0.0, 0.1, 0.25, 0.45, 0.65, 0.9)
-NDVI_COLOURS = (
-    *((88, 106, 130), (165, 160, 150), (166, 124, 82), (222, 198, 120)),
-    *((190, 209, 112), (86, 158, 62), (12, 82, 32)),
 )
 
 
@@ -109,20 +92,32 @@ class Scene:
         image_name: str | None = None,
         *,
         boa_offset: bool | None = None,
+        bbox: Sequence[float] | None = None,
+        window: Sequence[int] | None = None,
+        bands: Sequence[str] | None = None,
     ) -> Scene:
         """Open a Sentinel-2 GeoTIFF, a ChatEarthNet PNG triplet or an RGB photo.
 
-        Of a triplet give any one of its three PNGs, or the data folder and `image_name`.
-        `boa_offset` says whether a GeoTIFF's values carry the +1000 offset of newer products; None
-        finds out from its darkest values and date. Raises FileNotFoundError for what does not exist
-        (a missing partner of a triplet too) and ValueError for what is no usable scene.
+        Of an image of more than 2048 x 2048 pixels an overview is read, unless a part is asked for.
+
+        Args:
+            path: A file; of a triplet any one of its three PNGs, or the data folder.
+            image_name: In a ChatEarthNet data folder.
+            boa_offset: Whether the values carry the +1000 offset of newer products; None finds out
+                from the darkest values, the processing baseline and the date.
+            bbox: West, south, east, north in degrees of the part to read.
+            window: First column, first row, width, height in pixels of the part to read.
+            bands: Names of a raster's bands in their order ("B02"; "mask", "SCL" and "-" for
+                bands that are none), in place of what the file says.
+
+        Raises:
+            FileNotFoundError: It does not exist, or a partner of a triplet.
+            ValueError: It is no usable scene.
         """
-        path = Path(path)
+        options = ReadOptions(boa_offset, bbox, window, bands)
         if image_name is not None:
-            content = read_triplet(path, image_name)
-        else:
-            content = _read_file(path, boa_offset)
-        return cls(**vars(content))
+            return cls(**vars(read_triplet_part(Path(path), image_name, options)))
+        return cls(**vars(read_file(Path(path), options)))
 
     @classmethod
     def from_array(
@@ -238,9 +233,9 @@ class Scene:
             )
         bands = COMPOSITES[name]
         if bands is None:
-            return Image.fromarray(self._draw_ndvi())
+            return Image.fromarray(draw_ndvi(*(self._band(band) for band in NDVI_BANDS)))
         values = np.stack([self._band(band) for band in bands], axis=2)
-        return Image.fromarray(_stretch(values, true_colour=bands == VISIBLE_BANDS))
+        return Image.fromarray(stretch(values, true_colour=bands == VISIBLE_BANDS))
 
     def thumbnail(self, size: int = 96) -> Image.Image:
         """Draw it at most `size` pixels a side: true colour, else what bands allow, else grey."""
@@ -250,7 +245,7 @@ class Scene:
         else:
             band = BANDS.index(self.bands[0])
             picture = Image.fromarray(
-                _stretch(self.reflectance[:, :, [band] * 3], true_colour=False)
+                stretch(self.reflectance[:, :, [band] * 3], true_colour=False)
             )
         picture.thumbnail((size, size), Image.Resampling.LANCZOS)
         return picture
@@ -335,13 +330,6 @@ class Scene:
             if band not in present and SUBSTITUTES.get(band) not in present
         ]
 
-    def _draw_ndvi(self) -> np.ndarray:
-        ndvi = normalized_difference(*(self._band(band) for band in NDVI_BANDS))
-        channels = [
-            np.interp(ndvi, NDVI_STOPS, colour) for colour in zip(*NDVI_COLOURS, strict=True)
-        ]
-        return np.stack(channels, axis=2).astype(np.uint8)
-
 
 def _normalise_names(bands: Sequence[str], name: str) -> tuple[str, ...]:
     """Return bands as in "B02". Raises ValueError for unknown, repeated and too few bands."""
@@ -356,36 +344,3 @@ def _normalise_names(bands: Sequence[str], name: str) -> tuple[str, ...]:
             f"'{name}' has the bands {', '.join(names)}; give at least {MIN_BANDS} different ones"
         )
     return tuple(names)
-
-
-def _read_file(path: Path, boa_offset: bool | None) -> DecodedImage:
-    if path.is_dir():
-        raise ValueError(
-            f"'{path}' is a folder; give {ACCEPTED}, or, with a ChatEarthNet data folder, "
-            "the name of an image in it"
-        )
-    if not path.is_file():
-        raise FileNotFoundError(f"There is no file '{path}'; check its path")
-    root = find_triplet_root(path)
-    if root is not None:
-        return read_triplet(root, path.name)
-    if path.stat().st_size == 0:
-        raise ValueError(f"'{path.name}' is empty (0 bytes); give {ACCEPTED}")
-    if raster_driver(path) is None:
-        return read_photo(path)
-    return read_geotiff(path, boa_offset=boa_offset)
-
-
-def _stretch(values: np.ndarray, *, true_colour: bool) -> np.ndarray:
-    """Stretch `[H, W, 3]` to uint8 by percentiles.
-
-    The channels of true colour share one range, which keeps its hues. In false colour the infrared
-    outshines the visible several times, so each channel's range goes half-way (geometric mean)
-    from the shared one to its own.
-    """
-    low, high = np.percentile(sample_pixels(values), STRETCH_PERCENTILES, axis=0)
-    low *= DARK_SHARE_TAKEN_OFF
-    span = np.maximum(high - low, SMALLEST_STRETCH)
-    span = span.max() if true_colour else np.sqrt(span * span.max())
-    unit = ((values - low.astype(np.float32)) / span.astype(np.float32)).clip(0, 1)
-    return (unit**STRETCH_GAMMA * 255 + 0.5).astype(np.uint8)

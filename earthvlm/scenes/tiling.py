@@ -2,43 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-import numpy as np
-
-from earthvlm.scenes.acquisition import read_acquisition_date
-from earthvlm.scenes.band_identification import BandOrder
-from earthvlm.scenes.bands import REFLECTANCE_SCALE, find_baseline
-from earthvlm.scenes.geotiff import CLEAN_TAG, open_raster, raster_driver, read_scene
-from earthvlm.scenes.raster_values import find_bands, plan_samples, read_values
-from earthvlm.scenes.reflectance import (
-    LARGEST_FRACTION,
-    BlankSceneError,
-    decide_offset,
-)
+from earthvlm.scenes.parts import full_size
+from earthvlm.scenes.rasters.geotiff import open_image
+from earthvlm.scenes.rasters.raster_file import RasterFile
+from earthvlm.scenes.rasters.sentinel2_image import Sentinel2Image
+from earthvlm.scenes.reflectance import BlankSceneError
 from earthvlm.scenes.scene import Scene
 from earthvlm.scenes.spectral_indices import find_cloud
 
-if TYPE_CHECKING:
-    import rasterio
-    from rasterio.windows import Window
-
 TILE_SIZE = 256  # pixels, as ChatEarthNet's tiles
 CLEAR, CLOUDY = "clear", "cloudy"
-MIN_CLOUDY_SHARE = 0.6  # of a tile's pixels
+MIN_CLOUDY_SHARE = 0.6  # of a tile's pixels with data
+# Tiles are cut from pieces of about this size, in which each stored block is decoded once. At 52
+# bytes a pixel they take 55 MB.
+PIECE_PIXELS = 1024 * 1024
 
 
 class TiledRaster:
-    """A raster that is read tile by tile; `empty` counts tiles left out for lack of data.
+    """An image that is read tile by tile; `empty` counts tiles left out for lack of data.
 
     Args:
         path: A GeoTIFF or JPEG 2000 file.
         name: The tiles' name; where there are several, _rROW_cCOLUMN is added.
         tile_size: Pixels a side.
         boa_offset: Whether the values carry the +1000 offset of newer products; None decides from
-            pixels of the whole raster, for all tiles alike.
+            pixels of the whole image, for all tiles alike.
+        bands: The names of the bands in their order, in place of what the file says.
 
     Raises:
         ValueError: The file is no raster, or its bands are not Sentinel-2's.
@@ -50,87 +43,74 @@ class TiledRaster:
         name: str,
         tile_size: int = TILE_SIZE,
         boa_offset: bool | None = None,
+        bands: Sequence[str] | None = None,
     ) -> None:
         self.path, self.name, self.tile_size, self.empty = path, name, tile_size, 0
-        if raster_driver(path) is None:
-            raise ValueError(f"'{path.name}' is neither a GeoTIFF nor JPEG 2000")
-        with open_raster(path) as file:
-            self._order = find_bands(file, path)
-            self.windows = _plan_windows(file.height, file.width, tile_size)
-            self._boa_offset = boa_offset
-            if boa_offset is None:
-                self._boa_offset = _find_offset(file, path, self._order)
+        raster = RasterFile.on_disk(path)
+        self._open: Callable[[], AbstractContextManager[Sentinel2Image]] = lambda: open_image(
+            raster, boa_offset, bands
+        )
+        with self._open() as image:
+            rows, columns = (_plan_starts(length, tile_size) for length in image.shape)
+        self.count = len(rows) * len(columns)
 
     def tiles(self) -> Iterator[tuple[Scene, str]]:
         """Yield each tile that holds data, with "clear" or "cloudy".
 
         Raises ValueError as `Scene.open` does for what is no Sentinel-2 reflectance.
         """
-        with open_raster(self.path) as file:
-            for (row, column), window in self.windows.items():
-                scene = self._read_tile(file, row, column, window)
+        with self._open() as image:
+            for scene in self._read_tiles(image):
                 if scene is None:
                     self.empty += 1
-                else:
-                    cloud = find_cloud(scene)
-                    seen = cloud if scene.valid is None else cloud[scene.valid]
-                    cloudy = seen.mean() >= MIN_CLOUDY_SHARE
-                    yield scene, CLOUDY if cloudy else CLEAR
+                    continue
+                cloud = find_cloud(scene)
+                seen = cloud if scene.valid is None else cloud[scene.valid]
+                yield scene, CLOUDY if seen.mean() >= MIN_CLOUDY_SHARE else CLEAR
 
-    def _read_tile(
-        self, file: rasterio.DatasetReader, row: int, column: int, window: Window
-    ) -> Scene | None:
-        """Read a tile; None where it has data in less than half of its pixels."""
-        several = len(self.windows) > 1
-        try:
-            image = read_scene(
-                file,
-                self.path,
-                order=self._order,
-                window=window if several else None,
-                boa_offset=self._boa_offset,
-            )
-        except BlankSceneError:
-            return None
-        name = f"{self.name}_r{row:03d}_c{column:03d}" if several else self.name
-        return Scene(**vars(image) | {"name": name})
-
-
-def _plan_windows(height: int, width: int, size: int) -> dict[tuple[int, int], Window]:
-    """Return windows that cover the raster; those at the far edges overlap their neighbours."""
-    from rasterio.windows import Window
-
-    def starts(length: int) -> list[int]:
-        count = -(-length // size)
-        return [min(number * size, max(length - size, 0)) for number in range(count)]
-
-    return {
-        (row, column): Window(left, top, min(size, width), min(size, height))
-        for row, top in enumerate(starts(height))
-        for column, left in enumerate(starts(width))
-    }
+    def _read_tiles(self, image: Sentinel2Image) -> Iterator[Scene | None]:
+        """Read the tiles piece by piece; None for one with data in less than half of its pixels."""
+        size = self.tile_size
+        height, width = image.shape
+        rows, columns = (list(enumerate(_plan_starts(side, size))) for side in image.shape)
+        down, across = _plan_piece(image, size)
+        for i in range(0, len(rows), down):
+            for j in range(0, len(columns), across):
+                piece_rows, piece_columns = rows[i : i + down], columns[j : j + across]
+                top, left = piece_rows[0][1], piece_columns[0][1]
+                bottom = min(piece_rows[-1][1] + size, height)
+                right = min(piece_columns[-1][1] + size, width)
+                pixels = image.read_stored(full_size(top, left, bottom - top, right - left))
+                for row, y in piece_rows:
+                    for column, x in piece_columns:
+                        part = full_size(y, x, min(size, height - y), min(size, width - x))
+                        cut = pixels.cut(y - top, x - left, part.height, part.width)
+                        try:
+                            found = image.decode(cut, part)
+                        except BlankSceneError:
+                            yield None
+                            continue
+                        name = (
+                            f"{self.name}_r{row:03d}_c{column:03d}" if self.count > 1 else self.name
+                        )
+                        yield Scene(**vars(found) | {"name": name})
 
 
-def _find_offset(file: rasterio.DatasetReader, path: Path, order: BandOrder) -> bool | None:
-    """Decide from a sample whether a raster carries the +1000 offset; None leaves it to its tags.
+def _plan_starts(length: int, size: int) -> list[int]:
+    """Return where tiles start on a side; the last one overlaps its neighbour."""
+    count = -(-length // size)
+    return [min(number * size, max(length - size, 0)) for number in range(count)]
 
-    Decided tile by tile, dark tiles would lose an offset that bright ones keep.
+
+def _plan_piece(image: Sentinel2Image, size: int) -> tuple[int, int]:
+    """Return how many tiles down and across are read together.
+
+    Strips across the whole image are decoded whole, so that a piece is as wide as the image there.
     """
-    if CLEAN_TAG in file.tags():
-        return None
-    samples = []
-    for window in plan_samples(file.height, file.width):
-        values, has_offset_tag, _ = read_values(file, order, window)
-        if has_offset_tag:
-            return None
-        samples.append(values.reshape(-1, values.shape[2]))
-    values = np.concatenate(samples)
-    values = values[:, ~(np.isnan(values) | (values == 0)).all(axis=0)]
-    if not values.size:
-        return None
-    if np.nanpercentile(values, 99) <= LARGEST_FRACTION:
-        values *= REFLECTANCE_SCALE
-    darkest = float(np.nanpercentile(values, 1, axis=0).min())
-    date, _ = read_acquisition_date(file, path.stem)
-    baseline = find_baseline(file.tags().get("PROCESSING_BASELINE", ""), path.stem)
-    return decide_offset(darkest, date=date, baseline=baseline)[0]
+    width = image.shape[1]
+    _, block_width = image.stack.finest.block_shapes[0]
+    if block_width >= width:
+        across = -(-width // size)
+        return max(1, PIECE_PIXELS // (size * width)), across
+    side = max(1, int(PIECE_PIXELS**0.5) // size)
+    return side, side

@@ -17,8 +17,9 @@ from PIL import Image
 
 from earthvlm.bridge.attention_maps import AnswerAttention
 from earthvlm.scenes.bands import COMPOSITES, WAVELENGTHS
+from earthvlm.scenes.composites import NDVI_COLOURS, NDVI_STOPS
 from earthvlm.scenes.formatting import describe_date, describe_place
-from earthvlm.scenes.scene import NDVI_COLOURS, NDVI_STOPS, Scene
+from earthvlm.scenes.scene import Scene
 from earthvlm.scenes.spectral_indices import COVER_RULES, SOURCES, percent
 from earthvlm.serving.measurements import select_measurements
 from earthvlm.serving.service import OpenScene

@@ -121,10 +121,13 @@ BAD_FILES = {
     ),
     "black PNG": (_black_photo, "no data in it"),
     "16-bit grey PNG": (_deep_grey, "more than 8 bits"),
-    "GeoTIFF of 30000 x 30000": (_sparse_tiff(count=12, dtype="uint16"), "is 30000 x 30000 pixels"),
+    "GeoTIFF of 30000 x 30000": (
+        _sparse_tiff(count=12, dtype="uint16"),
+        "is 30,000 x 30,000 pixels",
+    ),
     "8-bit GeoTIFF of 30000 x 30000": (
         _sparse_tiff(count=3, dtype="uint8"),
-        "has 30000 x 30000 pixels",
+        "is 30,000 x 30,000 pixels",
     ),
     "GeoTIFF of 1 x 1": (_tiff("a.tif", changes=[lambda v: v[:1, :1]]), "is 1 x 1 pixels"),
     "2 bands": (_tiff("a.tif", changes=[lambda v: v[:, :, :2]]), "has 2 bands"),

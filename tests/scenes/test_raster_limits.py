@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 import rasterio
 
-from earthvlm.scenes.geotiff import quiet_gdal
-from earthvlm.scenes.raster_limits import check_blocks
+from earthvlm.scenes.rasters.raster_file import quiet_gdal
+from earthvlm.scenes.rasters.raster_limits import check_blocks
 from earthvlm.scenes.scene import Scene
 from earthvlm.scenes.tiling import TiledRaster
 from tests.support.made_tiffs import write_directory, write_tiff

@@ -60,7 +60,7 @@ def test_from_array_removes_the_offset_on_request():
         (make_values() * 0, FILE_ORDER_12, "no data in it"),
         (make_values() * np.nan, FILE_ORDER_12, "no data in it"),
         (make_values()[:4], FILE_ORDER_12, "at least 8 x 8"),
-        (np.zeros((8, 2049, 3)), ("B02", "B03", "B04"), "at most 2048"),
+        (np.zeros((2048, 2056, 3)), ("B02", "B03", "B04"), "at most 2048"),
         (make_values().astype(str), FILE_ORDER_12, "not numbers"),
     ],
 )

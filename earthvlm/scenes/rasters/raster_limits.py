@@ -64,7 +64,7 @@ def check_directories(path: Path) -> None:
     )
 
 
-def check_blocks(file: rasterio.DatasetReader, path: Path) -> None:
+def check_blocks(file: rasterio.DatasetReader, name: str) -> None:
     """Raise ValueError for too many bands, and for a block of more than MAX_BLOCK_BYTES decoded.
 
     Overviews are checked too, since a reduced read decodes their blocks.
@@ -73,22 +73,22 @@ def check_blocks(file: rasterio.DatasetReader, path: Path) -> None:
 
     if file.count > MAX_FILE_BANDS:
         raise ValueError(
-            f"'{path.name}' has {file.count:,} bands; give a file of at most {MAX_FILE_BANDS}"
+            f"'{name}' has {file.count:,} bands; give a file of at most {MAX_FILE_BANDS}"
         )
-    _check_block_sizes(file, path)
+    _check_block_sizes(file, name)
     for level in range(len(file.overviews(1))):
         with rasterio.open(file.name, driver=file.driver, overview_level=level) as overview:
-            _check_block_sizes(overview, path)
+            _check_block_sizes(overview, name)
 
 
-def _check_block_sizes(file: rasterio.DatasetReader, path: Path) -> None:
+def _check_block_sizes(file: rasterio.DatasetReader, name: str) -> None:
     value_bytes = max(np.dtype(dtype).itemsize for dtype in file.dtypes)
     # Bands that are interleaved by pixel are decoded together.
     together = 1 if file.profile.get("interleave") == "band" else file.count
     for height, width in file.block_shapes:
         if height * width * together * value_bytes > MAX_BLOCK_BYTES:
             raise ValueError(
-                f"'{path.name}' is stored in blocks of {width} x {height} pixels, of which one "
+                f"'{name}' is stored in blocks of {width} x {height} pixels, of which one "
                 f"takes more than {MAX_BLOCK_BYTES // 2**20} MiB of memory; save it with smaller "
                 "tiles, such as 256 x 256"
             )

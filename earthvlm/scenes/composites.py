@@ -1,0 +1,43 @@
+"""Draw values as pictures: a stretch for composites, and colours for NDVI."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from earthvlm.scenes.reflectance import normalized_difference, sample_pixels
+
+# Percentiles that become black and white. Of each band's dark end only this share is taken off:
+# enough to lift haze, not so much that forest glows and the sea turns grey (found by eye).
+STRETCH_PERCENTILES = (2.0, 98.0)
+DARK_SHARE_TAKEN_OFF = 0.65
+STRETCH_GAMMA = 0.75
+# Reflectance x 10000 between black and white at least, so that noise is not drawn as contrast.
+SMALLEST_STRETCH = 800.0
+# NDVI as cartographers draw it: water blue-grey, bare brown, sparse yellow, dense green.
+NDVI_STOPS = (-0.2, 0.0, 0.1, 0.25, 0.45, 0.65, 0.9)
+NDVI_COLOURS = (
+    *((88, 106, 130), (165, 160, 150), (166, 124, 82), (222, 198, 120)),
+    *((190, 209, 112), (86, 158, 62), (12, 82, 32)),
+)
+
+
+def draw_ndvi(near_infrared: np.ndarray, red: np.ndarray) -> np.ndarray:
+    """Draw NDVI of two bands `[H, W]` in colours, uint8 `[H, W, 3]`."""
+    ndvi = normalized_difference(near_infrared, red)
+    channels = [np.interp(ndvi, NDVI_STOPS, colour) for colour in zip(*NDVI_COLOURS, strict=True)]
+    return np.stack(channels, axis=2).astype(np.uint8)
+
+
+def stretch(values: np.ndarray, *, true_colour: bool) -> np.ndarray:
+    """Stretch `[H, W, 3]` to uint8 by percentiles.
+
+    The channels of true colour share one range, which keeps its hues. In false colour the infrared
+    outshines the visible several times, so each channel's range goes half-way (geometric mean)
+    from the shared one to its own.
+    """
+    low, high = np.percentile(sample_pixels(values), STRETCH_PERCENTILES, axis=0)
+    low *= DARK_SHARE_TAKEN_OFF
+    span = np.maximum(high - low, SMALLEST_STRETCH)
+    span = span.max() if true_colour else np.sqrt(span * span.max())
+    unit = ((values - low.astype(np.float32)) / span.astype(np.float32)).clip(0, 1)
+    return (unit**STRETCH_GAMMA * 255 + 0.5).astype(np.uint8)

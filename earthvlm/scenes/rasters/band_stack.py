@@ -1,0 +1,267 @@
+"""The bands of one image in open rasters, of one pixel size or of several, read to one grid."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+from earthvlm.scenes.bands import SCL_CLASSES, SCL_CLOUD
+from earthvlm.scenes.grid import Grid
+from earthvlm.scenes.parts import Part, full_size
+
+if TYPE_CHECKING:
+    import rasterio
+    from rasterio.enums import Resampling
+
+# Samples that decide something for a whole raster: windows a side, pixels a window's side.
+_SAMPLE_WINDOWS, _SAMPLE_SIDE = 4, 128
+# A band's pixels may differ from the finest ones by this share of a pixel in where they lie.
+_LARGEST_MISFIT = 0.01
+
+
+class BandFile(NamedTuple):
+    """A band in an open raster: the raster, and the band's number from 1."""
+
+    file: rasterio.DatasetReader
+    number: int = 1
+
+
+@dataclass(frozen=True, eq=False)
+class StoredPixels:
+    """Pixels as they are stored.
+
+    Attributes:
+        values: float32 `[H, W, C]`, NaN where a mask or a nodata value says that there is no data.
+        scl: ESA's scene classification, uint8 `[H, W]`, or None.
+        masked: whether a mask left out any of them.
+    """
+
+    values: np.ndarray
+    scl: np.ndarray | None = None
+    masked: bool = False
+
+    def cut(self, row: int, column: int, height: int, width: int) -> StoredPixels:
+        """Return a copy of a part."""
+        where = (slice(row, row + height), slice(column, column + width))
+        scl = None if self.scl is None else self.scl[where]
+        return StoredPixels(self.values[where].copy(), scl, self.masked)
+
+
+class BandStack:
+    """Bands that show one place, and the masks that belong to them.
+
+    Args:
+        bands: each band's name and where it is.
+        source: names the image in errors.
+        mask: a band that is 0 where there is no data.
+        scl: ESA's scene classification.
+        clouds: a band that is 1 where there is cloud.
+
+    Raises:
+        ValueError: the bands' rasters show different places.
+    """
+
+    def __init__(
+        self,
+        bands: Mapping[str, BandFile],
+        source: str,
+        *,
+        mask: BandFile | None = None,
+        scl: BandFile | None = None,
+        clouds: BandFile | None = None,
+    ) -> None:
+        self.bands, self.source = dict(bands), source
+        self.mask, self.scl, self.clouds = mask, scl, clouds
+        self.finest = max(
+            (band.file for band in self.bands.values()), key=lambda file: file.height * file.width
+        )
+        self.shape: tuple[int, int] = (self.finest.height, self.finest.width)
+        self.grid = Grid.of_raster(self.finest)
+        others = [each for each in (mask, scl, clouds) if each]
+        for name, band in [*self.bands.items(), *(("a mask", each) for each in others)]:
+            if band.file is not self.finest:
+                self._check_place(name, band.file)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.bands)
+
+    @cached_property
+    def dtypes(self) -> set[str]:
+        """The types of values that its bands hold."""
+        return {band.file.dtypes[band.number - 1] for band in self.bands.values()}
+
+    @property
+    def has_overviews(self) -> bool:
+        """Whether the finest raster holds smaller versions of itself."""
+        return bool(self.finest.overviews(1))
+
+    def read(self, part: Part, *, masks: bool = True) -> StoredPixels:
+        """Read a part at its size.
+
+        masks: whether masks and nodata values are applied, and the classification is read.
+        """
+        from rasterio.enums import Resampling
+
+        values = np.empty((part.rows, part.columns, len(self.bands)), np.float32)
+        shrinking = Resampling.average if masks else Resampling.nearest
+        for index, band in enumerate(self.bands.values()):
+            values[:, :, index] = self._read_band(band, part, shrinking, Resampling.bilinear)
+            nodata = band.file.nodatavals[band.number - 1]
+            # A nodata value of 0 counts where every band is 0: a single dark band is a real 0.
+            if masks and nodata:
+                filled = values[:, :, index]
+                filled[filled == np.float32(nodata)] = np.nan
+        if not masks:
+            return StoredPixels(values)
+        valid = self.read_valid(part)
+        if valid is not None:
+            values[~valid] = np.nan
+        return StoredPixels(values, self.read_classification(part), valid is not None)
+
+    def read_valid(self, part: Part) -> np.ndarray | None:
+        """Return where a mask band, an alpha band or an internal mask says that there is data.
+
+        Bool `[H, W]`; None where there is no mask, or it leaves out nothing.
+        """
+        from rasterio.enums import MaskFlags, Resampling
+
+        nearest = Resampling.nearest
+        if self.mask is not None:
+            valid = self._read_band(self.mask, part, nearest, nearest) != 0
+            return None if valid.all() else valid
+        valid = None
+        for file, number in self._one_band_a_file():
+            flags = file.mask_flag_enums[number - 1]
+            if MaskFlags.per_dataset in flags and MaskFlags.nodata not in flags:
+                band = BandFile(file, number)
+                inside = self._read_band(band, part, nearest, nearest, of_mask=True) != 0
+                valid = inside if valid is None else valid & inside
+        return None if valid is None or valid.all() else valid
+
+    def read_classification(self, part: Part) -> np.ndarray | None:
+        """Read ESA's scene classification, uint8 `[H, W]`, or make one of a cloud mask; else None.
+
+        Of a cloud mask, clouds get the class of clouds of high probability and all else 0.
+        """
+        from rasterio.enums import Resampling
+
+        nearest = Resampling.nearest
+        if self.scl is not None:
+            classes = self._read_band(self.scl, part, nearest, nearest)
+            known = (classes >= 0) & (classes < len(SCL_CLASSES))
+            return np.where(known, classes, 0).astype(np.uint8)
+        if self.clouds is not None:
+            cloudy = self._read_band(self.clouds, part, nearest, nearest) == 1
+            return np.where(cloudy, SCL_CLOUD, 0).astype(np.uint8)
+        return None
+
+    def sample(self) -> np.ndarray:
+        """Read pixels that stand for the whole image, masks applied, float32 `[N, C]`."""
+        return np.concatenate(
+            [self.read(part).values.reshape(-1, len(self.bands)) for part in self.sample_parts()]
+        )
+
+    def sample_parts(self) -> list[Part]:
+        """Return the parts that stand for the whole: an overview, or evenly spaced windows."""
+        height, width = self.shape
+        side = _SAMPLE_WINDOWS * _SAMPLE_SIDE
+        if max(height, width) > side and all(b.file.overviews(1) for b in self.bands.values()):
+            shrink = max(height, width) / side
+            rows, columns = max(1, round(height / shrink)), max(1, round(width / shrink))
+            return [Part(0, 0, height, width, rows, columns)]
+        return plan_samples(height, width)
+
+    def _one_band_a_file(self) -> list[BandFile]:
+        found: dict[int, BandFile] = {}
+        for band in self.bands.values():
+            found.setdefault(id(band.file), band)
+        return list(found.values())
+
+    def _read_band(
+        self,
+        band: BandFile,
+        part: Part,
+        shrinking: Resampling,
+        enlarging: Resampling,
+        *,
+        of_mask: bool = False,
+    ) -> np.ndarray:
+        """Read one band to the size of a part, `[rows, columns]`."""
+        from rasterio.windows import Window
+
+        read = band.file.read_masks if of_mask else band.file.read
+        window = Window(part.column, part.row, part.width, part.height)
+        if band.file.shape == self.shape and not part.is_reduced:
+            return read(band.number, window=window)
+        top, left = self._locate_in(band.file, part.row, part.column)
+        bottom, right = self._locate_in(band.file, part.row + part.height, part.column + part.width)
+        window = Window(left, top, right - left, bottom - top)
+        coarser = window.height < part.rows or window.width < part.columns
+        return read(
+            band.number,
+            window=window,
+            out_shape=(part.rows, part.columns),
+            resampling=enlarging if coarser else shrinking,
+        )
+
+    def _locate_in(
+        self, file: rasterio.DatasetReader, row: float, column: float
+    ) -> tuple[float, float]:
+        """Return where a pixel corner of the finest raster lies in another raster."""
+        grid = Grid.of_raster(file)
+        if self.grid is None or grid is None:
+            found = row * file.height / self.shape[0], column * file.width / self.shape[1]
+        else:
+            found = grid.to_pixels(*self.grid.to_map(row, column))
+        return min(max(found[0], 0.0), file.height), min(max(found[1], 0.0), file.width)
+
+    def _check_place(self, name: str, file: rasterio.DatasetReader) -> None:
+        """Raise ValueError for a raster that does not cover the finest one."""
+        grid = Grid.of_raster(file)
+        if self.grid is None or grid is None:
+            wanted, found = self.shape[1] / self.shape[0], file.width / file.height
+            fits = abs(wanted / found - 1) <= 0.1
+        else:
+            corners = [
+                grid.to_pixels(*self.grid.to_map(float(row), float(column)))
+                for row, column in ((0, 0), self.shape)
+            ]
+            rows, columns = zip(*corners, strict=True)
+            margin = 1 + _LARGEST_MISFIT
+            fits = (
+                file.crs == self.finest.crs
+                and min(columns) >= -margin
+                and min(rows) >= -margin
+                and max(columns) <= file.width + margin
+                and max(rows) <= file.height + margin
+            )
+        if not fits:
+            raise ValueError(
+                f"{self.source} holds bands of different places or projections ({name} does not "
+                "cover the same ground); give the bands of one scene"
+            )
+
+
+def plan_samples(height: int, width: int) -> list[Part]:
+    """Return evenly spaced windows in a raster of this size."""
+    rows, columns = min(height, _SAMPLE_SIDE), min(width, _SAMPLE_SIDE)
+    tops = np.unique(np.linspace(0, height - rows, _SAMPLE_WINDOWS).astype(int))
+    lefts = np.unique(np.linspace(0, width - columns, _SAMPLE_WINDOWS).astype(int))
+    return [full_size(int(top), int(left), rows, columns) for top in tops for left in lefts]
+
+
+def sample_raster(file: rasterio.DatasetReader, numbers: Sequence[int]) -> np.ndarray:
+    """Read pixels of evenly spaced windows of the whole raster as stored, float32 `[C, N]`."""
+    from rasterio.windows import Window
+
+    samples = [
+        file.read(
+            list(numbers), window=Window(part.column, part.row, part.width, part.height)
+        ).reshape(len(numbers), -1)
+        for part in plan_samples(file.height, file.width)
+    ]
+    return np.concatenate(samples, axis=1).astype(np.float32)

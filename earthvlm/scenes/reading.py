@@ -1,0 +1,104 @@
+"""Read whatever shows a Sentinel-2 scene: single files, and later products, to a decoded image."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from earthvlm.scenes.decoded_image import DecodedImage
+from earthvlm.scenes.image_reader import ACCEPTED, read_photo
+from earthvlm.scenes.parts import Part, choose_part
+from earthvlm.scenes.rasters.geotiff import read_geotiff
+from earthvlm.scenes.rasters.raster_file import RasterFile, raster_driver
+from earthvlm.scenes.triplet_reader import find_triplet_root, read_triplet
+
+
+@dataclass(frozen=True)
+class ReadOptions:
+    """How an image is read.
+
+    Attributes:
+        boa_offset: whether the values carry the +1000 offset of newer products; None finds out.
+        bbox: west, south, east, north in degrees of the part to read.
+        window: first column, first row, width, height in pixels of the part to read.
+        bands: the names of the bands in their order, in place of what the file says.
+    """
+
+    boa_offset: bool | None = None
+    bbox: Sequence[float] | None = None
+    window: Sequence[int] | None = None
+    bands: Sequence[str] | None = None
+
+
+def read_file(path: Path, options: ReadOptions) -> DecodedImage:
+    """Read a single file: a GeoTIFF, JPEG 2000, a PNG of a ChatEarthNet triplet, or a photo.
+
+    Nothing that the file refers to is read, so it may come from anybody. Raises FileNotFoundError
+    for what does not exist, and ValueError for what is no usable scene.
+    """
+    if path.is_dir():
+        raise ValueError(
+            f"'{path}' is a folder; give {ACCEPTED}, or, with a ChatEarthNet data folder, "
+            "the name of an image in it"
+        )
+    if not path.is_file():
+        raise FileNotFoundError(f"There is no file '{path}'; check its path")
+    root = find_triplet_root(path)
+    if root is not None:
+        return read_triplet_part(root, path.name, options)
+    if path.stat().st_size == 0:
+        raise ValueError(f"'{path.name}' is empty (0 bytes); give {ACCEPTED}")
+    if raster_driver(path) is not None:
+        return read_geotiff(
+            RasterFile.on_disk(path),
+            boa_offset=options.boa_offset,
+            bbox=options.bbox,
+            window=options.window,
+            bands=options.bands,
+        )
+    _refuse_bands(options, path.name)
+    if options.bbox is not None:
+        raise ValueError(
+            f"'{path.name}' does not say where it lies, so no bounding box can be cut out; "
+            "give a window"
+        )
+    return read_photo(path, options.window)
+
+
+def read_triplet_part(root: Path, image_name: str, options: ReadOptions) -> DecodedImage:
+    """Read a ChatEarthNet image, or a part of it; raises what `read_triplet` raises."""
+    _refuse_bands(options, image_name)
+    image = read_triplet(root, image_name)
+    if options.bbox is None and options.window is None:
+        return image
+    shape = image.reflectance.shape[:2]
+    part = choose_part(shape, image.grid, f"'{image.name}'", options.bbox, options.window)
+    return crop_image(image, part)
+
+
+def crop_image(image: DecodedImage, part: Part) -> DecodedImage:
+    """Return a part of an image at full resolution."""
+    where = (
+        slice(part.row, part.row + part.height),
+        slice(part.column, part.column + part.width),
+    )
+    grid = image.grid and part.grid_of(image.grid)
+    place = grid.locate(part.height / 2, part.width / 2) if grid else None
+    longitude, latitude = place or (None, None)
+    return replace(
+        image,
+        reflectance=image.reflectance[where],
+        valid=None if image.valid is None else image.valid[where],
+        scl=None if image.scl is None else image.scl[where],
+        grid=grid,
+        longitude=longitude,
+        latitude=latitude,
+    )
+
+
+def _refuse_bands(options: ReadOptions, name: str) -> None:
+    if options.bands is not None:
+        raise ValueError(
+            f"'{name}' is no raster with bands of its own, so none can be named; leave that out"
+        )
