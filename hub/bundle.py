@@ -28,6 +28,7 @@ from scenes import (
 
 from earthvlm.bridge.model_card import OLMOEARTH_LICENCE
 from earthvlm.embeddings.rows import THUMBNAIL_SIZE
+from earthvlm.embeddings.stac import write_collection
 from earthvlm.search.index import SceneIndex
 from earthvlm.storage.files import replace_folder
 
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
 CARD_TEMPLATE = Path(__file__).with_name("embeddings_card.md")
 DEFAULT_BRIDGE = "earthvlm/bundled/bridge"
 DEFAULT_OUTPUT = "earthvlm/bundled/embeddings"
+COLLECTION_NAME = "earthvlm-bundled-scenes"
 SPLIT_MEANINGS = {
     "examples": "scenes of five countries from summer to winter, one of them larger, to chat about",
     "tiles": "side by side from two larger scenes, named by row and column, to search among",
@@ -84,6 +86,7 @@ def build_bundle(
         )
         (unfinished / "README.md").write_text(write_card(index, bridge, command), "utf-8")
         (unfinished / "LICENSE.md").write_text(write_licences(licences), "utf-8")
+        write_collection(unfinished, COLLECTION_NAME)
     return SceneIndex.from_pretrained(output)
 
 

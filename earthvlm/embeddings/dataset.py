@@ -19,6 +19,8 @@ import pyarrow.parquet as pq
 from filelock import FileLock, Timeout
 from PIL import Image
 
+from earthvlm.embeddings.geoparquet import BBOX, GEOMETRY, bound_geometries, write_geoparquet
+from earthvlm.embeddings.major_tom import find_grid_cell
 from earthvlm.embeddings.schema import (
     EMBEDDING_SCHEMA,
     FORMAT_VERSION,
@@ -51,6 +53,7 @@ def write_embedding_dataset(
         folder: of the dataset; it is created if need be.
         rows: the columns of EMBEDDING_SCHEMA by name; `image_id` and `split` are required, the
             others may be None or missing. A thumbnail is a PIL image or an encoded one's bytes.
+            `bbox` and `grid_cell` are computed.
         bridge_id: the name of the bridge that made the embeddings.
         bridge_revision: the bridge's revision.
         sentence_model: the model that made the caption embeddings.
@@ -60,12 +63,15 @@ def write_embedding_dataset(
 
     Raises:
         ValueError: a column is not in the schema, an image_id is missing or repeated, an embedding
-            is not `[384]` of unit length, or a scene file is outside the folder.
+            is not `[384]` of unit length, a geometry is not WKB in degrees, or a scene file is
+            outside the folder.
     """
     table = pa.Table.from_pylist([_encode_row(row) for row in rows], schema=EMBEDDING_SCHEMA)
     if not table.num_rows:
         raise ValueError("an embedding dataset needs at least one row; none was given")
     check_rows(table, "the embedding dataset to write")
+    boxes = bound_geometries(table.column(GEOMETRY))
+    table = table.set_column(table.schema.get_field_index(BBOX), BBOX, boxes)
     provenance = Provenance(bridge_id, bridge_revision, sentence_model, sentence_revision)
     written = json.dumps({"format_version": FORMAT_VERSION, **asdict(provenance)})
     table = table.replace_schema_metadata(
@@ -78,9 +84,9 @@ def write_embedding_dataset(
 
 
 def write_table(table: pa.Table, path: Path) -> None:
-    """Write a table as a file of an embedding dataset, atomically."""
+    """Write a table as a file of an embedding dataset, which is GeoParquet, atomically."""
     with write_atomically(path) as temporary:
-        pq.write_table(table, temporary, compression="zstd", write_page_checksum=True)
+        write_geoparquet(table, temporary, write_page_checksum=True)
 
 
 @contextmanager
@@ -190,6 +196,7 @@ def _encode_row(row: Mapping[str, Any]) -> dict[str, Any]:
             f"its columns are {', '.join(EMBEDDING_SCHEMA.names)}"
         )
     encoded = dict(row)
+    encoded["grid_cell"] = find_grid_cell(row.get("longitude"), row.get("latitude"))
     for name in VECTOR_COLUMNS:
         if encoded.get(name) is not None:
             vector = np.asarray(encoded[name], dtype=np.float32)

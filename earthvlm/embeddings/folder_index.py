@@ -24,6 +24,7 @@ from earthvlm.embeddings.indexed_images import (
     remove_images,
 )
 from earthvlm.embeddings.rows import make_rows
+from earthvlm.embeddings.stac import write_collection
 from earthvlm.scenes.tiling import CLEAR, TiledRaster
 from earthvlm.storage.files import checksum
 
@@ -98,6 +99,8 @@ def index_folder(
         kept, removed = _remove_outdated(output, paths, report)
         embedder = _ImageEmbedder(output, bridge, bridge_id, settings, batch_size)
         embedded = _embed_images(embedder, paths, kept, report)
+        if list_parts(output):
+            write_collection(output, chip_pixels=settings.tile_size)
     return IndexReport(
         embedded=len(embedded),
         kept=len(kept),

@@ -26,11 +26,12 @@ from filelock import FileLock
 
 from earthvlm.embeddings.dataset import dataset_files, read_shard
 from earthvlm.embeddings.schema import check_rows, get_vectors
+from earthvlm.embeddings.stac import COLLECTION_FILE
 from earthvlm.embeddings.table import SPACES, SceneTable, find_present
 from earthvlm.models.text_encoder import SENTENCE_DIM
 from earthvlm.storage.files import cache_folder, checksum, replace_folder
 
-STORE_FORMAT = 4
+STORE_FORMAT = 5
 STORE_FOLDER = "index"  # next to the Parquet files
 MANIFEST = "manifest.json"
 # The end of a Parquet file holds its footer, with the offset and size of every page, and the last
@@ -111,6 +112,8 @@ def copy_dataset(folder: Path, target: Path, scene_files: Iterable[str]) -> None
     target.mkdir(parents=True, exist_ok=True)
     for path in paths:
         shutil.copyfile(path, target / path.name)
+    if (folder / COLLECTION_FILE).is_file():
+        shutil.copyfile(folder / COLLECTION_FILE, target / COLLECTION_FILE)
     for scene_file in scene_files:
         if (folder / scene_file).is_file():
             (target / scene_file).parent.mkdir(parents=True, exist_ok=True)

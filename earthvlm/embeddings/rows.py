@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import datetime
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from earthvlm.scenes.product import Product
 from earthvlm.scenes.scene import Scene
+from earthvlm.scenes.spectral_indices import find_cloud
 
 if TYPE_CHECKING:
     from earthvlm.bridge.model import OlmoEarthVLMBridge
@@ -55,7 +58,10 @@ def make_rows(
         scene_vectors = bridge.embed(batch)
         caption_vectors = embed_sentences(texts) if captions else None
         for index, scene in enumerate(batch):
-            row = _describe_scene(scene, folder if keep_scenes else None)
+            row = describe_scene(scene)
+            if keep_scenes:
+                row["scene_file"] = f"{SCENES_FOLDER}/{scene.name}.tif"
+                scene.save(folder / row["scene_file"])
             row["split"] = splits[start + index] if splits else SPLIT
             row["source"] = sources[start + index] if sources else None
             row["scene_embedding"] = scene_vectors[index]
@@ -67,19 +73,34 @@ def make_rows(
     return rows
 
 
-def _describe_scene(scene: Scene, folder: Path | None) -> dict[str, Any]:
-    """Return the columns that need no model; write the scene's GeoTIFF where a folder is given."""
-    scene_file = f"{SCENES_FOLDER}/{scene.name}.tif" if folder else None
-    if folder and scene_file:
-        scene.save(folder / scene_file)
+def describe_scene(scene: Scene, thumbnail_size: int = THUMBNAIL_SIZE) -> dict[str, Any]:
+    """Return the columns of EMBEDDING_SCHEMA that are known from the scene alone."""
+    footprint = scene.grid.footprint(scene.height, scene.width) if scene.grid else None
+    product = scene.product or Product()
+    time = product.sensing_time
+    if time is None and scene.date is not None:
+        time = datetime.datetime.combine(scene.date, datetime.time(), datetime.UTC)
     return {
         "image_id": scene.name,
         "longitude": scene.longitude,
         "latitude": scene.latitude,
-        "thumbnail": scene.thumbnail(THUMBNAIL_SIZE),
-        "scene_file": scene_file,
+        "thumbnail": scene.thumbnail(thumbnail_size),
         "date": scene.date,
+        "geometry": footprint.wkb if footprint else None,
+        "datetime": time,
+        "product_id": product.product_id,
+        "mgrs_tile": product.mgrs_tile,
+        "cloud": None if scene.is_rgb_only else _share_of_cloud(scene),
     }
+
+
+def _share_of_cloud(scene: Scene) -> float | None:
+    """The share of the pixels with data; None where the bands do not tell."""
+    try:
+        cloud = find_cloud(scene)
+    except ValueError:
+        return None
+    return float(cloud.mean() if scene.valid is None else cloud[scene.valid].mean())
 
 
 def check_names(names: Sequence[str]) -> None:

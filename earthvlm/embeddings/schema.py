@@ -1,8 +1,8 @@
 """The format of an embedding dataset: columns, provenance, and checks of its rows.
 
-Each row is a scene: its caption, coordinates, thumbnail and source, the embeddings of scene and
-caption in one space of 384 dimensions, and the name of the GeoTIFF with all its bands, if the
-dataset holds that. The schema's metadata names the models that made it.
+Each row is a scene: its caption, coordinates, footprint, thumbnail and source, the embeddings of
+scene and caption in one space of 384 dimensions, and the name of the GeoTIFF with all its bands, if
+the dataset holds that. The schema's metadata names the models that made it. A file is GeoParquet.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 import numpy as np
 import pyarrow as pa
 
+from earthvlm.embeddings.geoparquet import BBOX, BBOX_TYPE, GEOMETRY, decode_geometries
 from earthvlm.models.text_encoder import SENTENCE_DIM, SENTENCE_MODEL_ID, SENTENCE_MODEL_REVISION
 
 FORMAT_VERSION = 1
@@ -24,7 +25,10 @@ UNIT_LENGTH_TOLERANCE = 1e-3
 _VECTOR = pa.list_(pa.float32(), SENTENCE_DIM)
 _IMAGE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
 VECTOR_COLUMNS = ("scene_embedding", "caption_embedding")
-OPTIONAL_COLUMNS = ("source", "scene_file", "date")
+OPTIONAL_COLUMNS = (
+    *("source", "scene_file", "date"),
+    *("geometry", "bbox", "datetime", "product_id", "mgrs_tile", "grid_cell", "cloud"),
+)
 
 # The Hub's viewer and `datasets` read the key "huggingface": it makes images of the thumbnails.
 EMBEDDING_SCHEMA = pa.schema(
@@ -40,6 +44,13 @@ EMBEDDING_SCHEMA = pa.schema(
         pa.field("source", pa.string()),  # owner and licence
         pa.field("scene_file", pa.string()),  # inside the folder, with forward slashes
         pa.field("date", pa.date32()),  # of the acquisition
+        pa.field(GEOMETRY, pa.binary()),  # the footprint: WKB, degrees, split at the antimeridian
+        pa.field(BBOX, BBOX_TYPE),  # of the geometry
+        pa.field("datetime", pa.timestamp("us", "UTC")),  # midnight where only the day is known
+        pa.field("product_id", pa.string()),  # the Sentinel-2 product it was cut from
+        pa.field("mgrs_tile", pa.string()),
+        pa.field("grid_cell", pa.string()),  # of the Major TOM grid, by the scene's centre
+        pa.field("cloud", pa.float64()),  # share of the pixels, 0 to 1
     ],
     metadata={
         "huggingface": json.dumps({"info": {"features": {"thumbnail": {"_type": "Image"}}}}),
@@ -123,6 +134,10 @@ def check_rows(table: pa.Table, where: str, seen: set[str] | None = None) -> Non
                 f"{where} has a {name} of length {lengths[row]:g} at {image_ids[row]!r}; "
                 "embeddings have length 1"
             )
+    try:
+        decode_geometries(table.column(GEOMETRY))
+    except ValueError as error:
+        raise ValueError(f"{where}: {error}; build it again") from error
     for image_id, scene_file in zip(image_ids, table.column("scene_file").to_pylist(), strict=True):
         if scene_file is not None and not _is_inside(scene_file):
             raise ValueError(

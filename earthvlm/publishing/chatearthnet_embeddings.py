@@ -28,7 +28,9 @@ from earthvlm.embeddings.dataset import (
     write_embedding_dataset,
     write_table,
 )
+from earthvlm.embeddings.rows import describe_scene
 from earthvlm.embeddings.schema import PROVENANCE_KEY
+from earthvlm.embeddings.stac import COLLECTION_FILE, write_collection
 from earthvlm.models.text_encoder import embed_sentences
 from earthvlm.publishing.dataset_card import CARD_FILE, THUMBNAIL_PIXELS, write_card
 from earthvlm.scenes.scene import Scene
@@ -37,7 +39,7 @@ from earthvlm.training.process import on_main_process
 
 SHARD_ROWS = 4096
 # What a repository may hold of an earlier push, of other splits or in another number of files.
-OWNED_FILES = [CARD_FILE, *(f"{split}-*-of-*.parquet" for split in SPLITS)]
+OWNED_FILES = [CARD_FILE, COLLECTION_FILE, *(f"{split}-*-of-*.parquet" for split in SPLITS)]
 
 
 @dataclass(frozen=True)
@@ -126,25 +128,21 @@ def embed_batch(
     bridge: OlmoEarthVLMBridge, batch: Sequence[tuple[Scene, Tile, Any]], split: str
 ) -> list[dict[str, Any]]:
     """Return rows of the embedding dataset for tiles, with each tile's first caption."""
-    scenes, tiles, thumbnails = zip(*batch, strict=True)
+    scenes, tiles, described = zip(*batch, strict=True)
     captions = [tile.captions[0].strip() for tile in tiles]
     return [
         {
+            **columns,
             "image_id": tile.name,
             "caption": caption,
             "split": split,
-            "longitude": scene.longitude,
-            "latitude": scene.latitude,
-            "thumbnail": thumbnail,
             "scene_embedding": scene_vector,
             "caption_embedding": caption_vector,
             "source": "ChatEarthNet (CC-BY-4.0)",
-            "date": scene.date,
         }
-        for scene, tile, thumbnail, caption, scene_vector, caption_vector in zip(
-            scenes,
+        for tile, columns, caption, scene_vector, caption_vector in zip(
             tiles,
-            thumbnails,
+            described,
             captions,
             bridge.embed(scenes, len(scenes)),
             embed_sentences(captions, str(bridge.device)),
@@ -153,8 +151,8 @@ def embed_batch(
     ]
 
 
-def _add_thumbnails(batch: Sequence[tuple[Scene, Tile]]) -> list[tuple[Scene, Tile, Any]]:
-    return [(scene, tile, scene.thumbnail(THUMBNAIL_PIXELS)) for scene, tile in batch]
+def _describe_scenes(batch: Sequence[tuple[Scene, Tile]]) -> list[tuple[Scene, Tile, Any]]:
+    return [(scene, tile, describe_scene(scene, THUMBNAIL_PIXELS)) for scene, tile in batch]
 
 
 def embed_shards(
@@ -176,7 +174,7 @@ def embed_shards(
     ]
     loader = iter(
         DataLoader(
-            tiles, batch_sampler=batches, num_workers=num_workers, collate_fn=_add_thumbnails
+            tiles, batch_sampler=batches, num_workers=num_workers, collate_fn=_describe_scenes
         )
     )
     with progress(total=sum(len(shard.rows) for shard in shards), unit="scene") as bar:
@@ -237,6 +235,7 @@ def embed_chatearthnet(
         f"{accelerator.num_processes} processes on {accelerator.device.type}",
     }
     write_card(arguments.output, sizes, bridge, values)
+    write_collection(arguments.output, repository or "ChatEarthNet")
     report(_describe_files(arguments.output, sizes, shards))
     if repository:
         report(f"Published: {_push(arguments, repository, shards, bridge.revision)}")
@@ -253,7 +252,7 @@ def _push(
     return push(
         arguments.output,
         repository,
-        [*(shard.name for shard in shards), CARD_FILE],
+        [*(shard.name for shard in shards), CARD_FILE, COLLECTION_FILE],
         commit_message=f"Embed ChatEarthNet with bridge {revision}",
         owned=OWNED_FILES,
         repo_type="dataset",

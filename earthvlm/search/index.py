@@ -25,6 +25,7 @@ from earthvlm.embeddings.filters import SceneFilter
 from earthvlm.embeddings.mmap_store import copy_dataset, open_stored
 from earthvlm.embeddings.rows import check_names, make_rows
 from earthvlm.embeddings.schema import Provenance
+from earthvlm.embeddings.stac import write_collection
 from earthvlm.embeddings.table import SceneTable
 from earthvlm.scenes.scene import Scene
 from earthvlm.search.engines import SIMILARITY_DECIMALS, Hits, SearchEngine
@@ -134,6 +135,8 @@ class SceneIndex:
     ) -> SceneIndex:
         """Caption and embed scenes with a bridge, write them as a dataset, and open it.
 
+        A STAC collection.json is written next to its Parquet file.
+
         See `make_rows` for the arguments. Raises ValueError for no scenes, and for names that are
         repeated or cannot be file names.
         """
@@ -149,6 +152,7 @@ class SceneIndex:
             report=report,
         )
         write_embedding_dataset(folder, rows, bridge_id, bridge.revision)
+        write_collection(folder)
         return cls.from_pretrained(folder)
 
     def add(
@@ -196,6 +200,7 @@ class SceneIndex:
                 self.provenance.bridge_revision,
                 name=next_part(self.folder),
             )
+            write_collection(self.folder)
         return type(self).from_pretrained(self.folder)
 
     def save(self, folder: str | Path) -> None:

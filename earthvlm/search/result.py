@@ -39,6 +39,12 @@ class SceneResult:
         scene_rank: by scene_similarity.
         example_rank: by example_similarity.
         date: of the acquisition.
+        datetime: of the acquisition, in UTC; midnight where only the day is known.
+        geometry: its outline in degrees as WKB, split at the antimeridian.
+        product_id: the Sentinel-2 product it was cut from.
+        mgrs_tile: the tile of the Military Grid Reference System, as in 33UUP.
+        grid_cell: the cell of the Major TOM grid, as in 584U_85R.
+        cloud: the share of its pixels, 0 to 1.
     """
 
     image_id: str
@@ -57,6 +63,12 @@ class SceneResult:
     scene_rank: int | None = None
     example_rank: int | None = None
     date: datetime.date | None = None
+    datetime: datetime.datetime | None = None
+    geometry: bytes | None = None
+    product_id: str | None = None
+    mgrs_tile: str | None = None
+    grid_cell: str | None = None
+    cloud: float | None = None
 
     def open_scene(self) -> Scene:
         """Open the scene with all its bands; ValueError if the dataset does not have them."""
@@ -80,7 +92,7 @@ class SceneResult:
         compared: similarity and rank by the query vector's name, NaN where there is none.
         Raises ValueError for a damaged thumbnail.
         """
-        values = dict(row)
+        values = {name: value for name, value in row.items() if name != "bbox"}
         scene_file = folder / row["scene_file"] if row["scene_file"] else None
         values["scene_file"] = scene_file if scene_file and scene_file.is_file() else None
         values["thumbnail"] = decode_thumbnail(row["thumbnail"], row["image_id"])

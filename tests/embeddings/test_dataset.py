@@ -165,7 +165,7 @@ def flip_a_bit(block: bytes) -> bytes:
 
 @pytest.mark.parametrize("damage", [zero, flip_a_bit])
 def test_every_damaged_page_is_refused_or_read_whole(tmp_path, damage):
-    path = write_embedding_dataset(tmp_path, make_rows(3), *PROVENANCE)
+    path = write_embedding_dataset(tmp_path, make_rows(12), *PROVENANCE)
     whole = path.read_bytes()
     refused = 0
     for position in range(4, len(whole), len(whole) // 60):

@@ -227,7 +227,7 @@ def test_a_bundle_is_whole_and_its_card_valid(tmp_path, sourced, no_sentence_mod
     assert index.folder == tmp_path / "embeddings"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["embeddings"]
     assert sorted(path.name for path in index.folder.iterdir()) == [
-        *("LICENSE.md", "README.md", "embeddings.parquet", "scenes"),
+        *("LICENSE.md", "README.md", "collection.json", "embeddings.parquet", "scenes"),
     ]
     for one, result in zip(chosen, index.browse(), strict=True):
         assert (result.image_id, result.split) == (one.scene.name, one.split)

@@ -175,7 +175,9 @@ def test_a_push_replaces_all_shards_of_the_last(hub, data, published, tmp_path):
     repository.commit({**repository.files, **others})
     fewer = [*pushed(data, published, tmp_path / "fewer"), "--shard_rows=20", "--splits", "val"]
     assert embed(fewer) == 0
-    assert set(repository.files) == {"val-00000-of-00001.parquet", "README.md", *others}
+    assert set(repository.files) == {
+        *("val-00000-of-00001.parquet", "README.md", "collection.json", *others)
+    }
     assert len(SceneIndex.from_pretrained("owner/embeddings")) == 3
 
 
