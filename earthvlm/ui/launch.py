@@ -47,6 +47,7 @@ def launch_app(
     # three quarters of the time; gc.freeze leaves them out of later collections.
     gc.disable()
     try:
+        from earthvlm.search.factory import AUTO
         from earthvlm.ui.app import LAUNCH_OPTIONS, build_app, warm_up
         from earthvlm.ui.models import load_models
         from earthvlm.ui.security.log_limits import limit_log
@@ -58,6 +59,7 @@ def launch_app(
         models = load_models(
             bridge or os.environ.get("EARTHVLM_BRIDGE") or BUNDLED,
             embeddings or _find_mounted() or os.environ.get("EARTHVLM_EMBEDDINGS") or BUNDLED,
+            os.environ.get("EARTHVLM_SEARCH_ENGINE") or AUTO,
         )
         page = build_app(models)
         warm_up(models)

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 
 from earthvlm.bridge.model import OlmoEarthVLMBridge
+from earthvlm.search.factory import AUTO
 from earthvlm.search.index import SceneIndex, SceneResult
 from earthvlm.storage.hub import BUNDLED
 from earthvlm.ui.examples import choose_examples
@@ -42,25 +43,31 @@ class Models:
         return choose_examples(self.index) or choose_examples(SceneIndex.from_pretrained(BUNDLED))
 
 
-def load_models(bridge: str = BUNDLED, embeddings: str = BUNDLED) -> Models:
+def load_models(
+    bridge: str = BUNDLED, embeddings: str = BUNDLED, search_engine: str = AUTO
+) -> Models:
     """Load a bridge and an embedding dataset, by folder, Hub repository or as "bundled".
+
+    search_engine: see `make_engine`.
 
     Where the Hub does not answer, or loading takes longer than `START_SECONDS`, returns the bundled
     ones with a warning and continues to load in the background: see `Models.pending`.
     Raises ValueError or FileNotFoundError for unknown names and damaged files.
     """
     if bridge == embeddings == BUNDLED:
-        return _load(bridge, embeddings)
+        return _load(bridge, embeddings, search_engine)
     wanted = " and ".join(name for name in (bridge, embeddings) if name != BUNDLED)
     pending: Future[Models] = Future()
     failed = threading.Event()
     threading.Thread(
-        target=_keep_loading, args=(bridge, embeddings, pending, failed), daemon=True
+        target=_keep_loading,
+        args=(bridge, embeddings, search_engine, pending, failed),
+        daemon=True,
     ).start()
     if not _wait(pending, failed):
         reason = "The Hub does not answer" if failed.is_set() else "The Hub is slow"
         return replace(
-            _load(BUNDLED, BUNDLED),
+            _load(BUNDLED, BUNDLED, AUTO),
             warning=f"{reason}, so {wanted} could not be loaded yet: the bundled bridge and "
             "scenes are shown instead. Loading continues; reload this page later.",
             pending=pending,
@@ -76,12 +83,16 @@ def _wait(pending: Future[Models], failed: threading.Event) -> bool:
 
 
 def _keep_loading(
-    bridge: str, embeddings: str, pending: Future[Models], failed: threading.Event
+    bridge: str,
+    embeddings: str,
+    search_engine: str,
+    pending: Future[Models],
+    failed: threading.Event,
 ) -> None:
     """Load the models; try again while the Hub does not answer."""
     while not pending.done():
         try:
-            pending.set_result(_load(bridge, embeddings))
+            pending.set_result(_load(bridge, embeddings, search_engine))
         except ConnectionError as error:
             logger.warning("%s Trying again in %g seconds.", error, RETRY_SECONDS)
             failed.set()
@@ -90,10 +101,10 @@ def _keep_loading(
             pending.set_exception(error)
 
 
-def _load(bridge: str, embeddings: str) -> Models:
+def _load(bridge: str, embeddings: str, search_engine: str) -> Models:
     models = Models(
         OlmoEarthVLMBridge.from_pretrained(bridge),
-        SceneIndex.from_pretrained(embeddings),
+        SceneIndex.from_pretrained(embeddings, engine=search_engine),
     )
     bridge_revision = models.index.provenance.bridge_revision
     if bridge_revision == models.bridge.revision:

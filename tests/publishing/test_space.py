@@ -88,8 +88,10 @@ def test_space_is_published_with_files_and_variables(hub, saved, capsys):
     assert "[owner/embeddings](https://huggingface.co/datasets/owner/embeddings)" in card
     assert {"app.py", "requirements.txt", "LICENSE", "earthvlm/bridge/model.py"} <= set(space.files)
     assert b"\n" in space.files["earthvlm/bundled/bridge/config.json"]  # to fall back on
-    first = space.files["requirements.txt"].decode().splitlines()[0]
+    first, *pins = space.files["requirements.txt"].decode().splitlines()
     assert first == "--extra-index-url http://127.0.0.1/cpu"
+    assert pins == (ROOT / "requirements.lock").read_text().splitlines()
+    assert "torch==2.13.0" in pins
     assert not any("__pycache__" in name or name.startswith("tests/") for name in space.files)
     assert not any(TOKEN.encode() in content for content in space.files.values())
 
