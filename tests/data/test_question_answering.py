@@ -132,7 +132,8 @@ def test_wordings_of_one_question_have_one_answer():
 
 def test_every_question_alone_has_one_answer(monkeypatch):
     """But for those that refer to the one before."""
-    monkeypatch.setattr("earthvlm.data.question_answering.MISTYPED", 0)
+    for share in ("MISTYPED", "POLITE"):
+        monkeypatch.setattr(f"earthvlm.data.question_answering.{share}", 0)
     answers = ask_all(make_mapped_labels(), scene=random_scene(), has_map=True)
     followed = [t.lower().rstrip("?.") for t in FOLLOW_UPS]
     unclear = {
