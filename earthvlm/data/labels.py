@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
@@ -116,6 +117,20 @@ class SceneLabels:
             predicted_map=turn(self.predicted_map),
         )
 
+    def refined(self, rows: int, columns: int) -> SceneLabels:
+        """Return the same labels in more rows and columns, multiples of the present ones."""
+        height, width = self.cloud.shape
+
+        def repeat(grid: np.ndarray) -> np.ndarray:
+            return grid.repeat(rows // height, 0).repeat(columns // width, 1)
+
+        return replace(
+            self,
+            land_cover=repeat(self.land_cover),
+            cloud=repeat(self.cloud),
+            haze=repeat(self.haze),
+        )
+
     def window(self, rows: slice = slice(None), columns: slice = slice(None)) -> SceneLabels:
         """Return the labels of some of the cells."""
         return self._mapped(lambda grid: grid[rows, columns])
@@ -174,7 +189,9 @@ class SceneLabels:
 
     @staticmethod
     def mosaic(rows: list[list[SceneLabels]]) -> SceneLabels:
-        """Return the labels of scenes joined row by row."""
+        """Return the labels of scenes of one size joined row by row."""
+        sides = [math.lcm(*(k.cloud.shape[axis] for row in rows for k in row)) for axis in (0, 1)]
+        rows = [[labels.refined(*sides) for labels in row] for row in rows]
         flat = [labels for row in rows for labels in row]
 
         def join(name: str) -> np.ndarray:

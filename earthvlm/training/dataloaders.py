@@ -39,6 +39,7 @@ from earthvlm.training.encoded_scenes import (
     collate_mosaics,
 )
 from earthvlm.training.feature_cache import FeatureCache
+from earthvlm.training.mapped_scenes import MappedScenes, SceneMapper
 from earthvlm.training.pixel_samples import LAYOUTS as PIXEL_LAYOUTS
 from earthvlm.training.pixel_samples import PixelSamples, collate_pixels
 from earthvlm.training.sampler import (
@@ -83,6 +84,8 @@ class StageLoaders:
     ) -> None:
         self._bridge, self._config, self._accelerator = bridge, config, accelerator
         self._tiles = tiles
+        self._mapper: SceneMapper | None = None
+        self._drawn: MappedScenes | None = None
         self._num_workers = config.num_workers if CAN_FORK else 0
         if self._num_workers < config.num_workers:
             accelerator.print("This system forks no workers: the training process reads the tiles.")
@@ -99,24 +102,36 @@ class StageLoaders:
 
     def segmentation(self, model: nn.Module) -> DataLoader:
         """Tiles and labelled patches, to train the encoder and the segmentation head on."""
-        config, bridge = self._config, self._bridge
         self._require_labels("--segmentation_epochs")
-        patches = None
-        if config.patches_dir:
-            labels = LabelFile.read(config.patch_labels) if config.patch_labels else LabelFile()
-            patches = LabelledPatches(config.patches_dir, labels)
-        samples = PixelSamples(
-            self._tiles, patches, bridge.encoder.prepare, bridge.config.patch_size, config.seed
-        )
-        size = config.encoder_batch_size
+        samples, size = self._draw_pixels(), self._config.encoder_batch_size
         sampler = self._sampler([t.labels for t in self._tiles.tiles], size, PIXEL_LAYOUTS)
         return DataLoader(
             samples, size, sampler=sampler, collate_fn=collate_pixels, **self._worker_options()
         )
 
+    def _draw_pixels(self) -> PixelSamples:
+        config, bridge = self._config, self._bridge
+        patches = None
+        if config.patches_dir:
+            labels = LabelFile.read(config.patch_labels) if config.patch_labels else LabelFile()
+            patches = LabelledPatches(config.patches_dir, labels)
+        return PixelSamples(
+            self._tiles, patches, bridge.encoder.prepare, bridge.config.patch_size, config.seed
+        )
+
+    def _map_scenes(self, model: nn.Module) -> None:
+        """Let samples show maps and drawn scenes from now on, where a trained head can map them."""
+        if self._bridge.segmentation_head is None:
+            return
+        with summon_full_params(model):
+            self._mapper = SceneMapper(self._bridge)
+        if are_labelled(self._tiles.tiles):
+            self._drawn = MappedScenes(self._draw_pixels(), self._mapper)
+
     def queries(self, model: nn.Module) -> DataLoader:
         """Feature mosaics of encoded crops, to train the queries on."""
         self._require_labels("--query_epochs")
+        self._map_scenes(model)
         mosaics = FeatureMosaics(self._encode_crops(model), self._config.seed)
         size = max(1, self._config.encoder_batch_size // 2)
         return DataLoader(
@@ -128,6 +143,7 @@ class StageLoaders:
 
     def head(self, model: nn.Module) -> DataLoader:
         """Large batches of pooled scenes, to train the search head on."""
+        self._map_scenes(model)
         scenes = self._pool_scenes(model)
         size = max(1, HEAD_BATCH_SIZE // self._accelerator.num_processes)
         return DataLoader(
@@ -139,6 +155,7 @@ class StageLoaders:
 
     def bridge(self, model: nn.Module) -> DataLoader:
         """Conversations about tiles and scenes joined from them, to train the bridge on."""
+        self._map_scenes(model)
         folder = self._config.feature_cache_dir
         cache = self._cache(Path(folder)) if folder else None
         return self._loader(self._tiles, with_words=True, layouts=LAYOUTS, cache=cache)
@@ -248,7 +265,16 @@ class StageLoaders:
         """A loader of joined and augmented tiles, or, without layouts, of single tiles."""
         config = self._config
         size = config.batch_size if with_words else config.encoder_batch_size
-        samples = TrainingSamples(tiles, self._bridge, config.seed, with_words, cache, to_embed)
+        samples = TrainingSamples(
+            tiles,
+            self._bridge,
+            config.seed,
+            with_words,
+            cache,
+            to_embed,
+            self._mapper,
+            self._drawn,
+        )
         sampler: Iterable[SampleKey] = [SampleKey(0, index) for index in range(len(samples))]
         if layouts:
             length_of = samples.length_of if with_words else None

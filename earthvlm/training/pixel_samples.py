@@ -99,6 +99,13 @@ class PixelSamples(Dataset):
 
     def __getitem__(self, key: SampleKey) -> PixelSample:
         rng = np.random.default_rng((self.seed, key.epoch, key.index))
+        name, scene, labels = self.draw(key, rng)
+        coarse = rng.random() < COARSE_SHARE
+        patch = max(self.patch_size, COARSE) if coarse else self.patch_size
+        return PixelSample(self.prepare(scene, patch_size=patch), labels, name)
+
+    def draw(self, key: SampleKey, rng: np.random.Generator) -> tuple[str, Scene, PixelLabels]:
+        """Draw a scene: its name, its pixels and their labels."""
         rows, columns, zoom = key.layout or (1, 1, 1)
         side = TILE_SIDE * rows
         draw = rng.random()
@@ -116,10 +123,7 @@ class PixelSamples(Dataset):
         pixels, labels = vary(pixels, labels, rng)
         year, month, day = rng.integers((2016, 1, 1), (2026, 13, 29))
         date = datetime.date(int(year), int(month), int(day))
-        scene = Scene(np.ascontiguousarray(pixels, np.float32), date=date)
-        coarse = rng.random() < COARSE_SHARE
-        patch = max(self.patch_size, COARSE) if coarse else self.patch_size
-        return PixelSample(self.prepare(scene, patch_size=patch), labels, name)
+        return name, Scene(np.ascontiguousarray(pixels, np.float32), date=date), labels
 
     def _read_tile(self, tile: Tile) -> Labelled:
         if tile.labels is None:

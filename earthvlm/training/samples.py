@@ -6,7 +6,7 @@ import datetime
 import random
 import traceback
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -25,6 +25,7 @@ from earthvlm.data.question_answering import write_questions_and_answers
 from earthvlm.data.scene_sentences import search_sentence
 from earthvlm.models.chat_templates import Prompt
 from earthvlm.models.olmoearth import PreparedScene, SceneTokens, join_tokens
+from earthvlm.scenes.land_cover import CoverMap
 from earthvlm.scenes.scene import Scene
 from earthvlm.scenes.spectral_indices import measure
 from earthvlm.training.feature_cache import FeatureCache, read_tokens
@@ -39,6 +40,9 @@ WITH_WRONG_MAP = 0.1
 CONTEXT_CHARACTERS = 450  # about how long a context is
 # The share of joined scenes that are given a place and a pixel size, for questions about these.
 PLACED = 0.7
+# The share of samples that are drawn scenes, where there is something to draw them.
+DRAWN = 0.4
+DrawScene = Callable[[SampleKey], tuple[str, Scene, SceneLabels]]
 # Tiles of which layout stay single; see `Layout`.
 SINGLE = (None, (1, 1, 1))
 
@@ -119,6 +123,8 @@ class TrainingSamples(Dataset):
         with_words: False prepares scenes and labels only, for the encoder's stage.
         cache: the encoder's tokens of the tiles, which are then not augmented.
         to_embed: prepare scenes in the patches of search embeddings.
+        mapper: maps a scene's land cover for the context of its prompt; None leaves maps out.
+        draw_scene: draws another scene than a tile, with its name and labels, for some samples.
     """
 
     def __init__(
@@ -129,6 +135,8 @@ class TrainingSamples(Dataset):
         with_words: bool = True,
         cache: FeatureCache | None = None,
         to_embed: bool = False,
+        mapper: Callable[[Scene], CoverMap] | None = None,
+        draw_scene: DrawScene | None = None,
     ) -> None:
         self.tiles, self.seed, self.with_words = tiles, seed, with_words
         self.tokens_file = None if cache is None else cache.path
@@ -136,6 +144,7 @@ class TrainingSamples(Dataset):
         self.prepare = bridge.prepare_to_embed if to_embed else bridge.prepare
         self.encode = bridge.language.encode
         self.scene_context = bridge.config.scene_context
+        self.mapper, self.draw_scene = mapper, draw_scene
         self.labelled: list[int] = []
         self.by_dominant: dict[str, list[int]] = defaultdict(list)
         for index, tile in enumerate(tiles.tiles):
@@ -182,16 +191,10 @@ class TrainingSamples(Dataset):
     def __getitem__(self, key: SampleKey) -> Sample:
         rng, numbers = self._draw(key)
         tile = self.tiles.tiles[key.index]
-        prepared, scene, labels = None, None, tile.labels
-        single = key.layout in SINGLE
-        captioned = labels is None or (single and numbers.random() < CAPTIONED)
-        captioned = captioned and bool(tile.captions or tile.conversations)
-        if self.tokens_file is None:
-            scene = self.tiles.read(tile)
-            if labels is not None and not captioned and key.layout is not None:
-                scene, labels = self._augment(scene, labels, key.layout, numbers)
-            prepared = self.prepare(scene)
-        context, scene, has_map = self._write_context(key, scene, labels)
+        name, scene, labels, captioned = self._read(key, numbers)
+        prepared = None if scene is None else self.prepare(scene)
+        context, scene, labels, has_map = self._write_context(key, scene, labels)
+        sentence = ""
         if labels is None or (captioned and tile.conversations):
             messages, sentence = draw_conversation(tile, rng)
         else:
@@ -201,26 +204,49 @@ class TrainingSamples(Dataset):
             sentence = search_sentence(labels, rng)
         prompt = self.encode(messages, context) if self.with_words else None
         tokens = read_tokens(self.tokens_file, key.index) if self.tokens_file else None
-        return Sample(prepared, prompt, labels, sentence, tile.name, tokens)
+        return Sample(prepared, prompt, labels, sentence, name, tokens)
+
+    def _read(
+        self, key: SampleKey, numbers: np.random.Generator
+    ) -> tuple[str, Scene | None, SceneLabels | None, bool]:
+        """A sample's name, its scene unless tokens stand for it, its labels, whether it is a tile.
+
+        A scene that was changed is no longer what the tile's captions and conversations are about.
+        """
+        tile = self.tiles.tiles[key.index]
+        can_draw = key.layout is not None and self.tokens_file is None
+        if self.draw_scene is not None and can_draw and numbers.random() < DRAWN:
+            return *self.draw_scene(key), False
+        labels = tile.labels
+        single = key.layout in SINGLE
+        captioned = labels is None or (single and numbers.random() < CAPTIONED)
+        captioned = captioned and bool(tile.captions or tile.conversations)
+        if self.tokens_file is not None:
+            return tile.name, None, labels, captioned
+        scene = self.tiles.read(tile)
+        if labels is not None and not captioned and key.layout is not None:
+            scene, labels = self._augment(scene, labels, key.layout, numbers)
+        return tile.name, scene, labels, captioned
 
     def _write_context(
         self, key: SampleKey, scene: Scene | None, labels: SceneLabels | None
-    ) -> tuple[str, Scene | None, bool]:
-        """The context of a sample's prompt, its scene, and whether the map in it can be relied on.
+    ) -> tuple[str, Scene | None, SceneLabels | None, bool]:
+        """The context of a sample's prompt, its scene, its labels with the map in the context.
 
-        Empty, None and False for a prompt without context.
+        Last whether that map can be relied on. Without context, scene and map are None.
         """
         given, wrong = self._draw_context(key)
         if not given or not self.with_words:
-            return "", None, False
+            return "", None, labels, False
         scene = scene or self.tiles.read(self.tiles.tiles[key.index])
-        shown = labels.predicted_map if labels else None
-        if shown is not None and wrong:
-            others = [tile.labels for tile in self.tiles.tiles]
-            other = others[(key.index + key.epoch + 1) % len(others)]
-            shown = (other and other.predicted_map) or shown
+        shown = None if self.mapper is None else self.mapper(scene)
+        if self.mapper is not None and wrong:
+            other = self.tiles.tiles[(key.index + key.epoch + 1) % len(self.tiles)]
+            shown = self.mapper(self.tiles.read(other))
+        if labels is not None:
+            labels = replace(labels, predicted_map=shown)
         context = write_scene_context(scene, shown, measure(scene))
-        return context, scene, shown is not None and not wrong
+        return context, scene, labels, shown is not None and not wrong
 
     def _augment(
         self,
@@ -243,12 +269,16 @@ class TrainingSamples(Dataset):
         scene, labels = augment(*join_scenes(grid), numbers, zoom)
         year, month, day = numbers.integers((2016, 1, 1), (2026, 13, 29))
         date = datetime.date(int(year), int(month), int(day))
-        if numbers.random() >= PLACED:
-            return replace(scene, date=date), labels
-        longitude, latitude = numbers.uniform((-180, -70), (180, 80))
-        metres = float(numbers.choice((10, 10, 10, 20, 15)))
-        scene = replace(scene, longitude=longitude, latitude=latitude, pixel_metres=metres)
-        return replace(scene, date=date), labels
+        return place_at_random(replace(scene, date=date), numbers), labels
+
+
+def place_at_random(scene: Scene, rng: np.random.Generator) -> Scene:
+    """Give most scenes a place and a pixel size, for questions about these."""
+    if rng.random() >= PLACED:
+        return scene
+    longitude, latitude = rng.uniform((-180, -70), (180, 80))
+    metres = float(rng.choice((10, 10, 10, 20, 15)))
+    return replace(scene, longitude=longitude, latitude=latitude, pixel_metres=metres)
 
 
 def collate_samples(bridge: OlmoEarthVLMBridge, samples: Sequence[Sample]) -> Batch:

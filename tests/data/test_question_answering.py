@@ -230,6 +230,16 @@ def test_labels_of_a_map_keep_its_shares():
     assert labels.quarter("top left").cover_map is None
 
 
+def test_labels_of_tiles_and_maps_are_joined():
+    labels = make_mapped_labels()
+    joined = SceneLabels.mosaic([[labels, MIXED]])
+    assert joined.cloud.shape == (6, 12) and joined.cover_map is None
+    assert joined.quarter("right half").shares["water"] == pytest.approx(0.25)
+    assert joined.quarter("left half").shares == pytest.approx(labels.shares, abs=1e-6)
+    twice = SceneLabels.mosaic([[labels], [labels]])
+    assert twice.cover_map.classes.shape == (240, 120)
+
+
 def test_map_without_any_ground_has_labels():
     hidden = CoverMap(np.full((30, 40), COVERS.index("cloud"), np.uint8))
     labels = SceneLabels.from_cover_map(hidden)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import random
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,14 +12,17 @@ import torch
 from accelerate import Accelerator
 from torch.nn import functional as F
 
+from earthvlm.bridge.segmentation import Segmentation
 from earthvlm.data.captioned_scenes import Tile
 from earthvlm.data.chatearthnet import ChatEarthNet
 from earthvlm.data.labels import LAND_COVER, SceneLabels
+from earthvlm.data.pixel_labels import PixelLabels, cover_set
 from earthvlm.data.question_answering import caption_conversation
 from earthvlm.scenes.land_cover import COVERS, CoverMap
 from earthvlm.training.config import TrainingConfig
 from earthvlm.training.dataloaders import StageLoaders
 from earthvlm.training.losses import contrastive_loss
+from earthvlm.training.mapped_scenes import SceneMapper, label_scene
 from earthvlm.training.sampler import EpochSampler, SampleKey, balancing_weights
 from earthvlm.training.samples import TrainingSamples
 from tests.support.generated_chatearthnet import write_generated_chatearthnet
@@ -152,25 +154,47 @@ def test_half_of_the_prompts_hold_the_context(data, tiny_bridge):
     assert 20 <= count_contexts() <= 40
 
 
-def test_prompts_show_the_predicted_map_and_at_times_a_wrong_one(data, tiny_bridge):
+def test_prompts_show_the_map_and_at_times_a_wrong_one(data, tiny_bridge):
     """What a wrong map says, no question is asked about, and answers follow the labels."""
     tiles = ChatEarthNet(data, "train")
-    lake = CoverMap(np.full((64, 64), COVERS.index("water"), np.uint8))
-    snow = CoverMap(np.full((64, 64), COVERS.index("snow or ice"), np.uint8))
-    tiles = tiles.with_tiles(
-        [
-            replace(tile, labels=replace(tile.labels, predicted_map=snow if i else lake))
-            for i, tile in enumerate(tiles.tiles)
-        ]
-    )
     tiny_bridge.set_scene_context(True)
-    samples = TrainingSamples(tiles, tiny_bridge, 0)
+    tiny_bridge.add_segmentation_head()
+    samples = TrainingSamples(tiles, tiny_bridge, 0, mapper=SceneMapper(tiny_bridge))
     decode = tiny_bridge.language.tokenizer.decode
-    prompts = [decode(samples[SampleKey(epoch, 0)].prompt.ids) for epoch in range(200)]
-    assert 80 <= sum("Map: 100% water" in prompt for prompt in prompts) <= 110
-    wrong = [prompt for prompt in prompts if "Map: 100% snow" in prompt]
-    assert 3 <= len(wrong) <= 20
+    keys = [SampleKey(epoch, 0) for epoch in range(120)]
+    prompts = [decode(samples[key].prompt.ids) for key in keys]
+    right = tiny_bridge.write_context(tiles.read(tiles.tiles[0]))
+    assert right.splitlines()[2].startswith("Map: ")
+    assert 40 <= sum(right in prompt for prompt in prompts) <= 70
+    wrong = [prompt for prompt in prompts if "\nMap: " in prompt and right not in prompt]
+    assert 2 <= len(wrong) <= 15
     assert not any("The map shows" in prompt for prompt in wrong)
+
+
+def test_samples_are_drawn_scenes_with_labels_of_their_map(data, tiny_bridge, tmp_path):
+    tiles = ChatEarthNet(data, "train")
+    tiny_bridge.set_scene_context(True)
+    tiny_bridge.add_segmentation_head()
+    config = TrainingConfig(str(data), str(tmp_path), batch_size=4, num_workers=0)
+    loaders = StageLoaders(tiny_bridge, config, Accelerator(cpu=True), tiles)
+    batches = list(loaders.bridge(tiny_bridge))
+    labels = [known for batch in batches for known in batch.labels]
+    drawn = [known for known in labels if known.cover_map is not None]
+    assert len(labels) == 12 and 1 <= len(drawn) <= 11
+    assert all(known.cloud.shape == (6, 6) for known in drawn)
+    assert any(known.predicted_map is not None for known in labels)
+
+
+def test_labels_keep_to_the_covers_that_a_pixel_can_be():
+    """The likeliest of them is the truth; the map says what it would."""
+    likely = np.zeros((len(COVERS), 12, 12), np.float32)
+    likely[COVERS.index("bare soil")] = 0.6
+    likely[COVERS.index("water")] = 0.3
+    found = CoverMap(likely.argmax(0).astype(np.uint8))
+    known = PixelLabels.of_sets(np.full((12, 12), cover_set(["water", "tree cover"])))
+    labels = label_scene(Segmentation(found, likely), known)
+    assert labels.dominant == "water"
+    assert labels.predicted_map.ground_shares["bare soil"] == 1
 
 
 def test_batches_do_not_depend_on_the_number_of_workers(data, tiny_bridge, tmp_path):
