@@ -82,7 +82,8 @@ def _describe_measurements(measured: SpectralIndices | None, beside_map: bool) -
     listed = [
         f"{_percent(share)} {_MEASURED_AS[cover]}" for cover, share in shares if share > LEAST_SHARE
     ]
-    return f"Measured: {', '.join(listed) or 'nothing'}."
+    haze = " Haze." if measured.is_hazy else ""
+    return f"Measured: {', '.join(listed) or 'nothing'}.{haze}"
 
 
 def _describe_map(cover_map: CoverMap) -> list[str]:

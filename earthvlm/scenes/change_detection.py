@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -12,33 +13,91 @@ from PIL import Image
 from earthvlm.scenes.scene import Scene
 from earthvlm.scenes.spectral_indices import (
     COVER_CLASSES,
+    NO_DATA,
+    Classification,
     SpectralIndices,
-    classify,
-    measure,
+    classify_pixels,
     percent,
 )
 
 SAME_PLACE_DEGREES = 0.02  # about 2 km
+# Cloud and shadow of less than this are not mentioned.
+MENTIONED = 0.05
+# Two months apart, vegetation is compared without a sentence on seasons.
+SAME_SEASON_MONTHS = 2
 
 
 @dataclass(frozen=True)
 class Change:
-    """The share of a land cover in two scenes, 0 to 1."""
+    """The share of a land cover in two scenes, 0 to 1, and the error of their difference."""
 
     cover: str
     before: float
     after: float
+    error: float = 0.0
 
     @property
     def difference(self) -> float:
         """The change in percentage points."""
         return 100 * (self.after - self.before)
 
+    @property
+    def is_certain(self) -> bool:
+        """Whether the difference is larger than its error."""
+        return abs(self.after - self.before) > self.error
 
-def compare(before: SpectralIndices, after: SpectralIndices) -> list[Change]:
-    """Return the changes of all covers measured in both scenes, the largest first."""
+
+@dataclass(frozen=True)
+class Comparison:
+    """What changed between two scenes of one place.
+
+    Attributes:
+        changes: of all covers measured in both scenes, the largest first.
+        compared: the share of pixels that were seen in both scenes and were compared; None where
+            the scenes cannot be laid over each other, and each was measured whole.
+        doubts: sentences on why the comparison is doubtful.
+    """
+
+    changes: tuple[Change, ...]
+    compared: float | None
+    doubts: tuple[str, ...]
+
+
+def compare(before: Scene, after: Scene) -> Comparison:
+    """Compare two scenes, by the pixels that both show where they lie over each other.
+
+    Haze is subtracted from each. There are no changes where a scene lacks the near infrared.
+    """
+    first, second = classify_pixels(before), classify_pixels(after)
+    doubts = _doubt_places(before, after)
+    if first is None or second is None:
+        return Comparison((), None, tuple(doubts))
+    doubts += _doubt_sight(before, first) + _doubt_sight(after, second)
+    doubts += _doubt_season(before, after)
+    seen, share = None, None
+    if first.covers.shape == second.covers.shape and not lie_apart(before, after):
+        both = (first.covers != NO_DATA) & (second.covers != NO_DATA)
+        seen = first.seen & second.seen
+        share = float(seen.sum() / max(both.sum(), 1))
+        if not seen.any():
+            doubts.append("No part of the ground is seen in both scenes, so nothing was compared.")
+            return Comparison((), share, tuple(doubts))
+    changes = compare_shares(first.measure(seen), second.measure(seen))
+    return Comparison(tuple(changes), share, tuple(doubts))
+
+
+def compare_shares(before: SpectralIndices, after: SpectralIndices) -> list[Change]:
+    """Return the changes of all covers measured both times, the largest first."""
     both = [cover for cover in COVER_CLASSES if cover in before.shares and cover in after.shares]
-    changes = [Change(cover, before.shares[cover], after.shares[cover]) for cover in both]
+    changes = [
+        Change(
+            cover,
+            before.shares[cover],
+            after.shares[cover],
+            math.hypot(before.error(cover), after.error(cover)),
+        )
+        for cover in both
+    ]
     return sorted(changes, key=lambda change: -abs(change.difference))
 
 
@@ -48,25 +107,44 @@ def lie_apart(first: Scene, second: Scene) -> bool:
     return any(abs(a - b) > SAME_PLACE_DEGREES for a, b in pairs if a is not None and b is not None)
 
 
-def warn_before_comparing(first: Scene, second: Scene) -> list[str]:
-    """Return sentences on why a comparison of two scenes is doubtful."""
-    notes = []
+def _doubt_places(first: Scene, second: Scene) -> list[str]:
+    doubts = []
     if None in (first.longitude, first.latitude, second.longitude, second.latitude):
-        notes.append("A file does not give its place: check that both show one place.")
+        doubts.append("A file does not give its place: check that both show one place.")
     elif lie_apart(first, second):
-        notes.append("The scenes lie apart, so differences are between places, not dates.")
+        doubts.append("The scenes lie apart, so differences are between places, not dates.")
     if first.reflectance.shape != second.reflectance.shape:
-        notes.append("The scenes differ in size, so they cannot be compared pixel by pixel.")
-    for scene in (first, second):
-        measurements = measure(scene)
-        if measurements is not None and measurements.share("cloud") > 0.05:
-            cloud = percent(measurements.share("cloud"))
-            notes.append(
-                f"Thick cloud hides {cloud} of {scene.name}: its other shares are less reliable."
-            )
-    if first.date and second.date and abs(first.date.month - second.date.month) % 12 > 2:
-        notes.append("The seasons differ, so vegetation differs even where nothing else changed.")
-    return notes
+        doubts.append("The scenes differ in size, so they cannot be compared pixel by pixel.")
+    return doubts
+
+
+def _doubt_sight(scene: Scene, classified: Classification) -> list[str]:
+    """Say what hides the ground of a scene, or veils it."""
+    doubts, measured = [], classified.measure()
+    if measured.share("cloud") > MENTIONED:
+        doubts.append(
+            f"Cloud hides {percent(measured.share('cloud'))} of {scene.name}: only what both "
+            "scenes show can be compared."
+        )
+    if measured.is_hazy:
+        doubts.append(
+            f"Haze lies over {scene.name}. It was subtracted, but small changes may be the haze's."
+        )
+    if measured.dark > MENTIONED:
+        doubts.append(
+            f"{percent(measured.dark)} of {scene.name} is too dark to be measured, probably in "
+            "shadow, and was left out."
+        )
+    return doubts
+
+
+def _doubt_season(first: Scene, second: Scene) -> list[str]:
+    if first.date is None or second.date is None:
+        return []
+    apart = abs(first.date.month - second.date.month)
+    if min(apart, 12 - apart) <= SAME_SEASON_MONTHS:
+        return []
+    return ["The seasons differ, so vegetation differs even where nothing else changed."]
 
 
 # The colours differ in lightness too, for readers who do not tell them apart by hue.
@@ -74,23 +152,27 @@ WATER_CHANGE_COLOURS = {
     "water in both": (70, 105, 200),
     "water gained": (60, 220, 235),
     "water lost": (240, 130, 40),
+    "not seen in both": (245, 235, 245),
 }
 
 
 def draw_water_change(before: Scene, after: Scene) -> Image.Image | None:
-    """Draw water gained, lost and kept over the later scene in grey.
+    """Draw water gained, lost and kept over the later scene in grey, and what a scene hides.
 
     Returns None where the scenes cannot be compared pixel by pixel.
     """
-    first, second = classify(before), classify(after)
-    if first is None or second is None or first.shape != second.shape or lie_apart(before, after):
+    first, second = classify_pixels(before), classify_pixels(after)
+    if first is None or second is None or lie_apart(before, after):
+        return None
+    if first.covers.shape != second.covers.shape:
         return None
     grey = after.composite().convert("L").point(lambda value: 90 + value * 0.6)
     pixels = np.array(grey.convert("RGB"))
     water = COVER_CLASSES.index("water")
-    was, now = first == water, second == water
+    was, now = first.covers == water, second.covers == water
+    hidden = ~(first.seen & second.seen)
     for where, colour in zip(
-        (was & now, now & ~was, was & ~now), WATER_CHANGE_COLOURS.values(), strict=True
+        (was & now, now & ~was, was & ~now, hidden), WATER_CHANGE_COLOURS.values(), strict=True
     ):
         pixels[where] = colour
     return Image.fromarray(pixels)

@@ -10,9 +10,9 @@ import numpy as np
 from earthvlm.scenes.bands import BANDS
 from earthvlm.scenes.formatting import describe_bbox
 from earthvlm.scenes.scene import Scene
-from earthvlm.scenes.spectral_indices import measure, percent
+from earthvlm.scenes.spectral_indices import SpectralIndices, percent
 
-MIN_CLOUD_SHARE = 0.05
+MIN_CLOUD_SHARE, MIN_DARK_SHARE = 0.05, 0.1
 # A scene this many times as wide as a training tile is described from afar.
 MUCH_LARGER = 4
 
@@ -42,20 +42,16 @@ class TrainingStatistics:
 
 
 def warn_out_of_distribution(
-    scene: Scene, training_tiles: TrainingStatistics | None = None
+    scene: Scene,
+    measurements: SpectralIndices | None,
+    training_tiles: TrainingStatistics | None = None,
 ) -> list[str]:
     """Return sentences on why answers about a scene deserve less trust.
 
-    Thick cloud is always reported; light, size and place only where statistics of the training
-    tiles are known. Missing bands are in the scene's own notes.
+    What hides the ground is always reported; light, size and place only where statistics of the
+    training tiles are known. Missing bands are in the scene's own notes.
     """
-    warnings = []
-    measurements = measure(scene)
-    if measurements is not None and measurements.share("cloud") >= MIN_CLOUD_SHARE:
-        warnings.append(
-            f"Thick cloud covers {percent(measurements.share('cloud'))} of the scene: the ground "
-            "below is hidden, and the model may take cloud for something else."
-        )
+    warnings = [] if measurements is None else _warn_of_cloud_and_haze(measurements)
     if training_tiles is None:
         return warnings
     outside = _find_unusual_bands(scene, training_tiles)
@@ -73,6 +69,26 @@ def warn_out_of_distribution(
     if training_tiles.bbox is not None and _lies_outside(scene, training_tiles.bbox):
         area = training_tiles.region or f"the area {describe_bbox(training_tiles.bbox)}"
         warnings.append(f"The scene lies outside {area}, where all training tiles were from.")
+    return warnings
+
+
+def _warn_of_cloud_and_haze(measurements: SpectralIndices) -> list[str]:
+    warnings = []
+    if measurements.share("cloud") >= MIN_CLOUD_SHARE:
+        warnings.append(
+            f"Cloud covers {percent(measurements.share('cloud'))} of the scene: the ground "
+            "below is hidden, and the model may take cloud for something else."
+        )
+    if measurements.is_hazy:
+        warnings.append(
+            "Haze lies over the scene: it was subtracted before measuring, which makes the "
+            "measured shares less certain."
+        )
+    if measurements.dark >= MIN_DARK_SHARE:
+        warnings.append(
+            f"{percent(measurements.dark)} of the scene is too dark to be measured, probably in "
+            "shadow."
+        )
     return warnings
 
 

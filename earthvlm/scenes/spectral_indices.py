@@ -1,16 +1,28 @@
 """Land-cover fractions of a scene by spectral indices, independent of any model.
 
-Every threshold is published and has its source here. This is no map of land cover: it classifies
-spectra pixel by pixel, and at times mistakes shadow, sand or pale roofs.
+Thresholds are published, with their source here, or the project's own, found on half of the test
+places and checked on the others. This is no map of land cover: it classifies spectra pixel by
+pixel, and at times mistakes shadow, sand or pale roofs.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
+from scipy import ndimage
 
-from earthvlm.scenes.bands import REFLECTANCE_SCALE
+from earthvlm.scenes.haze import (
+    HAZE_LEVEL,
+    Reflectance,
+    find_thick_cloud,
+    grow,
+    haze_level,
+    measure_veil,
+    open_mask,
+    read_reflectance,
+    remove_haze,
+)
 from earthvlm.scenes.reflectance import normalized_difference
 from earthvlm.scenes.scene import Scene
 
@@ -18,34 +30,61 @@ from earthvlm.scenes.scene import Scene
 COVER_CLASSES = ("cloud", "snow", "water", "dense vegetation", "sparse vegetation", "bare or built")
 NO_DATA = 255
 COVER_RULES = {
-    "cloud": "thick cloud: B03 > 0.39, or B03 > 0.175 and B03 > B04, with B11 > 0.1",
-    "snow": "snow: NDSI > 0.4 and near infrared > 0.11",
-    "water": "open water: MNDWI > 0 and near infrared < 0.11, or next to nothing in the infrared",
+    "cloud": "cloud: as white as a veil of 10 % reflectance over dark ground, or thicker",
+    "snow": "snow: NDSI > 0.4, blue-white, and bright in the near infrared too",
+    "water": "open water: MNDWI > 0, dark in the infrared, and no shadow by its other bands",
     "dense vegetation": "green plants: NDVI > 0.5",
     "sparse vegetation": "thin or mixed plants: NDVI 0.2 to 0.5",
     "bare or built": "soil, rock, roofs, roads: NDVI < 0.2",
 }
-# Braaten, Cohen and Yang, "Automated cloud and cloud shadow identification in Landsat MSS imagery",
-# Remote Sensing of Environment 169, 2015; with B11 > 0.1 against snow, as the detector named after
-# them does for Sentinel-2.
-CLOUD_GREEN, CLOUD_GREEN_SURE, CLOUD_SHORT_WAVE = 0.175, 0.39, 0.1
 # Hall, Riggs and Salomonson, "Development of methods for mapping global snow cover", Remote Sensing
-# of Environment 54, 1995. NDSI is MNDWI by another name; the near infrared tells snow from water.
-SNOW_INDEX, SNOW_NEAR_INFRARED = 0.4, 0.11
+# of Environment 54, 1995: NDSI, which is MNDWI by another name.
+SNOW_INDEX = 0.4
+# Our own lines against shallow water over pale sand, which is yellowish and darker in the near
+# infrared: B08 of B04, and B02 of B03. Snow in the shade is bluer than in the sun.
+SNOW_B08_OF_B04, SNOW_BLUE, SNOW_BLUE_IN_SHADE = 0.8, 0.95, 1.05
+SNOW_RED, SNOW_RED_IN_SHADE = 0.2, 0.08
+# A veil of more than this is cloud, whatever NDSI says: ice clouds have the NDSI of snow.
+CLOUD_OVER_SNOW = 0.2
+# Ice cloud is smooth: the median difference of B03 from its neighbours' mean is 0.2 % of it, and
+# was 5 % in a snowy landscape. A snowfield that fills most of a scene and is as smooth is believed
+# only in winter or near the poles.
+SMOOTH, MOST, POLAR_LATITUDE, WARM_MONTHS = 0.004, 0.5, 60, range(5, 10)
 # Xu, "Modification of normalised difference water index", International Journal of Remote Sensing
-# 27, 2006 (MNDWI); without B11 McFeeters, same journal 17, 1996 (NDWI). Both draw the line at 0.
+# 27, 2006 (MNDWI; with B12 where B11 is missing); without both McFeeters, same journal 17, 1996
+# (NDWI). Both draw the line at 0.
 WATER_INDEX = 0.0
-# Where next to nothing comes back, the index is noise: peat-brown lakes have NIR and B11 of 0.01 to
-# 0.02. This line is the project's own, drawn by eye on such lakes; black shadow looks the same.
-DARK_WATER = 0.025
+# Water is dark in the short-wave infrared, also where mud or a shallow ground brightens the others.
+WATER_SHORT_WAVE = 0.12
+# Of dark and turbid water NDWI is about 0, of wet soil and shadow less. Water above the second
+# index is bright in the near infrared where it is shallow, up to the NDVI of floating plants.
+WATER_NEAR_INFRARED, WATER_NDWI, SHALLOW_NDWI = 0.11, -0.12, 0.05
+FLOODED_INDEX, FLOODED_NDVI = 0.4, 0.2
+# Where next to nothing comes back, indices are noise. Peat-brown lakes have NIR and B11 of 0.01 to
+# 0.015 and a lower B12 still; cloud shadow on land keeps more of the short-wave infrared. Such
+# lakes are followed to their brighter shores. Our own lines, drawn on lakes and on shadows.
+BLACK_NEAR_INFRARED, BLACK_SHORT_WAVE, BLACK_B12_OF_B08 = 0.02, 0.015, 0.62
+BLACK_PIXELS = 3  # along each side; less may be the shadow of a tree or a house
+SHORE_NEAR_INFRARED, SHORE_SHORT_WAVE, SHORE_NDVI = 0.03, 0.025, 0.45
+# Without the short-wave infrared.
+WATER_NEAR_INFRARED_ALONE = 0.15
+# Below this in B03, B04 and B08, what is no water may be in shadow, and NDVI is noise. Charcoal is
+# as dark, but much brighter in the short-wave infrared.
+DARK, BURNT_SHORT_WAVE = 0.04, 2.0
 # Sobrino and Raissouni, "Toward remote sensing methods for land cover dynamic monitoring",
 # International Journal of Remote Sensing 21, 2000: bare below, fully vegetated above.
 BARE_NDVI, DENSE_NDVI = 0.2, 0.5
+# A share is given with at least this error: the edges of everything are mixed pixels.
+LEAST_ERROR = 0.02
+# Pixels so near a threshold may as well be on its other side; under haze errors are as many times
+# as large.
+INDEX_ERROR, HAZY_ERROR = 0.05, 2
 SOURCES = (
-    "Water: MNDWI > 0 (Xu 2006), NDWI where B11 is missing (McFeeters 1996), and what is black in "
-    "the infrared (our own line); snow: Hall et al. 1995; thick cloud: Braaten et al. 2015; "
-    "plants: NDVI (Sobrino and Raissouni 2000). Each pixel counts once. Shadow, sand and roofs can "
-    "be mistaken; thin cloud is not counted."
+    "Haze is measured first and subtracted, where it lies over the whole scene. Water: MNDWI > 0 "
+    "(Xu 2006) and dark in the infrared, NDWI where the short-wave infrared is missing (McFeeters "
+    "1996), and what is black in the infrared (our own line); snow: Hall et al. 1995, blue-white; "
+    "cloud: a white veil of at least 10 % reflectance; plants: NDVI (Sobrino and Raissouni 2000). "
+    "Each pixel counts once. Shadow, sand and roofs can be mistaken; cirrus is seldom counted."
 )
 
 
@@ -53,59 +92,199 @@ SOURCES = (
 class SpectralIndices:
     """Land-cover fractions of a scene, 0 to 1, in the order of COVER_CLASSES; their sum is 1.
 
-    Snow and cloud are absent where B11 is missing. water_index: "MNDWI" or "NDWI".
+    Attributes:
+        shares: by cover; snow and cloud are absent where the short-wave infrared is missing.
+        water_index: "MNDWI" or "NDWI".
+        errors: of the shares, by cover: half of the pixels near a threshold, and all in shadow.
+        haze: the reflectance that haze adds to the whole scene; 0 where there is none.
+        dark: the share of pixels that are too dark to be measured, mostly in shadow.
     """
 
     shares: dict[str, float]
     water_index: str
+    errors: dict[str, float] = field(default_factory=dict)
+    haze: float = 0.0
+    dark: float = 0.0
 
     def share(self, *covers: str) -> float:
         """Return the share of these covers together; 0 for those that were not measured."""
         return sum(self.shares.get(cover, 0.0) for cover in covers)
+
+    def error(self, *covers: str) -> float:
+        """Return the error of the share of these covers together, at least LEAST_ERROR."""
+        return max(LEAST_ERROR, *(self.errors.get(cover, 0.0) for cover in covers))
 
     @property
     def vegetation(self) -> float:
         """The share of dense and sparse vegetation together."""
         return self.share("dense vegetation", "sparse vegetation")
 
+    @property
+    def is_hazy(self) -> bool:
+        """Whether haze lies over the whole scene, so that shares are less certain."""
+        return self.haze > HAZE_LEVEL
+
+
+@dataclass(frozen=True)
+class Classification:
+    """The cover of each pixel, and how certain it is.
+
+    Attributes:
+        covers: uint8 `[H, W]`, an index in COVER_CLASSES, or NO_DATA.
+        doubtful: bool `[H, W]`, so near a threshold that the cover may be another.
+        dark: bool `[H, W]`, too dark to be measured, and no water.
+        haze: the reflectance that haze adds to the whole scene.
+        water_index: "MNDWI" or "NDWI".
+    """
+
+    covers: np.ndarray
+    doubtful: np.ndarray
+    dark: np.ndarray
+    haze: float
+    water_index: str
+
+    @property
+    def seen(self) -> np.ndarray:
+        """Where the ground can be measured, bool `[H, W]`: data, no cloud and no deep shadow."""
+        hidden = np.isin(self.covers, (NO_DATA, COVER_CLASSES.index("cloud")))
+        return ~(hidden | self.dark)
+
+    def measure(self, where: np.ndarray | None = None) -> SpectralIndices:
+        """Return the shares of the covers among the pixels with data, or among some of them."""
+        known = self.covers != NO_DATA if where is None else where
+        covers = self.covers[known]
+        size = max(covers.size, 1)
+        counts, near = (
+            np.bincount(found, minlength=len(COVER_CLASSES)) / size
+            for found in (covers, covers[self.doubtful[known]])
+        )
+        dark = float(self.dark[known].sum()) / size
+        is_hazy = self.haze > HAZE_LEVEL
+        shares, errors = {}, {}
+        for index, cover in enumerate(COVER_CLASSES):
+            if self.water_index == "NDWI" and cover in ("cloud", "snow"):
+                continue
+            shares[cover] = float(counts[index])
+            error = float(near[index]) / 2 + (dark if cover != "snow" else 0.0)
+            errors[cover] = error * (HAZY_ERROR if is_hazy else 1)
+        return SpectralIndices(shares, self.water_index, errors, self.haze, dark)
+
 
 def classify(scene: Scene) -> np.ndarray | None:
-    """Return the cover of each pixel as its index in COVER_CLASSES, uint8 `[H, W]`.
+    """Return the cover of each pixel as its index in COVER_CLASSES, or NO_DATA, uint8 `[H, W]`.
 
-    Pixels without data are NO_DATA.
     None where the near infrared is missing, as in a photo: nothing here can then be measured.
     """
-    green, red, near_infrared, short_wave = (
-        _reflectance(scene, band) for band in ("B03", "B04", "B08", "B11")
-    )
-    if green is None or red is None or near_infrared is None:
+    classified = classify_pixels(scene)
+    return None if classified is None else classified.covers
+
+
+def classify_pixels(scene: Scene) -> Classification | None:
+    """Classify each pixel of a scene; None where the near infrared is missing."""
+    bands = read_reflectance(scene)
+    if not {"B03", "B04", "B08"} <= set(bands):
         return None
+    veil = measure_veil(bands)
+    has_short_wave = bool({"B11", "B12"} & set(bands))
+    cloud = snow = np.zeros(bands["B08"].shape, dtype=bool)
+    if has_short_wave:
+        cloud, snow = _find_cloud_and_snow(scene, bands, veil)
+    clear = ~(cloud | snow)
+    if scene.valid is not None:
+        clear &= scene.valid
+    haze = haze_level(bands, veil, clear)
+    ground, near_infrared = bands, bands["B08"]
+    if haze > HAZE_LEVEL:
+        ground = remove_haze(bands, haze, clear)
+        # Subtracting the darkest would take too much from the near infrared of plants.
+        near_infrared = np.maximum(near_infrared - np.float32(haze), 0)
+    green, red = ground["B03"], ground["B04"]
+    water, index = _find_water(ground)
     ndvi = normalized_difference(near_infrared, red)
-    other = near_infrared if short_wave is None else short_wave
-    water_index = normalized_difference(green, other)
-    nothing = np.zeros(ndvi.shape, dtype=bool)
-    cloud, snow = nothing, nothing
-    if short_wave is not None:
-        cloud = find_cloud(scene)
-        snow = (water_index > SNOW_INDEX) & (near_infrared > SNOW_NEAR_INFRARED)
-    water = (water_index > WATER_INDEX) & (near_infrared < SNOW_NEAR_INFRARED)
-    water |= (near_infrared < DARK_WATER) & (other < DARK_WATER)
-    rules = [cloud, snow, water, ndvi > DENSE_NDVI, ndvi >= BARE_NDVI]
-    covers = np.select(rules, list(range(5)), default=5).astype(np.uint8)
-    return covers if scene.valid is None else np.where(scene.valid, covers, NO_DATA)
+    dark = clear & ~water & (np.maximum(np.maximum(green, red), near_infrared) < DARK)
+    burnt = dark & (_short_wave(ground) > BURNT_SHORT_WAVE * near_infrared)
+    rules = [cloud, snow, water, burnt, ndvi > DENSE_NDVI, ndvi >= BARE_NDVI]
+    covers = np.select(rules, [0, 1, 2, 5, 3, 4], default=5).astype(np.uint8)
+    if scene.valid is not None:
+        covers = np.where(scene.valid, covers, np.uint8(NO_DATA))
+    doubtful = np.abs(index - WATER_INDEX) < INDEX_ERROR
+    for threshold in (BARE_NDVI, DENSE_NDVI):
+        doubtful |= ~water & (np.abs(ndvi - threshold) < INDEX_ERROR)
+    name = "MNDWI" if has_short_wave else "NDWI"
+    return Classification(covers, doubtful & clear, dark & ~burnt, haze, name)
 
 
 def measure(scene: Scene) -> SpectralIndices | None:
     """Return a scene's land-cover fractions; None where it lacks the near infrared."""
-    covers = classify(scene)
-    if covers is None:
-        return None
-    covers = covers[covers != NO_DATA]
-    counts = np.bincount(covers, minlength=len(COVER_CLASSES)) / covers.size
-    has_short_wave = "B11" in scene.bands
-    kept = [c for c in COVER_CLASSES if has_short_wave or c not in ("cloud", "snow")]
-    shares = {cover: float(counts[COVER_CLASSES.index(cover)]) for cover in kept}
-    return SpectralIndices(shares, "MNDWI" if has_short_wave else "NDWI")
+    classified = classify_pixels(scene)
+    return None if classified is None else classified.measure()
+
+
+def _find_cloud_and_snow(
+    scene: Scene, bands: Reflectance, veil: np.ndarray | None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the pixels of cloud and those of snow, bool `[H, W]`; needs the short-wave infrared.
+
+    Ice clouds have the spectrum of snow. What looks like snow is cloud where most of the connected
+    white is cloud, and where it is smoother than snow of that place and season.
+    """
+    cloud = _join_clouds(find_thick_cloud(bands, veil), scene)
+    if "B02" not in bands:
+        return cloud, np.zeros_like(cloud)
+    blue, green, red = (bands[band] for band in ("B02", "B03", "B04"))
+    index = normalized_difference(green, _short_wave(bands))
+    snow = (index > SNOW_INDEX) & (bands["B08"] > SNOW_B08_OF_B04 * red)
+    snow &= (red > SNOW_RED) & (blue > SNOW_BLUE * green) | (red > SNOW_RED_IN_SHADE) & (
+        blue > SNOW_BLUE_IN_SHADE * green
+    )
+    if veil is not None:
+        snow &= veil < CLOUD_OVER_SNOW
+    if not snow.any():
+        return cloud, snow
+    labels, count = ndimage.label(snow | cloud)
+    shares = ndimage.mean(cloud & ~snow, labels, np.arange(1, count + 1))
+    ice = snow & np.concatenate([[False], shares > 0.5])[labels]
+    difference = np.abs(green - ndimage.uniform_filter(green, 3))[snow] / green[snow]
+    if snow.mean() > MOST and np.median(difference) < SMOOTH and not _is_cold(scene):
+        ice = snow
+    snow = snow & ~ice
+    return (cloud | ice) & ~snow, snow
+
+
+def _is_cold(scene: Scene) -> bool:
+    """Whether a scene is known to be of winter or of high latitudes."""
+    if scene.latitude is None:
+        return False
+    if abs(scene.latitude) >= POLAR_LATITUDE or scene.date is None:
+        return abs(scene.latitude) >= POLAR_LATITUDE
+    month = scene.date.month if scene.latitude > 0 else (scene.date.month + 5) % 12 + 1
+    return month not in WARM_MONTHS
+
+
+def _find_water(bands: Reflectance) -> tuple[np.ndarray, np.ndarray]:
+    """Return the pixels of open water, bool `[H, W]`, and the index that they were found by."""
+    green, red, near_infrared = (bands[band] for band in ("B03", "B04", "B08"))
+    ndwi = normalized_difference(green, near_infrared)
+    if not {"B11", "B12"} & set(bands):
+        return (ndwi > WATER_INDEX) & (near_infrared < WATER_NEAR_INFRARED_ALONE), ndwi
+    short_wave = _short_wave(bands)
+    index = normalized_difference(green, short_wave)
+    ndvi = normalized_difference(near_infrared, red)
+    water = (near_infrared < WATER_NEAR_INFRARED) & (ndwi > WATER_NDWI) | (ndwi > SHALLOW_NDWI)
+    water |= (index > FLOODED_INDEX) & (ndvi < FLOODED_NDVI)
+    water &= (index > WATER_INDEX) & (short_wave < WATER_SHORT_WAVE)
+    black = (near_infrared < BLACK_NEAR_INFRARED) & (short_wave < BLACK_SHORT_WAVE)
+    if "B12" in bands:
+        black &= bands["B12"] < BLACK_B12_OF_B08 * near_infrared
+    shore = (near_infrared < SHORE_NEAR_INFRARED) & (short_wave < SHORE_SHORT_WAVE)
+    black = open_mask(black, BLACK_PIXELS)
+    return water | grow(black, shore & (ndvi < SHORE_NDVI)), index
+
+
+def _short_wave(bands: Reflectance) -> np.ndarray:
+    """Return B11, or B12 where that is missing; zeros where both are."""
+    found = bands.get("B11", bands.get("B12"))
+    return np.zeros_like(bands["B03"]) if found is None else found
 
 
 def percent(share: float) -> str:
@@ -116,21 +295,17 @@ def percent(share: float) -> str:
 
 
 def find_cloud(scene: Scene) -> np.ndarray:
-    """Return the pixels that thick cloud covers, bool `[H, W]`; needs B03 and B04.
+    """Return the pixels that cloud covers, bool `[H, W]`; needs B03 and B04.
 
-    The clouds of a scene classification count too. Where B11 is missing, bright snow counts as
-    cloud.
+    The clouds of a scene classification count too. Where B02 or the short-wave infrared is missing,
+    bright snow counts as cloud.
     """
-    green, red, short_wave = (_reflectance(scene, band) for band in ("B03", "B04", "B11"))
-    if green is None or red is None:
+    bands = read_reflectance(scene)
+    if not {"B03", "B04"} <= set(bands):
         raise ValueError(f"'{scene.name}' lacks B03 or B04, by which clouds are found")
-    bright = (green > CLOUD_GREEN) & (green > red) | (green > CLOUD_GREEN_SURE)
-    cloud = bright if short_wave is None else bright & (short_wave > CLOUD_SHORT_WAVE)
+    return _join_clouds(find_thick_cloud(bands, measure_veil(bands)), scene)
+
+
+def _join_clouds(cloud: np.ndarray, scene: Scene) -> np.ndarray:
     classified = scene.cloud_mask
     return cloud if classified is None else cloud | classified
-
-
-def _reflectance(scene: Scene, band: str) -> np.ndarray | None:
-    """Return a band's reflectance from 0 to 1, `[H, W]`, or None where it is missing."""
-    values = scene.find_band(band)
-    return None if values is None else values / REFLECTANCE_SCALE

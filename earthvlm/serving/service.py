@@ -169,7 +169,7 @@ class SceneService:
     def open(self, scene: Scene, entry: SceneResult | None = None) -> OpenScene:
         """Measure a scene and prepare it for questions."""
         measurements = measure(scene)
-        warnings = warn_out_of_distribution(scene, self.bridge.config.training_tiles)
+        warnings = warn_out_of_distribution(scene, measurements, self.bridge.config.training_tiles)
         questions = suggest_questions(measurements)
         return OpenScene(scene, measurements, tuple(warnings), tuple(questions), entry)
 

@@ -59,8 +59,8 @@ def test_scenes_outside_the_statistics_are_warned_about():
         json.loads(json.dumps(asdict(summarize_tiles(dataset))))
     )
     assert statistics == summarize_tiles(dataset)
-    assert warn_out_of_distribution(dataset.read(dataset.tiles[5]), statistics) == []
+    assert warn_out_of_distribution(dataset.read(dataset.tiles[5]), None, statistics) == []
     strange = dataset.read(Tile("20", (), None))
-    brightness, place = warn_out_of_distribution(strange, statistics)
+    brightness, place = warn_out_of_distribution(strange, None, statistics)
     assert "brighter than nearly all tiles" in brightness
     assert "outside the area 1.00° E to 11.00° E" in place

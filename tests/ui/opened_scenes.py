@@ -18,6 +18,5 @@ def make_photo(name: str) -> Scene:
 
 def open_scene(scene: Scene) -> OpenScene:
     measured = measure(scene)
-    return OpenScene(
-        scene, measured, tuple(warn_out_of_distribution(scene)), tuple(suggest_questions(measured))
-    )
+    warnings = warn_out_of_distribution(scene, measured)
+    return OpenScene(scene, measured, tuple(warnings), tuple(suggest_questions(measured)))

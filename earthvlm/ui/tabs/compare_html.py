@@ -8,10 +8,10 @@ from collections.abc import Sequence
 from earthvlm.scenes.change_detection import (
     WATER_CHANGE_COLOURS,
     Change,
+    Comparison,
     compare,
     draw_water_change,
     lie_apart,
-    warn_before_comparing,
 )
 from earthvlm.scenes.formatting import describe_date
 from earthvlm.scenes.spectral_indices import percent
@@ -49,29 +49,31 @@ def make_headings(pair: Sequence[OpenScene]) -> list[str]:
 def show_changes(pair: Sequence[OpenScene]) -> str:
     """Return HTML of how land cover and water changed, with reasons to doubt the comparison."""
     before, after = pair
-    doubts = warn_before_comparing(before.scene, after.scene)
-    items = "".join(f"<li>{html.escape(doubt)}</li>" for doubt in doubts)
+    comparison = compare(before.scene, after.scene)
+    items = "".join(f"<li>{html.escape(doubt)}</li>" for doubt in comparison.doubts)
     notes = f'<ul class="notes">{items}</ul>' if items else ""
     if before.measurements is None or after.measurements is None:
         return notes + NOT_MEASURED
-    changes = compare(before.measurements, after.measurements)
+    if not comparison.changes:
+        return notes
     same_place = not lie_apart(before.scene, after.scene)
     title = "What changed" if same_place else "How the places differ"
-    table = _show_table(title, make_headings(pair), changes)
+    table = _show_table(title, make_headings(pair), comparison)
     return f'<div class="changed"><div>{table}{notes}</div>{_show_water_change(pair)}</div>'
 
 
-def _show_table(title: str, headings: Sequence[str], changes: Sequence[Change]) -> str:
+def _show_table(title: str, headings: Sequence[str], comparison: Comparison) -> str:
     rows = "".join(
         f'<tr><th scope="row">{change.cover.capitalize()}</th><td>{percent(change.before)}</td>'
-        f"<td>{percent(change.after)}</td><td>{_format_points(change.difference)}</td></tr>"
-        for change in changes
+        f"<td>{percent(change.after)}</td><td>{_format_points(change)}</td></tr>"
+        for change in comparison.changes
     )
     columns = ("Land cover", *headings, "Difference (percentage points)")
     head = "".join(f'<th scope="col">{column}</th>' for column in columns)
     return (
         f'<h2>{title} <span class="mark">measured</span></h2><div class="scroll"><table>'
         f"<thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table></div>"
+        f"<p>{_explain(comparison)}</p>"
     )
 
 
@@ -89,7 +91,17 @@ def _show_water_change(pair: Sequence[OpenScene]) -> str:
     return f'<figure>{image}<figcaption class="key">{legend}</figcaption></figure>'
 
 
-def _format_points(difference: float) -> str:
-    difference = round(difference, 1)
+def _format_points(change: Change) -> str:
+    """Return the difference with its error, and in grey where it is not larger than that."""
+    difference = round(change.difference, 1)
     sign = "+" if difference > 0 else "−" if difference < 0 else ""
-    return f"{sign}{abs(difference):.1f}"
+    text = f"{sign}{abs(difference):.1f} ± {100 * change.error:.1f}"
+    return text if change.is_certain else f'<span class="unsure">{text}</span>'
+
+
+def _explain(comparison: Comparison) -> str:
+    text = "Differences in grey are no larger than their error: nothing may have changed."
+    if comparison.compared is not None and comparison.compared < 0.995:
+        seen = percent(comparison.compared)
+        text = f"Compared were the {seen} of the ground that both scenes show. {text}"
+    return text
