@@ -20,7 +20,7 @@ demo: $(VENV)/.demo-ready
 
 # Two processes, a file of tests each at a time: much of what tests do is waiting. The threads of
 # OpenMP sleep while they wait, because they would take the processors from the other process.
-PYTEST := OMP_WAIT_POLICY=PASSIVE $(RUN) -m pytest -n 2 --dist loadfile
+PYTEST := OMP_WAIT_POLICY=PASSIVE $(RUN) -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 test: $(VENV)/.dev-ready
 	@$(PYTEST) --cov $(ARGS)

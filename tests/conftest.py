@@ -28,6 +28,20 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     terminalreporter.write_line(f"To repeat this order: --randomly-seed={seed}")
 
 
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the files that take long, so that no worker waits for another at the end.
+
+    Files of one kind, and the tests of a file, stay in their random order.
+    """
+    files: dict[Path, int] = {}
+    for item in items:
+        weight = 2 if item.get_closest_marker("end_to_end") else 1
+        if weight == 2 or item.get_closest_marker("slow"):
+            files[item.path] = max(weight, files.get(item.path, 0))
+    items.sort(key=lambda item: -files.get(item.path, 0))
+
+
 @pytest.fixture(autouse=True)
 def _seed_torch(request: pytest.FixtureRequest) -> None:
     """Seed torch before each test as pytest-randomly seeds random and numpy."""
