@@ -145,12 +145,15 @@ def run_describe(arguments: argparse.Namespace) -> int:
         for (path, scene), answer in zip(scenes, answers, strict=True):
             for note in scene.notes:
                 print_message(f"{path}: {note}")
+            shares, differing = _check_answer(scene, prompt, answer)
             if arguments.json:
-                print(json.dumps(_as_dict(path, scene, answer)), flush=True)
-            elif len(paths) == 1:
-                print(answer, flush=True)
-            else:
-                print(f"{path}: {join_lines(answer)}", flush=True)
+                found = {"measured_shares": shares, "disagreements": differing}
+                print(json.dumps(_as_dict(path, scene, answer) | found), flush=True)
+                continue
+            for sentence in differing:
+                print_message(f"{path}: {sentence}")
+            text = answer if len(paths) == 1 else f"{path}: {join_lines(answer)}"
+            print(text, flush=True)
     return USER_ERROR if unread else 0
 
 
@@ -210,6 +213,17 @@ def _open_in_batches(
         readers.shutdown(cancel_futures=True)
     if scenes or errors:
         yield scenes, errors
+
+
+def _check_answer(scene: Scene, prompt: str, answer: str) -> tuple[dict[str, float], list[str]]:
+    """Return the measured shares of a scene, and how an answer departs from them."""
+    from earthvlm.scenes.spectral_indices import measure
+    from earthvlm.serving.agreement import find_disagreements
+
+    measured = measure(scene)
+    shares = {} if measured is None else measured.shares
+    rounded = {cover: round(share, 4) for cover, share in shares.items()}
+    return rounded, find_disagreements(prompt, answer, measured)
 
 
 def _as_dict(path: str, scene: Scene, answer: str) -> dict[str, object]:

@@ -13,6 +13,7 @@ from earthvlm.models.chat_templates import Message
 from earthvlm.scenes.scene import Scene
 from earthvlm.scenes.spectral_indices import SOURCES, SpectralIndices, percent
 from earthvlm.search.index import SceneResult
+from earthvlm.serving.agreement import find_disagreements
 
 COLUMNS = (
     "rank",
@@ -46,9 +47,15 @@ def conversation_to_markdown(
     if not messages:
         raise ValueError("There is no conversation yet: ask something about the scene first.")
     lines = [f"# {_plain(scene.name)}", "", _plain(scene.summary()), ""]
+    question = ""
     for message in messages:
-        speaker = "You" if message["role"] == "user" else "Model"
-        lines += [f"**{speaker}**", "", _quote(message["content"]), ""]
+        is_question = message["role"] == "user"
+        lines += [f"**{'You' if is_question else 'Model'}**", "", _quote(message["content"]), ""]
+        if is_question:
+            question = message["content"]
+            continue
+        differing = find_disagreements(question, message["content"], measurements)
+        lines += [f"- {_plain(sentence)}" for sentence in differing] + [""] * bool(differing)
     lines += ["## Measured from the bands, without the model", ""]
     if measurements is None:
         lines += ["Nothing: the scene has no near-infrared band.", ""]

@@ -7,7 +7,9 @@ from uuid import uuid4
 
 import gradio as gr
 
+from earthvlm.generation.sampling import DEFAULT_PROMPT
 from earthvlm.scenes.spectral_indices import SOURCES
+from earthvlm.serving.agreement import find_disagreements
 from earthvlm.serving.service import Client, OpenScene, SceneService
 from earthvlm.ui.session import address_of
 from earthvlm.ui.tabs.filters import ALL_SPLITS, check_number, read_filter
@@ -30,12 +32,14 @@ class Tools:
 
         Returns:
             date, place, size and bands; land-cover shares, computed from the bands; warnings;
-            and the caption, which a model wrote and which can be wrong
+            the caption, which a model wrote and which can be wrong; and a sentence for each claim
+            of the caption that departs from the shares
         """
         with self.service.opening(Client("tool", address_of(request))):
             opened = self.service.open_named(image_id)
         caption = opened.entry.caption if opened.entry else None
-        return {**_describe(opened), "caption_by_model": caption}
+        described = _describe(opened, DEFAULT_PROMPT, caption or "")
+        return {**described, "caption_by_model": caption}
 
     def ask_scene(
         self, request: gr.Request, image_id: str, question: str, max_length: int = 160
@@ -48,14 +52,15 @@ class Tools:
             max_length: maximum length of the answer, in tokens, from 1 to 512
 
         Returns:
-            the model's answer, which can be wrong, and the measured shares of the scene
+            the model's answer, which can be wrong; the measured shares of the scene; and a
+            sentence for each claim of the answer that departs from them
         """
         check_number("max_length", max_length, 1, MAX_TOKENS)
         client = Client(f"tool-{uuid4()}", address_of(request))
         with self.service.opening(client):
             opened = self.service.open_named(image_id)
         answer = self.service.ask(opened.scene, question, client, max_length)
-        return {"answer_by_model": answer, **_describe(opened)}
+        return {"answer_by_model": answer, **_describe(opened, question, answer)}
 
     def search_scenes(
         self,
@@ -111,7 +116,7 @@ def add_tools(service: SceneService) -> None:
         gr.api(tool, concurrency_limit=None, api_name=tool.__name__)
 
 
-def _describe(opened: OpenScene) -> dict[str, Any]:
+def _describe(opened: OpenScene, question: str, answer: str) -> dict[str, Any]:
     scene, measured = opened.scene, opened.measurements
     shares = measured.shares if measured else {}
     return {
@@ -124,5 +129,6 @@ def _describe(opened: OpenScene) -> dict[str, Any]:
         "bands": list(scene.bands),
         "measured_shares": {cover: round(share, 4) for cover, share in shares.items()},
         "measured_how": SOURCES,
+        "disagreements": find_disagreements(question, answer, measured),
         "warnings": [*opened.warnings, *scene.notes],
     }

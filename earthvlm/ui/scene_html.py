@@ -21,6 +21,7 @@ from earthvlm.scenes.composites import NDVI_COLOURS, NDVI_STOPS
 from earthvlm.scenes.formatting import describe_date, describe_place
 from earthvlm.scenes.scene import Scene
 from earthvlm.scenes.spectral_indices import COVER_RULES, SOURCES, percent
+from earthvlm.serving.agreement import find_disagreements
 from earthvlm.serving.measurements import select_measurements
 from earthvlm.serving.service import OpenScene
 
@@ -155,13 +156,19 @@ def _show_shares(opened: OpenScene) -> str:
     )
 
 
-def show_related_shares(opened: OpenScene, text: str) -> str:
-    """Return HTML of the measured shares of the land covers that a text mentions, or ""."""
-    measured = select_measurements(text, opened.measurements)
+def show_related_shares(opened: OpenScene, question: str, answer: str) -> str:
+    """Return HTML of the measured shares of the land covers that are mentioned, or "".
+
+    Where the answer departs from them, a sentence says so.
+    """
+    measured = select_measurements(f"{question} {answer}", opened.measurements)
     if not measured:
         return ""
-    shares = " · ".join(f"{name} <b>{percent(share)}</b>" for name, share in measured)
-    return f'<p><span class="mark">measured</span> {shares}</p>'
+    facts = " · ".join(f"{name} <b>{percent(share)}</b>" for name, share in measured)
+    differing = find_disagreements(question, answer, opened.measurements)
+    items = "".join(f"<li>{html.escape(sentence)}</li>" for sentence in differing)
+    warning = f'<ul class="notes" aria-label="Where they differ">{items}</ul>' if items else ""
+    return f'<p><span class="mark">measured</span> {facts}</p>{warning}'
 
 
 def _tool(action: str, label: str, sign: str) -> str:

@@ -13,6 +13,7 @@ from PIL import Image
 import earthvlm
 from earthvlm.cli import main
 from tests.cli.support import assert_one_sentence, needs_bundled_bridge
+from tests.support.made_spectra import paint
 
 
 def test_one_scene_prints_the_answer_alone(bridge, scene_file, capsys):
@@ -36,6 +37,7 @@ def test_json_has_an_object_a_scene(bridge, data_dir, capsys):
     objects = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert [o["path"] for o in objects] == names
     keys = {"path", "answer", "bands", "date", "longitude", "latitude", "notes"}
+    keys |= {"measured_shares", "disagreements"}
     assert set(objects[0]) == keys
     assert len(objects[0]["bands"]) == 9
     assert objects[0]["date"] is None
@@ -58,6 +60,24 @@ def test_date_and_place_of_a_geotiff_are_in_the_json(bridge, tmp_path, capsys):
     assert answer["date"] == "2021-07-16"
     assert answer["longitude"] == pytest.approx(2.8, abs=1e-3)
     assert answer["latitude"] == pytest.approx(42.3, abs=1e-3)
+
+
+def test_answers_are_compared_with_measurements(bridge, tmp_path, capsys, monkeypatch):
+    paint("water", "water", "dense vegetation").save(tmp_path / "lake.tif")
+    scene, prompt = str(tmp_path / "lake.tif"), "Is there water?"
+    answers = {"No, there is no water in view.": 1, "Yes, water covers about 65 percent of it.": 0}
+    for answer, count in answers.items():
+        monkeypatch.setattr(
+            bridge, "generate", lambda scenes, *_, a=answer, **__: [a] * len(scenes)
+        )
+        assert main(["describe", scene, "--prompt", prompt, "--json"]) == 0
+        found = json.loads(capsys.readouterr().out)
+        assert found["measured_shares"]["water"] == pytest.approx(2 / 3, abs=0.001)
+        assert len(found["disagreements"]) == count
+        assert main(["describe", scene, "--prompt", prompt]) == 0
+        captured = capsys.readouterr()
+        assert captured.out == f"{answer}\n"
+        assert ("The model says no water; measured: 67" in captured.err) == bool(count)
 
 
 def test_notes_go_to_stderr(bridge, tmp_path, capsys):

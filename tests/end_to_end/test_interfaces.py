@@ -47,7 +47,7 @@ def test_tools_search_describe_and_ask(client: Client):
     assert abs(sum(scene["measured_shares"].values()) - 1) < 0.01
 
     answer = client.predict(found[0]["image_id"], "Is there water?", api_name="/ask_scene")
-    assert answer["answer_by_model"]
+    assert answer["answer_by_model"] and isinstance(answer["disagreements"], list)
 
 
 def test_search_warns_programs_when_its_engine_is_down(client: Client, app_index, monkeypatch):

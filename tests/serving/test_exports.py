@@ -15,6 +15,7 @@ from earthvlm.scenes.spectral_indices import SOURCES, measure
 from earthvlm.search.index import SceneResult
 from earthvlm.serving.exports import conversation_to_markdown, results_to_csv, results_to_geojson
 from tests.conftest import random_scene
+from tests.support.made_spectra import paint
 
 MARKUP = (
     "[link](http://x) ![picture](http://x/y.png) <b>tag</b> <https://auto> https://bare "
@@ -47,6 +48,18 @@ def test_markdown_export_escapes_markup():
 def test_markdown_export_without_near_infrared():
     messages = [{"role": "user", "content": "?"}, {"role": "assistant", "content": "A lake."}]
     assert "no near-infrared band" in conversation_to_markdown(random_scene(), messages, None, "")
+
+
+def test_markdown_export_says_where_answers_depart():
+    scene = paint("water", "dense vegetation")
+    messages = [
+        {"role": "user", "content": "Is there water?"},
+        {"role": "assistant", "content": "No, there is no water in view."},
+        {"role": "user", "content": "Are there clouds?"},
+        {"role": "assistant", "content": "No, there are no clouds in view."},
+    ]
+    text = conversation_to_markdown(scene, messages, measure(scene), "")
+    assert text.count("The model says") == 1 and "- The model says no water" in text
 
 
 def make_result(name: str, caption: str, longitude: float | None = 10.5) -> SceneResult:

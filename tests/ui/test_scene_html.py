@@ -7,6 +7,7 @@ import numpy as np
 from earthvlm.bridge.attention_maps import AnswerAttention
 from earthvlm.ui.scene_html import make_title, show_details, show_related_shares, show_viewer
 from tests.conftest import random_scene
+from tests.support.made_spectra import paint
 from tests.ui.opened_scenes import make_photo, open_scene
 
 HTML = "<img src=x onerror=alert(1)>"
@@ -21,7 +22,7 @@ def test_texts_of_files_and_models_are_escaped():
     ):
         assert "&lt;img" in shown
         assert "<img src=x" not in shown
-    assert "onerror" not in show_related_shares(scene, HTML)
+    assert "onerror" not in show_related_shares(scene, "Is there water?", HTML)
 
 
 def test_viewer_holds_its_picture_once():
@@ -31,10 +32,16 @@ def test_viewer_holds_its_picture_once():
 def test_facts_are_marked_as_measured():
     assert "measured" in show_details(open_scene(random_scene()))
     assert "cannot be measured" in show_details(open_scene(make_photo("photo")))
-    assert "open water" in show_related_shares(
-        open_scene(random_scene()), "A lake lies in the north."
-    )
-    assert show_related_shares(open_scene(random_scene()), "Hello.") == ""
+    lake = open_scene(paint("water", "dense vegetation"))
+    shown = show_related_shares(lake, "Is there water?", "Yes, in the north.")
+    assert "open water" in shown and "The model says" not in shown
+    assert show_related_shares(lake, "Hello.", "Hello.") == ""
+
+
+def test_answers_that_depart_from_measurements_are_marked():
+    lake = open_scene(paint("water", "dense vegetation"))
+    shown = show_related_shares(lake, "Is there water?", "No, there is no water in view.")
+    assert '<ul class="notes"' in shown and "The model says no water; measured: 50" in shown
 
 
 def test_titles_are_made_of_image_ids():

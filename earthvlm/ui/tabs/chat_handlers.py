@@ -200,7 +200,7 @@ class ChatHandlers:
                     session.conversation = answered if text else before
                     yield ChatUpdate(
                         chat=show_conversation(answered),
-                        measured=show_related_shares(opened, f"{question} {text}") or ANSWER_NOTE,
+                        measured=show_related_shares(opened, question, text) or ANSWER_NOTE,
                         stored=store_conversation(opened, session.conversation),
                     ).values()
             except Exception:

@@ -133,7 +133,7 @@ class CompareHandlers:
                 else:
                     text = each
                     yield show_description(text)
-        yield show_description(text) + show_related_shares(opened, text)
+        yield show_description(text) + show_related_shares(opened, DEFAULT_PROMPT, text)
 
 
 def build_compare_tab(session: gr.State, has_example: bool) -> CompareTab:
