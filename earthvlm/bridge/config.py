@@ -39,8 +39,12 @@ BRIDGE_FILES = (
 CARD_FILE = "README.md"
 CURVE_FILE = "loss_curve.png"
 LOG_FILE = "training_log.json"
+EVAL_RESULTS_FILE = ".eval_results/earthvlm.yaml"
 SAMPLES_FOLDER = "samples"
-PUBLISHED_FILES = (*BRIDGE_FILES, CARD_FILE, CURVE_FILE, LOG_FILE, f"{SAMPLES_FOLDER}/*.png")
+PUBLISHED_FILES = (
+    *(*BRIDGE_FILES, CARD_FILE, EVAL_RESULTS_FILE, CURVE_FILE, LOG_FILE),
+    f"{SAMPLES_FOLDER}/*.png",
+)
 # Files that a push replaces or deletes, those of adapters in PEFT's other formats included.
 OWNED_FILES = (*PUBLISHED_FILES, f"{ADAPTER_FOLDER}/adapter_model*")
 

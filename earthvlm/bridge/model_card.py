@@ -25,7 +25,7 @@ from earthvlm.models.smollm2 import EMBEDDED_MODEL_ID
 from earthvlm.storage.hub import BUNDLED
 
 OLMOEARTH_LICENCE = "https://github.com/allenai/olmoearth_pretrain/blob/main/LICENSE"
-TAGS = ["earth-observation", "lora", "olmoearth", "remote-sensing", "sentinel-2"]
+TAGS = ["earth-observation", "geospatial", "lora", "olmoearth", "remote-sensing", "sentinel-2"]
 TASK = ("image-text-to-text", "Image-Text-to-Text")
 CHATEARTHNET = (
     "ChatEarthNet (Yuan et al., 2024) is under CC-BY-4.0; where the bridge was trained on it, name "
@@ -75,7 +75,7 @@ def write_bridge_card(
         or None,
         datasets=_datasets(config) or None,
         model_name=name,
-        eval_results=[_as_result(metric, split) for metric in metrics] or None,
+        eval_results=[_as_result(metric, results or {}) for metric in metrics] or None,
     )
     parts = [
         f"# {name}",
@@ -103,13 +103,14 @@ def _runs(config: BridgeConfig) -> list[dict]:
     return [*last["earlier"], last] if last else []
 
 
-def _as_result(metric: MetricResult, split: str) -> EvalResult:
+def _as_result(metric: MetricResult, results: dict) -> EvalResult:
+    dataset = results.get("dataset")
     return EvalResult(
         task_type=TASK[0],
         task_name=TASK[1],
-        dataset_type="sentinel-2",
-        dataset_name="tiles in ChatEarthNet's layout",
-        dataset_split=split,
+        dataset_type=dataset or "sentinel-2",
+        dataset_name="ChatEarthNet" if dataset else "tiles in ChatEarthNet's layout",
+        dataset_split=results["split"],
         metric_type=metric.name,
         metric_value=round(metric.value, 4),
         metric_name=metric.name,

@@ -19,6 +19,7 @@ from earthvlm.bridge.config import (
     list_parts,
     sample_picture,
 )
+from earthvlm.bridge.eval_results import write_eval_results
 from earthvlm.bridge.model_card import read_last_samples, write_bridge_card
 from earthvlm.bridge.serialization import name_adapter_base
 from earthvlm.storage.hub import push
@@ -40,7 +41,7 @@ def publish_bridge(
 ) -> str:
     """Push a saved bridge, its log, its curve and its card in one commit; return the address.
 
-    Files of an earlier push that this bridge does not have are deleted in the same commit.
+    The commit deletes files of an earlier push that this bridge does not have.
 
     Args:
         folder: of the saved bridge.
@@ -50,10 +51,9 @@ def publish_bridge(
         commit_message: of the commit.
         create_pr: open a pull request instead of committing to the branch.
         token: for the Hub; the one of the login by default.
-        results: of `read_results`, for the card.
+        results: of `read_results`, for the card and the Hub's leaderboards.
         notes: Markdown for the card.
-        vlm_model: the repository of a language model in a local folder; see `name_base_models`.
-        olmoearth_model: the same for an OlmoEarth model.
+        vlm_model, olmoearth_model: see `name_base_models`.
 
     Raises:
         FileNotFoundError: where the folder holds no bridge or a file of it is missing.
@@ -73,6 +73,7 @@ def publish_bridge(
             # A revision includes the base models' names, which may have changed here.
             results = results | {"bridge": bridge_revision(copy)}
         write_bridge_card(copy, repo_id, results, notes)
+        write_eval_results(copy, results)
         return push(
             copy,
             repo_id,

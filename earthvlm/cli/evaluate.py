@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import datetime
 import importlib.util
 import json
 from dataclasses import asdict
@@ -49,7 +50,7 @@ def run_evaluate(arguments: argparse.Namespace) -> int:
     check_model_path(arguments.model_path)
     from accelerate import PartialState
 
-    from earthvlm.data.chatearthnet import ChatEarthNet
+    from earthvlm.data.chatearthnet import ChatEarthNet, find_hub_id
     from earthvlm.evaluation.evaluation import evaluate
     from earthvlm.metrics.results import as_markdown
 
@@ -77,7 +78,9 @@ def run_evaluate(arguments: argparse.Namespace) -> int:
     if output is not None:
         result = {
             "bridge": bridge.revision,
+            "dataset": find_hub_id(tiles.tiles),
             "split": arguments.split,
+            "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
             "metrics": [asdict(result) for result in results],
             "tiles": rows,
         }
