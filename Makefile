@@ -12,7 +12,7 @@ TOOLS := build/tools
 LOWEST := build/lowest
 UV ?= $(TOOLS)/bin/uv
 
-.PHONY: demo test test-quick test-lowest lint format docs train-smoke benchmark clean \
+.PHONY: demo test test-quick test-lowest lint format docs train-smoke benchmark truth clean \
 	lock wheel sbom audit licences secrets
 
 demo: $(VENV)/.demo-ready
@@ -101,6 +101,11 @@ $(TOOLS)/.ready: pyproject.toml
 	@$(TOOLS)/bin/python -m pip install --quiet --disable-pip-version-check "pip>=25.1"
 	@$(TOOLS)/bin/python -m pip install --quiet --disable-pip-version-check --group release
 	@touch $@
+
+# How often a bridge is right, mostly about places that its training never saw; an hour or more, and
+# it continues after a stop. make truth DATA_DIR=DATA MODEL=runs/first ARGS="--parts unseen"
+truth: $(VENV)/.dev-ready
+	@$(RUN) -m benchmarks.truth --data_dir $(DATA_DIR) --model_path $(or $(MODEL),bundled) $(ARGS)
 
 clean:
 	rm -rf $(VENV) runs dist build .pytest_cache .ruff_cache .coverage
