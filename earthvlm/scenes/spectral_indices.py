@@ -40,16 +40,20 @@ COVER_RULES = {
 # Hall, Riggs and Salomonson, "Development of methods for mapping global snow cover", Remote Sensing
 # of Environment 54, 1995: NDSI, which is MNDWI by another name.
 SNOW_INDEX = 0.4
-# Our own lines against shallow water over pale sand, which is yellowish and darker in the near
-# infrared: B08 of B04, and B02 of B03. Snow in the shade is bluer than in the sun.
-SNOW_B08_OF_B04, SNOW_BLUE, SNOW_BLUE_IN_SHADE = 0.8, 0.95, 1.05
-SNOW_RED, SNOW_RED_IN_SHADE = 0.2, 0.08
-# A veil of more than this is cloud, whatever NDSI says: ice clouds have the NDSI of snow.
-CLOUD_OVER_SNOW = 0.2
-# Ice cloud is smooth: the median difference of B03 from its neighbours' mean is 0.2 % of it, and
-# was 5 % in a snowy landscape. A snowfield that fills most of a scene and is as smooth is believed
-# only in winter or near the poles.
-SMOOTH, MOST, POLAR_LATITUDE, WARM_MONTHS = 0.004, 0.5, 60, range(5, 10)
+SNOW_NEAR_INFRARED = 0.11
+# Our own lines against shallow water: over pale sand it is yellowish, elsewhere dark in the near
+# infrared. Ice is darker there than snow. Snow in the shade is bluer and as flat as snow; lakes
+# under smoke look the same, so it is believed only where there is snow in the sun too.
+SNOW_RED, SNOW_BLUE_OF_GREEN, SNOW_B08_OF_B04 = 0.15, 0.95, 0.55
+SHADE_RED, SHADE_BLUE_OF_GREEN, SHADE_B08_OF_B04 = 0.03, 1.05, 0.8
+LEAST_SNOW = 0.02
+# A veil of more than this is cloud, unless NDSI is as high as that of fresh snow alone.
+CLOUD_OVER_SNOW, FRESH_SNOW_INDEX = 0.2, 0.7
+# Ice cloud is smooth: the median difference of B03 from its neighbours' mean was 0.2 % of it, and
+# 5 % in a snowy landscape. A white scene this smooth counts as cloud in a warm season, one still
+# smoother where the season is not known, and none in winter or near a pole.
+SMOOTH, SMOOTH_AT_ANY_TIME, MOST = 0.004, 0.0025, 0.5
+POLAR_LATITUDE, WARM_MONTHS = 60, range(5, 10)
 # Xu, "Modification of normalised difference water index", International Journal of Remote Sensing
 # 27, 2006 (MNDWI; with B12 where B11 is missing); without both McFeeters, same journal 17, 1996
 # (NDWI). Both draw the line at 0.
@@ -233,32 +237,36 @@ def _find_cloud_and_snow(
         return cloud, np.zeros_like(cloud)
     blue, green, red = (bands[band] for band in ("B02", "B03", "B04"))
     index = normalized_difference(green, _short_wave(bands))
-    snow = (index > SNOW_INDEX) & (bands["B08"] > SNOW_B08_OF_B04 * red)
-    snow &= (red > SNOW_RED) & (blue > SNOW_BLUE * green) | (red > SNOW_RED_IN_SHADE) & (
-        blue > SNOW_BLUE_IN_SHADE * green
-    )
+    near_infrared, snowy = bands["B08"], index > SNOW_INDEX
+    snow = snowy & (red > SNOW_RED) & (blue > SNOW_BLUE_OF_GREEN * green)
+    snow &= near_infrared > np.maximum(SNOW_B08_OF_B04 * red, SNOW_NEAR_INFRARED)
+    if snow.mean() > LEAST_SNOW:
+        shade = snowy & (red > SHADE_RED) & (blue > SHADE_BLUE_OF_GREEN * green)
+        snow |= shade & (near_infrared > SHADE_B08_OF_B04 * red)
     if veil is not None:
-        snow &= veil < CLOUD_OVER_SNOW
+        snow &= (veil < CLOUD_OVER_SNOW) | (index > FRESH_SNOW_INDEX)
     if not snow.any():
         return cloud, snow
     labels, count = ndimage.label(snow | cloud)
     shares = ndimage.mean(cloud & ~snow, labels, np.arange(1, count + 1))
     ice = snow & np.concatenate([[False], shares > 0.5])[labels]
     difference = np.abs(green - ndimage.uniform_filter(green, 3))[snow] / green[snow]
-    if snow.mean() > MOST and np.median(difference) < SMOOTH and not _is_cold(scene):
+    if snow.mean() > MOST and np.median(difference) < _least_texture_of_snow(scene):
         ice = snow
     snow = snow & ~ice
     return (cloud | ice) & ~snow, snow
 
 
-def _is_cold(scene: Scene) -> bool:
-    """Whether a scene is known to be of winter or of high latitudes."""
+def _least_texture_of_snow(scene: Scene) -> float:
+    """How much texture a white scene needs to be snow, by its season and latitude."""
     if scene.latitude is None:
-        return False
-    if abs(scene.latitude) >= POLAR_LATITUDE or scene.date is None:
-        return abs(scene.latitude) >= POLAR_LATITUDE
+        return SMOOTH_AT_ANY_TIME
+    if abs(scene.latitude) >= POLAR_LATITUDE:
+        return 0.0
+    if scene.date is None:
+        return SMOOTH_AT_ANY_TIME
     month = scene.date.month if scene.latitude > 0 else (scene.date.month + 5) % 12 + 1
-    return month not in WARM_MONTHS
+    return SMOOTH if month in WARM_MONTHS else 0.0
 
 
 def _find_water(bands: Reflectance) -> tuple[np.ndarray, np.ndarray]:

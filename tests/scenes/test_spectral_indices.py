@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from earthvlm.data.spectra import CURVES, POINTS, WAVELENGTH
 from earthvlm.scenes.bands import BANDS as ALL_BANDS
 from earthvlm.scenes.scene import Scene
 from earthvlm.scenes.spectral_indices import (
@@ -66,6 +67,36 @@ def test_covers_that_look_alike_are_distinguished(name):
     assert upper_half(field_of(spectrum)) == cover
 
 
+# What a pixel of a cover is measured as; land without plants may be thinly covered too.
+MEASURED_AS = {
+    "water": {"water"},
+    "bare soil": {"bare or built"},
+    "snow or ice": {"snow"},
+    "burnt land": {"bare or built", "sparse vegetation"},
+    "sparse vegetation": {"sparse vegetation"},
+    "cropland or grass": {"dense vegetation"},
+    "tree cover": {"dense vegetation", "sparse vegetation"},
+}
+
+
+@pytest.mark.parametrize("cover", MEASURED_AS)
+def test_published_spectra_are_measured_as_what_they_are(cover):
+    for curve in CURVES[cover]:
+        spectrum = np.interp(WAVELENGTH, POINTS, curve) * 1e4
+        bands = [ALL_BANDS.index(band) for band in SIX_BANDS]
+        assert upper_half(field_of(tuple(spectrum[bands]))) in MEASURED_AS[cover], curve
+
+
+def test_snow_in_deep_shade_needs_snow_in_the_sun():
+    shade = (1353, 1233, 927, 860, 100, 80)  # as a lake under smoke, too
+    assert upper_half(field_of(shade)) != "snow"
+    values = np.tile(np.array(shade, np.float32), (24, 24, 1))
+    values[18:] = (8500, 8500, 8200, 7000, 600, 400)
+    winter = {"date": datetime.date(2020, 1, 9), "longitude": 9.0, "latitude": 46.5}
+    covers = classify(Scene.from_array(values, SIX_BANDS, boa_offset=False, **winter))
+    assert (covers == COVER_CLASSES.index("snow")).all()
+
+
 def test_water_is_found_by_b12_where_b11_is_missing():
     bands = ("B02", "B03", "B04", "B08", "B12")
     assert upper_half(field_of((318, 418, 162, 82, 104), bands)) == "water"
@@ -103,9 +134,10 @@ def test_smooth_white_is_cloud_where_snow_is_unlikely():
     rng = np.random.default_rng(0)
     white = np.array((5820, 5688, 5536, 5624, 939, 900), np.float32)
     smooth = np.tile(white, (32, 32, 1)) * rng.uniform(0.999, 1.001, (32, 32, 1))
+    fine = np.tile(white, (32, 32, 1)) * rng.uniform(0.994, 1.006, (32, 32, 1))
     rough = np.tile(white, (32, 32, 1)) * rng.uniform(0.8, 1.1, (32, 32, 1))
 
-    def share(values: np.ndarray, latitude: float, month: int) -> float:
+    def share(values: np.ndarray, latitude: float | None, month: int) -> float:
         date = datetime.date(2018, month, 23)
         known = {"longitude": 3.0, "latitude": latitude, "date": date, "boa_offset": False}
         return measure(Scene.from_array(values, SIX_BANDS, **known)).share("snow")
@@ -113,6 +145,8 @@ def test_smooth_white_is_cloud_where_snow_is_unlikely():
     assert share(smooth, 51.0, 9) == 0 and share(smooth, -45.0, 1) == 0
     assert share(smooth, 51.0, 1) > 0.9 and share(smooth, 72.0, 9) > 0.9
     assert share(rough, 46.0, 8) > 0.9
+    assert share(smooth, None, 9) == 0
+    assert share(fine, None, 9) > 0.9 and share(fine, 51.0, 9) == 0
 
 
 def test_shadow_makes_shares_uncertain():
