@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from PIL import Image
+from scipy import ndimage
 
 from earthvlm.scenes.scene import Scene
 from earthvlm.scenes.spectral_indices import (
@@ -23,6 +24,9 @@ from earthvlm.scenes.spectral_indices import (
 SAME_PLACE_DEGREES = 0.02  # about 2 km
 # Cloud and shadow of less than this are not mentioned.
 MENTIONED = 0.05
+# Scenes that both show less of the ground than this are not compared: between many clouds lie thin
+# ones and shadows. Pixels so near to a cloud are left out.
+LEAST_SEEN, CLOUD_MARGIN = 0.2, 3
 # Two months apart, vegetation is compared without a sentence on seasons.
 SAME_SEASON_MONTHS = 2
 
@@ -56,11 +60,14 @@ class Comparison:
         compared: the share of pixels that were seen in both scenes and were compared; None where
             the scenes cannot be laid over each other, and each was measured whole.
         doubts: sentences on why the comparison is doubtful.
+        water: the pixels with water in the earlier scene, those in the later one, and those that
+            both show, bool `[3, H, W]`; None where pixels were not compared.
     """
 
     changes: tuple[Change, ...]
     compared: float | None
     doubts: tuple[str, ...]
+    water: np.ndarray | None = None
 
 
 def compare(before: Scene, after: Scene) -> Comparison:
@@ -74,16 +81,33 @@ def compare(before: Scene, after: Scene) -> Comparison:
         return Comparison((), None, tuple(doubts))
     doubts += _doubt_sight(before, first) + _doubt_sight(after, second)
     doubts += _doubt_season(before, after)
-    seen, share = None, None
-    if first.covers.shape == second.covers.shape and not lie_apart(before, after):
-        both = (first.covers != NO_DATA) & (second.covers != NO_DATA)
-        seen = first.seen & second.seen
-        share = float(seen.sum() / max(both.sum(), 1))
-        if not seen.any():
-            doubts.append("No part of the ground is seen in both scenes, so nothing was compared.")
-            return Comparison((), share, tuple(doubts))
+    if first.covers.shape != second.covers.shape or lie_apart(before, after):
+        changes = compare_shares(first.measure(), second.measure())
+        return Comparison(tuple(changes), None, tuple(doubts))
+    seen, share = _find_seen(first, second)
+    if share < LEAST_SEEN:
+        doubts.append(
+            f"Both scenes show only {percent(share)} of the ground: too little to compare."
+        )
+        return Comparison((), share, tuple(doubts))
     changes = compare_shares(first.measure(seen), second.measure(seen))
-    return Comparison(tuple(changes), share, tuple(doubts))
+    changes = [change for change in changes if change.cover != "cloud"]
+    water = COVER_CLASSES.index("water")
+    masks = np.stack([first.covers == water, second.covers == water, seen])
+    return Comparison(tuple(changes), share, tuple(doubts), masks)
+
+
+def _find_seen(first: Classification, second: Classification) -> tuple[np.ndarray, float]:
+    """Return the pixels whose ground both scenes show, and their share of those with data.
+
+    Next to a cloud lie its thin edge and its shadow.
+    """
+    cloud = COVER_CLASSES.index("cloud")
+    clouds = (first.covers == cloud) | (second.covers == cloud)
+    near = ndimage.maximum_filter(clouds.view(np.uint8), 2 * CLOUD_MARGIN + 1, mode="nearest")
+    seen = first.seen & second.seen & ~near.view(bool)
+    both = (first.covers != NO_DATA) & (second.covers != NO_DATA)
+    return seen, float(seen.sum() / max(both.sum(), 1))
 
 
 def compare_shares(before: SpectralIndices, after: SpectralIndices) -> list[Change]:
@@ -156,23 +180,18 @@ WATER_CHANGE_COLOURS = {
 }
 
 
-def draw_water_change(before: Scene, after: Scene) -> Image.Image | None:
-    """Draw water gained, lost and kept over the later scene in grey, and what a scene hides.
+def draw_water_change(comparison: Comparison, after: Scene) -> Image.Image | None:
+    """Draw water gained, lost and kept over the later scene in grey, and what is not seen in both.
 
-    Returns None where the scenes cannot be compared pixel by pixel.
+    Returns None where the scenes were not compared pixel by pixel.
     """
-    first, second = classify_pixels(before), classify_pixels(after)
-    if first is None or second is None or lie_apart(before, after):
+    if comparison.water is None:
         return None
-    if first.covers.shape != second.covers.shape:
-        return None
+    was, now, seen = comparison.water
     grey = after.composite().convert("L").point(lambda value: 90 + value * 0.6)
     pixels = np.array(grey.convert("RGB"))
-    water = COVER_CLASSES.index("water")
-    was, now = first.covers == water, second.covers == water
-    hidden = ~(first.seen & second.seen)
     for where, colour in zip(
-        (was & now, now & ~was, was & ~now, hidden), WATER_CHANGE_COLOURS.values(), strict=True
+        (was & now, now & ~was, was & ~now, ~seen), WATER_CHANGE_COLOURS.values(), strict=True
     ):
         pixels[where] = colour
     return Image.fromarray(pixels)

@@ -59,7 +59,8 @@ def show_changes(pair: Sequence[OpenScene]) -> str:
     same_place = not lie_apart(before.scene, after.scene)
     title = "What changed" if same_place else "How the places differ"
     table = _show_table(title, make_headings(pair), comparison)
-    return f'<div class="changed"><div>{table}{notes}</div>{_show_water_change(pair)}</div>'
+    picture = _show_water_change(comparison, after)
+    return f'<div class="changed"><div>{table}{notes}</div>{picture}</div>'
 
 
 def _show_table(title: str, headings: Sequence[str], comparison: Comparison) -> str:
@@ -77,9 +78,8 @@ def _show_table(title: str, headings: Sequence[str], comparison: Comparison) -> 
     )
 
 
-def _show_water_change(pair: Sequence[OpenScene]) -> str:
-    before, after = pair
-    picture = draw_water_change(before.scene, after.scene)
+def _show_water_change(comparison: Comparison, after: OpenScene) -> str:
+    picture = draw_water_change(comparison, after.scene)
     if picture is None:
         return ""
     legend = "".join(
