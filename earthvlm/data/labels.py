@@ -35,6 +35,7 @@ SCENE_NAMES = {
 # Who gave a scene's kind in `labels.json`, where it is noted: classifiers err too often to ask.
 BY_HAND = "hand label"
 QUARTERS = ("top left", "top right", "bottom left", "bottom right")
+SIMILAR_SHARES = 0.1  # shares that differ by less agree with each other
 CELLS = 6  # rows and columns of the labels of a map: halves, quarters and ninths are whole cells
 
 
@@ -163,6 +164,16 @@ class SceneLabels:
         if self.cover_map is not None:
             return self.cover_map.shows(cover)
         return (self.cloud_share if cover == "cloud" else self.shares[cover]) > SHARE_IN_VIEW
+
+    def agrees_with(self, other: SceneLabels) -> bool:
+        """Whether both name the same covers in view and in the quarters, with similar shares."""
+        mine, others = self.shares, other.shares
+        return (
+            abs(self.cloud_share - other.cloud_share) < SIMILAR_SHARES
+            and all(abs(mine[c] - others[c]) < SIMILAR_SHARES for c in LAND_COVER)
+            and all(self.shows(c) == other.shows(c) for c in (*LAND_COVER, "cloud"))
+            and all(self.quarter(q).dominant == other.quarter(q).dominant for q in QUARTERS)
+        )
 
     @property
     def shares(self) -> dict[str, float]:

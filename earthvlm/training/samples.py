@@ -193,12 +193,12 @@ class TrainingSamples(Dataset):
         tile = self.tiles.tiles[key.index]
         name, scene, labels, captioned = self._read(key, numbers)
         prepared = None if scene is None else self.prepare(scene)
-        context, scene, labels, has_map = self._write_context(key, scene, labels)
+        context, scene, asked, has_map = self._write_context(key, scene, labels)
         sentence = ""
         if labels is None or (captioned and tile.conversations):
             messages, sentence = draw_conversation(tile, rng)
         else:
-            messages = write_questions_and_answers(labels, rng, scene, has_map)
+            messages = write_questions_and_answers(asked or labels, rng, scene, has_map)
             sentence = rng.choice(tile.captions) if captioned else ""
         if labels is not None and not sentence:
             sentence = search_sentence(labels, rng)
@@ -231,9 +231,11 @@ class TrainingSamples(Dataset):
     def _write_context(
         self, key: SampleKey, scene: Scene | None, labels: SceneLabels | None
     ) -> tuple[str, Scene | None, SceneLabels | None, bool]:
-        """The context of a sample's prompt, its scene, its labels with the map in the context.
+        """The context of a sample's prompt, its scene, the labels that answers follow.
 
-        Last whether that map can be relied on. Without context, scene and map are None.
+        Last whether the map in it can be relied on. Without context, the scene is None. Answers
+        follow the map wherever it is about right: what users read next to it then agrees with it,
+        and copying is quickly learned. Where the map errs, answers follow the labels.
         """
         given, wrong = self._draw_context(key)
         if not given or not self.with_words:
@@ -243,7 +245,16 @@ class TrainingSamples(Dataset):
         if self.mapper is not None and wrong:
             other = self.tiles.tiles[(key.index + key.epoch + 1) % len(self.tiles)]
             shown = self.mapper(self.tiles.read(other))
-        if labels is not None:
+        if labels is not None and shown is not None:
+            seen = SceneLabels.from_cover_map(shown)
+            if seen.agrees_with(labels):
+                labels = replace(
+                    labels,
+                    land_cover=seen.land_cover,
+                    cloud=seen.cloud,
+                    haze=np.full_like(seen.cloud, labels.haze_share),
+                    cover_map=shown,
+                )
             labels = replace(labels, predicted_map=shown)
         context = write_scene_context(scene, shown, measure(scene))
         return context, scene, labels, shown is not None and not wrong

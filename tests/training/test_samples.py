@@ -26,6 +26,7 @@ from earthvlm.training.mapped_scenes import SceneMapper, label_scene
 from earthvlm.training.sampler import EpochSampler, SampleKey, balancing_weights
 from earthvlm.training.samples import TrainingSamples
 from tests.support.generated_chatearthnet import write_generated_chatearthnet
+from tests.support.made_labels import MIXED
 
 
 @pytest.fixture(scope="module")
@@ -183,6 +184,18 @@ def test_samples_are_drawn_scenes_with_labels_of_their_map(data, tiny_bridge, tm
     assert len(labels) == 12 and 1 <= len(drawn) <= 11
     assert all(known.cloud.shape == (6, 6) for known in drawn)
     assert any(known.predicted_map is not None for known in labels)
+
+
+def test_answers_follow_a_map_that_is_about_right():
+    """And the labels where the map errs."""
+    classes = np.full((60, 60), COVERS.index("tree cover"), np.uint8)
+    classes[:28, :28] = COVERS.index("water")
+    nearly = SceneLabels.from_cover_map(CoverMap(classes))
+    assert nearly.agrees_with(MIXED) and MIXED.agrees_with(nearly)
+    classes[40:, 40:] = COVERS.index("built-up land")
+    assert not SceneLabels.from_cover_map(CoverMap(classes)).agrees_with(MIXED)
+    classes[:] = COVERS.index("tree cover")
+    assert not SceneLabels.from_cover_map(CoverMap(classes)).agrees_with(MIXED)
 
 
 def test_labels_keep_to_the_covers_that_a_pixel_can_be():
