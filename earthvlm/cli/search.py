@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import datetime
 import json
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from earthvlm.cli.options import (
@@ -43,7 +44,8 @@ def add_search(commands: argparse._SubParsersAction) -> None:
             "  earthvlm search 'a lake beside forest' --top_k 3\n"
             "  earthvlm search 'a river -city' --bbox 4 47 16 55 --from_date 2018-01-01\n"
             "  earthvlm search --scene scene.tif --json\n"
-            "  earthvlm search 'more water' --like_id tile_17"
+            "  earthvlm search 'more water' --like_id tile_17\n"
+            "  earthvlm search 'a lake' --top_k 100 --output lakes.gpkg"
         ),
     )
     add = parser.add_argument
@@ -56,17 +58,7 @@ def add_search(commands: argparse._SubParsersAction) -> None:
         default=5,
         help="how many scenes to find (default: %(default)s)",
     )
-    add("--split", help="search only scenes of this split")
-    add(
-        "--bbox",
-        nargs=4,
-        type=float,
-        metavar=("WEST", "SOUTH", "EAST", "NORTH"),
-        help="search only in this bbox, in degrees; WEST above EAST crosses the date line",
-    )
-    add("--from_date", type=day, metavar="YYYY-MM-DD", help="search only from this day on")
-    add("--to_date", type=day, metavar="YYYY-MM-DD", help="search only until this day")
-    add("--source", help="search only scenes whose source contains these words")
+    _add_filters(parser)
     add(
         "--index",
         default=BUNDLED,
@@ -82,9 +74,31 @@ def add_search(commands: argparse._SubParsersAction) -> None:
         ),
     )
     add("--json", action="store_true", help="print one JSON object a scene")
+    add(
+        "--output",
+        type=Path,
+        metavar="FILE",
+        help="write the scenes, with footprints, captions and scores, to a .geojson, .gpkg, "
+        ".parquet or .csv file too",
+    )
     add_scene_options(parser)
     add_bridge_options(parser)
     parser.set_defaults(run=run_search)
+
+
+def _add_filters(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("--split", help="search only scenes of this split")
+    add(
+        "--bbox",
+        nargs=4,
+        type=float,
+        metavar=("WEST", "SOUTH", "EAST", "NORTH"),
+        help="search only in this bbox, in degrees; WEST above EAST crosses the date line",
+    )
+    add("--from_date", type=day, metavar="YYYY-MM-DD", help="search only from this day on")
+    add("--to_date", type=day, metavar="YYYY-MM-DD", help="search only until this day")
+    add("--source", help="search only scenes whose source contains these words")
 
 
 def day(text: str) -> datetime.date:
@@ -103,6 +117,10 @@ def run_search(arguments: argparse.Namespace) -> int:
         raise ValueError(
             "Search by words, by --scene PATH or by --like_id IMAGE_ID; see earthvlm search --help."
         )
+    if arguments.output is not None:
+        from earthvlm.search.result_files import check_result_path
+
+        check_result_path(arguments.output)
     queries = [] if arguments.words is None else [arguments.words]
     if arguments.scene is not None:
         check_model_path(arguments.model_path)
@@ -113,6 +131,7 @@ def run_search(arguments: argparse.Namespace) -> int:
 
     from earthvlm.embeddings.filters import SceneFilter
     from earthvlm.search.index import SceneIndex
+    from earthvlm.search.result_files import write_results
 
     where = SceneFilter(
         split=arguments.split,
@@ -134,6 +153,9 @@ def run_search(arguments: argparse.Namespace) -> int:
         print_message(results.warning)
     if not results:
         print_message("No scene was found.")
+    elif arguments.output is not None:
+        write_results(results, arguments.output)
+        print_message(f"{len(results)} scenes were written to {arguments.output}.")
     for rank, result in enumerate(results, start=1):
         print(json.dumps(_as_dict(rank, result)) if arguments.json else _as_text(rank, result))
     return 0

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from earthvlm.cli.options import (
     add_bridge_options,
@@ -14,7 +15,9 @@ from earthvlm.cli.options import (
     open_scene,
 )
 from earthvlm.cli.output import print_message
-from earthvlm.scenes.land_cover import CoverMap
+
+if TYPE_CHECKING:
+    from earthvlm.scenes.land_cover import CoverMap
 
 MAP_SUFFIXES = (".tif", ".tiff")
 

@@ -1,10 +1,7 @@
-"""Exports: a conversation as Markdown, search results as CSV and GeoJSON."""
+"""Exports: a conversation as Markdown."""
 
 from __future__ import annotations
 
-import csv
-import io
-import json
 import re
 from collections.abc import Sequence
 from itertools import pairwise
@@ -12,26 +9,12 @@ from itertools import pairwise
 from earthvlm.models.chat_templates import Message
 from earthvlm.scenes.scene import Scene
 from earthvlm.scenes.spectral_indices import SOURCES, SpectralIndices, percent
-from earthvlm.search.index import SceneResult
 from earthvlm.serving.agreement import find_disagreements
 
-COLUMNS = (
-    "rank",
-    "image_id",
-    "longitude",
-    "latitude",
-    "split",
-    "caption",
-    "caption_similarity",
-    "scene_similarity",
-    "source",
-)
 # Characters that Markdown, including GitHub's dialect, may read as markup: anywhere, and at the
 # start of a line, where they begin a list, a rule or an underlined heading.
 _MARKUP = re.compile(r"[\\`*_\[\]<>#|&~$@]|:(?=//)|(?<=www)\.", re.IGNORECASE)
 _LINE_START = re.compile(r"^(\d*)([-+=.)])")
-# Spreadsheets read a cell that begins with one of these as a formula.
-_FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
 
 def conversation_to_markdown(
@@ -68,47 +51,6 @@ def conversation_to_markdown(
     return "\n".join(lines).rstrip() + "\n"
 
 
-def results_to_csv(results: Sequence[SceneResult]) -> str:
-    """Return results as CSV with a header, best first. Raises ValueError if there are none."""
-    _require(results)
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(COLUMNS)
-    for rank, result in enumerate(results, start=1):
-        row = {"rank": rank} | {name: getattr(result, name) for name in COLUMNS[1:]}
-        writer.writerow([_cell(row[name]) for name in COLUMNS])
-    return text.getvalue()
-
-
-def results_to_geojson(results: Sequence[SceneResult]) -> str:
-    """Return results as a GeoJSON FeatureCollection (RFC 7946), best first.
-
-    A scene without coordinates has a null geometry. Raises ValueError if there are no results.
-    """
-    _require(results)
-    features = [
-        {
-            "type": "Feature",
-            "id": result.image_id,
-            "geometry": None
-            if result.longitude is None or result.latitude is None
-            else {"type": "Point", "coordinates": [result.longitude, result.latitude]},
-            "properties": {
-                "rank": rank,
-                **{name: getattr(result, name) for name in COLUMNS[1:]},
-            },
-        }
-        for rank, result in enumerate(results, start=1)
-    ]
-    collection = {"type": "FeatureCollection", "features": features}
-    return json.dumps(collection, ensure_ascii=False, indent=1) + "\n"
-
-
-def _require(results: Sequence[SceneResult]) -> None:
-    if not results:
-        raise ValueError("There are no results to save: search for something first.")
-
-
 def _plain(text: str) -> str:
     """Escape text for one line of Markdown: no tag, link, picture, emphasis or formula."""
     line = _MARKUP.sub(r"\\\g<0>", " ".join(text.split()))
@@ -120,7 +62,3 @@ def _quote(text: str) -> str:
     lines = [_plain(line) for line in text.splitlines()] or [""]
     ends = ["\\" if line and following else "" for line, following in pairwise([*lines, ""])]
     return "\n".join(f"> {line}{end}".rstrip() for line, end in zip(lines, ends, strict=True))
-
-
-def _cell(value: object) -> object:
-    return f"'{value}" if isinstance(value, str) and value.startswith(_FORMULA) else value

@@ -64,6 +64,35 @@ def test_the_bundled_index_is_searched(capfd):
     assert all(-1 <= r["scene_similarity"] <= 1 for r in results)
 
 
+@needs_bundled_index
+def test_found_scenes_are_written_to_a_file(tmp_path, capfd):
+    path = tmp_path / "lakes.geojson"
+    command = ["search", "a lake", "--top_k", "4", "--json", "--output"]
+    assert main([*command, str(path)]) == 0
+    captured = capfd.readouterr()
+    assert captured.err == f"earthvlm: 4 scenes were written to {path}.\n"
+    printed = [json.loads(line) for line in captured.out.splitlines()]
+    features = json.loads(path.read_text("utf-8"))["features"]
+    assert [feature["id"] for feature in features] == [result["image_id"] for result in printed]
+    for feature, result in zip(features, printed, strict=True):
+        values = feature["properties"]
+        assert values["caption_similarity"] == result["caption_similarity"]
+        assert values["scene_file"] == result["scene_file"]
+    nothing = ["--from_date", "2030-01-01", "--output", str(tmp_path / "none.csv")]
+    assert main(["search", "a lake", *nothing]) == 0
+    assert not (tmp_path / "none.csv").exists()
+
+
+@pytest.mark.parametrize(
+    ("output", "message"), [("lakes.shp", "end its name with"), ("no/where.csv", "no folder")]
+)
+def test_an_output_that_cannot_be_written_is_refused_first(output, message, monkeypatch, capfd):
+    monkeypatch.setattr("earthvlm.search.index.SceneIndex.from_pretrained", None)
+    assert main(["search", "a lake", "--output", output]) == 2
+    captured = capfd.readouterr()
+    assert message in captured.err and captured.err.count("\n") == 1
+
+
 @needs_bundled_bridge
 @needs_bundled_index
 @pytest.mark.slow

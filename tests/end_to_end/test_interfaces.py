@@ -97,7 +97,7 @@ def test_client_searches_by_file_words_and_filters(client: Client, tmp_path: Pat
 def test_empty_results_cannot_be_saved(client: Client):
     found, _ = client.predict("open water", first_date="2030-01-01", api_name="/search")
     assert found.startswith("No scene matches")
-    for name in ("csv", "geojson"):
+    for name in ("csv", "geojson", "geopackage", "geoparquet"):
         with pytest.raises(AppError, match="no results to save"):
             client.predict(api_name=f"/save_results_{name}")
 

@@ -10,6 +10,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import geopandas
+
 from earthvlm.embeddings.filters import SceneFilter, parse_bbox
 from earthvlm.ui.tabs.filters import BBOX_LABEL, DEFAULT_RESULTS
 from tests.end_to_end.conftest import BOTH_WIDTHS, END_TO_END
@@ -270,7 +272,7 @@ def test_map_lists_results_that_share_a_marker(page: Page, keep: Callable[..., N
 
 
 @BOTH_WIDTHS
-def test_split_narrows_results_and_both_exports_save_them(page: Page, app_index):
+def test_split_narrows_results_that_every_format_saves(page: Page, app_index, tmp_path):
     open_tab(page, "Search")
     page.locator("#search-summary", has_text=f"of {len(app_index)} scenes").wait_for()
     split = app_index.splits[0]
@@ -288,3 +290,15 @@ def test_split_narrows_results_and_both_exports_save_them(page: Page, app_index)
         page.get_by_role("button", name="Save as GeoJSON").click()
     features = json.loads(Path(download.value.path()).read_text("utf-8"))["features"]
     assert [feature["id"] for feature in features] == [row["image_id"] for row in rows]
+    for name, suffix in (("GeoPackage", ".gpkg"), ("GeoParquet", ".parquet")):
+        with page.expect_download() as download:
+            page.get_by_role("button", name=f"Save as {name}").click()
+        path = tmp_path / f"scenes{suffix}"
+        download.value.save_as(path)
+        frame = (
+            geopandas.read_parquet(path)
+            if suffix == ".parquet"
+            else geopandas.read_file(path, layer="scenes")
+        )
+        assert download.value.suggested_filename == path.name
+        assert list(frame.image_id) == [row["image_id"] for row in rows]

@@ -1,19 +1,15 @@
-"""Exports: conversations as Markdown without markup, results as CSV and GeoJSON."""
+"""Exports: conversations as Markdown without markup."""
 
 from __future__ import annotations
 
-import csv
 import html
-import io
-import json
 import re
 from dataclasses import replace
 
 import pytest
 
 from earthvlm.scenes.spectral_indices import SOURCES, measure
-from earthvlm.search.index import SceneResult
-from earthvlm.serving.exports import conversation_to_markdown, results_to_csv, results_to_geojson
+from earthvlm.serving.exports import conversation_to_markdown
 from tests.conftest import random_scene
 from tests.support.made_spectra import paint
 
@@ -60,21 +56,3 @@ def test_markdown_export_says_where_answers_depart():
     ]
     text = conversation_to_markdown(scene, messages, measure(scene), "")
     assert text.count("The model says") == 1 and "- The model says no water" in text
-
-
-def make_result(name: str, caption: str, longitude: float | None = 10.5) -> SceneResult:
-    latitude = None if longitude is None else 50.25
-    return SceneResult(name, caption, "tiles", longitude, latitude, "made up", None, None)
-
-
-def test_results_as_csv_and_geojson():
-    results = [make_result("a", '=HYPERLINK("x")'), make_result("b", "two\nlines", None)]
-    rows = list(csv.DictReader(io.StringIO(results_to_csv(results))))
-    assert [row["image_id"] for row in rows] == ["a", "b"]
-    assert rows[0]["caption"].startswith("'=") and rows[1]["caption"] == "two\nlines"
-    features = json.loads(results_to_geojson(results))["features"]
-    assert features[0]["geometry"] == {"type": "Point", "coordinates": [10.5, 50.25]}
-    assert features[1]["geometry"] is None and features[1]["properties"]["rank"] == 2
-    for export in (results_to_csv, results_to_geojson):
-        with pytest.raises(ValueError, match="no results"):
-            export([])

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Sequence
 
 import gradio as gr
 
 from earthvlm.search.index import SceneResult
-from earthvlm.serving.exports import results_to_csv, results_to_geojson
+from earthvlm.search.result_files import results_to_bytes
 from earthvlm.serving.service import Example, SceneService
 from earthvlm.ui.session import (
     SearchQuery,
@@ -105,12 +106,22 @@ class SearchHandlers:
     @page_only
     def save_results_csv(self, session: Session) -> str:
         """Return the results of the last search as CSV."""
-        return results_to_csv(self.last_results(session))
+        return results_to_bytes(self.last_results(session), ".csv").decode()
 
     @page_only
     def save_results_geojson(self, session: Session) -> str:
         """Return the results of the last search as a GeoJSON FeatureCollection."""
-        return results_to_geojson(self.last_results(session))
+        return results_to_bytes(self.last_results(session), ".geojson").decode()
+
+    @page_only
+    def save_results_geopackage(self, session: Session) -> str:
+        """Return the results of the last search as a GeoPackage, in base64."""
+        return _to_base64(results_to_bytes(self.last_results(session), ".gpkg"))
+
+    @page_only
+    def save_results_geoparquet(self, session: Session) -> str:
+        """Return the results of the last search as GeoParquet, in base64."""
+        return _to_base64(results_to_bytes(self.last_results(session), ".parquet"))
 
     def last_results(self, session: Session) -> Sequence[SceneResult]:
         """Return the results that the page shows: of the last search, or those at the start."""
@@ -125,6 +136,10 @@ class SearchHandlers:
         limit_memory(session)
         summary = summarize_search(query, results, len(self.service.index), where)
         return session, summary, self.thumbnails.items(results)
+
+
+def _to_base64(content: bytes) -> str:
+    return base64.b64encode(content).decode("ascii")
 
 
 def _combine(words: str, with_words: bool, example: Example | SceneResult) -> SearchQuery:

@@ -8,7 +8,7 @@ from typing import Any
 import gradio as gr
 
 from earthvlm.embeddings.filters import SceneFilter
-from earthvlm.ui.downloads import SAVE_TEXT
+from earthvlm.ui.downloads import SAVE_BYTES, SAVE_TEXT
 from earthvlm.ui.tabs.chat_tab import ChatTab
 from earthvlm.ui.tabs.filters import OptionFields, build_options
 from earthvlm.ui.tabs.search_handlers import SearchHandlers
@@ -22,6 +22,16 @@ SUGGESTED_SEARCHES = (
     "open water",
     "haze over the land",
 )
+# By the name on a button: a method of SearchHandlers, the file's name and its media type.
+TEXTS = ("text/csv", "application/geo+json")
+DOWNLOADS = {
+    "CSV": ("save_results_csv", "scenes.csv", TEXTS[0]),
+    "GeoJSON": ("save_results_geojson", "scenes.geojson", TEXTS[1]),
+    "GeoPackage": ("save_results_geopackage", "scenes.gpkg", "application/geopackage+sqlite3"),
+    "GeoParquet": (
+        *("save_results_geoparquet", "scenes.parquet", "application/vnd.apache.parquet"),
+    ),
+}
 # Requests wait in the service's queues, where no address can keep others out.
 SEARCHING: dict[str, Any] = {"concurrency_limit": None, "show_progress": "minimal"}
 PRIVATE: dict[str, Any] = {"api_visibility": "private", **SEARCHING}
@@ -33,8 +43,8 @@ class SearchTab:
     """The components of the Search tab.
 
     by_chat_scene, by_file: search for scenes similar to one. with_words: whether these searches
-    also match the words. summary: the query, the filters and any warning. saved: what the browser
-    saves as a file.
+    also match the words. summary: the query, the filters and any warning. save_buttons: by the
+    format's name. saved: what the browser saves as a file.
     """
 
     session: gr.State
@@ -46,8 +56,7 @@ class SearchTab:
     by_file: gr.UploadButton
     with_words: gr.Checkbox
     summary: gr.HTML
-    save_csv: gr.Button
-    save_geojson: gr.Button
+    save_buttons: dict[str, gr.Button]
     gallery: gr.Gallery
     saved: gr.Textbox
 
@@ -71,8 +80,10 @@ def build_search_tab(session: gr.State, handlers: SearchHandlers) -> SearchTab:
             label="Summary of the results",
             elem_id="search-summary",
         )
-        save_csv = gr.Button("Save as CSV", size="sm", scale=0, min_width=110)
-        save_geojson = gr.Button("Save as GeoJSON", size="sm", scale=0, min_width=130)
+        save_buttons = {
+            name: gr.Button(f"Save as {name}", size="sm", scale=0, min_width=110)
+            for name in DOWNLOADS
+        }
     gallery = gr.Gallery(
         handlers.thumbnails.items(results),
         label="Results: cosine similarity of caption and scene to the query, and the rank of each. "
@@ -95,8 +106,7 @@ def build_search_tab(session: gr.State, handlers: SearchHandlers) -> SearchTab:
         by_file=by_file,
         with_words=with_words,
         summary=summary,
-        save_csv=save_csv,
-        save_geojson=save_geojson,
+        save_buttons=save_buttons,
         gallery=gallery,
         saved=gr.Textbox(visible=False),
     )
@@ -190,9 +200,10 @@ def search_again_after(event: Any, tab: SearchTab, handlers: SearchHandlers) -> 
 
 
 def _wire_downloads(tab: SearchTab, handlers: SearchHandlers) -> None:
-    for button, handler, name, kind in (
-        (tab.save_csv, handlers.save_results_csv, "scenes.csv", "text/csv"),
-        (tab.save_geojson, handlers.save_results_geojson, "scenes.geojson", "application/geo+json"),
-    ):
-        saved = button.click(handler, tab.session, tab.saved, show_progress="hidden")
-        saved.success(None, tab.saved, None, js=SAVE_TEXT.format(name=name, kind=kind))
+    for format_name, button in tab.save_buttons.items():
+        handler, name, kind = DOWNLOADS[format_name]
+        saved = button.click(
+            getattr(handlers, handler), tab.session, tab.saved, show_progress="hidden"
+        )
+        script = SAVE_TEXT if kind in TEXTS else SAVE_BYTES
+        saved.success(None, tab.saved, None, js=script.format(name=name, kind=kind))
