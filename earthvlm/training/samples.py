@@ -287,7 +287,7 @@ def place_at_random(scene: Scene, rng: np.random.Generator) -> Scene:
     """Give most scenes a place and a pixel size, for questions about these."""
     if rng.random() >= PLACED:
         return scene
-    longitude, latitude = rng.uniform((-180, -70), (180, 80))
+    longitude, latitude = (float(x) for x in rng.uniform((-180, -70), (180, 80)))
     metres = float(rng.choice((10, 10, 10, 20, 15)))
     return replace(scene, longitude=longitude, latitude=latitude, pixel_metres=metres)
 

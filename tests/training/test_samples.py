@@ -186,6 +186,17 @@ def test_samples_are_drawn_scenes_with_labels_of_their_map(data, tiny_bridge, tm
     assert any(known.predicted_map is not None for known in labels)
 
 
+def test_contexts_of_joined_tiles_have_a_date_and_mostly_a_place(data, tiny_bridge):
+    tiny_bridge.set_scene_context(True)
+    samples = TrainingSamples(ChatEarthNet(data, "train"), tiny_bridge, 0)
+    decode = tiny_bridge.language.tokenizer.decode
+    keys = [SampleKey(epoch, 0, (1, 2, 1)) for epoch in range(60)]
+    contexts = [text for key in keys if "Measured" in (text := decode(samples[key].prompt.ids))]
+    placed = [text for text in contexts if "Place unknown" not in text]
+    assert len(contexts) > 15 and not any("Date unknown" in text for text in contexts)
+    assert 0.4 < len(placed) / len(contexts) < 0.95 and all(" km. " in text for text in placed)
+
+
 def test_answers_follow_a_map_that_is_about_right():
     """And the labels where the map errs."""
     classes = np.full((60, 60), COVERS.index("tree cover"), np.uint8)
