@@ -94,7 +94,8 @@ def write_bridge_card(
 
 def _datasets(config: BridgeConfig) -> list[str]:
     """List the Hub's datasets that any run trained on."""
-    return sorted({run["dataset"] for run in _runs(config) if run["dataset"]})
+    named = [run["dataset"].split(", ") for run in _runs(config) if run["dataset"]]
+    return sorted({name for names in named for name in names})
 
 
 def _runs(config: BridgeConfig) -> list[dict]:

@@ -18,7 +18,7 @@ def add_evaluate(commands: argparse._SubParsersAction) -> None:
     """Add the command to the parser."""
     parser = commands.add_parser(
         "evaluate",
-        help="evaluate a bridge on ChatEarthNet, or data in its layout",
+        help="evaluate a bridge on captioned scenes",
         description=(
             "Describe every tile of a split and search among them; where a labels.json beside the\n"
             "captions gives each tile's land cover, ask about that too. Each metric comes with\n"
@@ -31,7 +31,12 @@ def add_evaluate(commands: argparse._SubParsersAction) -> None:
             "  accelerate launch -m earthvlm evaluate --data_dir DATA --output results.json"
         ),
     )
-    parser.add_argument("--data_dir", type=Path, required=True, help="the data folder")
+    parser.add_argument(
+        "--data_dir",
+        required=True,
+        metavar="DATA",
+        help="a folder, file or Hub dataset of captions",
+    )
     parser.add_argument("--split", default="val", help="which tiles (default: %(default)s)")
     parser.add_argument(
         "--captions", default="35", choices=("35", "4v"), help="ChatGPT-3.5's or GPT-4V's captions"
@@ -50,7 +55,7 @@ def run_evaluate(arguments: argparse.Namespace) -> int:
     check_model_path(arguments.model_path)
     from accelerate import PartialState
 
-    from earthvlm.data.chatearthnet import ChatEarthNet, find_hub_id
+    from earthvlm.data.sources.opening import open_scenes
     from earthvlm.evaluation.evaluation import evaluate
     from earthvlm.metrics.results import as_markdown
 
@@ -62,7 +67,7 @@ def run_evaluate(arguments: argparse.Namespace) -> int:
         print_message(
             "BLEU, METEOR, ROUGE-L and CIDEr are left out: pip install 'earthvlm[evaluation]'."
         )
-    tiles = ChatEarthNet(arguments.data_dir, arguments.split, arguments.captions)
+    tiles = open_scenes(arguments.data_dir, arguments.split, arguments.captions)
     bridge = load_bridge(arguments.model_path, arguments.device or str(state.device))
     results, rows = evaluate(
         bridge,
@@ -78,7 +83,7 @@ def run_evaluate(arguments: argparse.Namespace) -> int:
     if output is not None:
         result = {
             "bridge": bridge.revision,
-            "dataset": find_hub_id(tiles.tiles),
+            "dataset": tiles.hub_id,
             "split": arguments.split,
             "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
             "metrics": [asdict(result) for result in results],

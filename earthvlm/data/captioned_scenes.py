@@ -45,6 +45,10 @@ class CaptionedScenes(Protocol):
     def tiles(self) -> Sequence[Tile]:
         """All tiles, in a fixed order."""
 
+    @property
+    def hub_id(self) -> str | None:
+        """The dataset's repository on the Hub; several are joined by commas."""
+
     def __len__(self) -> int:
         """Return the number of tiles."""
 

@@ -6,15 +6,16 @@ next to them, which ChatEarthNet itself does not have, adds land cover for each 
 
 from __future__ import annotations
 
-import copy
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from earthvlm.data.captioned_scenes import Tile, is_unicode
 from earthvlm.data.labels import SceneLabels
+from earthvlm.data.tile_dataset import MEMORY, TileDataset, describe_fault, list_entries
+from earthvlm.scenes.bands import CHATEARTHNET_FOLDERS
 from earthvlm.scenes.scene import Scene
 from earthvlm.scenes.triplet_reader import locate_chatearthnet
 
@@ -27,10 +28,6 @@ SPLITS = ("train", "val", "test")
 HUB_ID = "JessicaYuan/ChatEarthNet"
 # Written by `earthvlm validate-data`: the tiles that cannot be used, with reasons.
 CHECK_FILE = "check.json"
-# Bytes of tiles that each process keeps in memory: some thousands of 64 x 64 pixels, and few of
-# ChatEarthNet's own, which come in another order each epoch anyway.
-MEMORY = 1 << 30
-LISTED = 3  # entries of one fault that a message names
 
 
 @dataclass(frozen=True)
@@ -49,13 +46,7 @@ class CaptionFile:
         return [list_entries(self.path.name, *fault) for fault in self.faults.items()]
 
 
-def list_entries(source: str, reason: str, entries: Sequence[str]) -> str:
-    """Return a count and the first entries: "a.json: 2 have no caption: entry 2, ..."."""
-    more = ", ..." if len(entries) > LISTED else ""
-    return f"{source}: {len(entries):,} {reason}: {'; '.join(entries[:LISTED])}{more}"
-
-
-class ChatEarthNet:
+class ChatEarthNet(TileDataset):
     """The tiles of one split, in the order of their caption file.
 
     captions: "35" for those by ChatGPT-3.5, "4v" for those by GPT-4V.
@@ -70,8 +61,6 @@ class ChatEarthNet:
         self, data_dir: str | Path, split: str, captions: str = "35", memory: int = MEMORY
     ) -> None:
         self.root = Path(data_dir)
-        self._kept: dict[str, Scene] = {}  # the least recently read first
-        self._memory = self._free = memory
         path = self.root / "json_files" / CAPTION_FILE.format(captions=captions, split=split)
         if not path.is_file():
             missing = path if self.root.is_dir() else f"The folder {self.root}"
@@ -79,67 +68,71 @@ class ChatEarthNet:
                 f"{missing} is missing: --data_dir must hold ChatEarthNet's json_files and images, "
                 f"which `earthvlm download chatearthnet --data_dir {self.root}` fetches."
             )
-        labels = self._read(LABELS_FILE) or self._read(FACTS_FILE)
-        unusable = self._read(CHECK_FILE).get("unusable", {})
+        labels = read_entries(self.root / LABELS_FILE) or read_entries(self.root / FACTS_FILE)
+        unusable = read_unusable(self.root)
         file = read_captions(path)
         tiles = [self._make_tile(*entry, labels) for entry in file.captions.items()]
-        self.path = path
-        self.tiles = [tile for tile in tiles if tile.name not in unusable]
-        self.left_out = file.lines()
-        self.skipped = len(tiles) - len(self.tiles)
-        if self.skipped:
-            names = [tile.name for tile in tiles if tile.name in unusable]
-            self.left_out.append(
-                list_entries(CHECK_FILE, f"tiles of {path.name} are unusable", names)
-            )
+        names = [tile.name for tile in tiles if tile.name in unusable]
+        left_out = file.lines()
+        if names:
+            left_out.append(list_entries(CHECK_FILE, f"tiles of {path.name} are unusable", names))
+        usable = [tile for tile in tiles if tile.name not in unusable]
+        super().__init__(
+            str(path),
+            usable,
+            lambda tile: Scene.open(self.root, tile.name),
+            left_out=left_out,
+            hub_id=find_hub_id(usable),
+            memory=memory,
+        )
+        self.skipped = len(names)
 
-    def __len__(self) -> int:
-        return len(self.tiles)
-
-    def __iter__(self) -> Iterator[Tile]:
-        return iter(self.tiles)
-
-    def __getitem__(self, index: int) -> tuple[Scene, Tile]:
-        tile = self.tiles[index]
-        return self.read(tile), tile
-
-    def read(self, tile: Tile) -> Scene:
-        """Open a tile's image."""
-        scene = self._kept.pop(tile.name, None)
-        if scene is None:
-            scene = Scene.open(self.root, tile.name)
-            self._free -= scene.nbytes
-        self._kept[tile.name] = scene
-        while self._free < 0:
-            oldest = self._kept.pop(next(iter(self._kept)))
-            self._free += oldest.nbytes
-        return scene
-
-    def with_tiles(self, tiles: Sequence[Tile]) -> ChatEarthNet:
-        """Return the same dataset with only these tiles."""
-        other = copy.copy(self)
-        other.tiles, other._kept, other._free = list(tiles), {}, self._memory  # noqa: SLF001
-        return other
-
-    def _read(self, name: str) -> dict[str, Any]:
-        path = self.root / name
-        try:
-            values = json.loads(path.read_bytes()) if path.is_file() else {}
-        except (ValueError, RecursionError) as error:
-            raise ValueError(f"{path} is damaged: {error}.") from error
-        if not isinstance(values, dict):
-            raise ValueError(f"{path} holds no object with an entry for each image.")
-        return values
+    def find_fault(self, tile: Tile) -> str | None:
+        """Return why a tile's image cannot be used, or None."""
+        return find_triplet_fault(self.root, tile.name)
 
     def _make_tile(self, name: str, captions: tuple[str, ...], labels: dict[str, Any]) -> Tile:
         known = labels.get(name)
         try:
             return Tile(name, captions, SceneLabels.from_entry(known) if known else None)
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, TypeError, AttributeError, ValueError) as error:
             lacks = f"it lacks {error}" if isinstance(error, KeyError) else error
             raise ValueError(
                 f"{self.root}: the labels of {name} cannot be read: {lacks}."
             ) from error
+
+
+def find_triplet_fault(root: Path, name: str) -> str | None:
+    """Return why a tile cannot be used, or None."""
+    fault = describe_fault(lambda: Scene.open(root, name))
+    if fault is None or not fault.startswith("missing"):
+        return fault
+    present = [f for f in CHATEARTHNET_FOLDERS if _is_there(root / f, name)]
+    lacking = [f for f in CHATEARTHNET_FOLDERS if f not in present]
+    return f"missing partner: none in {', '.join(lacking)}" if present else "missing: no picture"
+
+
+def _is_there(folder: Path, name: str) -> bool:
+    return (folder / name).is_file() or (folder / "s2_images" / name).is_file()
+
+
+def read_entries(path: Path) -> dict[str, Any]:
+    """Read a JSON object with an entry for each image; {} where there is no such file.
+
+    Raises ValueError, naming the file, for another form.
+    """
+    try:
+        values = json.loads(path.read_bytes()) if path.is_file() else {}
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{path} is damaged: {error}.") from error
+    if not isinstance(values, dict):
+        raise ValueError(f"{path} holds no object with an entry for each image.")
+    return values
+
+
+def read_unusable(root: Path) -> dict[str, str]:
+    """Read which tiles `earthvlm validate-data` found unusable, and why."""
+    return read_entries(root / CHECK_FILE).get("unusable", {})
 
 
 def find_hub_id(tiles: Sequence[Tile]) -> str | None:

@@ -61,7 +61,7 @@ def evaluate(
 
     Several processes divide the tiles; each returns the same results. Tiles without labels are
     described and retrieved, not asked about; the land cover that a description mentions is then
-    compared with what the captions mention.
+    compared with what the captions mention. Tiles with conversations alone are left out.
 
     Args:
         bridge: The bridge to evaluate.
@@ -74,9 +74,15 @@ def evaluate(
 
     Returns:
         The metrics, and each tile's answers with its reference, for people to read.
+
+    Raises:
+        ValueError: no tile has captions or labels, or a tile cannot be read.
     """
-    count = min(limit or len(dataset), len(dataset))
-    tiles = [dataset.tiles[int(i)] for i in np.linspace(0, len(dataset) - 1, count)]
+    described = [tile for tile in dataset.tiles if tile.captions or tile.labels]
+    if not described:
+        raise ValueError("No tile has a caption or labels to compare with.")
+    count = min(limit or len(described), len(described))
+    tiles = [described[int(i)] for i in np.linspace(0, len(described) - 1, count)]
     others = shuffle_tiles(count, seed)
     state = PartialState(cpu=bridge.device.type == "cpu")
     references = [list_references(tile) for tile in tiles]

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import argparse
-import math
-import shlex
-import types
-import typing
-from collections.abc import Callable, Sequence
-from dataclasses import Field, dataclass, field, fields
-from pathlib import Path
-from typing import Any, TypeVar, cast
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from earthvlm.data.sources.mixture import WeightedSource
+from earthvlm.training.arguments import (
+    add_arguments,
+    argument,
+    check_arguments,
+    list_values,
+    take_arguments,
+)
 
 # The stages of a run in their order, and the argument that sets each stage's epochs.
 STAGES = {
@@ -24,45 +27,6 @@ STAGES = {
 BYTES_PER_TRAINED_WEIGHT = 16
 LARGEST_SEED = 2**32 - 1  # numpy takes seeds of 32 bits
 LARGEST_PATCH = 8  # OlmoEarth was trained on patches of 1 to 8 pixels
-COMMAND = "accelerate launch -m earthvlm.train"
-
-Group = TypeVar("Group")
-
-
-def argument(
-    default: object,
-    text: str,
-    *,
-    least: int | None = None,
-    most: float = math.inf,
-    choices: Sequence[str] = (),
-    metavar: str | None = None,
-    shown_as: str | None = None,
-    local_as: str | None = None,
-    recorded: bool = True,
-) -> Any:
-    """Declare an argument as a dataclass field.
-
-    Args:
-        text: the help text.
-        least, most: bounds of a number, both included; floats must also be finite.
-        shown_as: what a recorded command shows instead of the value, which is a path.
-        local_as: the same for a value that may be a local folder or a public name.
-        recorded: whether a recorded command shows the argument at all.
-    """
-    return field(
-        default=default,
-        metadata={
-            "help": text,
-            "least": least,
-            "most": most,
-            "choices": choices,
-            "metavar": metavar,
-            "shown_as": shown_as,
-            "local_as": local_as,
-            "recorded": recorded,
-        },
-    )
 
 
 @dataclass(frozen=True)
@@ -131,10 +95,12 @@ class TrainingConfig:
     Raises ValueError, naming the argument, for a value out of its bounds.
     """
 
-    data_dir: str = argument(
+    data_dir: str | Sequence[str] = argument(
         "./chatearthnet_data",
-        "folder with json_files and the image folders",
+        "ChatEarthNet's folder, a folder with metadata.jsonl, a conversation file or a dataset on "
+        "the Hub; several with weights as in --data_dir A=3 --data_dir B=1",
         shown_as="DATA",
+        repeated=True,
     )
     output_dir: str = argument(
         "./olmoearth_vlm_checkpoints",
@@ -222,6 +188,12 @@ class TrainingConfig:
         if not any(getattr(self, name) for name in STAGES.values()):
             flags = ", ".join(f"--{name}" for name in STAGES.values())
             raise ValueError(f"Nothing would be trained: one of {flags} must be at least 1.")
+        assert self.sources  # raises ValueError for a weight that is no number above 0
+
+    @property
+    def sources(self) -> list[WeightedSource]:
+        """What to train on. Raises ValueError for a weight that is not above 0."""
+        return [WeightedSource.parse(each) for each in list_values(self.data_dir)]
 
 
 @dataclass(frozen=True)
@@ -283,82 +255,3 @@ def add_training_arguments(parser: argparse.ArgumentParser) -> None:
         ("run", RunArguments),
     ):
         add_arguments(parser.add_argument_group(title), group)
-
-
-def add_arguments(parser: argparse._ActionsContainer, group: type) -> None:
-    """Add a command-line argument for each field of a dataclass."""
-    hints = typing.get_type_hints(group)
-    for each in fields(group):
-        kind = _strip_none(hints[each.name])
-        default = " (default: %(default)s)" if each.default is not None else ""
-        options: dict[str, Any] = {"default": each.default, "help": each.metadata["help"] + default}
-        if kind is bool:
-            options["action"] = argparse.BooleanOptionalAction
-        else:
-            options["type"] = kind
-            options["choices"] = each.metadata["choices"] or None
-            options["metavar"] = each.metadata["metavar"]
-        parser.add_argument(f"--{each.name}", **options)
-
-
-def take_arguments(group: Callable[..., Group], arguments: argparse.Namespace) -> Group:
-    """Build a dataclass from parsed arguments. Raises ValueError as the dataclass does."""
-    names = [each.name for each in fields(cast("Any", group))]
-    return group(**{name: getattr(arguments, name) for name in names})
-
-
-def check_arguments(group: Any) -> None:
-    """Raise ValueError, naming the argument, for a value out of its bounds or choices."""
-    hints = typing.get_type_hints(type(group))
-    for each in fields(group):
-        value = getattr(group, each.name)
-        if value is not None:
-            _check(each, _strip_none(hints[each.name]), value)
-
-
-def _check(each: Field, kind: type, value: Any) -> None:
-    least, most = each.metadata["least"], each.metadata["most"]
-    if least is not None and kind is int and not least <= value <= most:
-        upper = f" and at most {most}" if most < math.inf else ""
-        raise ValueError(
-            f"--{each.name} must be a whole number of at least {least}{upper}; {value} was given."
-        )
-    if least is not None and kind is float and not least <= value < math.inf:  # false for NaN too
-        raise ValueError(
-            f"--{each.name} must be a number of at least {least}; {value:g} was given."
-        )
-    choices = each.metadata["choices"]
-    if choices and value not in choices:
-        raise ValueError(f"--{each.name} must be one of {', '.join(choices)}; {value!r} was given.")
-
-
-def _strip_none(hint: Any) -> type:
-    """The type that a hint such as `int | None` allows besides None."""
-    if isinstance(hint, types.UnionType):
-        (hint,) = (kind for kind in typing.get_args(hint) if kind is not type(None))
-    return hint
-
-
-def render_command(*groups: Any, number: int) -> str:
-    """The command that starts a run with these arguments, for its published record.
-
-    Arguments at their defaults are left out. Placeholders such as DATA replace local paths.
-    number: of the run, counted from 1, among those that trained the bridge.
-    """
-    words = [COMMAND]
-    for group in groups:
-        for each in fields(group):
-            value, shown_as = getattr(group, each.name), each.metadata["shown_as"]
-            required = shown_as is not None and each.default is not None
-            if not each.metadata["recorded"] or (value == each.default and not required):
-                continue
-            local_as = each.metadata["local_as"]
-            if local_as is not None and Path(value).is_dir():
-                shown_as = local_as
-            if shown_as is not None:
-                value = shown_as.format(number=number, previous=number - 1)
-            if isinstance(value, bool):
-                words.append(f"--{each.name}" if value else f"--no-{each.name}")
-            else:
-                words.append(f"--{each.name} {shlex.quote(str(value))}")
-    return " ".join(words)

@@ -11,13 +11,9 @@ from accelerate.utils import set_seed
 from earthvlm.bridge.model import OlmoEarthVLMBridge
 from earthvlm.scenes.bands import BANDS, CHATEARTHNET_FOLDERS
 from earthvlm.storage.tensors import GIGABYTE
+from earthvlm.training.arguments import list_values, render_command
 from earthvlm.training.checkpoints import find_checkpoint
-from earthvlm.training.config import (
-    BYTES_PER_TRAINED_WEIGHT,
-    BridgeArguments,
-    TrainingArguments,
-    render_command,
-)
+from earthvlm.training.config import BYTES_PER_TRAINED_WEIGHT, BridgeArguments, TrainingArguments
 from earthvlm.training.process import on_main_process
 from earthvlm.training.publisher import TrainingPublisher
 from earthvlm.training.run_directory import earlier_runs
@@ -44,6 +40,7 @@ def train(arguments: TrainingArguments, accelerator: Accelerator) -> None:
         saved = str(checkpoint)
     if run.log_with:
         settings = {name: value for name, value in asdict(config).items() if value is not None}
+        settings["data_dir"] = " ".join(list_values(config.data_dir))  # trackers take no lists
         accelerator.init_trackers("earthvlm", settings)
     publisher = None
     if run.push_to_hub:

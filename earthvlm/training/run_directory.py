@@ -21,7 +21,6 @@ from earthvlm.bridge.config import (
 )
 from earthvlm.bridge.model import OlmoEarthVLMBridge
 from earthvlm.data.captioned_scenes import CaptionedScenes
-from earthvlm.data.chatearthnet import find_hub_id
 from earthvlm.data.tile_statistics import summarize_tiles
 from earthvlm.scenes.distribution_shift import TrainingStatistics
 from earthvlm.storage.files import replace_files
@@ -210,7 +209,7 @@ class RunDirectory:
                 "seconds": seconds,
                 "device": _device_name(self.accelerator.device),
                 "torch": torch.__version__,
-                "dataset": find_hub_id(self.train_tiles.tiles),
+                "dataset": self.train_tiles.hub_id,
                 "earlier": self.earlier_runs,
             },
             self.training_statistics,

@@ -5,20 +5,20 @@ from __future__ import annotations
 import os
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from functools import partial
+from pathlib import Path
 
 import numpy as np
 from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list
 
-from earthvlm.data.chatearthnet import ChatEarthNet, list_entries
-from earthvlm.data.chatearthnet_validation import find_fault
+from earthvlm.data.sources.mixture import open_mixture
+from earthvlm.data.tile_dataset import TileDataset, list_entries
 from earthvlm.training.config import TrainingConfig
 
 
 def open_training_tiles(
     config: TrainingConfig, accelerator: Accelerator
-) -> tuple[ChatEarthNet, ChatEarthNet]:
+) -> tuple[TileDataset, TileDataset]:
     """Open the training and the validation tiles, and report those that are left out.
 
     Training leaves out tiles that are in another split too. Validation takes `max_eval_samples`
@@ -27,37 +27,38 @@ def open_training_tiles(
     Raises FileNotFoundError if a caption file is missing, ValueError if one is damaged or no tile
     is left.
     """
-    train, val = (ChatEarthNet(config.data_dir, name, config.captions) for name in ("train", "val"))
+    train, val = (open_mixture(config.sources, s, config.captions) for s in ("train", "val"))
     others = {"val": val}
     with suppress(FileNotFoundError):  # training does not need it
-        others["test"] = ChatEarthNet(config.data_dir, "test", config.captions)
-    for tiles in (train, val):
-        for line in tiles.left_out:
-            accelerator.print(f"Left out: {line}.")
+        others["test"] = open_mixture(config.sources, "test", config.captions)
+    for line in dict.fromkeys([*train.notes, *val.notes]):
+        accelerator.print(line)
+    for line in dict.fromkeys([*train.left_out, *val.left_out]):
+        accelerator.print(f"Left out: {line}.")
     for name, other in others.items():
         train = _without_tiles_of(train, other, name, accelerator)
     val = _readable(val, config.max_eval_samples, accelerator)
     for tiles, purpose in ((train, "train"), (val, "validate")):
         if not len(tiles):
             raise ValueError(
-                f"{tiles.path} has no tile to {purpose} on: add tiles, or see what "
-                f"`earthvlm validate-data {config.data_dir}` reports."
+                f"{tiles.origin} has no tile to {purpose} on: add tiles, or see what "
+                f"`earthvlm validate-data {config.sources[0].name}` reports."
             )
     return train, val
 
 
 def _without_tiles_of(
-    train: ChatEarthNet, other: ChatEarthNet, name: str, accelerator: Accelerator
-) -> ChatEarthNet:
+    train: TileDataset, other: TileDataset, name: str, accelerator: Accelerator
+) -> TileDataset:
     names = {tile.name for tile in other.tiles}
     both = [tile.name for tile in train.tiles if tile.name in names]
     if both:
         reason = f"tiles are in {name} too"
-        accelerator.print(f"Left out: {list_entries(train.path.name, reason, both)}.")
+        accelerator.print(f"Left out: {list_entries(Path(train.origin).name, reason, both)}.")
     return train.with_tiles([tile for tile in train.tiles if tile.name not in names])
 
 
-def _readable(tiles: ChatEarthNet, count: int, accelerator: Accelerator) -> ChatEarthNet:
+def _readable(tiles: TileDataset, count: int, accelerator: Accelerator) -> TileDataset:
     """The readable ones of `count` tiles, spread evenly; a count of 0 takes all tiles."""
     count = min(count or len(tiles), len(tiles))
     spread = np.linspace(0, len(tiles) - 1, count).astype(int)
@@ -66,12 +67,12 @@ def _readable(tiles: ChatEarthNet, count: int, accelerator: Accelerator) -> Chat
     faults: list[list[str | None]] = [[]]
     if accelerator.is_main_process:
         with ThreadPoolExecutor(os.cpu_count()) as threads:
-            faults = [list(threads.map(partial(find_fault, tiles.root), names))]
+            faults = [list(threads.map(tiles.find_fault, chosen))]
     (found,) = broadcast_object_list(faults)
     bad = [f"{name}: {fault}" for name, fault in zip(names, found, strict=True) if fault]
     if bad:
         reason = "tiles cannot be validated on"
-        accelerator.print(f"Left out: {list_entries(tiles.path.name, reason, bad)}.")
+        accelerator.print(f"Left out: {list_entries(Path(tiles.origin).name, reason, bad)}.")
     return tiles.with_tiles(
         [tile for tile, fault in zip(chosen, found, strict=True) if fault is None]
     )

@@ -47,15 +47,26 @@ def validation_losses(
 
 
 def sample_answers(bridge: OlmoEarthVLMBridge, tiles: CaptionedScenes) -> list[dict[str, str]]:
-    """The bridge's descriptions of the sample tiles, with their references."""
-    return [
-        {
-            "image": tile.name,
-            "answer": str(bridge.generate(scene, DESCRIBE[0])),
-            "reference": describe(tile.labels) if tile.labels else tile.captions[0],
-        }
-        for scene, tile in sample_tiles(tiles)
-    ]
+    """The bridge's descriptions of the sample tiles, with their references.
+
+    A tile that has only conversations is asked the first question of one.
+    """
+    samples = []
+    for scene, tile in sample_tiles(tiles):
+        question, reference = ask_tile(tile)
+        answer = str(bridge.generate(scene, question))
+        samples.append({"image": tile.name, "answer": answer, "reference": reference})
+    return samples
+
+
+def ask_tile(tile: Tile) -> tuple[str, str]:
+    """A question about a tile and its reference answer: a description, where it has one."""
+    if tile.labels:
+        return DESCRIBE[0], describe(tile.labels)
+    if tile.captions:
+        return DESCRIBE[0], tile.captions[0]
+    question, answer, *_ = tile.conversations[0]
+    return question["content"], answer["content"]
 
 
 def sample_tiles(tiles: CaptionedScenes) -> Iterator[tuple[Scene, Tile]]:

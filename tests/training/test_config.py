@@ -11,12 +11,12 @@ import torch
 import earthvlm
 from earthvlm.bridge.config import BridgeConfig
 from earthvlm.cli import build_parser, main
+from earthvlm.training.arguments import render_command
 from earthvlm.training.config import (
     BridgeArguments,
     RunArguments,
     TrainingArguments,
     TrainingConfig,
-    render_command,
 )
 
 # Arguments out of their bounds, and the start of the error message.

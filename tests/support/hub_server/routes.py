@@ -10,7 +10,7 @@ from tests.support.hub_server.messages import Answer, Request
 
 NAME = r"(?P<full>(?:datasets/|spaces/)?[^/]+/[^/]+)"
 API = r"/api/(?P<kind>models|datasets|spaces)/(?P<name>[^/]+/[^/]+)"
-REVISION = r"(?P<revision>refs/pr/\d+|[^/]+)"
+REVISION = r"(?P<revision>refs/(?:pr/\d+|convert/\w+)|[^/]+)"
 
 Answerer = Callable[..., Answer]
 

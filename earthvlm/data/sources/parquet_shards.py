@@ -1,0 +1,103 @@
+"""Parquet files that hold the images themselves, as `datasets` writes them for the Hub.
+
+The texts of all rows are read first, without the images. An image comes from its file when it is
+needed; on the Hub, the file is fetched then.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections import OrderedDict
+from collections.abc import Sequence
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from earthvlm.data.captioned_scenes import Tile
+from earthvlm.data.sources.entries import Entries, split_of_name
+from earthvlm.data.sources.files import SourceFiles
+from earthvlm.scenes.scene import Scene
+
+IMAGE_COLUMNS = ("image", "img", "tif")
+KEPT_GROUPS = 8  # row groups whose images each process keeps
+BYTES, PATH = "bytes", "path"
+
+
+def find_shards(names: Sequence[str]) -> list[str]:
+    """Return the Parquet files among these."""
+    return [name for name in names if name.endswith(".parquet")]
+
+
+def read_shards(files: SourceFiles, names: Sequence[str]) -> tuple[Entries, ShardImages]:
+    """Read the texts of Parquet files.
+
+    Raises ValueError, naming file and entry, for another form, and ConnectionError where the Hub
+    does not answer.
+    """
+    entries, images = Entries(), ShardImages(files)
+    for shard, name in enumerate(names):
+        split = split_of_name(name) or "train"
+        with files.open(name) as file:
+            try:
+                table = pq.ParquetFile(file)
+                column = _image_column(table.schema_arrow)
+                texts = [field for field in table.schema_arrow.names if field != column]
+                rows = table.read(columns=texts).to_pylist()
+            except (pa.ArrowException, ValueError) as error:
+                raise ValueError(f"{name} of {files.name} cannot be used: {error}.") from None
+        for number, row in enumerate(rows, start=1):
+            tile = f"{PurePosixPath(name).with_suffix('')}-{number:06d}"
+            entries.add(name, number, row, tile, split, shard)
+            images.rows[tile] = name, number - 1
+    return entries, images
+
+
+def _image_column(schema: pa.Schema) -> str:
+    for name in IMAGE_COLUMNS:
+        if name in schema.names:
+            kind = schema.field(name).type
+            holds_bytes = pa.types.is_struct(kind) and kind.get_field_index(BYTES) >= 0
+            if holds_bytes or pa.types.is_binary(kind) or pa.types.is_large_binary(kind):
+                return name
+    raise ValueError(f"it has no column {' or '.join(IMAGE_COLUMNS)} with images")
+
+
+class ShardImages:
+    """The images of Parquet files, by tile.
+
+    rows: the file and the row, counted from 0, of each tile.
+    """
+
+    def __init__(self, files: SourceFiles) -> None:
+        self.files = files
+        self.rows: dict[str, tuple[str, int]] = {}
+        self._groups: OrderedDict[tuple[str, int], pa.ChunkedArray] = OrderedDict()
+
+    def open(self, tile: Tile) -> Scene:
+        """Open a tile's image. Raises ValueError where it cannot be used."""
+        name, row = self.rows[tile.name]
+        table = pq.ParquetFile(self.files.fetch(name))
+        group = 0
+        while row >= (size := table.metadata.row_group(group).num_rows):
+            row, group = row - size, group + 1
+        value = self._read_group(table, name, group)[row].as_py()
+        content = value if isinstance(value, bytes) else (value or {}).get(BYTES)
+        path = PurePosixPath(value.get(PATH) or "") if isinstance(value, dict) else PurePosixPath()
+        if not content:
+            raise ValueError(f"'{tile.name}' has no image")
+        with tempfile.NamedTemporaryFile(prefix="earthvlm-", suffix=path.suffix) as file:
+            file.write(content)
+            file.flush()
+            return Scene.open(Path(file.name))
+
+    def _read_group(self, table: pq.ParquetFile, name: str, group: int) -> Any:
+        key = name, group
+        if key not in self._groups:
+            column = _image_column(table.schema_arrow)
+            self._groups[key] = table.read_row_group(group, columns=[column])[column]
+            if len(self._groups) > KEPT_GROUPS:
+                self._groups.popitem(last=False)
+        self._groups.move_to_end(key)
+        return self._groups[key]

@@ -1,0 +1,84 @@
+"""What `earthvlm validate-data` reports of a dataset, and the record that training reads."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections import Counter
+from collections.abc import Callable, Mapping, Set
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from itertools import combinations
+from pathlib import Path
+from typing import TypeVar
+
+from tqdm import tqdm
+
+from earthvlm.data.chatearthnet import CHECK_FILE
+from earthvlm.data.tile_dataset import list_entries
+from earthvlm.storage.files import write_atomically
+
+Named = TypeVar("Named")
+
+
+@dataclass
+class Report:
+    """The result of a validation.
+
+    counts: tiles with texts by split. published: how many there should be, where that is known.
+    totals: further sentences on counts. unusable: reasons by tile. uncaptioned: tiles on disk that
+    no entry names. faults: a sentence for each kind of entry that is left out, and for tiles that
+    are in two splits.
+    """
+
+    counts: dict[str, int] = field(default_factory=dict)
+    published: dict[str, int] = field(default_factory=dict)
+    totals: list[str] = field(default_factory=list)
+    unusable: dict[str, str] = field(default_factory=dict)
+    uncaptioned: list[str] = field(default_factory=list)
+    faults: list[str] = field(default_factory=list)
+
+    def lines(self) -> list[str]:
+        """Return the report, one sentence a line."""
+        lines = []
+        for split, count in self.counts.items():
+            published = self.published.get(split)
+            expected = f", published are {published:,}" if published else ""
+            lines.append(f"{split}: {count:,} tiles{expected}")
+        lines += self.totals
+        kinds = Counter(reason.partition(":")[0] for reason in self.unusable.values())
+        lines += [f"{kind}: {count:,} tiles" for kind, count in kinds.most_common()]
+        if self.uncaptioned:
+            lines.append(f"on disk without a caption: {len(self.uncaptioned):,} tiles")
+        lines += self.faults
+        if not self.unusable:
+            lines.append("every tile with a caption can be used")
+        return lines
+
+    def compare_splits(self, origin: str, splits: Mapping[str, Set[str]]) -> None:
+        """Note the tiles that are in two splits."""
+        for one, other in combinations(splits, 2):
+            if both := sorted(splits[one] & splits[other]):
+                reason = f"tiles are in {one} and in {other}"
+                self.faults.append(list_entries(origin, reason, both))
+
+    def read_tiles(
+        self,
+        tiles: Mapping[str, Named],
+        find_fault: Callable[[Named], str | None],
+        workers: int | None,
+    ) -> None:
+        """Find the unusable ones of tiles, in threads, because decoding releases the interpreter.
+
+        workers: the number of threads; None takes one for each core.
+        """
+        with ThreadPoolExecutor(workers or os.cpu_count()) as threads:
+            found = tqdm(threads.map(find_fault, tiles.values()), total=len(tiles), unit="tile")
+            for name, fault in zip(tiles, found, strict=True):
+                if fault:
+                    self.unusable[name] = fault
+
+    def write(self, root: Path) -> None:
+        """Write `check.json`, which lists the tiles that training skips."""
+        with write_atomically(root / CHECK_FILE) as path:
+            path.write_text(json.dumps({"unusable": self.unusable}, indent=1) + "\n", "utf-8")
