@@ -81,7 +81,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     for patch in patches.patches:
         scene = patches.read(patch)
         seen = as_photo(scene) if options.bands == "photo" else scene
-        found, known = bridge.segment(seen).cover_map, truth[patch.id]
+        found, known = bridge.map_land_cover(seen), truth[patch.id]
         for there, covers in ((True, known["present"]), (False, known["absent"])):
             for cover in covers:
                 shown[cover].append((there, found.shows(cover)))

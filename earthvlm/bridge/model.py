@@ -68,7 +68,7 @@ class OlmoEarthVLMBridge(BridgeNetwork):
         """Set training or evaluation mode; clears the caches, because weights may change."""
         self.text_generator.prefix_cache.clear()
         self.contexts.clear()
-        self.segmentations.clear()
+        self.cover_maps.clear()
         choose_attention(self.language.model, answering=not mode)
         if mode:
             self.revision = unsaved_revision()

@@ -34,6 +34,7 @@ from earthvlm.models.segmentation_head import SegmentationHead
 from earthvlm.models.text_encoder import SENTENCE_DIM
 from earthvlm.scenes.bands import BANDS
 from earthvlm.scenes.distribution_shift import TrainingStatistics
+from earthvlm.scenes.land_cover import CoverMap
 from earthvlm.scenes.scene import Scene
 from earthvlm.scenes.spectral_indices import measure
 from earthvlm.storage.hub import LOCAL_REVISION
@@ -231,8 +232,8 @@ class BridgeNetwork(nn.Module):
         return self._prepend_picture(prepared, self.encode(prepared, in_bfloat16)[1])
 
     @cached_property
-    def segmentations(self) -> WeakKeyDictionary[Scene, Segmentation]:
-        """The maps of scenes in use."""
+    def cover_maps(self) -> WeakKeyDictionary[Scene, CoverMap]:
+        """The land-cover maps of scenes in use, a byte a pixel."""
         return WeakKeyDictionary()
 
     def write_context(self, scene: Scene | None) -> str:
@@ -240,22 +241,29 @@ class BridgeNetwork(nn.Module):
         if scene is None or not self.config.scene_context:
             return ""
         if scene not in self.contexts:
-            cover_map = self.segment(scene).cover_map if self.config.segmentation_head else None
+            cover_map = self.map_land_cover(scene) if self.config.segmentation_head else None
             self.contexts[scene] = write_scene_context(scene, cover_map, measure(scene))
         return self.contexts[scene]
 
-    def segment(self, scene: Scene) -> Segmentation:
-        """Map the land cover of each pixel of a scene of any size.
+    def map_land_cover(self, scene: Scene) -> CoverMap:
+        """Return the likeliest cover of each pixel; kept while the scene is in use.
 
         Raises ValueError where the bridge has no segmentation head.
         """
+        if scene not in self.cover_maps:
+            self.cover_maps[scene] = self.segment(scene).cover_map
+        return self.cover_maps[scene]
+
+    def segment(self, scene: Scene) -> Segmentation:
+        """Map the land cover of each pixel of a scene of any size, with probabilities.
+
+        These take 36 bytes a pixel; see `map_land_cover`. Raises ValueError where the bridge has no
+        segmentation head.
+        """
         if self.segmentation_head is None:
             raise ValueError("This bridge maps no land cover: it has no segmentation head.")
-        if scene not in self.segmentations:
-            self.segmentations[scene] = segment_scene(
-                self.encoder, self.segmentation_head, scene, multiplies_bfloat16(self.device)
-            )
-        return self.segmentations[scene]
+        in_bfloat16 = multiplies_bfloat16(self.device)
+        return segment_scene(self.encoder, self.segmentation_head, scene, in_bfloat16)
 
     def empty_prefix(self, count: int) -> Tensor:
         """What stands for the scenes of `count` prompts without one, `[count, 0, D_text]`."""

@@ -26,6 +26,7 @@ from earthvlm.cli.output import USER_ERROR, join_lines, print_error, print_messa
 from earthvlm.scenes.bands import CHATEARTHNET_FOLDERS
 
 if TYPE_CHECKING:
+    from earthvlm.scenes.land_cover import CoverMap
     from earthvlm.scenes.scene import Scene
 
 MAX_ANSWER_TOKENS = 2048
@@ -145,7 +146,8 @@ def run_describe(arguments: argparse.Namespace) -> int:
         for (path, scene), answer in zip(scenes, answers, strict=True):
             for note in scene.notes:
                 print_message(f"{path}: {note}")
-            shares, differing = _check_answer(scene, prompt, answer)
+            cover_map = bridge.cover_maps.get(scene)
+            shares, differing = _check_answer(scene, prompt, answer, cover_map)
             if arguments.json:
                 found = {"measured_shares": shares, "disagreements": differing}
                 print(json.dumps(_as_dict(path, scene, answer) | found), flush=True)
@@ -215,15 +217,17 @@ def _open_in_batches(
         yield scenes, errors
 
 
-def _check_answer(scene: Scene, prompt: str, answer: str) -> tuple[dict[str, float], list[str]]:
-    """Return the measured shares of a scene, and how an answer departs from them."""
+def _check_answer(
+    scene: Scene, prompt: str, answer: str, cover_map: CoverMap | None
+) -> tuple[dict[str, float], list[str]]:
+    """Return the measured shares of a scene, and how an answer departs from them and the map."""
     from earthvlm.scenes.spectral_indices import measure
     from earthvlm.serving.agreement import find_disagreements
 
     measured = measure(scene)
     shares = {} if measured is None else measured.shares
     rounded = {cover: round(share, 4) for cover, share in shares.items()}
-    return rounded, find_disagreements(prompt, answer, measured)
+    return rounded, find_disagreements(prompt, answer, measured, cover_map)
 
 
 def _as_dict(path: str, scene: Scene, answer: str) -> dict[str, object]:

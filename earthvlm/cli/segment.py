@@ -60,7 +60,7 @@ def run_segment(arguments: argparse.Namespace) -> int:
         raise ValueError(f"--output would overwrite the scene '{arguments.path}'.")
     scene = open_scene(arguments.path, arguments.boa_offset)
     bridge = load_bridge(arguments.model_path, arguments.device)
-    found = bridge.segment(scene).cover_map
+    found = bridge.map_land_cover(scene)
     for note in scene.notes:
         print_message(f"{arguments.path}: {note}")
     if output is not None:

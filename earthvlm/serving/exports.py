@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from itertools import pairwise
 
 from earthvlm.models.chat_templates import Message
+from earthvlm.scenes.land_cover import CoverMap
 from earthvlm.scenes.scene import Scene
 from earthvlm.scenes.spectral_indices import SOURCES, SpectralIndices, percent
 from earthvlm.serving.agreement import find_disagreements
@@ -22,8 +23,11 @@ def conversation_to_markdown(
     messages: Sequence[Message],
     measurements: SpectralIndices | None,
     model_summary: str,
+    cover_map: CoverMap | None = None,
 ) -> str:
     """Return a conversation as Markdown, with the scene's measurements and the model's summary.
+
+    cover_map: the scene's land-cover map, with which answers are compared too.
 
     Raises ValueError if there are no messages.
     """
@@ -37,7 +41,7 @@ def conversation_to_markdown(
         if is_question:
             question = message["content"]
             continue
-        differing = find_disagreements(question, message["content"], measurements)
+        differing = find_disagreements(question, message["content"], measurements, cover_map)
         lines += [f"- {_plain(sentence)}" for sentence in differing] + [""] * bool(differing)
     lines += ["## Measured from the bands, without the model", ""]
     if measurements is None:

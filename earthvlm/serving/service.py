@@ -21,6 +21,7 @@ from earthvlm.generation.sampling import check_prompt
 from earthvlm.models.chat_templates import Message
 from earthvlm.scenes.distribution_shift import warn_out_of_distribution
 from earthvlm.scenes.isolated_reader import IsolatedReader
+from earthvlm.scenes.land_cover import CoverMap
 from earthvlm.scenes.memory import trim_memory
 from earthvlm.scenes.scene import Scene
 from earthvlm.scenes.spectral_indices import SpectralIndices, measure
@@ -122,6 +123,7 @@ class SceneService:
         )
         decorate = gpu_decorator or partial(run_in, ThreadPoolExecutor(1, "earthvlm-model"))
         self._attend, self._embed = decorate(self._run_attend), decorate(self._run_embed)
+        self._map = decorate(self._run_map)
         if gpu_decorator is None:
             self._stream = decorate(self._run_stream)
         else:
@@ -231,6 +233,15 @@ class SceneService:
         with self._question_turn(client):
             return self._attend(scene, list(conversation))
 
+    def map_land_cover(self, scene: Scene, client: Client) -> CoverMap:
+        """Map the land cover of a scene. Raises QueueFull, and ValueError without a head."""
+        with self._question_turn(client):
+            return self._map(scene)
+
+    def find_map(self, scene: Scene) -> CoverMap | None:
+        """Return the map that the bridge drew of a scene for its answers, if it is in memory."""
+        return self.bridge.cover_maps.get(scene)
+
     def search(
         self,
         query: Query | Example | Sequence[Query | Example] | None,
@@ -273,6 +284,9 @@ class SceneService:
 
     def _run_attend(self, scene: Scene, conversation: Sequence[Message]) -> AnswerAttention:
         return attend(self.bridge, scene, conversation)
+
+    def _run_map(self, scene: Scene) -> CoverMap:
+        return self.bridge.map_land_cover(scene)
 
     def _run_embed(self, scene: Scene) -> np.ndarray:
         return embed_scene(scene, self.index.provenance, self.bridge)

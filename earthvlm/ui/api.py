@@ -8,6 +8,7 @@ from uuid import uuid4
 import gradio as gr
 
 from earthvlm.generation.sampling import DEFAULT_PROMPT
+from earthvlm.scenes.land_cover import CoverMap
 from earthvlm.scenes.spectral_indices import SOURCES
 from earthvlm.serving.agreement import find_disagreements
 from earthvlm.serving.service import Client, OpenScene, SceneService
@@ -60,7 +61,8 @@ class Tools:
         with self.service.opening(client):
             opened = self.service.open_named(image_id)
         answer = self.service.ask(opened.scene, question, client, max_length)
-        return {"answer_by_model": answer, **_describe(opened, question, answer)}
+        cover_map = self.service.find_map(opened.scene)
+        return {"answer_by_model": answer, **_describe(opened, question, answer, cover_map)}
 
     def search_scenes(
         self,
@@ -116,7 +118,9 @@ def add_tools(service: SceneService) -> None:
         gr.api(tool, concurrency_limit=None, api_name=tool.__name__)
 
 
-def _describe(opened: OpenScene, question: str, answer: str) -> dict[str, Any]:
+def _describe(
+    opened: OpenScene, question: str, answer: str, cover_map: CoverMap | None = None
+) -> dict[str, Any]:
     scene, measured = opened.scene, opened.measurements
     shares = measured.shares if measured else {}
     return {
@@ -129,6 +133,6 @@ def _describe(opened: OpenScene, question: str, answer: str) -> dict[str, Any]:
         "bands": list(scene.bands),
         "measured_shares": {cover: round(share, 4) for cover, share in shares.items()},
         "measured_how": SOURCES,
-        "disagreements": find_disagreements(question, answer, measured),
+        "disagreements": find_disagreements(question, answer, measured, cover_map),
         "warnings": [*opened.warnings, *scene.notes],
     }

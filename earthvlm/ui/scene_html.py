@@ -19,11 +19,13 @@ from earthvlm.bridge.attention_maps import AnswerAttention
 from earthvlm.scenes.bands import COMPOSITES, WAVELENGTHS
 from earthvlm.scenes.composites import NDVI_COLOURS, NDVI_STOPS
 from earthvlm.scenes.formatting import describe_date, describe_place
+from earthvlm.scenes.land_cover import CoverMap
 from earthvlm.scenes.scene import Scene
 from earthvlm.scenes.spectral_indices import COVER_RULES, SOURCES, percent
 from earthvlm.serving.agreement import find_disagreements
 from earthvlm.serving.measurements import select_measurements
 from earthvlm.serving.service import OpenScene
+from earthvlm.ui.cover_map_html import show_legend, show_overlay
 
 # Runs once for each viewer: zooms, moves and draws the attention map.
 VIEWER_SCRIPT = Path(__file__).with_name("viewer.js").read_text("utf-8")
@@ -50,9 +52,12 @@ def make_title(name: str) -> str:
 
 
 def show_viewer(
-    opened: OpenScene, composite: str | None, attention: AnswerAttention | None = None
+    opened: OpenScene,
+    composite: str | None,
+    attention: AnswerAttention | None = None,
+    cover_map: CoverMap | None = None,
 ) -> str:
-    """Return HTML of a scene's picture with zoom tools, and with its attention map if given."""
+    """Return HTML of a scene's picture with zoom tools, and with the maps that are given."""
     scene = opened.scene
     picture = scene.composite(composite) if composite else scene.thumbnail(MAX_PICTURE_SIDE)
     source, kind = _encode(picture)
@@ -65,8 +70,9 @@ def show_viewer(
         f'<div class="viewport" tabindex="0" role="group" style="aspect-ratio: {ratio}" '
         'aria-label="The scene: plus and minus zoom, arrow keys move, 0 shows all of it">'
         f'<div class="sheet"><img src="{source}" alt="{alt}" width="{picture.width}" '
-        f'height="{picture.height}" draggable="false"><canvas aria-hidden="true"></canvas></div>'
-        "</div>"
+        f'height="{picture.height}" draggable="false">'
+        f"{show_overlay(cover_map) if cover_map else ''}"
+        '<canvas aria-hidden="true"></canvas></div></div>'
         '<div class="tools" role="toolbar" aria-label="Picture">'
         f"{_tool('zoom-in', 'Zoom in', '+')}{_tool('zoom-out', 'Zoom out', '−')}"
         f"{_tool('whole', 'Show the whole scene', '⤢')}"
@@ -76,6 +82,7 @@ def show_viewer(
         + (_tool("link", "Copy a link to this scene and question", "Link") if link else "")
         + "</div>"
         f"<figcaption>{describe_composite(scene, composite)}</figcaption>"
+        f"{show_legend(cover_map) if cover_map else ''}"
         f"{_show_words(attention) if attention else ''}</figure>"
     )
 
@@ -156,19 +163,20 @@ def _show_shares(opened: OpenScene) -> str:
     )
 
 
-def show_related_shares(opened: OpenScene, question: str, answer: str) -> str:
+def show_related_shares(
+    opened: OpenScene, question: str, answer: str, cover_map: CoverMap | None = None
+) -> str:
     """Return HTML of the measured shares of the land covers that are mentioned, or "".
 
-    Where the answer departs from them, a sentence says so.
+    Where the answer departs from them, or from the land-cover map, a sentence says so.
     """
     measured = select_measurements(f"{question} {answer}", opened.measurements)
-    if not measured:
-        return ""
-    facts = " · ".join(f"{name} <b>{percent(share)}</b>" for name, share in measured)
-    differing = find_disagreements(question, answer, opened.measurements)
+    differing = find_disagreements(question, answer, opened.measurements, cover_map)
+    shares = " · ".join(f"{name} <b>{percent(share)}</b>" for name, share in measured)
+    shown = f'<p><span class="mark">measured</span> {shares}</p>' if shares else ""
     items = "".join(f"<li>{html.escape(sentence)}</li>" for sentence in differing)
     warning = f'<ul class="notes" aria-label="Where they differ">{items}</ul>' if items else ""
-    return f'<p><span class="mark">measured</span> {facts}</p>{warning}'
+    return shown + warning
 
 
 def _tool(action: str, label: str, sign: str) -> str:

@@ -16,6 +16,7 @@ import gradio as gr
 
 from earthvlm.bridge.attention_maps import AnswerAttention
 from earthvlm.models.chat_templates import Message
+from earthvlm.scenes.land_cover import CoverMap
 from earthvlm.scenes.memory import trim_memory
 from earthvlm.scenes.scene import Scene
 from earthvlm.search.index import SceneResult
@@ -63,6 +64,7 @@ class Session:
     """What the app remembers of one visitor: open scenes, the conversation, the last search.
 
     composite: the bands that the open scene is drawn with; None where it has none to choose from.
+    cover_map: the land-cover map over it, once it was asked for.
     results: of the last search, None before the first. linked_question: from the page's address.
     used: time of the last use, on the monotonic clock. address: the visitor's latest.
     """
@@ -71,6 +73,7 @@ class Session:
     composite: str | None = None
     conversation: list[Message] = field(default_factory=list)
     attention: AnswerAttention | None = None
+    cover_map: CoverMap | None = None
     pair: list[OpenScene] = field(default_factory=list)
     query: SearchQuery = None
     results: tuple[SceneResult, ...] | None = None
@@ -88,7 +91,7 @@ class Session:
     def held_parts(self) -> dict[int, int]:
         """Return the bytes of each large object it holds, by the object's id.
 
-        These are scenes, attention maps, the last query and the messages. Sessions can share
+        These are scenes, maps, the last query and the messages. Sessions can share
         objects.
         """
         held: list[tuple[object, int]] = [(s, s.nbytes) for s in self.scenes]
@@ -96,6 +99,8 @@ class Session:
             held.append(
                 (self.attention, self.attention.maps.nbytes + self.attention.baseline.nbytes)
             )
+        if self.cover_map is not None:
+            held.append((self.cover_map, self.cover_map.classes.nbytes))
         for query in self.query if isinstance(self.query, tuple) else (self.query,):
             if isinstance(query, Example):
                 held.append((query, query.vector.nbytes))
@@ -120,12 +125,12 @@ class Session:
         self.used = time.monotonic()
         self.opened = opened
         self.composite = next(iter(opened.scene.available_composites()), None)
-        self.conversation, self.attention = [], None
+        self.conversation, self.attention, self.cover_map = [], None, None
 
     def clear(self) -> None:
         """Stop the answer and delete scenes, conversation, query and results."""
         self.stop_turn()
-        self.opened, self.pair, self.attention = None, [], None
+        self.opened, self.pair, self.attention, self.cover_map = None, [], None, None
         self.conversation, self.query, self.results = [], None, None
 
     def clear_unless_used(self, since: float) -> None:

@@ -1,6 +1,6 @@
 // Zooms and moves one scene's picture, and draws its attention map. Gradio runs this once for each
 // viewer. The HTML inside `element` is replaced with each scene, so events are handled on `element`.
-const view = {zoom: 1, x: 0, y: 0, word: -1};
+const view = {zoom: 1, x: 0, y: 0, word: -1, opacity: null};
 const find = (what) => element.querySelector(what);
 
 function place() {
@@ -46,6 +46,14 @@ function overlay() {
     word.setAttribute('aria-pressed', String(Number(word.dataset.word) === view.word)));
 }
 
+// How much of the land-cover map is seen; other bands of a scene keep it.
+function showCovers() {
+  const slider = find('.opacity'), covers = find('.covers');
+  if (!slider) { view.opacity = null; return; }
+  if (view.opacity !== null) slider.value = view.opacity;
+  covers.style.opacity = slider.value / 100;
+}
+
 // The link downloads the picture that is shown.
 function offerPicture() {
   const picture = find('.sheet img');
@@ -78,6 +86,11 @@ element.addEventListener('click', (event) => {
   if (!button) return;
   if (button.dataset.do) actions[button.dataset.do](button);
   if (button.dataset.word) { view.word = Number(button.dataset.word); overlay(); }
+});
+element.addEventListener('input', (event) => {
+  if (!event.target.classList.contains('opacity')) return;
+  view.opacity = event.target.value;
+  showCovers();
 });
 element.addEventListener('keydown', (event) => {
   if (!event.target.classList.contains('viewport')) return;
@@ -127,7 +140,7 @@ const seen = () => [find('.viewer')?.dataset.name, find('.viewer')?.dataset.maps
 let [scene, maps] = seen();
 watch('value', () => {
   const [newScene, newMaps] = seen();
-  if (newScene !== scene) Object.assign(view, {zoom: 1, x: 0, y: 0});
+  if (newScene !== scene) Object.assign(view, {zoom: 1, x: 0, y: 0, opacity: null});
   if (newMaps !== maps) view.word = -1;
   [scene, maps] = [newScene, newMaps];
   draw();
@@ -135,6 +148,7 @@ watch('value', () => {
 function draw() {
   place();
   overlay();
+  showCovers();
   offerPicture();
 }
 draw();

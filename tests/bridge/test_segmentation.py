@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+
 import numpy as np
 import pytest
 import torch
@@ -69,7 +71,19 @@ def test_head_is_saved_and_changes_the_revision(mapping_bridge, tmp_path):
 
 def test_bridge_without_a_head_refuses_to_map(tiny_bridge):
     with pytest.raises(ValueError, match="it has no segmentation head"):
-        tiny_bridge.segment(random_scene())
+        tiny_bridge.map_land_cover(random_scene())
+
+
+def test_map_is_kept_while_the_scene_is_in_use(mapping_bridge):
+    scene = random_scene()
+    first = mapping_bridge.map_land_cover(scene)
+    assert mapping_bridge.map_land_cover(scene) is first
+    mapping_bridge.train()
+    mapping_bridge.eval()
+    assert mapping_bridge.map_land_cover(scene) is not first  # weights may have changed
+    del scene
+    gc.collect()
+    assert len(mapping_bridge.cover_maps) == 0
 
 
 def test_context_holds_the_map(mapping_bridge):

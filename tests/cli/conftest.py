@@ -28,6 +28,7 @@ class FakeBridge:
 
     def __init__(self) -> None:
         self.calls: list[dict] = []
+        self.cover_maps: dict = {}
 
     def generate(self, scenes, prompt, **options) -> list[str]:
         self.calls.append({"scenes": scenes, "prompt": prompt, **options})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Generator, Iterator
 from contextlib import closing
 from dataclasses import dataclass, field, fields
@@ -28,6 +29,8 @@ from earthvlm.ui.tabs.streaming import (
 
 # At temperature 0, a question that is asked again gets the same answer again.
 RETRY_TEMPERATURE = 0.7
+# The land-cover map shows what such a question asks for.
+_ASKS_WHERE = re.compile(r"\b(?:where|map|which (?:part|side|corner|quarter))\b", re.IGNORECASE)
 
 Outputs = tuple[Any, ...]
 
@@ -151,14 +154,26 @@ class ChatHandlers:
         opened = session.require_opened()
         client = identify_client(session, request)
         session.attention = self.service.attend(opened.scene, session.conversation, client)
-        return show_viewer(opened, session.composite, session.attention)
+        return show_viewer(opened, session.composite, session.attention, session.cover_map)
+
+    @page_only
+    def land_cover_map(self, session: Session, request: gr.Request) -> str:
+        """Overlay the scene with the model's land-cover map; it stays until another is opened."""
+        opened = session.require_opened()
+        client = identify_client(session, request)
+        session.cover_map = self.service.map_land_cover(opened.scene, client)
+        return show_viewer(opened, session.composite, session.attention, session.cover_map)
 
     @page_only
     def save_chat(self, session: Session) -> str:
         """Return the conversation as Markdown, with the measured shares and the model's name."""
         opened = session.require_opened()
         return conversation_to_markdown(
-            opened.scene, session.conversation, opened.measurements, self.service.bridge.summary
+            opened.scene,
+            session.conversation,
+            opened.measurements,
+            self.service.bridge.summary,
+            self.service.find_map(opened.scene),
         )
 
     def show_ready(self, session: Session) -> Outputs:
@@ -198,9 +213,16 @@ class ChatHandlers:
                 answered = [*asked, Message(role="assistant", content=text or NO_ANSWER)]
                 if session.turn is turn:
                     session.conversation = answered if text else before
+                    cover_map = self.service.find_map(opened.scene)
+                    compared = show_related_shares(opened, question, text, cover_map)
+                    picture = gr.skip()
+                    if cover_map is not None and _ASKS_WHERE.search(question):
+                        session.cover_map = cover_map
+                        picture = show_viewer(opened, session.composite, None, cover_map)
                     yield ChatUpdate(
+                        picture=picture,
                         chat=show_conversation(answered),
-                        measured=show_related_shares(opened, question, text) or ANSWER_NOTE,
+                        measured=compared or ANSWER_NOTE,
                         stored=store_conversation(opened, session.conversation),
                     ).values()
             except Exception:
@@ -222,7 +244,7 @@ def remove_attention(session: Session) -> Any:
     had, session.attention = session.attention is not None, None
     if not had or session.opened is None:
         return gr.skip()
-    return show_viewer(session.opened, session.composite)
+    return show_viewer(session.opened, session.composite, None, session.cover_map)
 
 
 def start_conversation(opened: OpenScene, restored: StoredConversation | None = None) -> Outputs:

@@ -36,6 +36,7 @@ class ChatPanel:
     send: gr.Button
     stop: gr.Button
     attention: gr.Button
+    cover_map: gr.Button
     save: gr.Button
     clear: gr.Button
     max_length: gr.Slider
@@ -82,6 +83,7 @@ def build_chat_panel(session: gr.State, picture: gr.HTML, suggestions: Sequence[
         questions = [gr.Button(text, size="sm", min_width=60) for text in suggestions]
     prompt, send, stop = _build_prompt()
     with gr.Row(elem_classes="after"):
+        cover_map = gr.Button("Land-cover map", size="sm", min_width=90, elem_id="cover-map")
         attention = gr.Button("Attention map", size="sm", min_width=90, elem_id="attention")
         save = gr.Button("Save as Markdown", size="sm", min_width=90, elem_id="save")
         clear = gr.Button("Clear", size="sm", min_width=60, elem_id="clear")
@@ -100,6 +102,7 @@ def build_chat_panel(session: gr.State, picture: gr.HTML, suggestions: Sequence[
         send=send,
         stop=stop,
         attention=attention,
+        cover_map=cover_map,
         save=save,
         clear=clear,
         max_length=max_length,
@@ -155,13 +158,11 @@ def wire_chat_panel(panel: ChatPanel, handlers: ChatHandlers) -> None:
     panel.stop.click(handlers.stop, session, None, api_name="stop", **AT_ONCE)
     cleared = [panel.chat, panel.measured, panel.picture, panel.stored]
     panel.clear.click(handlers.clear, session, cleared, api_name="clear", **AT_ONCE)
-    panel.attention.click(
-        handlers.attention_map,
-        session,
-        panel.picture,
-        api_name="attention_map",
-        concurrency_limit=None,
-    )
+    for button, draw in (
+        (panel.attention, handlers.attention_map),
+        (panel.cover_map, handlers.land_cover_map),
+    ):
+        button.click(draw, session, panel.picture, api_name=draw.__name__, concurrency_limit=None)
     saved = panel.save.click(
         handlers.save_chat, session, panel.saved, api_name="save_chat", show_progress="hidden"
     )

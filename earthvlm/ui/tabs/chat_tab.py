@@ -127,7 +127,8 @@ class SceneHandlers:
         """Draw the open scene with other bands: "true colour", "NDVI" and so on."""
         session.composite = composite
         with self.service.opening(identify_client(session, request)):
-            return show_viewer(session.require_opened(), composite, session.attention)
+            opened = session.require_opened()
+            return show_viewer(opened, composite, session.attention, session.cover_map)
 
 
 def build_chat_tab(session: gr.State, examples: Sequence[OpenScene]) -> ChatTab:

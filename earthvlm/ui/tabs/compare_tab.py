@@ -133,7 +133,9 @@ class CompareHandlers:
                 else:
                     text = each
                     yield show_description(text)
-        yield show_description(text) + show_related_shares(opened, DEFAULT_PROMPT, text)
+        cover_map = self.service.find_map(opened.scene)
+        compared = show_related_shares(opened, DEFAULT_PROMPT, text, cover_map)
+        yield show_description(text) + compared
 
 
 def build_compare_tab(session: gr.State, has_example: bool) -> CompareTab:

@@ -59,7 +59,7 @@ def test_each_scene_is_described_on_its_own(pair):
         yield "A lake"
         yield " <b>here</b>."
 
-    service = SceneService(SimpleNamespace(stream=stream), None)
+    service = SceneService(SimpleNamespace(stream=stream, cover_maps={}), None)
     session = Session(pair=pair)
     first, second = list(CompareHandlers(service, []).describe_pair(session, REQUEST))[-1]
     assert [scene for scene, _ in asked] == [opened.scene for opened in pair]
