@@ -35,7 +35,10 @@ SCENE_NAMES = {
 # Who gave a scene's kind in `labels.json`, where it is noted: classifiers err too often to ask.
 BY_HAND = "hand label"
 QUARTERS = ("top left", "top right", "bottom left", "bottom right")
-SIMILAR_SHARES = 0.1  # shares that differ by less agree with each other
+# Labels agree if their shares differ by less than the first, whatever they say of covers below the
+# second, but for those that people ask about most.
+SIMILAR_SHARES, MINOR_SHARE = 0.1, 0.05
+DECISIVE = ("water", "snow or ice", "burnt land", "cloud")
 CELLS = 6  # rows and columns of the labels of a map: halves, quarters and ninths are whole cells
 
 
@@ -166,14 +169,16 @@ class SceneLabels:
         return (self.cloud_share if cover == "cloud" else self.shares[cover]) > SHARE_IN_VIEW
 
     def agrees_with(self, other: SceneLabels) -> bool:
-        """Whether both name the same covers in view and in the quarters, with similar shares."""
+        """Whether both name the same covers, in all and by quarter, with similar shares."""
         mine, others = self.shares, other.shares
-        return (
+        alike = (
             abs(self.cloud_share - other.cloud_share) < SIMILAR_SHARES
             and all(abs(mine[c] - others[c]) < SIMILAR_SHARES for c in LAND_COVER)
-            and all(self.shows(c) == other.shows(c) for c in (*LAND_COVER, "cloud"))
             and all(self.quarter(q).dominant == other.quarter(q).dominant for q in QUARTERS)
         )
+        decided = [c for c in LAND_COVER if max(mine[c], others[c]) > MINOR_SHARE]
+        named = {*decided, *DECISIVE}
+        return alike and all(self.shows(cover) == other.shows(cover) for cover in named)
 
     @property
     def shares(self) -> dict[str, float]:
