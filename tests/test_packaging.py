@@ -171,17 +171,31 @@ def install(wheel: Path, folder: Path) -> Path:
     return python
 
 
+# Runs commands one after the other, so that the libraries are imported once.
+COMMANDS = """
+import contextlib, io, json, sys
+from earthvlm.cli import main
+
+printed = []
+for arguments in json.loads(sys.argv[1]):
+    with contextlib.redirect_stdout(io.StringIO()) as output:
+        assert main(arguments) == 0, arguments
+    printed.append(output.getvalue())
+print(json.dumps(printed))
+"""
+
+
 @pytest.mark.slow
 @pytest.mark.end_to_end
 def test_an_installed_wheel_needs_no_repository(wheel, tmp_path):
     environment = {k: v for k, v in os.environ.items() if k not in ("PYTHONPATH", "VIRTUAL_ENV")}
-    program = install(wheel, tmp_path / "environment").with_name("earthvlm")
+    python = install(wheel, tmp_path / "environment")
     folder = tmp_path / "Größe und Maß"  # with spaces and umlauts
     folder.mkdir()
 
-    def run(*arguments: str) -> str:
+    def run(*command: object) -> str:
         done = subprocess.run(
-            [str(program), *arguments],
+            [str(word) for word in command],
             cwd=folder,
             env=environment,
             capture_output=True,
@@ -191,20 +205,26 @@ def test_an_installed_wheel_needs_no_repository(wheel, tmp_path):
         assert done.returncode == 0, done.stderr
         return done.stdout
 
-    assert str(tmp_path / "environment") in run("doctor")
+    assert str(tmp_path / "environment") in run(python.with_name("earthvlm"), "doctor")
     package = next((tmp_path / "environment").rglob("site-packages")) / "earthvlm"
     scene = next((package / "bundled" / "embeddings" / "scenes").glob("finland*.tif"))
     shutil.copy(scene, folder / "Wälder.tif")
-    answer = json.loads(run("describe", "Wälder.tif", "--max_length", "8", "--json"))
-    assert answer["answer"]
-    assert run("search", "a lake", "--top_k", "1")
-    run("index", ".", "--output", "mein Index")
-    assert "Wälder" in run("search", "forest", "--index", "mein Index", "--top_k", "1")
-    run("publish-space", "owner/space", "--output", "space")
-    for name in ("app.py", "requirements.txt", "README.md", "earthvlm/ui/app.py"):
-        assert (folder / "space" / name).is_file()
     write_generated_chatearthnet(folder / "data", train=2, val=1)
     training = "--olmoearth_model random-v1.2-nano --vlm_model embedded --device cpu --max_steps 1"
     training += " --batch_size 2 --num_workers 0 --data_dir data --output_dir run"
-    run("train", *training.split())
-    assert "answer" in json.loads(run("describe", "Wälder.tif", "--json", "--model_path", "run"))
+    commands = [
+        ["describe", "Wälder.tif", "--max_length", "8", "--json"],
+        ["search", "a lake", "--top_k", "1"],
+        ["index", ".", "--output", "mein Index"],
+        ["search", "forest", "--index", "mein Index", "--top_k", "1"],
+        ["publish-space", "owner/space", "--output", "space"],
+        ["train", *training.split()],
+        ["describe", "Wälder.tif", "--json", "--model_path", "run"],
+    ]
+    described, found, _, found_here, _, _, by_run = json.loads(
+        run(python, "-c", COMMANDS, json.dumps(commands))
+    )
+    assert json.loads(described)["answer"] and "answer" in json.loads(by_run)
+    assert found and "Wälder" in found_here
+    for name in ("app.py", "requirements.txt", "README.md", "earthvlm/ui/app.py"):
+        assert (folder / "space" / name).is_file()

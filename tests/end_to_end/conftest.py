@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import random
 import shutil
 import threading
 from collections.abc import Callable, Iterator
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
     from earthvlm.search.index import SceneIndex
     from earthvlm.serving.service import SceneService
 
-ROOT = Path(__file__).resolve().parents[2]
 # Reflectance x 10000 in the order of BANDS.
 FOREST = (250, 450, 300, 3200, 800, 2300, 2900, 3400, 1600, 750, 220, 3300)
 LAKE = (500, 400, 250, 120, 200, 130, 130, 110, 60, 40, 600, 100)
@@ -45,8 +45,11 @@ CHROMIUM_FLAGS = [
 # Nothing fades or slides any more; signs of waiting still move, and a warning's time runs.
 AT_REST = """() => !document.getAnimations().some(
   each => each.playState === 'running' && each.effect.getComputedTiming().activeDuration < 2000)"""
-# What every visitor's path is walked at: a phone and a desk.
-BOTH_WIDTHS = pytest.mark.parametrize("tab", [360, 1440], indirect=True, ids=str)
+# The widths of a phone and of a desktop, in pixels. Tests of the layout run at both, and others at
+# one of them, which the seed of the run chooses.
+WIDTHS = (360, 1440)
+BOTH_WIDTHS = pytest.mark.parametrize("tab", WIDTHS, indirect=True, ids=str)
+EITHER_WIDTH = pytest.mark.parametrize("tab", [None], indirect=True, ids=["either"])
 END_TO_END = [
     pytest.mark.end_to_end,
     pytest.mark.slow,
@@ -123,9 +126,12 @@ def window(browser: Browser) -> BrowserContext:
 
 @pytest.fixture
 def tab(request: pytest.FixtureRequest, window: BrowserContext) -> Iterator[Page]:
-    """A blank tab, 1440 pixels wide or as BOTH_WIDTHS asks."""
+    """A blank tab, 1440 pixels wide or as BOTH_WIDTHS or EITHER_WIDTH asks."""
+    seed = request.config.getoption("randomly_seed", 0)
+    width = getattr(request, "param", 1440)
+    width = width or random.Random(f"{seed} {request.node.name}").choice(WIDTHS)
     tab = window.new_page()
-    tab.set_viewport_size({"width": getattr(request, "param", 1440), "height": 900})
+    tab.set_viewport_size({"width": width, "height": 900})
     yield tab
     tab.close()
 
@@ -140,11 +146,13 @@ def page(tab: Page, app_url: str) -> Page:
 
 @pytest.fixture
 def keep(tab: Page) -> Callable[..., None]:
-    """Save screenshots in runs/screenshots/, or in the folder that EARTHVLM_SCREENSHOTS names."""
-    folder = Path(os.environ.get("EARTHVLM_SCREENSHOTS") or ROOT / "runs" / "screenshots")
-    folder.mkdir(parents=True, exist_ok=True)
+    """Save screenshots in the folder that EARTHVLM_SCREENSHOTS names, if it names one."""
+    folder = Path(os.environ.get("EARTHVLM_SCREENSHOTS", ""))
 
     def take_picture(name: str, full_page: bool = True) -> None:
+        if folder == Path():
+            return
+        folder.mkdir(parents=True, exist_ok=True)
         width = tab.viewport_size["width"]
         tab.wait_for_function(AT_REST)
         tab.screenshot(path=folder / f"{name}-{width}.png", full_page=full_page)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.end_to_end.conftest import BOTH_WIDTHS, END_TO_END, PacedAnswers
+from tests.end_to_end.conftest import BOTH_WIDTHS, EITHER_WIDTH, END_TO_END, PacedAnswers
 from tests.end_to_end.visitor import (
     answers,
     ask,
@@ -64,7 +64,7 @@ def test_uploaded_geotiff_gets_a_streamed_answer(
     assert len(paced_answers.said) > 3
 
 
-@BOTH_WIDTHS
+@EITHER_WIDTH
 def test_conversation_is_copied_saved_and_cleared(page: Page, keep: Callable[..., None]):
     page.locator("#save").click()
     assert "no conversation yet" in read_warning(page)
@@ -93,7 +93,7 @@ def test_conversation_is_copied_saved_and_cleared(page: Page, keep: Callable[...
     assert ask(page, "Is there water?") == first  # as if nothing had been said
 
 
-@BOTH_WIDTHS
+@EITHER_WIDTH
 def test_stop_retry_and_edit(page: Page, paced_answers: PacedAnswers, keep: Callable[..., None]):
     def let_it_be_answered() -> None:
         wait_until_looking(page)
@@ -128,7 +128,7 @@ def test_stop_retry_and_edit(page: Page, paced_answers: PacedAnswers, keep: Call
     keep("edited")
 
 
-@BOTH_WIDTHS
+@EITHER_WIDTH
 def test_opening_an_example_clears_the_conversation(page: Page, paced_answers: PacedAnswers):
     examples = page.locator("#examples .thumbnail-item")
     for example in examples.all():
@@ -151,7 +151,7 @@ def test_opening_an_example_clears_the_conversation(page: Page, paced_answers: P
     wait_for_count(answers(page), 1)
 
 
-@BOTH_WIDTHS
+@EITHER_WIDTH
 def test_link_opens_its_scene_and_asks_its_question(
     tab: Page, app_url: str, app_index, keep: Callable[..., None]
 ):
@@ -173,7 +173,7 @@ def test_link_opens_its_scene_and_asks_its_question(
     assert questions(tab).count() == 0  # it was not asked about another scene
 
 
-@BOTH_WIDTHS
+@EITHER_WIDTH
 def test_picture_bands_zoom_and_download(page: Page, keep: Callable[..., None]):
     picture = page.locator("#picture img")
     pictures = {picture.get_attribute("src")}
@@ -203,7 +203,7 @@ def test_picture_bands_zoom_and_download(page: Page, keep: Callable[..., None]):
     assert "scale(1)" in transform()
 
 
-@BOTH_WIDTHS
+@EITHER_WIDTH
 def test_attention_map_is_shown_until_the_next_answer(page: Page, keep: Callable[..., None]):
     page.locator("#attention").click()
     assert "no answer yet" in read_warning(page)

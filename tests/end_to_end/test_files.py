@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from PIL import Image
 
-from tests.end_to_end.conftest import BOTH_WIDTHS, END_TO_END
+from tests.end_to_end.conftest import EITHER_WIDTH, END_TO_END
 from tests.end_to_end.visitor import ask, open_file, open_tab, read_details, read_warning, upload
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ def read_descriptions(page: Page) -> list[str]:
     return [each.inner_text().lower() for each in descriptions]
 
 
-@BOTH_WIDTHS
+@EITHER_WIDTH
 def test_photo_warns_of_missing_bands_and_is_answered(
     page: Page, tmp_path: Path, keep: Callable[..., None]
 ):
@@ -45,7 +45,7 @@ def test_photo_warns_of_missing_bands_and_is_answered(
     keep("photo")
 
 
-@BOTH_WIDTHS
+@EITHER_WIDTH
 def test_three_pngs_open_and_wrong_files_are_named(
     page: Page, tmp_path: Path, keep: Callable[..., None]
 ):
@@ -72,7 +72,7 @@ def test_three_pngs_open_and_wrong_files_are_named(
     assert ask(page, "Is there water?")
 
 
-@BOTH_WIDTHS
+@EITHER_WIDTH
 def test_change_between_two_dates_is_measured(
     page: Page, practice_data: Path, keep: Callable[..., None]
 ):
@@ -94,7 +94,7 @@ def test_change_between_two_dates_is_measured(
     keep("two-dates")
 
 
-@BOTH_WIDTHS
+@EITHER_WIDTH
 def test_example_pair_is_compared_as_two_places(page: Page, keep: Callable[..., None]):
     open_tab(page, "Compare")
     page.get_by_role("button", name="Compare two example scenes").click()

@@ -14,7 +14,7 @@ import geopandas
 
 from earthvlm.embeddings.filters import SceneFilter, parse_bbox
 from earthvlm.ui.tabs.filters import BBOX_LABEL, DEFAULT_RESULTS
-from tests.end_to_end.conftest import BOTH_WIDTHS, END_TO_END
+from tests.end_to_end.conftest import BOTH_WIDTHS, EITHER_WIDTH, END_TO_END
 from tests.end_to_end.visitor import (
     answers,
     ask,
@@ -55,7 +55,7 @@ def bbox_field(page: Page) -> Locator:
     return page.get_by_label(BBOX_LABEL).locator("visible=true")
 
 
-@BOTH_WIDTHS
+@EITHER_WIDTH
 def test_search_results_open_in_chat(page: Page, keep: Callable[..., None]):
     search(page, "a lake beside forest")
     wait_for_count(results(page), DEFAULT_RESULTS)
@@ -83,7 +83,7 @@ def test_search_results_open_in_chat(page: Page, keep: Callable[..., None]):
     assert re.search(r"caption .*\nscene .*\nexample 0", results(page).first.inner_text())
 
 
-@BOTH_WIDTHS
+@EITHER_WIDTH
 def test_typed_filters_narrow_a_search(page: Page, app_index, keep: Callable[..., None]):
     dates = {"first_date": datetime.date(2017, 6, 1), "last_date": datetime.date(2017, 12, 31)}
     in_time = app_index.browse(where=SceneFilter(**dates))
@@ -241,7 +241,7 @@ def test_search_warns_when_its_engine_is_down(page: Page, app_index, monkeypatch
     assert warning.count() == 0
 
 
-@BOTH_WIDTHS
+@EITHER_WIDTH
 def test_map_lists_results_that_share_a_marker(page: Page, keep: Callable[..., None]):
     open_tab(page, "Search")
     page.get_by_role("button", name="open water").click()
@@ -271,7 +271,7 @@ def test_map_lists_results_that_share_a_marker(page: Page, keep: Callable[..., N
     page.locator("#scene-details strong", has_text=rows[rank - 1]["image_id"]).wait_for()
 
 
-@BOTH_WIDTHS
+@EITHER_WIDTH
 def test_split_narrows_results_that_every_format_saves(page: Page, app_index, tmp_path):
     open_tab(page, "Search")
     page.locator("#search-summary", has_text=f"of {len(app_index)} scenes").wait_for()

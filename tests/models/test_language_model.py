@@ -9,9 +9,12 @@ import subprocess
 import sys
 from dataclasses import replace
 from importlib.metadata import PackageNotFoundError
+from pathlib import Path
 
+import gguf
 import pytest
 import torch
+from safetensors import safe_open
 
 from earthvlm.bridge.model import OlmoEarthVLMBridge
 from earthvlm.models import smollm2
@@ -139,24 +142,46 @@ def test_folder_without_model_is_rejected(tmp_path):
 
 @pytest.mark.slow
 def test_embedded_model_is_converted_again_only_if_damaged(tmp_path, monkeypatch):
+    """With the files of an earlier conversion in place of another one, which takes 20 seconds."""
     converted, _ = embedded_model_folder()
-    shutil.copytree(converted, tmp_path / converted.name)
+    sources = []
+
+    def copy(source: Path, folder: Path) -> None:
+        sources.append(source)
+        shutil.copytree(converted, folder, dirs_exist_ok=True)
+
+    monkeypatch.setattr(smollm2, "convert", copy)
     monkeypatch.setenv("EARTHVLM_CACHE", str(tmp_path))
-    weights = tmp_path / converted.name / "model.safetensors"
-    written = weights.stat().st_mtime_ns
     folder, revision = embedded_model_folder()
-    assert folder == weights.parent and revision == smollm2.EMBEDDED_SHA256_START
-    assert weights.stat().st_mtime_ns == written
+    assert folder.parent == tmp_path and revision == smollm2.EMBEDDED_SHA256_START
+    assert embedded_model_folder()[0] == folder and len(sources) == 1
+    weights = folder / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:1000])
     assert embedded_model_folder()[0] == folder
-    assert weights.stat().st_size > 200e6
-    # No unfinished conversion is left.
-    assert [p.name for p in tmp_path.iterdir() if p.is_dir()] == [folder.name]
+    assert len(sources) == 2 and set(sources) <= {smollm2.installed_file(), *tmp_path.iterdir()}
     model = load_language_model("embedded")
     ids = model.tokenizer("The capital of France is", return_tensors="pt").input_ids
     with torch.no_grad():
         next_word = model.tokenizer.decode(model.model(ids).logits[0, -1].argmax())
     assert next_word.strip() == "Paris"
+
+
+@pytest.mark.slow
+def test_converted_weights_are_those_of_the_file():
+    if (source := smollm2.installed_file()) is None:
+        pytest.skip(f"{smollm2.EMBEDDED_PACKAGE} is not installed")
+    stored = {tensor.name: tensor for tensor in gguf.GGUFReader(source).tensors}
+    folder, _ = embedded_model_folder()
+    with safe_open(folder / "model.safetensors", "pt") as converted:
+        for name, other in (
+            ("blk.3.ffn_up", "model.layers.3.mlp.up_proj"),
+            ("blk.29.attn_v", "model.layers.29.self_attn.v_proj"),
+            ("blk.0.attn_norm", "model.layers.0.input_layernorm"),
+            ("token_embd", "model.embed_tokens"),
+        ):
+            tensor = stored[f"{name}.weight"]
+            expected = torch.from_numpy(gguf.dequantize(tensor.data, tensor.tensor_type))
+            assert torch.equal(converted.get_tensor(f"{other}.weight"), expected.bfloat16()), name
 
 
 def test_missing_embedded_model_says_how_to_install_it(tmp_path, monkeypatch):

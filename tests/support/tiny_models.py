@@ -1,10 +1,13 @@
-"""Small random language models with the embedded model's tokenizer."""
+"""Small random language models with the beginning of the embedded model's vocabulary."""
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 from earthvlm.models.smollm2 import embedded_model_folder
+
+VOCABULARY = 4096  # tokens; reading all 49,152 takes most of the time that making a bridge takes
 
 
 def save_tiny_model(
@@ -21,7 +24,7 @@ def save_tiny_model(
     tokenizer = AutoTokenizer.from_pretrained(source)
     tokenizer.chat_template = chat_template or tokenizer.chat_template
     defaults = {
-        "vocab_size": len(tokenizer),
+        "vocab_size": VOCABULARY,
         "hidden_size": 64,
         "intermediate_size": 96,
         "num_hidden_layers": 1,
@@ -34,3 +37,13 @@ def save_tiny_model(
     config = AutoConfig.for_model(model_type, **{**defaults, **sizes})
     AutoModelForCausalLM.from_config(config).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
+    _shorten_vocabulary(folder / "tokenizer.json")
+
+
+def _shorten_vocabulary(path: Path) -> None:
+    """Keep the first tokens: the special ones, all bytes, and the first merges of byte pairs."""
+    tokenizer = json.loads(path.read_text("utf-8"))
+    model = tokenizer["model"]
+    model["vocab"] = {token: i for token, i in model["vocab"].items() if i < VOCABULARY}
+    model["merges"] = [pair for pair in model["merges"] if "".join(pair) in model["vocab"]]
+    path.write_text(json.dumps(tokenizer), "utf-8")
