@@ -13,6 +13,7 @@ from tests.generation.test_session import QUESTIONS, copy_of, talk
 pytest.importorskip("llama_cpp", reason="the extra 'llama' is not installed")
 
 from earthvlm.generation.llama_cpp import MAX_SEQUENCES, LlamaDecoderState, LlamaEngine
+from tests.support.tiny_models import VOCABULARY
 
 ASKED = [{"role": "user", "content": QUESTIONS[0]}]
 
@@ -39,7 +40,7 @@ def test_llama_cpp_logits_equal_those_of_torch(llama_bridge, tmp_path):
     plain, other = TorchDecoderState(language.model), LlamaDecoderState(engine)
     torch.manual_seed(0)
     for length in (20, 1, 5, 1):
-        vectors = language.embed(torch.randint(0, 49152, (1, length)))
+        vectors = language.embed(torch.randint(0, VOCABULARY, (1, length)))
         with torch.inference_mode():
             expected, found = plain.forward(vectors), other.forward(vectors)
         torch.testing.assert_close(found, expected, atol=1e-3, rtol=1e-3)

@@ -24,7 +24,8 @@ pytestmark = pytest.mark.slow
 def tied_language(tmp_path_factory: pytest.TempPathFactory) -> str:
     """A language model whose input and output embeddings are tied, like SmolLM2's."""
     folder = tmp_path_factory.mktemp("tied-language")
-    save_tiny_model(folder, "llama", num_hidden_layers=2, tie_word_embeddings=True)
+    sizes = {"num_hidden_layers": 2, "intermediate_size": 8192}  # 3 million weights
+    save_tiny_model(folder, "llama", tie_word_embeddings=True, **sizes)
     return str(folder)
 
 
