@@ -10,17 +10,19 @@ from collections.abc import Coroutine, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
-import torch
 
-from earthvlm.bridge.model import OlmoEarthVLMBridge
 from earthvlm.scenes.bands import BANDS
 from earthvlm.scenes.scene import Scene
 from tests.support.hub_server import TOKEN, LocalHub, serve
-from tests.support.tiny_models import save_tiny_model
+
+# Models are imported where they are needed: xdist's first process, which starts the others, needs
+# none.
+if TYPE_CHECKING:
+    from earthvlm.bridge.model import OlmoEarthVLMBridge
 
 TRACING_IS_CHEAP = sys.version_info >= (3, 14)  # coverage.py counts branches by sys.monitoring
 
@@ -46,20 +48,25 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             if not TRACING_IS_CHEAP:
                 item.add_marker("no_cover")
     items.sort(key=lambda item: -files.get(item.path, 0))
+    share_processors()
+
+
+def share_processors() -> None:
+    """Let this process compute with its share of the processors."""
+    import torch
+
+    workers = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+    torch.set_num_threads(max(1, (os.cpu_count() or 1) // workers))
+    # A forked child lacks the threads of its parent's OpenMP, and would wait for them without end.
+    os.register_at_fork(after_in_child=lambda: torch.set_num_threads(1))
 
 
 @pytest.fixture(autouse=True)
 def _seed_torch(request: pytest.FixtureRequest) -> None:
     """Seed torch before each test as pytest-randomly seeds random and numpy."""
+    import torch
+
     torch.manual_seed(int(request.config.getoption("randomly_seed", 0)))
-
-
-# xdist's workers share the processors.
-torch.set_num_threads(
-    max(1, (os.cpu_count() or 1) // int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1")))
-)
-# A forked child lacks the threads of its parent's OpenMP, and would wait for them without end.
-os.register_at_fork(after_in_child=lambda: torch.set_num_threads(1))
 
 
 @pytest.fixture(scope="session")
@@ -74,6 +81,8 @@ def practice_data() -> Path:
 @pytest.fixture(scope="session")
 def tiny_language(tmp_path_factory: pytest.TempPathFactory) -> str:
     """A Llama of two layers at random, with the embedded model's tokenizer."""
+    from tests.support.tiny_models import save_tiny_model
+
     folder = tmp_path_factory.mktemp("tiny-language")
     heads = {"num_attention_heads": 4, "num_key_value_heads": 2}
     save_tiny_model(folder, "llama", num_hidden_layers=2, **heads)
@@ -94,6 +103,8 @@ def tiny_bridge(tiny_language: str, request: pytest.FixtureRequest) -> OlmoEarth
     In a test that has a Hub its language model is there, or it could not be published.
     """
     import torch
+
+    from earthvlm.bridge.model import OlmoEarthVLMBridge
 
     torch.manual_seed(1)
     bridge = OlmoEarthVLMBridge(
@@ -191,6 +202,8 @@ def hub_environment(url: str, home: Path, is_xet_disabled: bool = False) -> dict
 
 @pytest.fixture(scope="session")
 def bundled_bridge() -> OlmoEarthVLMBridge:
+    from earthvlm.bridge.model import OlmoEarthVLMBridge
+
     return OlmoEarthVLMBridge.from_pretrained("bundled", device="cpu")
 
 
@@ -214,6 +227,8 @@ def run_apart(coroutine: Coroutine) -> Any:
 
 def draw_adapter(bridge: OlmoEarthVLMBridge, std: float = 0.05) -> None:
     """Fill the adapter's second factors, whose zeros adapt nothing, with random numbers."""
+    import torch
+
     with torch.no_grad():
         for name, parameter in bridge.language_model.named_parameters():
             if "lora_B" in name:
