@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -16,12 +17,15 @@ import torch
 from torch import Tensor, nn
 
 from earthvlm.models.chat_templates import Message
+from earthvlm.scenes.map_geotiff import write_map
 from earthvlm.scenes.scene import Scene
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
     from earthvlm.bridge.model import OlmoEarthVLMBridge
+
+MOST_ATTENTION = 254  # of a byte; 255 is no data
 
 
 @dataclass(frozen=True)
@@ -32,11 +36,13 @@ class AnswerAttention:
         words: the answer, split where its words begin; joined, they are the answer.
         maps: float32 `[words, rows, columns]`, a value for each patch; each map sums to 1.
         baseline: `[rows, columns]`, the queries' mean attention for any answer; sums to 1.
+        patch_size: pixels to a side of a patch; the last ones may reach over the scene's edge.
     """
 
     words: tuple[str, ...]
     maps: np.ndarray
     baseline: np.ndarray
+    patch_size: int
 
     @property
     def mean(self) -> np.ndarray:
@@ -53,6 +59,29 @@ class AnswerAttention:
         ratio = given / np.maximum(base, 1e-9)
         low, high = np.percentile(ratio, (5, 99))
         return ((ratio - low) / max(high - low, 1e-9)).clip(0, 1).astype(np.float32)
+
+
+def write_attention_map(
+    path: str | Path, attention: AnswerAttention, scene: Scene, word: int | None = None
+) -> None:
+    """Write an answer's relative attention, or a word's, as a cloud-optimized GeoTIFF.
+
+    It has the scene's grid and pixels. The values are 0, the least attention, to 254, with a colour
+    table from black to yellow. Raises FileNotFoundError where the folder does not exist.
+    """
+    from matplotlib import colormaps
+
+    values = np.rint(attention.relative_attention(word) * MOST_ATTENTION).astype(np.uint8)
+    values = values.repeat(attention.patch_size, 0).repeat(attention.patch_size, 1)
+    shades = colormaps["inferno"](np.linspace(0, 1, MOST_ATTENTION + 1), bytes=True)
+    write_map(
+        Path(path),
+        values[: scene.height, : scene.width],
+        {value: (int(r), int(g), int(b)) for value, (r, g, b, _) in enumerate(shades)},
+        title="relative attention, 0 to 254",
+        grid=scene.grid,
+        date=scene.date,
+    )
 
 
 @torch.inference_mode()
@@ -90,7 +119,7 @@ def attend(
     baseline = over_patches[0].float().mean(0).reshape(height, width, -1).sum(2).cpu().numpy()
     maps = to_patches.reshape(len(answer), height, width, -1).sum(3)
     pieces = [bridge.language.tokenizer.decode(prompt.ids[i]) for i in answer]
-    return _join_words(pieces, maps, baseline)
+    return _join_words(pieces, maps, baseline, bridge.encoder.patch_size)
 
 
 def _last_answer(labels: Sequence[int], stop_ids: Sequence[int]) -> list[int]:
@@ -142,7 +171,9 @@ def _eager_attention(model: PreTrainedModel) -> Iterator[None]:
         model.set_attn_implementation(before)
 
 
-def _join_words(pieces: Sequence[str], maps: np.ndarray, baseline: np.ndarray) -> AnswerAttention:
+def _join_words(
+    pieces: Sequence[str], maps: np.ndarray, baseline: np.ndarray, patch_size: int
+) -> AnswerAttention:
     """Join tokens into words; a word's map is the mean of its tokens' maps."""
     words: list[list[int]] = []
     for index, piece in enumerate(pieces):
@@ -151,4 +182,4 @@ def _join_words(pieces: Sequence[str], maps: np.ndarray, baseline: np.ndarray) -
         words[-1].append(index)
     joined = tuple("".join(pieces[i] for i in word) for word in words)
     mean = np.stack([maps[word].mean(0) for word in words]).astype(np.float32)
-    return AnswerAttention(joined, mean, baseline.astype(np.float32))
+    return AnswerAttention(joined, mean, baseline.astype(np.float32), patch_size)

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from earthvlm.cli.options import (
     add_bridge_options,
     add_scene_options,
+    check_map_path,
     check_model_path,
     load_bridge,
     open_scene,
@@ -26,6 +27,7 @@ from earthvlm.cli.output import USER_ERROR, join_lines, print_error, print_messa
 from earthvlm.scenes.bands import CHATEARTHNET_FOLDERS
 
 if TYPE_CHECKING:
+    from earthvlm.bridge.model import OlmoEarthVLMBridge
     from earthvlm.scenes.land_cover import CoverMap
     from earthvlm.scenes.scene import Scene
 
@@ -76,6 +78,12 @@ def add_describe(commands: argparse._SubParsersAction) -> None:
     parser.add_argument("--prompt", help="the question (default: asks for a description)")
     _add_generation_options(parser)
     parser.add_argument("--json", action="store_true", help="print one JSON object for each scene")
+    parser.add_argument(
+        "--attention",
+        type=Path,
+        metavar="FILE",
+        help="write where the answer about one scene attended to this GeoTIFF",
+    )
     add_scene_options(parser)
     add_bridge_options(parser)
     parser.set_defaults(run=run_describe)
@@ -119,6 +127,7 @@ def run_describe(arguments: argparse.Namespace) -> int:
         raise ValueError("No scene is named: earthvlm describe PATH; see earthvlm describe --help.")
     check_model_path(arguments.model_path, True)
     paths = [path for named in paths for path in _expand(named, arguments.data_dir)]
+    _check_attention(arguments.attention, paths)
     bridge = None
     unread = 0
     for scenes, errors in _open_in_batches(paths, arguments):
@@ -148,6 +157,8 @@ def run_describe(arguments: argparse.Namespace) -> int:
                 print_message(f"{path}: {note}")
             cover_map = bridge.cover_maps.get(scene)
             shares, differing = _check_answer(scene, prompt, answer, cover_map)
+            if arguments.attention is not None:
+                _write_attention(arguments.attention, bridge, scene, prompt, answer)
             if arguments.json:
                 found = {"measured_shares": shares, "disagreements": differing}
                 print(json.dumps(_as_dict(path, scene, answer) | found), flush=True)
@@ -157,6 +168,27 @@ def run_describe(arguments: argparse.Namespace) -> int:
             text = answer if len(paths) == 1 else f"{path}: {join_lines(answer)}"
             print(text, flush=True)
     return USER_ERROR if unread else 0
+
+
+def _check_attention(output: Path | None, paths: list[str]) -> None:
+    """Raise ValueError or FileNotFoundError, before a model is loaded, for a wrong --attention."""
+    if output is None:
+        return
+    check_map_path(output, "--attention", paths)
+    if len(paths) > 1:
+        raise ValueError(f"--attention takes one scene, and {len(paths)} are given.")
+
+
+def _write_attention(
+    output: Path, bridge: OlmoEarthVLMBridge, scene: Scene, prompt: str, answer: str
+) -> None:
+    from earthvlm.bridge.attention_maps import attend, write_attention_map
+    from earthvlm.models.chat_templates import Message
+
+    messages = [Message(role="user", content=prompt), Message(role="assistant", content=answer)]
+    write_attention_map(output, attend(bridge, scene, messages), scene)
+    if scene.grid is None:
+        print_message(f"{scene.name} has no grid on Earth, so {output} has none either.")
 
 
 def _expand(path: str, data_dir: Path | None) -> list[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from earthvlm.bridge.model import OlmoEarthVLMBridge
     from earthvlm.scenes.scene import Scene
 
+MAP_SUFFIXES = (".tif", ".tiff")
 BOA_OFFSET_CHOICES = {"auto": None, "yes": True, "no": False}
 
 
@@ -114,6 +115,20 @@ def open_scene(path: str, boa_offset: str, data_dir: Path | None = None) -> Scen
     if data_dir is None:
         return Scene.open(path, boa_offset=offset)
     return Scene.open(data_dir, path, boa_offset=offset)
+
+
+def check_map_path(output: Path, option: str, paths: Sequence[str]) -> None:
+    """Raise ValueError or FileNotFoundError where a map cannot be written to a file.
+
+    option: that names the file. paths: of scenes, none of which is overwritten.
+    """
+    if output.suffix.lower() not in MAP_SUFFIXES:
+        raise ValueError(f"{option} is a GeoTIFF and ends in .tif, not '{output.name}'.")
+    if not output.absolute().parent.is_dir():
+        raise FileNotFoundError(f"There is no folder '{output.parent}' to save the map in.")
+    for path in paths:
+        if output.exists() and Path(path).exists() and output.samefile(path):
+            raise ValueError(f"{option} would overwrite the scene '{path}'.")
 
 
 def check_model_path(model_path: str, or_untrained: bool = False) -> None:

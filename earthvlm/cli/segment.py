@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from earthvlm.cli.options import (
     add_bridge_options,
     add_scene_options,
+    check_map_path,
     check_model_path,
     load_bridge,
     open_scene,
@@ -19,8 +20,6 @@ from earthvlm.cli.output import print_message
 if TYPE_CHECKING:
     from earthvlm.scenes.land_cover import CoverMap
 
-MAP_SUFFIXES = (".tif", ".tiff")
-
 
 def add_segment(commands: argparse._SubParsersAction) -> None:
     """Add the command to the parser."""
@@ -29,8 +28,8 @@ def add_segment(commands: argparse._SubParsersAction) -> None:
         help="map the land cover of a scene",
         description=(
             "Map the land cover of a Sentinel-2 scene pixel by pixel. Prints the share of each\n"
-            "cover; --output also writes the map as a GeoTIFF with a colour table and the covers'\n"
-            "names, on the grid of the scene's file."
+            "cover; --output also writes the map as a cloud-optimized GeoTIFF with a colour table\n"
+            "and the covers' names, on the grid of the scene's file."
         ),
         epilog=(
             "examples:\n"
@@ -52,21 +51,17 @@ def run_segment(arguments: argparse.Namespace) -> int:
     """Print the shares of the covers, and write the map."""
     check_model_path(arguments.model_path)
     output: Path | None = arguments.output
-    if output is not None and output.suffix.lower() not in MAP_SUFFIXES:
-        raise ValueError(f"--output is a GeoTIFF and ends in .tif, not '{output.name}'.")
-    if output is not None and not output.absolute().parent.is_dir():
-        raise FileNotFoundError(f"There is no folder '{output.parent}' to save the map in.")
-    if output is not None and output.exists() and output.samefile(arguments.path):
-        raise ValueError(f"--output would overwrite the scene '{arguments.path}'.")
+    if output is not None:
+        check_map_path(output, "--output", [arguments.path])
     scene = open_scene(arguments.path, arguments.boa_offset)
     bridge = load_bridge(arguments.model_path, arguments.device)
     found = bridge.map_land_cover(scene)
     for note in scene.notes:
         print_message(f"{arguments.path}: {note}")
     if output is not None:
-        from earthvlm.scenes.cover_geotiff import write_cover_map
+        from earthvlm.scenes.map_geotiff import write_cover_map
 
-        write_cover_map(output, found, scene.grid)
+        write_cover_map(output, found, scene)
         if scene.grid is None:
             print_message(f"{arguments.path}: it has no grid on Earth, so the map has none either.")
     print(json.dumps(_as_dict(arguments.path, found)) if arguments.json else _as_table(found))

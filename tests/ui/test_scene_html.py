@@ -15,7 +15,7 @@ HTML = "<img src=x onerror=alert(1)>"
 
 def test_texts_of_files_and_models_are_escaped():
     scene = open_scene(make_photo(HTML))
-    attention = AnswerAttention((HTML,), np.full((1, 2, 2), 0.25), np.full((2, 2), 0.25))
+    attention = AnswerAttention((HTML,), np.full((1, 2, 2), 0.25), np.full((2, 2), 0.25), 8)
     for shown in (
         show_viewer(scene, "true colour", attention),
         show_details(scene),

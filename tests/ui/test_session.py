@@ -81,7 +81,7 @@ def test_all_that_a_session_holds_is_counted():
     session = Session(
         opened=scene,
         conversation=[{"role": "user", "content": "water"}],
-        attention=AnswerAttention(("a",), np.zeros((1, 4, 4)), np.zeros((4, 4))),
+        attention=AnswerAttention(("a",), np.zeros((1, 4, 4)), np.zeros((4, 4)), 8),
         pair=[scene, open_scene(random_scene(seed=1))],
         query=("a lake", Example("mine", np.zeros(384, np.float32))),
     )
