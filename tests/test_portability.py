@@ -10,6 +10,7 @@ import ctypes
 import io
 import os
 import shutil
+import subprocess
 import sys
 from pathlib import Path
 
@@ -137,3 +138,16 @@ def test_text_is_read_and_written_as_utf_8():
                 if given < {"read_text": 1, "write_text": 2}.get(node.func.attr, 0):
                     found.append(f"{path.relative_to(ROOT)}:{node.lineno}")
     assert found == []
+
+
+@pytest.mark.slow
+def test_tests_are_found_where_nothing_forks():
+    """Those of forked processes are skipped as Windows, which has no such module, collects them."""
+    code = "import pytest, sys; sys.modules['resource'] = None; "
+    code += "sys.exit(pytest.main(['--collect-only', '-q', '-p', 'no:cacheprovider', 'tests']))"
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout[-3000:]
+    assert "tests/training/test_resume.py" not in done.stdout
+    assert "tests/test_portability.py::test_tests_are_found" in done.stdout

@@ -26,6 +26,7 @@ from earthvlm.cli.embed_dataset import add_embed_dataset
 from earthvlm.cli.evaluate import add_evaluate
 from earthvlm.cli.index import add_index
 from earthvlm.cli.output import USER_ERROR, print_error
+from earthvlm.cli.publish_collection import add_publish_collection
 from earthvlm.cli.publish_space import add_publish_space
 from earthvlm.cli.push import add_push
 from earthvlm.cli.search import add_search
@@ -47,6 +48,7 @@ COMMANDS = (
     add_push,
     add_embed_dataset,
     add_publish_space,
+    add_publish_collection,
     add_doctor,
 )
 

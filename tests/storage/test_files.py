@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import multiprocessing
 import os
-import resource
 import signal
 import sys
 from collections.abc import Callable
@@ -20,6 +19,8 @@ from earthvlm.storage.files import (
     sha256,
     write_atomically,
 )
+
+resource = pytest.importorskip("resource", reason="Windows bounds no process")
 
 STEPS = ("open", "os.rename", "os.remove", "os.mkdir", "os.rmdir", "shutil.rmtree")
 

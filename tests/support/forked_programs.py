@@ -10,15 +10,19 @@ from __future__ import annotations
 import importlib
 import multiprocessing
 import os
-import resource
 import runpy
 import signal
 import socket
 import subprocess
 import sys
 import tempfile
-from multiprocessing import forkserver
 from pathlib import Path
+
+import pytest
+
+resource = pytest.importorskip("resource", reason="Windows forks no process")
+
+from multiprocessing import forkserver  # noqa: E402
 
 ROOT = Path(__file__).parents[2]
 PRELOADED = (

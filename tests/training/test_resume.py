@@ -6,7 +6,6 @@ import json
 import multiprocessing
 import os
 import random
-import resource
 import shutil
 import signal
 import time
@@ -30,6 +29,8 @@ from earthvlm.training.checkpoints import (
 from earthvlm.training.logging import RunningLosses
 from tests.support.generated_chatearthnet import write_generated_chatearthnet
 from tests.support.training_runs import TrainingRun, wait_for
+
+resource = pytest.importorskip("resource", reason="Windows bounds no process")
 
 OPTIONS = ["--olmoearth_model=random-v1.2-nano", "--no-freeze_olmoearth", "--device=cpu"]
 OPTIONS += ["--num_geo_queries=4", "--num_workers=0", "--batch_size=2", "--num_epochs=3"]

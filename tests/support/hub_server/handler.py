@@ -14,6 +14,7 @@ from pathlib import Path
 from tests.support.hub_server import (
     access,
     cards,
+    collections,
     commits,
     files,
     info,
@@ -30,7 +31,7 @@ from tests.support.hub_server.xet_store import XetStore
 
 HUB_ROUTES = [
     route
-    for module in (access, cards, commits, files, info, repositories, spaces, xet)
+    for module in (access, cards, collections, commits, files, info, repositories, spaces, xet)
     for route in module.ROUTES
 ]
 # What no client depends on, and when it comes depends on threads; and what this server asks itself.

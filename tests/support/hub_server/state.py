@@ -86,6 +86,7 @@ class LocalHub:
     storage: Faults = field(default_factory=Faults)
     ended: threading.Event = field(default_factory=threading.Event)
     repositories: dict[str, Repository] = field(default_factory=dict)
+    collections: dict[str, dict] = field(default_factory=dict)
     gated: set[str] = field(default_factory=set)
     renamed: dict[str, str] = field(default_factory=dict)
     failing: int | None = None
