@@ -43,6 +43,15 @@ def test_importing_loads_no_model_library():
     assert not set(HEAVY) & set(loaded)
 
 
+def test_the_command_line_starts_without_any_package():
+    """So that `earthvlm doctor` can name the missing ones."""
+    found = run_python(
+        "import sys, earthvlm.cli; print(*{n.partition('.')[0] for n, m in sys.modules.items()"
+        " if 'site-packages' in (getattr(m, '__file__', None) or '')})"
+    ).split()
+    assert set(found) <= {"_distutils_hack", "_virtualenv", "sitecustomize"}
+
+
 def test_public_names_load_on_first_use():
     import earthvlm.bridge.model
     import earthvlm.scenes.scene

@@ -8,6 +8,7 @@ import os
 import platform
 import shutil
 import sys
+import tomllib
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, distribution, version
@@ -78,7 +79,8 @@ def run_doctor(arguments: argparse.Namespace) -> int:
     ]
     if arguments.hub:
         checks.append(check_hub)
-    findings = [finding for check in checks for finding in _run(check)]
+    # Several checks may miss the same package.
+    findings = list(dict.fromkeys(finding for check in checks for finding in _run(check)))
     if arguments.json:
         print(json.dumps({"findings": [asdict(finding) for finding in findings]}, indent=1))
     else:
@@ -89,9 +91,12 @@ def run_doctor(arguments: argparse.Namespace) -> int:
 
 
 def _run(check: Callable[[], Iterator[Finding]]) -> Iterator[Finding]:
-    """Run a check; a library that cannot be imported is a finding, too."""
+    """Run a check; a package that cannot be imported is a finding, too."""
     try:
         yield from check()
+    except ModuleNotFoundError as error:
+        advice = "is not installed: pip install -U earthvlm"
+        yield Finding(f"package {error.name}", MISSING, advice)
     except (ImportError, OSError, ValueError) as error:
         yield Finding(type(error).__name__, MISSING, join_lines(str(error)))
 
@@ -127,9 +132,16 @@ def check_packages() -> Iterator[Finding]:
 
 
 def _requirements() -> list[str]:
+    """What is required: of the installed package, of a checkout on the path, or of a Space."""
+    project = Path(__file__).parents[2] / "pyproject.toml"
     try:
         return distribution("earthvlm").requires or []
-    except PackageNotFoundError:  # a checkout that is only on the path
+    except PackageNotFoundError:
+        if project.is_file():
+            entries = tomllib.loads(project.read_text("utf-8"))["project"]
+            optional = entries["optional-dependencies"].items()
+            extras = [f"{line}; extra == '{name}'" for name, lines in optional for line in lines]
+            return [*entries["dependencies"], *extras]
         from earthvlm.publishing.space import REQUIREMENTS, find_file
 
         lines = find_file(REQUIREMENTS).read_text("utf-8").splitlines()

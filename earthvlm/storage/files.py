@@ -14,8 +14,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import xxhash
-
 # What the operating system reports where a disk, a quota or the largest allowed file is full.
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 IS_WINDOWS = os.name == "nt"
@@ -30,6 +28,8 @@ def cache_folder() -> Path:
 
 def checksum(path: Path) -> str:
     """A file's XXH3, which finds damage as fast as memory is read; no protection from forgery."""
+    import xxhash
+
     digest = xxhash.xxh3_64()
     with path.open("rb") as file:
         while block := file.read(_READ_BYTES):

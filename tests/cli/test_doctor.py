@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 import tomllib
 from importlib.metadata import PackageNotFoundError
 from pathlib import Path
@@ -41,6 +42,18 @@ def test_a_missing_package_is_named(monkeypatch, capsys):
     assert "torch 2.6.0 is not >=2.7, peft: pip install -U earthvlm" in line
 
 
+def test_a_package_that_cannot_be_imported_is_named(monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "packaging.requirements", None)
+    monkeypatch.setitem(sys.modules, "torch", None)
+    assert main(["doctor"]) == 1
+    lines = [line for line in capsys.readouterr().out.splitlines() if "MISSING" in line]
+    assert [line.split()[1:3] for line in lines] == [
+        ["package", "packaging.requirements"],
+        ["package", "torch"],
+    ]
+    assert "pip install -U earthvlm" in lines[0]
+
+
 def test_a_missing_extra_is_optional(monkeypatch, capsys):
     lines = ["torch>=2.7", "faiss-cpu>=99; extra == 'faiss'", "tqdm>=4; extra == 'mcp'"]
     monkeypatch.setattr(doctor, "_requirements", lambda: lines)
@@ -48,6 +61,17 @@ def test_a_missing_extra_is_optional(monkeypatch, capsys):
     assert found["extra faiss"]["state"] == "optional"
     assert "pip install 'earthvlm[faiss]'" in found["extra faiss"]["text"]
     assert found["extra mcp"]["state"] == "ok"
+
+
+def test_a_checkout_on_the_path_names_its_extras(monkeypatch, capsys):
+    def distribution(name: str) -> None:
+        raise PackageNotFoundError(name)
+
+    monkeypatch.setattr(doctor, "distribution", distribution)
+    monkeypatch.setattr(doctor, "version", lambda name: "999" if name != "faiss-cpu" else "1.0")
+    found = findings(capsys)
+    assert found["extra faiss"]["state"] == "optional"
+    assert found["extra evaluation"]["state"] == found["extra trackers"]["state"] == "ok"
 
 
 def test_engines_and_bridges_that_are_not_there(monkeypatch, capsys, tmp_path):
