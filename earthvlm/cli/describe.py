@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from earthvlm.cli.options import (
     add_bridge_options,
@@ -156,14 +156,13 @@ def run_describe(arguments: argparse.Namespace) -> int:
             for note in scene.notes:
                 print_message(f"{path}: {note}")
             cover_map = bridge.cover_maps.get(scene)
-            shares, differing = _check_answer(scene, prompt, answer, cover_map)
+            measured = _check_answer(scene, prompt, answer, cover_map)
             if arguments.attention is not None:
                 _write_attention(arguments.attention, bridge, scene, prompt, answer)
             if arguments.json:
-                found = {"measured_shares": shares, "disagreements": differing}
-                print(json.dumps(_as_dict(path, scene, answer) | found), flush=True)
+                print(json.dumps(_as_dict(path, scene, answer) | measured), flush=True)
                 continue
-            for sentence in differing:
+            for sentence in (*measured["warnings"], *measured["disagreements"]):
                 print_message(f"{path}: {sentence}")
             text = answer if len(paths) == 1 else f"{path}: {join_lines(answer)}"
             print(text, flush=True)
@@ -251,15 +250,21 @@ def _open_in_batches(
 
 def _check_answer(
     scene: Scene, prompt: str, answer: str, cover_map: CoverMap | None
-) -> tuple[dict[str, float], list[str]]:
-    """Return the measured shares of a scene, and how an answer departs from them and the map."""
+) -> dict[str, Any]:
+    """Return what is measured of a scene, and how an answer departs from that and the map."""
+    from earthvlm.scenes.distribution_shift import warn_out_of_distribution
     from earthvlm.scenes.spectral_indices import measure
     from earthvlm.serving.agreement import find_disagreements
 
     measured = measure(scene)
-    shares = {} if measured is None else measured.shares
-    rounded = {cover: round(share, 4) for cover, share in shares.items()}
-    return rounded, find_disagreements(prompt, answer, measured, cover_map)
+    covers = measured.shares if measured else {}
+    errors = {cover: measured.error(cover) for cover in covers} if measured else {}
+    return {
+        "measured_shares": {cover: round(share, 4) for cover, share in covers.items()},
+        "measured_errors": {cover: round(error, 4) for cover, error in errors.items()},
+        "warnings": warn_out_of_distribution(scene, measured),
+        "disagreements": find_disagreements(prompt, answer, measured, cover_map),
+    }
 
 
 def _as_dict(path: str, scene: Scene, answer: str) -> dict[str, object]:

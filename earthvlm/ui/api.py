@@ -123,6 +123,7 @@ def _describe(
 ) -> dict[str, Any]:
     scene, measured = opened.scene, opened.measurements
     shares = measured.shares if measured else {}
+    errors = {cover: measured.error(cover) for cover in shares} if measured else {}
     return {
         "image_id": scene.name,
         "date": scene.date.isoformat() if scene.date else None,
@@ -132,6 +133,7 @@ def _describe(
         "height": scene.height,
         "bands": list(scene.bands),
         "measured_shares": {cover: round(share, 4) for cover, share in shares.items()},
+        "measured_errors": {cover: round(error, 4) for cover, error in errors.items()},
         "measured_how": SOURCES,
         "disagreements": find_disagreements(question, answer, measured, cover_map),
         "warnings": [*opened.warnings, *scene.notes],

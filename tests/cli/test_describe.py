@@ -37,7 +37,7 @@ def test_json_has_an_object_a_scene(bridge, data_dir, capsys):
     objects = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert [o["path"] for o in objects] == names
     keys = {"path", "answer", "bands", "date", "longitude", "latitude", "notes"}
-    keys |= {"measured_shares", "disagreements"}
+    keys |= {"measured_shares", "measured_errors", "warnings", "disagreements"}
     assert set(objects[0]) == keys
     assert len(objects[0]["bands"]) == 9
     assert objects[0]["date"] is None
@@ -73,11 +73,19 @@ def test_answers_are_compared_with_measurements(bridge, tmp_path, capsys, monkey
         assert main(["describe", scene, "--prompt", prompt, "--json"]) == 0
         found = json.loads(capsys.readouterr().out)
         assert found["measured_shares"]["water"] == pytest.approx(2 / 3, abs=0.001)
+        assert found["measured_errors"]["water"] == 0.02 and found["warnings"] == []
         assert len(found["disagreements"]) == count
         assert main(["describe", scene, "--prompt", prompt]) == 0
         captured = capsys.readouterr()
         assert captured.out == f"{answer}\n"
         assert ("The model says no water; measured: 67" in captured.err) == bool(count)
+
+
+def test_clouds_are_warned_about(bridge, tmp_path, capsys):
+    paint("cloud", "cloud", "dense vegetation").save(tmp_path / "cloudy.tif")
+    assert main(["describe", str(tmp_path / "cloudy.tif")]) == 0
+    captured = capsys.readouterr()
+    assert captured.out == "Describe this scene.\ncloudy\n" and "Cloud covers 67" in captured.err
 
 
 def test_notes_go_to_stderr(bridge, tmp_path, capsys):
