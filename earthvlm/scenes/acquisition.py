@@ -34,7 +34,7 @@ _NAMED_MONTH = re.compile(r"(?<!\d)(\d{1,2})[-\s]([A-Za-z]{3})[a-z]*[-\s](20\d\d
 _PERIOD = re.compile(r"(?<!\d)(20\d\d-\d\d-\d\d)(?:_|/|\.\.|_to_|-)(20\d\d-\d\d-\d\d)(?!\d)")
 # Products of other sensors by how their files are named, with what they are.
 _OTHER_PRODUCTS = {
-    re.compile(r"(^|[_-])l[cet]0[4-9]_|(^|[_-])l[cet][4-9]\d{13}|landsat"): "Landsat",
+    re.compile(r"hls\.l30|(^|[_-])l[cet]0[4-9]_|(^|[_-])l[cet][4-9]\d{13}|landsat"): "Landsat",
     re.compile(r"(^|[_-])s1[abc]_|sentinel-?1\b"): "Sentinel-1",
     re.compile(r"(^|[_-])m[oy]d\d\d|modis"): "MODIS",
     re.compile(r"psscene|planetscope|analyticms"): "PlanetScope",
@@ -140,7 +140,8 @@ def refuse_other_sensors(file: rasterio.DatasetReader, stem: str, source: str) -
     tags = {key.lower(): value for key, value in file.tags().items()}
     texts = [stem, *(tags.get(key, "") for key in _SENSOR_KEYS)]
     for pattern, sensor in _OTHER_PRODUCTS.items():
-        if any(pattern.search(text.lower()) for text in texts) and "hls" not in stem.lower():
+        found = any(pattern.search(text.lower()) for text in texts)
+        if found and ("hls" not in stem.lower() or "hls.l30" in stem.lower()):
             raise ValueError(f"{source} is of {sensor}, not of Sentinel-2, whose bands differ")
     size = _pixel_metres(file)
     if size is not None and not PIXEL_METRES[0] <= size <= PIXEL_METRES[1]:

@@ -56,6 +56,8 @@ REFLECTANCE_SCALE = 10_000
 BOA_OFFSET = 1000
 BOA_OFFSET_FROM_DATE = datetime.date(2022, 1, 25)
 BOA_OFFSET_FROM_BASELINE = 400
+# Of products that were not processed by ESA, such as BigEarthNet's: it tells nothing.
+LOCAL_BASELINE = 9999
 FIRST_IMAGE_DATE = datetime.date(2015, 6, 23)  # launch of Sentinel-2A
 
 # Classes of ESA's scene classification (SCL) by their number ("Level-2A Algorithm Theoretical Basis
@@ -150,6 +152,6 @@ def find_baseline(*texts: str) -> int | None:
     """Return the processing baseline, 510 for "05.10" or a product name with "_N0510_"."""
     for text in texts:
         match = _BASELINE.search(text)
-        if match is not None:
-            return int(match.group(1) + match.group(2))
+        if match is not None and int(match[1] + match[2]) != LOCAL_BASELINE:
+            return int(match[1] + match[2])
     return None

@@ -32,6 +32,7 @@ from earthvlm.scenes.bands import BANDS
 from earthvlm.scenes.grid import Grid
 from earthvlm.scenes.memory import trim_memory
 from earthvlm.scenes.product import Product
+from earthvlm.scenes.reading import ReadOptions, read_file, read_triplet_part
 from earthvlm.scenes.reflectance import check_size
 from earthvlm.scenes.scene import Scene
 
@@ -254,7 +255,7 @@ def main() -> int:
         path, out_of_memory = request.pop("path"), False
         scene = None
         try:
-            scene = Scene.open(path, **request)
+            scene = _open(Path(path), **request)
         except (ValueError, FileNotFoundError) as error:
             kind = "ValueError" if isinstance(error, ValueError) else "FileNotFoundError"
             reply = {"error": str(error)[:2000], "kind": kind}
@@ -280,6 +281,14 @@ def main() -> int:
         scene = None
         trim_memory()
     return 0
+
+
+def _open(path: Path, image_name: str | None, boa_offset: bool | None) -> Scene:
+    """Open a single file, as products and what refers to other files may not come from visitors."""
+    options = ReadOptions(boa_offset)
+    if image_name is not None:
+        return Scene(**vars(read_triplet_part(path, image_name, options)))
+    return Scene(**vars(read_file(path, options)))
 
 
 def _describe(scene: Scene) -> dict[str, Any]:

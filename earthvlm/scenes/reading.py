@@ -1,16 +1,19 @@
-"""Read whatever shows a Sentinel-2 scene: single files, and later products, to a decoded image."""
+"""Read whatever shows a Sentinel-2 scene, a single file or a product, to a decoded image."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from earthvlm.scenes.decoded_image import DecodedImage
 from earthvlm.scenes.image_reader import ACCEPTED, read_photo
 from earthvlm.scenes.parts import Part, choose_part
-from earthvlm.scenes.rasters.geotiff import read_geotiff
+from earthvlm.scenes.products.band_folder import find_product, open_product
+from earthvlm.scenes.rasters.geotiff import open_image, read_geotiff
 from earthvlm.scenes.rasters.raster_file import RasterFile, raster_driver
+from earthvlm.scenes.rasters.sentinel2_image import Sentinel2Image
 from earthvlm.scenes.triplet_reader import find_triplet_root, read_triplet
 
 
@@ -31,6 +34,35 @@ class ReadOptions:
     bands: Sequence[str] | None = None
 
 
+def read_image(path: Path, options: ReadOptions) -> DecodedImage:
+    """Read whatever shows a scene: a single file, or a product in a folder or an archive.
+
+    Raises FileNotFoundError for what does not exist, and ValueError for what is no usable scene.
+    """
+    files = find_product(path)
+    if files is None:
+        return read_file(path, options)
+    _refuse_bands(options, files.name)
+    with open_product(files, options.boa_offset) as image:
+        return image.read(options.bbox, options.window)
+
+
+@contextmanager
+def open_parts(path: Path, options: ReadOptions) -> Iterator[Sentinel2Image]:
+    """Open a raster with bands, or a product, for reading parts of it.
+
+    Raises ValueError for a picture and for what is no Sentinel-2 image.
+    """
+    files = find_product(path)
+    opened = (
+        open_image(RasterFile.on_disk(path), options.boa_offset, options.bands)
+        if files is None
+        else open_product(files, options.boa_offset)
+    )
+    with opened as image:
+        yield image
+
+
 def read_file(path: Path, options: ReadOptions) -> DecodedImage:
     """Read a single file: a GeoTIFF, JPEG 2000, a PNG of a ChatEarthNet triplet, or a photo.
 
@@ -39,7 +71,8 @@ def read_file(path: Path, options: ReadOptions) -> DecodedImage:
     """
     if path.is_dir():
         raise ValueError(
-            f"'{path}' is a folder; give {ACCEPTED}, or, with a ChatEarthNet data folder, "
+            f"'{path}' is a folder without bands of one scene in it; give a .SAFE product, a "
+            "folder with a file for each band, a single file, or, with a ChatEarthNet data folder, "
             "the name of an image in it"
         )
     if not path.is_file():

@@ -24,7 +24,7 @@ from earthvlm.scenes.formatting import describe_date, describe_place
 from earthvlm.scenes.grid import Grid
 from earthvlm.scenes.product import Product
 from earthvlm.scenes.rasters.geotiff import write_geotiff
-from earthvlm.scenes.reading import ReadOptions, read_file, read_triplet_part
+from earthvlm.scenes.reading import ReadOptions, read_image, read_triplet_part
 from earthvlm.scenes.reflectance import (
     MIN_BANDS,
     check_size,
@@ -96,12 +96,13 @@ class Scene:
         window: Sequence[int] | None = None,
         bands: Sequence[str] | None = None,
     ) -> Scene:
-        """Open a Sentinel-2 GeoTIFF, a ChatEarthNet PNG triplet or an RGB photo.
+        """Open a Sentinel-2 product or GeoTIFF, a ChatEarthNet PNG triplet or an RGB photo.
 
         Of an image of more than 2048 x 2048 pixels an overview is read, unless a part is asked for.
 
         Args:
-            path: A file; of a triplet any one of its three PNGs, or the data folder.
+            path: A file, a .SAFE folder or its zip archive, a folder of it such as R20m, or a
+                folder with a file for each band; of a triplet any one PNG, or the data folder.
             image_name: In a ChatEarthNet data folder.
             boa_offset: Whether the values carry the +1000 offset of newer products; None finds out
                 from the darkest values, the processing baseline and the date.
@@ -117,7 +118,7 @@ class Scene:
         options = ReadOptions(boa_offset, bbox, window, bands)
         if image_name is not None:
             return cls(**vars(read_triplet_part(Path(path), image_name, options)))
-        return cls(**vars(read_file(Path(path), options)))
+        return cls(**vars(read_image(Path(path), options)))
 
     @classmethod
     def from_array(

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from earthvlm.scenes.parts import full_size
-from earthvlm.scenes.rasters.geotiff import open_image
-from earthvlm.scenes.rasters.raster_file import RasterFile
 from earthvlm.scenes.rasters.sentinel2_image import Sentinel2Image
+from earthvlm.scenes.reading import ReadOptions, open_parts
 from earthvlm.scenes.reflectance import BlankSceneError
 from earthvlm.scenes.scene import Scene
 from earthvlm.scenes.spectral_indices import find_cloud
@@ -26,7 +24,7 @@ class TiledRaster:
     """An image that is read tile by tile; `empty` counts tiles left out for lack of data.
 
     Args:
-        path: A GeoTIFF or JPEG 2000 file.
+        path: A GeoTIFF, a JPEG 2000 file, or a product as `Scene.open` takes it.
         name: The tiles' name; where there are several, _rROW_cCOLUMN is added.
         tile_size: Pixels a side.
         boa_offset: Whether the values carry the +1000 offset of newer products; None decides from
@@ -46,11 +44,8 @@ class TiledRaster:
         bands: Sequence[str] | None = None,
     ) -> None:
         self.path, self.name, self.tile_size, self.empty = path, name, tile_size, 0
-        raster = RasterFile.on_disk(path)
-        self._open: Callable[[], AbstractContextManager[Sentinel2Image]] = lambda: open_image(
-            raster, boa_offset, bands
-        )
-        with self._open() as image:
+        self._options = ReadOptions(boa_offset, bands=bands)
+        with open_parts(path, self._options) as image:
             rows, columns = (_plan_starts(length, tile_size) for length in image.shape)
         self.count = len(rows) * len(columns)
 
@@ -59,7 +54,7 @@ class TiledRaster:
 
         Raises ValueError as `Scene.open` does for what is no Sentinel-2 reflectance.
         """
-        with self._open() as image:
+        with open_parts(self.path, self._options) as image:
             for scene in self._read_tiles(image):
                 if scene is None:
                     self.empty += 1

@@ -82,7 +82,8 @@ def open_raster(raster: RasterFile) -> Iterator[rasterio.DatasetReader]:
     from rasterio.errors import RasterioError
 
     if raster.path is not None:
-        check_directories(raster.path)
+        with raster.path.open("rb") as stream:
+            check_directories(stream, raster.name)
     try:
         with quiet_gdal(), rasterio.open(raster.location, driver=raster.driver) as file:
             check_blocks(file, raster.name)

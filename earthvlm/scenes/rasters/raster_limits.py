@@ -7,8 +7,7 @@ hundred bytes can ask for gigabytes although its image is small.
 from __future__ import annotations
 
 import struct
-from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import IO, TYPE_CHECKING
 
 import numpy as np
 
@@ -28,38 +27,35 @@ GDAL_OPTIONS = {
 }
 
 
-def check_directories(path: Path) -> None:
+def check_directories(file: IO[bytes], name: str) -> None:
     """Raise ValueError for a TIFF of more than MAX_DIRECTORIES images, overviews and masks.
 
     GDAL walks all of them when it opens the file. Damage is left to GDAL, which reports it.
     """
-    with path.open("rb") as file:
-        start = file.read(16)
-        order = ">" if start[:2] == b"MM" else "<"
-        if start[:4] in (b"II*\x00", b"MM\x00*"):
-            count_form, entry_bytes, next_form, at = "H", 12, "I", 4
-        elif start[:4] in (b"II+\x00", b"MM\x00+"):
-            count_form, entry_bytes, next_form, at = "Q", 20, "Q", 8
-        else:
-            return
+    start = file.read(16)
+    order = ">" if start[:2] == b"MM" else "<"
+    if start[:4] in (b"II*\x00", b"MM\x00*"):
+        count_form, entry_bytes, next_form, at = "H", 12, "I", 4
+    elif start[:4] in (b"II+\x00", b"MM\x00+"):
+        count_form, entry_bytes, next_form, at = "Q", 20, "Q", 8
+    else:
+        return
 
-        def read_number(form: str, at: int) -> int:
-            file.seek(at)
-            return struct.unpack(order + form, file.read(struct.calcsize(form)))[0]
+    def read_number(form: str, at: int) -> int:
+        file.seek(at)
+        return struct.unpack(order + form, file.read(struct.calcsize(form)))[0]
 
-        try:
-            at = read_number(next_form, at)
-            for _ in range(MAX_DIRECTORIES):
-                entries = read_number(count_form, at)
-                at = read_number(
-                    next_form, at + struct.calcsize(count_form) + entry_bytes * entries
-                )
-                if not at:
-                    return
-        except (struct.error, OSError, ValueError, OverflowError):
-            return
+    try:
+        at = read_number(next_form, at)
+        for _ in range(MAX_DIRECTORIES):
+            entries = read_number(count_form, at)
+            at = read_number(next_form, at + struct.calcsize(count_form) + entry_bytes * entries)
+            if not at:
+                return
+    except (struct.error, OSError, ValueError, OverflowError):
+        return
     raise ValueError(
-        f"'{path.name}' holds more than {MAX_DIRECTORIES} images; "
+        f"'{name}' holds more than {MAX_DIRECTORIES} images; "
         "save the one that is meant as a file of its own"
     )
 

@@ -1,0 +1,1 @@
+"""Images whose bands lie in files of their own: products, folders, archives, STAC items."""

@@ -1,0 +1,203 @@
+"""Open a folder or an archive whose files each hold a band: .SAFE products, BigEarthNet, COGs."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from earthvlm.scenes.acquisition import read_acquisition_date, refuse_other_sensors
+from earthvlm.scenes.bands import BANDS, VISIBLE_BANDS, find_baseline
+from earthvlm.scenes.product import PRODUCT_TAG, TIME_TAG, read_product
+from earthvlm.scenes.products.band_files import NamedFile, choose_files, is_band_folder, name_files
+from earthvlm.scenes.products.product_files import (
+    ProductFiles,
+    is_archive,
+    list_archive,
+    list_folder,
+)
+from earthvlm.scenes.products.safe_metadata import (
+    METADATA_NAME,
+    UNREADABLE_NOTE,
+    SafeMetadata,
+    read_safe_metadata,
+)
+from earthvlm.scenes.rasters.band_stack import BandFile, BandStack
+from earthvlm.scenes.rasters.raster_file import RasterFile, open_raster
+from earthvlm.scenes.rasters.sentinel2_image import (
+    ImageMetadata,
+    Sentinel2Image,
+    require_visible_bands,
+)
+from earthvlm.scenes.rasters.value_rules import ValueTags
+
+_GRANULE = re.compile(r"(?:^|/)GRANULE/([^/]+)/")
+# Folders of a product above which its metadata file is looked for: R10m, IMG_DATA, the granule.
+_PARENTS = 4
+
+
+def find_product(path: Path) -> ProductFiles | None:
+    """Return the files of a folder or archive that holds a product's bands, else None.
+
+    Raises ValueError for an archive that is damaged, or unreasonable in what it holds.
+    """
+    if path.is_dir():
+        if not _may_be_product(path):
+            return None
+        files = list_folder(path)
+    elif path.is_file() and path.stat().st_size and is_archive(path):
+        files = list_archive(path)
+    else:
+        return None
+    bands = {file.band for file in name_files(files.names)}
+    return files if files.is_archive or set(VISIBLE_BANDS) <= bands else None
+
+
+def is_product_folder(folder: Path) -> bool:
+    """Return whether a folder is a .SAFE product, or holds the bands of a scene as files."""
+    if folder.suffix.upper() == ".SAFE":
+        return True
+    return is_band_folder([path.name for path in folder.iterdir() if path.is_file()])
+
+
+def _may_be_product(folder: Path) -> bool:
+    """Whether a folder looks like a product, by what lies directly in it."""
+    inside = [path.name for path in folder.iterdir() if path.is_dir()]
+    names = {name.upper() for name in inside}
+    known = {"GRANULE", "IMG_DATA", "R10M", "R20M", "R60M"}
+    return bool(known & names) or is_product_folder(folder)
+
+
+@contextmanager
+def open_product(files: ProductFiles, boa_offset: bool | None = None) -> Iterator[Sentinel2Image]:
+    """Open the bands of a product for reading parts of it.
+
+    Raises ValueError where the files are not the bands of one scene.
+    """
+    source = f"'{files.name}'"
+    chosen = choose_files(_of_one_granule(files, source), source)
+    bands = [band for band in (*BANDS, "B10") if band in chosen]
+    require_visible_bands(bands, source)
+    metadata, notes = _read_metadata(files)
+    rasters = {band: files.raster(path) for band, path in chosen.items() if band != "B10"}
+    with ExitStack() as stack:
+        yield open_bands(
+            stack,
+            {band: (raster, 1) for band, raster in rasters.items()},
+            source,
+            _scene_name(files, metadata),
+            metadata,
+            has_cirrus="B10" in chosen,
+            boa_offset=boa_offset,
+            notes=notes,
+        )
+
+
+def open_bands(
+    stack: ExitStack,
+    rasters: Mapping[str, tuple[RasterFile, int]],
+    source: str,
+    name: str,
+    metadata: SafeMetadata | None,
+    *,
+    tags: ValueTags | None = None,
+    has_cirrus: bool = False,
+    boa_offset: bool | None = None,
+    notes: tuple[str, ...] = (),
+) -> Sentinel2Image:
+    """Open the rasters of an image's bands, which `stack` closes.
+
+    Args:
+        stack: closes the rasters.
+        rasters: by band, and by "mask", "scl" and "clouds", a raster and the band's number in it.
+        source: names the image in errors.
+        name: of the scene.
+        metadata: of its product.
+        tags: what the values mean, in the order of `rasters` without masks; None asks the metadata
+            and then the rasters themselves.
+        has_cirrus: whether there is a band B10, as in level 1C.
+        boa_offset: whether the values carry the +1000 offset of newer products; None finds out.
+        notes: sentences for the user.
+    """
+    opened: dict[str, Any] = {}
+    found: dict[str, BandFile] = {}
+    for band, (raster, number) in rasters.items():
+        if raster.location not in opened:
+            opened[raster.location] = stack.enter_context(open_raster(raster))
+        found[band] = BandFile(opened[raster.location], number)
+    masks = {kind: found.pop(kind, None) for kind in ("mask", "scl", "clouds")}
+    bands = BandStack(found, source, **masks)
+    refuse_other_sensors(found["B02"].file, rasters["B02"][0].stem, source)
+    known = metadata or SafeMetadata()
+    texts = [name, *(raster.stem for raster, _ in rasters.values())]
+    date, period = read_acquisition_date(bands.finest, name)
+    if date is None and not period:
+        date, period = read_acquisition_date(bands.finest, Path(rasters["B02"][0].name).stem)
+    tags = tags or known.value_tags(tuple(found)) or _file_tags(found)
+    level = known.level or ("1C" if any("MSIL1C" in text.upper() for text in texts) else None)
+    product_tags = {
+        key: value
+        for key, value in ((PRODUCT_TAG, known.product_uri), (TIME_TAG, known.sensing_time))
+        if value
+    }
+    facts = ImageMetadata(
+        name,
+        tags,
+        date=known.date or date,
+        product=read_product({**bands.finest.tags(), **product_tags}, name),
+        baseline=known.baseline or find_baseline(*texts),
+        top_of_atmosphere=level == "1C" or has_cirrus,
+        notes=(*notes, *period),
+    )
+    return Sentinel2Image(bands, facts, boa_offset)
+
+
+def _file_tags(bands: Mapping[str, BandFile]) -> ValueTags:
+    """Return scale and offset as the rasters' own tags give them."""
+    return ValueTags(
+        tuple(file.scales[number - 1] for file, number in bands.values()),
+        tuple(file.offsets[number - 1] for file, number in bands.values()),
+    )
+
+
+def _of_one_granule(files: ProductFiles, source: str) -> list[NamedFile]:
+    granules = {match[1] for name in files.names if (match := _GRANULE.search(name))}
+    if len(granules) > 1:
+        raise ValueError(
+            f"{source} holds {len(granules)} granules ({', '.join(sorted(granules)[:3])}, ...); "
+            "give the folder of one of them"
+        )
+    return name_files(files.names)
+
+
+def _read_metadata(files: ProductFiles) -> tuple[SafeMetadata | None, tuple[str, ...]]:
+    """Read the product's metadata file, in it or in the folders above it; also return notes."""
+    found = [name for name in files.names if METADATA_NAME.search(name)]
+    text = files.read_text(found[0]) if found else None
+    if not found and not files.is_archive:
+        for folder in list(files.root.parents)[:_PARENTS]:
+            names = [path for path in folder.glob("MTD_MSI*.xml") if path.is_file()]
+            if names:
+                text = ProductFiles(folder.name, folder, ()).read_text(names[0].name)
+                break
+    if text is None:
+        return None, ()
+    metadata = read_safe_metadata(text)
+    if metadata is None or not metadata.quantification:
+        return metadata, (UNREADABLE_NOTE,)
+    return metadata, ()
+
+
+def _scene_name(files: ProductFiles, metadata: SafeMetadata | None) -> str:
+    """Return the product's own name where it is known, else that of folder or archive."""
+    if metadata and metadata.product_uri:
+        return metadata.product_uri.removesuffix(".SAFE")
+    parts = [files.root, *files.root.parents][: _PARENTS + 1]
+    if files.is_archive:
+        tops = {PurePosixPath(name).parts[0] for name in files.names}
+        parts = [Path(top) for top in tops if top.upper().endswith(".SAFE")] or [files.root]
+    safe = next((part.name for part in parts if part.suffix.upper() == ".SAFE"), None)
+    name = safe or (files.root.name if not files.is_archive else files.root.stem)
+    return re.sub(r"\.(SAFE|zip)$", "", name, flags=re.IGNORECASE)
