@@ -17,14 +17,31 @@ from tests.support.made_products import SIDE, STEPS, make_tile, shrink, write_ba
 
 BIGEARTHNET = "S2A_MSIL2A_20170613T101031_N9999_R022_T33UUP_42_11"
 COMMON = {
-    "B01": "coastal", "B02": "blue", "B03": "green", "B04": "red", "B05": "rededge1",
-    "B06": "rededge2", "B07": "rededge3", "B08": "nir", "B8A": "nir08", "B09": "nir09",
-    "B11": "swir16", "B12": "swir22",
+    "B01": "coastal",
+    "B02": "blue",
+    "B03": "green",
+    "B04": "red",
+    "B05": "rededge1",
+    "B06": "rededge2",
+    "B07": "rededge3",
+    "B08": "nir",
+    "B8A": "nir08",
+    "B09": "nir09",
+    "B11": "swir16",
+    "B12": "swir22",
 }
 DEA = {
-    "B01": "coastal_aerosol", "B02": "blue", "B03": "green", "B04": "red", "B08": "nir_1",
-    "B05": "red_edge_1", "B06": "red_edge_2", "B07": "red_edge_3", "B8A": "nir_2",
-    "B11": "swir_2", "B12": "swir_3",
+    "B01": "coastal_aerosol",
+    "B02": "blue",
+    "B03": "green",
+    "B04": "red",
+    "B08": "nir_1",
+    "B05": "red_edge_1",
+    "B06": "red_edge_2",
+    "B07": "red_edge_3",
+    "B8A": "nir_2",
+    "B11": "swir_2",
+    "B12": "swir_3",
 }
 
 
