@@ -20,10 +20,10 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.range_server import serve_ranges
 from earthvlm.scenes.bands import FILE_ORDER_12
 from earthvlm.scenes.scene import Scene
 from earthvlm.scenes.tiling import TiledRaster
+from tests.support.stac_server import serve_stac
 
 NAME = "S2B_MSIL2A_20230716T105629_N0509_R094_T31TDG_20230716T134210"
 SIDE = 10_980
@@ -137,7 +137,7 @@ def main() -> None:
         runs += [("tiles", safe), ("tiles", str(arguments.folder / "cog.tif"))]
     for task, target in runs:
         print(task, Path(target).name[-24:], json.dumps(run_alone(arguments.folder, task, target)))
-    with serve_ranges(arguments.folder) as server:
+    with serve_stac(arguments.folder) as server:
         for task in ("window", "overview"):
             before = server.bytes_sent
             found = run_alone(arguments.folder, task, f"{server.address}/cog.tif")

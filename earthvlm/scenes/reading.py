@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from earthvlm.scenes.decoded_image import DecodedImage
 from earthvlm.scenes.image_reader import ACCEPTED, read_photo
 from earthvlm.scenes.parts import Part, choose_part
+from earthvlm.scenes.products.addresses import file_name, is_address, is_json, remote_raster
 from earthvlm.scenes.products.band_folder import find_product, open_product
+from earthvlm.scenes.products.stac_item import is_stac_item, open_stac_item
 from earthvlm.scenes.rasters.geotiff import open_image, read_geotiff
 from earthvlm.scenes.rasters.raster_file import RasterFile, raster_driver
 from earthvlm.scenes.rasters.sentinel2_image import Sentinel2Image
@@ -34,33 +36,55 @@ class ReadOptions:
     bands: Sequence[str] | None = None
 
 
-def read_image(path: Path, options: ReadOptions) -> DecodedImage:
-    """Read whatever shows a scene: a single file, or a product in a folder or an archive.
+def read_image(place: str | Path, options: ReadOptions) -> DecodedImage:
+    """Read whatever shows a scene: a single file, a product, a STAC item, or an address of one.
 
-    Raises FileNotFoundError for what does not exist, and ValueError for what is no usable scene.
+    Raises FileNotFoundError for what does not exist, ConnectionError for an address that cannot be
+    reached, and ValueError for what is no usable scene.
     """
-    files = find_product(path)
-    if files is None:
-        return read_file(path, options)
-    _refuse_bands(options, files.name)
-    with open_product(files, options.boa_offset) as image:
-        return image.read(options.bbox, options.window)
+    opened = _open_product(place, options)
+    if opened is not None:
+        with opened as image:
+            return image.read(options.bbox, options.window)
+    if is_address(place):
+        return _read_raster(remote_raster(str(place)), options)
+    return read_file(Path(place), options)
 
 
 @contextmanager
-def open_parts(path: Path, options: ReadOptions) -> Iterator[Sentinel2Image]:
-    """Open a raster with bands, or a product, for reading parts of it.
+def open_parts(place: str | Path, options: ReadOptions) -> Iterator[Sentinel2Image]:
+    """Open a raster with bands, a product or a STAC item, for reading parts of it.
 
-    Raises ValueError for a picture and for what is no Sentinel-2 image.
+    Raises what `read_image` raises, also for a picture.
     """
-    files = find_product(path)
-    opened = (
-        open_image(RasterFile.on_disk(path), options.boa_offset, options.bands)
-        if files is None
-        else open_product(files, options.boa_offset)
-    )
+    opened = _open_product(place, options)
+    if opened is None:
+        raster = remote_raster(str(place)) if is_address(place) else RasterFile.on_disk(Path(place))
+        opened = open_image(raster, options.boa_offset, options.bands)
     with opened as image:
         yield image
+
+
+def _open_product(
+    place: str | Path, options: ReadOptions
+) -> AbstractContextManager[Sentinel2Image] | None:
+    """Open an image whose bands lie in files of their own; None for a single file."""
+    if is_address(place):
+        if not file_name(str(place)).lower().endswith((".json", ".geojson")) and not is_json(
+            str(place)
+        ):
+            return None
+        _refuse_bands(options, file_name(str(place)))
+        return open_stac_item(str(place), options.boa_offset)
+    path = Path(place)
+    if path.is_file() and is_stac_item(path):
+        _refuse_bands(options, path.name)
+        return open_stac_item(path, options.boa_offset)
+    files = find_product(path)
+    if files is None:
+        return None
+    _refuse_bands(options, files.name)
+    return open_product(files, options.boa_offset)
 
 
 def read_file(path: Path, options: ReadOptions) -> DecodedImage:
@@ -83,13 +107,7 @@ def read_file(path: Path, options: ReadOptions) -> DecodedImage:
     if path.stat().st_size == 0:
         raise ValueError(f"'{path.name}' is empty (0 bytes); give {ACCEPTED}")
     if raster_driver(path) is not None:
-        return read_geotiff(
-            RasterFile.on_disk(path),
-            boa_offset=options.boa_offset,
-            bbox=options.bbox,
-            window=options.window,
-            bands=options.bands,
-        )
+        return _read_raster(RasterFile.on_disk(path), options)
     _refuse_bands(options, path.name)
     if options.bbox is not None:
         raise ValueError(
@@ -97,6 +115,16 @@ def read_file(path: Path, options: ReadOptions) -> DecodedImage:
             "give a window"
         )
     return read_photo(path, options.window)
+
+
+def _read_raster(raster: RasterFile, options: ReadOptions) -> DecodedImage:
+    return read_geotiff(
+        raster,
+        boa_offset=options.boa_offset,
+        bbox=options.bbox,
+        window=options.window,
+        bands=options.bands,
+    )
 
 
 def read_triplet_part(root: Path, image_name: str, options: ReadOptions) -> DecodedImage:

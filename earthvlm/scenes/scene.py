@@ -101,8 +101,9 @@ class Scene:
         Of an image of more than 2048 x 2048 pixels an overview is read, unless a part is asked for.
 
         Args:
-            path: A file, a .SAFE folder or its zip archive, a folder of it such as R20m, or a
-                folder with a file for each band; of a triplet any one PNG, or the data folder.
+            path: A file, a .SAFE folder or its zip archive, a folder of it such as R20m, a
+                folder with a file for each band, a STAC item, or the address of a raster or item,
+                of which only the part is fetched; of a triplet any one PNG, or the data folder.
             image_name: In a ChatEarthNet data folder.
             boa_offset: Whether the values carry the +1000 offset of newer products; None finds out
                 from the darkest values, the processing baseline and the date.
@@ -113,12 +114,13 @@ class Scene:
 
         Raises:
             FileNotFoundError: It does not exist, or a partner of a triplet.
+            ConnectionError: Its address cannot be reached.
             ValueError: It is no usable scene.
         """
         options = ReadOptions(boa_offset, bbox, window, bands)
         if image_name is not None:
             return cls(**vars(read_triplet_part(Path(path), image_name, options)))
-        return cls(**vars(read_image(Path(path), options)))
+        return cls(**vars(read_image(path, options)))
 
     @classmethod
     def from_array(

@@ -10,7 +10,7 @@ from typing import Any
 
 from earthvlm.scenes.acquisition import read_acquisition_date, refuse_other_sensors
 from earthvlm.scenes.bands import BANDS, VISIBLE_BANDS, find_baseline
-from earthvlm.scenes.product import PRODUCT_TAG, TIME_TAG, read_product
+from earthvlm.scenes.product import PRODUCT_TAG, TILE_TAG, TIME_TAG, read_product
 from earthvlm.scenes.products.band_files import NamedFile, choose_files, is_band_folder, name_files
 from earthvlm.scenes.products.product_files import (
     ProductFiles,
@@ -139,7 +139,11 @@ def open_bands(
     level = known.level or ("1C" if any("MSIL1C" in text.upper() for text in texts) else None)
     product_tags = {
         key: value
-        for key, value in ((PRODUCT_TAG, known.product_uri), (TIME_TAG, known.sensing_time))
+        for key, value in (
+            (PRODUCT_TAG, known.product_uri),
+            (TIME_TAG, known.sensing_time),
+            (TILE_TAG, known.tile),
+        )
         if value
     }
     facts = ImageMetadata(

@@ -28,6 +28,7 @@ class SafeMetadata:
         baseline: of its processing, as in 510 for 05.10.
         sensing_time: when it was taken, as written.
         quantification: the number that means a reflectance of 1.
+        tile: of the Military Grid Reference System, as in 31TDG.
         offsets: added to a band's numbers before that, by band.
     """
 
@@ -36,6 +37,7 @@ class SafeMetadata:
     baseline: int | None = None
     sensing_time: str | None = None
     quantification: float | None = None
+    tile: str | None = None
     offsets: dict[str, float] = field(default_factory=dict)
 
     @property

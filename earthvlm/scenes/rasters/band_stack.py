@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     import rasterio
     from rasterio.enums import Resampling
 
-# Samples that decide something for a whole raster: windows a side, pixels a window's side.
+# Samples that decide something for a whole raster: windows a side, pixels a side of one. Behind an
+# address two windows a side have to do, for each is fetched.
 _SAMPLE_WINDOWS, _SAMPLE_SIDE = 4, 128
 # A band's pixels may differ from the finest ones by this share of a pixel in where they lie.
 _LARGEST_MISFIT = 0.01
@@ -168,12 +169,14 @@ class BandStack:
     def sample_parts(self) -> list[Part]:
         """Return the parts that stand for the whole: an overview, or evenly spaced windows."""
         height, width = self.shape
-        side = _SAMPLE_WINDOWS * _SAMPLE_SIDE
+        is_remote = self.finest.name.startswith("/vsicurl/")
+        windows = 2 if is_remote else _SAMPLE_WINDOWS
+        side = _SAMPLE_SIDE if is_remote else windows * _SAMPLE_SIDE
         if max(height, width) > side and all(b.file.overviews(1) for b in self.bands.values()):
             shrink = max(height, width) / side
             rows, columns = max(1, round(height / shrink)), max(1, round(width / shrink))
             return [Part(0, 0, height, width, rows, columns)]
-        return plan_samples(height, width)
+        return plan_samples(height, width, windows)
 
     def _one_band_a_file(self) -> list[BandFile]:
         found: dict[int, BandFile] = {}
@@ -246,11 +249,11 @@ class BandStack:
             )
 
 
-def plan_samples(height: int, width: int) -> list[Part]:
+def plan_samples(height: int, width: int, windows: int = _SAMPLE_WINDOWS) -> list[Part]:
     """Return evenly spaced windows in a raster of this size."""
     rows, columns = min(height, _SAMPLE_SIDE), min(width, _SAMPLE_SIDE)
-    tops = np.unique(np.linspace(0, height - rows, _SAMPLE_WINDOWS).astype(int))
-    lefts = np.unique(np.linspace(0, width - columns, _SAMPLE_WINDOWS).astype(int))
+    tops = np.unique(np.linspace(0, height - rows, windows).astype(int))
+    lefts = np.unique(np.linspace(0, width - columns, windows).astype(int))
     return [full_size(int(top), int(left), rows, columns) for top in tops for left in lefts]
 
 

@@ -23,6 +23,12 @@ MAX_DIRECTORIES = 32
 GDAL_OPTIONS = {
     "GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR",  # no side files
     "GDAL_PAM_ENABLED": "NO",
+    # Of rasters behind addresses: give up in time, try again what fails for a moment, and fetch no
+    # more than is needed.
+    "GDAL_HTTP_CONNECTTIMEOUT": 10,
+    "GDAL_HTTP_TIMEOUT": 60,
+    "GDAL_HTTP_MAX_RETRY": 3,
+    "GDAL_HTTP_RETRY_DELAY": 0.5,
     "GDAL_CACHEMAX": 64,  # MB, for all files together; GDAL's default is 5 % of the memory
 }
 
