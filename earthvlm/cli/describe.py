@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from earthvlm.cli.options import (
     add_bridge_options,
+    add_part_options,
     add_scene_options,
     check_map_path,
     check_model_path,
@@ -37,7 +38,7 @@ MAX_ANSWER_TOKENS = 2048
 SCENES_AT_ONCE = 32
 PIXELS_AT_ONCE = SCENES_AT_ONCE * 256 * 256
 READERS = min(8, os.cpu_count() or 1)  # files decoded at a time
-SCENE_SUFFIXES = (".tif", ".tiff", ".jp2", ".png", ".jpg", ".jpeg", ".webp")
+SCENE_SUFFIXES = (".tif", ".tiff", ".jp2", ".png", ".jpg", ".jpeg", ".webp", ".zip")
 
 
 def add_describe(commands: argparse._SubParsersAction) -> None:
@@ -46,20 +47,24 @@ def add_describe(commands: argparse._SubParsersAction) -> None:
         "describe",
         help="answer a question about one or more scenes",
         description=(
-            "Answer a question about Sentinel-2 scenes: a GeoTIFF, any one PNG of a\n"
-            "ChatEarthNet triplet, or an RGB image. One scene prints the answer alone, several\n"
-            "print 'path: answer'. Notes about a scene go to stderr."
+            "Answer a question about Sentinel-2 scenes: a GeoTIFF, a .SAFE product or its zip\n"
+            "archive, a folder with a file for each band, a STAC item or its address, any one PNG\n"
+            "of a ChatEarthNet triplet, or an RGB image. Of a large one an overview is read, or a\n"
+            "part. One scene prints the answer alone, several print 'path: answer'. Notes about a\n"
+            "scene go to stderr."
         ),
         epilog=(
             "examples:\n"
             "  earthvlm describe scene.tif\n"
             "  earthvlm describe scenes/ --json > answers.jsonl\n"
             "  earthvlm describe *.tif --prompt 'Is there water?' --json > answers.jsonl\n"
+            "  earthvlm describe S2B_MSIL2A_....SAFE.zip --bbox 11.4 48.0 11.5 48.1\n"
+            "  earthvlm describe https://example.org/items/a.json --window 4096 2048 512 512\n"
             "  earthvlm describe --data_dir ChatEarthNet 1908_3064_patch00.png"
         ),
     )
     parser.add_argument(
-        "path", nargs="*", metavar="PATH", help="a scene's file, or a folder of them"
+        "path", nargs="*", metavar="PATH", help="a scene's file, product or address, or a folder"
     )
     parser.add_argument(
         "--image_path",
@@ -85,6 +90,7 @@ def add_describe(commands: argparse._SubParsersAction) -> None:
         help="write where the answer about one scene attended to this GeoTIFF",
     )
     add_scene_options(parser)
+    add_part_options(parser)
     add_bridge_options(parser)
     parser.set_defaults(run=run_describe)
 
@@ -191,17 +197,23 @@ def _write_attention(
 
 
 def _expand(path: str, data_dir: Path | None) -> list[str]:
-    """List the scenes in a folder; any other path is returned as it is.
+    """List the scenes in a folder; any other path, a product's folder too, is returned as it is.
 
     In ChatEarthNet's data folder a scene is a triplet. Raises ValueError for a folder without.
     """
+    from earthvlm.scenes.products.band_folder import find_product, is_product_folder
+
     folder = Path(path)
-    if data_dir is not None or not folder.is_dir():
+    if data_dir is not None or not folder.is_dir() or find_product(folder) is not None:
         return [path]
     triplets = folder / next(iter(CHATEARTHNET_FOLDERS)) / "s2_images"
     if triplets.is_dir():
         folder = triplets
-    found = sorted(file for file in folder.iterdir() if file.suffix.lower() in SCENE_SUFFIXES)
+    found = sorted(
+        file
+        for file in folder.iterdir()
+        if (is_product_folder(file) if file.is_dir() else file.suffix.lower() in SCENE_SUFFIXES)
+    )
     if not found:
         raise ValueError(
             f"The folder '{path}' holds no scenes: they end in {', '.join(SCENE_SUFFIXES)}."
@@ -226,7 +238,7 @@ def _open_in_batches(
         while True:
             ahead = max(2, min(SCENES_AT_ONCE, PIXELS_AT_ONCE // latest))
             for path in islice(left, max(0, ahead - len(coming))):
-                opened = readers.submit(open_scene, path, arguments.boa_offset, arguments.data_dir)
+                opened = readers.submit(open_scene, path, arguments, data_dir=arguments.data_dir)
                 coming.append((path, opened))
             if not coming:
                 break

@@ -25,7 +25,8 @@ def add_index(commands: argparse._SubParsersAction) -> None:
         "index",
         help="make a folder of images searchable",
         description=(
-            "Cut a folder of Sentinel-2 GeoTIFFs into tiles and embed these, so that earthvlm\n"
+            "Cut a folder of Sentinel-2 GeoTIFFs and products (.SAFE folders, their zip archives,\n"
+            "folders with a file for each band) into tiles and embed these, so that earthvlm\n"
             "search finds them. The next run embeds only new and changed images; an interrupted\n"
             "run resumes. Cloudy tiles go into the split 'cloudy', others into 'clear'."
         ),
@@ -78,6 +79,7 @@ def run_index(arguments: argparse.Namespace) -> int:
         captions=arguments.captions,
         keep_scenes=not arguments.no_scenes,
         boa_offset=BOA_OFFSET_CHOICES[arguments.boa_offset],
+        bands=arguments.bands,
     )
     # These raise errors before a model is loaded.
     find_images(arguments.folder, arguments.output)

@@ -7,7 +7,7 @@ import math
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from earthvlm.cli.output import print_message
 from earthvlm.storage.hub import BUNDLED, HUB_ID
@@ -62,8 +62,23 @@ def device_name(text: str) -> str:
     return text
 
 
+def band_names(text: str) -> tuple[str, ...]:
+    """Parse names of bands, separated by commas."""
+    names = tuple(name.strip() for name in text.split(","))
+    if not all(names):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a list of bands such as B04,B03,B02")
+    return names
+
+
 def add_scene_options(parser: argparse.ArgumentParser) -> None:
     """Add what `open_scene` needs."""
+    parser.add_argument(
+        "--bands",
+        type=band_names,
+        metavar="B02,B03,...",
+        help="the names of a file's bands in their order, in place of what it says; mask, SCL and "
+        "- (left out) stand for bands that are none",
+    )
     parser.add_argument(
         "--boa_offset",
         choices=BOA_OFFSET_CHOICES,
@@ -72,6 +87,25 @@ def add_scene_options(parser: argparse.ArgumentParser) -> None:
             "whether a file's values carry the +1000 of Sentinel-2 products from 2022-01-25 on "
             "(default: auto, told from the file)"
         ),
+    )
+
+
+def add_part_options(parser: argparse.ArgumentParser) -> None:
+    """Add what `open_scene` needs for a part of an image."""
+    group = parser.add_mutually_exclusive_group()
+    group.add_argument(
+        "--bbox",
+        nargs=4,
+        type=float,
+        metavar=("WEST", "SOUTH", "EAST", "NORTH"),
+        help="read this part alone, in degrees; WEST above EAST crosses the date line",
+    )
+    group.add_argument(
+        "--window",
+        nargs=4,
+        type=whole_number(0),
+        metavar=("COLUMN", "ROW", "WIDTH", "HEIGHT"),
+        help="read this part alone, in pixels from the top left",
     )
 
 
@@ -104,17 +138,29 @@ def add_visibility_options(parser: argparse.ArgumentParser) -> None:
         )
 
 
-def open_scene(path: str, boa_offset: str, data_dir: Path | None = None) -> Scene:
-    """Open a scene's file, or the image of that name in a ChatEarthNet data root.
+def open_scene(
+    path: str,
+    arguments: argparse.Namespace,
+    *,
+    data_dir: Path | None = None,
+    whole: bool = False,
+) -> Scene:
+    """Open a scene's file or address, or the image of that name in a ChatEarthNet data root.
 
-    Raises ValueError or FileNotFoundError as `Scene.open` does.
+    arguments: what `add_scene_options` and `add_part_options` parsed. whole: there are no options
+    of a part. Raises ValueError, FileNotFoundError or ConnectionError as `Scene.open` does.
     """
     from earthvlm.scenes.scene import Scene
 
-    offset = BOA_OFFSET_CHOICES[boa_offset]
+    options: dict[str, Any] = {
+        "boa_offset": BOA_OFFSET_CHOICES[arguments.boa_offset],
+        "bands": arguments.bands,
+    }
+    if not whole:
+        options |= {"bbox": arguments.bbox, "window": arguments.window}
     if data_dir is None:
-        return Scene.open(path, boa_offset=offset)
-    return Scene.open(data_dir, path, boa_offset=offset)
+        return Scene.open(path, **options)
+    return Scene.open(data_dir, path, **options)
 
 
 def check_map_path(output: Path, option: str, paths: Sequence[str]) -> None:

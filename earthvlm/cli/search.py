@@ -124,7 +124,7 @@ def run_search(arguments: argparse.Namespace) -> int:
     queries = [] if arguments.words is None else [arguments.words]
     if arguments.scene is not None:
         check_model_path(arguments.model_path)
-        scene = open_scene(arguments.scene, arguments.boa_offset)
+        scene = open_scene(arguments.scene, arguments, whole=True)
         for note in scene.notes:
             print_message(f"{arguments.scene}: {note}")
         queries.append(scene)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from earthvlm.cli.options import (
     add_bridge_options,
+    add_part_options,
     add_scene_options,
     check_map_path,
     check_model_path,
@@ -34,15 +35,17 @@ def add_segment(commands: argparse._SubParsersAction) -> None:
         epilog=(
             "examples:\n"
             "  earthvlm segment scene.tif --output map.tif\n"
+            "  earthvlm segment S2B_MSIL2A_....SAFE.zip --window 4096 2048 512 512 -o map.tif\n"
             "  earthvlm segment scene.tif --json"
         ),
     )
-    parser.add_argument("path", metavar="PATH", help="a scene's file")
+    parser.add_argument("path", metavar="PATH", help="a scene's file, product or address")
     parser.add_argument(
         "-o", "--output", type=Path, metavar="FILE", help="write the map to this GeoTIFF"
     )
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     add_scene_options(parser)
+    add_part_options(parser)
     add_bridge_options(parser)
     parser.set_defaults(run=run_segment)
 
@@ -53,7 +56,7 @@ def run_segment(arguments: argparse.Namespace) -> int:
     output: Path | None = arguments.output
     if output is not None:
         check_map_path(output, "--output", [arguments.path])
-    scene = open_scene(arguments.path, arguments.boa_offset)
+    scene = open_scene(arguments.path, arguments)
     bridge = load_bridge(arguments.model_path, arguments.device)
     found = bridge.map_land_cover(scene)
     for note in scene.notes:

@@ -6,6 +6,7 @@ embeds only new and changed images, and an interrupted run resumes.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import islice
@@ -18,21 +19,26 @@ from earthvlm.embeddings.indexed_images import (
     IndexedImage,
     IndexSettings,
     check_settings,
+    find_checksum,
     list_parts,
     read_images,
+    read_times,
     record_images,
     remove_images,
 )
+from earthvlm.embeddings.note_counter import NoteCounter
 from earthvlm.embeddings.rows import make_rows
 from earthvlm.embeddings.stac import write_collection
+from earthvlm.scenes.products.band_folder import is_product_folder
 from earthvlm.scenes.tiling import CLEAR, TiledRaster
-from earthvlm.storage.files import checksum
 
 if TYPE_CHECKING:
     from earthvlm.bridge.model import OlmoEarthVLMBridge
     from earthvlm.scenes.scene import Scene
 
 SUFFIXES = (".tif", ".tiff", ".jp2")
+# Zip archives that are products, by ESA's names; others in a folder can be anything.
+_ARCHIVE = re.compile(r"(S2[A-D]_MSIL[12][AC].*|\.SAFE)\.zip$", re.IGNORECASE)
 # The least number of rows of a part but the last: an interrupted run loses fewer than these.
 PART_ROWS = 512
 
@@ -113,23 +119,31 @@ def index_folder(
 
 
 def find_images(folder: Path, output: Path) -> dict[str, Path]:
-    """Find the images of a folder, by their paths in it, except those in `output`."""
+    """Find the images and products of a folder, by their paths in it, except those in `output`."""
     if not folder.is_dir():
         raise FileNotFoundError(f"there is no folder {folder} to index; check its path")
-    inside = output.resolve()
     paths = {
         path.relative_to(folder).as_posix(): path
-        for path in sorted(folder.rglob("*"))
-        if path.suffix.lower() in SUFFIXES
-        and path.is_file()
-        and not path.name.startswith(".")
-        and inside not in path.resolve().parents
+        for path in _walk(folder, output.resolve())
+        if path.is_dir() or path.suffix.lower() in SUFFIXES or _ARCHIVE.search(path.name)
     }
     if not paths:
         raise FileNotFoundError(
-            f"{folder} holds no images to index; give a folder with {', '.join(SUFFIXES)} files"
+            f"{folder} holds no images to index; give a folder with {', '.join(SUFFIXES)} files "
+            "or products"
         )
     return paths
+
+
+def _walk(folder: Path, output: Path) -> Iterator[Path]:
+    """Yield the files below a folder, and folders of products in place of what is in them."""
+    for path in sorted(folder.iterdir()):
+        if path.name.startswith(".") or path.resolve() == output:
+            continue
+        if path.is_file() or (path.is_dir() and is_product_folder(path)):
+            yield path
+        elif path.is_dir() and not path.is_symlink():
+            yield from _walk(path, output)
 
 
 def _check_bridge(output: Path, bridge: OlmoEarthVLMBridge) -> None:
@@ -171,18 +185,21 @@ def _embed_images(
         try:
             _check_tile_names(owners, name)
             image = embedder.embed(paths[name], name)
-        except ValueError as error:
+        except (ValueError, OSError) as error:
             report(f"{name} was left out: {error}")
             continue
         embedded.append(image)
         report(f"{name}: {image.rows} tiles ({number} of {len(waiting)} images).")
+        for note in image.notes:
+            report(f"{name}: {note}")
     embedder.write()
     return embedded
 
 
 def _name_tiles(path: str) -> str:
     """Name the tiles of an image; a.tif and a.jp2 share a name, so the second is refused."""
-    return "__".join(Path(path).with_suffix("").parts)
+    stem = path.removesuffix(".zip")
+    return "__".join(Path(stem).with_suffix("").parts)
 
 
 def _check_tile_names(owners: dict[str, str], name: str) -> None:
@@ -209,21 +226,25 @@ class _ImageEmbedder:
 
     def embed(self, path: Path, name: str) -> IndexedImage:
         """Embed an image's tiles. Raises ValueError for an unreadable image."""
+        settings = self._settings
         raster = TiledRaster(
-            path, _name_tiles(name), self._settings.tile_size, self._settings.boa_offset
+            path, _name_tiles(name), settings.tile_size, settings.boa_offset, settings.bands
         )
-        stat, content = path.stat(), checksum(path)
-        rows = self._make_rows(raster)
+        size, modified, changed = read_times(path)
+        content = find_checksum(path)
+        notes = NoteCounter()
+        rows = self._make_rows(raster, notes)
         image = IndexedImage(
             path=name,
-            size=stat.st_size,
-            modified=stat.st_mtime_ns,
-            changed=stat.st_ctime_ns,
+            size=size,
+            modified=modified,
+            changed=changed,
             checksum=content,
             rows=len(rows),
             cloudy=sum(row["split"] != CLEAR for row in rows),
             empty=raster.empty,
             settings=self._settings,
+            notes=notes.summarize(),
         )
         self._rows += rows
         self._images.append(image)
@@ -244,9 +265,11 @@ class _ImageEmbedder:
             )
         self._rows, self._images = [], []
 
-    def _make_rows(self, raster: TiledRaster) -> list[dict[str, Any]]:
+    def _make_rows(self, raster: TiledRaster, notes: NoteCounter) -> list[dict[str, Any]]:
         rows: list[dict[str, Any]] = []
         for scenes, splits in _batches(raster, self._batch_size):
+            for scene in scenes:
+                notes.add(scene.notes)
             rows += make_rows(
                 self._output,
                 scenes,

@@ -6,9 +6,11 @@ import json
 from collections.abc import Iterable, Set
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+import xxhash
 
 from earthvlm.embeddings.dataset import write_table
 from earthvlm.scenes.tiling import TILE_SIZE
@@ -28,6 +30,7 @@ class IndexSettings:
         keep_scenes: all bands of each tile are copied into the index, so that a search result can
             be opened.
         boa_offset: whether values carry the +1000 offset of newer products; None detects it.
+        bands: the names of the bands in their order; None finds them in the files.
     """
 
     tile_size: int = TILE_SIZE
@@ -35,6 +38,13 @@ class IndexSettings:
     captions: bool = False
     keep_scenes: bool = True
     boa_offset: bool | None = None
+    bands: tuple[str, ...] | None = None
+
+    @classmethod
+    def from_entry(cls, entry: dict[str, Any]) -> IndexSettings:
+        """Read settings from the JSON of a part."""
+        bands = entry["bands"]
+        return cls(**entry | {"bands": None if bands is None else tuple(bands)})
 
 
 @dataclass(frozen=True)
@@ -51,6 +61,7 @@ class IndexedImage:
         cloudy: the number of tiles in the split "cloudy".
         empty: the number of tiles without data, which have no row.
         settings: how it was indexed.
+        notes: what was assumed about it, in sentences.
     """
 
     path: str
@@ -62,16 +73,43 @@ class IndexedImage:
     cloudy: int
     empty: int
     settings: IndexSettings
+    notes: tuple[str, ...] = ()
 
     def is_current(self, path: Path) -> bool:
-        """Whether the file still has the same content."""
-        stat = path.stat()
-        if stat.st_size != self.size:
+        """Whether the file, or a product's folder, still has the same content."""
+        size, modified, changed = read_times(path)
+        if size != self.size:
             return False
         # A copied or touched file has other times and the same content. A file that was replaced by
         # a tool that keeps times, such as unzip, can have the same size and time of modification.
-        times = (stat.st_mtime_ns, stat.st_ctime_ns)
-        return times == (self.modified, self.changed) or checksum(path) == self.checksum
+        times = (modified, changed)
+        return times == (self.modified, self.changed) or find_checksum(path) == self.checksum
+
+
+def read_times(path: Path) -> tuple[int, int, int]:
+    """Return size, latest modification and latest change of a file, or of all in a folder."""
+    stats = [file.stat() for file in _list_files(path)]
+    return (
+        sum(stat.st_size for stat in stats),
+        max((stat.st_mtime_ns for stat in stats), default=0),
+        max((stat.st_ctime_ns for stat in stats), default=0),
+    )
+
+
+def find_checksum(path: Path) -> str:
+    """Return the checksum of a file, or one of the names and checksums of all in a folder."""
+    if path.is_file():
+        return checksum(path)
+    digest = xxhash.xxh3_64()
+    for file in _list_files(path):
+        digest.update(f"{file.relative_to(path).as_posix()} {checksum(file)}\n".encode())
+    return digest.hexdigest()
+
+
+def _list_files(path: Path) -> list[Path]:
+    if path.is_file():
+        return [path]
+    return sorted(file for file in path.rglob("*") if file.is_file())
 
 
 def list_parts(output: Path) -> list[Path]:
@@ -88,7 +126,13 @@ def read_images(part: Path) -> list[IndexedImage]:
     try:
         images = json.loads(metadata.get(IMAGES_KEY, b"[]"))
         return [
-            IndexedImage(**image | {"settings": IndexSettings(**image["settings"])})
+            IndexedImage(
+                **image
+                | {
+                    "settings": IndexSettings.from_entry(image["settings"]),
+                    "notes": tuple(image["notes"]),
+                }
+            )
             for image in images
         ]
     except (TypeError, KeyError, ValueError) as error:

@@ -1,4 +1,4 @@
-"""STAC items with known pixels, as catalogues write them, with their assets beside them."""
+"""STAC items with known pixels, as catalogues write them, with their assets."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def write_item(
 ) -> Path:
     """Write an item and its bands below a folder of its name, as Earth Search describes them.
 
-    raster: what is said of each band's values, such as its scale. version: of STAC, whose 1.1 joins
+    raster: fields of each band's values, such as its scale. version: of STAC, whose 1.1 joins
     the descriptions of a band.
     """
     pixels = make_tile() if pixels is None else pixels

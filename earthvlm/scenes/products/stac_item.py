@@ -1,4 +1,4 @@
-"""Open a STAC item: JSON that lists a scene's bands as assets, beside it or behind addresses."""
+"""Open a STAC item: JSON that lists a scene's bands as assets, near it or behind addresses."""
 
 from __future__ import annotations
 

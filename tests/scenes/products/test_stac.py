@@ -1,4 +1,4 @@
-"""STAC items and COGs, beside their assets and behind addresses."""
+"""STAC items and COGs, next to their assets and behind addresses."""
 
 from __future__ import annotations
 
