@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -131,11 +132,25 @@ def open_bands(
     bands = BandStack(found, source, **masks)
     refuse_other_sensors(found["B02"].file, rasters["B02"][0].stem, source)
     known = metadata or SafeMetadata()
-    texts = [name, *(raster.stem for raster, _ in rasters.values())]
-    date, period = read_acquisition_date(bands.finest, name)
+    facts = ImageMetadata(
+        name,
+        tags or known.value_tags(tuple(found)) or _file_tags(found),
+        notes=notes,
+    )
+    facts = _add_facts(facts, known, bands, [raster for raster, _ in rasters.values()])
+    if has_cirrus:
+        facts = replace(facts, top_of_atmosphere=True)
+    return Sentinel2Image(bands, facts, boa_offset)
+
+
+def _add_facts(
+    facts: ImageMetadata, known: SafeMetadata, bands: BandStack, rasters: Sequence[RasterFile]
+) -> ImageMetadata:
+    """Add what metadata, names and tags tell: date, product, baseline and level."""
+    texts = [facts.name, *(raster.stem for raster in rasters)]
+    date, period = read_acquisition_date(bands.finest, facts.name)
     if date is None and not period:
-        date, period = read_acquisition_date(bands.finest, Path(rasters["B02"][0].name).stem)
-    tags = tags or known.value_tags(tuple(found)) or _file_tags(found)
+        date, period = read_acquisition_date(bands.finest, rasters[0].stem)
     level = known.level or ("1C" if any("MSIL1C" in text.upper() for text in texts) else None)
     product_tags = {
         key: value
@@ -146,16 +161,14 @@ def open_bands(
         )
         if value
     }
-    facts = ImageMetadata(
-        name,
-        tags,
+    return replace(
+        facts,
         date=known.date or date,
-        product=read_product({**bands.finest.tags(), **product_tags}, name),
+        product=read_product({**bands.finest.tags(), **product_tags}, facts.name),
         baseline=known.baseline or find_baseline(*texts),
-        top_of_atmosphere=level == "1C" or has_cirrus,
-        notes=(*notes, *period),
+        top_of_atmosphere=level == "1C",
+        notes=(*facts.notes, *period),
     )
-    return Sentinel2Image(bands, facts, boa_offset)
 
 
 def _file_tags(bands: Mapping[str, BandFile]) -> ValueTags:
