@@ -24,6 +24,7 @@ from earthvlm.cli.doctor import add_doctor
 from earthvlm.cli.download import add_download
 from earthvlm.cli.embed_dataset import add_embed_dataset
 from earthvlm.cli.evaluate import add_evaluate
+from earthvlm.cli.fetch import add_fetch
 from earthvlm.cli.index import add_index
 from earthvlm.cli.output import USER_ERROR, print_error
 from earthvlm.cli.publish_collection import add_publish_collection
@@ -40,6 +41,7 @@ COMMANDS = (
     add_describe,
     add_segment,
     add_search,
+    add_fetch,
     add_index,
     add_download,
     add_validate_data,

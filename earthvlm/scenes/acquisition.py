@@ -11,6 +11,7 @@ import re
 from typing import TYPE_CHECKING
 
 from earthvlm.scenes.bands import FIRST_IMAGE_DATE, find_date
+from earthvlm.scenes.grid import METRES_A_DEGREE
 
 if TYPE_CHECKING:
     import rasterio
@@ -43,7 +44,6 @@ _SENSOR_KEYS = ("spacecraft_id", "sensor_id", "satellite", "platform", "spacecra
 # Metres a pixel of what is read as Sentinel-2: its own 10, 20 and 60, 30 in harmonised products,
 # and images resampled a little.
 PIXEL_METRES = (4.0, 130.0)
-METRES_A_DEGREE = 111_320.0  # of latitude
 
 
 def read_acquisition_date(

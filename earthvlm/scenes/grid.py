@@ -19,6 +19,7 @@ _VERTEX_PIXELS = 512
 _MAX_VERTICES = 64  # an edge
 # A number, or an array of them.
 Numbers = TypeVar("Numbers", float, np.ndarray)
+METRES_A_DEGREE = 111_320.0  # of latitude
 WORLD = (-180.0, -90.0, 180.0, 90.0)
 
 
@@ -73,6 +74,19 @@ class Grid:
         size = a * e - b * d
         x, y = x - c, y - f
         return (a * y - d * x) / size, (e * x - b * y) / size
+
+    def pixel_metres(self, height: int, width: int) -> float | None:
+        """Return the side of the pixels of `[H, W]` on the ground, None outside of the projection.
+
+        It is measured along the middle column, because maps such as Web Mercator stretch distances
+        away from the equator.
+        """
+        ends = [self.locate(row, width / 2) for row in (0, height)]
+        if None in ends:
+            return None
+        (west, north), (east, south) = (end for end in ends if end)
+        across = ((east - west + 180) % 360 - 180) * math.cos(math.radians(north))
+        return math.hypot(across, south - north) * METRES_A_DEGREE / height
 
     def locate(self, row: float, column: float) -> tuple[float, float] | None:
         """Return longitude and latitude in degrees, None outside of the projection."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
@@ -12,6 +13,8 @@ from earthvlm.scenes.image_reader import ACCEPTED, read_photo
 from earthvlm.scenes.parts import Part, choose_part
 from earthvlm.scenes.products.addresses import file_name, is_address, is_json, remote_raster
 from earthvlm.scenes.products.band_folder import find_product, open_product
+from earthvlm.scenes.products.dataset_files import is_dataset_file, open_dataset_file
+from earthvlm.scenes.products.datasets import decode_dataset
 from earthvlm.scenes.products.stac_item import is_stac_item, open_stac_item
 from earthvlm.scenes.rasters.geotiff import open_image, read_geotiff
 from earthvlm.scenes.rasters.raster_file import RasterFile, raster_driver
@@ -42,6 +45,8 @@ def read_image(place: str | Path, options: ReadOptions) -> DecodedImage:
     Raises FileNotFoundError for what does not exist, ConnectionError for an address that cannot be
     reached, and ValueError for what is no usable scene.
     """
+    if not is_address(place) and Path(place).exists() and is_dataset_file(Path(place)):
+        return _read_dataset(Path(place), options)
     opened = _open_product(place, options)
     if opened is not None:
         with opened as image:
@@ -115,6 +120,18 @@ def read_file(path: Path, options: ReadOptions) -> DecodedImage:
             "give a window"
         )
     return read_photo(path, options.window)
+
+
+def _read_dataset(path: Path, options: ReadOptions) -> DecodedImage:
+    _refuse_bands(options, path.name)
+    name = re.sub(r"\.(zarr|nc|nc4|h5|SAFE|zip)$", "", path.name.removesuffix(".zip"))
+    return decode_dataset(
+        open_dataset_file(path),
+        name,
+        boa_offset=options.boa_offset,
+        bbox=options.bbox,
+        window=options.window,
+    )
 
 
 def _read_raster(raster: RasterFile, options: ReadOptions) -> DecodedImage:

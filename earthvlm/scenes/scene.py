@@ -6,6 +6,7 @@ import datetime
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from PIL import Image
@@ -20,9 +21,11 @@ from earthvlm.scenes.bands import (
     normalise_band_name,
 )
 from earthvlm.scenes.composites import draw_ndvi, stretch
+from earthvlm.scenes.decoded_image import DecodedImage
 from earthvlm.scenes.formatting import describe_date, describe_place
 from earthvlm.scenes.grid import Grid
 from earthvlm.scenes.product import Product
+from earthvlm.scenes.products.datasets import decode_dataset, write_dataset
 from earthvlm.scenes.rasters.geotiff import write_geotiff
 from earthvlm.scenes.reading import ReadOptions, read_image, read_triplet_part
 from earthvlm.scenes.reflectance import (
@@ -38,6 +41,9 @@ from earthvlm.scenes.reflectance import (
     place_bands,
     remove_offset,
 )
+
+if TYPE_CHECKING:
+    import xarray as xr
 
 
 @dataclass(frozen=True, eq=False)
@@ -183,6 +189,32 @@ class Scene:
             grid=grid,
             product=product,
         )
+
+    @classmethod
+    def from_xarray(
+        cls,
+        data: xr.Dataset | xr.DataArray,
+        *,
+        name: str = "scene",
+        boa_offset: bool | None = None,
+    ) -> Scene:
+        """Make a scene of an xarray Dataset or DataArray of one time, as cube libraries return it.
+
+        Bands are variables, or steps along a dimension called band, named as in files. CRS (from
+        `spatial_ref`), coordinates, time, fill values, scale and offset are used where they are
+        there. Needs the extra `xarray`. Raises ValueError for several times, unknown bands, uneven
+        coordinates and no data.
+        """
+        return cls(**vars(decode_dataset(data, name, boa_offset=boa_offset)))
+
+    def to_xarray(self) -> xr.Dataset:
+        """Return a Dataset of reflectance from 0 to 1, a float32 variable `[y, x]` for each band.
+
+        Pixels without data are NaN. Coordinates, CRS (in `spatial_ref`, as rioxarray reads it),
+        time, product and scene classification are kept; `from_xarray` makes the same scene of it.
+        Needs the extra `xarray`.
+        """
+        return write_dataset(DecodedImage(**vars(self)))
 
     @property
     def cloud_mask(self) -> np.ndarray | None:

@@ -134,7 +134,7 @@ class Sentinel2Image:
         else:
             notes += [MASK_NOTE] if pixels.masked else []
             rules = self.rules  # before the values change, from which it may be decided
-            values, bands, valid, value_notes = _fill(values, bands, self.stack.source)
+            values, bands, valid, value_notes = fill_values(values, bands, self.stack.source)
             rules.of_bands([list(self.stack).index(band) for band in bands]).apply(values)
             notes += [*value_notes, *rules.notes]
             notes += [TOP_OF_ATMOSPHERE_NOTE] if self.metadata.top_of_atmosphere else []
@@ -206,7 +206,7 @@ def require_visible_bands(bands: Sequence[str], source: str) -> None:
         )
 
 
-def _fill(
+def fill_values(
     values: np.ndarray, bands: tuple[str, ...], source: str
 ) -> tuple[np.ndarray, tuple[str, ...], np.ndarray | None, list[str]]:
     """Fill missing pixels and leave out empty bands.
