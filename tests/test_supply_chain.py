@@ -64,6 +64,7 @@ def test_pickles_in_a_bridge_are_not_read(saved, proof):
     assert not proof.exists()
 
 
+@pytest.mark.slow
 def test_no_call_runs_what_a_file_holds():
     found = []
     for path in sorted((ROOT / "earthvlm").rglob("*.py")):

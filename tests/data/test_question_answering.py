@@ -116,6 +116,7 @@ def test_every_kind_of_question_can_be_asked():
         assert sum(ask(known, rng) is not None for _ in range(40)) > 5, ask
 
 
+@pytest.mark.slow
 def test_wordings_of_one_question_have_one_answer():
     answers = ask_all(make_mapped_labels(), scene=random_scene(), has_map=True)
     for question in ("is there water", "are there any lakes", "is there a lake"):
@@ -130,6 +131,7 @@ def test_wordings_of_one_question_have_one_answer():
     assert answers["is it free of clouds"] == answers["is the sky clear"] == {f"No, {cloudy}"}
 
 
+@pytest.mark.slow
 def test_every_question_alone_has_one_answer(monkeypatch):
     """But for those that refer to the one before."""
     for share in ("MISTYPED", "POLITE"):
@@ -144,6 +146,7 @@ def test_every_question_alone_has_one_answer(monkeypatch):
     assert unclear == set()
 
 
+@pytest.mark.slow
 def test_parts_of_the_map_are_counted_and_rivers_followed():
     answers = ask_all(make_mapped_labels(), scene=random_scene(), has_map=True)
     assert answers["how many lakes are there"] == {"The map shows 2 separate parts of water."}
@@ -159,6 +162,7 @@ def test_parts_of_a_map_are_not_asked_about_without_it():
     assert not any("The map shows" in text for given in answers.values() for text in given)
 
 
+@pytest.mark.slow
 def test_date_place_and_size_are_told_where_the_context_has_them():
     scene = replace(
         random_scene(),
@@ -182,6 +186,7 @@ def test_date_place_and_size_are_told_where_the_context_has_them():
     assert unknown["what are the coordinates"] == {NO_PLACE}
 
 
+@pytest.mark.slow
 def test_other_languages_are_never_answered():
     questions = {q.lower().rstrip("?.") for group in OTHER_LANGUAGES for q in group}
     answers = ask_all(MIXED)
@@ -197,6 +202,7 @@ def test_hidden_ground_cannot_be_told():
     assert answers["is there water"] == answers["which land cover dominates"] == {told}
 
 
+@pytest.mark.slow
 def test_haze_is_asked_about_where_it_is_known():
     assert "is it hazy" not in ask_all(make_mapped_labels(), count=500)
     assert ask_all(MIXED)["is it hazy"] == {"No, there is no haze in view."}

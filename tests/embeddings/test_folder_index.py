@@ -107,6 +107,7 @@ def test_cloudy_and_empty_tiles_are_marked(tmp_path):
     assert image.empty == 1
 
 
+@pytest.mark.slow
 def test_cloud_is_measured_on_real_scenes(practice_data):
     for path in sorted((practice_data / "scenes").glob("*.tif")):
         cloud = find_cloud(Scene.open(path)).mean()
@@ -216,6 +217,7 @@ def _index_slowly(images, output) -> None:
     run(images, output, report=lambda _: time.sleep(0.2))  # time for the kill
 
 
+@pytest.mark.slow
 def test_killed_index_resumes(images, tmp_path):
     for seed, name in enumerate("abcdef"):
         write_image(images / f"{name}.tif", 64, 64, seed=seed)

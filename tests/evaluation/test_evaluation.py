@@ -120,6 +120,7 @@ def test_records_survive_a_stop_but_not_a_new_run(tmp_path):
     assert Records(tmp_path / "parts", {"bridge": "b"}, state).done == set()
 
 
+@pytest.mark.slow
 def test_an_interrupted_evaluation_continues(
     data, tiny_bridge, tmp_path, monkeypatch, short_answers
 ):

@@ -60,6 +60,7 @@ def test_a_bounding_box_is_read_around_its_place(large):
     assert np.array_equal(scene.reflectance, found[rows, columns])
 
 
+@pytest.mark.slow
 def test_a_large_image_opens_as_an_overview(large):
     path, values = large
     scene = Scene.open(path)

@@ -83,6 +83,7 @@ def test_cut_download_resumes_and_is_not_repeated(hub):
     assert len(hub.sent) == 2
 
 
+@pytest.mark.slow
 @with_and_without_xet
 @pytest.mark.parametrize("name", ["model.safetensors", "config.json"])
 def test_damaged_file_is_fetched_again_and_never_used(hub, name):
@@ -231,6 +232,7 @@ def test_olmoearth_comes_by_its_model_id(hub, olmoearth):
         assert torch.equal(tensor, expected[f"encoder.{name}"])
 
 
+@pytest.mark.slow
 def test_documented_defaults_load_at_their_commits(hub, tmp_path, monkeypatch):
     """The example of docs/models.md as printed, but for its GPU."""
     (tmp_path / "moondream").mkdir()

@@ -70,6 +70,7 @@ def test_saved_weights_are_the_trained_ones(tiny_language, tiny_bridge):
         assert sum(t.numel() for state in weights.values() for t in state.values()) == trained
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("schedule", ["cosine", "linear"])
 def test_rates_follow_the_schedule(schedule, data, tiny_bridge, tmp_path, monkeypatch):
     monkeypatch.setattr(trainer_module, "LOG_EVERY", 1)

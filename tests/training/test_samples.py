@@ -89,6 +89,7 @@ def test_balanced_epochs_draw_rare_land_cover_more_often():
     assert 8 <= sum(index >= 96 for index in drawn) <= 30  # 17 expected, 4 unbalanced
 
 
+@pytest.mark.slow
 def test_batches_by_length_have_little_padding(practice_data, tiny_bridge):
     tiles = ChatEarthNet(practice_data / "s2_practice", "train")
     samples = TrainingSamples(tiles, tiny_bridge, seed=0)
@@ -155,6 +156,7 @@ def test_half_of_the_prompts_hold_the_context(data, tiny_bridge):
     assert 20 <= count_contexts() <= 40
 
 
+@pytest.mark.slow
 def test_prompts_show_the_map_and_at_times_a_wrong_one(data, tiny_bridge):
     """What a wrong map says, no question is asked about, and answers follow the labels."""
     tiles = ChatEarthNet(data, "train")
@@ -236,6 +238,7 @@ def test_batches_do_not_depend_on_the_number_of_workers(data, tiny_bridge, tmp_p
                 assert torch.equal(scene.pixels, same.pixels)
 
 
+@pytest.mark.slow
 def test_search_head_trains_on_its_own_patch_size(data, tiny_bridge, tmp_path, monkeypatch):
     monkeypatch.setattr("earthvlm.training.dataloaders.HEAD_CROP_EPOCHS", 1)
     tiles, resample, grids = ChatEarthNet(data, "train"), tiny_bridge.resample, []
