@@ -44,7 +44,7 @@ THICKEST_HAZE = 0.06
 CLOUD_BLUE_OF_RED, CLOUD_B09_OF_B8A = 0.9, 0.35
 # Where B02 or the short-wave infrared is missing. Braaten, Cohen and Yang, "Automated cloud and
 # cloud shadow identification in Landsat MSS imagery", Remote Sensing of Environment 169, 2015.
-CLOUD_GREEN, CLOUD_GREEN_SURE = 0.175, 0.39
+CLOUD_GREEN, CLOUD_GREEN_SURE, CLOUD_SHORT_WAVE = 0.175, 0.39, 0.1
 
 
 def read_reflectance(scene: Scene) -> Reflectance:
@@ -107,7 +107,7 @@ def _estimate_b12(bands: Reflectance) -> np.ndarray:
 def find_thick_cloud(bands: Reflectance, veil: np.ndarray | None) -> np.ndarray:
     """Return the pixels that cloud covers, bool `[H, W]`; needs B03 and B04.
 
-    Without B02 or the short-wave infrared all that is bright counts, snow too.
+    Without the short-wave infrared all that is bright counts, snow too.
 
     Args:
         bands: reflectance, 0 to 1.
@@ -115,7 +115,9 @@ def find_thick_cloud(bands: Reflectance, veil: np.ndarray | None) -> np.ndarray:
     """
     if veil is None:
         green, red = bands["B03"], bands["B04"]
-        return (green > CLOUD_GREEN) & (green > red) | (green > CLOUD_GREEN_SURE)
+        bright = (green > CLOUD_GREEN) & (green > red) | (green > CLOUD_GREEN_SURE)
+        short_wave = bands.get("B11", bands.get("B12"))
+        return bright if short_wave is None else bright & (short_wave > CLOUD_SHORT_WAVE)
     white = bands["B02"] > CLOUD_BLUE_OF_RED * bands["B04"]
     if "B09" in bands and "B8A" in bands:
         white &= bands["B09"] > CLOUD_B09_OF_B8A * bands["B8A"]

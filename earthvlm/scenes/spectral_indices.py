@@ -233,9 +233,8 @@ def _find_cloud_and_snow(
     white is cloud, and where it is smoother than snow of that place and season.
     """
     cloud = _join_clouds(find_thick_cloud(bands, veil), scene)
-    if "B02" not in bands:
-        return cloud, np.zeros_like(cloud)
-    blue, green, red = (bands[band] for band in ("B02", "B03", "B04"))
+    green, red = bands["B03"], bands["B04"]
+    blue = bands.get("B02", green)  # snow in the shade is not told without it
     index = normalized_difference(green, _short_wave(bands))
     near_infrared, snowy = bands["B08"], index > SNOW_INDEX
     snow = snowy & (red > SNOW_RED) & (blue > SNOW_BLUE_OF_GREEN * green)
@@ -305,8 +304,8 @@ def percent(share: float) -> str:
 def find_cloud(scene: Scene) -> np.ndarray:
     """Return the pixels that cloud covers, bool `[H, W]`; needs B03 and B04.
 
-    The clouds of a scene classification count too. Where B02 or the short-wave infrared is missing,
-    bright snow counts as cloud.
+    The clouds of a scene classification count too. Where the short-wave infrared is missing, bright
+    snow counts as cloud.
     """
     bands = read_reflectance(scene)
     if not {"B03", "B04"} <= set(bands):

@@ -38,10 +38,10 @@ MISTAKEN = {
 
 def field_of(spectrum: tuple[int, ...], bands=SIX_BANDS, side: int = 24, **known) -> Scene:
     """A scene of one spectrum, with a little noise, and forest in its lower half."""
-    forest = (250, 450, 300, 3200, 1600, 700)
+    forest = [(250, 450, 300, 3200, 1600, 700)[SIX_BANDS.index(band)] for band in bands]
     rng = np.random.default_rng(0)
     values = np.tile(np.array(spectrum, np.float32), (side, side, 1))
-    values[side // 2 :] = forest[: len(spectrum)]
+    values[side // 2 :] = forest
     values *= rng.uniform(0.97, 1.03, (side, side, 1)).astype(np.float32)
     return Scene.from_array(values, bands, **known)
 
@@ -101,6 +101,13 @@ def test_water_is_found_by_b12_where_b11_is_missing():
     bands = ("B02", "B03", "B04", "B08", "B12")
     assert upper_half(field_of((318, 418, 162, 82, 104), bands)) == "water"
     assert upper_half(field_of((85, 87, 107, 181, 1194), bands)) != "water"
+
+
+def test_cover_is_measured_without_blue():
+    bands = SIX_BANDS[1:]
+    assert upper_half(field_of((8500, 8200, 7000, 600, 400), bands)) == "snow"
+    assert upper_half(field_of((4200, 4300, 4500, 3500, 2600), bands)) == "cloud"
+    assert upper_half(field_of((418, 162, 82, 60, 40), bands)) == "water"
 
 
 def test_lake_under_haze_is_still_water():
