@@ -34,7 +34,12 @@ def bridge(tied_language: str) -> OlmoEarthVLMBridge:
     """A bridge whose language model has other weights than the base model."""
     torch.manual_seed(1)
     bridge = OlmoEarthVLMBridge(
-        "random-v1.2-nano", tied_language, use_lora=False, num_geo_queries=4, device="cpu"
+        "random-v1.2-nano",
+        tied_language,
+        freeze_olmoearth=False,  # a random encoder is saved only if it trains
+        use_lora=False,
+        num_geo_queries=4,
+        device="cpu",
     )
     with torch.no_grad():
         for parameter in bridge.language_model.parameters():
@@ -112,7 +117,12 @@ def test_fully_trained_bridge_is_published(hub, tied_language):
     hub.repository("owner/words").commit(files)
     torch.manual_seed(1)
     bridge = OlmoEarthVLMBridge(
-        "random-v1.2-nano", "owner/words", use_lora=False, num_geo_queries=4, device="cpu"
+        "random-v1.2-nano",
+        "owner/words",
+        freeze_olmoearth=False,
+        use_lora=False,
+        num_geo_queries=4,
+        device="cpu",
     ).eval()
     with torch.no_grad():
         bridge.language.model.get_input_embeddings().weight.mul_(1.5)
