@@ -21,12 +21,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
+import numpy as np
+
 from benchmarks.report import RESULTS
 from benchmarks.truth_answers import CONDITIONS, Asker
 from benchmarks.truth_consistency import score_consistency
 from benchmarks.truth_conversations import score_conversations
 from benchmarks.truth_practice import score_practice, score_search
-from benchmarks.truth_scenes import as_photos, draw_snow_on, read_unseen
+from benchmarks.truth_scenes import KnownScene, as_photos, draw_snow_on, read_unseen
 from benchmarks.truth_scores import Row, score_bundled, score_unseen
 from earthvlm import OlmoEarthVLMBridge
 
@@ -54,27 +56,28 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--data_dir", type=Path, required=True)
     parser.add_argument("--model_path", default="bundled", help="a bridge's folder or Hub id")
     parser.add_argument("--parts", help="some of the parts, with commas between (default: all)")
+    parser.add_argument("--limit", type=int, help="of scenes and conversations, for a first look")
     parser.add_argument("--answers", type=Path, default=RESULTS / "truth.jsonl")
     options = parser.parse_args(arguments)
     bridge = OlmoEarthVLMBridge.from_pretrained(options.model_path, device="cpu")
     asker = Asker(bridge, options.answers)
     conditions = CONDITIONS if bridge.config.scene_context else CONDITIONS[:1]
-    folder = options.data_dir
+    folder, limit = options.data_dir, options.limit
+
+    def read_scenes() -> list[KnownScene]:
+        """Some scenes of unseen places, spread over them."""
+        scenes = draw_snow_on(read_unseen(folder))
+        count = min(limit or len(scenes), len(scenes))
+        return [scenes[int(i)] for i in np.linspace(0, len(scenes) - 1, count)]
+
     parts: dict[str, Callable[[], list[Row | None]]] = {
-        "unseen": lambda: score_unseen(
-            "unseen places", draw_snow_on(read_unseen(folder)), asker, conditions
-        ),
-        "photos": lambda: score_unseen(
-            "unseen places as photos",
-            as_photos(draw_snow_on(read_unseen(folder))),
-            asker,
-            CONDITIONS[:1],
-        ),
-        "practice": lambda: score_practice(folder / "s2_practice", asker),
+        "unseen": lambda: score_unseen("unseen places", read_scenes(), asker, conditions),
+        "photos": lambda: score_unseen("photos", as_photos(read_scenes()), asker, CONDITIONS[:1]),
+        "practice": lambda: score_practice(folder / "s2_practice", asker, limit),
         "search": lambda: score_search(folder / "s2_practice", bridge),
-        "bundled": lambda: score_bundled(asker),
-        "consistency": lambda: score_consistency(read_unseen(folder), asker),
-        "conversations": lambda: score_conversations(folder, asker),
+        "bundled": lambda: score_bundled(asker, limit),
+        "consistency": lambda: score_consistency(read_scenes(), asker),
+        "conversations": lambda: score_conversations(folder, asker, limit),
     }
     chosen = options.parts.split(",") if options.parts else list(parts)
     if unknown := set(chosen) - set(parts):

@@ -106,10 +106,11 @@ def _open(folder: Path, name: str) -> KnownScene:
     raise ValueError(f"{name!r} is no scene of a conversation.")
 
 
-def score_conversations(folder: Path, asker: Asker) -> list[Row | None]:
+def score_conversations(folder: Path, asker: Asker, limit: int | None) -> list[Row | None]:
     """Hold every conversation; print what is wrong, and what only people can judge."""
     right, without = [], []
-    for number, entry in enumerate(json.loads(CONVERSATIONS.read_text()), start=1):
+    entries = json.loads(CONVERSATIONS.read_text())[:limit]
+    for number, entry in enumerate(entries, start=1):
         known = open_scene(folder, entry["scene"], entry["variant"])
         answers = asker.chat(known, [question for question, _ in entry["turns"]])
         for (question, rule), answer in zip(entry["turns"], answers, strict=True):

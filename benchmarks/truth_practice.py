@@ -43,18 +43,18 @@ def read_practice(folder: Path) -> list[KnownScene]:
     return found
 
 
-def score_practice(folder: Path, asker: Asker) -> list[Row | None]:
+def score_practice(folder: Path, asker: Asker, limit: int | None) -> list[Row | None]:
     """The evaluation's figures, exact places, whole descriptions, shares, and colour alone."""
     tiles = ChatEarthNet(folder, "val")
     results, _ = evaluate(
-        asker.bridge, tiles, records_folder=RESULTS / "truth_records", report=print
+        asker.bridge, tiles, limit=limit, records_folder=RESULTS / "truth_records", report=print
     )
     rows: list[Row | None] = [_as_row(result) for result in results]
-    known = read_practice(folder)
+    known = read_practice(folder)[:limit]
     rows.append(score_dominant("practice tiles as photos", as_photos(known), asker, (ALL,)))
     rows.append(score_where("practice tiles", known, asker, (ALL,)))
     mixed, layouts = [], []
-    for scene, tile in zip(known, tiles.tiles, strict=True):
+    for scene, tile in zip(known, tiles.tiles[:limit], strict=True):
         assert tile.labels is not None
         layout = {name: tile.labels.quarter(name).dominant for name in QUARTERS}
         if len(set(layout.values())) > 1:

@@ -207,9 +207,9 @@ def score_unseen(
     return rows
 
 
-def score_bundled(asker: Asker) -> list[Row | None]:
+def score_bundled(asker: Asker, limit: int | None) -> list[Row | None]:
     """Presence on the bundled scenes, and how many of their descriptions name a highway."""
-    scenes = read_bundled()
+    scenes = read_bundled()[:limit]
     covers = ("water", "cloud", "snow or ice")
     rows = [
         score_presence("bundled scenes", cover, scenes, asker, CONDITIONS[:1]) for cover in covers
