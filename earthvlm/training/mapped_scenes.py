@@ -11,11 +11,13 @@ import copy
 from dataclasses import replace
 
 import numpy as np
+import torch
 
 from earthvlm.bridge.model import OlmoEarthVLMBridge
 from earthvlm.bridge.segmentation import Segmentation, segment_scene
 from earthvlm.data.labels import SceneLabels
 from earthvlm.data.pixel_labels import PixelLabels
+from earthvlm.models.olmoearth import multiplies_bfloat16
 from earthvlm.scenes.land_cover import COVERS, NO_DATA, CoverMap
 from earthvlm.scenes.scene import Scene
 from earthvlm.training.pixel_samples import PixelSamples
@@ -43,7 +45,8 @@ class SceneMapper:
 
     def segment(self, scene: Scene) -> Segmentation:
         """Return the map with its probabilities."""
-        return segment_scene(self.encoder, self.head, scene)
+        in_bfloat16 = multiplies_bfloat16(torch.device("cpu"))  # as when users ask
+        return segment_scene(self.encoder, self.head, scene, in_bfloat16)
 
 
 class MappedScenes:

@@ -241,10 +241,12 @@ class TrainingSamples(Dataset):
         if not given or not self.with_words:
             return "", None, labels, False
         scene = scene or self.tiles.read(self.tiles.tiles[key.index])
-        shown = None if self.mapper is None else self.mapper(scene)
+        shown = None if labels is None else labels.predicted_map  # drawn scenes have been mapped
         if self.mapper is not None and wrong:
             other = self.tiles.tiles[(key.index + key.epoch + 1) % len(self.tiles)]
             shown = self.mapper(self.tiles.read(other))
+        elif self.mapper is not None and shown is None:
+            shown = self.mapper(scene)
         if labels is not None and shown is not None:
             seen = SceneLabels.from_cover_map(shown)
             if seen.agrees_with(labels):

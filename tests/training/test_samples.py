@@ -175,13 +175,17 @@ def test_prompts_show_the_map_and_at_times_a_wrong_one(data, tiny_bridge):
 
 
 def test_samples_are_drawn_scenes_with_labels_of_their_map(data, tiny_bridge, tmp_path):
-    tiles = ChatEarthNet(data, "train")
+    """The same ones by a worker, which maps them too."""
+    tiles, runs = ChatEarthNet(data, "train"), []
     tiny_bridge.set_scene_context(True)
     tiny_bridge.add_segmentation_head()
-    config = TrainingConfig(str(data), str(tmp_path), batch_size=4, num_workers=0)
-    loaders = StageLoaders(tiny_bridge, config, Accelerator(cpu=True), tiles)
-    batches = list(loaders.bridge(tiny_bridge))
-    labels = [known for batch in batches for known in batch.labels]
+    for workers in (0, 1):
+        config = TrainingConfig(str(data), str(tmp_path), batch_size=4, num_workers=workers)
+        loaders = StageLoaders(tiny_bridge, config, Accelerator(cpu=True), tiles)
+        runs.append(list(loaders.bridge(tiny_bridge)))
+    for one, other in zip(*runs, strict=True):
+        assert one.names == other.names and torch.equal(one.bridge.ids, other.bridge.ids)
+    labels = [known for batch in runs[0] for known in batch.labels]
     drawn = [known for known in labels if known.cover_map is not None]
     assert len(labels) == 12 and 1 <= len(drawn) <= 11
     assert all(known.cloud.shape == (6, 6) for known in drawn)
