@@ -8,16 +8,13 @@ import json
 import math
 import re
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from earthvlm.cli.options import whole_number
 from earthvlm.cli.output import print_message
-from earthvlm.scenes.grid import METRES_A_DEGREE
-from earthvlm.scenes.products.stac_search import (
-    COLLECTION,
-    EARTH_SEARCH,
-    FoundItem,
-    search_items,
-)
+
+if TYPE_CHECKING:
+    from earthvlm.scenes.products.stac_search import FoundItem
 
 PIXEL_METRES = 10
 _PLACE = re.compile(r"(-?\d+(?:\.\d+)?)[\s,]+(-?\d+(?:\.\d+)?)")
@@ -69,8 +66,8 @@ def add_fetch(commands: argparse._SubParsersAction) -> None:
     )
     add("--output", type=Path, metavar="FILE", help="a GeoTIFF (default: NAME.tif here)")
     add("--list", action="store_true", help="list what fits, one JSON object a line, save nothing")
-    add("--api", default=EARTH_SEARCH, help="a STAC API's address (default: %(default)s)")
-    add("--collection", default=COLLECTION, help="in the catalogue (default: %(default)s)")
+    add("--api", metavar="URL", help="a STAC API's address (default: Earth Search's)")
+    add("--collection", metavar="NAME", help="in the catalogue (default: level 2A's)")
     parser.set_defaults(run=run_fetch)
 
 
@@ -79,8 +76,11 @@ def run_fetch(arguments: argparse.Namespace) -> int:
     output: Path | None = arguments.output
     if output is not None and output.suffix.lower() not in (".tif", ".tiff"):
         raise ValueError(f"--output is a GeoTIFF and ends in .tif, not '{output.name}'.")
+    from earthvlm.scenes.products.stac_search import COLLECTION, EARTH_SEARCH, search_items
+
     bbox = arguments.bbox or surround(arguments.place, arguments.size)
-    found = search_items(arguments.api, bbox, arguments.date, arguments.cloud, arguments.collection)
+    api, collection = arguments.api or EARTH_SEARCH, arguments.collection or COLLECTION
+    found = search_items(api, bbox, arguments.date, arguments.cloud, collection)
     if not found:
         first, last = arguments.date
         raise ValueError(
@@ -111,6 +111,8 @@ def run_fetch(arguments: argparse.Namespace) -> int:
 
 def surround(place: tuple[float, float], pixels: int) -> tuple[float, float, float, float]:
     """Return west, south, east, north of a square of pixels of 10 m around latitude, longitude."""
+    from earthvlm.scenes.grid import METRES_A_DEGREE
+
     latitude, longitude = place
     up = pixels * PIXEL_METRES / 2 / METRES_A_DEGREE
     across = up / max(math.cos(math.radians(latitude)), 0.01)

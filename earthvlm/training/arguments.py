@@ -12,7 +12,7 @@ from dataclasses import Field, field, fields
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
-from earthvlm.data.sources.mixture import WeightedSource
+from earthvlm.data.sources.weighted_source import WeightedSource
 
 COMMAND = "accelerate launch -m earthvlm.train"
 

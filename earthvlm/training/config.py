@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from earthvlm.data.sources.mixture import WeightedSource
+from earthvlm.data.sources.weighted_source import WeightedSource
 from earthvlm.training.arguments import (
     add_arguments,
     argument,

@@ -13,7 +13,8 @@ from accelerate import Accelerator
 from PIL import Image
 
 from earthvlm.cli import main
-from earthvlm.data.sources.mixture import WeightedSource, open_mixture
+from earthvlm.data.sources.mixture import open_mixture
+from earthvlm.data.sources.weighted_source import WeightedSource
 from earthvlm.data.sources.opening import open_scenes
 from earthvlm.training.config import TrainingConfig
 from earthvlm.training.dataloaders import StageLoaders
