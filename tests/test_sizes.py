@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -19,12 +20,15 @@ def read_sources() -> Iterator[tuple[Path, str]]:
         yield Path(name), (ROOT / name).read_text("utf-8")
 
 
-def read_functions() -> Iterator[tuple[Path, ast.FunctionDef | ast.AsyncFunctionDef]]:
+@cache
+def read_functions() -> list[tuple[Path, ast.FunctionDef | ast.AsyncFunctionDef]]:
     """Every function and method, with the file that holds it."""
-    for path, text in read_sources():
-        for node in ast.walk(ast.parse(text)):
-            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
-                yield path, node
+    return [
+        (path, node)
+        for path, text in read_sources()
+        for node in ast.walk(ast.parse(text))
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+    ]
 
 
 def test_files_are_short():

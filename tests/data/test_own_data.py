@@ -14,8 +14,8 @@ from PIL import Image
 
 from earthvlm.cli import main
 from earthvlm.data.sources.mixture import open_mixture
-from earthvlm.data.sources.weighted_source import WeightedSource
 from earthvlm.data.sources.opening import open_scenes
+from earthvlm.data.sources.weighted_source import WeightedSource
 from earthvlm.training.config import TrainingConfig
 from earthvlm.training.dataloaders import StageLoaders
 from earthvlm.training.step import read_batches

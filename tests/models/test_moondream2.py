@@ -198,6 +198,7 @@ def test_tiling_by_size(height, width, tiling):
     assert choose_tiling(height, width, 266) == tiling
 
 
+@pytest.mark.slow
 @LAYOUTS
 def test_picture_tokens_attend_in_both_directions(checkpoint, layout):
     folder, tensors = checkpoint
@@ -239,6 +240,7 @@ def test_picture_tokens_attend_in_both_directions(checkpoint, layout):
     )
 
 
+@pytest.mark.slow
 def test_vision_tower_trains_unless_frozen_and_is_saved(tmp_path, monkeypatch):
     (tmp_path / "moondream").mkdir()
     write_checkpoint(tmp_path / "moondream", "2024")

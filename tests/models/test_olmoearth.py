@@ -127,6 +127,7 @@ def test_every_model_id_has_its_width(model_id):
     assert olmoearth_repository(model_id.value) == f"allenai/{model_id.value}"
 
 
+@pytest.mark.slow
 def test_v1_3_uses_location_tokens():
     """In windows of 16 pixels, each as the package's own code for v1.3 embeds it."""
     encoder = OlmoEarthEncoder("random-v1.3-base").eval()

@@ -29,6 +29,7 @@ def test_a_grid_outside_its_projection_has_no_place(tmp_path: Path):
     assert scene.longitude is None and scene.latitude is None
 
 
+@pytest.mark.slow
 def test_damaged_files_do_no_harm(tmp_path: Path):
     findings = fuzz_readers.fuzz(400, tmp_path)
     assert not findings.wrong

@@ -195,6 +195,7 @@ def test_percent_is_readable():
     assert [percent(0), percent(0.001), percent(0.123)] == ["none", "under 1\u00a0%", "12\u00a0%"]
 
 
+@pytest.mark.slow
 def test_boadella_reservoir_is_found_under_haze(practice_data: Path):
     hazy, full, summer, low, cloudy = (
         measure(Scene.open(practice_data / "scenes" / f"boadella_{date}_L2A.tif"))

@@ -115,6 +115,7 @@ def test_faiss_finds_nearly_all(kind, own):
             assert all(splits[row] == "val" for row in hits.rows) or where == SceneFilter()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["sq8", "ivf", "hnsw"])
 def test_a_faiss_index_is_kept_and_built_again_when_damaged(kind, tmp_path):
     pytest.importorskip("faiss")

@@ -104,6 +104,7 @@ def test_killed_replacement_leaves_a_whole_folder(tmp_path):
     kill_everywhere(write_folder, check, tmp_path)
 
 
+@pytest.mark.slow
 def test_killed_replacement_never_mixes_files(tmp_path):
     def check(folder: Path) -> None:
         if (folder / "index").exists():

@@ -9,6 +9,7 @@ from earthvlm.ui.app import build_app, warm_up
 from earthvlm.ui.models import Models
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::UserWarning:gradio")
 def test_examples_are_searched_for_once(tiny_bridge, monkeypatch):
     searches, search = [], SceneIndex.search
