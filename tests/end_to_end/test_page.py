@@ -40,6 +40,31 @@ def test_page_is_stable_and_loads_from_one_origin(tab: Page, app_url: str):
     assert not [url for url in asked if not url.startswith((app_url, "data:", "blob:"))]
 
 
+def test_page_runs_its_own_scripts_alone(tab: Page, app_url: str):
+    """The policy lets every script of the page run, and none that is put into it."""
+    tab.add_init_script(
+        """window.refused = [];
+           document.addEventListener('securitypolicyviolation', event =>
+             window.refused.push(`${event.violatedDirective} ${event.blockedURI}`));"""
+    )
+    tab.goto(app_url)
+    tab.locator("#picture img").wait_for()
+    for name in TABS:
+        open_tab(tab, name)
+    tab.locator(".leaflet-pane").first.wait_for(state="attached")
+    assert tab.evaluate("window.refused") == []
+    tab.evaluate(
+        """() => {
+             const script = document.createElement('script');
+             script.textContent = 'window.harmed = 1';
+             document.body.append(script);
+             document.body.insertAdjacentHTML('beforeend', '<img src=x onerror="harmed = 2">');
+           }"""
+    )
+    tab.wait_for_function("window.refused.length >= 2")
+    assert tab.evaluate("window.harmed") is None
+
+
 @BOTH_WIDTHS
 def test_no_serious_accessibility_violations(page: Page, keep: Callable[..., None]):
     """axe-core's serious and critical rules, contrast AA among them, on every tab."""

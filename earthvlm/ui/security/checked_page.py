@@ -11,11 +11,13 @@ from typing import TYPE_CHECKING, Any
 import gradio as gr
 from gradio.context import LocalContext
 from gradio.utils import get_type_hints
+from starlette.middleware import Middleware
 
 from earthvlm.ui.errors import report_error, shorten
 from earthvlm.ui.security.connections import bound_connections
 from earthvlm.ui.security.mcp_messages import McpMessages, keep_public_tools
 from earthvlm.ui.security.middleware import Guard
+from earthvlm.ui.security.page_policy import PagePolicy, find_scripts
 from earthvlm.ui.security.page_states import forget_unattended
 from earthvlm.ui.security.rate_limits import RateLimits
 from earthvlm.ui.security.upload_limits import UploadLimits
@@ -78,6 +80,10 @@ class CheckedPage(gr.Blocks):
 
     @app.setter
     def app(self, app: App) -> None:
+        # Before what Gradio has added, which compresses pages.
+        heads = [self.head, *(getattr(block, "head", None) for block in self.blocks.values())]
+        inserted = [script for head in heads if head for script in find_scripts(head.encode())]
+        app.user_middleware.append(Middleware(PagePolicy, inserted=inserted))
         # The last one added comes first.
         forget_unattended(app)
         app.add_middleware(UploadLimits)

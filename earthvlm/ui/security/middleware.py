@@ -15,29 +15,14 @@ from starlette.exceptions import HTTPException
 from earthvlm.ui.errors import UNEXPECTED
 from earthvlm.ui.security.asgi import App, Message, Receive, Send, send_answer
 from earthvlm.ui.security.origins import CALLER_HEADER, STATE_CHANGING, Access
+from earthvlm.ui.security.page_policy import make_policy
 
 MAX_FILE_SIZE = "64mb"
 MAX_UPLOAD_BYTES = 3 * 64 * 2**20 + 2**16  # three files of 64 MB and their headers
 BODY_SECONDS = 30.0  # until a body is complete; upload_limits.py limits uploads
 MAX_REQUEST_BYTES = 2**20  # of any other request: a question has at most 2,000 characters
-# Gradio's page holds inline scripts and styles and compiles templates, hence both "unsafe" words.
-# The page loads nothing from others and sends them nothing. A Space shows it in the Hub's frame.
-CONTENT_POLICY = "; ".join(
-    (
-        "default-src 'self'",
-        "script-src 'self' 'unsafe-inline' 'unsafe-eval'",
-        "style-src 'self' 'unsafe-inline'",
-        "img-src 'self' data: blob:",
-        "font-src 'self' data:",
-        "worker-src 'self' blob:",
-        "object-src 'none'",
-        "base-uri 'self'",
-        "form-action 'self'",
-        "frame-ancestors 'self' https://huggingface.co https://*.hf.space",
-    )
-)
 HEADERS = {
-    "content-security-policy": CONTENT_POLICY,
+    "content-security-policy": make_policy(),
     "x-content-type-options": "nosniff",
     "referrer-policy": "strict-origin-when-cross-origin",
     "permissions-policy": "camera=(), microphone=(), geolocation=()",
