@@ -160,7 +160,11 @@ async def upload_bombs(run: Run, bombs: dict[str, bytes]) -> None:
                 if reply.status_code == 200:
                     file = {"path": reply.json()[0], "meta": {"_type": "gradio.FileData"}}
                     action = random.choice(("open_scene", "search_file"))
-                    rest = ["auto"] if action == "open_scene" else ["", False, "all", 12, *[""] * 4]
+                    rest = (
+                        ["auto", ""]
+                        if action == "open_scene"
+                        else ["", False, "all", 12, *[""] * 4]
+                    )
                     said = await call(client, action, [[file], *rest])
                     told = "opened" if said.startswith("data:") else "refused to open"
                     run.count("uploader", "busy" if "busy" in said.lower() else told)

@@ -19,7 +19,7 @@ import subprocess
 import sys
 import threading
 import weakref
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from io import BufferedReader
@@ -96,7 +96,12 @@ class IsolatedReader:
             _end_all(self._idle)
 
     def open(
-        self, path: str | Path, image_name: str | None = None, *, boa_offset: bool | None = None
+        self,
+        path: str | Path,
+        image_name: str | None = None,
+        *,
+        boa_offset: bool | None = None,
+        window: Sequence[int] | None = None,
     ) -> Scene:
         """Open a scene as `Scene.open` does, in a child.
 
@@ -108,6 +113,7 @@ class IsolatedReader:
             "path": str(path.absolute()),
             "image_name": image_name,
             "boa_offset": boa_offset,
+            "window": window,
         }
         with self._child() as child:
             late = threading.Event()
@@ -283,9 +289,11 @@ def main() -> int:
     return 0
 
 
-def _open(path: Path, image_name: str | None, boa_offset: bool | None) -> Scene:
+def _open(
+    path: Path, image_name: str | None, boa_offset: bool | None, window: list[int] | None
+) -> Scene:
     """Open a single file, as products and what refers to other files may not come from visitors."""
-    options = ReadOptions(boa_offset)
+    options = ReadOptions(boa_offset, window=window)
     if image_name is not None:
         return Scene(**vars(read_triplet_part(path, image_name, options)))
     return Scene(**vars(read_file(path, options)))

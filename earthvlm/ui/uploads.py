@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import gradio as gr
@@ -40,25 +41,49 @@ def take_uploads_only(component: gr.File | gr.UploadButton) -> gr.File | gr.Uplo
 
 
 def open_uploads(
-    paths: list[str] | None, read: Callable[..., Scene], boa_offset: bool | None = None
+    paths: list[str] | None,
+    read: Callable[..., Scene],
+    boa_offset: bool | None = None,
+    window: Sequence[int] | None = None,
 ) -> Scene:
     """Open uploaded files and delete them: one file, or the three PNGs of a ChatEarthNet scene.
 
     The names of the three must contain "rgb", "band_5_6_7" and "band_8_11_12", like their folders'
     names. read: takes the arguments of `Scene.open`; see `SceneService.opening`.
-    Raises ValueError where the files are not one scene.
+    window: first column, first row, width and height of the part to read. Raises ValueError where
+    the files are not one scene.
     """
     if not paths:
         raise ValueError("No file arrived: choose a GeoTIFF, a PNG or a JPEG")
     try:
-        return _open_paths(paths, read, boa_offset)
+        return _open_paths(paths, read, boa_offset, window)
     finally:
         UPLOADS.discard(paths)
 
 
-def _open_paths(paths: list[str], read: Callable[..., Scene], boa_offset: bool | None) -> Scene:
+def parse_window(text: str) -> tuple[int, ...] | None:
+    """Read first column, first row, width and height from a field; None where it is empty.
+
+    Raises ValueError for anything but four whole numbers.
+    """
+    if not text.strip():
+        return None
+    numbers = re.split(r"[\s,;]+", text.strip())
+    if len(numbers) != 4 or not all(re.fullmatch(r"[0-9]{1,9}", number) for number in numbers):
+        raise ValueError(
+            "A part has four whole numbers: first column, first row, width and height in pixels"
+        )
+    return tuple(int(number) for number in numbers)
+
+
+def _open_paths(
+    paths: list[str],
+    read: Callable[..., Scene],
+    boa_offset: bool | None,
+    window: Sequence[int] | None,
+) -> Scene:
     if len(paths) == 1:
-        return read(paths[0], boa_offset=boa_offset)
+        return read(paths[0], boa_offset=boa_offset, window=window)
     marks = {folder: folder.removesuffix("_images")[3:] for folder in CHATEARTHNET_FOLDERS}
     parts = {
         folder: [path for path in paths if mark in Path(path).name]
@@ -75,4 +100,4 @@ def _open_paths(paths: list[str], read: Callable[..., Scene], boa_offset: bool |
         for folder, (path,) in parts.items():
             (Path(root) / folder).mkdir()
             shutil.copy(path, Path(root) / folder / name)
-        return read(root, name)
+        return read(root, name, window=window)

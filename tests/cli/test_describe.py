@@ -135,7 +135,7 @@ def test_the_next_batch_is_opened_while_one_is_answered(bridge, scene_file, monk
 
     opened, enough = [], threading.Event()
 
-    def open_scene(path, *options):
+    def open_scene(path, *options, **more):
         opened.append(path)
         if len(opened) == 2 * 8 - 1:
             enough.set()

@@ -152,7 +152,7 @@ def test_session_of_a_client_is_ignored(app_url: str):
 
 def test_paths_all_get_the_same_error(app_url: str, secret: Path):
     told = {
-        read_error(call(app_url, "open_scene", [None, [as_file(path)], "auto"]))
+        read_error(call(app_url, "open_scene", [None, [as_file(path)], "auto", ""]))
         for path in (secret, "/etc/hostname", "/no/such/file", "../x", ".env")
     }
     assert len(told) == 1 and told.pop().startswith(NO_UPLOAD)
@@ -172,9 +172,9 @@ def test_paths_all_get_the_same_error(app_url: str, secret: Path):
         ("search_scenes", ["a lake", 5, "all", "", "", "", "16,47,4,55"], "swap west and east"),
         ("search_scenes", [None, 5, "all", "", "", "", ""], "words is text; None came"),
         ("search_scenes", ["\ud800", 5, "all", "", "", "", ""], "words is text"),
-        ("open_scene", [None, 7, "auto"], NO_UPLOAD),
-        ("open_scene", [None, [], "auto"], "No file arrived"),
-        ("open_scene", [None, None, "no such"], "boa_offset is one of auto, yes, no"),
+        ("open_scene", [None, 7, "auto", ""], NO_UPLOAD),
+        ("open_scene", [None, [], "auto", ""], "No file arrived"),
+        ("open_scene", [None, None, "no such", ""], "boa_offset is one of auto, yes, no"),
         ("ask", [None, "Water?", float("inf"), 0], "max_length is a number from 16 to 512"),
         ("edit", [None, -1, "Water?", 16, 0], "No scene is open"),
         ("save_chat", [], "No scene is open"),
@@ -196,7 +196,7 @@ def test_file_of_another_type_gets_one_sentence(app_url: str):
         assert reply.text.startswith("'bad.png' is not an image") and reply.text.endswith(".")
     cut = {"files": ("bad.png", b"\x89PNG\r\n\x1a\n")}
     (path,) = requests.post(upload, files=cut, timeout=30).json()
-    error = read_error(call(app_url, "open_scene", [None, [as_file(path)], "auto"]))
+    error = read_error(call(app_url, "open_scene", [None, [as_file(path)], "auto", ""]))
     assert error and error.endswith(".") and "/tmp" not in error
 
 

@@ -65,6 +65,8 @@ def test_client_opens_a_file_asks_and_saves(client: Client, tmp_path: Path):
     file = handle_file(tmp_path / "mine.tif")
     _, _, details, *_ = client.predict([file], "auto", api_name="/open_scene")
     assert "mine" in details
+    _, _, details, *_ = client.predict([file], "auto", "4 0 8 12", api_name="/open_scene")
+    assert "8 x 12" in details or "8 × 12" in details
     job = client.submit("Is there water?", 32, 0, api_name="/ask")
     job.result()
     lengths = [len(output[1][-1]["content"]) for output in job.outputs() if output[1]]
@@ -151,7 +153,7 @@ def test_mcp_client_finds_and_uses_three_tools(app_url: str):
 @pytest.mark.parametrize("path", ["/etc/passwd", "../../../../etc/passwd", __file__])
 def test_client_reads_only_its_own_uploads(app_url: str, path: str):
     file = {"path": path, "meta": {"_type": "gradio.FileData"}}
-    said = call(app_url, "open_scene", [None, [file], "auto"])
+    said = call(app_url, "open_scene", [None, [file], "auto", ""])
     assert '"success":false' in said.replace(" ", "")
     assert "root:" not in said
     for route in ("file=", "file/"):
@@ -174,7 +176,7 @@ def test_app_fetches_no_address(app_url: str):
         threading.Thread(target=bait.serve_forever, daemon=True).start()
         for url in (f"http://127.0.0.1:{bait.server_port}/x.tif", "https://example.org/x.tif"):
             file = {"path": url, "url": url, "meta": {"_type": "gradio.FileData"}}
-            said = call(app_url, "open_scene", [None, [file], "auto"], session="test-fetch")
+            said = call(app_url, "open_scene", [None, [file], "auto", ""], session="test-fetch")
             assert '"success":false' in said.replace(" ", "")
             assert "Addresses are not fetched" in said
         bait.shutdown()

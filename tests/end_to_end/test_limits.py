@@ -202,7 +202,7 @@ def test_opened_upload_is_deleted(app: App, tmp_path: Path):
         (path,) = visitor.post("upload", files={"files": ("mine.tif", content)}).json()
         assert Path(path).is_file()
         file = {"path": path, "meta": {"_type": "gradio.FileData"}}
-        assert "mine" in app.call(visitor, "open_scene", [[file], "auto"])
+        assert "mine" in app.call(visitor, "open_scene", [[file], "auto", ""])
     assert find_uploads() == before
 
 

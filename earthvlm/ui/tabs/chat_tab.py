@@ -30,7 +30,13 @@ from earthvlm.ui.tabs.stored_conversation import (
     StoredConversation,
     read_stored,
 )
-from earthvlm.ui.uploads import BOA_OFFSETS, SCENE_FILES, open_uploads, take_uploads_only
+from earthvlm.ui.uploads import (
+    BOA_OFFSETS,
+    SCENE_FILES,
+    open_uploads,
+    parse_window,
+    take_uploads_only,
+)
 
 MAX_ID_CHARACTERS = 200
 # Who waits for a scene waits in the service's queue, where no address can block the others.
@@ -50,6 +56,7 @@ class ChatTab:
     gallery: gr.Gallery
     upload: gr.File
     boa_offset: gr.Radio
+    window: gr.Textbox
     picture: gr.HTML
     composite: gr.Radio
     details: gr.HTML
@@ -88,11 +95,17 @@ class SceneHandlers:
 
     @page_only
     def open_scene(
-        self, session: Session, paths: list[str] | None, boa_offset: str, request: gr.Request
+        self,
+        session: Session,
+        paths: list[str] | None,
+        boa_offset: str,
+        window: str,
+        request: gr.Request,
     ) -> Outputs:
         """Open an uploaded scene: one GeoTIFF or photo, or a ChatEarthNet scene's three PNGs."""
         with self.service.opening(identify_client(session, request)) as read:
-            scene = open_uploads(paths, read, BOA_OFFSETS[boa_offset][1])
+            part = parse_window(window)
+            scene = open_uploads(paths, read, BOA_OFFSETS[boa_offset][1], part)
             return show_opened(session, self.service.open(scene))
 
     def open_link(self, session: Session, stored: str, request: gr.Request) -> Outputs:
@@ -137,7 +150,7 @@ def build_chat_tab(session: gr.State, examples: Sequence[OpenScene]) -> ChatTab:
     with gr.Row(elem_classes="choose"):
         gallery = _build_gallery(examples)
         with gr.Column(scale=1, min_width=250):
-            upload, boa_offset = _build_upload()
+            upload, boa_offset, window = _build_upload()
     with gr.Row(elem_classes="look-and-ask"):
         with gr.Column(scale=0, min_width=400, elem_classes="see"):
             picture, composite = _build_picture(first)
@@ -153,6 +166,7 @@ def build_chat_tab(session: gr.State, examples: Sequence[OpenScene]) -> ChatTab:
         gallery=gallery,
         upload=upload,
         boa_offset=boa_offset,
+        window=window,
         picture=picture,
         composite=composite,
         details=details,
@@ -181,7 +195,7 @@ def _build_gallery(examples: Sequence[OpenScene]) -> gr.Gallery:
     )
 
 
-def _build_upload() -> tuple[gr.File, gr.Radio]:
+def _build_upload() -> tuple[gr.File, gr.Radio, gr.Textbox]:
     upload = gr.File(
         label="Your own: GeoTIFF, PNGs or photo",
         file_count="multiple",
@@ -197,7 +211,14 @@ def _build_upload() -> tuple[gr.File, gr.Radio]:
             label="The offset of +1000 in products since 2022-01-25 (boa_offset)",
             elem_id="boa_offset",
         )
-    return upload, boa_offset
+        window = gr.Textbox(
+            label="Part of a large image: first column, first row, width, height (window)",
+            value="",
+            placeholder="all of it, of a large one an overview",
+            max_length=60,
+            elem_id="window",
+        )
+    return upload, boa_offset, window
 
 
 def _build_picture(first: OpenScene | None) -> tuple[gr.HTML, gr.Radio]:
@@ -228,7 +249,7 @@ def wire_chat_tab(
     tab.gallery.select(scenes.open_example, session, outputs, api_visibility="private", **OPENING)
     uploaded = tab.upload.upload(
         scenes.open_scene,
-        [session, tab.upload, tab.boa_offset],
+        [session, tab.upload, tab.boa_offset, tab.window],
         outputs,
         api_name="open_scene",
         **OPENING,
