@@ -16,10 +16,13 @@ from earthvlm.scenes.parts import Part, full_size
 if TYPE_CHECKING:
     import rasterio
     from rasterio.enums import Resampling
+    from rasterio.windows import Window
 
 # Samples that decide something for a whole raster: windows a side, pixels a side of one. Behind an
 # address two windows a side have to do, for each is fetched.
 _SAMPLE_WINDOWS, _SAMPLE_SIDE = 4, 128
+# An overview is read from pixels that are at most 1.6 times as large.
+LARGEST_ENLARGEMENT = 1 / 1.6
 # A band's pixels may differ from the finest ones by this share of a pixel in where they lie.
 _LARGEST_MISFIT = 0.01
 
@@ -203,6 +206,10 @@ class BandStack:
         top, left = self._locate_in(band.file, part.row, part.column)
         bottom, right = self._locate_in(band.file, part.row + part.height, part.column + part.width)
         window = Window(left, top, right - left, bottom - top)
+        if part.is_reduced and not of_mask and shrinking != enlarging:
+            smaller = _read_overview(band, window, (part.rows, part.columns))
+            if smaller is not None:
+                return smaller
         coarser = window.height < part.rows or window.width < part.columns
         return read(
             band.number,
@@ -247,6 +254,34 @@ class BandStack:
                 f"{self.source} holds bands of different places or projections ({name} does not "
                 "cover the same ground); give the bands of one scene"
             )
+
+
+def _read_overview(band: BandFile, window: Window, shape: tuple[int, int]) -> np.ndarray | None:
+    """Read a window from the overview that is a little coarser than asked for; None without one.
+
+    Of JPEG 2000 it is decoded four times as fast as the next finer one, which GDAL would take.
+    """
+    import rasterio
+    from rasterio.enums import Resampling
+    from rasterio.windows import Window
+
+    factors = band.file.overviews(band.number)
+    wanted = min(window.height / shape[0], window.width / shape[1])
+    fit = [level for level, factor in enumerate(factors) if factor * LARGEST_ENLARGEMENT <= wanted]
+    if not fit or factors[fit[-1]] < 2:
+        return None
+    file = band.file
+    with rasterio.open(file.name, driver=file.driver, overview_level=fit[-1]) as overview:
+        down, across = file.height / overview.height, file.width / overview.width
+        inside = Window(
+            window.col_off / across,
+            window.row_off / down,
+            window.width / across,
+            window.height / down,
+        )
+        return overview.read(
+            band.number, window=inside, out_shape=shape, resampling=Resampling.bilinear
+        )
 
 
 def plan_samples(height: int, width: int, windows: int = _SAMPLE_WINDOWS) -> list[Part]:

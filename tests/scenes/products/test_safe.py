@@ -215,3 +215,18 @@ def test_uploads_are_never_products(safe, tmp_path):
                 reader.open(path)
     finally:
         reader.close()
+
+
+def test_an_overview_comes_from_smaller_pixels(tmp_path):
+    side = 2304  # a whole product in small: overviews of 2 and more in each band
+    pixels = np.repeat(make_tile(side // 24).repeat(24, axis=1), 24, axis=2)
+    safe = write_safe(tmp_path, pixels)
+    scene = Scene.open(safe)
+    assert (scene.width, scene.height) == (1024, 1024)
+    assert scene.pixel_metres == pytest.approx(22.5, rel=0.01)
+    for index, band in enumerate(BANDS):
+        wanted = pixels[FILE_ORDER_12.index(band)]
+        found = scene.reflectance[:, :, index]
+        assert abs(found.mean() - wanted.mean()) < 2, band
+        assert abs(found[300, 700] - wanted[675, 1575]) < 12, band
+    assert any("This is an overview" in note for note in scene.notes)
