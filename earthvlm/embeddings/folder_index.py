@@ -13,7 +13,13 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from earthvlm.embeddings.dataset import locked, next_part, read_provenance, write_embedding_dataset
+from earthvlm.embeddings.dataset import (
+    encode_thumbnail,
+    locked,
+    next_part,
+    read_provenance,
+    write_embedding_dataset,
+)
 from earthvlm.embeddings.indexed_images import (
     IMAGES_KEY,
     IndexedImage,
@@ -280,6 +286,9 @@ class _ImageEmbedder:
                 keep_scenes=self._settings.keep_scenes,
                 batch_size=self._batch_size,
             )
+            # A whole product has 1,849 tiles, whose thumbnails would take 200 MB as pictures.
+            for row in rows[-len(scenes) :]:
+                row["thumbnail"] = encode_thumbnail(row["thumbnail"])
         return rows
 
 
