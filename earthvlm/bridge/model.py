@@ -17,6 +17,7 @@ from torch import Tensor
 from earthvlm.bridge.batch import plan_batches
 from earthvlm.bridge.config import LIMITS
 from earthvlm.bridge.network import BridgeNetwork, unsaved_revision
+from earthvlm.bridge.scoring import score_candidates
 from earthvlm.bridge.serialization import collect_states, find_bridge, read_bridge, write_bridge
 from earthvlm.generation.cpu_attention import choose_attention
 from earthvlm.generation.sampling import DEFAULT_PROMPT, Sampling
@@ -176,6 +177,34 @@ class OlmoEarthVLMBridge(BridgeNetwork):
             stop,
             self.write_context(scene),
         )
+
+    def score(
+        self,
+        scene: Scene | Sequence[Scene] | None,
+        question: str,
+        candidates: Sequence[str],
+        per_token: bool = False,
+    ) -> np.ndarray:
+        """Return the log-likelihood of each candidate answer: which one it would rather give.
+
+        Args:
+            scene: a scene or a list of them; None answers without a scene.
+            question: the same for all scenes; `score_candidates` takes one for each.
+            candidates: whole answers, worded as the bridge would.
+            per_token: see `score_candidates`.
+
+        Returns:
+            `[C]` for one scene or none, `[N, C]` for a list of scenes.
+
+        Raises:
+            ValueError: as `score_candidates` does.
+        """
+        scenes = [scene] if isinstance(scene, Scene) else scene
+        count = 1 if scenes is None else len(scenes)
+        scores = score_candidates(self, scenes, [question] * count, [candidates] * count, per_token)
+        if scene is None or isinstance(scene, Scene):
+            return scores[0]
+        return np.array(scores).reshape(count, len(candidates))
 
     @torch.inference_mode()
     def embed(self, scenes: Sequence[Scene], batch_size: int = 32) -> np.ndarray:

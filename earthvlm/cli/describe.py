@@ -60,6 +60,7 @@ def add_describe(commands: argparse._SubParsersAction) -> None:
             "  earthvlm describe *.tif --prompt 'Is there water?' --json > answers.jsonl\n"
             "  earthvlm describe S2B_MSIL2A_....SAFE.zip --bbox 11.4 48.0 11.5 48.1\n"
             "  earthvlm describe https://example.org/items/a.json --window 4096 2048 512 512\n"
+            "  earthvlm describe scene.tif --prompt 'Is there water?' --candidates Yes. No.\n"
             "  earthvlm describe --data_dir ChatEarthNet 1908_3064_patch00.png"
         ),
     )
@@ -81,6 +82,12 @@ def add_describe(commands: argparse._SubParsersAction) -> None:
         help="a data root in ChatEarthNet's layout; each PATH is then an image's name in it",
     )
     parser.add_argument("--prompt", help="the question (default: asks for a description)")
+    parser.add_argument(
+        "--candidates",
+        nargs="+",
+        metavar="ANSWER",
+        help="do not write an answer, but choose the likeliest of these, and print its probability",
+    )
     _add_generation_options(parser)
     parser.add_argument("--json", action="store_true", help="print one JSON object for each scene")
     parser.add_argument(
@@ -150,15 +157,8 @@ def run_describe(arguments: argparse.Namespace) -> int:
         check_prompt(prompt)
         if bridge is None:
             bridge = load_bridge(arguments.model_path, arguments.device, True)
-        answers = bridge.generate(
-            [scene for _, scene in scenes],
-            prompt,
-            max_length=arguments.max_length,
-            temperature=arguments.temperature,
-            top_p=arguments.top_p,
-            top_k=arguments.top_k,
-        )
-        for (path, scene), answer in zip(scenes, answers, strict=True):
+        answers, chosen = _answer(bridge, [scene for _, scene in scenes], prompt, arguments)
+        for (path, scene), answer, shown in zip(scenes, answers, chosen, strict=True):
             for note in scene.notes:
                 print_message(f"{path}: {note}")
             cover_map = bridge.cover_maps.get(scene)
@@ -166,10 +166,12 @@ def run_describe(arguments: argparse.Namespace) -> int:
             if arguments.attention is not None:
                 _write_attention(arguments.attention, bridge, scene, prompt, answer)
             if arguments.json:
-                print(json.dumps(_as_dict(path, scene, answer) | measured), flush=True)
+                print(json.dumps(_as_dict(path, scene, answer) | measured | shown), flush=True)
                 continue
             for sentence in (*measured["warnings"], *measured["disagreements"]):
                 print_message(f"{path}: {sentence}")
+            if shown:
+                answer = f"{answer} ({shown['probabilities'][answer]:.2f})"
             text = answer if len(paths) == 1 else f"{path}: {join_lines(answer)}"
             print(text, flush=True)
     return USER_ERROR if unread else 0
@@ -194,6 +196,29 @@ def _write_attention(
     write_attention_map(output, attend(bridge, scene, messages), scene)
     if scene.grid is None:
         print_message(f"{scene.name} has no grid on Earth, so {output} has none either.")
+
+
+def _answer(
+    bridge: OlmoEarthVLMBridge, scenes: list[Scene], prompt: str, arguments: argparse.Namespace
+) -> tuple[list[str], list[dict[str, dict[str, float]]]]:
+    """Return an answer for each scene, and the candidates' probabilities where there are any."""
+    if arguments.candidates is None:
+        answers = bridge.generate(
+            scenes,
+            prompt,
+            max_length=arguments.max_length,
+            temperature=arguments.temperature,
+            top_p=arguments.top_p,
+            top_k=arguments.top_k,
+        )
+        return answers, [{} for _ in scenes]
+    from scipy.special import softmax
+
+    candidates = list(dict.fromkeys(arguments.candidates))
+    shares = softmax(bridge.score(scenes, prompt, candidates), axis=1)
+    tables = [dict(zip(candidates, map(float, row.round(4)), strict=True)) for row in shares]
+    answers = [candidates[place] for place in shares.argmax(axis=1)]
+    return answers, [{"probabilities": table} for table in tables]
 
 
 def _expand(path: str, data_dir: Path | None) -> list[str]:

@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 
 import numpy as np
+from scipy.special import softmax
 
 from earthvlm.bridge.attention_maps import AnswerAttention, attend
 from earthvlm.bridge.model import OlmoEarthVLMBridge
@@ -124,6 +125,7 @@ class SceneService:
         decorate = gpu_decorator or partial(run_in, ThreadPoolExecutor(1, "earthvlm-model"))
         self._attend, self._embed = decorate(self._run_attend), decorate(self._run_embed)
         self._map = decorate(self._run_map)
+        self._score = decorate(self._run_score)
         if gpu_decorator is None:
             self._stream = decorate(self._run_stream)
         else:
@@ -242,6 +244,14 @@ class SceneService:
         """Return the map that the bridge drew of a scene for its answers, if it is in memory."""
         return self.bridge.cover_maps.get(scene)
 
+    def score(
+        self, scene: Scene, question: str, candidates: Sequence[str], client: Client
+    ) -> dict[str, float]:
+        """Return the probability of each candidate answer. Raises QueueFull and ValueError."""
+        with self._question_turn(client):
+            scores = self._score(scene, question, list(candidates))
+        return dict(zip(candidates, map(float, softmax(scores)), strict=True))
+
     def search(
         self,
         query: Query | Example | Sequence[Query | Example] | None,
@@ -290,6 +300,9 @@ class SceneService:
 
     def _run_embed(self, scene: Scene) -> np.ndarray:
         return embed_scene(scene, self.index.provenance, self.bridge)
+
+    def _run_score(self, scene: Scene, question: str, candidates: Sequence[str]) -> np.ndarray:
+        return self.bridge.score(scene, question, candidates)
 
     def _run_search(
         self, query: Sequence[Query], k: int, where: SceneFilter | None

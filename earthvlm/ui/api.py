@@ -17,6 +17,7 @@ from earthvlm.ui.tabs.filters import ALL_SPLITS, check_number, read_filter
 
 MAX_RESULTS = 50
 MAX_TOKENS = 512
+MAX_CANDIDATES = 50
 
 
 class Tools:
@@ -43,7 +44,12 @@ class Tools:
         return {**described, "caption_by_model": caption}
 
     def ask_scene(
-        self, request: gr.Request, image_id: str, question: str, max_length: int = 160
+        self,
+        request: gr.Request,
+        image_id: str,
+        question: str,
+        max_length: int = 160,
+        candidates: str = "",
     ) -> dict[str, Any]:
         """Ask a question about a Sentinel-2 scene; a small vision-language model answers.
 
@@ -51,18 +57,30 @@ class Tools:
             image_id: the scene's name, which search_scenes returns
             question: in plain English, such as "Is there water?"
             max_length: maximum length of the answer, in tokens, from 1 to 512
+            candidates: possible answers on a line each, such as "Yes." and "No."; the likeliest is
+                the answer then. Empty lets the model write one
 
         Returns:
-            the model's answer, which can be wrong; the measured shares of the scene; and a
-            sentence for each claim of the answer that departs from them
+            the model's answer, which can be wrong; the probabilities of the candidates, if there
+            are any; the measured shares of the scene; and a sentence for each claim of the answer
+            that departs from them
         """
         check_number("max_length", max_length, 1, MAX_TOKENS)
         client = Client(f"tool-{uuid4()}", address_of(request))
         with self.service.opening(client):
             opened = self.service.open_named(image_id)
-        answer = self.service.ask(opened.scene, question, client, max_length)
+        given = list(dict.fromkeys(filter(None, map(str.strip, candidates.splitlines()))))
+        check_number("number of candidates", len(given), 0, MAX_CANDIDATES)
+        if given:
+            shares = self.service.score(opened.scene, question, given, client)
+            answer = max(shares, key=shares.__getitem__)
+        else:
+            shares = {}
+            answer = self.service.ask(opened.scene, question, client, max_length)
+        chosen = {name: round(share, 4) for name, share in shares.items()}
         cover_map = self.service.find_map(opened.scene)
-        return {"answer_by_model": answer, **_describe(opened, question, answer, cover_map)}
+        described = _describe(opened, question, answer, cover_map)
+        return {"answer_by_model": answer, "probabilities": chosen, **described}
 
     def search_scenes(
         self,
