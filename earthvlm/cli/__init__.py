@@ -19,6 +19,7 @@ from typing import Any, NoReturn
 
 from earthvlm._version import __version__
 from earthvlm.cli.app import add_app
+from earthvlm.cli.classify import add_classify
 from earthvlm.cli.describe import add_describe
 from earthvlm.cli.doctor import add_doctor
 from earthvlm.cli.download import add_download
@@ -41,6 +42,7 @@ COMMANDS = (
     add_describe,
     add_segment,
     add_search,
+    add_classify,
     add_fetch,
     add_index,
     add_download,

@@ -44,14 +44,15 @@ def add_search(commands: argparse._SubParsersAction) -> None:
             "  earthvlm search 'a lake beside forest' --top_k 3\n"
             "  earthvlm search 'a river -city' --bbox 4 47 16 55 --from_date 2018-01-01\n"
             "  earthvlm search --scene scene.tif --json\n"
-            "  earthvlm search 'more water' --like_id tile_17\n"
+            "  earthvlm search 'more water' --like tile_17\n"
+            "  earthvlm search --like tile_17 --like tile_4 --unlike tile_9\n"
             "  earthvlm search 'a lake' --top_k 100 --output lakes.gpkg"
         ),
     )
     add = parser.add_argument
     add("words", nargs="?", metavar="WORDS", help="what scenes should show; -WORD: should not")
-    add("--scene", metavar="PATH", help="scenes like this file's, beside words or without")
-    add("--like_id", metavar="IMAGE_ID", help="scenes like this one of the dataset, likewise")
+    add("--scene", metavar="PATH", help="scenes like this file's, with words or without")
+    _add_examples(parser)
     add(
         "--top_k",
         type=whole_number(1, MAX_RESULTS),
@@ -86,6 +87,24 @@ def add_search(commands: argparse._SubParsersAction) -> None:
     parser.set_defaults(run=run_search)
 
 
+def _add_examples(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add(
+        "--like",
+        action="append",
+        default=[],
+        metavar="SCENE",
+        help="scenes like this one, a file or an image_id of the dataset; may be repeated",
+    )
+    add(
+        "--unlike",
+        action="append",
+        default=[],
+        metavar="SCENE",
+        help="scenes unlike this one; from five of each on, a linear probe separates them",
+    )
+
+
 def _add_filters(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("--split", help="search only scenes of this split")
@@ -113,21 +132,24 @@ def day(text: str) -> datetime.date:
 
 def run_search(arguments: argparse.Namespace) -> int:
     """Print the scenes found, best first."""
-    if arguments.words is None and arguments.scene is None and arguments.like_id is None:
+    likes = [*arguments.like, *([arguments.scene] if arguments.scene is not None else [])]
+    if arguments.words is None and not likes:
         raise ValueError(
-            "Search by words, by --scene PATH or by --like_id IMAGE_ID; see earthvlm search --help."
+            "Search by words or by --like FILE_OR_IMAGE_ID; see earthvlm search --help."
         )
     if arguments.output is not None:
         from earthvlm.search.result_files import check_result_path
 
         check_result_path(arguments.output)
-    queries = [] if arguments.words is None else [arguments.words]
+    files = {name for name in (*likes, *arguments.unlike) if Path(name).is_file()}
     if arguments.scene is not None:
+        files.add(arguments.scene)  # which says so where it is missing
+    if files:
         check_model_path(arguments.model_path)
-        scene = open_scene(arguments.scene, arguments, whole=True)
+    opened = {name: open_scene(name, arguments, whole=True) for name in sorted(files)}
+    for name, scene in opened.items():
         for note in scene.notes:
-            print_message(f"{arguments.scene}: {note}")
-        queries.append(scene)
+            print_message(f"{name}: {note}")
 
     from earthvlm.embeddings.filters import SceneFilter
     from earthvlm.search.index import SceneIndex
@@ -141,14 +163,15 @@ def run_search(arguments: argparse.Namespace) -> int:
         source=arguments.source,
     )
     index = SceneIndex.from_pretrained(arguments.index, engine=arguments.engine)
-    if arguments.like_id is not None:
-        queries.append(index.get(arguments.like_id))
-    bridge = None
-    if arguments.scene is not None:
-        bridge = load_bridge(arguments.model_path, arguments.device)
+    like, unlike = (
+        [opened[name] if name in opened else index.get(name) for name in names]
+        for names in (likes, arguments.unlike)
+    )
+    bridge = load_bridge(arguments.model_path, arguments.device) if opened else None
     if arguments.words is not None:
         quiet_transformers()
-    results = index.search(queries, k=arguments.top_k, where=where, bridge=bridge)
+    query = [*([] if arguments.words is None else [arguments.words]), *like]
+    results = index.search(query, k=arguments.top_k, where=where, bridge=bridge, unlike=unlike)
     if results.warning:
         print_message(results.warning)
     if not results:

@@ -28,6 +28,7 @@ from earthvlm.embeddings.schema import Provenance
 from earthvlm.embeddings.stac import write_collection
 from earthvlm.embeddings.table import SceneTable
 from earthvlm.scenes.scene import Scene
+from earthvlm.search.classification import Classification, classify_vectors
 from earthvlm.search.engines import SIMILARITY_DECIMALS, Hits, SearchEngine
 from earthvlm.search.exact import ExactEngine
 from earthvlm.search.factory import AUTO, make_engine
@@ -258,13 +259,14 @@ class SceneIndex:
         bridge: OlmoEarthVLMBridge | None = None,
         *,
         where: SceneFilter | None = None,
+        unlike: Sequence[Query] = (),
     ) -> SearchResults:
         """Return the k scenes nearest to a query, best first, among those that match `where`.
 
-        Text is compared with captions and with scene embeddings, the mean of the examples with
-        scene embeddings. Each comparison ranks the scenes; `fuse_ranks` joins the first RANK_DEPTH
-        of each ranking. Ties are broken by similarity, then by image_id. Where the engine's server
-        does not answer, the exact engine searches, and the results' `warning` says so.
+        Text is compared with captions and with scene embeddings, the examples' vector
+        (`combine_examples`) with scene embeddings. Each comparison ranks the scenes; `fuse_ranks`
+        joins the first RANK_DEPTH of each ranking. Ties are broken by similarity, then by image_id.
+        Where the engine's server does not answer, the exact engine searches, with a `warning`.
 
         Args:
             query: a text, a scene, a result of this index (by its stored vector), a vector `[384]`
@@ -275,6 +277,7 @@ class SceneIndex:
             split: see SceneFilter.
             bridge: the one that made this dataset; needed where the query holds a scene.
             where: further conditions.
+            unlike: scenes that results should be unlike, in any form but text.
 
         Raises:
             ValueError: the query is empty or too long, k is below 1, no scene has the filter's
@@ -284,11 +287,10 @@ class SceneIndex:
             raise ValueError(f"k is the number of scenes to return, at least 1; {k} was given")
         where = _join_filters(split, where)
         self.table.check(where)
-        queries: list[Query] = (
-            list(query) if isinstance(query, list | tuple) else [cast("Query", query)]
-        )
-        query_vectors = make_query_vectors(queries, self.table, self.provenance, bridge)
-        given = [self.table.find(q.image_id) for q in queries if isinstance(q, SceneResult)]
+        queries = [*query] if isinstance(query, list | tuple) else [cast("Query", query)]
+        query_vectors = make_query_vectors(queries, self.table, self.provenance, bridge, unlike)
+        examples = (each for each in (*queries, *unlike) if isinstance(each, SceneResult))
+        given = [self.table.find(each.image_id) for each in examples]
         # A single ranking is not fused, so its first k scenes are the result.
         depth = (k if len(query_vectors) == 1 else max(k, RANK_DEPTH)) + len(given)
         rankings = [self._rank(each, depth, where) for each in query_vectors]
@@ -308,6 +310,15 @@ class SceneIndex:
             for place in order
         ]
         return SearchResults(results, next((warning for _, warning in rankings if warning), ""))
+
+    def classify(self, labels: Mapping[str, str]) -> Classification:
+        """Classify all scenes from labels of a few, by image_id, with a linear probe.
+
+        Raises ValueError for an unknown image_id, and as `classify_vectors` does.
+        """
+        rows = {self.table.find(image_id): label for image_id, label in labels.items()}
+        image_ids = self.table.column("image_id").to_pylist()
+        return classify_vectors(image_ids, self.table.vectors("scene"), rows)
 
     def _rank(self, query: QueryVector, depth: int, where: SceneFilter) -> tuple[Hits, str]:
         """Return the nearest rows, and a warning where the engine did not answer."""

@@ -13,6 +13,7 @@ from earthvlm.embeddings.schema import Provenance
 from earthvlm.embeddings.table import SceneTable
 from earthvlm.models.text_encoder import SENTENCE_DIM, SENTENCE_MODEL_ID, SENTENCE_MODEL_REVISION
 from earthvlm.scenes.scene import Scene
+from earthvlm.search.relevance import apply_rocchio, combine_examples
 from earthvlm.search.result import SceneResult
 
 if TYPE_CHECKING:
@@ -95,6 +96,7 @@ def make_query_vectors(
     table: SceneTable,
     provenance: Provenance,
     bridge: OlmoEarthVLMBridge | None,
+    unlike: Sequence[Query] = (),
 ) -> list[QueryVector]:
     """Embed the parts of a query with the dataset's own models; see `SceneIndex.search`.
 
@@ -102,21 +104,26 @@ def make_query_vectors(
     made the dataset.
     """
     texts = [query.strip() for query in queries if isinstance(query, str)]
-    examples = [
-        _embed_example(query, table, provenance, bridge)
-        for query in queries
-        if not isinstance(query, str)
-    ]
+    positives, negatives = (
+        [_embed_example(q, table, provenance, bridge) for q in given if not isinstance(q, str)]
+        for given in (queries, unlike)
+    )
+    if len(negatives) != len(unlike):
+        raise ValueError("scenes are unlike other scenes, not words: write a minus before a word")
     if len(texts) > 1 or not queries:
         raise ValueError("a search takes one text, examples, or both; join the texts")
     query_vectors = []
     if texts:
         words = _embed_words(texts[0], provenance)
         query_vectors = [QueryVector(space, space, words) for space in ("caption", "scene")]
-    if examples:
-        mean = np.mean(examples, axis=0)
+    others = np.array(negatives, np.float32).reshape(-1, SENTENCE_DIM)
+    if positives:
         name = "example" if texts else "scene"
-        query_vectors.append(QueryVector(name, "scene", mean / np.linalg.norm(mean)))
+        vector = combine_examples(np.array(positives), others)
+        query_vectors.append(QueryVector(name, "scene", vector))
+    elif negatives:
+        vector = apply_rocchio(words, others[:0], others)
+        query_vectors[-1] = QueryVector("scene", "scene", vector)
     return query_vectors
 
 

@@ -53,7 +53,7 @@ def test_help_has_an_example(command, capsys):
         "search lake --bbox 1 50 3 40",
         "search lake --from_date yesterday",
         "search lake --from_date 2020-02-01 --to_date 2020-01-01",
-        "search --like_id no_such_tile",
+        "search --like no_such_tile",
         "search lake --engine abacus",
         "search lake --top_k 0",
         "search lake --index no/such/index",

@@ -38,14 +38,15 @@ def test_search_prints_rank_similarities_place_and_caption(monkeypatch, capsys):
     options = "--top_k 2 --split val --bbox -4 -5 3 5 --from_date 2020-01-01 --source ESA".split()
     assert main(["search", "a lake", *options]) == 0
     where = SceneFilter("val", (-4, -5, 3, 5), datetime.date(2020, 1, 1), source="ESA")
-    assert searched == {"queries": ["a lake"], "k": 2, "where": where, "bridge": None}
+    expected = {"queries": ["a lake"], "k": 2, "where": where, "bridge": None, "unlike": []}
+    assert searched == expected
     assert capsys.readouterr().out == (
         "  1  lake  caption 0.612 (#4)  52.4700° N 12.5000° W  2020-06-30\n"
         "     A lake beside forest.\n"
         "  2  lake  caption 0.612 (#4)\n"
         "     (no caption)\n"
     )
-    assert main(["search", "a lake", "--like_id", "lake", "--json"]) == 0
+    assert main(["search", "a lake", "--like", "lake", "--json"]) == 0
     assert searched["queries"] == ["a lake", found]
     first = json.loads(capsys.readouterr().out.splitlines()[0])
     assert first["rank"] == 1
