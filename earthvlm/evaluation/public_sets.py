@@ -1,0 +1,148 @@
+"""Evaluate a bridge on questions with candidate answers, without generation.
+
+The answer is the candidate with the highest likelihood. As in `evaluation`, the same bridge shown
+another image, and none, are the baselines.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+
+import numpy as np
+from accelerate import PartialState
+from accelerate.utils import gather_object
+
+from earthvlm.bridge.model import OlmoEarthVLMBridge
+from earthvlm.bridge.scoring import score_candidates
+from earthvlm.data.public_sets import Item, PublicSet
+from earthvlm.metrics.results import INPUTS, MetricResult, average_scores
+from earthvlm.models.text_encoder import embed_sentences
+from earthvlm.scenes.scene import Scene
+
+
+def evaluate_public_set(
+    bridge: OlmoEarthVLMBridge,
+    public_set: PublicSet,
+    batch_size: int = 16,
+    seed: int = 0,
+    limit: int | None = None,
+    report: Callable[[str], None] | None = None,
+) -> tuple[list[MetricResult], list[dict]]:
+    """Return the accuracy of each group of questions, overall and as the groups' mean, and answers.
+
+    Where the set has classes, also the accuracy of the class whose sentence is nearest to the
+    scene's embedding. Several processes divide the images; each returns the same results.
+
+    Args:
+        bridge: The bridge to evaluate.
+        public_set: See `earthvlm.data.public_sets`.
+        batch_size: Images at once.
+        seed: Of the bootstrap's resamples and of the shuffled images.
+        limit: The largest number of images, spread over the set; None takes all.
+        report: Called with a sentence on the progress.
+
+    Raises:
+        ValueError: There is no item.
+        FileNotFoundError: An image is missing.
+    """
+    images = list(dict.fromkeys(item.image for item in public_set.items))
+    if not images:
+        raise ValueError("The set has no question with candidates.")
+    count = min(limit or len(images), len(images))
+    images = [images[int(i)] for i in np.linspace(0, len(images) - 1, count)]
+    others = dict(zip(images, [images[-1], *images[:-1]], strict=True))
+    asked: dict[str, list[Item]] = {image: [] for image in images}
+    for item in public_set.items:
+        if item.image in asked:
+            asked[item.image].append(item)
+    state = PartialState(cpu=bridge.device.type == "cpu")
+    own = images[state.process_index :: state.num_processes]
+    rows: list[dict] = []
+    for start in range(0, len(own), batch_size):
+        batch = own[start : start + batch_size]
+        needed = dict.fromkeys([*batch, *(others[image] for image in batch)])
+        opened = {image: public_set.open(image) for image in needed}
+        rows += _evaluate_batch(
+            bridge,
+            opened,
+            others,
+            [item for image in batch for item in asked[image]],
+            public_set.classes,
+        )
+        if report and state.is_main_process:
+            report(f"{start + len(batch):,} of {len(own):,} images")
+    rows = sorted(gather_object(rows), key=lambda row: (row["image"], row["question"]))
+    return _score(rows, public_set.classes is not None, seed), rows
+
+
+def _evaluate_batch(
+    bridge: OlmoEarthVLMBridge,
+    opened: dict[str, Scene],
+    others: dict[str, str],
+    items: Sequence[Item],
+    classes: dict[str, str] | None,
+) -> Iterator[dict]:
+    shown: dict[str, list[Scene] | None] = {
+        "scene": [opened[item.image] for item in items],
+        "shuffled_image": [opened[others[item.image]] for item in items],
+        "no_image": None,
+    }
+    questions = [item.question for item in items]
+    candidates = [item.candidates for item in items]
+    chosen = {
+        kind: [
+            item.candidates[int(scores.argmax())]
+            for item, scores in zip(
+                items, score_candidates(bridge, scenes, questions, candidates), strict=True
+            )
+        ]
+        for kind, scenes in shown.items()
+    }
+    nearest = _find_nearest(bridge, opened, classes) if classes else {}
+    for index, item in enumerate(items):
+        row = {"image": item.image, "question": item.question, "group": item.group}
+        row |= {"reference": item.answer} | {kind: chosen[kind][index] for kind in INPUTS}
+        if classes:
+            row |= {
+                "nearest": nearest[item.image],
+                "nearest_shuffled": nearest[others[item.image]],
+            }
+        yield row
+
+
+def _find_nearest(
+    bridge: OlmoEarthVLMBridge, opened: dict[str, Scene], classes: dict[str, str]
+) -> dict[str, str]:
+    """Return the class whose sentence is nearest to each scene's embedding."""
+    similarities = bridge.embed(list(opened.values())) @ embed_sentences(list(classes.values())).T
+    names = list(classes)
+    return {path: names[i] for path, i in zip(opened, similarities.argmax(axis=1), strict=True)}
+
+
+def _score(rows: Sequence[dict], has_classes: bool, seed: int) -> list[MetricResult]:
+    hits = {
+        kind: np.array([row[kind] == row["reference"] for row in rows], float) for kind in INPUTS
+    }
+    groups = np.array([row["group"] for row in rows])
+    names = sorted(set(groups))
+    results = [
+        average_scores(name, {k: h[groups == name] for k, h in hits.items()}, seed)
+        for name in names
+    ]
+    if len(names) > 1:
+        results.append(average_scores("overall accuracy", hits, seed))
+        # Weights that give each group the same sum: their mean is the groups' mean accuracy.
+        sizes = {name: (groups == name).sum() for name in names}
+        weights = np.array([len(rows) / len(names) / sizes[group] for group in groups])
+        weighted = {kind: each * weights for kind, each in hits.items()}
+        results.append(average_scores("average accuracy of the groups", weighted, seed))
+    if has_classes:
+        found = {
+            kind: np.array([row[column] == row["reference"] for row in rows], float)
+            for kind, column in (("scene", "nearest"), ("shuffled_image", "nearest_shuffled"))
+        }
+        chance = np.full(len(rows), 1 / len({row["reference"] for row in rows}))
+        results.append(
+            average_scores("class by text and scene", found | {"no_image": chance}, seed)
+        )
+    return results
