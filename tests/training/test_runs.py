@@ -117,5 +117,5 @@ def test_missing_data_is_one_sentence(tmp_path, tiny_language):
     code, output = TrainingRun(arguments, tmp_path / "log").finish()
     assert code == 2
     sentences = [line for line in output.splitlines() if line.startswith("earthvlm:")]
-    assert len(sentences) == 1 and "is missing" in sentences[0]
+    assert len(sentences) == 1 and "holds no captions or conversations" in sentences[0]
     assert "Traceback" not in output
