@@ -25,13 +25,14 @@ from earthvlm.training.samples import Batch, FailedSample
 # The side of a scene in pixels, for each tile of a layout.
 TILE_SIDE = 64
 # Layouts with their shares. Half the zoom makes pixels of 20 m.
-LAYOUTS: dict[Layout, float] = {(1, 1, 1): 0.6, (2, 2, 1): 0.25, (2, 2, 0.5): 0.15}
+LAYOUTS: dict[Layout, float] = {(1, 1, 1): 0.6, (2, 2, 1): 0.22, (2, 2, 0.5): 0.18}
 # Where scenes come from: labelled patches, if there are any, drawn as a whole, and tiles otherwise.
 PATCHES, DRAWN = 0.27, 0.15
 # Areas that are nearly all of one cover say less than the spectra of their pixels.
 NEARLY_ALL = 0.8
-# The patch sizes of the encoder, the bridge's own and a coarser one for large scenes.
-COARSE, COARSE_SHARE = 8, 0.25
+# A coarser patch size than the bridge's own is trained too, more often on large scenes, where it
+# saves most.
+COARSE, COARSE_SHARE, COARSE_SHARE_LARGE = 8, 0.2, 0.6
 
 
 @dataclass(frozen=True)
@@ -100,7 +101,8 @@ class PixelSamples(Dataset):
     def __getitem__(self, key: SampleKey) -> PixelSample:
         rng = np.random.default_rng((self.seed, key.epoch, key.index))
         name, scene, labels = self.draw(key, rng)
-        coarse = rng.random() < COARSE_SHARE
+        large = scene.height > TILE_SIDE
+        coarse = rng.random() < (COARSE_SHARE_LARGE if large else COARSE_SHARE)
         patch = max(self.patch_size, COARSE) if coarse else self.patch_size
         return PixelSample(self.prepare(scene, patch_size=patch), labels, name)
 
