@@ -164,6 +164,9 @@ class Trainer:
 
         config, accelerator = self.config, self.accelerator
         sampler = cast("EpochSampler", loader.sampler)
+        if not self.bridge.config.freeze_olmoearth:
+            # A rate of 0 trains nothing, so its gradients need not be computed either.
+            self.bridge.encoder.requires_grad_(config.encoder_learning_rate > 0)
         groups = parameter_groups(self.model, stage, config)
         optimizer = torch.optim.AdamW(groups, betas=(0.9, 0.95))
         model, optimizer, loader = accelerator.prepare(self.model, optimizer, loader)
