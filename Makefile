@@ -12,7 +12,7 @@ TOOLS := build/tools
 LOWEST := build/lowest
 UV ?= $(TOOLS)/bin/uv
 
-.PHONY: demo test test-quick test-lowest lint format docs train-smoke benchmark truth clean \
+.PHONY: demo test test-quick test-lowest lint format docs train-smoke bundle benchmark truth clean \
 	lock wheel sbom audit licences secrets
 
 demo: $(VENV)/.demo-ready
@@ -57,6 +57,12 @@ train-smoke: $(VENV)/.dev-ready
 		--dynamo_backend no train_accelerate.py --data_dir $(DATA_DIR) --output_dir $(OUTPUT_DIR) \
 		--olmoearth_model random-v1.2-nano --no-freeze_olmoearth --vlm_model embedded \
 		--max_steps 2 --batch_size 2 --accumulation_steps 2 --validate_every 2 --save_every 1
+
+# The bundled bridge from random numbers, as configs/bundle.toml says: hours on two cores. Resumes.
+# PATCHES_DIR names labelled patches, without which the maps learn from tiles and drawn scenes.
+bundle: $(VENV)/.dev-ready
+	@$(RUN) hub/train_bundle.py --data_dir $(DATA_DIR) --output_dir $(OUTPUT_DIR) \
+		$(if $(PATCHES_DIR),--patches_dir $(PATCHES_DIR))
 
 benchmark: $(VENV)/.dev-ready
 	@set -e; for name in answering prompt_lookup embedding describe decoding growth app page; do \
