@@ -24,8 +24,10 @@ SHORT_WAVE = np.isin(BANDS, ("B11", "B12"))
 # The part of a pixel from which a drawn cover can be its label, and from which it is.
 CAN_BE, IS = 0.25, 0.65
 # Chances of `vary`, one after the other.
-GROUND = {"water": 0.14, "snow": 0.13, "burnt": 0.12, "desert": 0.12}
-CLEAR_SKY = 0.55
+GROUND = {"water": 0.2, "snow": 0.12, "burnt": 0.1, "desert": 0.12, "wet": 0.06}
+CLEAR_SKY, OVERCAST = 0.5, 0.25
+# The part of lakes with a dry shore, as reservoirs have it.
+DRY_SHORE = 0.35
 
 
 def vary(pixels: np.ndarray, labels: PixelLabels, rng: np.random.Generator) -> Labelled:
@@ -40,7 +42,7 @@ def vary(pixels: np.ndarray, labels: PixelLabels, rng: np.random.Generator) -> L
         pixels = shade_terrain(pixels, rng)
     pixels = change_light(pixels, rng)
     if rng.random() > CLEAR_SKY:
-        sky = (draw_clouds, draw_clouds, draw_haze, draw_smoke)[rng.integers(4)]
+        sky = (draw_clouds, draw_clouds, draw_haze, draw_smoke, draw_shadow)[rng.integers(5)]
         pixels, labels = sky(pixels, labels, rng)
     if rng.random() < 0.2:  # a level-1C product
         pixels = pixels + PATH_RADIANCE * np.float32(rng.uniform(0.3, 1.3))
@@ -81,6 +83,10 @@ def draw_water(pixels: np.ndarray, labels: PixelLabels, rng: np.random.Generator
         amount = 1 / (1 + np.exp(20 * (np.abs(middle) - width)))
     else:
         amount = draw_patches(shape, rng)
+    if rng.random() < DRY_SHORE:
+        shore = ndimage.grey_dilation(amount, size=2 * rng.integers(1, 5) + 1)
+        pixels = blend(pixels, draw_spectrum("bare soil", rng), shore, rng)
+        labels = labels.drawn(shore, "bare soil", CAN_BE, IS)
     spectrum = draw_spectrum("water", rng)
     if rng.random() < 0.15:
         spectrum = spectrum + np.float32(rng.uniform(100, 500))
@@ -130,7 +136,19 @@ def draw_desert(pixels: np.ndarray, labels: PixelLabels, rng: np.random.Generato
     return pixels, labels.drawn(amount, cover, CAN_BE, 0.75)
 
 
+def draw_wet(pixels: np.ndarray, labels: PixelLabels, rng: np.random.Generator) -> Labelled:
+    """Wet the soil of a part of the scene, which darkens it, most in the short-wave infrared."""
+    plants = normalized_difference(pixels[..., NEAR_INFRARED], pixels[..., RED])
+    bare = (1 - np.nan_to_num(plants) / 0.4).clip(0, 1)
+    amount = draw_patches(labels.possible.shape, rng) * bare
+    water = rng.uniform(0.3, 1.0) * np.interp(
+        WAVELENGTH, [400, 900, 1610, 2190], [0.5, 0.6, 1, 1.4]
+    )
+    return (pixels * np.exp(-amount[..., None] * water)).astype(np.float32), labels
+
+
 DRAW_GROUND = {
+    "wet": draw_wet,
     "water": draw_water,
     "snow": draw_snow,
     "burnt": draw_burnt,
@@ -164,7 +182,7 @@ def draw_clouds(pixels: np.ndarray, labels: PixelLabels, rng: np.random.Generato
         texture = larger[: shape[0], : shape[1]] + 0.5 * fractal_noise(shape[0], shape[1], rng)
     else:
         texture = fractal_noise(shape[0], shape[1], rng)
-    level = rng.choice([rng.uniform(-1.2, 1.6), -4.0], p=[0.85, 0.15])
+    level = -4.0 if rng.random() < OVERCAST else rng.uniform(-1.2, 1.6)
     thickness = 1 / (1 + np.exp(-(texture - level) * rng.uniform(2.5, 9)))
     thickness = thickness * rng.uniform(0.8, 1.0)
     away = rng.integers(-20, 21, 2)
@@ -173,10 +191,17 @@ def draw_clouds(pixels: np.ndarray, labels: PixelLabels, rng: np.random.Generato
     pixels = pixels * (1 - deep * shadow)
     short = rng.uniform(0.15, 0.8)  # ice clouds are dark there
     curve = np.interp(WAVELENGTH, [400, 900, 1610, 2190], [1.04, 1.0, short, 0.8 * short])
-    brightness = rng.uniform(2500, 9500) * (1 + rng.uniform(0.02, 0.15) * texture[..., None])
+    brightness = rng.uniform(2500, 11_000) * (1 + rng.uniform(0.02, 0.15) * texture[..., None])
     part = thickness[..., None]
     pixels = pixels * (1 - part) + brightness.clip(1500, None) * curve * part
     return pixels.astype(np.float32), labels.drawn(thickness, "cloud", 0.2, 0.6)
+
+
+def draw_shadow(pixels: np.ndarray, labels: PixelLabels, rng: np.random.Generator) -> Labelled:
+    """Draw the shadow of a cloud that is out of view."""
+    shade = draw_patches(labels.possible.shape, rng)[..., None]
+    deep = rng.uniform(0.3, 0.8) * (WAVELENGTH / 2190) ** 0.2
+    return (pixels * (1 - deep * shade)).astype(np.float32), labels
 
 
 def draw_haze(pixels: np.ndarray, labels: PixelLabels, rng: np.random.Generator) -> Labelled:
@@ -212,7 +237,9 @@ def drop_bands(pixels: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         dropped = SHORT_WAVE
     elif draw < 0.40:
         dropped = RED_EDGE | np.isin(BANDS, rng.choice(["B11", "B12", ""], 1))
-    elif draw < 0.45:
+    elif draw < 0.45:  # one band of a source is often broken or left out
+        dropped = np.isin(BANDS, rng.choice(["B11", "B12", "B12", "B05"], 1))
+    elif draw < 0.5:
         dropped = ~IS_VISIBLE & (rng.random(len(BANDS)) < 0.3)
     else:
         return pixels
