@@ -70,6 +70,7 @@ class OlmoEarthVLMBridge(BridgeNetwork):
         self.text_generator.prefix_cache.clear()
         self.contexts.clear()
         self.cover_maps.clear()
+        self.scene_tokens.clear()
         choose_attention(self.language.model, answering=not mode)
         if mode:
             self.revision = unsaved_revision()

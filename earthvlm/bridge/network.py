@@ -226,10 +226,24 @@ class BridgeNetwork(nn.Module):
     def scene_prefix(self, scenes: Sequence[Scene]) -> Tensor:
         """Encode scenes as the vectors that the language model reads, `[B, S, D_text]`."""
         prepared = [self.prepare(scene) for scene in scenes]
-        # Only where the language model computes in bfloat16 too, or answers would differ.
-        in_bfloat16 = self.language.model.dtype == torch.bfloat16
-        in_bfloat16 = in_bfloat16 and multiplies_bfloat16(self.device)
-        return self._prepend_picture(prepared, self.encode(prepared, in_bfloat16)[1])
+        tokens = self.scene_tokens.pop(scenes[0], None) if len(scenes) == 1 else None
+        if tokens is None:
+            tokens = self.encoder(prepared, self.in_bfloat16)
+        return self._prepend_picture(prepared, self.resample(tokens, self.in_bfloat16))
+
+    @property
+    def in_bfloat16(self) -> bool:
+        """Whether scenes of prompts are encoded in bfloat16.
+
+        Only where the language model computes in it too, or answers would differ.
+        """
+        is_fast = multiplies_bfloat16(self.device)
+        return self.language.model.dtype == torch.bfloat16 and is_fast
+
+    @cached_property
+    def scene_tokens(self) -> WeakKeyDictionary[Scene, SceneTokens]:
+        """The encoder's tokens of the scene that was mapped last, which its prompt needs next."""
+        return WeakKeyDictionary()
 
     @cached_property
     def cover_maps(self) -> WeakKeyDictionary[Scene, CoverMap]:
@@ -262,8 +276,11 @@ class BridgeNetwork(nn.Module):
         """
         if self.segmentation_head is None:
             raise ValueError("This bridge maps no land cover: it has no segmentation head.")
-        in_bfloat16 = multiplies_bfloat16(self.device)
-        return segment_scene(self.encoder, self.segmentation_head, scene, in_bfloat16)
+        with torch.inference_mode():
+            tokens = self.encoder([self.encoder.prepare(scene)], self.in_bfloat16)
+        self.scene_tokens.clear()
+        self.scene_tokens[scene] = tokens
+        return segment_scene(self.encoder, self.segmentation_head, scene, self.in_bfloat16, tokens)
 
     def empty_prefix(self, count: int) -> Tensor:
         """What stands for the scenes of `count` prompts without one, `[count, 0, D_text]`."""

@@ -1,23 +1,23 @@
-"""Land-cover maps of scenes of any size, window by window."""
+"""Land-cover maps of scenes of any size."""
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from earthvlm.models.olmoearth import CROP_SIZE, OlmoEarthEncoder, PreparedScene
+from earthvlm.models.olmoearth import OlmoEarthEncoder, PreparedScene, SceneTokens
 from earthvlm.models.segmentation_head import SegmentationHead
 from earthvlm.scenes.land_cover import COVERS, NO_DATA, CoverMap
 from earthvlm.scenes.scene import Scene
 
-# Pixels that neighbouring windows share; their probabilities fade from one window to the other.
-OVERLAP = 16
-WINDOWS_AT_ONCE = 8
+# The head's hidden layers take 0.2 kB a pixel, so it reads at most WINDOW pixels along a side at a
+# time, and HALO around them, which is more than its convolutions and interpolation reach.
+WINDOW, HALO = 512, 16
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,13 +39,8 @@ def segment_tokens(
     in_bfloat16: bool = False,
 ) -> Tensor:
     """Return logits `[B, 9, H, W]` of prepared scenes of one size and patch size."""
-    encoded = encoder(scenes, in_bfloat16)
-    rows, columns = encoded.grids[0]
-    # The band sets of a patch are neighbouring tokens.
-    tokens = encoded.tokens.unflatten(1, (rows, columns, encoder.band_sets)).mean(3)
-    pixels = torch.stack([scene.pixels for scene in scenes]).to(tokens.device)
-    with torch.autocast("cpu", torch.bfloat16, enabled=in_bfloat16):
-        return head(tokens, pixels).float()
+    grids = _as_grids(encoder(scenes, in_bfloat16), encoder.band_sets)
+    return head(grids, torch.stack([scene.pixels for scene in scenes]).to(grids.device)).float()
 
 
 @torch.inference_mode()
@@ -54,67 +49,61 @@ def segment_scene(
     head: SegmentationHead,
     scene: Scene,
     in_bfloat16: bool = False,
+    tokens: SceneTokens | None = None,
 ) -> Segmentation:
-    """Map the land cover of a scene of any size in overlapping windows.
+    """Map the land cover of a scene of any size.
 
-    in_bfloat16: let the CPU multiply most matrices in it; see `multiplies_bfloat16`.
+    Args:
+        encoder: the one that the head was trained with.
+        head: classifies the pixels, window by window; the windows do not change the result.
+        scene: with any bands.
+        in_bfloat16: let the CPU multiply most matrices in it; see `multiplies_bfloat16`.
+        tokens: the encoder's, where they were computed before.
     """
     prepared = encoder.prepare(scene)
-    height, width = prepared.pixels.shape[:2]
-    total = np.zeros((len(COVERS), height, width), np.float32)
-    weights = np.zeros((height, width), np.float32)
-    for places, windows in _cut_windows(prepared):
-        logits = segment_tokens(encoder, head, windows, in_bfloat16)
-        taper = _taper(*logits.shape[2:])
-        for (top, left), found in zip(places, logits.softmax(1).cpu().numpy(), strict=True):
-            at = slice(top, top + taper.shape[0]), slice(left, left + taper.shape[1])
-            total[:, at[0], at[1]] += found * taper
-            weights[at] += taper
-    probabilities = (total / weights)[:, : scene.height, : scene.width]
+    if tokens is None:
+        tokens = encoder([prepared], in_bfloat16)
+    grid = _as_grids(tokens, encoder.band_sets)
+    pixels = prepared.pixels[None].to(grid.device)
+    found = np.empty((len(COVERS), *pixels.shape[1:3]), np.float32)
+    for rows in _cut(grid.shape[1], prepared.patch_size):
+        for columns in _cut(grid.shape[2], prepared.patch_size):
+            with torch.autocast("cpu", torch.bfloat16, enabled=in_bfloat16):
+                logits = head(
+                    grid[:, rows.tokens, columns.tokens], pixels[:, rows.pixels, columns.pixels]
+                )
+            window = logits[0, :, rows.kept, columns.kept].float().softmax(0)
+            found[:, rows.place, columns.place] = window.cpu().numpy()
+    probabilities = np.ascontiguousarray(found[:, : scene.height, : scene.width])
     classes = probabilities.argmax(0).astype(np.uint8)
     if scene.valid is not None:
         classes[~scene.valid] = NO_DATA
-    return Segmentation(CoverMap(classes), np.ascontiguousarray(probabilities))
+    return Segmentation(CoverMap(classes), probabilities)
 
 
-def _cut_windows(
-    scene: PreparedScene,
-) -> Iterator[tuple[list[tuple[int, int]], list[PreparedScene]]]:
-    """Cut a scene into batches of equal windows, with the row and column where each begins."""
-    height, width = scene.pixels.shape[:2]
-    by_size = defaultdict(list)
-    for top in _starts(height, scene.patch_size):
-        for left in _starts(width, scene.patch_size):
-            size = min(CROP_SIZE, height - top), min(CROP_SIZE, width - left)
-            by_size[size].append((top, left))
-    for (rows, columns), places in by_size.items():
-        for start in range(0, len(places), WINDOWS_AT_ONCE):
-            some = places[start : start + WINDOWS_AT_ONCE]
-            yield (
-                some,
-                [
-                    PreparedScene(
-                        scene.pixels[top : top + rows, left : left + columns],
-                        scene.timestamp,
-                        scene.patch_size,
-                    )
-                    for top, left in some
-                ],
-            )
+def _as_grids(tokens: SceneTokens, band_sets: int) -> Tensor:
+    """Tokens of scenes of one size, `[B, rows, columns, D_olmo]`, each the mean of band sets."""
+    return tokens.tokens.unflatten(1, (*tokens.grids[0], band_sets)).mean(3)
 
 
-def _starts(length: int, patch: int) -> list[int]:
-    """Where windows begin along a side: evenly, on borders of patches, and overlapping."""
-    if length <= CROP_SIZE:
-        return [0]
-    count = -(-(length - OVERLAP) // (CROP_SIZE - OVERLAP))
-    return [round(x / patch) * patch for x in np.linspace(0, length - CROP_SIZE, count)]
+class _Window(NamedTuple):
+    """A stretch of one axis: tokens and pixels that are read, pixels that are kept of them."""
+
+    tokens: slice
+    pixels: slice
+    kept: slice
+    place: slice
 
 
-def _taper(height: int, width: int) -> np.ndarray:
-    """A window's weights `[H, W]`: 1 in the middle, falling towards its edges."""
-    rows, columns = (
-        np.minimum(np.arange(1, side + 1), np.arange(side, 0, -1)).clip(max=OVERLAP) / OVERLAP
-        for side in (height, width)
-    )
-    return (rows[:, None] * columns).astype(np.float32)
+def _cut(count: int, patch: int) -> Iterator[_Window]:
+    """Cut an axis of `count` patches into windows, each read with some pixels around it."""
+    step, halo = WINDOW // patch, -(-HALO // patch)
+    for start in range(0, count, step):
+        end = min(start + step, count)
+        first, last = max(start - halo, 0), min(end + halo, count)
+        yield _Window(
+            slice(first, last),
+            slice(first * patch, last * patch),
+            slice((start - first) * patch, (end - first) * patch),
+            slice(start * patch, end * patch),
+        )

@@ -175,10 +175,10 @@ class OlmoEarthEncoder(nn.Module):
         ]
         crops = defaultdict(list)  # patch and size in patches -> (scene, top, left) in patches
         for index, ((height, width), patch) in enumerate(zip(grids, patches, strict=True)):
-            step = self.crop_size // patch
-            for top in range(0, height, step):
-                for left in range(0, width, step):
-                    size = (min(step, height - top), min(step, width - left))
+            down, across = (_plan_step(side, self.crop_size // patch) for side in (height, width))
+            for top in range(0, height, down):
+                for left in range(0, width, across):
+                    size = (min(down, height - top), min(across, width - left))
                     crops[patch, *size].append((index, top, left))
 
         device = next(self.network.parameters()).device
@@ -202,12 +202,7 @@ class OlmoEarthEncoder(nn.Module):
                 )
                 for (i, top, left), crop in zip(some, tokens, strict=True):
                     encoded[i][top, left] = crop
-        return join_tokens(
-            [
-                _join_crops(crops_of_scene, grid, self.crop_size // patch)
-                for crops_of_scene, grid, patch in zip(encoded, grids, patches, strict=True)
-            ]
-        )
+        return join_tokens([_join_crops(crops_of_scene) for crops_of_scene in encoded])
 
     def _encode_crops(
         self, pixels: Tensor, timestamps: Tensor, patch: int, in_bfloat16: bool
@@ -262,14 +257,15 @@ class OlmoEarthEncoder(nn.Module):
         return network.norm(x).view(encoded.shape)
 
 
-def _join_crops(crops: dict[tuple[int, int], Tensor], grid: tuple[int, int], step: int) -> Tensor:
-    """Join the tokens of a scene's crops, `[rows, columns, band sets, D]`."""
-    height, width = grid
-    rows = [
-        torch.cat([crops[top, left] for left in range(0, width, step)], dim=1)
-        for top in range(0, height, step)
-    ]
-    return torch.cat(rows)
+def _plan_step(side: int, largest: int) -> int:
+    """The length of crops along a side: nearly equal ones, since in a narrow one little is seen."""
+    return -(-side // -(-side // largest))
+
+
+def _join_crops(crops: dict[tuple[int, int], Tensor]) -> Tensor:
+    """Join the tokens of a scene's crops, by where they begin, `[rows, columns, band sets, D]`."""
+    tops, lefts = (sorted({place[axis] for place in crops}) for axis in (0, 1))
+    return torch.cat([torch.cat([crops[top, left] for left in lefts], dim=1) for top in tops])
 
 
 def join_tokens(scenes: Sequence[Tensor]) -> SceneTokens:
