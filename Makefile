@@ -62,7 +62,7 @@ train-smoke: $(VENV)/.dev-ready
 # PATCHES_DIR names labelled patches, without which the maps learn from tiles and drawn scenes.
 bundle: $(VENV)/.dev-ready
 	@$(RUN) hub/train_bundle.py --data_dir $(DATA_DIR) --output_dir $(OUTPUT_DIR) \
-		$(if $(PATCHES_DIR),--patches_dir $(PATCHES_DIR))
+		$(if $(PATCHES_DIR),--patches_dir $(PATCHES_DIR)) $(if $(CONFIG),--config $(CONFIG))
 
 benchmark: $(VENV)/.dev-ready
 	@set -e; for name in answering prompt_lookup embedding describe decoding growth app page; do \

@@ -2,7 +2,8 @@
 
     python hub/train_bundle.py --data_dir DATA --patches_dir PATCHES --output_dir runs/bundle
 
-configs/bundle.toml lists the runs and their arguments of `earthvlm train`. Each run starts from the
+configs/bundle.toml lists the runs and their arguments of `earthvlm train`, from random weights;
+`--config configs/bundle_further.toml` starts from the bundled bridge. Each run starts from the
 bridge of the one before and has its own folder in --output_dir. What was interrupted resumes, and
 finished runs are not repeated, so the same command continues. The trained bridge is in the folder
 of the last run; `hub/bundle_bridge.py --run` puts it into the package.
@@ -11,6 +12,8 @@ of the last run; `hub/bundle_bridge.py --run` puts it into the package.
 from __future__ import annotations
 
 import argparse
+import os
+import signal
 import subprocess
 import sys
 import tomllib
@@ -21,6 +24,14 @@ CONFIG = Path("configs/bundle.toml")
 PATCH_LABELS = Path("configs/patch_labels.json")
 FINISHED = "finished"  # an empty file in the folder of a finished run
 NAME = "name"  # the one entry of a run that is no argument
+# Two cores are used best if waiting threads sleep, because a worker prepares samples next to them,
+# and if the C library keeps freed memory.
+ENVIRONMENT = {
+    "OMP_WAIT_POLICY": "PASSIVE",
+    "MALLOC_MMAP_MAX_": "0",
+    "MALLOC_TRIM_THRESHOLD_": "20000000000",
+    "MALLOC_TOP_PAD_": "134217728",
+}
 
 
 def read_runs(path: Path) -> list[dict[str, Any]]:
@@ -50,6 +61,26 @@ def as_words(arguments: dict[str, Any]) -> list[str]:
     return words
 
 
+def call(command: list[str]) -> int:
+    """Run a command and return its exit code.
+
+    It gets SIGTERM and Ctrl-C too, and is waited for, because training then writes a checkpoint.
+    """
+    with subprocess.Popen(command, env=ENVIRONMENT | os.environ) as process:
+        forward = {signal.SIGTERM: lambda number, _: process.send_signal(number)}
+        # A terminal sends Ctrl-C to both.
+        handlers = {n: signal.signal(n, h) for n, h in (forward | {signal.SIGINT: _wait}).items()}
+        try:
+            return process.wait()
+        finally:
+            for number, handler in handlers.items():
+                signal.signal(number, handler)
+
+
+def _wait(_number: int, _frame: object) -> None:
+    """Do nothing at a signal that the training handles."""
+
+
 def train_run(run: dict[str, Any], places: dict[str, Any]) -> int:
     """Train or resume one run; return its exit code, 0 also where it had finished before.
 
@@ -62,10 +93,10 @@ def train_run(run: dict[str, Any], places: dict[str, Any]) -> int:
     if (output / "checkpoints" / "last").exists():
         words.append("--resume=last")
     print(f"{run[NAME]}: earthvlm train {' '.join(words)}", flush=True)
-    code = subprocess.run([sys.executable, "-m", "earthvlm", "train", *words], check=False)
-    if code.returncode == 0:
+    code = call([sys.executable, "-m", "earthvlm", "train", *words])
+    if code == 0:
         (output / FINISHED).touch()
-    return code.returncode
+    return code
 
 
 def main(arguments: list[str] | None = None) -> int:

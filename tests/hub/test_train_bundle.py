@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import argparse
+import signal
+import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 
 from earthvlm.bridge.model import OlmoEarthVLMBridge
-from earthvlm.training.config import BridgeArguments, TrainingConfig, add_arguments, take_arguments
+from earthvlm.training.arguments import add_arguments, take_arguments
+from earthvlm.training.config import BridgeArguments, TrainingConfig
 from tests.support.generated_chatearthnet import write_generated_chatearthnet
 from tests.support.labelled_patches import write_labelled_patches
 
@@ -17,10 +22,9 @@ sys.path.insert(0, str(ROOT / "hub"))
 import train_bundle  # noqa: E402
 
 
-def test_recipe_has_valid_arguments_and_ends_with_search():
-    import argparse
-
-    runs = train_bundle.read_runs(ROOT / train_bundle.CONFIG)
+@pytest.mark.parametrize("config", ["bundle.toml", "bundle_further.toml"])
+def test_recipe_has_valid_arguments_and_ends_with_search(config):
+    runs = train_bundle.read_runs(ROOT / "configs" / config)
     parser = argparse.ArgumentParser()
     for group in (BridgeArguments, TrainingConfig):
         add_arguments(parser, group)
@@ -50,8 +54,9 @@ def test_other_configurations_are_refused(tmp_path, capsys, text, reason):
     assert reason in message and "Traceback" not in message and message.count("\n") == 1
 
 
-@pytest.mark.slow
-def test_runs_follow_each_other_and_are_not_repeated(tmp_path, tiny_language, capsys):
+@pytest.fixture
+def command(tmp_path, tiny_language) -> list[str]:
+    """The arguments of a recipe of two short runs."""
     data, patches = tmp_path / "data", tmp_path / "patches"
     data.mkdir()
     patches.mkdir()
@@ -61,12 +66,17 @@ def test_runs_follow_each_other_and_are_not_repeated(tmp_path, tiny_language, ca
         '[shared]\ndevice = "cpu"\nnum_workers = 0\naccumulation_steps = 1\nwarmup_steps = 1\n'
         '[[run]]\nname = "maps"\nolmoearth_model = "random-v1.2-nano"\nfreeze_olmoearth = false\n'
         f'vlm_model = "{tiny_language}"\nnum_geo_queries = 8\nnum_epochs = 0\n'
-        "segmentation_epochs = 1\nencoder_batch_size = 4\n"
+        "segmentation_epochs = 3\nencoder_batch_size = 4\nsave_every = 1\n"
         '[[run]]\nname = "answers"\nscene_context = true\nencoder_learning_rate = 0.0\n'
         "max_steps = 1\nbatch_size = 2\n"
     )
-    command = [f"--config={tmp_path / 'a.toml'}", f"--data_dir={data}", f"--patches_dir={patches}"]
-    command += [f"--patch_labels={labels}", f"--output_dir={tmp_path / 'out'}"]
+    arguments = [f"--config={tmp_path / 'a.toml'}", f"--data_dir={data}"]
+    arguments += [f"--patches_dir={patches}", f"--patch_labels={labels}"]
+    return [*arguments, f"--output_dir={tmp_path / 'out'}"]
+
+
+@pytest.mark.slow
+def test_runs_follow_each_other_and_are_not_repeated(command, tmp_path, capsys):
     assert train_bundle.main(command) == 0
     bridge = OlmoEarthVLMBridge.from_pretrained(tmp_path / "out" / "answers", device="cpu")
     assert bridge.config.segmentation_head and bridge.config.scene_context
@@ -76,3 +86,19 @@ def test_runs_follow_each_other_and_are_not_repeated(tmp_path, tiny_language, ca
     capsys.readouterr()
     assert train_bundle.main(command) == 0
     assert "earthvlm train" not in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_interrupted_recipe_resumes(command, tmp_path):
+    script = [sys.executable, str(ROOT / "hub" / "train_bundle.py"), *command]
+    with subprocess.Popen(script, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
+        while not (tmp_path / "out" / "maps" / "checkpoints" / "last").exists():
+            assert process.poll() is None
+            time.sleep(0.05)
+        process.terminate()
+        process.communicate()
+    assert process.returncode == 128 + signal.SIGTERM
+    assert not (tmp_path / "out" / "maps" / train_bundle.FINISHED).exists()
+    again = subprocess.run(script, cwd=ROOT, capture_output=True, text=True, check=True)
+    assert "--resume=last" in again.stdout.splitlines()[0]
+    assert (tmp_path / "out" / "answers" / train_bundle.FINISHED).is_file()
