@@ -169,7 +169,8 @@ def shade_terrain(pixels: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 def change_light(pixels: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """Vary the sun's height and the sensor: one gain for all bands, and a small one for each."""
-    gain = rng.uniform(0.45, 0.85) if rng.random() < 0.12 else np.exp(rng.normal(0, 0.12))
+    # A winter sun leaves a third of the light of noon in June, and houses are no burnt ground then.
+    gain = rng.uniform(0.25, 0.85) if rng.random() < 0.22 else np.exp(rng.normal(0, 0.12))
     gains = gain * np.exp(rng.normal(0, 0.025, len(BANDS)))
     return (pixels * gains).astype(np.float32)
 
@@ -191,10 +192,13 @@ def draw_clouds(pixels: np.ndarray, labels: PixelLabels, rng: np.random.Generato
     pixels = pixels * (1 - deep * shadow)
     short = rng.uniform(0.15, 0.8)  # ice clouds are dark there
     curve = np.interp(WAVELENGTH, [400, 900, 1610, 2190], [1.04, 1.0, short, 0.8 * short])
-    brightness = rng.uniform(2500, 11_000) * (1 + rng.uniform(0.02, 0.15) * texture[..., None])
+    # Clouds shade themselves: their sides and undersides are grey.
+    relief = fractal_noise(shape[0], shape[1], rng) * rng.uniform(0, 0.2)
+    relief = relief + rng.uniform(0.02, 0.25) * texture
+    brightness = rng.uniform(2500, 11_000) * (1 + relief.clip(-0.6, 0.8)[..., None])
     part = thickness[..., None]
     pixels = pixels * (1 - part) + brightness.clip(1500, None) * curve * part
-    return pixels.astype(np.float32), labels.drawn(thickness, "cloud", 0.2, 0.6)
+    return pixels.astype(np.float32), labels.drawn(thickness, "cloud", 0.2, 0.5)
 
 
 def draw_shadow(pixels: np.ndarray, labels: PixelLabels, rng: np.random.Generator) -> Labelled:
