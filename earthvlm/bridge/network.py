@@ -233,10 +233,7 @@ class BridgeNetwork(nn.Module):
 
     @property
     def in_bfloat16(self) -> bool:
-        """Whether scenes of prompts are encoded in bfloat16.
-
-        Only where the language model computes in it too, or answers would differ.
-        """
+        """Whether prompts' scenes are in bfloat16: only where the language model computes in it."""
         is_fast = multiplies_bfloat16(self.device)
         return self.language.model.dtype == torch.bfloat16 and is_fast
 
