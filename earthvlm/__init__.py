@@ -1,7 +1,7 @@
 """Chat with Sentinel-2 scenes and search among them.
 
-The three public classes load on first use, so that importing the package, or asking the command
-line for its help, does not load torch.
+The public classes and `pipeline` load on first use, so that importing the package, or asking the
+command line for its help, does not load torch.
 """
 
 from importlib import import_module
@@ -13,13 +13,24 @@ if TYPE_CHECKING:
     from earthvlm.bridge.model import OlmoEarthVLMBridge
     from earthvlm.scenes.scene import Scene
     from earthvlm.search.index import SceneIndex
+    from earthvlm.serving.pipelines import pipeline
+    from earthvlm.serving.scene_embedder import SceneEmbedder
 
-__all__ = ["OlmoEarthVLMBridge", "Scene", "SceneIndex", "__version__"]
+__all__ = [
+    "OlmoEarthVLMBridge",
+    "Scene",
+    "SceneEmbedder",
+    "SceneIndex",
+    "__version__",
+    "pipeline",
+]
 
 _HOMES = {
     "OlmoEarthVLMBridge": "earthvlm.bridge.model",
     "Scene": "earthvlm.scenes.scene",
+    "SceneEmbedder": "earthvlm.serving.scene_embedder",
     "SceneIndex": "earthvlm.search.index",
+    "pipeline": "earthvlm.serving.pipelines",
 }
 
 

@@ -56,11 +56,16 @@ def test_public_names_load_on_first_use():
     import earthvlm.bridge.model
     import earthvlm.scenes.scene
     import earthvlm.search.index
+    import earthvlm.serving.pipelines
+    import earthvlm.serving.scene_embedder
 
     assert earthvlm.OlmoEarthVLMBridge is earthvlm.bridge.model.OlmoEarthVLMBridge
     assert earthvlm.Scene is earthvlm.scenes.scene.Scene
     assert earthvlm.SceneIndex is earthvlm.search.index.SceneIndex
-    assert dir(earthvlm) == ["OlmoEarthVLMBridge", "Scene", "SceneIndex", "__version__"]
+    assert earthvlm.SceneEmbedder is earthvlm.serving.scene_embedder.SceneEmbedder
+    assert earthvlm.pipeline is earthvlm.serving.pipelines.pipeline
+    classes = ["OlmoEarthVLMBridge", "Scene", "SceneEmbedder", "SceneIndex"]
+    assert dir(earthvlm) == [*classes, "__version__", "pipeline"]
     with pytest.raises(AttributeError, match="'Image'"):
         earthvlm.Image  # noqa: B018
 

@@ -33,12 +33,14 @@ from earthvlm.cli.publish_space import add_publish_space
 from earthvlm.cli.push import add_push
 from earthvlm.cli.search import add_search
 from earthvlm.cli.segment import add_segment
+from earthvlm.cli.serve import add_serve
 from earthvlm.cli.train import add_train
 from earthvlm.cli.validate_data import add_validate_data
 
 # Each adds its parser, whose default `run` takes the parsed arguments and returns an exit code.
 COMMANDS = (
     add_app,
+    add_serve,
     add_describe,
     add_segment,
     add_search,
