@@ -12,7 +12,7 @@ TOOLS := build/tools
 LOWEST := build/lowest
 UV ?= $(TOOLS)/bin/uv
 
-.PHONY: demo test test-quick test-lowest lint format docs train-smoke bundle benchmark truth clean \
+.PHONY: demo test test-quick tutorials test-lowest lint format docs train-smoke bundle benchmark truth clean \
 	lock wheel sbom audit licences secrets
 
 demo: $(VENV)/.demo-ready
@@ -23,7 +23,11 @@ demo: $(VENV)/.demo-ready
 PYTEST := OMP_WAIT_POLICY=PASSIVE $(RUN) -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 test: $(VENV)/.dev-ready
-	@$(PYTEST) --cov $(if $(ARGS),--cov-fail-under=0) $(ARGS)
+	@$(PYTEST) --cov $(if $(ARGS),--cov-fail-under=0) -m "not tutorial" $(ARGS)
+
+# The tutorials of docs/ as they stand, each a minute or two.
+tutorials: $(VENV)/.dev-ready
+	@$(PYTEST) --no-cov -q -m tutorial tests/test_tutorials.py $(ARGS)
 
 # Without a browser, training and whole models; nothing that takes seconds.
 test-quick: $(VENV)/.dev-ready

@@ -44,6 +44,7 @@ def run_tutorial(page: Path, folder: Path) -> str:
     return printed
 
 
+@pytest.mark.tutorial
 @pytest.mark.slow
 @pytest.mark.end_to_end
 @pytest.mark.parametrize("page", TUTORIALS, ids=lambda page: page.stem)
