@@ -143,7 +143,8 @@ def test_text_is_read_and_written_as_utf_8():
 @pytest.mark.slow
 def test_tests_are_found_where_nothing_forks():
     """Those of forked processes are skipped as Windows, which has no such module, collects them."""
-    code = "import pytest, sys; sys.modules['resource'] = None; "
+    # psutil is first, because on Linux it needs the module.
+    code = "import psutil, pytest, sys; sys.modules['resource'] = None; "
     code += "sys.exit(pytest.main(['--collect-only', '-q', '-p', 'no:cacheprovider', 'tests']))"
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False

@@ -29,6 +29,8 @@ EXTRAS = {
     "milvus": "search in a Milvus file or server",
     "trackers": "`earthvlm train --log_with`",
     "mcp": "the app as an MCP server",
+    "xarray": "scenes of xarray datasets, netCDF files and Zarr stores",
+    "stac": "`earthvlm fetch`, scenes from STAC catalogues",
 }
 GIGABYTE = 1e9
 LEAST_FREE = 1.5 * GIGABYTE  # of memory, for an answer of the bundled bridge

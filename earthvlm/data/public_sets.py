@@ -140,7 +140,11 @@ def read_eurosat(folder: Path, split: str = "test") -> PublicSet:
         missing = ", ".join(sorted(set(SCENE_NAMES) - set(classes)))
         raise FileNotFoundError(f"{folder} lacks EuroSAT's folders {missing}.")
     listed = folder / f"eurosat-{split}.txt"
-    chosen = {Path(line).stem for line in listed.read_text().split()} if listed.is_file() else None
+    chosen = (
+        {Path(line).stem for line in listed.read_text("utf-8").split()}
+        if listed.is_file()
+        else None
+    )
     notes = () if chosen else (f"There is no {listed.name}, so all images are taken.",)
     names = {
         kind: name.removeprefix("a ").removeprefix("an ") for kind, name in SCENE_NAMES.items()

@@ -161,10 +161,10 @@ def test_paths_all_get_the_same_error(app_url: str, secret: Path):
 @pytest.mark.parametrize(
     ("name", "data", "told"),
     [
-        ("ask_scene", ["beetzsee_r0_c00", "Water?", -5], "max_length is a whole number from 1"),
-        ("ask_scene", ["beetzsee_r0_c00", "Water?", "abc"], "max_length is a whole number"),
-        ("ask_scene", ["beetzsee_r0_c00", "Water?", True], "max_length is a whole number"),
-        ("ask_scene", ["beetzsee_r0_c00"], "takes 3 arguments (image_id, question, max_length)"),
+        ("ask_scene", ["beetzsee_r0_c00", "Water?", -5, ""], "max_length is a whole number from 1"),
+        ("ask_scene", ["beetzsee_r0_c00", "Water?", "abc", ""], "max_length is a whole number"),
+        ("ask_scene", ["beetzsee_r0_c00", "Water?", True, ""], "max_length is a whole number"),
+        ("ask_scene", ["beetzsee_r0_c00"], "takes 4 arguments (image_id, question"),
         ("search_scenes", ["a lake", 0, "all", "", "", "", ""], "count is a whole number from 1"),
         ("search_scenes", ["a lake", 1000, "all", "", "", "", ""], "count is a whole number from"),
         ("search_scenes", ["a lake", 5, "no", "", "", "", ""], "no split 'no'"),

@@ -1,20 +1,14 @@
-"""Attention in float32 for answers in bfloat16: equal to torch's, and still faster."""
+"""Attention in float32 for answers in bfloat16: equal to torch's."""
 
 from __future__ import annotations
 
-import time
-from collections.abc import Iterator
-from types import SimpleNamespace
-
 import pytest
 import torch
-from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from earthvlm.bridge.model import OlmoEarthVLMBridge
 from earthvlm.generation import cpu_attention
 from earthvlm.generation.cpu_attention import CPU_ATTENTION, TORCH_ATTENTION, choose_attention
 from earthvlm.generation.decoding import TorchDecoderState
-from earthvlm.models.olmoearth import multiplies_bfloat16
 from tests.support.moondream_reference import write_checkpoint
 
 
@@ -75,36 +69,3 @@ def test_chosen_only_for_inference_in_bfloat16(tiny_language):
     assert choice(torch.bfloat16, training=False) == CPU_ATTENTION
     assert choice(torch.bfloat16, training=True) == TORCH_ATTENTION
     assert choice(torch.float32, training=False) == TORCH_ATTENTION
-
-
-@pytest.fixture
-def one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
-@pytest.mark.usefixtures("one_thread")
-@torch.inference_mode()
-def test_torch_kernel_is_still_slower_in_bfloat16():
-    """Fails once torch's kernel has caught up, so that this project's attention can be deleted.
-
-    In November 2026, torch 2.13 took 4.7 times as long where one token attends to 256.
-    """
-    if not multiplies_bfloat16(torch.device("cpu")):
-        pytest.skip("this CPU has no instructions for bfloat16")
-    layer = SimpleNamespace(num_key_value_groups=3, is_causal=True, training=False)
-    query = torch.randn(1, 9, 1, 64, dtype=torch.bfloat16)
-    keys, values = torch.randn(2, 1, 3, 256, 64, dtype=torch.bfloat16)
-    seconds: dict[str, float] = dict.fromkeys((TORCH_ATTENTION, CPU_ATTENTION), float("inf"))
-    for _ in range(200):  # in turns, so that a busy machine slows both
-        for name in seconds:
-            start = time.perf_counter()
-            ALL_ATTENTION_FUNCTIONS[name](layer, query, keys, values, None, scaling=0.125)
-            seconds[name] = min(seconds[name], time.perf_counter() - start)
-    ratio = seconds[TORCH_ATTENTION] / seconds[CPU_ATTENTION]
-    assert ratio > 1.5, (
-        f"torch {torch.__version__} takes {ratio:.1f} times as long as earthvlm's attention: "
-        "compare them with benchmarks.decoding and delete generation/cpu_attention.py"
-    )

@@ -150,7 +150,7 @@ def test_it_is_published_and_opened_from_there(hub, data, published, tmp_path, c
     assert embed(pushed(data, published, out)) == 0
     assert f"Published: {hub.url}/datasets/owner/embeddings/commit/" in capsys.readouterr().out
     repository = hub.repositories["datasets/owner/embeddings"]
-    assert set(repository.files) == {*FILES, "README.md"}
+    assert set(repository.files) == {*FILES, "README.md", "collection.json"}
     assert not any(TOKEN.encode() in content for content in repository.files.values())
     index = SceneIndex.from_pretrained("owner/embeddings")
     assert len(index) == 13 and index.commit == repository.refs["main"]

@@ -10,8 +10,8 @@ from typing import Any
 from earthvlm.serving.address_factor import read_address_factor
 from earthvlm.ui.security.asgi import App, Receive, Send, client_address, send_answer
 
-# A visitor who clicks fast makes two calls a second, and a page makes a few when it opens.
-CALLS_PER_SECOND, CALLS_AT_ONCE = 2.0, 60
+# A visitor who clicks fast makes four calls a second, and a page makes a few when it opens.
+CALLS_PER_SECOND, CALLS_AT_ONCE = 4.0, 60
 # Gradio writes the page, its configuration and its list of endpoints for each request, which
 # takes longer than a search. A class of 20 behind one address opens them at once.
 PAGES_PER_SECOND, PAGES_AT_ONCE = 0.5, 40

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import base64
 import hashlib
 
@@ -10,6 +9,7 @@ import pytest
 
 from earthvlm.ui.security.middleware import HEADERS, Guard
 from earthvlm.ui.security.page_policy import PagePolicy, find_scripts, make_policy
+from tests.conftest import run_apart
 
 PAGE = b"<html><script>one()</script><SCRIPT type=module>\r\ntwo()</SCRIPT><script src='/a.js'>"
 PAGE += b"</script><p>text</p></html>"
@@ -38,7 +38,7 @@ def ask(path: str, pieces: list[bytes]) -> tuple[dict[bytes, list[bytes]], bytes
 
     app = Guard(PagePolicy(application, inserted=[b"later()"]))
     scope = {"type": "http", "path": path, "method": "GET", "client": ("10.0.0.1", 1)}
-    asyncio.run(app({**scope, "headers": [(b"host", b"localhost")]}, receive, send))
+    run_apart(app({**scope, "headers": [(b"host", b"localhost")]}, receive, send))
     headers: dict[bytes, list[bytes]] = {}
     for name, value in sent[0]["headers"]:
         headers.setdefault(name, []).append(value)
