@@ -43,7 +43,7 @@ PATIENCE_SECONDS = 60.0  # a client gives up after that
 MEMORY_EVERY_SECONDS = 2.0
 APP = (
     "import earthvlm.ui.security.rate_limits as limits; limits.CALLS_AT_ONCE = 1_000_000; "
-    "limits.PAGES_AT_ONCE = limits.MAX_OPEN = 1000; import app; app.main()"
+    "limits.PAGES_AT_ONCE = limits.MAX_OPEN = 1000; from earthvlm.cli import main; main(['app'])"
 )
 WORDS = ("a lake beside forest", "dense forest", "open water", "a village", "fields", "snow")
 QUESTIONS = ("Is there water?", "Which land cover dominates?", "How much is built up?")

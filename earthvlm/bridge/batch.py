@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from earthvlm.models.attention_masks import make_prefix_mask
 from earthvlm.models.chat_templates import Prompt
@@ -133,3 +134,17 @@ def compute_answer_logits(
     first = batch.scene_at + scene.shape[1]
     states = hidden[:, first - 1 : -1]
     return model.get_output_embeddings()(states[labels != -100]).float(), labels
+
+
+def sum_answer_losses(
+    language: LanguageModel, batch: BridgeBatch, scene: Tensor, image_tokens: int = 0
+) -> tuple[Tensor, Tensor]:
+    """Sum each row's negative log-likelihood of its answers, `[B]`, and count their tokens, `[B]`.
+
+    The arguments are those of `compute_answer_logits`.
+    """
+    logits, labels = compute_answer_logits(language, batch, scene, image_tokens)
+    scored = labels != -100
+    losses = torch.zeros(labels.shape, device=labels.device)
+    losses[scored] = F.cross_entropy(logits, labels[scored], reduction="none")
+    return losses.sum(1), scored.sum(1)

@@ -14,7 +14,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from earthvlm.bridge.batch import BridgeBatch, BridgeOutput, compute_answer_logits, pad_batch
+from earthvlm.bridge.batch import (
+    BridgeBatch,
+    BridgeOutput,
+    compute_answer_logits,
+    pad_batch,
+    sum_answer_losses,
+)
 from earthvlm.bridge.config import BridgeConfig
 from earthvlm.bridge.scene_context import write_scene_context
 from earthvlm.bridge.segmentation import Segmentation, segment_scene
@@ -225,8 +231,10 @@ class BridgeNetwork(nn.Module):
     @torch.inference_mode()
     def scene_prefix(self, scenes: Sequence[Scene]) -> Tensor:
         """Encode scenes as the vectors that the language model reads, `[B, S, D_text]`."""
-        prepared = [self.prepare(scene) for scene in scenes]
         tokens = self.scene_tokens.pop(scenes[0], None) if len(scenes) == 1 else None
+        prepared: list[PreparedScene] = []
+        if tokens is None or self.vision is not None:
+            prepared = [self.prepare(scene) for scene in scenes]
         if tokens is None:
             tokens = self.encoder(prepared, self.in_bfloat16)
         return self._prepend_picture(prepared, self.resample(tokens, self.in_bfloat16))
@@ -273,11 +281,9 @@ class BridgeNetwork(nn.Module):
         """
         if self.segmentation_head is None:
             raise ValueError("This bridge maps no land cover: it has no segmentation head.")
-        with torch.inference_mode():
-            tokens = self.encoder([self.encoder.prepare(scene)], self.in_bfloat16)
-        self.scene_tokens.clear()
-        self.scene_tokens[scene] = tokens
-        return segment_scene(self.encoder, self.segmentation_head, scene, self.in_bfloat16, tokens)
+        found, tokens = segment_scene(self.encoder, self.segmentation_head, scene, self.in_bfloat16)
+        self.scene_tokens = WeakKeyDictionary({scene: tokens})
+        return found
 
     def empty_prefix(self, count: int) -> Tensor:
         """What stands for the scenes of `count` prompts without one, `[count, 0, D_text]`."""
@@ -325,15 +331,11 @@ class BridgeNetwork(nn.Module):
         """
         shown: Sequence[Scene | None] = scenes or [None] * len(conversations)
         contexts = [self.write_context(scene) for scene in shown]
-        prompts = map(self.language.encode, conversations, contexts)
-        batch = self.collate([], list(prompts))
+        batch = self.collate([], list(map(self.language.encode, conversations, contexts)))
         prefix = self.scene_prefix(scenes) if scenes else self.empty_prefix(len(conversations))
         image_tokens = self.image_tokens if scenes else 0
-        logits, labels = compute_answer_logits(self.language, batch, prefix, image_tokens)
-        scored = labels != -100
-        losses = torch.zeros(labels.shape, device=self.device)
-        losses[scored] = F.cross_entropy(logits, labels[scored], reduction="none")
-        return losses.sum(1).tolist(), scored.sum(1).tolist()
+        found = sum_answer_losses(self.language, batch, prefix, image_tokens)
+        return found[0].tolist(), found[1].tolist()
 
     def add_segmentation_head(self) -> None:
         """Add a head that maps land cover, with random weights; the bridge needs training then."""

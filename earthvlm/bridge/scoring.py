@@ -6,9 +6,8 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
-from torch.nn import functional as F
 
-from earthvlm.bridge.batch import compute_answer_logits, plan_batches
+from earthvlm.bridge.batch import plan_batches, sum_answer_losses
 from earthvlm.bridge.network import BridgeNetwork
 from earthvlm.generation.sampling import check_prompt
 from earthvlm.models.chat_templates import Message, Prompt
@@ -96,9 +95,6 @@ def _score_rows(
     per_token: bool,
 ) -> np.ndarray:
     batch = bridge.collate([], prompts)
-    logits, labels = compute_answer_logits(bridge.language, batch, prefix, image_tokens)
-    scored = labels != -100
-    losses = torch.zeros(labels.shape, device=labels.device)
-    losses[scored] = F.cross_entropy(logits, labels[scored], reduction="none")
-    total = -losses.sum(1).double()
-    return (total / scored.sum(1) if per_token else total).cpu().numpy()
+    losses, counts = sum_answer_losses(bridge.language, batch, prefix, image_tokens)
+    total = -losses.double()
+    return (total / counts if per_token else total).cpu().numpy()

@@ -49,20 +49,17 @@ def segment_scene(
     head: SegmentationHead,
     scene: Scene,
     in_bfloat16: bool = False,
-    tokens: SceneTokens | None = None,
-) -> Segmentation:
-    """Map the land cover of a scene of any size.
+) -> tuple[Segmentation, SceneTokens]:
+    """Map the land cover of a scene of any size; also return the encoder's tokens of it.
 
     Args:
         encoder: the one that the head was trained with.
         head: classifies the pixels, window by window; the windows do not change the result.
         scene: with any bands.
         in_bfloat16: let the CPU multiply most matrices in it; see `multiplies_bfloat16`.
-        tokens: the encoder's, where they were computed before.
     """
     prepared = encoder.prepare(scene)
-    if tokens is None:
-        tokens = encoder([prepared], in_bfloat16)
+    tokens = encoder([prepared], in_bfloat16)
     grid = _as_grids(tokens, encoder.band_sets)
     pixels = prepared.pixels[None].to(grid.device)
     found = np.empty((len(COVERS), *pixels.shape[1:3]), np.float32)
@@ -78,7 +75,7 @@ def segment_scene(
     classes = probabilities.argmax(0).astype(np.uint8)
     if scene.valid is not None:
         classes[~scene.valid] = NO_DATA
-    return Segmentation(CoverMap(classes), probabilities)
+    return Segmentation(CoverMap(classes), probabilities), tokens
 
 
 def _as_grids(tokens: SceneTokens, band_sets: int) -> Tensor:

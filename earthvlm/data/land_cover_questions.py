@@ -12,7 +12,6 @@ from earthvlm.data.asked_questions import Asked, Known, unless_hidden
 from earthvlm.data.labels import LAND_COVER, QUARTERS, SCENE_NAMES, SceneLabels
 from earthvlm.data.scene_sentences import (
     HIDDEN,
-    IN_VIEW,
     VEILED,
     amount,
     capital,
@@ -25,7 +24,7 @@ from earthvlm.data.scene_sentences import (
     sky_statement,
     with_share,
 )
-from earthvlm.scenes.land_cover import FIELDS
+from earthvlm.scenes.land_cover import FIELDS, SHARE_IN_VIEW
 
 # Shares this close to a threshold are not asked about.
 TOO_CLOSE = 0.04
@@ -158,15 +157,14 @@ def ask_present_in(known: Known, rng: random.Random) -> Asked | None:
     """Ask whether a cover is in a quarter."""
     place = rng.choice(QUARTERS)
     part = known.labels.quarter(place)
-    seen = [cover for cover in LAND_COVER if known.labels.shows(cover)]
-    cover = rng.choice(seen if seen and rng.random() < 0.8 else LAND_COVER)
+    cover = choose_cover(known.labels, rng, in_view=0.8)
     share = part.shares[cover]
     if ABSENT_IN_PART < share < PRESENT_IN_PART:
         return None
     name = rng.choice(templates.SYNONYMS[cover])
     question = rng.choice(templates.PRESENT_IN).format(cover=name, place=place)
     statement = cover_statement(part, cover, f"the {place}")
-    answer = f"{'Yes' if share > IN_VIEW else 'No'}, {statement}."
+    answer = f"{'Yes' if share > SHARE_IN_VIEW else 'No'}, {statement}."
     return Asked(question, unless_hidden(part, lambda: answer, f"the {place}"))
 
 
@@ -175,8 +173,7 @@ def ask_where(known: Known, rng: random.Random) -> Asked:
     labels = known.labels
     if labels.shows("cloud") and rng.random() < 0.25:
         return where("cloud", labels, rng.choice(templates.WHERE[:2]).format(cover="cloud"))
-    seen = [c for c in LAND_COVER if labels.shows(c)]
-    cover = rng.choice(seen if seen and rng.random() < 0.8 else LAND_COVER)
+    cover = choose_cover(labels, rng, in_view=0.8)
     question = rng.choice(templates.WHERE).format(cover=rng.choice(templates.SYNONYMS[cover]))
     return where(cover, labels, question)
 
@@ -256,10 +253,15 @@ def ask_all_covers(known: Known, rng: random.Random) -> Asked:
     return _asked(known.labels, rng.choice(templates.ALL_COVERS), f"{capital(listed(parts))}.")
 
 
-def choose_cover(labels: SceneLabels, rng: random.Random) -> str:
-    """Choose a cover, as often one in view as any."""
-    seen = [cover for cover in LAND_COVER if labels.shows(cover)]
-    return rng.choice(seen if seen and rng.random() < 0.5 else LAND_COVER)
+def choose_cover(
+    labels: SceneLabels,
+    rng: random.Random,
+    in_view: float = 0.5,
+    covers: Sequence[str] = LAND_COVER,
+) -> str:
+    """Choose a cover: with the probability `in_view` one that is in view, otherwise any."""
+    seen = [cover for cover in covers if labels.shows(cover)]
+    return rng.choice(seen if seen and rng.random() < in_view else covers)
 
 
 def word_presence(cover: str, rng: random.Random) -> str:

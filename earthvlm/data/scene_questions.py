@@ -6,6 +6,7 @@ import random
 from collections.abc import Callable
 
 from earthvlm.data.asked_questions import Asked, Known
+from earthvlm.data.land_cover_questions import choose_cover
 from earthvlm.data.scene_sentences import (
     HIDDEN,
     count_parts,
@@ -184,8 +185,7 @@ def _on_map(
         labels, predicted = known.labels, known.labels.predicted_map
         if not known.has_map or predicted is None or labels.cloud_share > HIDDEN:
             return None
-        seen = [cover for cover in covers if labels.shows(cover)]
-        cover = rng.choice(seen if seen and rng.random() < 0.75 else list(covers))
+        cover = choose_cover(labels, rng, in_view=0.75, covers=list(covers))
         if labels.shows(cover) != predicted.shows(cover):
             return None
         question = rng.choice(wordings).format(cover=rng.choice(covers[cover]))

@@ -10,12 +10,11 @@ import random
 from collections.abc import Sequence
 
 from earthvlm.data.labels import QUARTERS, SCENE_NAMES, SceneLabels
-from earthvlm.scenes.land_cover import SHARE_IN_VIEW, CoverMap, CoverPart, rounded_percent
+from earthvlm.scenes.land_cover import CoverMap, CoverPart, rounded_percent
 
 # A description mentions land covers above this share of the scene.
 MENTIONED = 0.08
 # A land cover counts as present above this share of the scene, or see `SceneLabels.shows`.
-IN_VIEW = SHARE_IN_VIEW
 # Above this share of cloud, the land cover counts as hidden.
 HIDDEN = 0.85
 VEILED = 0.15

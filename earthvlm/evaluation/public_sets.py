@@ -57,6 +57,9 @@ def evaluate_public_set(
             asked[item.image].append(item)
     state = PartialState(cpu=bridge.device.type == "cpu")
     own = images[state.process_index :: state.num_processes]
+    classes = None
+    if public_set.classes:
+        classes = list(public_set.classes), embed_sentences(list(public_set.classes.values()))
     rows: list[dict] = []
     for start in range(0, len(own), batch_size):
         batch = own[start : start + batch_size]
@@ -67,7 +70,7 @@ def evaluate_public_set(
             opened,
             others,
             [item for image in batch for item in asked[image]],
-            public_set.classes,
+            classes,
         )
         if report and state.is_main_process:
             report(f"{start + len(batch):,} of {len(own):,} images")
@@ -80,7 +83,7 @@ def _evaluate_batch(
     opened: dict[str, Scene],
     others: dict[str, str],
     items: Sequence[Item],
-    classes: dict[str, str] | None,
+    classes: tuple[list[str], np.ndarray] | None,
 ) -> Iterator[dict]:
     shown: dict[str, list[Scene] | None] = {
         "scene": [opened[item.image] for item in items],
@@ -98,7 +101,7 @@ def _evaluate_batch(
         ]
         for kind, scenes in shown.items()
     }
-    nearest = _find_nearest(bridge, opened, classes) if classes else {}
+    nearest = _find_nearest(bridge, opened, *classes) if classes else {}
     for index, item in enumerate(items):
         row = {"image": item.image, "question": item.question, "group": item.group}
         row |= {"reference": item.answer} | {kind: chosen[kind][index] for kind in INPUTS}
@@ -111,11 +114,13 @@ def _evaluate_batch(
 
 
 def _find_nearest(
-    bridge: OlmoEarthVLMBridge, opened: dict[str, Scene], classes: dict[str, str]
+    bridge: OlmoEarthVLMBridge,
+    opened: dict[str, Scene],
+    names: Sequence[str],
+    sentences: np.ndarray,
 ) -> dict[str, str]:
     """Return the class whose sentence is nearest to each scene's embedding."""
-    similarities = bridge.embed(list(opened.values())) @ embed_sentences(list(classes.values())).T
-    names = list(classes)
+    similarities = bridge.embed(list(opened.values())) @ sentences.T
     return {path: names[i] for path, i in zip(opened, similarities.argmax(axis=1), strict=True)}
 
 

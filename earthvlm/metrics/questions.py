@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from earthvlm.data.labels import SceneLabels
-from earthvlm.data.scene_sentences import IN_VIEW, MENTIONED
+from earthvlm.data.scene_sentences import MENTIONED
 from earthvlm.metrics.land_cover import captioned_land_cover, mentioned_land_cover
+from earthvlm.scenes.land_cover import SHARE_IN_VIEW
 
 Reference = SceneLabels | Sequence[str]  # a tile's labels, or its captions
 Score = Callable[[str, Any, str], float]  # answer, Reference, place asked about -> 0 to 1
@@ -36,7 +37,7 @@ def score_dominant(answer: str, labels: SceneLabels, place: str) -> float:
 def score_water(answer: str, labels: SceneLabels, place: str) -> float:
     """Return 1 where an answer begins with yes and water is in view, or no and none is, else 0."""
     match = _YES_OR_NO.match(answer)
-    present = labels.shares["water"] > IN_VIEW
+    present = labels.shares["water"] > SHARE_IN_VIEW
     return float(match is not None and (match[1].lower() == "yes") == present)
 
 

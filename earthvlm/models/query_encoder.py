@@ -15,6 +15,8 @@ POSITION_FREQUENCIES = 8
 CHUNK_TOKENS = 16_384
 # Of the embedding head's input: without it, the head memorizes scenes when it trains alone.
 HEAD_DROPOUT = 0.1
+# Of the contrastive loss that trains scene embeddings, by which scores of classes are scaled too.
+SCENE_TEMPERATURE = 0.05
 
 
 class GeospatialQueryEncoder(nn.Module):

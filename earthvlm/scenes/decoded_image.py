@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -33,3 +34,22 @@ class DecodedImage:
     scl: np.ndarray | None = None
     grid: Grid | None = None
     product: Product | None = None
+
+
+def crop_fields(image: Any, row: int, column: int, height: int, width: int) -> dict[str, Any]:
+    """Return the fields that change where a part is cut out.
+
+    image: a DecodedImage or a Scene. row, column: of the part's first pixel.
+    """
+    part = slice(row, row + height), slice(column, column + width)
+    grid = image.grid.shift(row, column) if image.grid else None
+    centre = grid.locate(height / 2, width / 2) if grid else None
+    longitude, latitude = centre or (None, None)
+    return {
+        "reflectance": image.reflectance[part],
+        "valid": None if image.valid is None else image.valid[part],
+        "scl": None if image.scl is None else image.scl[part],
+        "grid": grid,
+        "longitude": longitude,
+        "latitude": latitude,
+    }

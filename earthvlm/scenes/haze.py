@@ -12,7 +12,7 @@ from collections.abc import Mapping
 import numpy as np
 from scipy import ndimage
 
-from earthvlm.scenes.bands import BANDS, REFLECTANCE_SCALE, SUBSTITUTES
+from earthvlm.scenes.bands import REFLECTANCE_SCALE
 from earthvlm.scenes.scene import Scene
 
 Reflectance = Mapping[str, np.ndarray]  # by band, 0 to 1, `[H, W]`
@@ -52,12 +52,11 @@ def read_reflectance(scene: Scene) -> Reflectance:
 
     B08 and B8A replace each other.
     """
-    found = {}
-    for band in USED_BANDS:
-        name = band if band in scene.bands else SUBSTITUTES.get(band)
-        if name in scene.bands:
-            found[band] = scene.reflectance[:, :, BANDS.index(name)] / REFLECTANCE_SCALE
-    return found
+    return {
+        band: values / REFLECTANCE_SCALE
+        for band in USED_BANDS
+        if (values := scene.find_band(band)) is not None
+    }
 
 
 def measure_veil(bands: Reflectance) -> np.ndarray | None:

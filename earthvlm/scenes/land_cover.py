@@ -108,7 +108,10 @@ class CoverMap:
         share = self.shares if cover == "cloud" else self.ground_shares
         if share[cover] > SHARE_IN_VIEW:
             return True
-        return bool(share[cover]) and bool(self.parts(cover, smallest=PIXELS_IN_VIEW))
+        if not share[cover]:
+            return False
+        labelled, _ = self._label(cover)
+        return bool((np.bincount(labelled.ravel())[1:] >= PIXELS_IN_VIEW).any())
 
     def surroundings(self, cover: str) -> dict[str, float]:
         """The shares of the other covers within RING_PIXELS around a cover, largest first."""
@@ -138,8 +141,7 @@ class CoverMap:
 
         Pixels that touch at a corner are connected.
         """
-        mask = self.classes == COVERS.index(cover)
-        labelled, count = ndimage.label(mask, structure=np.ones((3, 3)))
+        labelled, count = self._label(cover)
         known = max(int((self.classes != NO_DATA).sum()), 1)
         found = []
         for index, where in enumerate(ndimage.find_objects(labelled, count), start=1):
@@ -150,18 +152,30 @@ class CoverMap:
             found.append(
                 CoverPart(
                     share=len(rows) / known,
-                    row=(rows.mean() + where[0].start + 0.5) / mask.shape[0],
-                    column=(columns.mean() + where[1].start + 0.5) / mask.shape[1],
+                    row=(rows.mean() + where[0].start + 0.5) / labelled.shape[0],
+                    column=(columns.mean() + where[1].start + 0.5) / labelled.shape[1],
                     elongated=ratio >= ELONGATED,
                     ends=ends,
                 )
             )
         return sorted(found, key=lambda part: -part.share)
 
+    def _label(self, cover: str) -> tuple[np.ndarray, int]:
+        """Number the connected parts of a cover from 1, `[H, W]`; also return their count."""
+        mask = self.classes == COVERS.index(cover)
+        return ndimage.label(mask, structure=np.ones((3, 3)))
+
     def notable_parts(self, cover: str) -> list[CoverPart]:
         """The connected parts of a cover that are large enough to count, largest first."""
-        least = max(NOTABLE_PIXELS, round(NOTABLE_SHARE * self.classes.size))
-        return self.parts(cover, smallest=least)
+        if cover not in self._notable_parts:
+            least = max(NOTABLE_PIXELS, round(NOTABLE_SHARE * self.classes.size))
+            self._notable_parts[cover] = self.parts(cover, smallest=least)
+        return self._notable_parts[cover]
+
+    @cached_property
+    def _notable_parts(self) -> dict[str, list[CoverPart]]:
+        """Those found before: a context and its answers ask for them several times."""
+        return {}
 
 
 def _shares(classes: np.ndarray) -> dict[str, float]:

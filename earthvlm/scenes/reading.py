@@ -8,9 +8,9 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from earthvlm.scenes.decoded_image import DecodedImage
+from earthvlm.scenes.decoded_image import DecodedImage, crop_fields
 from earthvlm.scenes.image_reader import ACCEPTED, read_photo
-from earthvlm.scenes.parts import Part, choose_part
+from earthvlm.scenes.parts import choose_part
 from earthvlm.scenes.products.addresses import file_name, is_address, is_json, remote_raster
 from earthvlm.scenes.products.band_folder import find_product, open_product
 from earthvlm.scenes.products.dataset_files import is_dataset_file, open_dataset_file
@@ -152,27 +152,7 @@ def read_triplet_part(root: Path, image_name: str, options: ReadOptions) -> Deco
         return image
     shape = image.reflectance.shape[:2]
     part = choose_part(shape, image.grid, f"'{image.name}'", options.bbox, options.window)
-    return crop_image(image, part)
-
-
-def crop_image(image: DecodedImage, part: Part) -> DecodedImage:
-    """Return a part of an image at full resolution."""
-    where = (
-        slice(part.row, part.row + part.height),
-        slice(part.column, part.column + part.width),
-    )
-    grid = image.grid and part.grid_of(image.grid)
-    place = grid.locate(part.height / 2, part.width / 2) if grid else None
-    longitude, latitude = place or (None, None)
-    return replace(
-        image,
-        reflectance=image.reflectance[where],
-        valid=None if image.valid is None else image.valid[where],
-        scl=None if image.scl is None else image.scl[where],
-        grid=grid,
-        longitude=longitude,
-        latitude=latitude,
-    )
+    return replace(image, **crop_fields(image, part.row, part.column, part.height, part.width))
 
 
 def _refuse_bands(options: ReadOptions, name: str) -> None:

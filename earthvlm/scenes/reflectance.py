@@ -41,6 +41,7 @@ MIN_SIDE = 8  # pixels: one patch of the encoder
 MAX_PIXELS = 2048 * 2048
 MAX_SIDE = 16_384
 MIN_BANDS = 3
+OFFSET_AS_ASKED = "The +1000 offset was taken off, as asked."
 
 
 def check_size(height: int, width: int, source: str) -> None:
@@ -100,28 +101,14 @@ def brightest_level(values: np.ndarray) -> float:
     return float(np.nanpercentile(sample_pixels(values), BRIGHTEST_PERCENTILE))
 
 
-def remove_offset(
-    values: np.ndarray,
-    *,
-    date: datetime.date | None,
-    baseline: int | None = None,
-    boa_offset: bool | None = None,
-) -> list[str]:
-    """Remove the +1000 offset of newer products from `[H, W, C]` in place, if present.
+def subtract_offset(values: np.ndarray) -> list[str]:
+    """Take the +1000 offset of newer products off `[H, W, C]` in place; return a note.
 
-    `boa_offset` decides where it is given; else the darkest values, the processing baseline (as in
-    510 for N0510) and the date do. Pixels below the offset become 0, as in harmonised products.
-    Returns notes.
+    Pixels below the offset become 0, as in harmonised products.
     """
-    if boa_offset is None:
-        remove, notes = decide_offset(darkest_level(values), date=date, baseline=baseline)
-    else:
-        remove = boa_offset
-        notes = ["The +1000 offset was taken off, as asked."] if remove else []
-    if remove:
-        values -= BOA_OFFSET
-        np.maximum(values, 0, out=values)
-    return notes
+    values -= BOA_OFFSET
+    np.maximum(values, 0, out=values)
+    return [OFFSET_AS_ASKED]
 
 
 def darkest_level(values: np.ndarray) -> float:

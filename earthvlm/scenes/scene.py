@@ -21,7 +21,7 @@ from earthvlm.scenes.bands import (
     normalise_band_name,
 )
 from earthvlm.scenes.composites import draw_ndvi, stretch
-from earthvlm.scenes.decoded_image import DecodedImage
+from earthvlm.scenes.decoded_image import DecodedImage, crop_fields
 from earthvlm.scenes.formatting import describe_date, describe_place
 from earthvlm.scenes.grid import Grid
 from earthvlm.scenes.product import Product
@@ -39,7 +39,7 @@ from earthvlm.scenes.reflectance import (
     mark_empty_bands,
     mark_empty_pixels,
     place_bands,
-    remove_offset,
+    subtract_offset,
 )
 
 if TYPE_CHECKING:
@@ -173,7 +173,7 @@ class Scene:
                 "No band is much below 1000, as if the +1000 offset of newer products were in it; "
                 "pass boa_offset=True to take it off, or False if it is off."
             )
-        notes += remove_offset(values, date=date, boa_offset=bool(boa_offset))
+        notes += subtract_offset(values) if boa_offset else []
         if grid is not None and (longitude is None or latitude is None):
             centre = grid.locate(values.shape[0] / 2, values.shape[1] / 2)
             longitude, latitude = centre or (None, None)
@@ -327,18 +327,7 @@ class Scene:
                 f"{height} x {width} pixels from row {row} and column {column} are not inside "
                 f"'{self.name}', which has {self.height} rows and {self.width} columns"
             )
-        part = slice(row, row + height), slice(column, column + width)
-        grid = self.grid.shift(row, column) if self.grid else None
-        centre = grid.locate(height / 2, width / 2) if grid else None
-        return replace(
-            self,
-            reflectance=self.reflectance[part],
-            valid=None if self.valid is None else self.valid[part],
-            scl=None if self.scl is None else self.scl[part],
-            grid=grid,
-            longitude=centre[0] if centre else None,
-            latitude=centre[1] if centre else None,
-        )
+        return replace(self, **crop_fields(self, row, column, height, width))
 
     def find_band(self, band: str) -> np.ndarray | None:
         """Return a band's reflectance x 10000, `[H, W]`, or that of its substitute; else None.

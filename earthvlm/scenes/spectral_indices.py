@@ -8,6 +8,7 @@ pixel, and at times mistakes shadow, sand or pale roofs.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from weakref import WeakKeyDictionary
 
 import numpy as np
 from scipy import ndimage
@@ -218,10 +219,18 @@ def classify_pixels(scene: Scene) -> Classification | None:
     return Classification(covers, doubtful & clear, dark & ~burnt, haze, name)
 
 
+_MEASURED: WeakKeyDictionary[Scene, SpectralIndices | None] = WeakKeyDictionary()
+
+
 def measure(scene: Scene) -> SpectralIndices | None:
-    """Return a scene's land-cover fractions; None where it lacks the near infrared."""
-    classified = classify_pixels(scene)
-    return None if classified is None else classified.measure()
+    """Return a scene's land-cover fractions; None where it lacks the near infrared.
+
+    They are kept while the scene is in use, because a page and a prompt both ask for them.
+    """
+    if scene not in _MEASURED:
+        classified = classify_pixels(scene)
+        _MEASURED[scene] = None if classified is None else classified.measure()
+    return _MEASURED[scene]
 
 
 def _find_cloud_and_snow(

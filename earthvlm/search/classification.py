@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from earthvlm.search.relevance import PROBE_C
+from earthvlm.search.relevance import make_probe
 
 FOLDS = 5
 MIN_EXAMPLES = 2  # of each class, so that one can be tested with the other
@@ -77,7 +77,6 @@ def classify_vectors(
     Raises:
         ValueError: fewer than two labels, or a label with fewer than two scenes.
     """
-    from sklearn.linear_model import LogisticRegression
     from sklearn.model_selection import StratifiedKFold, cross_val_predict
 
     counts = Counter(rows.values())
@@ -89,7 +88,7 @@ def classify_vectors(
         )
     labels = np.array(list(rows.values()))
     known = vectors[list(rows)]
-    probe = LogisticRegression(C=PROBE_C, class_weight="balanced", max_iter=1000)
+    probe = make_probe()
     folds = min(FOLDS, *counts.values())
     split = StratifiedKFold(folds, shuffle=True, random_state=seed)
     predicted = cross_val_predict(probe, known, labels, cv=split)

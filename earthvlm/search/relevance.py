@@ -7,7 +7,12 @@ direction that separates them. Both give one vector, which any engine can search
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
+
+if TYPE_CHECKING:
+    from sklearn.linear_model import LogisticRegression
 
 # The weights of the wanted and the unwanted examples' means, the query's being 1; 0.75 and 0.15 are
 # usual for words in texts. Here the unwanted ones count more, because all scenes are alike.
@@ -42,12 +47,16 @@ def apply_rocchio(query: np.ndarray, positives: np.ndarray, negatives: np.ndarra
 
 def fit_probe(positives: np.ndarray, negatives: np.ndarray) -> np.ndarray:
     """Return the direction that separates the examples, by a regularised logistic regression."""
-    from sklearn.linear_model import LogisticRegression
-
     vectors = np.concatenate([positives, negatives])
     wanted = np.arange(len(vectors)) < len(positives)
-    model = LogisticRegression(C=PROBE_C, class_weight="balanced", max_iter=1000)
-    return _normalise(model.fit(vectors, wanted).coef_[0])
+    return _normalise(make_probe().fit(vectors, wanted).coef_[0])
+
+
+def make_probe() -> LogisticRegression:
+    """Make the regularised linear classifier of examples."""
+    from sklearn.linear_model import LogisticRegression
+
+    return LogisticRegression(C=PROBE_C, class_weight="balanced", max_iter=1000)
 
 
 def _normalise(vector: np.ndarray) -> np.ndarray:

@@ -12,6 +12,7 @@ from scipy.special import softmax
 from earthvlm.bridge.model import OlmoEarthVLMBridge
 from earthvlm.generation.sampling import DEFAULT_PROMPT
 from earthvlm.models.chat_templates import Message
+from earthvlm.models.query_encoder import SCENE_TEMPERATURE
 from earthvlm.scenes.scene import Scene
 from earthvlm.storage.hub import BUNDLED
 
@@ -119,10 +120,6 @@ class ZeroShotClassification(_Pipeline):
             for row in shares
         ]
         return found[0] if _is_one(image) else found
-
-
-# Of the contrastive loss that trains scene embeddings.
-SCENE_TEMPERATURE = 0.05
 
 
 class ImageFeatures(_Pipeline):

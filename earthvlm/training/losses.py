@@ -18,6 +18,7 @@ from earthvlm.bridge.segmentation import segment_tokens
 from earthvlm.data.labels import LAND_COVER, SceneLabels
 from earthvlm.data.pixel_labels import PixelLabels
 from earthvlm.models.olmoearth import SceneTokens
+from earthvlm.models.query_encoder import SCENE_TEMPERATURE
 from earthvlm.training.query_targets import QueryTargets
 from earthvlm.training.samples import Batch
 from earthvlm.training.segmentation_loss import segmentation_loss
@@ -29,7 +30,6 @@ LAND_COVER_WEIGHT = 1.0
 SEGMENTATION_WEIGHT = 1.0
 # Sentences within this cosine distance count as descriptions of each other's scenes.
 TEXT_TEMPERATURE = 0.05
-SCENE_TEMPERATURE = 0.05
 HIDDEN = -1e4  # a logit whose probability is 0, in half precision too
 
 

@@ -46,7 +46,7 @@ class SceneMapper:
     def segment(self, scene: Scene) -> Segmentation:
         """Return the map with its probabilities."""
         in_bfloat16 = multiplies_bfloat16(torch.device("cpu"))  # as when users ask
-        return segment_scene(self.encoder, self.head, scene, in_bfloat16)
+        return segment_scene(self.encoder, self.head, scene, in_bfloat16)[0]
 
 
 class MappedScenes:

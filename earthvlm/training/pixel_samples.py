@@ -7,20 +7,19 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-from torch.utils.data import Dataset
 
 from earthvlm.data.captioned_scenes import CaptionedScenes, Tile
 from earthvlm.data.drawn_phenomena import Labelled, vary
 from earthvlm.data.drawn_scenes import draw_scene
 from earthvlm.data.labelled_patches import LabelledPatches
 from earthvlm.data.labels import LAND_COVER, SceneLabels
-from earthvlm.data.pixel_labels import PixelLabels, cover_set
+from earthvlm.data.pixel_labels import NO_AREA, PixelLabels, cover_set
 from earthvlm.data.spectral_consensus import possible_by_spectrum
 from earthvlm.models.olmoearth import PreparedScene
 from earthvlm.scenes.land_cover import COVERS
 from earthvlm.scenes.scene import Scene
 from earthvlm.training.sampler import Layout, SampleKey
-from earthvlm.training.samples import Batch, FailedSample
+from earthvlm.training.samples import Batch, FailedSample, TileSamples
 
 # The side of a scene in pixels, for each tile of a layout.
 TILE_SIDE = 64
@@ -57,11 +56,11 @@ def label_pixels(scene: Scene, labels: SceneLabels) -> PixelLabels:
     for index, cover in enumerate(LAND_COVER):
         shares[:, COVERS.index(cover)] = labels.land_cover[..., index].ravel()
     water = shares[:, COVERS.index("water")]
-    areas = np.where(water[areas] > NEARLY_ALL, -1, areas).astype(np.int16)
+    areas = np.where(water[areas] > NEARLY_ALL, NO_AREA, areas).astype(np.int16)
     return PixelLabels(possible, areas, shares)
 
 
-class PixelSamples(Dataset):
+class PixelSamples(TileSamples[PixelSample]):
     """Scenes of labelled tiles and patches by `SampleKey`, drawn over and with bands missing.
 
     Args:
@@ -80,23 +79,10 @@ class PixelSamples(Dataset):
         patch_size: int,
         seed: int,
     ) -> None:
-        self.tiles, self.patches, self.prepare = tiles, patches, prepare
+        super().__init__(tiles)
+        self.patches, self.prepare = patches, prepare
         self.patch_size, self.seed = patch_size, seed
-        self._read: dict[str, Labelled] = {}
-
-    def __len__(self) -> int:
-        return len(self.tiles)
-
-    def __getitems__(self, keys: Sequence[SampleKey]) -> list[PixelSample | FailedSample]:
-        """The samples of a batch, in one call by torch's data loader."""
-        samples: list[PixelSample | FailedSample] = []
-        for key in keys:
-            try:
-                samples.append(self[key])
-            except Exception as error:
-                name = self.tiles.tiles[key.index].name
-                samples.append(FailedSample.of(error, f"{name} cannot be used"))
-        return samples
+        self._patches_read: dict[str, Labelled] = {}
 
     def __getitem__(self, key: SampleKey) -> PixelSample:
         rng = np.random.default_rng((self.seed, key.epoch, key.index))
@@ -130,11 +116,8 @@ class PixelSamples(Dataset):
     def _read_tile(self, tile: Tile) -> Labelled:
         if tile.labels is None:
             raise ValueError(f"{tile.name} has no labels, which its pixels need")
-        if tile.name not in self._read:
-            scene = self.tiles.read(tile)
-            labels = label_pixels(scene, tile.labels)
-            self._read[tile.name] = _resize(scene.reflectance, labels, TILE_SIDE)
-        return self._read[tile.name]
+        scene = self.tiles.read(tile)  # which keeps tiles, within a bound
+        return _resize(scene.reflectance, label_pixels(scene, tile.labels), TILE_SIDE)
 
     def _join_tiles(
         self, index: int, rows: int, columns: int, rng: np.random.Generator
@@ -153,10 +136,11 @@ class PixelSamples(Dataset):
         source = sources[rng.integers(len(sources))]  # a large source is not drawn more often
         of_source = [patch for patch in patches.patches if patch.file == source]
         patch = of_source[rng.integers(len(of_source))]
-        if patch.id not in self._read:
+        if patch.id not in self._patches_read:
             scene = patches.read(patch)
-            self._read[patch.id] = scene.reflectance, patches.read_labels(patch, scene)
-        return patch.id, _cut(*self._read[patch.id], side, rng)
+            labels = patches.read_labels(patch, scene)
+            self._patches_read[patch.id] = scene.reflectance, labels
+        return patch.id, _cut(*self._patches_read[patch.id], side, rng)
 
 
 def _cut(pixels: np.ndarray, labels: PixelLabels, side: int, rng: np.random.Generator) -> Labelled:
@@ -172,7 +156,7 @@ def _cut(pixels: np.ndarray, labels: PixelLabels, side: int, rng: np.random.Gene
 
 
 def _resize(pixels: np.ndarray, labels: PixelLabels, side: int) -> Labelled:
-    """Bring a tile to a side by cutting its top left or mirroring its edges."""
+    """Bring a tile to a side by cutting a fixed part or mirroring its edges."""
     rng = np.random.default_rng(0)
     return _cut(pixels, labels, side, rng) if pixels.shape[:2] != (side, side) else (pixels, labels)
 

@@ -9,6 +9,7 @@ from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 from torch import Tensor
@@ -115,7 +116,31 @@ class Batch:
         return 0 if self.bridge is None else int((self.bridge.labels != -100).sum())
 
 
-class TrainingSamples(Dataset):
+_SampleT = TypeVar("_SampleT")
+
+
+class TileSamples(Dataset[_SampleT]):
+    """Samples of tiles, by `SampleKey`; a tile that cannot be used becomes a `FailedSample`."""
+
+    def __init__(self, tiles: CaptionedScenes) -> None:
+        self.tiles = tiles
+
+    def __len__(self) -> int:
+        return len(self.tiles)
+
+    def __getitems__(self, keys: Sequence[SampleKey]) -> list[_SampleT | FailedSample]:
+        """The samples of a batch, in one call by torch's data loader."""
+        samples: list[_SampleT | FailedSample] = []
+        for key in keys:
+            try:
+                samples.append(self[key])
+            except Exception as error:
+                name = self.tiles.tiles[key.index].name
+                samples.append(FailedSample.of(error, f"{name} cannot be used"))
+        return samples
+
+
+class TrainingSamples(TileSamples[Sample]):
     """Samples of tiles, by `SampleKey`.
 
     Args:
@@ -138,7 +163,8 @@ class TrainingSamples(Dataset):
         mapper: Callable[[Scene], CoverMap] | None = None,
         draw_scene: DrawScene | None = None,
     ) -> None:
-        self.tiles, self.seed, self.with_words = tiles, seed, with_words
+        super().__init__(tiles)
+        self.seed, self.with_words = seed, with_words
         self.tokens_file = None if cache is None else cache.path
         # Only what workers need: a bound method would send them the language model.
         self.prepare = bridge.prepare_to_embed if to_embed else bridge.prepare
@@ -151,9 +177,6 @@ class TrainingSamples(Dataset):
             if tile.labels is not None:
                 self.labelled.append(index)
                 self.by_dominant[tile.labels.dominant].append(index)
-
-    def __len__(self) -> int:
-        return len(self.tiles)
 
     def length_of(self, key: SampleKey) -> int:
         """The approximate characters of a sample's conversation, without reading its pixels."""
@@ -176,17 +199,6 @@ class TrainingSamples(Dataset):
         numbers = np.random.default_rng((self.seed, key.epoch, key.index, 1))
         given, wrong = numbers.random(2) < (WITH_CONTEXT, WITH_WRONG_MAP)
         return bool(given) and self.scene_context, bool(wrong)
-
-    def __getitems__(self, keys: Sequence[SampleKey]) -> list[Sample | FailedSample]:
-        """The samples of a batch, in one call by torch's data loader."""
-        samples: list[Sample | FailedSample] = []
-        for key in keys:
-            try:
-                samples.append(self[key])
-            except Exception as error:
-                name = self.tiles.tiles[key.index].name
-                samples.append(FailedSample.of(error, f"{name} cannot be used"))
-        return samples
 
     def __getitem__(self, key: SampleKey) -> Sample:
         rng, numbers = self._draw(key)

@@ -52,8 +52,10 @@ def find_product(path: Path) -> ProductFiles | None:
         files = list_archive(path)
     else:
         return None
+    if files.is_archive:
+        return files
     bands = {file.band for file in name_files(files.names)}
-    return files if files.is_archive or set(VISIBLE_BANDS) <= bands else None
+    return files if set(VISIBLE_BANDS) <= bands else None
 
 
 def is_product_folder(folder: Path) -> bool:

@@ -63,7 +63,7 @@ def is_stac_item(path: Path) -> bool:
     """Return whether a file looks like JSON of a STAC item."""
     if path.suffix.lower() not in (".json", ".geojson"):
         return False
-    return b'"assets"' in path.read_bytes()[:MAX_JSON_BYTES]
+    return b'"assets"' in _read_start(path)[:MAX_JSON_BYTES]
 
 
 @contextmanager
@@ -207,13 +207,19 @@ def _number(value: object) -> float | None:
     return float(value) if isinstance(value, int | float) else None
 
 
+def _read_start(path: Path) -> bytes:
+    """Read at most a byte more than an item may have."""
+    with path.open("rb") as file:
+        return file.read(MAX_JSON_BYTES + 1)
+
+
 def _read_item(place: str | Path) -> tuple[dict[str, Any], str]:
     """Read an item's JSON; also return where it is, to which its references are relative."""
     if isinstance(place, str) and is_address(place):
         data, base, name = fetch(place, MAX_JSON_BYTES), place, place
     else:
         path = Path(place)
-        data, base, name = path.read_bytes(), str(path.absolute()), path.name
+        data, base, name = _read_start(path), str(path.absolute()), path.name
         if len(data) > MAX_JSON_BYTES:
             raise ValueError(f"'{name}' is larger than {MAX_JSON_BYTES // 2**20} MB")
     try:

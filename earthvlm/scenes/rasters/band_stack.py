@@ -98,11 +98,6 @@ class BandStack:
         """The types of values that its bands hold."""
         return {band.file.dtypes[band.number - 1] for band in self.bands.values()}
 
-    @property
-    def has_overviews(self) -> bool:
-        """Whether the finest raster holds smaller versions of itself."""
-        return bool(self.finest.overviews(1))
-
     def read(self, part: Part, *, masks: bool = True) -> StoredPixels:
         """Read a part at its size.
 

@@ -14,6 +14,7 @@ import numpy as np
 from earthvlm.scenes.bands import BOA_OFFSET, REFLECTANCE_SCALE
 from earthvlm.scenes.reflectance import (
     LARGEST_FRACTION,
+    OFFSET_AS_ASKED,
     brightest_level,
     darkest_level,
     decide_offset,
@@ -126,7 +127,7 @@ def decide_rules(
         remove, offset_notes = decide_offset(darkest_level(values), date=date, baseline=baseline)
     else:
         remove = boa_offset
-        offset_notes = ["The +1000 offset was taken off, as asked."] if remove else []
+        offset_notes = [OFFSET_AS_ASKED] if remove else []
     if remove:
         offsets = offsets - BOA_OFFSET
     return ValueRules(tuple(scales), tuple(offsets), remove, tuple(notes + offset_notes))

@@ -13,23 +13,10 @@ from hypothesis import strategies as st
 from earthvlm import Scene
 from earthvlm.scenes.bands import BANDS, FILE_ORDER_12
 from earthvlm.scenes.products.band_files import name_files
+from tests.support.made_items import KEYS
 from tests.support.made_products import SIDE, STEPS, make_tile, shrink, write_band
 
 BIGEARTHNET = "S2A_MSIL2A_20170613T101031_N9999_R022_T33UUP_42_11"
-COMMON = {
-    "B01": "coastal",
-    "B02": "blue",
-    "B03": "green",
-    "B04": "red",
-    "B05": "rededge1",
-    "B06": "rededge2",
-    "B07": "rededge3",
-    "B08": "nir",
-    "B8A": "nir08",
-    "B09": "nir09",
-    "B11": "swir16",
-    "B12": "swir22",
-}
 DEA = {
     "B01": "coastal_aerosol",
     "B02": "blue",
@@ -71,7 +58,7 @@ def check_folder(scene: Scene, bands) -> None:
     [
         (BIGEARTHNET, BIGEARTHNET + "_{}.tif", {}),
         ("S2A_33UUP_20170613_0_L2A", "{}.tif", {}),
-        ("S2A_33UUP_20170613_0_L2A", "{}.tif", COMMON),
+        ("S2A_33UUP_20170613_0_L2A", "{}.tif", KEYS),
         ("2017-06-13", "T33UUP_20170613T101031_{}_10m.jp2", {}),
         ("dea", "ga_s2am_ard_3-2-1_33UUP_2017-06-13_final_nbart-{}.tif", DEA),
         ("maja", "SENTINEL2A_20170613-101608-456_L2A_T33UUP_C_V2-2_FRE_{}.tif", {}),
