@@ -20,7 +20,6 @@ import contextlib
 import io
 import os
 import random
-import socket
 import statistics
 import struct
 import subprocess
@@ -41,6 +40,8 @@ import httpx
 import numpy as np
 import psutil
 from PIL import Image
+
+from tests.support.ports import free_port
 
 ROOT = Path(__file__).parent.parent
 ASKING = 10  # visitors for each one that asks the model
@@ -114,7 +115,7 @@ async def visit(run: Run, number: int) -> None:
         while run.goes_on:
             began = time.monotonic()
             if asks:
-                said = await call(client, "ask_scene", [SCENE, rng.choice(QUESTIONS), 48])
+                said = await call(client, "ask_scene", [SCENE, rng.choice(QUESTIONS), 48, ""])
             else:
                 said = await call(
                     client, "search_scenes", [rng.choice(WORDS), 12, "all", "", "", "", ""]
@@ -287,9 +288,7 @@ class Meter:
 @contextmanager
 def serve(folder: Path, log: Path) -> Iterator[tuple[str, psutil.Process]]:
     """Start the app in another process; yields its address."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     environment = os.environ | {"GRADIO_SERVER_PORT": str(port), "GRADIO_TEMP_DIR": str(folder)}
     with log.open("w") as lines:
         app = subprocess.Popen(
@@ -316,7 +315,7 @@ async def attack(run: Run, meter: Meter, visitors: int, seconds: float, rest: fl
     search_index = next(d["id"] for d in config["dependencies"] if d["api_name"] == "search")
     async with run.client("127.0.0.1") as client:
         await call(client, "search_scenes", [WORDS[0], 12, "all", "", "", "", ""])
-        await call(client, "ask_scene", [SCENE, QUESTIONS[0], 16])
+        await call(client, "ask_scene", [SCENE, QUESTIONS[0], 16, ""])
     bombs = make_bombs()  # takes seconds, in which nobody else here would be served
     before = meter.sample()
     run.until = time.monotonic() + seconds

@@ -6,7 +6,6 @@ python -m benchmarks.app
 from __future__ import annotations
 
 import os
-import socket
 import subprocess
 import sys
 import time
@@ -16,6 +15,7 @@ from pathlib import Path
 from gradio_client import Client
 
 from benchmarks.report import report
+from tests.support.ports import free_port
 
 ROOT = Path(__file__).parent.parent
 STARTS = 3
@@ -24,9 +24,7 @@ STARTS = 3
 def main() -> None:
     ready, peak = [], []
     for _ in range(STARTS):
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port = probe.getsockname()[1]
+        port = free_port()
         environment = os.environ | {"GRADIO_SERVER_PORT": str(port)}
         start = time.perf_counter()
         app = subprocess.Popen([sys.executable, "app.py"], cwd=ROOT, env=environment)

@@ -15,7 +15,6 @@ from __future__ import annotations
 import argparse
 import os
 import random
-import socket
 import statistics
 import subprocess
 import sys
@@ -31,6 +30,7 @@ import psutil
 from gradio_client import Client
 
 from benchmarks.report import report
+from tests.support.ports import free_port
 
 ROOT = Path(__file__).parent.parent
 CHATTING = 5  # sessions for each one that asks the model
@@ -125,9 +125,7 @@ def main() -> None:
     parser.add_argument("--sessions", type=int, default=50)
     parser.add_argument("--seconds", type=float, default=20)
     options = parser.parse_args()
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     environment = os.environ | {"GRADIO_SERVER_PORT": str(port)}
     app = subprocess.Popen([sys.executable, "-c", APP], cwd=ROOT, env=environment)
     try:

@@ -23,7 +23,8 @@ from tests.end_to_end.visitor import (
     wait_until_idle,
     wait_until_looking,
 )
-from tests.support.forked_programs import ForkedProgram, free_port
+from tests.support.forked_programs import ForkedProgram
+from tests.support.ports import free_port
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page

@@ -24,8 +24,9 @@ from earthvlm.storage.hub import push
 from earthvlm.ui.zero_gpu import borrow_gpu
 from tests.conftest import hub_environment
 from tests.support import zero_gpu
-from tests.support.forked_programs import ForkedProgram, free_port
+from tests.support.forked_programs import ForkedProgram
 from tests.support.hub_server import TOKEN, LocalHub, Repository
+from tests.support.ports import free_port
 
 ROOT = Path(__file__).parents[2]
 BUNDLED = Path(earthvlm.__file__).parent / "bundled"
@@ -42,10 +43,13 @@ def running_app(folder: Path, environment: dict[str, str], log: Path) -> Iterato
         deadline = time.time() + 180
         while time.time() < deadline and app.is_running:
             try:
-                yield requests.get(f"http://127.0.0.1:{port}/", timeout=30).text
-                return
+                page = requests.get(f"http://127.0.0.1:{port}/", timeout=30)
             except requests.ConnectionError:
                 time.sleep(0.1)
+                continue
+            assert page.headers["Content-Type"].startswith("text/html"), page.text
+            yield page.text
+            return
         raise AssertionError(f"the app did not start: {log.read_text()}")
     finally:
         if app.is_running:

@@ -2,7 +2,6 @@
 
 import datetime
 import signal
-import socket
 import subprocess
 import sys
 from base64 import b64decode
@@ -17,6 +16,7 @@ from earthvlm.embeddings.dataset import write_embedding_dataset
 from earthvlm.search.exact import ExactEngine
 from earthvlm.search.index import SceneFilter, SceneIndex
 from tests.support.made_scenes import PROVENANCE, get_ids, make_rows, make_vectors
+from tests.support.ports import free_port
 
 pytestmark = pytest.mark.slow
 
@@ -142,9 +142,7 @@ def test_a_search_goes_on_when_milvus_goes_away(dataset, tmp_path):
 
 
 def test_a_server_that_is_not_there_is_named(dataset, monkeypatch):
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        address = f"http://127.0.0.1:{free.getsockname()[1]}"
+    address = f"http://127.0.0.1:{free_port()}"
     monkeypatch.setattr("earthvlm.search.milvus_engine.ANSWER_SECONDS", 1)
     with pytest.raises(ConnectionError, match=f"Milvus at {address} does not answer") as refusal:
         SceneIndex.from_pretrained(dataset, engine=f"milvus:{address}")
@@ -154,9 +152,7 @@ def test_a_server_that_is_not_there_is_named(dataset, monkeypatch):
 @pytest.fixture
 def server(tmp_path) -> Iterator[tuple[str, subprocess.Popen]]:
     """Milvus in a process of its own, over the network; its address."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = str(free.getsockname()[1])
+    port = str(free_port())
     command = [sys.executable, "-u", "-m", "milvus_lite", "server", "--host", "127.0.0.1"]
     command += ["--data-dir", str(tmp_path / "server"), "--port", port]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)

@@ -17,7 +17,7 @@ from earthvlm.models.text_encoder import embed_sentences
 from earthvlm.scenes.scene import Scene
 from earthvlm.serving.openai_api import OpenAIServer
 from tests.conftest import random_scene
-from tests.support.forked_programs import free_port
+from tests.support.ports import free_port
 
 KEY = "a-key-of-this-test"
 

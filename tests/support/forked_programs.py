@@ -12,7 +12,6 @@ import multiprocessing
 import os
 import runpy
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -122,13 +121,6 @@ def start_forkserver() -> None:
             del os.environ[name]
         else:
             os.environ[name] = value
-
-
-def free_port() -> int:
-    """A TCP port of 127.0.0.1 that nothing uses."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return free.getsockname()[1]
 
 
 def _run(

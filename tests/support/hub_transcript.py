@@ -24,6 +24,7 @@ from pathlib import Path
 
 from tests.support.generated_chatearthnet import write_generated_chatearthnet
 from tests.support.hub_server import TOKEN, serve
+from tests.support.ports import free_port
 from tests.support.tiny_models import save_tiny_model
 
 ROOT = Path(__file__).parents[2]
@@ -47,6 +48,7 @@ TRAIN = (
 )
 SEARCH = """python - <<'END'
 from gradio_client import Client
+from tests.support.ports import free_port
 
 app = Client("http://127.0.0.1:{port}", verbose=False)
 found = app.predict("water in the top left", 3, api_name="/search_scenes")
@@ -140,12 +142,6 @@ def _answers(port: int) -> bool:
         return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
-
-
 def write_transcript(scratch: Path) -> str:
     """Run all commands and return the transcript as Markdown."""
     work = scratch / "work"
@@ -203,7 +199,7 @@ def _search(transcript: Transcript) -> None:
     )
     transcript.tell("The cache is wiped again; the app shows both by their names.")
     transcript.run("rm -r ~/.cache/huggingface embeddings")
-    port = _free_port()
+    port = free_port()
     app = (
         "EARTHVLM_BRIDGE=jane/tiny-bridge EARTHVLM_EMBEDDINGS=jane/tiny-embeddings \\\n"
         f"    GRADIO_SERVER_PORT={port} python app.py"

@@ -19,8 +19,8 @@ from earthvlm.cli import main
 from earthvlm.models.language_model import preferred_dtype
 from earthvlm.training import process
 from earthvlm.training.checkpoints import find_checkpoint
-from tests.support.forked_programs import free_port
 from tests.support.generated_chatearthnet import write_generated_chatearthnet
+from tests.support.ports import free_port
 
 ROOT = Path(__file__).parents[2]
 LAUNCH = [sys.executable, "-m", "accelerate.commands.launch", "--mixed_precision=no"]

@@ -18,6 +18,7 @@ from gradio.http_server import Server
 import earthvlm.ui.security.connections as connections
 from earthvlm.ui.security.checked_page import CheckedPage
 from earthvlm.ui.security.connections import BoundedConnection, bound_connections
+from tests.support.ports import free_port
 
 PATIENCE_SECONDS = 30.0
 HEAD = b"Host: localhost\r\n"
@@ -47,9 +48,7 @@ def endless(request: pytest.FixtureRequest) -> Iterator[tuple[Endless, int]]:
     if request.param == "httptools":
         pytest.importorskip("httptools")
     app = Endless()
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     server = Server(uvicorn.Config(app, port=port, http=request.param, log_level="critical"))
     server.run_in_thread()
     bound_connections(server)
