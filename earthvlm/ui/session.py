@@ -29,8 +29,8 @@ SESSION_SECONDS = 3600
 # A phone that was put away for a moment finds its conversation again.
 CLOSED_SECONDS = 300
 # The memory of all sessions together, and of one address. A scene of 2048 x 2048 pixels takes
-# 200 MB; a session can hold three, two of them in Compare.
-MAX_BYTES, MAX_BYTES_PER_ADDRESS = 1_500_000_000, 650_000_000
+# 200 MB; a session can hold three, two of them in Compare, and keeps them while it is the latest.
+MAX_BYTES, MAX_BYTES_PER_ADDRESS = 1_000_000_000, 450_000_000
 STOP_SECONDS = 10  # a model that answers stops within a token
 NOTHING_OPEN = (
     "No scene is open, or it was closed after some time without use: upload one or choose an "
@@ -206,19 +206,19 @@ def limit_memory(session: Session) -> None:
     """Clear the sessions unused longest where all together hold more than MAX_BYTES.
 
     First the sessions of this session's address are held to MAX_BYTES_PER_ADDRESS, so that one
-    visitor does not close the scenes of others.
+    visitor does not close the scenes of others. This session itself keeps its scenes.
     """
     HOLDING.add(session)
     sessions = sorted(HOLDING, key=lambda each: each.used)
     alike = [each for each in sessions if each.address == session.address]
-    freed = _clear_oldest(alike, MAX_BYTES_PER_ADDRESS) if session.address else False
-    freed = _clear_oldest(sessions, MAX_BYTES) or freed
+    freed = _clear_oldest(alike, MAX_BYTES_PER_ADDRESS, session) if session.address else False
+    freed = _clear_oldest(sessions, MAX_BYTES, session) or freed
     if freed:
         trim_memory()
 
 
-def _clear_oldest(sessions: list[Session], limit: int) -> bool:
-    """Clear sessions in their order until the others hold `limit` bytes; return whether any was."""
+def _clear_oldest(sessions: list[Session], limit: int, kept: Session) -> bool:
+    """Clear sessions but one, in their order, until all hold `limit` bytes; return if any was."""
     parts = {id(each): each.held_parts() for each in sessions}
     sizes = {key: size for held in parts.values() for key, size in held.items()}
     holders = Counter(key for held in parts.values() for key in held)
@@ -226,6 +226,8 @@ def _clear_oldest(sessions: list[Session], limit: int) -> bool:
     for each in sessions:
         if taken <= limit:
             break
+        if each is kept:
+            continue
         # Many sessions share an example scene, so closing it in one frees nothing.
         alone = sum(size for key, size in parts[id(each)].items() if holders[key] == 1)
         if alone:

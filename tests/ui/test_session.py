@@ -76,6 +76,17 @@ def test_address_over_its_limit_loses_its_own_scenes(monkeypatch):
     assert [session.opened is None for session in sessions] == [False, True, False, False]
 
 
+def test_latest_session_keeps_its_scenes_over_the_limit(monkeypatch):
+    monkeypatch.setattr(session_module, "HOLDING", weakref.WeakSet())
+    first, *pair = (open_scene(random_scene(seed=number)) for number in range(3))
+    monkeypatch.setattr(session_module, "MAX_BYTES_PER_ADDRESS", 2 * first.scene.nbytes)
+    earlier = Session(opened=open_scene(random_scene(seed=3)), used=1.0, address="visitor")
+    comparing = Session(opened=first, pair=pair, used=2.0, address="visitor")
+    limit_memory(earlier)
+    limit_memory(comparing)
+    assert earlier.opened is None and len(comparing.scenes) == 3
+
+
 def test_all_that_a_session_holds_is_counted():
     scene = open_scene(random_scene())
     session = Session(
