@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -44,12 +44,14 @@ class PublicSet:
 
     classes: where each image is of one class, a sentence for each, to compare with embeddings.
     notes: sentences on what was left out. open: opens an image; raises ValueError or OSError.
+    totals: groups whose questions others report together, by the name of that figure.
     """
 
     items: list[Item]
     classes: dict[str, str] | None = None
     notes: tuple[str, ...] = ()
     open: Callable[[str], Scene] = Scene.open
+    totals: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
 
 def collect_questions(dataset: CaptionedScenes) -> PublicSet:
@@ -88,6 +90,8 @@ RSVQA_CANDIDATES: dict[str, tuple[str, ...]] = {
     ),
 }
 RANGES = ((0, 0), (10, 1), (100, 2), (1000, 3))  # upper limit and place in the candidates
+# GeoChat (arXiv 2311.15826) and those it compares itself with leave the counts out.
+RSVQA_TOTALS = {"without counts": ("presence", "comp", "rural_urban")}
 
 
 def read_rsvqa(folder: Path, split: str = "test") -> PublicSet:
@@ -111,7 +115,7 @@ def read_rsvqa(folder: Path, split: str = "test") -> PublicSet:
         answer = _range_of(answer) if kind == "count" else answer.lower()
         image = folder / "Images_LR" / f"{entry['img_id']}.tif"
         items.append(Item(str(image), entry["question"], RSVQA_CANDIDATES[kind], answer, kind))
-    return PublicSet(items)
+    return PublicSet(items, totals=RSVQA_TOTALS)
 
 
 def _read_list(path: Path, kind: str) -> list[dict[str, Any]]:
@@ -160,10 +164,8 @@ def read_eurosat(folder: Path, split: str = "test") -> PublicSet:
 
 BIGEARTHNET_TEXTS = "BigEarthNet.txt.parquet"
 BIGEARTHNET_IMAGES = "BigEarthNet-S2"
-# An option of a multiple-choice question: "A) forest", "(b) sea", "C. river".
-_OPTION = re.compile(
-    r"(?:^|[\s(])([A-H])[).:]\s*(.+?)(?=\s*[;,\n]?\s*\(?[A-H][).:]\s|\s*$)", re.DOTALL
-)
+# Before an option of a multiple-choice question: "a) forest, b) sea", also "(B) sea" or "C. river".
+_OPTION = re.compile(r"(?:^|(?<=[\s,;(]))([A-Ha-h])(?:\)|[.:](?=\s))\s*")
 
 
 def read_bigearthnet_txt(folder: Path, split: str = "bench") -> PublicSet:
@@ -200,7 +202,12 @@ def read_bigearthnet_txt(folder: Path, split: str = "bench") -> PublicSet:
         group = f"{row['type']}, {row['category']}"
         items.append(Item(str(image), row["input"], candidates, answer, group))
     notes = (f"{others:,} captions, boxes and other items are left out.",) if others else ()
-    return PublicSet(items, None, notes)
+    groups = list(dict.fromkeys(item.group for item in items))
+    totals = {
+        kind: tuple(group for group in groups if group.startswith(f"{kind}, "))
+        for kind in ("binary", "mcq")
+    }
+    return PublicSet(items, None, notes, totals=totals)
 
 
 def _read_candidates(kind: str, question: str, answer: str) -> tuple[str, ...]:
@@ -208,14 +215,24 @@ def _read_candidates(kind: str, question: str, answer: str) -> tuple[str, ...]:
     if kind == "binary":
         candidates: Sequence[str] = ("Yes", "No")
     elif kind == "mcq":
-        options = _OPTION.findall(question)
-        letters = [letter for letter, _ in options]
-        candidates = (
-            letters if _same_any(letters, answer) else [text.strip() for _, text in options]
-        )
+        options = _read_options(question)
+        candidates = list(options if _same_any(list(options), answer) else options.values())
     else:
         return ()
     return tuple(candidates) if _same_any(candidates, answer) else ()
+
+
+def _read_options(question: str) -> dict[str, str]:
+    """Return the options of a question by their letters, which run from A or a on without a gap."""
+    marks: list[re.Match[str]] = []
+    for mark in _OPTION.finditer(question):
+        if mark[1].lower() == "abcdefgh"[len(marks) : len(marks) + 1]:
+            marks.append(mark)
+    ends = [*(mark.start() for mark in marks[1:]), len(question)]
+    return {
+        mark[1]: question[mark.end() : end].strip(" \n,;(")
+        for mark, end in zip(marks, ends[: len(marks)], strict=True)
+    }
 
 
 def _same(one: str, other: str) -> bool:

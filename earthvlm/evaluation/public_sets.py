@@ -30,8 +30,9 @@ def evaluate_public_set(
 ) -> tuple[list[MetricResult], list[dict]]:
     """Return the accuracy of each group of questions, overall and as the groups' mean, and answers.
 
-    Where the set has classes, also the accuracy of the class whose sentence is nearest to the
-    scene's embedding. Several processes divide the images; each returns the same results.
+    So too for each of the set's totals. Where the set has classes, also the accuracy of the class
+    whose sentence is nearest to the scene's embedding. Several processes divide the images; each
+    returns the same results.
 
     Args:
         bridge: The bridge to evaluate.
@@ -75,7 +76,7 @@ def evaluate_public_set(
         if report and state.is_main_process:
             report(f"{start + len(batch):,} of {len(own):,} images")
     rows = sorted(gather_object(rows), key=lambda row: (row["image"], row["question"]))
-    return _score(rows, public_set.classes is not None, seed), rows
+    return _score(rows, public_set, seed), rows
 
 
 def _evaluate_batch(
@@ -124,7 +125,7 @@ def _find_nearest(
     return {path: names[i] for path, i in zip(opened, similarities.argmax(axis=1), strict=True)}
 
 
-def _score(rows: Sequence[dict], has_classes: bool, seed: int) -> list[MetricResult]:
+def _score(rows: Sequence[dict], public_set: PublicSet, seed: int) -> list[MetricResult]:
     hits = {
         kind: np.array([row[kind] == row["reference"] for row in rows], float) for kind in INPUTS
     }
@@ -135,13 +136,13 @@ def _score(rows: Sequence[dict], has_classes: bool, seed: int) -> list[MetricRes
         for name in names
     ]
     if len(names) > 1:
-        results.append(average_scores("overall accuracy", hits, seed))
-        # Weights that give each group the same sum: their mean is the groups' mean accuracy.
-        sizes = {name: (groups == name).sum() for name in names}
-        weights = np.array([len(rows) / len(names) / sizes[group] for group in groups])
-        weighted = {kind: each * weights for kind, each in hits.items()}
-        results.append(average_scores("average accuracy of the groups", weighted, seed))
-    if has_classes:
+        results += _score_total("", hits, groups, seed)
+    for name, wanted in public_set.totals.items():
+        chosen = np.isin(groups, wanted)
+        if chosen.any():
+            own = {kind: each[chosen] for kind, each in hits.items()}
+            results += _score_total(f"{name}: ", own, groups[chosen], seed)
+    if public_set.classes is not None:
         found = {
             kind: np.array([row[column] == row["reference"] for row in rows], float)
             for kind, column in (("scene", "nearest"), ("shuffled_image", "nearest_shuffled"))
@@ -151,3 +152,17 @@ def _score(rows: Sequence[dict], has_classes: bool, seed: int) -> list[MetricRes
             average_scores("class by text and scene", found | {"no_image": chance}, seed)
         )
     return results
+
+
+def _score_total(
+    prefix: str, hits: dict[str, np.ndarray], groups: np.ndarray, seed: int
+) -> list[MetricResult]:
+    """Return the accuracy over all these questions, and the mean of their groups' accuracies."""
+    names, sizes = np.unique(groups, return_counts=True)
+    # Weights that give each group the same sum: their mean is the groups' mean accuracy.
+    weights = len(groups) / len(names) / sizes[np.searchsorted(names, groups)]
+    weighted = {kind: each * weights for kind, each in hits.items()}
+    return [
+        average_scores(f"{prefix}overall accuracy", hits, seed),
+        average_scores(f"{prefix}average accuracy of the groups", weighted, seed),
+    ]

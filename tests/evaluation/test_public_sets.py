@@ -81,11 +81,16 @@ def test_a_public_set_is_scored_with_baselines(tiny_bridge, tmp_path):
     assert set(found) == {
         *("presence", "comp", "rural_urban", "count"),
         *("overall accuracy", "average accuracy of the groups"),
+        *("without counts: overall accuracy", "without counts: average accuracy of the groups"),
     }
     right = [row["scene"] == row["reference"] for row in rows]
     assert found["overall accuracy"].value == pytest.approx(np.mean(right)) and len(rows) == 16
     groups = [found[name].value for name in ("presence", "comp", "rural_urban", "count")]
     assert found["average accuracy of the groups"].value == pytest.approx(np.mean(groups))
+    assert found["without counts: average accuracy of the groups"].value == pytest.approx(
+        np.mean(groups[:3])
+    )
+    assert found["without counts: overall accuracy"].tiles == 6
     for row in rows:
         scene = tiny_bridge.score(None, row["question"], ["yes", "no"])
         if row["group"] == "presence":
@@ -122,11 +127,13 @@ def write_bigearthnet(folder: Path) -> None:
         path = folder / "BigEarthNet-S2" / tile / PATCH / f"{PATCH}_{band}.tif"
         path.parent.mkdir(parents=True, exist_ok=True)
         write_tiff(path, values)
-    options = "Which class is largest? A) Forest B) Sea C) Urban fabric"
+    options = (
+        "Which class is there? a) Beaches, dunes, sands, b) Sea (a large one), c) Urban fabric"
+    )
     rows = [
-        ("binary", "presence", "Is there forest?", "Yes", "bench"),
-        ("mcq", "area", options, "B", "bench"),
-        ("mcq", "area", options, "Urban fabric", "bench"),
+        ("binary", "presence", "Is there forest?", "yes", "bench"),
+        ("mcq", "area", options, "b", "bench"),
+        ("mcq", "count", "Which is largest? A. Forest B. Urban fabric", "Urban fabric", "bench"),
         ("mcq", "area", "Which one?", "sea", "bench"),
         ("captioning", "caption", "Describe it.", "A sea.", "bench"),
         ("binary", "presence", "Is there sea?", "No", "train"),
@@ -141,12 +148,14 @@ def test_bigearthnet_takes_questions_with_options(tiny_bridge, tmp_path):
     public_set = read_bigearthnet_txt(tmp_path)
     assert [(item.candidates, item.answer) for item in public_set.items] == [
         (("Yes", "No"), "Yes"),
-        (("A", "B", "C"), "B"),
-        (("Forest", "Sea", "Urban fabric"), "Urban fabric"),
+        (("a", "b", "c"), "b"),
+        (("Forest", "Urban fabric"), "Urban fabric"),
     ]
     assert public_set.notes == ("2 captions, boxes and other items are left out.",)
     results, _ = evaluate_public_set(tiny_bridge, public_set)
-    assert {"binary, presence", "mcq, area"} < {result.name for result in results}
+    found = {result.name: result.tiles for result in results}
+    assert found["binary, presence"] == found["mcq, area"] == found["mcq, count"] == 1
+    assert found["mcq: overall accuracy"] == 2 and found["binary: overall accuracy"] == 1
     with pytest.raises(FileNotFoundError, match="has no split 'test': it has bench, train"):
         read_bigearthnet_txt(tmp_path, "test")
 
