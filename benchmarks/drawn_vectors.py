@@ -34,7 +34,7 @@ def embed_scenes(data_dir: Path | None) -> np.ndarray:
 
         return SceneIndex.from_pretrained("bundled").table.vectors("scene")
     from earthvlm import OlmoEarthVLMBridge
-    from earthvlm.data.chatearthnet import ChatEarthNet
+    from earthvlm.data.chatearthnet.dataset import ChatEarthNet
 
     splits = [ChatEarthNet(data_dir, split) for split in ("train", "val")]
     scenes = [tiles.read(tile) for tiles in splits for tile in tiles]
@@ -49,7 +49,7 @@ def embed_captions(data_dir: Path | None) -> np.ndarray:
         from earthvlm.search.index import SceneIndex
 
         return SceneIndex.from_pretrained("bundled").table.vectors("caption")
-    from earthvlm.data.chatearthnet import ChatEarthNet
+    from earthvlm.data.chatearthnet.dataset import ChatEarthNet
 
     tiles = ChatEarthNet(data_dir, "train").tiles
     some = tiles[:: max(1, len(tiles) // CAPTIONS)][:CAPTIONS]

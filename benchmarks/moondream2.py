@@ -100,7 +100,7 @@ def _write(folder: Path) -> None:
 def _measure(folder: Path, dtype: str) -> dict[str, float]:
     import torch
 
-    from earthvlm.models.language_model import load_language_model
+    from earthvlm.models.language.language_model import load_language_model
 
     start = time.perf_counter()
     model = load_language_model(str(folder), getattr(torch, dtype)).model

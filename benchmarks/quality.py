@@ -12,7 +12,7 @@ from pathlib import Path
 
 from benchmarks.report import report
 from earthvlm import OlmoEarthVLMBridge
-from earthvlm.data.chatearthnet import ChatEarthNet
+from earthvlm.data.chatearthnet.dataset import ChatEarthNet
 from earthvlm.evaluation.evaluation import evaluate
 from earthvlm.generation.prompt_lookup import AnswerCache
 

@@ -96,7 +96,7 @@ def build(name: str, vectors: np.ndarray, folder: Path) -> Callable[[np.ndarray]
         faiss.write_index(index, str(folder / "reference.index"))
         return lambda queries: list(index.search(queries, FOUND)[1])
     from earthvlm.embeddings.filters import SceneFilter
-    from earthvlm.search.factory import make_engine
+    from earthvlm.search.engines.factory import make_engine
 
     table = make_table(vectors, folder)
     engine = make_engine(f"milvus:{folder / 'scenes.db'}" if name == "milvus" else name, table)

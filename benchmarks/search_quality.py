@@ -22,7 +22,7 @@ import numpy as np
 
 from benchmarks.report import RESULTS
 from earthvlm import OlmoEarthVLMBridge, Scene, SceneIndex
-from earthvlm.data.chatearthnet import ChatEarthNet
+from earthvlm.data.chatearthnet.dataset import ChatEarthNet
 from earthvlm.generation.sampling import DEFAULT_PROMPT
 from earthvlm.metrics.results import MetricResult, confidence_interval
 from earthvlm.metrics.retrieval import RECALL_AT

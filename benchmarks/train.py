@@ -28,12 +28,12 @@ from torch.utils.data import DataLoader
 from benchmarks.report import report
 from earthvlm.bridge.batch import BridgeBatch, insert_scene
 from earthvlm.bridge.model import OlmoEarthVLMBridge
-from earthvlm.data.chatearthnet import ChatEarthNet
+from earthvlm.data.chatearthnet.dataset import ChatEarthNet
 from earthvlm.models.olmoearth import join_tokens
 from earthvlm.scenes.bands import BANDS, CHATEARTHNET_FOLDERS
-from earthvlm.training.feature_cache import FeatureCache
-from earthvlm.training.sampler import EpochSampler
-from earthvlm.training.samples import Sample, TrainingSamples
+from earthvlm.training.batches.feature_cache import FeatureCache
+from earthvlm.training.batches.sampler import EpochSampler
+from earthvlm.training.batches.samples import Sample, TrainingSamples
 from tests.support.generated_chatearthnet import write_generated_chatearthnet
 
 PADDED_TO = 256

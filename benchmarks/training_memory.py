@@ -16,7 +16,7 @@ from peft import LoraConfig, PeftModel, get_peft_model
 from torch import nn
 from transformers import LlamaConfig, LlamaForCausalLM, PhiConfig, PhiForCausalLM
 
-from earthvlm.models.chat_templates import FAMILIES
+from earthvlm.models.language.chat_templates import FAMILIES
 from earthvlm.models.olmoearth import OlmoEarthEncoder
 from earthvlm.models.query_encoder import GeospatialQueryEncoder, SceneEmbeddingHead
 from earthvlm.models.text_encoder import SENTENCE_DIM

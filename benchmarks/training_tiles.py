@@ -10,7 +10,7 @@ import json
 from dataclasses import asdict
 from pathlib import Path
 
-from earthvlm.data.chatearthnet import ChatEarthNet
+from earthvlm.data.chatearthnet.dataset import ChatEarthNet
 from earthvlm.data.tile_statistics import summarize_tiles
 
 

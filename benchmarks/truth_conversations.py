@@ -29,7 +29,7 @@ from benchmarks.truth_scenes import KnownScene, as_photos, read_patch
 from benchmarks.truth_scores import Row
 from earthvlm import Scene, SceneIndex
 from earthvlm.data.labels import LAND_COVER
-from earthvlm.data.unanswerable_questions import ASK_IN_ENGLISH
+from earthvlm.data.questions.unanswerable import ASK_IN_ENGLISH
 from earthvlm.scenes.bands import BANDS
 
 CONVERSATIONS = Path(__file__).with_name("truth_conversations.json")

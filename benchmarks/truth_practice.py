@@ -12,9 +12,9 @@ from benchmarks.truth_answers import ALL, Asker, mean_interval, read_layout
 from benchmarks.truth_scenes import LEAST_ASKED, MOST_ASKED, KnownScene, as_photos
 from benchmarks.truth_scores import Row, score_answers, score_dominant, score_shares, score_where
 from earthvlm import OlmoEarthVLMBridge
-from earthvlm.data.chatearthnet import ChatEarthNet
+from earthvlm.data.chatearthnet.dataset import ChatEarthNet
 from earthvlm.data.labels import LAND_COVER, QUARTERS, SCENE_NAMES
-from earthvlm.data.scene_sentences import find_quarters
+from earthvlm.data.questions.scene_sentences import find_quarters
 from earthvlm.evaluation.evaluation import evaluate
 from earthvlm.metrics.results import MetricResult
 from earthvlm.models.text_encoder import embed_sentences

@@ -12,13 +12,13 @@ import numpy as np
 
 from earthvlm import Scene, SceneIndex
 from earthvlm.data.augmentation import IS_VISIBLE
-from earthvlm.data.drawn_phenomena import draw_snow
+from earthvlm.data.drawn.phenomena import draw_snow
 from earthvlm.data.labelled_patches import LabelFile, LabelledPatches, Patch
 from earthvlm.data.labels import SceneLabels
 from earthvlm.data.pixel_labels import PixelLabels, cover_set
-from earthvlm.data.scene_sentences import find_quarters
+from earthvlm.data.questions.scene_sentences import find_quarters
+from earthvlm.scenes.analysis.land_cover import COVERS, FIELDS, CoverMap
 from earthvlm.scenes.bands import TRUE_COLOUR_WHITE
-from earthvlm.scenes.land_cover import COVERS, FIELDS, CoverMap
 
 LABELS = Path("configs/patch_labels.json")
 PLACES = Path(__file__).with_name("truth_places.json")

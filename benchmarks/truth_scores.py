@@ -22,8 +22,8 @@ from benchmarks.truth_answers import (
     read_yes_or_no,
 )
 from benchmarks.truth_scenes import KnownScene, read_bundled
-from earthvlm.data.question_templates import FIELD_NAMES
-from earthvlm.scenes.spectral_indices import measure
+from earthvlm.data.questions.templates import FIELD_NAMES
+from earthvlm.scenes.analysis.spectral_indices import measure
 
 # Yes/no questions by cover, with what spectral indices call it.
 PRESENCE = {

@@ -26,7 +26,7 @@ from scenes import (
     unpack_packages,
 )
 
-from earthvlm.bridge.model_card import OLMOEARTH_LICENCE
+from earthvlm.bridge.hub.model_card import OLMOEARTH_LICENCE
 from earthvlm.embeddings.rows import THUMBNAIL_SIZE
 from earthvlm.embeddings.stac import write_collection
 from earthvlm.search.index import SceneIndex

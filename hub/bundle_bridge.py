@@ -16,9 +16,9 @@ import sys
 from pathlib import Path
 
 from earthvlm.bridge.config import CURVE_FILE, LOG_FILE
-from earthvlm.bridge.model_card import as_cell, write_bridge_card
+from earthvlm.bridge.hub.model_card import as_cell, write_bridge_card
 from earthvlm.generation.sampling import DEFAULT_PROMPT
-from earthvlm.scenes.spectral_indices import measure
+from earthvlm.scenes.analysis.spectral_indices import measure
 from earthvlm.search.index import SceneIndex
 from earthvlm.serving.measurements import summarize_measurements
 from earthvlm.storage.hub import BUNDLED

@@ -80,7 +80,7 @@ def flags_in_source(path: Path) -> set[str]:
     return set(re.findall(r'"(--[\w-]+)"', path.read_text()))
 
 
-CLI_FLAGS = set().union(*map(flags_in_source, (ROOT / "earthvlm" / "cli").glob("*.py")))
+CLI_FLAGS = set().union(*map(flags_in_source, (ROOT / "earthvlm" / "cli").rglob("*.py")))
 CLI_FLAGS |= {
     f"--{argument.name}"
     for group in (BridgeArguments, TrainingConfig, RunArguments)

@@ -19,11 +19,12 @@ import torch
 from accelerate import Accelerator
 
 from earthvlm.cli import main
-from earthvlm.data.chatearthnet import ChatEarthNet
+from earthvlm.data.chatearthnet.dataset import ChatEarthNet
 from earthvlm.scenes import memory
 from earthvlm.storage import files
 from earthvlm.storage.tensors import has_bfloat16
-from earthvlm.training import checkpoints, dataloaders
+from earthvlm.training import dataloaders
+from earthvlm.training.checkpointing import checkpoints
 from earthvlm.training.config import TrainingConfig
 from tests.conftest import random_scene
 from tests.support.generated_chatearthnet import write_generated_chatearthnet
@@ -150,5 +151,5 @@ def test_tests_are_found_where_nothing_forks():
         [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stdout[-3000:]
-    assert "tests/training/test_resume.py" not in done.stdout
+    assert "tests/training/checkpointing/test_resume.py" not in done.stdout
     assert "tests/test_portability.py::test_tests_are_found" in done.stdout

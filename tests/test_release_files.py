@@ -16,7 +16,7 @@ from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 
-from earthvlm.models.smollm2 import EMBEDDED_PACKAGE, EMBEDDED_VERSION
+from earthvlm.models.language.smollm2 import EMBEDDED_PACKAGE, EMBEDDED_VERSION
 
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]

@@ -12,7 +12,7 @@ from torch import nn
 
 from earthvlm.bridge.model import OlmoEarthVLMBridge
 from earthvlm.models.olmoearth_loading import load_network
-from earthvlm.training import checkpoints
+from earthvlm.training.checkpointing import checkpoints
 from tests.storage.test_hub import write_olmoearth
 
 ROOT = Path(__file__).parents[1]

@@ -16,8 +16,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from earthvlm.models.chat_templates import Message
-from earthvlm.scenes.map_geotiff import write_map
+from earthvlm.models.language.chat_templates import Message
+from earthvlm.scenes.analysis.map_geotiff import write_map
 from earthvlm.scenes.scene import Scene
 
 if TYPE_CHECKING:

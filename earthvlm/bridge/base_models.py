@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from earthvlm.bridge.config import BridgeConfig
-from earthvlm.models.language_model import LANGUAGE_FILES
+from earthvlm.models.language.language_model import LANGUAGE_FILES
+from earthvlm.models.language.smollm2 import EMBEDDED_MODEL_ID, EMBEDDED_REPOSITORY
 from earthvlm.models.olmoearth_loading import OLMOEARTH_FILES, RANDOM_MODEL_ID, olmoearth_repository
-from earthvlm.models.smollm2 import EMBEDDED_MODEL_ID, EMBEDDED_REPOSITORY
 from earthvlm.storage.hub import HUB_ID, LOCAL_REVISION, find_matching_commit
 
 

@@ -10,8 +10,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from earthvlm.models.attention_masks import make_prefix_mask
-from earthvlm.models.chat_templates import Prompt
-from earthvlm.models.language_model import LanguageModel
+from earthvlm.models.language.chat_templates import Prompt
+from earthvlm.models.language.language_model import LanguageModel
 from earthvlm.models.olmoearth import PreparedScene, SceneTokens
 
 # Patches whose tokens are in memory at once: 0.03 GB for a nano encoder.

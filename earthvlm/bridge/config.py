@@ -9,8 +9,8 @@ from pathlib import Path
 
 from earthvlm.models.adapter_config import PEFT_CONFIG_FILE, AdapterConfig
 from earthvlm.models.text_encoder import SENTENCE_MODEL_ID, SENTENCE_MODEL_REVISION
+from earthvlm.scenes.analysis.distribution_shift import TrainingStatistics
 from earthvlm.scenes.bands import BANDS
-from earthvlm.scenes.distribution_shift import TrainingStatistics
 from earthvlm.storage.files import sha256
 
 FORMAT_VERSION = 1

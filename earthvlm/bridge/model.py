@@ -22,9 +22,9 @@ from earthvlm.bridge.serialization import collect_states, find_bridge, read_brid
 from earthvlm.generation.cpu_attention import choose_attention
 from earthvlm.generation.sampling import DEFAULT_PROMPT, Sampling
 from earthvlm.generation.text_generator import TextGenerator
-from earthvlm.models.chat_templates import Message
+from earthvlm.models.language.chat_templates import Message
+from earthvlm.models.language.smollm2 import EMBEDDED_MODEL_ID
 from earthvlm.models.olmoearth import multiplies_bfloat16
-from earthvlm.models.smollm2 import EMBEDDED_MODEL_ID
 from earthvlm.models.text_encoder import SENTENCE_DIM
 from earthvlm.scenes.scene import Scene
 from earthvlm.storage.hub import BUNDLED, LOCAL_REVISION
@@ -303,7 +303,7 @@ class OlmoEarthVLMBridge(BridgeNetwork):
 
         options: of `publish_bridge`, which also says what is raised.
         """
-        from earthvlm.bridge.publish import publish_bridge
+        from earthvlm.bridge.hub.publish import publish_bridge
 
         with tempfile.TemporaryDirectory(prefix="earthvlm-") as folder:
             self.save_pretrained(folder)

@@ -25,10 +25,10 @@ from earthvlm.bridge.config import BridgeConfig
 from earthvlm.bridge.scene_context import write_scene_context
 from earthvlm.bridge.segmentation import Segmentation, segment_scene
 from earthvlm.models.adapter_config import AdapterConfig
-from earthvlm.models.chat_templates import Message, Prompt
-from earthvlm.models.language_model import load_language_model
+from earthvlm.models.language.chat_templates import Message, Prompt
+from earthvlm.models.language.language_model import load_language_model
+from earthvlm.models.language.moondream2_vision import PictureCrops
 from earthvlm.models.lora import add_adapter, default_adapter
-from earthvlm.models.moondream2_vision import PictureCrops
 from earthvlm.models.olmoearth import (
     OlmoEarthEncoder,
     PreparedScene,
@@ -38,11 +38,11 @@ from earthvlm.models.olmoearth import (
 from earthvlm.models.query_encoder import GeospatialQueryEncoder, SceneEmbeddingHead
 from earthvlm.models.segmentation_head import SegmentationHead
 from earthvlm.models.text_encoder import SENTENCE_DIM
+from earthvlm.scenes.analysis.distribution_shift import TrainingStatistics
+from earthvlm.scenes.analysis.land_cover import CoverMap
+from earthvlm.scenes.analysis.spectral_indices import measure
 from earthvlm.scenes.bands import BANDS
-from earthvlm.scenes.distribution_shift import TrainingStatistics
-from earthvlm.scenes.land_cover import CoverMap
 from earthvlm.scenes.scene import Scene
-from earthvlm.scenes.spectral_indices import measure
 from earthvlm.storage.hub import LOCAL_REVISION
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ every word of it is processed before the first word of an answer.
 from __future__ import annotations
 
 from earthvlm.data.labels import QUARTERS, SceneLabels
-from earthvlm.data.scene_sentences import (
+from earthvlm.data.questions.scene_sentences import (
     HIDDEN,
     count_parts,
     find_long_part,
@@ -16,6 +16,8 @@ from earthvlm.data.scene_sentences import (
     find_surroundings,
     mentioned_covers,
 )
+from earthvlm.scenes.analysis.land_cover import FIELDS, CoverMap, rounded_percent
+from earthvlm.scenes.analysis.spectral_indices import SpectralIndices
 from earthvlm.scenes.formatting import (
     describe_climate,
     describe_date,
@@ -23,9 +25,7 @@ from earthvlm.scenes.formatting import (
     describe_size,
     season,
 )
-from earthvlm.scenes.land_cover import FIELDS, CoverMap, rounded_percent
 from earthvlm.scenes.scene import Scene
-from earthvlm.scenes.spectral_indices import SpectralIndices
 
 # Covers below this share of the scene are left out.
 LEAST_SHARE = 0.005

@@ -10,7 +10,7 @@ import torch
 from earthvlm.bridge.batch import plan_batches, sum_answer_losses
 from earthvlm.bridge.network import BridgeNetwork
 from earthvlm.generation.sampling import check_prompt
-from earthvlm.models.chat_templates import Message, Prompt
+from earthvlm.models.language.chat_templates import Message, Prompt
 from earthvlm.scenes.scene import Scene
 
 ROWS_AT_ONCE = 64  # candidates in one forward pass

@@ -19,23 +19,23 @@ from typing import Any, NoReturn
 
 from earthvlm._version import __version__
 from earthvlm.cli.app import add_app
-from earthvlm.cli.classify import add_classify
-from earthvlm.cli.describe import add_describe
 from earthvlm.cli.doctor import add_doctor
-from earthvlm.cli.download import add_download
-from earthvlm.cli.embed_dataset import add_embed_dataset
-from earthvlm.cli.evaluate import add_evaluate
-from earthvlm.cli.fetch import add_fetch
-from earthvlm.cli.index import add_index
 from earthvlm.cli.output import USER_ERROR, print_error
-from earthvlm.cli.publish_collection import add_publish_collection
-from earthvlm.cli.publish_space import add_publish_space
-from earthvlm.cli.push import add_push
-from earthvlm.cli.search import add_search
-from earthvlm.cli.segment import add_segment
+from earthvlm.cli.publishing.embed_dataset import add_embed_dataset
+from earthvlm.cli.publishing.publish_collection import add_publish_collection
+from earthvlm.cli.publishing.publish_space import add_publish_space
+from earthvlm.cli.publishing.push import add_push
+from earthvlm.cli.scenes.classify import add_classify
+from earthvlm.cli.scenes.describe import add_describe
+from earthvlm.cli.scenes.fetch import add_fetch
+from earthvlm.cli.scenes.index import add_index
+from earthvlm.cli.scenes.search import add_search
+from earthvlm.cli.scenes.segment import add_segment
 from earthvlm.cli.serve import add_serve
-from earthvlm.cli.train import add_train
-from earthvlm.cli.validate_data import add_validate_data
+from earthvlm.cli.training.download import add_download
+from earthvlm.cli.training.evaluate import add_evaluate
+from earthvlm.cli.training.train import add_train
+from earthvlm.cli.training.validate_data import add_validate_data
 
 # Each adds its parser, whose default `run` takes the parsed arguments and returns an exit code.
 COMMANDS = (

@@ -194,7 +194,7 @@ def check_device() -> Iterator[Finding]:
     import torch
 
     from earthvlm.bridge.model import ENGINES
-    from earthvlm.models.language_model import preferred_dtype
+    from earthvlm.models.language.language_model import preferred_dtype
 
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     name = torch.cuda.get_device_name() if device.type == "cuda" else f"{torch.get_num_threads()}"
@@ -215,7 +215,7 @@ def check_models(source: str) -> Iterator[Finding]:
     from earthvlm.bridge.base_models import find_base_models
     from earthvlm.bridge.config import BRIDGE_FILES, BridgeConfig
     from earthvlm.bridge.serialization import find_bridge
-    from earthvlm.models.smollm2 import EMBEDDED_MODEL_ID
+    from earthvlm.models.language.smollm2 import EMBEDDED_MODEL_ID
     from earthvlm.storage.hub import fetch
 
     try:
@@ -248,7 +248,7 @@ def check_models(source: str) -> Iterator[Finding]:
 
 def check_embedded_model() -> Finding:
     """The language model that comes as a package, or where it would come from."""
-    from earthvlm.models.smollm2 import (
+    from earthvlm.models.language.smollm2 import (
         EMBEDDED_FILE,
         EMBEDDED_PACKAGE,
         HASHES_FILE,

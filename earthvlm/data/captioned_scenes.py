@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from earthvlm.data.labels import SceneLabels
-from earthvlm.data.question_answering import caption_conversation
-from earthvlm.models.chat_templates import Message
+from earthvlm.data.questions.question_answering import caption_conversation
+from earthvlm.models.language.chat_templates import Message
 from earthvlm.scenes.scene import Scene
 
 

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from earthvlm.scenes.land_cover import (
+from earthvlm.scenes.analysis.land_cover import (
     COVERS,
     FIELDS,
     GROUND_COVERS,
@@ -18,6 +20,8 @@ from earthvlm.scenes.land_cover import (
     CoverMap,
 )
 
+LABELS_FILE = "labels.json"
+FACTS_FILE = "facts.json"  # the name of the same file in the practice data
 LAND_COVER = GROUND_COVERS
 # The ten classes of EuroSAT (Helber et al., 2019), as people would say them.
 SCENE_NAMES = {
@@ -66,12 +70,18 @@ class SceneLabels:
         """Read one image's entry of a `labels.json`: two by two cells, clear sky.
 
         The kind of scene is kept only where a hand gave it.
+        Raises ValueError for another form, as in "cannot be read: they lack 'scene'".
         """
-        cells = [[entry["quadrants"][name].get(c, 0.0) for c in LAND_COVER] for name in QUARTERS]
-        land_cover = np.array(cells, np.float32).reshape(2, 2, len(LAND_COVER))
+        try:
+            quadrants = [entry["quadrants"][name] for name in QUARTERS]
+            cells = np.array([[q.get(c, 0.0) for c in LAND_COVER] for q in quadrants], np.float32)
+            by_hand = entry.get("scene_source", BY_HAND) == BY_HAND
+            scene_class = entry["scene"] if by_hand else None
+        except (KeyError, TypeError, AttributeError, ValueError) as error:
+            lacks = f"they lack {error}" if isinstance(error, KeyError) else error
+            raise ValueError(f"cannot be read: {lacks}") from error
         sky = np.zeros((2, 2), np.float32)
-        by_hand = entry.get("scene_source", BY_HAND) == BY_HAND
-        return cls(land_cover, sky, sky, entry["scene"] if by_hand else None)
+        return cls(cells.reshape(2, 2, len(LAND_COVER)), sky, sky, scene_class)
 
     @classmethod
     def from_cover_map(cls, cover_map: CoverMap, cells: int = CELLS) -> SceneLabels:
@@ -231,3 +241,17 @@ class SceneLabels:
             join_maps("cover_map"),
             join_maps("predicted_map"),
         )
+
+
+def read_entries(path: Path) -> dict[str, Any]:
+    """Read a JSON object with an entry for each image; {} where there is no such file.
+
+    Raises ValueError, naming the file, for another form.
+    """
+    try:
+        values = json.loads(path.read_bytes()) if path.is_file() else {}
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{path} is damaged: {error}.") from error
+    if not isinstance(values, dict):
+        raise ValueError(f"{path} holds no object with an entry for each image.")
+    return values

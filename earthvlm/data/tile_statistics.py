@@ -7,8 +7,8 @@ from collections import Counter
 import numpy as np
 
 from earthvlm.data.captioned_scenes import CaptionedScenes
+from earthvlm.scenes.analysis.distribution_shift import TrainingStatistics
 from earthvlm.scenes.bands import BANDS
-from earthvlm.scenes.distribution_shift import TrainingStatistics
 
 PERCENTILES = (0.5, 99.5)
 MAX_TILES = 1000  # enough for these percentiles, and read in seconds

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections import Counter
-from collections.abc import Callable, Mapping, Set
+from collections.abc import Callable, Mapping, Sequence, Set
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import combinations
@@ -14,10 +14,13 @@ from typing import TypeVar
 
 from tqdm import tqdm
 
-from earthvlm.data.chatearthnet import CHECK_FILE
+from earthvlm.data.captioned_scenes import Tile
+from earthvlm.data.labels import read_entries
 from earthvlm.data.tile_dataset import list_entries
 from earthvlm.storage.files import write_atomically
 
+# The tiles that cannot be used, with reasons, in the dataset's folder.
+CHECK_FILE = "check.json"
 Named = TypeVar("Named")
 
 
@@ -82,3 +85,16 @@ class Report:
         """Write `check.json`, which lists the tiles that training skips."""
         with write_atomically(root / CHECK_FILE) as path:
             path.write_text(json.dumps({"unusable": self.unusable}, indent=1) + "\n", "utf-8")
+
+
+def leave_out_unusable(
+    tiles: Sequence[Tile], root: Path, source: str
+) -> tuple[list[Tile], list[str]]:
+    """Return the tiles but those that `check.json` lists, and a sentence where there are such.
+
+    Raises ValueError for a damaged `check.json`.
+    """
+    unusable = read_entries(root / CHECK_FILE).get("unusable", {})
+    names = [tile.name for tile in tiles if tile.name in unusable]
+    left_out = [list_entries(CHECK_FILE, f"tiles of {source} are unusable", names)] if names else []
+    return [tile for tile in tiles if tile.name not in unusable], left_out

@@ -7,9 +7,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from earthvlm.scenes.analysis.spectral_indices import find_cloud
 from earthvlm.scenes.product import Product
 from earthvlm.scenes.scene import Scene
-from earthvlm.scenes.spectral_indices import find_cloud
 
 if TYPE_CHECKING:
     from earthvlm.bridge.model import OlmoEarthVLMBridge

@@ -16,7 +16,7 @@ from accelerate import PartialState
 from earthvlm.bridge.model import OlmoEarthVLMBridge
 from earthvlm.data.captioned_scenes import CaptionedScenes, Tile, are_labelled
 from earthvlm.data.labels import QUARTERS
-from earthvlm.data.scene_sentences import describe
+from earthvlm.data.questions.scene_sentences import describe
 from earthvlm.evaluation.records import Record, Records
 from earthvlm.generation.sampling import DEFAULT_PROMPT
 from earthvlm.metrics.captioning import score_captions

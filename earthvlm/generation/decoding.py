@@ -14,8 +14,8 @@ from earthvlm.generation.cpu_attention import start_cache
 from earthvlm.generation.prompt_lookup import BATCH_DRAFT_TOKENS, DRAFT_TOKENS, AnswerCache
 from earthvlm.generation.sampling import Sampling, fit_to_context
 from earthvlm.models.attention_masks import make_prefix_mask
-from earthvlm.models.chat_templates import Prompt
-from earthvlm.models.language_model import LanguageModel
+from earthvlm.models.language.chat_templates import Prompt
+from earthvlm.models.language.language_model import LanguageModel
 
 
 class DecoderState(Protocol):

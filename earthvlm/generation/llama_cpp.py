@@ -23,7 +23,7 @@ from earthvlm.generation.gguf import write_gguf
 from earthvlm.storage.files import cache_folder
 
 if TYPE_CHECKING:
-    from earthvlm.models.language_model import LanguageModel
+    from earthvlm.models.language.language_model import LanguageModel
 
 # 8 bits: of the fast quantizations, the one whose answers are closest to torch's; see
 # docs/decisions.md.

@@ -14,8 +14,8 @@ from torch import Tensor
 from earthvlm.generation.decoding import DecoderState, decode
 from earthvlm.generation.prompt_lookup import AnswerCache
 from earthvlm.generation.sampling import Sampling, fit_to_context
-from earthvlm.models.chat_templates import Prompt
-from earthvlm.models.language_model import LanguageModel
+from earthvlm.models.language.chat_templates import Prompt
+from earthvlm.models.language.language_model import LanguageModel
 from earthvlm.scenes.scene import Scene
 
 # Stands for each of the scene's vectors among token ids, none of which is negative.

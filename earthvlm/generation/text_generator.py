@@ -13,8 +13,8 @@ from earthvlm.generation.decoding import DecoderState, TorchDecoderState, answer
 from earthvlm.generation.prompt_lookup import AnswerCache
 from earthvlm.generation.sampling import Sampling, check_prompt
 from earthvlm.generation.session import ChatSession, PrefixCache
-from earthvlm.models.chat_templates import Message, Prompt
-from earthvlm.models.language_model import LanguageModel
+from earthvlm.models.language.chat_templates import Message, Prompt
+from earthvlm.models.language.language_model import LanguageModel
 from earthvlm.scenes.scene import Scene
 
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from earthvlm.models.adapter_config import ALL_LINEAR, AdapterConfig, matches
 from earthvlm.models.int8 import Int8Linear
-from earthvlm.models.language_model import LanguageModel
+from earthvlm.models.language.language_model import LanguageModel
 
 if TYPE_CHECKING:
     from peft import LoraConfig

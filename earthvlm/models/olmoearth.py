@@ -22,7 +22,7 @@ if TYPE_CHECKING:
         MaskedOlmoEarthSample,
     )
 
-    from earthvlm.models.moondream2_vision import PictureCrops
+    from earthvlm.models.language.moondream2_vision import PictureCrops
 
 # The authors recommend inputs of at most 128 x 128 pixels; larger scenes are cut into crops.
 CROP_SIZE = 128

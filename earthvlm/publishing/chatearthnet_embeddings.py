@@ -21,7 +21,7 @@ from tqdm import tqdm
 
 from earthvlm.bridge.model import OlmoEarthVLMBridge
 from earthvlm.data.captioned_scenes import Tile
-from earthvlm.data.chatearthnet import SPLITS, ChatEarthNet
+from earthvlm.data.chatearthnet.dataset import SPLITS, ChatEarthNet
 from earthvlm.embeddings.dataset import (
     read_provenance,
     read_shard,

@@ -5,8 +5,8 @@ from __future__ import annotations
 import string
 from pathlib import Path
 
+from earthvlm.bridge.hub.model_card import OLMOEARTH_LICENCE
 from earthvlm.bridge.model import OlmoEarthVLMBridge
-from earthvlm.bridge.model_card import OLMOEARTH_LICENCE
 
 CARD_TEMPLATE = Path(__file__).with_name("chatearthnet_card.md")
 CARD_FILE = "README.md"

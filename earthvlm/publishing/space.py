@@ -21,7 +21,7 @@ import yaml
 
 from earthvlm.bridge.base_models import BaseModel, find_base_models
 from earthvlm.bridge.config import BRIDGE_FILES, BridgeConfig
-from earthvlm.models.smollm2 import EMBEDDED_MODEL_ID
+from earthvlm.models.language.smollm2 import EMBEDDED_MODEL_ID
 from earthvlm.storage.hub import BUNDLED, Repository, fetch, find_repository, list_files, push
 
 if TYPE_CHECKING:

@@ -9,8 +9,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from earthvlm.scenes.decoded_image import DecodedImage, crop_fields
-from earthvlm.scenes.image_reader import ACCEPTED, read_photo
 from earthvlm.scenes.parts import choose_part
+from earthvlm.scenes.pictures.image_reader import ACCEPTED, read_photo
+from earthvlm.scenes.pictures.triplet_reader import find_triplet_root, read_triplet
 from earthvlm.scenes.products.addresses import file_name, is_address, is_json, remote_raster
 from earthvlm.scenes.products.band_folder import find_product, open_product
 from earthvlm.scenes.products.dataset_files import is_dataset_file, open_dataset_file
@@ -19,7 +20,6 @@ from earthvlm.scenes.products.stac_item import is_stac_item, open_stac_item
 from earthvlm.scenes.rasters.geotiff import open_image, read_geotiff
 from earthvlm.scenes.rasters.raster_file import RasterFile, raster_driver
 from earthvlm.scenes.rasters.sentinel2_image import Sentinel2Image
-from earthvlm.scenes.triplet_reader import find_triplet_root, read_triplet
 
 
 @dataclass(frozen=True)

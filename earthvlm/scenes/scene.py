@@ -20,10 +20,10 @@ from earthvlm.scenes.bands import (
     VISIBLE_BANDS,
     normalise_band_name,
 )
-from earthvlm.scenes.composites import draw_ndvi, stretch
 from earthvlm.scenes.decoded_image import DecodedImage, crop_fields
 from earthvlm.scenes.formatting import describe_date, describe_place
 from earthvlm.scenes.grid import Grid
+from earthvlm.scenes.pictures.composites import draw_ndvi, stretch
 from earthvlm.scenes.product import Product
 from earthvlm.scenes.products.datasets import decode_dataset, write_dataset
 from earthvlm.scenes.rasters.geotiff import write_geotiff

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from earthvlm.scenes.analysis.spectral_indices import find_cloud
 from earthvlm.scenes.parts import full_size
 from earthvlm.scenes.rasters.sentinel2_image import Sentinel2Image
 from earthvlm.scenes.reading import ReadOptions, open_parts
 from earthvlm.scenes.reflectance import BlankSceneError
 from earthvlm.scenes.scene import Scene
-from earthvlm.scenes.spectral_indices import find_cloud
 
 TILE_SIZE = 256  # pixels, as ChatEarthNet's tiles
 CLEAR, CLOUDY = "clear", "cloudy"

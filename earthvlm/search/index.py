@@ -29,9 +29,9 @@ from earthvlm.embeddings.stac import write_collection
 from earthvlm.embeddings.table import SceneTable
 from earthvlm.scenes.scene import Scene
 from earthvlm.search.classification import Classification, classify_vectors
-from earthvlm.search.engines import SIMILARITY_DECIMALS, Hits, SearchEngine
-from earthvlm.search.exact import ExactEngine
-from earthvlm.search.factory import AUTO, make_engine
+from earthvlm.search.engines.engine import SIMILARITY_DECIMALS, Hits, SearchEngine
+from earthvlm.search.engines.exact import ExactEngine
+from earthvlm.search.engines.factory import AUTO, make_engine
 from earthvlm.search.query import Query, QueryVector, check_bridge, make_query_vectors
 from earthvlm.search.rank_fusion import join_hits
 from earthvlm.search.result import SceneResult, SearchResults

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from earthvlm.search.engines import Hits
+from earthvlm.search.engines.engine import Hits
 
 # Cormack, Clarke and Buettcher, "Reciprocal Rank Fusion outperforms Condorcet and individual Rank
 # Learning Methods", SIGIR 2009: a rank r adds 1 / (60 + r).

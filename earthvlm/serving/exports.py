@@ -6,10 +6,10 @@ import re
 from collections.abc import Sequence
 from itertools import pairwise
 
-from earthvlm.models.chat_templates import Message
-from earthvlm.scenes.land_cover import CoverMap
+from earthvlm.models.language.chat_templates import Message
+from earthvlm.scenes.analysis.land_cover import CoverMap
+from earthvlm.scenes.analysis.spectral_indices import SOURCES, SpectralIndices, percent
 from earthvlm.scenes.scene import Scene
-from earthvlm.scenes.spectral_indices import SOURCES, SpectralIndices, percent
 from earthvlm.serving.agreement import find_disagreements
 
 # Characters that Markdown, including GitHub's dialect, may read as markup: anywhere, and at the

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from earthvlm.scenes.spectral_indices import SpectralIndices, percent
+from earthvlm.scenes.analysis.spectral_indices import SpectralIndices, percent
 
 # Shares below these are left out of a summary, or called none.
 MIN_CLOUD_OR_SNOW, MIN_WATER = 0.05, 0.005

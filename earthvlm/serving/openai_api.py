@@ -33,7 +33,7 @@ from starlette.routing import Route
 
 from earthvlm.bridge.model import OlmoEarthVLMBridge
 from earthvlm.generation.sampling import check_prompt
-from earthvlm.models.chat_templates import Message
+from earthvlm.models.language.chat_templates import Message
 from earthvlm.models.text_encoder import SENTENCE_DIM, embed_sentences
 from earthvlm.scenes.isolated_reader import IsolatedReader
 from earthvlm.scenes.scene import Scene

@@ -11,7 +11,7 @@ from scipy.special import softmax
 
 from earthvlm.bridge.model import OlmoEarthVLMBridge
 from earthvlm.generation.sampling import DEFAULT_PROMPT
-from earthvlm.models.chat_templates import Message
+from earthvlm.models.language.chat_templates import Message
 from earthvlm.models.query_encoder import SCENE_TEMPERATURE
 from earthvlm.scenes.scene import Scene
 from earthvlm.storage.hub import BUNDLED

@@ -19,13 +19,13 @@ from earthvlm.bridge.attention_maps import AnswerAttention, attend
 from earthvlm.bridge.model import OlmoEarthVLMBridge
 from earthvlm.embeddings.filters import SceneFilter
 from earthvlm.generation.sampling import check_prompt
-from earthvlm.models.chat_templates import Message
-from earthvlm.scenes.distribution_shift import warn_out_of_distribution
+from earthvlm.models.language.chat_templates import Message
+from earthvlm.scenes.analysis.distribution_shift import warn_out_of_distribution
+from earthvlm.scenes.analysis.land_cover import CoverMap
+from earthvlm.scenes.analysis.spectral_indices import SpectralIndices, measure
 from earthvlm.scenes.isolated_reader import IsolatedReader
-from earthvlm.scenes.land_cover import CoverMap
 from earthvlm.scenes.memory import trim_memory
 from earthvlm.scenes.scene import Scene
-from earthvlm.scenes.spectral_indices import SpectralIndices, measure
 from earthvlm.search.index import Query, SceneIndex, SceneResult, SearchResults
 from earthvlm.search.query import embed_scene
 from earthvlm.serving.address_factor import read_address_factor

@@ -26,8 +26,7 @@ from earthvlm.data.labels import SceneLabels
 from earthvlm.models.olmoearth import SceneTokens
 from earthvlm.models.text_encoder import embed_sentences
 from earthvlm.storage.sharding import summon_full_params
-from earthvlm.training.config import TrainingConfig
-from earthvlm.training.encoded_scenes import (
+from earthvlm.training.batches.encoded_scenes import (
     CROPS,
     MOSAICS,
     SINGLE,
@@ -38,11 +37,11 @@ from earthvlm.training.encoded_scenes import (
     collate_encoded,
     collate_mosaics,
 )
-from earthvlm.training.feature_cache import FeatureCache
-from earthvlm.training.mapped_scenes import MappedScenes, SceneMapper
-from earthvlm.training.pixel_samples import LAYOUTS as PIXEL_LAYOUTS
-from earthvlm.training.pixel_samples import PixelSamples, collate_pixels
-from earthvlm.training.sampler import (
+from earthvlm.training.batches.feature_cache import FeatureCache
+from earthvlm.training.batches.mapped_scenes import MappedScenes, SceneMapper
+from earthvlm.training.batches.pixel_samples import LAYOUTS as PIXEL_LAYOUTS
+from earthvlm.training.batches.pixel_samples import PixelSamples, collate_pixels
+from earthvlm.training.batches.sampler import (
     CROP_LAYOUTS,
     LAYOUTS,
     EpochSampler,
@@ -50,13 +49,14 @@ from earthvlm.training.sampler import (
     SampleKey,
     balancing_weights,
 )
-from earthvlm.training.samples import (
+from earthvlm.training.batches.samples import (
     Batch,
     FailedSample,
     Sample,
     TrainingSamples,
     collate_samples,
 )
+from earthvlm.training.config import TrainingConfig
 from earthvlm.training.step import read_batches
 
 # How many augmented versions of every tile are encoded for `--query_epochs` and for

@@ -12,11 +12,11 @@ from earthvlm.bridge.model import OlmoEarthVLMBridge
 from earthvlm.scenes.bands import BANDS, CHATEARTHNET_FOLDERS
 from earthvlm.storage.tensors import GIGABYTE
 from earthvlm.training.arguments import list_values, render_command
-from earthvlm.training.checkpoints import find_checkpoint
+from earthvlm.training.checkpointing.checkpoints import find_checkpoint
+from earthvlm.training.checkpointing.publisher import TrainingPublisher
+from earthvlm.training.checkpointing.run_directory import earlier_runs
 from earthvlm.training.config import BYTES_PER_TRAINED_WEIGHT, BridgeArguments, TrainingArguments
 from earthvlm.training.process import on_main_process
-from earthvlm.training.publisher import TrainingPublisher
-from earthvlm.training.run_directory import earlier_runs
 from earthvlm.training.trainer import Trainer
 from earthvlm.training.training_tiles import open_training_tiles
 

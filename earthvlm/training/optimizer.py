@@ -18,7 +18,7 @@ from torch.distributed.checkpoint.state_dict import (
 from earthvlm.storage.sharding import full_tensor
 from earthvlm.training.config import TrainingConfig
 from earthvlm.training.logging import RunningLosses
-from earthvlm.training.losses import TrainingModel
+from earthvlm.training.losses.training_model import TrainingModel
 
 # Full tensors by parameter name, so that a state loads into any number of processes. Parameters
 # that never had a gradient have no state.

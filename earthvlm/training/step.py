@@ -14,8 +14,8 @@ from torch import Tensor, nn
 
 from earthvlm.models.text_encoder import embed_sentences
 from earthvlm.storage.sharding import full_tensor
-from earthvlm.training.losses import Loss, Normalizer
-from earthvlm.training.samples import Batch, FailedSample
+from earthvlm.training.batches.samples import Batch, FailedSample
+from earthvlm.training.losses.training_model import Loss, Normalizer
 
 GRADIENT_NORM = 1.0
 # Beyond this, training has diverged: a mean over tokens starts at 10 or below.

@@ -16,16 +16,16 @@ from torch.utils.data import DataLoader
 from earthvlm.bridge.model import OlmoEarthVLMBridge
 from earthvlm.data.captioned_scenes import CaptionedScenes
 from earthvlm.storage.sharding import summon_full_params
-from earthvlm.training.checkpoints import random_states, restore_random_states
+from earthvlm.training.batches.sampler import EpochSampler
+from earthvlm.training.checkpointing.checkpoints import random_states, restore_random_states
+from earthvlm.training.checkpointing.publisher import TrainingPublisher
+from earthvlm.training.checkpointing.run_directory import RunDirectory
 from earthvlm.training.config import STAGES, TrainingConfig
 from earthvlm.training.dataloaders import StageLoaders
 from earthvlm.training.logging import RunningLosses, log_samples
-from earthvlm.training.losses import TrainingModel
+from earthvlm.training.losses.training_model import TrainingModel
 from earthvlm.training.optimizer import StageState, parameter_groups
 from earthvlm.training.process import GracefulShutdown, TrainingInterrupted
-from earthvlm.training.publisher import TrainingPublisher
-from earthvlm.training.run_directory import RunDirectory
-from earthvlm.training.sampler import EpochSampler
 from earthvlm.training.step import (
     TrainingFailure,
     accumulation_groups,

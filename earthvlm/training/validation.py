@@ -13,10 +13,10 @@ from torch.utils.data import DataLoader
 
 from earthvlm.bridge.model import OlmoEarthVLMBridge
 from earthvlm.data.captioned_scenes import CaptionedScenes, Tile
-from earthvlm.data.question_templates import DESCRIBE
-from earthvlm.data.scene_sentences import describe
+from earthvlm.data.questions.scene_sentences import describe
+from earthvlm.data.questions.templates import DESCRIBE
 from earthvlm.scenes.scene import Scene
-from earthvlm.training.losses import Normalizer
+from earthvlm.training.losses.training_model import Normalizer
 from earthvlm.training.step import accumulation_groups, compute_losses
 
 SAMPLES = 4

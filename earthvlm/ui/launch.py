@@ -47,7 +47,7 @@ def launch_app(
     # three quarters of the time; gc.freeze leaves them out of later collections.
     gc.disable()
     try:
-        from earthvlm.search.factory import AUTO
+        from earthvlm.search.engines.factory import AUTO
         from earthvlm.ui.app import LAUNCH_OPTIONS, build_app, warm_up
         from earthvlm.ui.models import load_models
         from earthvlm.ui.security.log_limits import limit_log

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 
 from earthvlm.bridge.model import OlmoEarthVLMBridge
-from earthvlm.search.factory import AUTO
+from earthvlm.search.engines.factory import AUTO
 from earthvlm.search.index import SceneIndex, SceneResult
 from earthvlm.storage.hub import BUNDLED
 from earthvlm.ui.examples import choose_examples

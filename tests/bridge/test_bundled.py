@@ -7,8 +7,8 @@ import pytest
 
 from benchmarks.embedding import embed_by_package
 from earthvlm import Scene, SceneIndex
-from earthvlm.data.chatearthnet import ChatEarthNet
-from earthvlm.data.scene_sentences import describe
+from earthvlm.data.chatearthnet.dataset import ChatEarthNet
+from earthvlm.data.questions.scene_sentences import describe
 from earthvlm.evaluation.evaluation import QUESTIONS
 from earthvlm.metrics.questions import score_dominant, score_water
 from earthvlm.metrics.retrieval import pair_ranks, score_retrieval

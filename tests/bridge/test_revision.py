@@ -19,7 +19,7 @@ from earthvlm.bridge.config import (
 )
 from earthvlm.bridge.model import OlmoEarthVLMBridge
 from earthvlm.embeddings.schema import Provenance
-from earthvlm.scenes.distribution_shift import TrainingStatistics
+from earthvlm.scenes.analysis.distribution_shift import TrainingStatistics
 from earthvlm.search.query import check_bridge
 from tests.conftest import draw_adapter, random_scene
 from tests.support.made_scenes import make_scene

@@ -39,7 +39,7 @@ class FakeBridge:
 def bridge(monkeypatch) -> FakeBridge:
     fake = FakeBridge()
     for command in ("describe", "search"):
-        monkeypatch.setattr(f"earthvlm.cli.{command}.load_bridge", lambda *_: fake)
+        monkeypatch.setattr(f"earthvlm.cli.scenes.{command}.load_bridge", lambda *_: fake)
     return fake
 
 
@@ -49,4 +49,4 @@ def no_model(monkeypatch) -> None:
         raise AssertionError("a model was loaded before the input was refused")
 
     for command in ("describe", "search"):
-        monkeypatch.setattr(f"earthvlm.cli.{command}.load_bridge", refuse)
+        monkeypatch.setattr(f"earthvlm.cli.scenes.{command}.load_bridge", refuse)

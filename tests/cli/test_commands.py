@@ -67,7 +67,7 @@ def test_an_interrupt_is_quiet(monkeypatch, scene_file, capfd):
     def interrupt(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("earthvlm.cli.describe.load_bridge", interrupt)
+    monkeypatch.setattr("earthvlm.cli.scenes.describe.load_bridge", interrupt)
     assert main(["describe", scene_file]) == 130
     assert capfd.readouterr() == ("", "")
 

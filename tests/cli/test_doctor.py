@@ -94,7 +94,7 @@ def test_a_bridge_on_the_hub_is_fetched_later(hub, saved, capsys, tiny_repositor
 
 def test_the_embedded_model_may_be_missing(monkeypatch, capsys, tmp_path):
     monkeypatch.setenv("EARTHVLM_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr("earthvlm.models.smollm2.installed_file", lambda: None)
+    monkeypatch.setattr("earthvlm.models.language.smollm2.installed_file", lambda: None)
     assert findings(capsys)["language model"]["state"] == "optional"
     monkeypatch.setattr(doctor, "find_spec", lambda name: None)
     found = findings(capsys)["language model"]

@@ -11,8 +11,8 @@ import numpy as np
 
 from earthvlm.data.captioned_scenes import Tile
 from earthvlm.data.tile_statistics import summarize_tiles
+from earthvlm.scenes.analysis.distribution_shift import TrainingStatistics, warn_out_of_distribution
 from earthvlm.scenes.bands import BANDS
-from earthvlm.scenes.distribution_shift import TrainingStatistics, warn_out_of_distribution
 from earthvlm.scenes.scene import Scene
 
 

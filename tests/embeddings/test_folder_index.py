@@ -17,9 +17,9 @@ from rasterio.warp import transform
 from earthvlm.embeddings.dataset import locked
 from earthvlm.embeddings.folder_index import index_folder
 from earthvlm.embeddings.indexed_images import IndexSettings
+from earthvlm.scenes.analysis.spectral_indices import find_cloud
 from earthvlm.scenes.bands import FILE_ORDER_12
 from earthvlm.scenes.scene import Scene
-from earthvlm.scenes.spectral_indices import find_cloud
 from earthvlm.scenes.tiling import TiledRaster
 from earthvlm.search.index import SceneIndex
 from tests.support.made_scenes import TinyBridge, get_ids
@@ -315,7 +315,7 @@ def test_scenes_are_added_to_an_index(images, tmp_path):
 def test_command_indexes_and_prints_the_counts(images, tmp_path, monkeypatch, capsys):
     from earthvlm.cli import main
 
-    monkeypatch.setattr("earthvlm.cli.index.load_bridge", lambda *_: CountingBridge())
+    monkeypatch.setattr("earthvlm.cli.scenes.index.load_bridge", lambda *_: CountingBridge())
     command = ["index", str(images), "--output", str(tmp_path / "index"), "--tile_size", "64"]
     assert main(command) == 0
     messages = capsys.readouterr()

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from playwright.sync_api import Browser, BrowserContext, Page
 
     from earthvlm.bridge.model import OlmoEarthVLMBridge
-    from earthvlm.models.chat_templates import Message
+    from earthvlm.models.language.chat_templates import Message
     from earthvlm.scenes.scene import Scene
     from earthvlm.search.index import SceneIndex
     from earthvlm.serving.service import SceneService

@@ -11,7 +11,7 @@ import pytest
 from accelerate import PartialState
 
 from earthvlm.cli import main
-from earthvlm.data.chatearthnet import ChatEarthNet
+from earthvlm.data.chatearthnet.dataset import ChatEarthNet
 from earthvlm.evaluation import evaluation
 from earthvlm.evaluation.evaluation import evaluate
 from earthvlm.evaluation.records import RUN_FILE, Record, Records

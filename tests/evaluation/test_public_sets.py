@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from earthvlm.cli import main
-from earthvlm.cli.evaluate import PUBLIC_SET_NAMES
+from earthvlm.cli.training.evaluate import PUBLIC_SET_NAMES
 from earthvlm.data.labels import SCENE_NAMES
 from earthvlm.data.public_sets import (
     PUBLIC_SETS,

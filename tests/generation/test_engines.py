@@ -15,7 +15,7 @@ from earthvlm.generation.prompt_lookup import AnswerCache
 from earthvlm.generation.sampling import Sampling
 from earthvlm.generation.session import ChatSession
 from earthvlm.models.int8 import DEQUANTIZE_FROM
-from earthvlm.models.language_model import LanguageModel
+from earthvlm.models.language.language_model import LanguageModel
 from earthvlm.scenes.scene import Scene
 from earthvlm.search.index import SceneIndex
 

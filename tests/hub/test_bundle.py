@@ -16,11 +16,11 @@ import rasterio
 from PIL import Image
 from rasterio.transform import from_origin
 
+from earthvlm.bridge.hub.model_card import as_cell
 from earthvlm.bridge.model import OlmoEarthVLMBridge
-from earthvlm.bridge.model_card import as_cell
+from earthvlm.scenes.analysis.spectral_indices import measure
 from earthvlm.scenes.bands import BANDS
 from earthvlm.scenes.scene import Scene
-from earthvlm.scenes.spectral_indices import measure
 from earthvlm.search.index import SceneIndex
 from earthvlm.serving.measurements import summarize_measurements
 

@@ -8,7 +8,7 @@ from torch import nn
 
 from earthvlm.bridge.model import OlmoEarthVLMBridge
 from earthvlm.models.int8 import DEQUANTIZE_FROM, Int8Linear
-from earthvlm.models.language_model import load_language_model
+from earthvlm.models.language.language_model import load_language_model
 from tests.conftest import draw_adapter, random_scene
 from tests.support.moondream_reference import write_checkpoint
 

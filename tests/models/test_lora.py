@@ -15,7 +15,7 @@ from earthvlm.bridge.config import bridge_revision
 from earthvlm.bridge.model import OlmoEarthVLMBridge
 from earthvlm.cli import main
 from earthvlm.models.adapter_config import AdapterConfig
-from earthvlm.models.language_model import load_language_model
+from earthvlm.models.language.language_model import load_language_model
 from earthvlm.models.lora import adapted_layers
 from tests.conftest import random_scene
 

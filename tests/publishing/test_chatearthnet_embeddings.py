@@ -13,10 +13,10 @@ import pyarrow.parquet as pq
 import pytest
 from huggingface_hub import DatasetCard
 
+from earthvlm.bridge.hub.model_card import OLMOEARTH_LICENCE
 from earthvlm.bridge.model import OlmoEarthVLMBridge
-from earthvlm.bridge.model_card import OLMOEARTH_LICENCE
 from earthvlm.cli import main
-from earthvlm.data.chatearthnet import ChatEarthNet
+from earthvlm.data.chatearthnet.dataset import ChatEarthNet
 from earthvlm.embeddings.dataset import write_embedding_dataset
 from earthvlm.publishing.dataset_card import THUMBNAIL_PIXELS, write_card
 from earthvlm.scenes.scene import Scene

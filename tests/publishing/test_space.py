@@ -18,7 +18,7 @@ import requests
 import yaml
 
 import earthvlm
-from earthvlm.bridge.publish import publish_bridge
+from earthvlm.bridge.hub.publish import publish_bridge
 from earthvlm.cli import main
 from earthvlm.storage.hub import push
 from earthvlm.ui.zero_gpu import borrow_gpu

@@ -11,7 +11,7 @@ from earthvlm.embeddings.dataset import write_embedding_dataset
 from earthvlm.embeddings.table import SceneTable
 from earthvlm.models.text_encoder import SENTENCE_DIM
 from earthvlm.scenes.scene import Scene
-from earthvlm.search.exact import ExactEngine
+from earthvlm.search.engines.exact import ExactEngine
 from earthvlm.search.index import SceneIndex
 from earthvlm.search.rank_fusion import RANK_FUSION_K, fuse_ranks
 from tests.support.made_scenes import (

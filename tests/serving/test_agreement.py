@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from earthvlm.data.labels import SceneLabels
-from earthvlm.data.question_answering import write_questions_and_answers
-from earthvlm.scenes.land_cover import COVERS, CoverMap
-from earthvlm.scenes.spectral_indices import SpectralIndices
+from earthvlm.data.questions.question_answering import write_questions_and_answers
+from earthvlm.scenes.analysis.land_cover import COVERS, CoverMap
+from earthvlm.scenes.analysis.spectral_indices import SpectralIndices
 from earthvlm.serving.agreement import find_disagreements
 
 LAKE = SpectralIndices(

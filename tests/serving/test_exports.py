@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import pytest
 
-from earthvlm.scenes.spectral_indices import SOURCES, measure
+from earthvlm.scenes.analysis.spectral_indices import SOURCES, measure
 from earthvlm.serving.exports import conversation_to_markdown
 from tests.conftest import random_scene
 from tests.support.made_spectra import paint

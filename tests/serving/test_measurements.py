@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from earthvlm.scenes.spectral_indices import SpectralIndices
+from earthvlm.scenes.analysis.spectral_indices import SpectralIndices
 from earthvlm.serving.measurements import (
     select_measurements,
     suggest_questions,

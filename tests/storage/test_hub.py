@@ -15,7 +15,7 @@ import torch
 from huggingface_hub import constants, snapshot_download
 
 from earthvlm.bridge.model import OlmoEarthVLMBridge
-from earthvlm.models.language_model import load_language_model
+from earthvlm.models.language.language_model import load_language_model
 from earthvlm.models.olmoearth import OlmoEarthEncoder
 from earthvlm.storage.hub import fetch
 from tests.conftest import random_scene, with_and_without_xet

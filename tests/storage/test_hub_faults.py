@@ -13,8 +13,8 @@ import pytest
 import torch
 
 from earthvlm.bridge.config import BRIDGE_FILES
+from earthvlm.bridge.hub.publish import publish_bridge
 from earthvlm.bridge.model import OlmoEarthVLMBridge
-from earthvlm.bridge.publish import publish_bridge
 from earthvlm.embeddings.dataset import write_embedding_dataset
 from earthvlm.search.index import SceneIndex
 from earthvlm.storage.hub import fetch

@@ -13,13 +13,13 @@ from huggingface_hub import ModelCard
 
 from earthvlm.bridge.base_models import find_base_models, name_base_models
 from earthvlm.bridge.config import BridgeConfig, bridge_revision
+from earthvlm.bridge.hub.model_card import write_bridge_card
+from earthvlm.bridge.hub.publish import publish_bridge
 from earthvlm.bridge.model import OlmoEarthVLMBridge
-from earthvlm.bridge.model_card import write_bridge_card
-from earthvlm.bridge.publish import publish_bridge
 from earthvlm.cli import main
-from earthvlm.models.smollm2 import EMBEDDED_REPOSITORY
+from earthvlm.models.language.smollm2 import EMBEDDED_REPOSITORY
 from earthvlm.storage.hub import fetch
-from tests.bridge.test_publish import results_of
+from tests.bridge.hub.test_publish import results_of
 from tests.conftest import draw_adapter
 from tests.support.hub_server import LocalHub
 from tests.support.tiny_models import save_tiny_model

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from earthvlm.data.spectra import draw_spectrum
+from earthvlm.data.drawn.spectra import draw_spectrum
 from earthvlm.scenes.bands import BANDS
 
 LABELS = {

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from earthvlm.models.smollm2 import embedded_model_folder
+from earthvlm.models.language.smollm2 import embedded_model_folder
 
 VOCABULARY = 4096  # tokens; reading all 49,152 takes most of the time that making a bridge takes
 

@@ -16,9 +16,9 @@ import pytest
 import torch
 
 from earthvlm.cli import main
-from earthvlm.models.language_model import preferred_dtype
+from earthvlm.models.language.language_model import preferred_dtype
 from earthvlm.training import process
-from earthvlm.training.checkpoints import find_checkpoint
+from earthvlm.training.checkpointing.checkpoints import find_checkpoint
 from tests.support.generated_chatearthnet import write_generated_chatearthnet
 from tests.support.ports import free_port
 

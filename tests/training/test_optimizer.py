@@ -9,7 +9,7 @@ import torch
 from earthvlm.bridge.model import OlmoEarthVLMBridge
 from earthvlm.training import trainer as trainer_module
 from earthvlm.training.config import TrainingConfig
-from earthvlm.training.losses import TrainingModel
+from earthvlm.training.losses.training_model import TrainingModel
 from earthvlm.training.optimizer import parameter_groups
 from tests.support.training_runs import make_trainer
 

@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load_file
 
 from earthvlm.bridge.model import OlmoEarthVLMBridge
-from earthvlm.data.chatearthnet import ChatEarthNet
+from earthvlm.data.chatearthnet.dataset import ChatEarthNet
 from tests.support.training_runs import TrainingRun, run_training
 
 

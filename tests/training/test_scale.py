@@ -13,7 +13,7 @@ import torch
 import torch.distributed as dist
 from safetensors.torch import load_file
 
-from earthvlm.training.losses import contrastive_loss, gather_rows
+from earthvlm.training.losses.training_model import contrastive_loss, gather_rows
 from tests.support.generated_chatearthnet import write_generated_chatearthnet
 from tests.support.ports import free_port
 from tests.support.training_runs import TRAIN, run_training, run_two_processes

@@ -9,13 +9,13 @@ import pytest
 import torch
 
 from earthvlm.bridge.model import OlmoEarthVLMBridge
-from earthvlm.data.chatearthnet import ChatEarthNet
+from earthvlm.data.chatearthnet.dataset import ChatEarthNet
 from earthvlm.data.labelled_patches import LabelFile, LabelledPatches
 from earthvlm.data.pixel_labels import ANY, PixelLabels, cover_set
-from earthvlm.scenes.land_cover import COVERS
-from earthvlm.training.pixel_samples import LAYOUTS, PixelSamples
-from earthvlm.training.sampler import SampleKey
-from earthvlm.training.segmentation_loss import segmentation_loss
+from earthvlm.scenes.analysis.land_cover import COVERS
+from earthvlm.training.batches.pixel_samples import LAYOUTS, PixelSamples
+from earthvlm.training.batches.sampler import SampleKey
+from earthvlm.training.losses.segmentation_loss import segmentation_loss
 from tests.support.labelled_patches import write_labelled_patches
 from tests.support.training_runs import make_trainer
 

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 import torch
 
-from earthvlm.data.chatearthnet import ChatEarthNet
-from earthvlm.training import losses as losses_module
-from earthvlm.training.losses import TrainingModel, contrastive_loss
-from earthvlm.training.sampler import SampleKey
-from earthvlm.training.samples import TrainingSamples, collate_samples
+from earthvlm.data.chatearthnet.dataset import ChatEarthNet
+from earthvlm.training.batches.sampler import SampleKey
+from earthvlm.training.batches.samples import TrainingSamples, collate_samples
+from earthvlm.training.losses import training_model as losses_module
+from earthvlm.training.losses.training_model import TrainingModel, contrastive_loss
 from earthvlm.training.step import GRADIENT_NORM, group_batches, train_step
 from tests.support.training_runs import make_trainer
 

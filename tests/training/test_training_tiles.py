@@ -13,7 +13,7 @@ from accelerate import Accelerator
 
 from earthvlm.cli import main
 from earthvlm.data.captioned_scenes import are_labelled
-from earthvlm.data.chatearthnet import ChatEarthNet
+from earthvlm.data.chatearthnet.dataset import ChatEarthNet
 from earthvlm.training.config import TrainingConfig
 from earthvlm.training.training_tiles import open_training_tiles
 from tests.support.generated_chatearthnet import write_generated_chatearthnet

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from earthvlm.scenes.distribution_shift import warn_out_of_distribution
+from earthvlm.scenes.analysis.distribution_shift import warn_out_of_distribution
+from earthvlm.scenes.analysis.spectral_indices import measure
 from earthvlm.scenes.scene import Scene
-from earthvlm.scenes.spectral_indices import measure
 from earthvlm.serving.measurements import suggest_questions
 from earthvlm.serving.service import OpenScene
 

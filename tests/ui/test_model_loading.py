@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from earthvlm.bridge.publish import publish_bridge
+from earthvlm.bridge.hub.publish import publish_bridge
 from earthvlm.ui.app import build_app, show_models
 from earthvlm.ui.models import load_models
 

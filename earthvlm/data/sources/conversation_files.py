@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import PurePosixPath
 from typing import Any
 
-from earthvlm.data.chatearthnet import FACTS_FILE, LABELS_FILE, read_entries
+from earthvlm.data.labels import FACTS_FILE, LABELS_FILE, read_entries
 from earthvlm.data.sources.entries import (
     CONVERSATION_COLUMNS,
     Entries,

@@ -12,9 +12,9 @@ from typing import Any
 
 from earthvlm.data.captioned_scenes import Tile, is_unicode
 from earthvlm.data.labels import SceneLabels
-from earthvlm.data.question_templates import DESCRIBE
+from earthvlm.data.questions.templates import DESCRIBE
 from earthvlm.data.tile_dataset import list_entries
-from earthvlm.models.chat_templates import Message
+from earthvlm.models.language.chat_templates import Message
 
 SPLIT_NAMES = {
     **dict.fromkeys(("train", "training"), "train"),
@@ -247,10 +247,12 @@ def _read_labels(value: object) -> SceneLabels | None:
         return None
     try:
         entry: Any = json.loads(value) if isinstance(value, str) else value
+    except ValueError as error:
+        raise ValueError(f"has labels that are no JSON: {error}") from error
+    try:
         return SceneLabels.from_entry(entry) if entry else None
-    except (KeyError, TypeError, AttributeError, ValueError) as error:
-        lacks = f"they lack {error}" if isinstance(error, KeyError) else error
-        raise ValueError(f"has labels that cannot be read: {lacks}") from error
+    except ValueError as error:
+        raise ValueError(f"has labels that {error}") from error
 
 
 def _read_place(values: Mapping[str, Any]) -> Place:

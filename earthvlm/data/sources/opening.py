@@ -9,15 +9,15 @@ from functools import lru_cache
 from pathlib import Path, PurePosixPath
 
 from earthvlm.data.captioned_scenes import Tile
-from earthvlm.data.chatearthnet import CHECK_FILE, ChatEarthNet, read_unusable
-from earthvlm.data.chatearthnet_validation import check_chatearthnet
+from earthvlm.data.chatearthnet.dataset import ChatEarthNet
+from earthvlm.data.chatearthnet.validation import check_chatearthnet
 from earthvlm.data.sources.conversation_files import find_conversations, read_conversations
 from earthvlm.data.sources.entries import Entries, Place
 from earthvlm.data.sources.files import LocalFiles, SourceFiles, find_hub_files
 from earthvlm.data.sources.metadata_files import find_metadata, read_metadata
 from earthvlm.data.sources.parquet_shards import find_shards, read_shards
-from earthvlm.data.tile_dataset import MEMORY, TileDataset, describe_fault, list_entries
-from earthvlm.data.validation import Report
+from earthvlm.data.tile_dataset import MEMORY, TileDataset, describe_fault
+from earthvlm.data.validation import Report, leave_out_unusable
 from earthvlm.scenes.scene import Scene
 from earthvlm.storage.hub import HUB_ID
 
@@ -113,11 +113,8 @@ class Source:
             raise FileNotFoundError(f"{self.files.name} has no split {split!r}: it has {known}.")
         tiles, left_out = self.splits[split], self.entries.left_out()
         if isinstance(self.files, LocalFiles):
-            unusable = read_unusable(self.files.root)
-            names = [tile.name for tile in tiles if tile.name in unusable]
-            if names:
-                left_out.append(list_entries(CHECK_FILE, f"tiles of {split} are unusable", names))
-            tiles = [tile for tile in tiles if tile.name not in unusable]
+            tiles, unusable = leave_out_unusable(tiles, self.files.root, split)
+            left_out += unusable
         return TileDataset(
             self.files.name,
             tiles,

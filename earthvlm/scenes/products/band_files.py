@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
-from earthvlm.scenes.band_identification import MASK_LABELS, name_labels
 from earthvlm.scenes.bands import VISIBLE_BANDS, WAVELENGTHS
+from earthvlm.scenes.rasters.band_identification import MASK_LABELS, name_labels
 from earthvlm.scenes.rasters.raster_file import RASTER_SUFFIXES
 
 # Folders of a product that hold masks and reports by band, and files that are no bands.

@@ -9,7 +9,6 @@ from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from earthvlm.scenes.acquisition import read_acquisition_date, refuse_other_sensors
 from earthvlm.scenes.bands import BANDS, VISIBLE_BANDS, find_baseline
 from earthvlm.scenes.product import PRODUCT_TAG, TILE_TAG, TIME_TAG, read_product
 from earthvlm.scenes.products.band_files import NamedFile, choose_files, is_band_folder, name_files
@@ -25,6 +24,7 @@ from earthvlm.scenes.products.safe_metadata import (
     SafeMetadata,
     read_safe_metadata,
 )
+from earthvlm.scenes.rasters.acquisition import read_acquisition_date, refuse_other_sensors
 from earthvlm.scenes.rasters.band_stack import BandFile, BandStack
 from earthvlm.scenes.rasters.raster_file import RasterFile, open_raster
 from earthvlm.scenes.rasters.sentinel2_image import (

@@ -74,7 +74,7 @@ def _find_crs(data: xr.Dataset | xr.DataArray, layer: xr.DataArray, x: str) -> s
 
 def read_date(layer: xr.DataArray, attributes: Mapping[str, Any]) -> datetime.date | None:
     """Return the day that a time coordinate or an attribute tells, or None."""
-    from earthvlm.scenes.acquisition import DATE_KEYS, parse_date
+    from earthvlm.scenes.rasters.acquisition import DATE_KEYS, parse_date
 
     for name in TIME_NAMES:
         if name in layer.coords:

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from earthvlm.scenes.band_identification import name_labels
 from earthvlm.scenes.bands import SCL_CLASSES, SCL_CLOUD
+from earthvlm.scenes.rasters.band_identification import name_labels
 from earthvlm.scenes.rasters.value_rules import ValueTags
 
 if TYPE_CHECKING:

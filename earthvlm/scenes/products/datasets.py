@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from earthvlm.scenes.band_identification import MASK_LABELS, name_labels
 from earthvlm.scenes.bands import (
     BANDS,
     REFLECTANCE_SCALE,
@@ -39,6 +38,7 @@ from earthvlm.scenes.products.dataset_layers import (
     read_layer,
     read_tags,
 )
+from earthvlm.scenes.rasters.band_identification import MASK_LABELS, name_labels
 from earthvlm.scenes.rasters.sentinel2_image import (
     TOP_OF_ATMOSPHERE_NOTE,
     fill_values,

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from earthvlm.scenes.band_identification import MASK_LABELS, name_labels
 from earthvlm.scenes.bands import BANDS, find_baseline
 from earthvlm.scenes.products.addresses import (
     MAX_JSON_BYTES,
@@ -21,6 +20,7 @@ from earthvlm.scenes.products.addresses import (
 )
 from earthvlm.scenes.products.band_folder import open_bands
 from earthvlm.scenes.products.safe_metadata import SafeMetadata
+from earthvlm.scenes.rasters.band_identification import MASK_LABELS, name_labels
 from earthvlm.scenes.rasters.raster_file import RasterFile
 from earthvlm.scenes.rasters.sentinel2_image import Sentinel2Image, require_visible_bands
 from earthvlm.scenes.rasters.value_rules import ValueTags

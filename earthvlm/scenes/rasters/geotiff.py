@@ -10,23 +10,23 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from earthvlm.scenes.acquisition import (
+from earthvlm.scenes.bands import BANDS, find_baseline
+from earthvlm.scenes.decoded_image import DecodedImage
+from earthvlm.scenes.grid import Grid
+from earthvlm.scenes.product import Product, product_tags, read_product
+from earthvlm.scenes.rasters.acquisition import (
     DATE_TAG,
     PIXEL_TAG,
     PLACE_TAGS,
     read_acquisition_date,
 )
-from earthvlm.scenes.band_identification import (
+from earthvlm.scenes.rasters.band_identification import (
     BandOrder,
     identify_bands,
     name_bands,
     only_count,
     read_labels,
 )
-from earthvlm.scenes.bands import BANDS, find_baseline
-from earthvlm.scenes.decoded_image import DecodedImage
-from earthvlm.scenes.grid import Grid
-from earthvlm.scenes.product import Product, product_tags, read_product
 from earthvlm.scenes.rasters.band_stack import BandFile, BandStack, sample_raster
 from earthvlm.scenes.rasters.photo_raster import is_photo_raster, read_photo_raster
 from earthvlm.scenes.rasters.raster_file import RasterFile, open_raster, quiet_gdal

@@ -10,18 +10,18 @@ from typing import TYPE_CHECKING
 import numpy as np
 from PIL import Image
 
-from earthvlm.scenes.acquisition import (
+from earthvlm.scenes.bands import VISIBLE_BANDS
+from earthvlm.scenes.decoded_image import DecodedImage
+from earthvlm.scenes.grid import Grid
+from earthvlm.scenes.parts import Part, choose_part
+from earthvlm.scenes.pictures.image_reader import MAX_PHOTO_SIDE, make_photo_image
+from earthvlm.scenes.product import read_product
+from earthvlm.scenes.rasters.acquisition import (
     find_mirrored_axes,
     read_acquisition_date,
     read_pixel_metres,
 )
-from earthvlm.scenes.band_identification import name_labels, read_labels
-from earthvlm.scenes.bands import VISIBLE_BANDS
-from earthvlm.scenes.decoded_image import DecodedImage
-from earthvlm.scenes.grid import Grid
-from earthvlm.scenes.image_reader import MAX_PHOTO_SIDE, make_photo_image
-from earthvlm.scenes.parts import Part, choose_part
-from earthvlm.scenes.product import read_product
+from earthvlm.scenes.rasters.band_identification import name_labels, read_labels
 from earthvlm.scenes.rasters.band_stack import sample_raster
 from earthvlm.scenes.rasters.raster_file import RasterFile
 

@@ -10,16 +10,16 @@ from typing import Any
 
 import numpy as np
 
-from earthvlm.scenes.acquisition import (
+from earthvlm.scenes.bands import VISIBLE_BANDS
+from earthvlm.scenes.decoded_image import DecodedImage
+from earthvlm.scenes.parts import Part, choose_part, describe_overview, full_size
+from earthvlm.scenes.product import Product
+from earthvlm.scenes.rasters.acquisition import (
     find_mirrored_axes,
     read_pixel_metres,
     read_place_tags,
     refuse_other_sensors,
 )
-from earthvlm.scenes.bands import VISIBLE_BANDS
-from earthvlm.scenes.decoded_image import DecodedImage
-from earthvlm.scenes.parts import Part, choose_part, describe_overview, full_size
-from earthvlm.scenes.product import Product
 from earthvlm.scenes.rasters.band_stack import BandStack, StoredPixels
 from earthvlm.scenes.rasters.value_rules import ValueRules, ValueTags, decide_rules
 from earthvlm.scenes.reflectance import (

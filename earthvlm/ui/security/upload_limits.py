@@ -19,7 +19,7 @@ from typing import Any
 from python_multipart.multipart import MultipartParser, parse_options_header
 from starlette.formparsers import MultiPartException
 
-from earthvlm.scenes.image_reader import ACCEPTED
+from earthvlm.scenes.pictures.image_reader import ACCEPTED
 from earthvlm.serving.address_factor import read_address_factor
 from earthvlm.ui.security.asgi import App, Message, Receive, Send, client_address, send_answer
 

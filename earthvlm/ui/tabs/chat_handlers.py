@@ -11,7 +11,7 @@ from typing import Any
 import gradio as gr
 
 from earthvlm.generation.sampling import check_prompt
-from earthvlm.models.chat_templates import Message
+from earthvlm.models.language.chat_templates import Message
 from earthvlm.serving.exports import conversation_to_markdown
 from earthvlm.serving.service import OpenScene, SceneService, Waiting
 from earthvlm.ui.scene_html import show_related_shares, show_viewer

@@ -5,7 +5,7 @@ from __future__ import annotations
 import html
 from collections.abc import Sequence
 
-from earthvlm.scenes.change_detection import (
+from earthvlm.scenes.analysis.change_detection import (
     WATER_CHANGE_COLOURS,
     Change,
     Comparison,
@@ -13,8 +13,8 @@ from earthvlm.scenes.change_detection import (
     draw_water_change,
     lie_apart,
 )
+from earthvlm.scenes.analysis.spectral_indices import percent
 from earthvlm.scenes.formatting import describe_date
-from earthvlm.scenes.spectral_indices import percent
 from earthvlm.serving.service import OpenScene
 from earthvlm.ui.scene_html import show_picture, show_viewer
 

@@ -10,8 +10,8 @@ from typing import Any
 import gradio as gr
 
 from earthvlm.generation.sampling import DEFAULT_PROMPT
+from earthvlm.scenes.analysis.change_detection import in_order_of_date
 from earthvlm.scenes.bands import COMPOSITES
-from earthvlm.scenes.change_detection import in_order_of_date
 from earthvlm.serving.service import Client, OpenScene, SceneService, Waiting
 from earthvlm.ui.examples import ABOUT_PAIR
 from earthvlm.ui.scene_html import VIEWER_SCRIPT, show_related_shares

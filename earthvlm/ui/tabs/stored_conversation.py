@@ -10,7 +10,7 @@ import json
 from dataclasses import dataclass
 
 from earthvlm.generation.sampling import MAX_PROMPT_CHARACTERS, check_prompt
-from earthvlm.models.chat_templates import Message
+from earthvlm.models.language.chat_templates import Message
 from earthvlm.serving.service import OpenScene
 
 MAX_MESSAGES = 40

@@ -9,7 +9,7 @@ from collections.abc import Generator
 from contextlib import closing
 from typing import Any
 
-from earthvlm.models.chat_templates import Message
+from earthvlm.models.language.chat_templates import Message
 from earthvlm.serving.service import Waiting
 
 _ENTITY = re.compile(r"&(?=[#\w])")

@@ -1,0 +1,1 @@
+"""A bridge's repository on the Hub: its card, its results, one commit."""

@@ -1,0 +1,1 @@
+"""Commands on scenes: describe, segment, search, classify, fetch, index."""

@@ -1,0 +1,1 @@
+"""Commands on training: download, validate-data, train, evaluate."""

@@ -1,0 +1,1 @@
+"""The dataset ChatEarthNet: its tiles and captions, its download, its validation."""

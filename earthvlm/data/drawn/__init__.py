@@ -1,0 +1,1 @@
+"""Scenes and phenomena that are drawn, because no training image shows them."""

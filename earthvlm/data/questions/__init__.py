@@ -1,0 +1,1 @@
+"""Synthetic questions and answers about a scene, from its labels."""

@@ -1,0 +1,204 @@
+"""Compare the land cover of two scenes of one place."""
+
+from __future__ import annotations
+
+import datetime
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from PIL import Image
+from scipy import ndimage
+
+from earthvlm.scenes.analysis.spectral_indices import (
+    COVER_CLASSES,
+    NO_DATA,
+    Classification,
+    SpectralIndices,
+    classify_pixels,
+    percent,
+)
+from earthvlm.scenes.scene import Scene
+
+SAME_PLACE_DEGREES = 0.02  # about 2 km
+# Cloud and shadow of less than this are not mentioned.
+MENTIONED = 0.05
+# Scenes that both show less of the ground than this are not compared: between many clouds lie thin
+# ones and shadows. Pixels so near to a cloud are left out.
+LEAST_SEEN, CLOUD_MARGIN = 0.2, 3
+# Two months apart, vegetation is compared without a sentence on seasons.
+SAME_SEASON_MONTHS = 2
+
+
+@dataclass(frozen=True)
+class Change:
+    """The share of a land cover in two scenes, 0 to 1, and the error of their difference."""
+
+    cover: str
+    before: float
+    after: float
+    error: float = 0.0
+
+    @property
+    def difference(self) -> float:
+        """The change in percentage points."""
+        return 100 * (self.after - self.before)
+
+    @property
+    def is_certain(self) -> bool:
+        """Whether the difference is larger than its error."""
+        return abs(self.after - self.before) > self.error
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What changed between two scenes of one place.
+
+    Attributes:
+        changes: of all covers measured in both scenes, the largest first.
+        compared: the share of pixels that were seen in both scenes and were compared; None where
+            the scenes cannot be laid over each other, and each was measured whole.
+        doubts: sentences on why the comparison is doubtful.
+        water: the pixels with water in the earlier scene, those in the later one, and those that
+            both show, bool `[3, H, W]`; None where pixels were not compared.
+    """
+
+    changes: tuple[Change, ...]
+    compared: float | None
+    doubts: tuple[str, ...]
+    water: np.ndarray | None = None
+
+
+def compare(before: Scene, after: Scene) -> Comparison:
+    """Compare two scenes, by the pixels that both show where they lie over each other.
+
+    Haze is subtracted from each. There are no changes where a scene lacks the near infrared.
+    """
+    first, second = classify_pixels(before), classify_pixels(after)
+    doubts = _doubt_places(before, after)
+    if first is None or second is None:
+        return Comparison((), None, tuple(doubts))
+    doubts += _doubt_sight(before, first) + _doubt_sight(after, second)
+    doubts += _doubt_season(before, after)
+    if first.covers.shape != second.covers.shape or lie_apart(before, after):
+        changes = compare_shares(first.measure(), second.measure())
+        return Comparison(tuple(changes), None, tuple(doubts))
+    seen, share = _find_seen(first, second)
+    if share < LEAST_SEEN:
+        doubts.append(
+            f"Both scenes show only {percent(share)} of the ground: too little to compare."
+        )
+        return Comparison((), share, tuple(doubts))
+    changes = compare_shares(first.measure(seen), second.measure(seen))
+    changes = [change for change in changes if change.cover != "cloud"]
+    water = COVER_CLASSES.index("water")
+    masks = np.stack([first.covers == water, second.covers == water, seen])
+    return Comparison(tuple(changes), share, tuple(doubts), masks)
+
+
+def _find_seen(first: Classification, second: Classification) -> tuple[np.ndarray, float]:
+    """Return the pixels whose ground both scenes show, and their share of those with data.
+
+    Next to a cloud lie its thin edge and its shadow.
+    """
+    cloud = COVER_CLASSES.index("cloud")
+    clouds = (first.covers == cloud) | (second.covers == cloud)
+    near = ndimage.maximum_filter(clouds.view(np.uint8), 2 * CLOUD_MARGIN + 1, mode="nearest")
+    seen = first.seen & second.seen & ~near.view(bool)
+    both = (first.covers != NO_DATA) & (second.covers != NO_DATA)
+    return seen, float(seen.sum() / max(both.sum(), 1))
+
+
+def compare_shares(before: SpectralIndices, after: SpectralIndices) -> list[Change]:
+    """Return the changes of all covers measured both times, the largest first."""
+    both = [cover for cover in COVER_CLASSES if cover in before.shares and cover in after.shares]
+    changes = [
+        Change(
+            cover,
+            before.shares[cover],
+            after.shares[cover],
+            math.hypot(before.error(cover), after.error(cover)),
+        )
+        for cover in both
+    ]
+    return sorted(changes, key=lambda change: -abs(change.difference))
+
+
+def lie_apart(first: Scene, second: Scene) -> bool:
+    """Return whether two scenes are known to show different places."""
+    pairs = ((first.longitude, second.longitude), (first.latitude, second.latitude))
+    return any(abs(a - b) > SAME_PLACE_DEGREES for a, b in pairs if a is not None and b is not None)
+
+
+def _doubt_places(first: Scene, second: Scene) -> list[str]:
+    doubts = []
+    if None in (first.longitude, first.latitude, second.longitude, second.latitude):
+        doubts.append("A file does not give its place: check that both show one place.")
+    elif lie_apart(first, second):
+        doubts.append("The scenes lie apart, so differences are between places, not dates.")
+    if first.reflectance.shape != second.reflectance.shape:
+        doubts.append("The scenes differ in size, so they cannot be compared pixel by pixel.")
+    return doubts
+
+
+def _doubt_sight(scene: Scene, classified: Classification) -> list[str]:
+    """Say what hides the ground of a scene, or veils it."""
+    doubts, measured = [], classified.measure()
+    if measured.share("cloud") > MENTIONED:
+        doubts.append(
+            f"Cloud hides {percent(measured.share('cloud'))} of {scene.name}: only what both "
+            "scenes show can be compared."
+        )
+    if measured.is_hazy:
+        doubts.append(
+            f"Haze lies over {scene.name}. It was subtracted, but small changes may be the haze's."
+        )
+    if measured.dark > MENTIONED:
+        doubts.append(
+            f"{percent(measured.dark)} of {scene.name} is too dark to be measured, probably in "
+            "shadow, and was left out."
+        )
+    return doubts
+
+
+def _doubt_season(first: Scene, second: Scene) -> list[str]:
+    if first.date is None or second.date is None:
+        return []
+    apart = abs(first.date.month - second.date.month)
+    if min(apart, 12 - apart) <= SAME_SEASON_MONTHS:
+        return []
+    return ["The seasons differ, so vegetation differs even where nothing else changed."]
+
+
+# The colours differ in lightness too, for readers who do not tell them apart by hue.
+WATER_CHANGE_COLOURS = {
+    "water in both": (70, 105, 200),
+    "water gained": (60, 220, 235),
+    "water lost": (240, 130, 40),
+    "not seen in both": (245, 235, 245),
+}
+
+
+def draw_water_change(comparison: Comparison, after: Scene) -> Image.Image | None:
+    """Draw water gained, lost and kept over the later scene in grey, and what is not seen in both.
+
+    Returns None where the scenes were not compared pixel by pixel.
+    """
+    if comparison.water is None:
+        return None
+    was, now, seen = comparison.water
+    grey = after.composite().convert("L").point(lambda value: 90 + value * 0.6)
+    pixels = np.array(grey.convert("RGB"))
+    for where, colour in zip(
+        (was & now, now & ~was, was & ~now, ~seen), WATER_CHANGE_COLOURS.values(), strict=True
+    ):
+        pixels[where] = colour
+    return Image.fromarray(pixels)
+
+
+def in_order_of_date(scenes: Sequence[Scene]) -> list[Scene]:
+    """Sort scenes by date, unless one has none."""
+    if any(scene.date is None for scene in scenes):
+        return list(scenes)
+    return sorted(scenes, key=lambda scene: scene.date or datetime.date.min)

@@ -1,0 +1,1 @@
+"""Pictures without georeference: read as scenes, and drawn of them."""

@@ -1,0 +1,1 @@
+"""Engines of search: exact ones, faiss and Milvus."""

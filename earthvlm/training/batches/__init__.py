@@ -1,0 +1,1 @@
+"""Samples of training: drawn, prepared, cached, and joined into batches."""

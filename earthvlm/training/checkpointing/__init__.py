@@ -1,0 +1,1 @@
+"""What a run writes: checkpoints, the files of its folder, the Hub."""
