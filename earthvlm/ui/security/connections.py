@@ -19,6 +19,10 @@ if TYPE_CHECKING:
 
 HEAD_SECONDS = 20.0  # from a connection, or a request's first byte, to the end of its head
 HEAD_BYTES = 2**16  # as h11 and most servers bound it
+# Longer than clients keep a connection that nothing uses (httpx: 5 s), so that they close it. Where
+# the server does, and by default after 5 s too, a request can be on its way, and its client gets an
+# error in place of an answer.
+KEEP_ALIVE_SECONDS = 65
 UNREAD_SECONDS = 60.0  # in which a client reads nothing of a reply that waits for it
 # A browser opens six to one host: a class of 20 behind one address opens 120.
 CONNECTIONS_PER_ADDRESS = 200
@@ -123,4 +127,5 @@ def bound_connections(server: uvicorn.Server) -> None:
     server.config.http_protocol_class = type(
         "BoundedProtocol", (BoundedConnection, server.config.http_protocol_class), bounds
     )
+    server.config.timeout_keep_alive = KEEP_ALIVE_SECONDS
     server.config.ws_protocol_class = None

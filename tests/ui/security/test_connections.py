@@ -91,6 +91,13 @@ def test_idle_connections_are_closed(endless, monkeypatch):
         assert is_broken_off(connection)
 
 
+def test_idle_connections_outlast_those_that_clients_keep():
+    config = uvicorn.Config(Endless(), log_level="critical")
+    config.load()
+    bound_connections(uvicorn.Server(config))
+    assert config.timeout_keep_alive > httpx.Limits().keepalive_expiry
+
+
 @pytest.mark.parametrize("line", [b"x" * 100, b"X: y\r\n" * 20], ids=["one line", "many lines"])
 def test_endless_heads_are_broken_off(endless, line: bytes):
     with connect(endless[1]) as connection:
