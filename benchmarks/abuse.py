@@ -350,7 +350,7 @@ def report(run: Run, meter: Meter, before: int, options: argparse.Namespace) -> 
         f"flooder, {FLOOD_PER_SECOND} searches a second": met.get("flooder", "nothing"),
         "uploader of bombs": met.get("uploader", "nothing"),
         f"slow reader, {SLOW_CONNECTIONS} connections": met.get("slow reader", "nothing"),
-        "memory before, at most, after the rest": (
+        "memory before, at most, after quiet minutes": (
             f"{before / 1e9:.2f}, {peak / 1e9:.2f}, {after / 1e9:.2f} GB"
         ),
         "disk at most, at the end": f"{disk / 1e6:.0f}, {meter.disk[-1] / 1e6:.0f} MB",
@@ -363,7 +363,7 @@ def report(run: Run, meter: Meter, before: int, options: argparse.Namespace) -> 
     bounds = {
         "the median search": (median, LONGEST_MEDIAN),
         "memory": (peak, MOST_MEMORY),
-        "memory after the rest": (after, MAX_STORED * before),
+        "memory after quiet minutes": (after, MAX_STORED * before),
         "disk": (disk, MOST_DISK),
     }
     wrong += [f"{n} was {v:g}, over {b:g}" for n, (v, b) in bounds.items() if v > b]
