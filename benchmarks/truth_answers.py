@@ -11,11 +11,11 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from scipy.stats import bootstrap
 
 from benchmarks.truth_scenes import KnownScene
 from earthvlm import OlmoEarthVLMBridge
 from earthvlm.data.labels import LAND_COVER, QUARTERS
+from earthvlm.metrics.results import bootstrap_interval
 
 # What a bridge is given: all; the text of the context, with zeros for queries; the image alone.
 ALL, EVIDENCE, IMAGE = "bridge", "evidence only", "image only"
@@ -172,7 +172,4 @@ def mean_interval(scores: np.ndarray) -> tuple[float, float]:
     """The bootstrap's 95 % interval of a mean."""
     if len(scores) < 2 or np.ptp(scores) == 0:
         return float(np.mean(scores)), float(np.mean(scores))
-    found = bootstrap(
-        (scores,), np.mean, n_resamples=RESAMPLES, method="percentile", rng=np.random.default_rng(0)
-    ).confidence_interval
-    return float(found.low), float(found.high)
+    return bootstrap_interval((scores,), np.mean, seed=0)

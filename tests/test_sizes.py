@@ -1,14 +1,15 @@
-"""Files, functions and the names of tests stay short enough to be read at one sitting."""
+"""Packages, files, functions and the names of tests stay small enough to be read at one sitting."""
 
 from __future__ import annotations
 
 import ast
+from collections import Counter
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-FILE_LINES, FUNCTION_LINES, TEST_NAME_LETTERS = 400, 60, 60
+PACKAGE_FILES, FILE_LINES, FUNCTION_LINES, TEST_NAME_LETTERS = 14, 400, 60, 60
 
 
 def read_sources() -> Iterator[tuple[Path, str]]:
@@ -29,6 +30,11 @@ def read_functions() -> list[tuple[Path, ast.FunctionDef | ast.AsyncFunctionDef]
         for node in ast.walk(ast.parse(text))
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
     ]
+
+
+def test_packages_have_few_files():
+    files = Counter(path.parent for path, _ in read_sources() if path.parts[0] == "earthvlm")
+    assert {str(folder): n for folder, n in files.items() if n > PACKAGE_FILES} == {}
 
 
 def test_files_are_short():

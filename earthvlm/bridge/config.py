@@ -182,32 +182,27 @@ def check_parts(folder: Path, config: BridgeConfig) -> None:
             raise FileNotFoundError(f"The bridge at {folder} lacks its {part}.")
 
 
-def read_adapter(folder: Path, config: BridgeConfig) -> AdapterConfig | None:
-    """Read the configuration of a saved bridge's adapter; None without one.
+def read_configs(folder: Path) -> tuple[BridgeConfig, AdapterConfig | None]:
+    """Read the configurations of a saved bridge, with its adapter's own rank and alpha.
 
-    Raises ValueError as `AdapterConfig.read` does.
+    Raises what `BridgeConfig.read`, `check_parts` and `AdapterConfig.read` do.
     """
-    return AdapterConfig.read(folder / ADAPTER_CONFIG_FILE) if config.use_lora else None
-
-
-def follow_adapter(config: BridgeConfig, adapter: AdapterConfig) -> BridgeConfig:
-    """Return a bridge's configuration with its adapter's own rank and alpha."""
-    return replace(config, lora_r=adapter.rank, lora_alpha=adapter.alpha)
+    config = BridgeConfig.read(folder)
+    check_parts(folder, config)
+    if not config.use_lora:
+        return config, None
+    adapter = AdapterConfig.read(folder / ADAPTER_CONFIG_FILE)
+    return replace(config, lora_r=adapter.rank, lora_alpha=adapter.alpha), adapter
 
 
 def bridge_revision(folder: str | Path) -> str:
     """Hash what determines a saved bridge's embeddings and answers, as `REVISION_LENGTH` digits.
 
     That is its weight files, how its adapter is scaled, and all entries of its configuration but
-    DESCRIPTIVE_ENTRIES and those of LATER_ENTRIES that are off. Raises what `BridgeConfig.read`,
-    `check_parts` and `read_adapter` do.
+    DESCRIPTIVE_ENTRIES and those of LATER_ENTRIES that are off. Raises what `read_configs` does.
     """
     folder = Path(folder)
-    config = BridgeConfig.read(folder)
-    check_parts(folder, config)
-    adapter = read_adapter(folder, config)
-    if adapter is not None:
-        config = follow_adapter(config, adapter)
+    config, adapter = read_configs(folder)
     entries = {
         name: value
         for name, value in asdict(config).items()

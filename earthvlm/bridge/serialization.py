@@ -27,10 +27,8 @@ from earthvlm.bridge.config import (
     VISION_FILE,
     BridgeConfig,
     bridge_revision,
-    check_parts,
-    follow_adapter,
     list_parts,
-    read_adapter,
+    read_configs,
 )
 from earthvlm.bridge.network import BridgeNetwork
 from earthvlm.models.adapter_config import PEFT_CONFIG_FILE, AdapterConfig
@@ -169,13 +167,9 @@ def read_bridge(
         FileNotFoundError: names the file that is missing.
         ValueError: names the file or tensor that does not fit.
     """
-    config = BridgeConfig.read(folder)
-    check_parts(folder, config)
+    config, adapter = read_configs(folder)
     # Trained weights are quantized after they are read.
     in_int8 = dtype == torch.int8 and not config.use_lora
-    adapter = read_adapter(folder, config)
-    if adapter is not None:
-        config = follow_adapter(config, adapter)
     bridge = make_bridge(config, device, None if in_int8 else dtype, trainable, adapter)
     if bridge.config.vlm_revision != config.vlm_revision:
         raise ValueError(

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from earthvlm.bridge.model import OlmoEarthVLMBridge
     from earthvlm.scenes.scene import Scene
 
-MAP_SUFFIXES = (".tif", ".tiff")
+GEOTIFF = (".tif", ".tiff")
 BOA_OFFSET_CHOICES = {"auto": None, "yes": True, "no": False}
 
 
@@ -163,16 +163,18 @@ def open_scene(
     return Scene.open(data_dir, path, **options)
 
 
-def check_map_path(output: Path, option: str, paths: Sequence[str]) -> None:
-    """Raise ValueError or FileNotFoundError where a map cannot be written to a file.
+def check_output_path(
+    output: Path, option: str, suffixes: Sequence[str] = GEOTIFF, inputs: Sequence[str] = ()
+) -> None:
+    """Raise ValueError or FileNotFoundError where an option names a file that cannot be written.
 
-    option: that names the file. paths: of scenes, none of which is overwritten.
+    suffixes: one of which the file must have. inputs: scenes, none of which is overwritten.
     """
-    if output.suffix.lower() not in MAP_SUFFIXES:
-        raise ValueError(f"{option} is a GeoTIFF and ends in .tif, not '{output.name}'.")
+    if output.suffix.lower() not in suffixes:
+        raise ValueError(f"{option} ends in {' or '.join(suffixes)}, not '{output.name}'.")
     if not output.absolute().parent.is_dir():
-        raise FileNotFoundError(f"There is no folder '{output.parent}' to save the map in.")
-    for path in paths:
+        raise FileNotFoundError(f"There is no folder '{output.parent}' to save {output.name} in.")
+    for path in inputs:
         if output.exists() and Path(path).exists() and output.samefile(path):
             raise ValueError(f"{option} would overwrite the scene '{path}'.")
 

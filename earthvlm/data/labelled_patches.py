@@ -2,7 +2,7 @@
 
 A folder holds `manifest.json` and one `.npz` a source. The manifest lists sources, each with its
 `file`, its `bands` in the order of the arrays, and its `patches`, each with an `id` and a `group`
-(a place: keep it on one side of a split), and, where known, `date`, `lonlat` and `tags`. The `.npz`
+(a place: keep it on one side of a split), and, where known, `date` and `lonlat`. The `.npz`
 has an array ID for each patch, `[C, H, W]`, reflectance x 10000 and 0 where there is no data, and
 masks of the same size: `ID_cover` with an index in COVERS for each pixel, or 255 where it is
 unknown, and any others, whose values a label file explains.
@@ -73,7 +73,6 @@ class Patch:
     file: str
     bands: tuple[str, ...]
     level: str
-    tags: tuple[str, ...]
     date: datetime.date | None
     longitude: float | None
     latitude: float | None
@@ -109,9 +108,6 @@ class LabelledPatches:
             raise ValueError(f"{path} has no patch that is {'' if held_out else 'not '}held out.")
         self._arrays: dict[str, dict[str, np.ndarray]] = {}
 
-    def __len__(self) -> int:
-        return len(self.patches)
-
     def _make_patch(self, source: dict[str, Any], entry: dict[str, Any]) -> Patch:
         longitude, latitude = entry.get("lonlat") or (None, None)
         covers = self.labels.covers
@@ -121,7 +117,6 @@ class LabelledPatches:
             file=source["file"],
             bands=tuple(source["bands"]),
             level=source.get("level", ""),
-            tags=tuple(entry.get("tags", ())),
             date=datetime.date.fromisoformat(entry["date"]) if entry.get("date") else None,
             longitude=longitude,
             latitude=latitude,

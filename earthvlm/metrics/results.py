@@ -61,7 +61,7 @@ def score_losses(
     def mean(total: np.ndarray, count: np.ndarray, axis: int = -1) -> np.ndarray:
         return total.sum(axis) / count.sum(axis)
 
-    low, high = _bootstrap((losses["scene"], tokens), mean, seed, paired=True)
+    low, high = bootstrap_interval((losses["scene"], tokens), mean, seed, paired=True)
     own, shuffled_image, no_image = (float(mean(losses[kind], tokens)) for kind in INPUTS)
     numbers = np.array([own, low, high, shuffled_image, no_image])
     return [
@@ -82,19 +82,22 @@ def confidence_interval(
     from scipy.stats import binomtest
 
     if statistic is not np.mean or not np.isin(scores, (0, 1)).all():
-        return _bootstrap((scores,), statistic, seed)
+        return bootstrap_interval((scores,), statistic, seed)
     test = binomtest(int(scores.sum()), len(scores))
     interval = test.proportion_ci(CONFIDENCE, method="wilson")
     return float(interval.low), float(interval.high)
 
 
-def _bootstrap(
+def bootstrap_interval(
     data: tuple[np.ndarray, ...],
     statistic: Callable[..., np.ndarray],
     seed: int,
     paired: bool = False,
 ) -> tuple[float, float]:
-    """Return the percentile bootstrap's interval of a statistic of tiles' numbers."""
+    """Return the percentile bootstrap's 95 % interval of a statistic of tiles' numbers.
+
+    data: one number a tile, `[N]`, for each argument of the statistic; paired: resampled together.
+    """
     from scipy.stats import bootstrap
 
     interval = bootstrap(

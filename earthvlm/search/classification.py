@@ -55,9 +55,9 @@ class Classification:
         import pyarrow.parquet
 
         path = Path(path)
-        if path.suffix == ".csv":
+        if path.suffix.lower() == ".csv":
             pyarrow.csv.write_csv(self.table, path)
-        elif path.suffix == ".parquet":
+        elif path.suffix.lower() == ".parquet":
             pyarrow.parquet.write_table(self.table, path)
         else:
             raise ValueError(f"{path} must end in .csv or .parquet.")

@@ -62,7 +62,7 @@ class OpenAIServer:
         self._folder = tempfile.TemporaryDirectory(prefix="earthvlm-files-")
         self._files: OrderedDict[str, dict[str, Any]] = OrderedDict()
         model_thread = ThreadPoolExecutor(1, "earthvlm-model")
-        self._stream: Callable[..., Iterator[str]] = run_in(model_thread, self._run_stream)
+        self._stream: Callable[..., Iterator[str]] = run_in(model_thread, bridge.stream)
         self._embed: Callable[..., np.ndarray] = run_in(model_thread, bridge.embed)
 
     def build_app(self) -> Starlette:
@@ -240,21 +240,18 @@ class OpenAIServer:
             content = b""
         if not content:
             raise ValueError("The data URI is not data:TYPE;base64,DATA.")
-        with tempfile.NamedTemporaryFile(prefix="image-", dir=self._folder.name) as file:
-            file.write(content)
-            file.flush()
-            return self.reader.open(file.name)
+        path = Path(self._folder.name) / f"image-{uuid4().hex}"
+        try:
+            path.write_bytes(content)
+            return self.reader.open(path)
+        finally:
+            path.unlink(missing_ok=True)
 
     def _answer(
         self, scene: Scene, messages: Sequence[Message], length: int, sampling: tuple[float, float]
     ) -> Iterator[str]:
         with self.queue.turn(uuid4().hex):
-            yield from self._stream(scene, messages, length, sampling)
-
-    def _run_stream(
-        self, scene: Scene, messages: Sequence[Message], length: int, sampling: tuple[float, float]
-    ) -> Iterator[str]:
-        yield from self.bridge.stream(scene, messages, length, *sampling)
+            yield from self._stream(scene, messages, length, *sampling)
 
     def _embed_inputs(self, inputs: Sequence[str]) -> np.ndarray:
         is_image = [each.startswith("data:") or each in self._files for each in inputs]

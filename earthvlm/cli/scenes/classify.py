@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from earthvlm.cli.options import check_output_path
 from earthvlm.cli.output import print_message
 from earthvlm.storage.hub import BUNDLED
 
@@ -41,8 +42,7 @@ def run_classify(arguments: argparse.Namespace) -> int:
     from earthvlm.search.classification import read_labels
     from earthvlm.search.index import SceneIndex
 
-    if arguments.output.suffix not in (".csv", ".parquet"):
-        raise ValueError(f"--output {arguments.output} must end in .csv or .parquet.")
+    check_output_path(arguments.output, "--output", (".csv", ".parquet"))
     labels = read_labels(arguments.labels)
     found = SceneIndex.from_pretrained(arguments.index).classify(labels)
     found.write(arguments.output)

@@ -16,8 +16,8 @@ from earthvlm.cli.options import (
     add_bridge_options,
     add_part_options,
     add_scene_options,
-    check_map_path,
     check_model_path,
+    check_output_path,
     load_bridge,
     open_scene,
     probability,
@@ -181,7 +181,7 @@ def _check_attention(output: Path | None, paths: list[str]) -> None:
     """Raise ValueError or FileNotFoundError, before a model is loaded, for a wrong --attention."""
     if output is None:
         return
-    check_map_path(output, "--attention", paths)
+    check_output_path(output, "--attention", inputs=paths)
     if len(paths) > 1:
         raise ValueError(f"--attention takes one scene, and {len(paths)} are given.")
 

@@ -10,7 +10,7 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from earthvlm.cli.options import whole_number
+from earthvlm.cli.options import check_output_path, whole_number
 from earthvlm.cli.output import print_message
 
 if TYPE_CHECKING:
@@ -74,8 +74,8 @@ def add_fetch(commands: argparse._SubParsersAction) -> None:
 def run_fetch(arguments: argparse.Namespace) -> int:
     """Save the least cloudy scene and print its path, or list all."""
     output: Path | None = arguments.output
-    if output is not None and output.suffix.lower() not in (".tif", ".tiff"):
-        raise ValueError(f"--output is a GeoTIFF and ends in .tif, not '{output.name}'.")
+    if output is not None:
+        check_output_path(output, "--output")
     from earthvlm.scenes.products.stac_search import COLLECTION, EARTH_SEARCH, search_items
 
     bbox = arguments.bbox or surround(arguments.place, arguments.size)

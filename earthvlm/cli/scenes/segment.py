@@ -11,8 +11,8 @@ from earthvlm.cli.options import (
     add_bridge_options,
     add_part_options,
     add_scene_options,
-    check_map_path,
     check_model_path,
+    check_output_path,
     load_bridge,
     open_scene,
 )
@@ -55,7 +55,7 @@ def run_segment(arguments: argparse.Namespace) -> int:
     check_model_path(arguments.model_path)
     output: Path | None = arguments.output
     if output is not None:
-        check_map_path(output, "--output", [arguments.path])
+        check_output_path(output, "--output", inputs=[arguments.path])
     scene = open_scene(arguments.path, arguments)
     bridge = load_bridge(arguments.model_path, arguments.device)
     found = bridge.map_land_cover(scene)

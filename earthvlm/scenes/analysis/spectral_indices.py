@@ -175,15 +175,6 @@ class Classification:
         return SpectralIndices(shares, self.water_index, errors, self.haze, dark)
 
 
-def classify(scene: Scene) -> np.ndarray | None:
-    """Return the cover of each pixel as its index in COVER_CLASSES, or NO_DATA, uint8 `[H, W]`.
-
-    None where the near infrared is missing, as in a photo: nothing here can then be measured.
-    """
-    classified = classify_pixels(scene)
-    return None if classified is None else classified.covers
-
-
 def classify_pixels(scene: Scene) -> Classification | None:
     """Classify each pixel of a scene; None where the near infrared is missing."""
     bands = read_reflectance(scene)

@@ -7,9 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from earthvlm.scenes.bands import SCL_CLASSES, SCL_CLOUD
 from earthvlm.scenes.rasters.band_identification import name_labels
-from earthvlm.scenes.rasters.value_rules import ValueTags
+from earthvlm.scenes.rasters.value_rules import ValueTags, classify_clouds, keep_known_classes
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -95,10 +94,7 @@ def read_classification(
 ) -> np.ndarray | None:
     """Return ESA's scene classification, or one made of a cloud mask, uint8 `[H, W]`, or None."""
     if "scl" in masks:
-        classes = np.nan_to_num(read_layer(masks["scl"], x, y, flips))
-        known = (classes >= 0) & (classes < len(SCL_CLASSES))
-        return np.where(known, classes, 0).astype(np.uint8)
+        return keep_known_classes(read_layer(masks["scl"], x, y, flips))
     if "clouds" in masks:
-        cloudy = read_layer(masks["clouds"], x, y, flips) == 1
-        return np.where(cloudy, SCL_CLOUD, 0).astype(np.uint8)
+        return classify_clouds(read_layer(masks["clouds"], x, y, flips))
     return None

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -38,7 +37,7 @@ from earthvlm.scenes.products.dataset_layers import (
     read_layer,
     read_tags,
 )
-from earthvlm.scenes.rasters.band_identification import MASK_LABELS, name_labels
+from earthvlm.scenes.rasters.band_identification import find_mask_kind, name_labels
 from earthvlm.scenes.rasters.sentinel2_image import (
     TOP_OF_ATMOSPHERE_NOTE,
     fill_values,
@@ -89,7 +88,7 @@ def read_dataset(data: xr.Dataset | xr.DataArray, source: str) -> DatasetImage:
     bands: dict[str, xr.DataArray] = {}
     masks: dict[str, xr.DataArray] = {}
     for (label, layer), band in zip(layers.items(), named, strict=True):
-        kind = MASK_LABELS.get(re.sub(r"[ _-]", "", label.lower()))
+        kind = find_mask_kind(label)
         if kind:
             masks[kind] = layer
         elif band in bands:

@@ -302,7 +302,7 @@ def name_bands(names: Sequence[str], count: int, source: str) -> BandOrder:
     numbers: dict[str, int] = {}
     masks: dict[str, int] = {}
     for number, (name, band) in enumerate(zip(names, name_labels(names), strict=True), start=1):
-        kind = "mask" if name.lower() == "mask" else MASK_LABELS.get(_squeeze(name))
+        kind = "mask" if name.lower() == "mask" else find_mask_kind(name)
         if kind:
             masks[kind] = number
         elif name != "-" and band is None:
@@ -312,6 +312,11 @@ def name_bands(names: Sequence[str], count: int, source: str) -> BandOrder:
         elif band is not None:
             numbers[band] = number
     return BandOrder(numbers, masks.get("mask"), masks.get("scl"), masks.get("clouds"))
+
+
+def find_mask_kind(label: str | None) -> str | None:
+    """Return whether a band is a "mask", "scl" or "clouds" by its label; None for other bands."""
+    return MASK_LABELS.get(_squeeze(label))
 
 
 def _squeeze(label: str | None) -> str:
@@ -324,7 +329,7 @@ def _by_labels(labels: Sequence[str | None], source: str) -> BandOrder:
     masks: dict[str, int] = {}
     unknown = []
     for number, (label, band) in enumerate(zip(labels, name_labels(labels), strict=True), start=1):
-        kind = MASK_LABELS.get(_squeeze(label))
+        kind = find_mask_kind(label)
         if kind and kind not in masks:
             masks[kind] = number
         elif band is None:

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from earthvlm.scenes.bands import SCL_CLASSES, SCL_CLOUD
 from earthvlm.scenes.grid import Grid
 from earthvlm.scenes.parts import Part, full_size
+from earthvlm.scenes.rasters.value_rules import classify_clouds, keep_known_classes
 
 if TYPE_CHECKING:
     import rasterio
@@ -142,20 +142,14 @@ class BandStack:
         return None if valid is None or valid.all() else valid
 
     def read_classification(self, part: Part) -> np.ndarray | None:
-        """Read ESA's scene classification, uint8 `[H, W]`, or make one of a cloud mask; else None.
-
-        Of a cloud mask, clouds get the class of clouds of high probability and all else 0.
-        """
+        """Read ESA's scene classification, or make one of a cloud mask: uint8 `[H, W]`, or None."""
         from rasterio.enums import Resampling
 
         nearest = Resampling.nearest
         if self.scl is not None:
-            classes = self._read_band(self.scl, part, nearest, nearest)
-            known = (classes >= 0) & (classes < len(SCL_CLASSES))
-            return np.where(known, classes, 0).astype(np.uint8)
+            return keep_known_classes(self._read_band(self.scl, part, nearest, nearest))
         if self.clouds is not None:
-            cloudy = self._read_band(self.clouds, part, nearest, nearest) == 1
-            return np.where(cloudy, SCL_CLOUD, 0).astype(np.uint8)
+            return classify_clouds(self._read_band(self.clouds, part, nearest, nearest))
         return None
 
     def sample(self) -> np.ndarray:

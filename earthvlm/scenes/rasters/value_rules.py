@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from earthvlm.scenes.bands import BOA_OFFSET, REFLECTANCE_SCALE
+from earthvlm.scenes.bands import BOA_OFFSET, REFLECTANCE_SCALE, SCL_CLASSES, SCL_CLOUD
 from earthvlm.scenes.reflectance import (
     LARGEST_FRACTION,
     OFFSET_AS_ASKED,
@@ -163,3 +163,14 @@ def _use_tags(
         return scales, np.zeros_like(offsets), [OFFSET_TAG_NOTE]
     values[:] = moved
     return scales, offsets, []
+
+
+def keep_known_classes(classes: np.ndarray) -> np.ndarray:
+    """Return ESA's scene classification as uint8, with 0 for values that are no class of it."""
+    known = (classes >= 0) & (classes < len(SCL_CLASSES))
+    return np.where(known, classes, 0).astype(np.uint8)
+
+
+def classify_clouds(mask: np.ndarray) -> np.ndarray:
+    """Return a scene classification, uint8: cloud of high probability where a mask is 1, else 0."""
+    return np.where(mask == 1, SCL_CLOUD, 0).astype(np.uint8)

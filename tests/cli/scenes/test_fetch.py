@@ -72,7 +72,7 @@ def test_what_fits_is_listed(server, capsys):
         (["--place", PLACE, "--date", "2023-07-02/2023-07-01"], "ends before it begins"),
         (["--place", PLACE, "--api", "file:///etc"], "is no address of a STAC API"),
         (["--place", PLACE, "--api", "http://127.0.0.1:1"], "could not be searched"),
-        (["--place", PLACE, "--output", "scene.png"], "is a GeoTIFF and ends in .tif"),
+        (["--place", PLACE, "--output", "scene.png"], "--output ends in .tif or .tiff, not"),
         (["--bbox", "3", "43", "3", "42"], "is no bounding box"),
     ],
 )

@@ -13,7 +13,6 @@ from earthvlm.scenes.analysis.spectral_indices import (
     COVER_CLASSES,
     NO_DATA,
     SpectralIndices,
-    classify,
     classify_pixels,
     measure,
     percent,
@@ -48,12 +47,12 @@ def field_of(spectrum: tuple[int, ...], bands=SIX_BANDS, side: int = 24, **known
 
 def upper_half(scene: Scene) -> str:
     """The cover that most of a scene's upper half was classified as."""
-    covers = classify(scene)
+    covers = classify_pixels(scene).covers
     return COVER_CLASSES[np.bincount(covers[: len(covers) // 2].ravel()).argmax()]
 
 
 def test_each_cover_is_told_by_its_spectrum():
-    covers = classify(paint(*COVER_CLASSES))
+    covers = classify_pixels(paint(*COVER_CLASSES)).covers
     assert covers[0, ::8].tolist() == list(range(len(COVER_CLASSES)))
     measured = measure(paint("water", "water", "dense vegetation", "bare or built"))
     assert measured.share("water") == 0.5 and measured.vegetation == 0.25
@@ -93,8 +92,8 @@ def test_snow_in_deep_shade_needs_snow_in_the_sun():
     values = np.tile(np.array(shade, np.float32), (24, 24, 1))
     values[18:] = (8500, 8500, 8200, 7000, 600, 400)
     winter = {"date": datetime.date(2020, 1, 9), "longitude": 9.0, "latitude": 46.5}
-    covers = classify(Scene.from_array(values, SIX_BANDS, boa_offset=False, **winter))
-    assert (covers == COVER_CLASSES.index("snow")).all()
+    snowy = Scene.from_array(values, SIX_BANDS, boa_offset=False, **winter)
+    assert (classify_pixels(snowy).covers == COVER_CLASSES.index("snow")).all()
 
 
 def test_water_is_found_by_b12_where_b11_is_missing():

@@ -11,7 +11,7 @@ import rasterio
 from PIL import Image
 
 from earthvlm import Scene
-from earthvlm.scenes.analysis.spectral_indices import classify, measure
+from earthvlm.scenes.analysis.spectral_indices import classify_pixels, measure
 from earthvlm.scenes.bands import FILE_ORDER_12
 from earthvlm.scenes.isolated_reader import IsolatedReader
 from earthvlm.scenes.tiling import TiledRaster
@@ -45,7 +45,7 @@ def test_filled_pixels_are_not_measured(tmp_path, fill):
     check_quarter_missing(Scene.open(write_tiff(tmp_path / "a.tif", values, FILE_ORDER_12)))
     from_array = Scene.from_array(values, FILE_ORDER_12)
     check_quarter_missing(from_array)
-    assert not (classify(from_array)[MASKED] < 6).any()
+    assert not (classify_pixels(from_array).covers[MASKED] < 6).any()
 
 
 def test_internal_mask_is_kept(tmp_path):
