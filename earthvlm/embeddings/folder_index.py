@@ -6,7 +6,6 @@ embeds only new and changed images, and an interrupted run resumes.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import islice
@@ -33,18 +32,15 @@ from earthvlm.embeddings.indexed_images import (
     remove_images,
 )
 from earthvlm.embeddings.note_counter import NoteCounter
-from earthvlm.embeddings.rows import make_rows
+from earthvlm.embeddings.rows import CLEAR, make_rows
 from earthvlm.embeddings.stac import write_collection
-from earthvlm.scenes.products.band_folder import is_product_folder
-from earthvlm.scenes.tiling import CLEAR, TiledRaster
+from earthvlm.scenes.listing import KINDS, is_scene_folder, list_scenes
+from earthvlm.scenes.tiling import TiledRaster
 
 if TYPE_CHECKING:
     from earthvlm.bridge.model import OlmoEarthVLMBridge
     from earthvlm.scenes.scene import Scene
 
-SUFFIXES = (".tif", ".tiff", ".jp2")
-# Zip archives that are products, by ESA's names; others in a folder can be anything.
-_ARCHIVE = re.compile(r"(S2[A-D]_MSIL[12][AC].*|\.SAFE)\.zip$", re.IGNORECASE)
 # The least number of rows of a part but the last: an interrupted run loses fewer than these.
 PART_ROWS = 512
 
@@ -125,31 +121,15 @@ def index_folder(
 
 
 def find_images(folder: Path, output: Path) -> dict[str, Path]:
-    """Find the images and products of a folder, by their paths in it, except those in `output`."""
+    """Find the scenes of a folder, by their paths in it, except those in `output`."""
     if not folder.is_dir():
         raise FileNotFoundError(f"there is no folder {folder} to index; check its path")
-    paths = {
-        path.relative_to(folder).as_posix(): path
-        for path in _walk(folder, output.resolve())
-        if path.is_dir() or path.suffix.lower() in SUFFIXES or _ARCHIVE.search(path.name)
-    }
+    if is_scene_folder(folder):
+        return {folder.absolute().name: folder}
+    paths = list_scenes(folder, below=True, skip=output)
     if not paths:
-        raise FileNotFoundError(
-            f"{folder} holds no images to index; give a folder with {', '.join(SUFFIXES)} files "
-            "or products"
-        )
-    return paths
-
-
-def _walk(folder: Path, output: Path) -> Iterator[Path]:
-    """Yield the files below a folder, and folders of products in place of what is in them."""
-    for path in sorted(folder.iterdir()):
-        if path.name.startswith(".") or path.resolve() == output:
-            continue
-        if path.is_file() or (path.is_dir() and is_product_folder(path)):
-            yield path
-        elif path.is_dir() and not path.is_symlink():
-            yield from _walk(path, output)
+        raise FileNotFoundError(f"{folder} holds no scenes to index; give a folder with {KINDS}")
+    return {path.relative_to(folder).as_posix(): path for path in paths}
 
 
 def _check_bridge(output: Path, bridge: OlmoEarthVLMBridge) -> None:
@@ -273,14 +253,14 @@ class _ImageEmbedder:
 
     def _make_rows(self, raster: TiledRaster, notes: NoteCounter) -> list[dict[str, Any]]:
         rows: list[dict[str, Any]] = []
-        for scenes, splits in _batches(raster, self._batch_size):
+        for scenes in _batches(raster, self._batch_size):
             for scene in scenes:
                 notes.add(scene.notes)
             rows += make_rows(
                 self._output,
                 scenes,
                 self._bridge,
-                splits=splits,
+                split_clouds=True,
                 sources=[self._settings.source] * len(scenes),
                 captions=self._settings.captions,
                 keep_scenes=self._settings.keep_scenes,
@@ -292,10 +272,7 @@ class _ImageEmbedder:
         return rows
 
 
-def _batches(
-    raster: TiledRaster, batch_size: int
-) -> Iterator[tuple[tuple[Scene, ...], tuple[str, ...]]]:
+def _batches(raster: TiledRaster, batch_size: int) -> Iterator[list[Scene]]:
     tiles = raster.tiles()
     while batch := list(islice(tiles, batch_size)):
-        scenes, splits = zip(*batch, strict=True)
-        yield scenes, splits
+        yield batch

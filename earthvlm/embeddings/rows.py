@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 THUMBNAIL_SIZE = 192  # pixels, about the width of a thumbnail in the app's gallery
 SCENES_FOLDER = "scenes"
 SPLIT = "scenes"
+CLEAR, CLOUDY = "clear", "cloudy"  # splits of an indexed folder
+MIN_CLOUDY_SHARE = 0.6  # of a tile's pixels with data
 
 
 def make_rows(
@@ -25,6 +27,7 @@ def make_rows(
     bridge: OlmoEarthVLMBridge,
     *,
     splits: Sequence[str] | None = None,
+    split_clouds: bool = False,
     sources: Sequence[str | None] | None = None,
     captions: bool = True,
     keep_scenes: bool = True,
@@ -38,6 +41,7 @@ def make_rows(
         scenes: their names become image_ids.
         bridge: makes the embeddings and captions.
         splits: one for each scene (default: "scenes").
+        split_clouds: whether cloudy scenes go into the split "cloudy" and others into "clear".
         sources: the owner and licence of each scene.
         captions: whether the bridge describes each scene.
         keep_scenes: whether all bands are written as a GeoTIFF into the folder's `scenes/`.
@@ -58,11 +62,14 @@ def make_rows(
         scene_vectors = bridge.embed(batch)
         caption_vectors = embed_sentences(texts) if captions else None
         for index, scene in enumerate(batch):
-            row = describe_scene(scene)
+            cloud = measure_cloud(scene)
+            row = describe_scene(scene, cloud=cloud)
             if keep_scenes:
                 row["scene_file"] = f"{SCENES_FOLDER}/{scene.name}.tif"
                 scene.save(folder / row["scene_file"])
             row["split"] = splits[start + index] if splits else SPLIT
+            if split_clouds:
+                row["split"] = CLOUDY if (cloud or 0) >= MIN_CLOUDY_SHARE else CLEAR
             row["source"] = sources[start + index] if sources else None
             row["scene_embedding"] = scene_vectors[index]
             if caption_vectors is not None and texts[index]:
@@ -73,8 +80,15 @@ def make_rows(
     return rows
 
 
-def describe_scene(scene: Scene, thumbnail_size: int = THUMBNAIL_SIZE) -> dict[str, Any]:
-    """Return the columns of EMBEDDING_SCHEMA that are known from the scene alone."""
+def describe_scene(
+    scene: Scene, thumbnail_size: int = THUMBNAIL_SIZE, *, cloud: float | None = None
+) -> dict[str, Any]:
+    """Return the columns of EMBEDDING_SCHEMA that are known from the scene alone.
+
+    cloud: the share that `measure_cloud` returned; None measures it.
+    """
+    if cloud is None and not scene.is_rgb_only:
+        cloud = measure_cloud(scene)
     footprint = scene.grid.footprint(scene.height, scene.width) if scene.grid else None
     product = scene.product or Product()
     time = product.sensing_time
@@ -90,12 +104,12 @@ def describe_scene(scene: Scene, thumbnail_size: int = THUMBNAIL_SIZE) -> dict[s
         "datetime": time,
         "product_id": product.product_id,
         "mgrs_tile": product.mgrs_tile,
-        "cloud": None if scene.is_rgb_only else _share_of_cloud(scene),
+        "cloud": None if scene.is_rgb_only else cloud,
     }
 
 
-def _share_of_cloud(scene: Scene) -> float | None:
-    """The share of the pixels with data; None where the bands do not tell."""
+def measure_cloud(scene: Scene) -> float | None:
+    """Return the share of the pixels with data that cloud covers; None where no band tells."""
     try:
         cloud = find_cloud(scene)
     except ValueError:

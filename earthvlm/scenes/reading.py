@@ -12,10 +12,20 @@ from earthvlm.scenes.decoded_image import DecodedImage, crop_fields
 from earthvlm.scenes.parts import choose_part
 from earthvlm.scenes.pictures.image_reader import ACCEPTED, read_photo
 from earthvlm.scenes.pictures.triplet_reader import find_triplet_root, read_triplet
-from earthvlm.scenes.products.addresses import file_name, is_address, is_json, remote_raster
+from earthvlm.scenes.products.addresses import (
+    fetch_start,
+    file_name,
+    is_address,
+    is_json,
+    remote_raster,
+)
 from earthvlm.scenes.products.band_folder import find_product, open_product
-from earthvlm.scenes.products.dataset_files import is_dataset_file, open_dataset_file
-from earthvlm.scenes.products.datasets import decode_dataset
+from earthvlm.scenes.products.dataset_files import (
+    is_dataset_file,
+    is_dataset_folder,
+    open_dataset_file,
+)
+from earthvlm.scenes.products.datasets import open_datasets
 from earthvlm.scenes.products.stac_item import is_stac_item, open_stac_item
 from earthvlm.scenes.rasters.geotiff import open_image, read_geotiff
 from earthvlm.scenes.rasters.raster_file import RasterFile, raster_driver
@@ -45,43 +55,48 @@ def read_image(place: str | Path, options: ReadOptions) -> DecodedImage:
     Raises FileNotFoundError for what does not exist, ConnectionError for an address that cannot be
     reached, and ValueError for what is no usable scene.
     """
-    if not is_address(place) and Path(place).exists() and is_dataset_file(Path(place)):
-        return _read_dataset(Path(place), options)
-    opened = _open_product(place, options)
-    if opened is not None:
-        with opened as image:
-            return image.read(options.bbox, options.window)
-    if is_address(place):
-        return _read_raster(remote_raster(str(place)), options)
-    return read_file(Path(place), options)
+    found = _find_image(place, options)
+    if found is None:
+        return read_file(Path(place), options)
+    if isinstance(found, RasterFile):
+        return _read_raster(found, options)
+    with found as image:
+        return image.read(options.bbox, options.window)
 
 
 @contextmanager
-def open_parts(place: str | Path, options: ReadOptions) -> Iterator[Sentinel2Image]:
-    """Open a raster with bands, a product or a STAC item, for reading parts of it.
+def open_parts(place: str | Path, options: ReadOptions) -> Iterator[Sentinel2Image | DecodedImage]:
+    """Open an image for reading parts of it; pictures and ChatEarthNet's tiles are read whole.
 
-    Raises what `read_image` raises, also for a picture.
+    Raises what `read_image` raises.
     """
-    opened = _open_product(place, options)
-    if opened is None:
-        raster = remote_raster(str(place)) if is_address(place) else RasterFile.on_disk(Path(place))
-        opened = open_image(raster, options.boa_offset, options.bands)
-    with opened as image:
+    found = _find_image(place, options)
+    if found is None:
+        path = Path(place)
+        if find_triplet_root(path) is not None or raster_driver(path) is None:
+            yield read_file(path, options)
+            return
+        found = RasterFile.on_disk(path)
+    if isinstance(found, RasterFile):
+        found = open_image(found, options.boa_offset, options.bands)
+    with found as image:
         yield image
 
 
-def _open_product(
+def _find_image(
     place: str | Path, options: ReadOptions
-) -> AbstractContextManager[Sentinel2Image] | None:
-    """Open an image whose bands lie in files of their own; None for a single file."""
+) -> AbstractContextManager[Sentinel2Image] | RasterFile | None:
+    """Find an image that can be read in parts.
+
+    Returns an image whose bands lie in files or variables of their own, to be opened; the raster
+    behind an address; None for a single file on disk.
+    """
     if is_address(place):
-        if not file_name(str(place)).lower().endswith((".json", ".geojson")) and not is_json(
-            str(place)
-        ):
-            return None
-        _refuse_bands(options, file_name(str(place)))
-        return open_stac_item(str(place), options.boa_offset)
+        return _find_remote_image(str(place), options)
     path = Path(place)
+    if (path.is_dir() and is_dataset_folder(path)) or (path.is_file() and is_dataset_file(path)):
+        _refuse_bands(options, path.name)
+        return _open_dataset(path, options)
     if path.is_file() and is_stac_item(path):
         _refuse_bands(options, path.name)
         return open_stac_item(path, options.boa_offset)
@@ -90,6 +105,17 @@ def _open_product(
         return None
     _refuse_bands(options, files.name)
     return open_product(files, options.boa_offset)
+
+
+def _find_remote_image(
+    address: str, options: ReadOptions
+) -> AbstractContextManager[Sentinel2Image] | RasterFile:
+    name = file_name(address)
+    start = b"{" if name.lower().endswith((".json", ".geojson")) else fetch_start(address)
+    if not is_json(start):
+        return remote_raster(address, start=start)
+    _refuse_bands(options, name)
+    return open_stac_item(address, options.boa_offset)
 
 
 def read_file(path: Path, options: ReadOptions) -> DecodedImage:
@@ -122,16 +148,11 @@ def read_file(path: Path, options: ReadOptions) -> DecodedImage:
     return read_photo(path, options.window)
 
 
-def _read_dataset(path: Path, options: ReadOptions) -> DecodedImage:
-    _refuse_bands(options, path.name)
+@contextmanager
+def _open_dataset(path: Path, options: ReadOptions) -> Iterator[Sentinel2Image]:
     name = re.sub(r"\.(zarr|nc|nc4|h5|SAFE|zip)$", "", path.name.removesuffix(".zip"))
-    return decode_dataset(
-        open_dataset_file(path),
-        name,
-        boa_offset=options.boa_offset,
-        bbox=options.bbox,
-        window=options.window,
-    )
+    with open_dataset_file(path) as groups:
+        yield open_datasets(groups, name, options.boa_offset)
 
 
 def _read_raster(raster: RasterFile, options: ReadOptions) -> DecodedImage:

@@ -205,7 +205,7 @@ class Scene:
         there. Needs the extra `xarray`. Raises ValueError for several times, unknown bands, uneven
         coordinates and no data.
         """
-        return cls(**vars(decode_dataset(data, name, boa_offset=boa_offset)))
+        return cls(**vars(decode_dataset(data, name, boa_offset)))
 
     def to_xarray(self) -> xr.Dataset:
         """Return a Dataset of reflectance from 0 to 1, a float32 variable `[y, x]` for each band.

@@ -1,11 +1,11 @@
-"""Cut large rasters into tiles, each a Scene with its own place, and mark cloudy and empty ones."""
+"""Cut large images into tiles, each a Scene with its own place."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from earthvlm.scenes.analysis.spectral_indices import find_cloud
+from earthvlm.scenes.decoded_image import DecodedImage
 from earthvlm.scenes.parts import full_size
 from earthvlm.scenes.rasters.sentinel2_image import Sentinel2Image
 from earthvlm.scenes.reading import ReadOptions, open_parts
@@ -13,8 +13,6 @@ from earthvlm.scenes.reflectance import BlankSceneError
 from earthvlm.scenes.scene import Scene
 
 TILE_SIZE = 256  # pixels, as ChatEarthNet's tiles
-CLEAR, CLOUDY = "clear", "cloudy"
-MIN_CLOUDY_SHARE = 0.6  # of a tile's pixels with data
 # Tiles are cut from pieces of about this size, in which each stored block is decoded once. At 52
 # bytes a pixel they take 55 MB.
 PIECE_PIXELS = 1024 * 1024
@@ -24,15 +22,12 @@ class TiledRaster:
     """An image that is read tile by tile; `empty` counts tiles left out for lack of data.
 
     Args:
-        path: A GeoTIFF, a JPEG 2000 file, or a product as `Scene.open` takes it.
+        path: An image or a product as `Scene.open` takes it.
         name: The tiles' name; where there are several, _rROW_cCOLUMN is added.
         tile_size: Pixels a side.
         boa_offset: Whether the values carry the +1000 offset of newer products; None decides from
             pixels of the whole image, for all tiles alike.
         bands: The names of the bands in their order, in place of what the file says.
-
-    Raises:
-        ValueError: The file is no raster, or its bands are not Sentinel-2's.
     """
 
     def __init__(
@@ -45,23 +40,31 @@ class TiledRaster:
     ) -> None:
         self.path, self.name, self.tile_size, self.empty = path, name, tile_size, 0
         self._options = ReadOptions(boa_offset, bands=bands)
-        with open_parts(path, self._options) as image:
-            rows, columns = (_plan_starts(length, tile_size) for length in image.shape)
-        self.count = len(rows) * len(columns)
 
-    def tiles(self) -> Iterator[tuple[Scene, str]]:
-        """Yield each tile that holds data, with "clear" or "cloudy".
+    def tiles(self) -> Iterator[Scene]:
+        """Yield each tile that holds data.
 
         Raises ValueError as `Scene.open` does for what is no Sentinel-2 reflectance.
         """
         with open_parts(self.path, self._options) as image:
+            if isinstance(image, DecodedImage):
+                yield from self._crop_tiles(Scene(**vars(image)))
+                return
             for scene in self._read_tiles(image):
                 if scene is None:
                     self.empty += 1
-                    continue
-                cloud = find_cloud(scene)
-                seen = cloud if scene.valid is None else cloud[scene.valid]
-                yield scene, CLOUDY if seen.mean() >= MIN_CLOUDY_SHARE else CLEAR
+                else:
+                    yield scene
+
+    def _crop_tiles(self, whole: Scene) -> Iterator[Scene]:
+        """Cut the tiles of a picture, which is not larger than a scene."""
+        size = self.tile_size
+        rows, columns = (_plan_starts(side, size) for side in (whole.height, whole.width))
+        for row, y in enumerate(rows):
+            for column, x in enumerate(columns):
+                tile = whole.crop(y, x, min(size, whole.height - y), min(size, whole.width - x))
+                name = self._name_tile(row, column, len(rows) * len(columns))
+                yield Scene(**vars(tile) | {"name": name})
 
     def _read_tiles(self, image: Sentinel2Image) -> Iterator[Scene | None]:
         """Read the tiles piece by piece; None for one with data in less than half of its pixels."""
@@ -85,10 +88,11 @@ class TiledRaster:
                         except BlankSceneError:
                             yield None
                             continue
-                        name = (
-                            f"{self.name}_r{row:03d}_c{column:03d}" if self.count > 1 else self.name
-                        )
+                        name = self._name_tile(row, column, len(rows) * len(columns))
                         yield Scene(**vars(found) | {"name": name})
+
+    def _name_tile(self, row: int, column: int, count: int) -> str:
+        return f"{self.name}_r{row:03d}_c{column:03d}" if count > 1 else self.name
 
 
 def _plan_starts(length: int, size: int) -> list[int]:
@@ -103,8 +107,7 @@ def _plan_piece(image: Sentinel2Image, size: int) -> tuple[int, int]:
     Strips across the whole image are decoded whole, so that a piece is as wide as the image there.
     """
     width = image.shape[1]
-    _, block_width = image.stack.finest.block_shapes[0]
-    if block_width >= width:
+    if image.stack.block_width >= width:
         across = -(-width // size)
         return max(1, PIECE_PIXELS // (size * width)), across
     side = max(1, int(PIECE_PIXELS**0.5) // size)

@@ -17,6 +17,7 @@ from rasterio.warp import transform
 from earthvlm.embeddings.dataset import locked
 from earthvlm.embeddings.folder_index import index_folder
 from earthvlm.embeddings.indexed_images import IndexSettings
+from earthvlm.embeddings.rows import make_rows
 from earthvlm.scenes.analysis.spectral_indices import find_cloud
 from earthvlm.scenes.bands import FILE_ORDER_12
 from earthvlm.scenes.scene import Scene
@@ -72,7 +73,7 @@ def run(images, output, bridge=None, report=lambda _: None, **settings):
 
 def test_tiles_cover_an_image_with_their_coordinates(images):
     values = write_image(images / "north.tif", seed=1, ACQUISITION_DATE="2020-06-30")
-    tiles = {scene.name: scene for scene, _ in TiledRaster(images / "north.tif", "n", SIZE).tiles()}
+    tiles = {scene.name: scene for scene in TiledRaster(images / "north.tif", "n", SIZE).tiles()}
     assert len(tiles) == 9
     tops, lefts = (0, 64, 96), (0, 64, 66)  # the last reach back to be whole
     for row, top in enumerate(tops):
@@ -98,7 +99,8 @@ def test_cloudy_and_empty_tiles_are_marked(tmp_path):
 
     write_image(tmp_path / "image.tif", 128, 128, change=change)
     image = TiledRaster(tmp_path / "image.tif", "image", SIZE)
-    found = {scene.name: split for scene, split in image.tiles()}
+    rows = make_rows(tmp_path, list(image.tiles()), TinyBridge(), split_clouds=True, captions=False)
+    found = {row["image_id"]: row["split"] for row in rows}
     assert found == {
         "image_r000_c000": "clear",
         "image_r000_c001": "cloudy",
@@ -120,7 +122,7 @@ def test_offset_is_detected_from_the_whole_image(tmp_path):
         values[:, :, 64:] += 1500  # a tile in which nothing is dark
 
     write_image(tmp_path / "image.tif", 64, 128, change=change)  # it records no date
-    dark, bright = (s for s, _ in TiledRaster(tmp_path / "image.tif", "image", SIZE).tiles())
+    dark, bright = (s for s in TiledRaster(tmp_path / "image.tif", "image", SIZE).tiles())
     assert dark.reflectance.min() == pytest.approx(200, abs=30)
     assert bright.reflectance.min() == pytest.approx(1700, abs=30)
 
@@ -291,7 +293,7 @@ def test_another_bridge_and_empty_folders_are_refused(images, tmp_path):
         run(tmp_path / "nowhere", output)
     shutil.rmtree(images)
     images.mkdir()
-    with pytest.raises(FileNotFoundError, match="holds no images to index"):
+    with pytest.raises(FileNotFoundError, match="holds no scenes to index"):
         run(images, output)
     assert len(SceneIndex.from_pretrained(output)) == 10  # a missing folder removes nothing
 

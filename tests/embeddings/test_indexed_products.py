@@ -26,7 +26,9 @@ def folder(tmp_path):
     old = write_safe(tmp_path / "elsewhere", make_tile(), OLD_NAME, offset=0)
     (images / "archives").mkdir()
     pack(old, images / "archives" / f"{OLD_NAME}.SAFE.zip")
-    pack(old, images / "archives" / "backup.zip")
+    (tmp_path / "letters").mkdir()
+    (tmp_path / "letters" / "a.txt").write_text("no product")
+    pack(tmp_path / "letters", images / "archives" / "letters.zip")
     write_folder(images / "patch", {band: f"patch_{band}.tif" for band in FILE_ORDER_12})
     write_tiff(images / "plain.tif", make_values(side=64), FILE_ORDER_12)
     return images, safe

@@ -134,7 +134,7 @@ def test_a_mirrored_raster_has_the_grid_of_its_turned_pixels(tmp_path, axes):
 
 def test_tiles_of_a_raster_have_their_own_grids(tmp_path):
     path = write_tiff(tmp_path / "big.tif", make_gradient(64, 96), BANDS)
-    tiles = [scene for scene, _ in TiledRaster(path, "big", tile_size=32).tiles()]
+    tiles = list(TiledRaster(path, "big", tile_size=32).tiles())
     whole = Scene.open(path)
     assert [tile.grid for tile in tiles] == [
         whole.grid.shift(row, column) for row in (0, 32) for column in (0, 32, 64)

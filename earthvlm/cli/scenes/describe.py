@@ -25,7 +25,6 @@ from earthvlm.cli.options import (
     whole_number,
 )
 from earthvlm.cli.output import USER_ERROR, join_lines, print_error, print_message
-from earthvlm.scenes.bands import CHATEARTHNET_FOLDERS
 
 if TYPE_CHECKING:
     from earthvlm.bridge.model import OlmoEarthVLMBridge
@@ -38,7 +37,6 @@ MAX_ANSWER_TOKENS = 2048
 SCENES_AT_ONCE = 32
 PIXELS_AT_ONCE = SCENES_AT_ONCE * 256 * 256
 READERS = min(8, os.cpu_count() or 1)  # files decoded at a time
-SCENE_SUFFIXES = (".tif", ".tiff", ".jp2", ".png", ".jpg", ".jpeg", ".webp", ".zip")
 
 
 def add_describe(commands: argparse._SubParsersAction) -> None:
@@ -224,25 +222,16 @@ def _answer(
 def _expand(path: str, data_dir: Path | None) -> list[str]:
     """List the scenes in a folder; any other path, a product's folder too, is returned as it is.
 
-    In ChatEarthNet's data folder a scene is a triplet. Raises ValueError for a folder without.
+    Raises ValueError for a folder without scenes.
     """
-    from earthvlm.scenes.products.band_folder import find_product, is_product_folder
+    from earthvlm.scenes.listing import KINDS, is_scene_folder, list_scenes
 
     folder = Path(path)
-    if data_dir is not None or not folder.is_dir() or find_product(folder) is not None:
+    if data_dir is not None or not folder.is_dir() or is_scene_folder(folder):
         return [path]
-    triplets = folder / next(iter(CHATEARTHNET_FOLDERS)) / "s2_images"
-    if triplets.is_dir():
-        folder = triplets
-    found = sorted(
-        file
-        for file in folder.iterdir()
-        if (is_product_folder(file) if file.is_dir() else file.suffix.lower() in SCENE_SUFFIXES)
-    )
+    found = list_scenes(folder)
     if not found:
-        raise ValueError(
-            f"The folder '{path}' holds no scenes: they end in {', '.join(SCENE_SUFFIXES)}."
-        )
+        raise ValueError(f"The folder '{path}' holds no scenes: give a folder with {KINDS}.")
     return [str(file) for file in found]
 
 

@@ -65,24 +65,27 @@ def fetch(address: str, limit: int, first: int | None = None) -> bytes:
         ) from error
 
 
-def is_json(address: str) -> bool:
-    """Return whether what is behind an address starts as a JSON object does.
+def fetch_start(address: str) -> bytes:
+    """Fetch the first bytes of a file, which tell what it is. Raises what `fetch` raises."""
+    return fetch(address, FIRST_BYTES, first=FIRST_BYTES)
 
-    Items of a STAC API have no suffix. Raises what `fetch` raises.
-    """
-    start = fetch(address, FIRST_BYTES, first=FIRST_BYTES)
+
+def is_json(start: bytes) -> bool:
+    """Return whether a file starts as a JSON object does; items of a STAC API have no suffix."""
     return start.lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"{")
 
 
-def remote_raster(address: str, media_type: str = "") -> RasterFile:
+def remote_raster(address: str, media_type: str = "", start: bytes | None = None) -> RasterFile:
     """Return a raster behind an address.
 
-    media_type: of the file, where it is known; else its first bytes are fetched. Raises what
-    `fetch` raises, and ValueError for what is no raster.
+    media_type: of the file, where it is known; start: its first bytes, which else are fetched.
+    Raises what `fetch` raises, and ValueError for what is no raster.
     """
     name = file_name(address)
     known = (name for kind, name in _MEDIA_TYPES.items() if media_type.lower().startswith(kind))
-    driver = next(known, None) or driver_of(fetch(address, FIRST_BYTES, first=FIRST_BYTES))
+    driver = next(known, None)
+    if driver is None:
+        driver = driver_of(fetch_start(address) if start is None else start)
     if driver is None:
         raise ValueError(f"'{name}' is neither a GeoTIFF nor JPEG 2000")
     return RasterFile(name, f"/vsicurl/{address}", driver)

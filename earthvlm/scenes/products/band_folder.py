@@ -11,7 +11,7 @@ from typing import Any
 
 from earthvlm.scenes.bands import BANDS, VISIBLE_BANDS, find_baseline
 from earthvlm.scenes.product import PRODUCT_TAG, TILE_TAG, TIME_TAG, read_product
-from earthvlm.scenes.products.band_files import NamedFile, choose_files, is_band_folder, name_files
+from earthvlm.scenes.products.band_files import NamedFile, choose_files, is_band_folder
 from earthvlm.scenes.products.product_files import (
     ProductFiles,
     is_archive,
@@ -54,8 +54,7 @@ def find_product(path: Path) -> ProductFiles | None:
         return None
     if files.is_archive:
         return files
-    bands = {file.band for file in name_files(files.names)}
-    return files if set(VISIBLE_BANDS) <= bands else None
+    return files if set(VISIBLE_BANDS) <= {file.band for file in files.bands} else None
 
 
 def is_product_folder(folder: Path) -> bool:
@@ -188,7 +187,7 @@ def _of_one_granule(files: ProductFiles, source: str) -> list[NamedFile]:
             f"{source} holds {len(granules)} granules ({', '.join(sorted(granules)[:3])}, ...); "
             "give the folder of one of them"
         )
-    return name_files(files.names)
+    return files.bands
 
 
 def _read_metadata(files: ProductFiles) -> tuple[SafeMetadata | None, tuple[str, ...]]:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from earthvlm.scenes.products.dataset_grid import read_grid
+from earthvlm.scenes.products.dataset_windows import Layer
 from earthvlm.scenes.rasters.band_identification import name_labels
-from earthvlm.scenes.rasters.value_rules import ValueTags, classify_clouds, keep_known_classes
+from earthvlm.scenes.rasters.value_rules import ValueTags
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -65,15 +67,34 @@ def find_flips(layer: xr.DataArray, x: str, y: str) -> tuple[bool, bool]:
     )
 
 
-def read_layer(layer: xr.DataArray, x: str, y: str, flips: tuple[bool, bool]) -> np.ndarray:
-    """Read a layer as stored, float32 `[H, W]`, NaN where its fill value says so."""
-    single = {name: 0 for name in layer.dims if name not in (x, y)}
-    values = layer.isel(single).transpose(y, x).values.astype(np.float32)
-    for key in ("_FillValue", "nodata", "missing_value"):
-        fill = layer.attrs.get(key, layer.encoding.get(key))
-        if fill is not None and float(np.asarray(fill).ravel()[0]) != 0:
-            values[values == np.float32(np.asarray(fill).ravel()[0])] = np.nan
-    return values[:: -1 if flips[0] else 1, :: -1 if flips[1] else 1].copy()
+def make_layer(data: xr.Dataset | xr.DataArray, layer: xr.DataArray, source: str) -> Layer:
+    """Find rows, columns and grid of a layer of a dataset, without reading it.
+
+    Raises ValueError where it has several times, or coordinates that are no grid.
+    """
+    x, y = (find_dimension(layer, names, source) for names in (X_NAMES, Y_NAMES))
+    others = {name: layer.sizes[name] for name in layer.dims if name not in (x, y)}
+    for name, size in others.items():
+        if size > 1:
+            raise ValueError(
+                f"{source} holds {size} steps along '{name}'; choose one, as in "
+                f"dataset.isel({name}=0)"
+            )
+    flips = find_flips(layer, x, y)
+    chunks = layer.encoding.get("preferred_chunks") or {}
+    block = (int(chunks[y]), int(chunks[x])) if x in chunks and y in chunks else None
+    array = layer.isel(dict.fromkeys(others, 0)).transpose(y, x)
+    array = array[:: -1 if flips[0] else 1, :: -1 if flips[1] else 1]
+    grid = read_grid(data, layer, x, y, flips, source)
+    return Layer(array, grid, source, _find_fills(layer), block)
+
+
+def _find_fills(layer: xr.DataArray) -> tuple[float, ...]:
+    """Return the values that stand for no data; 0 counts where it is in all bands."""
+    keys = ("_FillValue", "nodata", "missing_value")
+    found = (layer.attrs.get(key, layer.encoding.get(key)) for key in keys)
+    fills = [float(np.asarray(fill).ravel()[0]) for fill in found if fill is not None]
+    return tuple(fill for fill in fills if fill != 0)
 
 
 def read_tags(layers: list[xr.DataArray]) -> ValueTags:
@@ -87,14 +108,3 @@ def read_tags(layers: list[xr.DataArray]) -> ValueTags:
         tuple(number(layer, ("scale_factor", "scale", "scales"), 1.0) for layer in layers),
         tuple(number(layer, ("add_offset", "offset", "offsets"), 0.0) for layer in layers),
     )
-
-
-def read_classification(
-    masks: Mapping[str, xr.DataArray], x: str, y: str, flips: tuple[bool, bool]
-) -> np.ndarray | None:
-    """Return ESA's scene classification, or one made of a cloud mask, uint8 `[H, W]`, or None."""
-    if "scl" in masks:
-        return keep_known_classes(read_layer(masks["scl"], x, y, flips))
-    if "clouds" in masks:
-        return classify_clouds(read_layer(masks["clouds"], x, y, flips))
-    return None

@@ -10,8 +10,10 @@ import os
 import zipfile
 import zlib
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path, PurePosixPath
 
+from earthvlm.scenes.products.band_files import NamedFile, name_files
 from earthvlm.scenes.rasters.raster_file import FIRST_BYTES, RasterFile, driver_of
 from earthvlm.scenes.rasters.raster_limits import check_directories
 
@@ -43,6 +45,11 @@ class ProductFiles:
     root: Path
     names: tuple[str, ...]
     is_archive: bool = False
+
+    @cached_property
+    def bands(self) -> list[NamedFile]:
+        """The files among them that hold a band or a mask, by their names."""
+        return name_files(self.names)
 
     def read_text(self, name: str) -> bytes:
         """Read a small file. Raises ValueError for one of more than 16 MiB."""

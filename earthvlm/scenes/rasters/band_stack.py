@@ -3,14 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from functools import cached_property
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
 from earthvlm.scenes.grid import Grid
-from earthvlm.scenes.parts import Part, full_size
+from earthvlm.scenes.parts import Part
+from earthvlm.scenes.rasters.acquisition import (
+    find_mirrored_axes,
+    read_pixel_metres,
+    read_place_tags,
+    refuse_other_sensors,
+)
+from earthvlm.scenes.rasters.pixel_source import (
+    LARGEST_ENLARGEMENT,
+    SAMPLE_SIDE,
+    SAMPLE_WINDOWS,
+    PixelSource,
+    StoredPixels,
+    plan_samples,
+)
 from earthvlm.scenes.rasters.value_rules import classify_clouds, keep_known_classes
 
 if TYPE_CHECKING:
@@ -18,11 +30,8 @@ if TYPE_CHECKING:
     from rasterio.enums import Resampling
     from rasterio.windows import Window
 
-# Samples that decide something for a whole raster: windows a side, pixels a side of one. Behind an
-# address two windows a side have to do, for each is fetched.
-_SAMPLE_WINDOWS, _SAMPLE_SIDE = 4, 128
-# An overview is read from pixels that are at most 1.6 times as large.
-LARGEST_ENLARGEMENT = 1 / 1.6
+# Behind an address two windows a side have to do as samples, for each is fetched.
+_REMOTE_WINDOWS = 2
 # A band's pixels may differ from the finest ones by this share of a pixel in where they lie.
 _LARGEST_MISFIT = 0.01
 
@@ -34,28 +43,7 @@ class BandFile(NamedTuple):
     number: int = 1
 
 
-@dataclass(frozen=True, eq=False)
-class StoredPixels:
-    """Pixels as they are stored.
-
-    Attributes:
-        values: float32 `[H, W, C]`, NaN where a mask or a nodata value says that there is no data.
-        scl: ESA's scene classification, uint8 `[H, W]`, or None.
-        masked: whether a mask left out any of them.
-    """
-
-    values: np.ndarray
-    scl: np.ndarray | None = None
-    masked: bool = False
-
-    def cut(self, row: int, column: int, height: int, width: int) -> StoredPixels:
-        """Return a copy of a part."""
-        where = (slice(row, row + height), slice(column, column + width))
-        scl = None if self.scl is None else self.scl[where]
-        return StoredPixels(self.values[where].copy(), scl, self.masked)
-
-
-class BandStack:
+class BandStack(PixelSource):
     """Bands that show one place, and the masks that belong to them.
 
     Args:
@@ -83,8 +71,13 @@ class BandStack:
         self.finest = max(
             (band.file for band in self.bands.values()), key=lambda file: file.height * file.width
         )
-        self.shape: tuple[int, int] = (self.finest.height, self.finest.width)
+        self.shape = (self.finest.height, self.finest.width)
         self.grid = Grid.of_raster(self.finest)
+        self.dtypes = {band.file.dtypes[band.number - 1] for band in self.bands.values()}
+        self.block_width = self.finest.block_shapes[0][1]
+        self.mirrored_axes = find_mirrored_axes(self.finest)
+        self.pixel_metres = read_pixel_metres(self.finest)
+        self.place = read_place_tags(self.finest)
         others = [each for each in (mask, scl, clouds) if each]
         for name, band in [*self.bands.items(), *(("a mask", each) for each in others)]:
             if band.file is not self.finest:
@@ -93,10 +86,9 @@ class BandStack:
     def __iter__(self) -> Iterator[str]:
         return iter(self.bands)
 
-    @cached_property
-    def dtypes(self) -> set[str]:
-        """The types of values that its bands hold."""
-        return {band.file.dtypes[band.number - 1] for band in self.bands.values()}
+    def refuse_other_sensors(self, name: str) -> None:
+        """Raise ValueError where tags, pixel size or a name tell that it is no Sentinel-2."""
+        refuse_other_sensors(self.finest, name, self.source)
 
     def read(self, part: Part, *, masks: bool = True) -> StoredPixels:
         """Read a part at its size.
@@ -152,18 +144,12 @@ class BandStack:
             return classify_clouds(self._read_band(self.clouds, part, nearest, nearest))
         return None
 
-    def sample(self) -> np.ndarray:
-        """Read pixels that stand for the whole image, masks applied, float32 `[N, C]`."""
-        return np.concatenate(
-            [self.read(part).values.reshape(-1, len(self.bands)) for part in self.sample_parts()]
-        )
-
     def sample_parts(self) -> list[Part]:
         """Return the parts that stand for the whole: an overview, or evenly spaced windows."""
         height, width = self.shape
         is_remote = self.finest.name.startswith("/vsicurl/")
-        windows = 2 if is_remote else _SAMPLE_WINDOWS
-        side = _SAMPLE_SIDE if is_remote else windows * _SAMPLE_SIDE
+        windows = _REMOTE_WINDOWS if is_remote else SAMPLE_WINDOWS
+        side = SAMPLE_SIDE if is_remote else windows * SAMPLE_SIDE
         if max(height, width) > side and all(b.file.overviews(1) for b in self.bands.values()):
             shrink = max(height, width) / side
             rows, columns = max(1, round(height / shrink)), max(1, round(width / shrink))
@@ -271,14 +257,6 @@ def _read_overview(band: BandFile, window: Window, shape: tuple[int, int]) -> np
         return overview.read(
             band.number, window=inside, out_shape=shape, resampling=Resampling.bilinear
         )
-
-
-def plan_samples(height: int, width: int, windows: int = _SAMPLE_WINDOWS) -> list[Part]:
-    """Return evenly spaced windows in a raster of this size."""
-    rows, columns = min(height, _SAMPLE_SIDE), min(width, _SAMPLE_SIDE)
-    tops = np.unique(np.linspace(0, height - rows, windows).astype(int))
-    lefts = np.unique(np.linspace(0, width - columns, windows).astype(int))
-    return [full_size(int(top), int(left), rows, columns) for top in tops for left in lefts]
 
 
 def sample_raster(file: rasterio.DatasetReader, numbers: Sequence[int]) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""A Sentinel-2 image in open rasters: bands, metadata, and reflectance of its parts."""
+"""A Sentinel-2 image in open rasters or datasets: bands, metadata, and reflectance of its parts."""
 
 from __future__ import annotations
 
@@ -14,13 +14,7 @@ from earthvlm.scenes.bands import VISIBLE_BANDS
 from earthvlm.scenes.decoded_image import DecodedImage
 from earthvlm.scenes.parts import Part, choose_part, describe_overview, full_size
 from earthvlm.scenes.product import Product
-from earthvlm.scenes.rasters.acquisition import (
-    find_mirrored_axes,
-    read_pixel_metres,
-    read_place_tags,
-    refuse_other_sensors,
-)
-from earthvlm.scenes.rasters.band_stack import BandStack, StoredPixels
+from earthvlm.scenes.rasters.pixel_source import PixelSource, StoredPixels
 from earthvlm.scenes.rasters.value_rules import ValueRules, ValueTags, decide_rules
 from earthvlm.scenes.reflectance import (
     MIN_BANDS,
@@ -69,7 +63,7 @@ class Sentinel2Image:
     """Reads parts of an image as reflectance x 10000, all by the same rules.
 
     Args:
-        stack: its bands, in rasters that stay open.
+        stack: its bands, in rasters or datasets that stay open.
         metadata: its facts.
         boa_offset: whether its values carry the +1000 offset of newer products; None finds out.
 
@@ -78,7 +72,7 @@ class Sentinel2Image:
     """
 
     def __init__(
-        self, stack: BandStack, metadata: ImageMetadata, boa_offset: bool | None = None
+        self, stack: PixelSource, metadata: ImageMetadata, boa_offset: bool | None = None
     ) -> None:
         self.stack, self.metadata, self._boa_offset = stack, metadata, boa_offset
         if any(np.dtype(dtype).kind not in "uif" for dtype in stack.dtypes):
@@ -91,7 +85,7 @@ class Sentinel2Image:
                 f"{stack.source} holds 8-bit values, which are not reflectance; "
                 "give reflectance x 10000 as 16-bit integers"
             )
-        refuse_other_sensors(stack.finest, metadata.name, stack.source)
+        stack.refuse_other_sensors(metadata.name)
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -138,7 +132,7 @@ class Sentinel2Image:
             rules.of_bands([list(self.stack).index(band) for band in bands]).apply(values)
             notes += [*value_notes, *rules.notes]
             notes += [TOP_OF_ATMOSPHERE_NOTE] if self.metadata.top_of_atmosphere else []
-        metres = read_pixel_metres(self.stack.finest)
+        metres = self.stack.pixel_metres
         if part.is_reduced:
             notes.append(describe_overview(part, metres))
         grid = self.stack.grid and part.grid_of(self.stack.grid)
@@ -147,7 +141,7 @@ class Sentinel2Image:
             "valid": valid,
             "scl": pixels.scl,
         }
-        if axes := find_mirrored_axes(self.stack.finest):
+        if axes := self.stack.mirrored_axes:
             arrays = {
                 name: None if array is None else np.flip(array, axes)
                 for name, array in arrays.items()
@@ -156,7 +150,7 @@ class Sentinel2Image:
             notes.append(MIRRORED_NOTE)
         place = grid.locate(part.rows / 2, part.columns / 2) if grid else None
         if part.covers(*self.shape):
-            place = read_place_tags(self.stack.finest) or place
+            place = self.stack.place or place
         longitude, latitude = place or (None, None)
         return DecodedImage(
             **arrays,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import os
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from hypothesis import strategies as st
 from earthvlm import Scene
 from earthvlm.scenes.bands import BANDS, FILE_ORDER_12
 from earthvlm.scenes.grid import Grid
+from earthvlm.scenes.tiling import TiledRaster
 from tests.support.made_products import CORNER, STEPS, make_tile, shrink
 
 xr = pytest.importorskip("xarray")
@@ -210,3 +212,59 @@ def test_reading_leaves_no_files(tmp_path):
     make_dataset().to_netcdf(tmp_path / "cube.nc")
     Scene.open(tmp_path / "cube.nc")
     assert os.listdir(tmp_path) == ["cube.nc"]
+
+
+def write_large(folder, layout: str, side: int = 1536):
+    """Four bands of noise, stored in blocks of 128 pixels without compression: 19 MB."""
+    bands = ("B02", "B03", "B04", "B08")
+    pixels = np.random.default_rng(0).integers(200, 3000, (4, side, side), np.uint16)
+    data = make_dataset(pixels, bands)
+    path = folder / f"large.{layout}"
+    if layout == "nc":
+        data.to_netcdf(path, encoding={band: {"chunksizes": (128, 128)} for band in bands})
+    else:
+        chunks = {band: {"chunks": (128, 128), "compressors": None} for band in bands}
+        data.to_zarr(path, zarr_format=2, encoding=chunks)
+    return path, pixels
+
+
+def count_read(task) -> int:
+    """The bytes that this process reads while a task runs."""
+
+    def read() -> int:
+        text = Path("/proc/self/io").read_text()
+        return int(text.split("rchar: ")[1].split()[0])
+
+    before = read()
+    task()
+    return read() - before
+
+
+@pytest.mark.skipif(not Path("/proc/self/io").exists(), reason="counts bytes as Linux does")
+@pytest.mark.parametrize("layout", ["nc", "zarr"])
+def test_of_a_dataset_only_the_window_is_read(tmp_path, layout):
+    path, pixels = write_large(tmp_path, layout)
+    window = (700, 300, 64, 64)
+    Scene.open(path, window=window)  # loads modules
+    sent = count_read(lambda: Scene.open(path, window=window))
+    assert sent < pixels.nbytes * 0.4  # the window, and nine blocks of each band as samples
+    part = Scene.open(path, window=window)
+    assert np.allclose(part.reflectance[:, :, 0], pixels[0, 300:364, 700:764])
+    tiles = {tile.name: tile for tile in TiledRaster(path, "a", tile_size=512).tiles()}
+    centre = tiles["a_r001_c001"].reflectance[:, :, 3]
+    assert len(tiles) == 9 and np.allclose(centre, pixels[3, 512:1024, 512:1024])
+
+
+def test_an_overview_of_a_dataset_is_averaged(tmp_path):
+    side = 2304
+    pixels = np.repeat(np.repeat(make_tile(side // 24)[:4], 24, axis=1), 24, axis=2)
+    bands = ("B02", "B03", "B04", "B08")
+    data = make_dataset(pixels, bands, SCL=(("y", "x"), np.full((side, side), 4, np.uint8)))
+    data.to_zarr(tmp_path / "a.zarr", zarr_format=2, encoding={"B02": {"chunks": (700, 500)}})
+    scene = Scene.open(tmp_path / "a.zarr")
+    assert (scene.width, scene.height) == (1024, 1024) and (scene.scl == 4).all()
+    for index, band in enumerate(bands):
+        found = scene.reflectance[:, :, BANDS.index(band)]
+        assert abs(found.mean() - pixels[index].mean()) < 0.5
+        assert abs(found[300, 700] - pixels[index][675, 1575]) < 6
+    assert any("This is an overview" in note for note in scene.notes)

@@ -144,7 +144,7 @@ def test_pixels_without_data_are_missing(tmp_path):
 def test_a_tile_is_cut_into_tiles(safe, tmp_path):
     whole = Scene.open(safe)
     for path in (safe, pack(safe, tmp_path / "a.zip")):
-        tiles = {tile.name: tile for tile, _ in TiledRaster(path, "a", tile_size=48).tiles()}
+        tiles = {tile.name: tile for tile in TiledRaster(path, "a", tile_size=48).tiles()}
         assert set(tiles) == {"a_r000_c000", "a_r000_c001", "a_r001_c000", "a_r001_c001"}
         corner = tiles["a_r001_c000"].reflectance
         assert np.abs(corner - whole.reflectance[48:, :48]).max() <= 1

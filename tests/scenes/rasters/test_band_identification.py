@@ -139,7 +139,7 @@ def test_all_tiles_of_a_raster_share_one_order(real_scenes, tmp_path):
 
     rows = [stack(scene, BANDS) for scene in real_scenes if scene.height == real_scenes[0].height]
     path = write_raster(tmp_path / "wide.tif", np.concatenate(rows[:4], axis=2))
-    tiles = [tile for tile, _ in TiledRaster(path, "wide", 64, boa_offset=False).tiles()]
+    tiles = list(TiledRaster(path, "wide", 64, boa_offset=False).tiles())
     expected = Scene.open(path, boa_offset=False).reflectance
     for column, tile in enumerate(tiles[: expected.shape[1] // 64]):  # of the first row
         assert np.array_equal(tile.reflectance, expected[:64, 64 * column : 64 * (column + 1)])

@@ -11,6 +11,7 @@ import rasterio
 from PIL import Image
 
 from earthvlm import Scene
+from earthvlm.embeddings.rows import measure_cloud
 from earthvlm.scenes.analysis.spectral_indices import classify_pixels, measure
 from earthvlm.scenes.bands import FILE_ORDER_12
 from earthvlm.scenes.isolated_reader import IsolatedReader
@@ -124,8 +125,9 @@ def test_cloudy_share_is_of_pixels_with_data(tmp_path):
     values[:, HALF] = 0
     values[:, SIDE // 2 : SIDE * 7 // 8] = 6000
     path = write_tiff(tmp_path / "a.tif", values, FILE_ORDER_12)
-    ((_, split),) = TiledRaster(path, "a").tiles()
-    assert split == "cloudy"  # three quarters of the pixels with data, three eighths of the tile
+    (scene,) = TiledRaster(path, "a").tiles()
+    # three quarters of the pixels with data, three eighths of the tile
+    assert measure_cloud(scene) == pytest.approx(0.75)
 
 
 def test_masks_of_another_size_are_refused():

@@ -200,6 +200,6 @@ def test_tiles_share_one_offset_with_scale_tags(tmp_path):
     dark, bright = make_pixels() + 1000, make_pixels() + 4000
     pixels = np.concatenate([dark, bright], axis=2)
     path = write(tmp_path / "export.tif", pixels, scales=0.0001)
-    first, second = (scene for scene, _ in TiledRaster(path, "export", SIDE).tiles())
+    first, second = (scene for scene in TiledRaster(path, "export", SIDE).tiles())
     assert np.allclose(first.reflectance, expected(make_pixels()), atol=1)
     assert np.allclose(second.reflectance, expected(make_pixels() + 3000), atol=1)

@@ -39,7 +39,7 @@ def test_raster_bombs_are_refused_by_their_headers(tmp_path: Path, name: str):
     with pytest.raises(ValueError, match=sentence):
         Scene.open(path)
     with pytest.raises(ValueError, match=sentence):
-        TiledRaster(path, "large")
+        next(TiledRaster(path, "large").tiles())
 
 
 def test_a_strip_of_a_whole_scene_is_accepted(tmp_path: Path):
