@@ -24,8 +24,8 @@ from earthvlm import OlmoEarthVLMBridge, Scene
 from earthvlm.data.augmentation import IS_VISIBLE
 from earthvlm.data.labelled_patches import LabelFile, LabelledPatches
 from earthvlm.data.pixel_labels import PixelLabels
-from earthvlm.scenes.analysis.land_cover import COVER_COLOURS, COVERS, FIELDS, CoverMap
 from earthvlm.scenes.bands import TRUE_COLOUR_WHITE
+from earthvlm.scenes.land_cover import COVER_COLOURS, COVERS, FIELDS, CoverMap
 
 LABELS = Path("configs/patch_labels.json")
 TRUTH = Path(__file__).with_name("truth_places.json")

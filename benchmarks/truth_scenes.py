@@ -17,8 +17,8 @@ from earthvlm.data.labelled_patches import LabelFile, LabelledPatches, Patch
 from earthvlm.data.labels import SceneLabels
 from earthvlm.data.pixel_labels import PixelLabels, cover_set
 from earthvlm.data.questions.scene_sentences import find_quarters
-from earthvlm.scenes.analysis.land_cover import COVERS, FIELDS, CoverMap
 from earthvlm.scenes.bands import TRUE_COLOUR_WHITE
+from earthvlm.scenes.land_cover import COVERS, FIELDS, CoverMap
 
 LABELS = Path("configs/patch_labels.json")
 PLACES = Path(__file__).with_name("truth_places.json")

@@ -39,9 +39,9 @@ from earthvlm.models.query_encoder import GeospatialQueryEncoder, SceneEmbedding
 from earthvlm.models.segmentation_head import SegmentationHead
 from earthvlm.models.text_encoder import SENTENCE_DIM
 from earthvlm.scenes.analysis.distribution_shift import TrainingStatistics
-from earthvlm.scenes.analysis.land_cover import CoverMap
 from earthvlm.scenes.analysis.spectral_indices import measure
 from earthvlm.scenes.bands import BANDS
+from earthvlm.scenes.land_cover import CoverMap
 from earthvlm.scenes.scene import Scene
 from earthvlm.storage.hub import LOCAL_REVISION
 

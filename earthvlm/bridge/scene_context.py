@@ -16,7 +16,6 @@ from earthvlm.data.questions.scene_sentences import (
     find_surroundings,
     mentioned_covers,
 )
-from earthvlm.scenes.analysis.land_cover import FIELDS, CoverMap, rounded_percent
 from earthvlm.scenes.analysis.spectral_indices import SpectralIndices
 from earthvlm.scenes.formatting import (
     describe_climate,
@@ -25,6 +24,7 @@ from earthvlm.scenes.formatting import (
     describe_size,
     season,
 )
+from earthvlm.scenes.land_cover import FIELDS, CoverMap, rounded_percent
 from earthvlm.scenes.scene import Scene
 
 # Covers below this share of the scene are left out.

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from earthvlm.models.olmoearth import OlmoEarthEncoder, PreparedScene, SceneTokens
 from earthvlm.models.segmentation_head import SegmentationHead
-from earthvlm.scenes.analysis.land_cover import COVERS, NO_DATA, CoverMap
+from earthvlm.scenes.land_cover import COVERS, NO_DATA, CoverMap
 from earthvlm.scenes.scene import Scene
 
 # The head's hidden layers take 0.2 kB a pixel, so it reads at most WINDOW pixels along a side at a

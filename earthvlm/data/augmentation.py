@@ -14,8 +14,8 @@ import torch
 from torch.nn import functional as F
 
 from earthvlm.data.labels import SceneLabels
-from earthvlm.scenes.analysis.land_cover import COVERS, CoverMap
 from earthvlm.scenes.bands import BANDS, VISIBLE_BANDS, WAVELENGTHS
+from earthvlm.scenes.land_cover import COVERS, CoverMap
 from earthvlm.scenes.scene import Scene
 
 # The share of scenes that are only turned: the bridge is mostly used on unaltered scenes.

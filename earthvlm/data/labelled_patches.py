@@ -30,8 +30,8 @@ import numpy as np
 
 from earthvlm.data.pixel_labels import ANY, PixelLabels, cover_set
 from earthvlm.data.spectral_consensus import BURNT, looks_burnt, possible_by_spectrum
-from earthvlm.scenes.analysis.land_cover import COVERS
 from earthvlm.scenes.bands import TRUE_COLOUR_WHITE, VISIBLE_BANDS
+from earthvlm.scenes.land_cover import COVERS
 from earthvlm.scenes.scene import Scene
 
 MANIFEST = "manifest.json"

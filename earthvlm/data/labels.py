@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from earthvlm.scenes.analysis.land_cover import (
+from earthvlm.scenes.land_cover import (
     COVERS,
     FIELDS,
     GROUND_COVERS,

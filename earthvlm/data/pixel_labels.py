@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from earthvlm.scenes.analysis.land_cover import COVERS
+from earthvlm.scenes.land_cover import COVERS
 
 ANY = (1 << len(COVERS)) - 1
 NO_AREA = -1

@@ -34,7 +34,7 @@ from earthvlm.embeddings.indexed_images import (
 from earthvlm.embeddings.note_counter import NoteCounter
 from earthvlm.embeddings.rows import CLEAR, make_rows
 from earthvlm.embeddings.stac import write_collection
-from earthvlm.scenes.listing import KINDS, is_scene_folder, list_scenes
+from earthvlm.scenes.products.listing import KINDS, is_scene_folder, list_scenes
 from earthvlm.scenes.tiling import TiledRaster
 
 if TYPE_CHECKING:

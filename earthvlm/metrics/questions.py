@@ -10,7 +10,7 @@ from typing import Any
 from earthvlm.data.labels import SceneLabels
 from earthvlm.data.questions.scene_sentences import MENTIONED
 from earthvlm.metrics.land_cover import captioned_land_cover, mentioned_land_cover
-from earthvlm.scenes.analysis.land_cover import SHARE_IN_VIEW
+from earthvlm.scenes.land_cover import SHARE_IN_VIEW
 
 Reference = SceneLabels | Sequence[str]  # a tile's labels, or its captions
 Score = Callable[[str, Any, str], float]  # answer, Reference, place asked about -> 0 to 1

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from earthvlm.scenes.analysis.land_cover import COVERS
 from earthvlm.scenes.bands import BANDS
+from earthvlm.scenes.land_cover import COVERS
 
 WIDTH = 48
 # Added to reflectance (0 to 1) before its logarithm: about the noise of a dark pixel.

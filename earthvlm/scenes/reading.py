@@ -8,6 +8,12 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from earthvlm.scenes.datasets.dataset import open_datasets
+from earthvlm.scenes.datasets.files import (
+    is_dataset_file,
+    is_dataset_folder,
+    open_dataset_file,
+)
 from earthvlm.scenes.decoded_image import DecodedImage, crop_fields
 from earthvlm.scenes.parts import choose_part
 from earthvlm.scenes.pictures.image_reader import ACCEPTED, read_photo
@@ -20,12 +26,6 @@ from earthvlm.scenes.products.addresses import (
     remote_raster,
 )
 from earthvlm.scenes.products.band_folder import find_product, open_product
-from earthvlm.scenes.products.dataset_files import (
-    is_dataset_file,
-    is_dataset_folder,
-    open_dataset_file,
-)
-from earthvlm.scenes.products.datasets import open_datasets
 from earthvlm.scenes.products.stac_item import is_stac_item, open_stac_item
 from earthvlm.scenes.rasters.geotiff import open_image, read_geotiff
 from earthvlm.scenes.rasters.raster_file import RasterFile, raster_driver

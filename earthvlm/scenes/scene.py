@@ -20,12 +20,12 @@ from earthvlm.scenes.bands import (
     VISIBLE_BANDS,
     normalise_band_name,
 )
+from earthvlm.scenes.datasets.dataset import decode_dataset, write_dataset
 from earthvlm.scenes.decoded_image import DecodedImage, crop_fields
 from earthvlm.scenes.formatting import describe_date, describe_place
 from earthvlm.scenes.grid import Grid
 from earthvlm.scenes.pictures.composites import draw_ndvi, stretch
 from earthvlm.scenes.product import Product
-from earthvlm.scenes.products.datasets import decode_dataset, write_dataset
 from earthvlm.scenes.rasters.geotiff import write_geotiff
 from earthvlm.scenes.reading import ReadOptions, read_image, read_triplet_part
 from earthvlm.scenes.reflectance import (

@@ -12,8 +12,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from earthvlm.data.questions.templates import PLURALS, SINGULARS, SYNONYMS
-from earthvlm.scenes.analysis.land_cover import SHARE_IN_VIEW, CoverMap
 from earthvlm.scenes.analysis.spectral_indices import SpectralIndices, percent
+from earthvlm.scenes.land_cover import SHARE_IN_VIEW, CoverMap
 
 # What spectral indices measure of the covers that the model names.
 MEASURED_AS = {"water": "water", "snow or ice": "snow", "cloud": "cloud"}

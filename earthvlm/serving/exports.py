@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from itertools import pairwise
 
 from earthvlm.models.language.chat_templates import Message
-from earthvlm.scenes.analysis.land_cover import CoverMap
 from earthvlm.scenes.analysis.spectral_indices import SOURCES, SpectralIndices, percent
+from earthvlm.scenes.land_cover import CoverMap
 from earthvlm.scenes.scene import Scene
 from earthvlm.serving.agreement import find_disagreements
 

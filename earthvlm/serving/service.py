@@ -21,9 +21,9 @@ from earthvlm.embeddings.filters import SceneFilter
 from earthvlm.generation.sampling import check_prompt
 from earthvlm.models.language.chat_templates import Message
 from earthvlm.scenes.analysis.distribution_shift import warn_out_of_distribution
-from earthvlm.scenes.analysis.land_cover import CoverMap
 from earthvlm.scenes.analysis.spectral_indices import SpectralIndices, measure
 from earthvlm.scenes.isolated_reader import IsolatedReader
+from earthvlm.scenes.land_cover import CoverMap
 from earthvlm.scenes.memory import trim_memory
 from earthvlm.scenes.scene import Scene
 from earthvlm.search.index import Query, SceneIndex, SceneResult, SearchResults

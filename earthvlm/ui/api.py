@@ -8,8 +8,8 @@ from uuid import uuid4
 import gradio as gr
 
 from earthvlm.generation.sampling import DEFAULT_PROMPT
-from earthvlm.scenes.analysis.land_cover import CoverMap
 from earthvlm.scenes.analysis.spectral_indices import SOURCES
+from earthvlm.scenes.land_cover import CoverMap
 from earthvlm.serving.agreement import find_disagreements
 from earthvlm.serving.service import Client, OpenScene, SceneService
 from earthvlm.ui.session import address_of

@@ -9,8 +9,8 @@ import io
 import numpy as np
 from PIL import Image
 
-from earthvlm.scenes.analysis.land_cover import COVER_COLOURS, COVERS, NO_DATA, CoverMap
 from earthvlm.scenes.analysis.spectral_indices import percent
+from earthvlm.scenes.land_cover import COVER_COLOURS, COVERS, NO_DATA, CoverMap
 
 MAX_SIDE = 1024  # larger maps are shrunk for the page alone
 OPACITY = 60  # percent, at the start

@@ -16,10 +16,10 @@ import numpy as np
 from PIL import Image
 
 from earthvlm.bridge.attention_maps import AnswerAttention
-from earthvlm.scenes.analysis.land_cover import CoverMap
 from earthvlm.scenes.analysis.spectral_indices import COVER_RULES, SOURCES, percent
 from earthvlm.scenes.bands import COMPOSITES, WAVELENGTHS
 from earthvlm.scenes.formatting import describe_date, describe_place
+from earthvlm.scenes.land_cover import CoverMap
 from earthvlm.scenes.pictures.composites import NDVI_COLOURS, NDVI_STOPS
 from earthvlm.scenes.scene import Scene
 from earthvlm.serving.agreement import find_disagreements

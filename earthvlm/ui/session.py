@@ -16,7 +16,7 @@ import gradio as gr
 
 from earthvlm.bridge.attention_maps import AnswerAttention
 from earthvlm.models.language.chat_templates import Message
-from earthvlm.scenes.analysis.land_cover import CoverMap
+from earthvlm.scenes.land_cover import CoverMap
 from earthvlm.scenes.memory import trim_memory
 from earthvlm.scenes.scene import Scene
 from earthvlm.search.index import SceneResult

@@ -13,9 +13,9 @@ from earthvlm.bridge.attention_maps import attend
 from earthvlm.bridge.model import OlmoEarthVLMBridge
 from earthvlm.bridge.scene_context import shorten_cover, write_scene_context
 from earthvlm.models.language.language_model import LanguageModel, load_language_model
-from earthvlm.scenes.analysis.land_cover import COVERS, CoverMap
 from earthvlm.scenes.analysis.spectral_indices import measure
 from earthvlm.scenes.bands import VISIBLE_BANDS
+from earthvlm.scenes.land_cover import COVERS, CoverMap
 from earthvlm.scenes.scene import Scene
 from tests.conftest import random_scene
 from tests.support.made_spectra import paint

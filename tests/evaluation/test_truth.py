@@ -21,7 +21,7 @@ from benchmarks.truth_consistency import PAIRS, list_pairs
 from benchmarks.truth_conversations import CONVERSATIONS, find_contradictions, judge
 from benchmarks.truth_scenes import LETTERS, SEEN_BY_EYE
 from earthvlm.data.questions.scene_sentences import describe
-from earthvlm.scenes.analysis.land_cover import COVERS, FIELDS
+from earthvlm.scenes.land_cover import COVERS, FIELDS
 from tests.support.made_labels import MIXED
 
 

@@ -9,8 +9,8 @@ import pytest
 
 from earthvlm.data.labels import SceneLabels
 from earthvlm.data.questions.question_answering import write_questions_and_answers
-from earthvlm.scenes.analysis.land_cover import COVERS, CoverMap
 from earthvlm.scenes.analysis.spectral_indices import SpectralIndices
+from earthvlm.scenes.land_cover import COVERS, CoverMap
 from earthvlm.serving.agreement import find_disagreements
 
 LAKE = SpectralIndices(

@@ -12,7 +12,7 @@ from earthvlm.bridge.model import OlmoEarthVLMBridge
 from earthvlm.data.chatearthnet.dataset import ChatEarthNet
 from earthvlm.data.labelled_patches import LabelFile, LabelledPatches
 from earthvlm.data.pixel_labels import ANY, PixelLabels, cover_set
-from earthvlm.scenes.analysis.land_cover import COVERS
+from earthvlm.scenes.land_cover import COVERS
 from earthvlm.training.batches.pixel_samples import LAYOUTS, PixelSamples
 from earthvlm.training.batches.sampler import SampleKey
 from earthvlm.training.losses.segmentation_loss import segmentation_loss

@@ -28,7 +28,7 @@ from earthvlm.cli.output import USER_ERROR, join_lines, print_error, print_messa
 
 if TYPE_CHECKING:
     from earthvlm.bridge.model import OlmoEarthVLMBridge
-    from earthvlm.scenes.analysis.land_cover import CoverMap
+    from earthvlm.scenes.land_cover import CoverMap
     from earthvlm.scenes.scene import Scene
 
 MAX_ANSWER_TOKENS = 2048
@@ -224,7 +224,7 @@ def _expand(path: str, data_dir: Path | None) -> list[str]:
 
     Raises ValueError for a folder without scenes.
     """
-    from earthvlm.scenes.listing import KINDS, is_scene_folder, list_scenes
+    from earthvlm.scenes.products.listing import KINDS, is_scene_folder, list_scenes
 
     folder = Path(path)
     if data_dir is not None or not folder.is_dir() or is_scene_folder(folder):

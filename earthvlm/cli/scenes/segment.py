@@ -19,7 +19,7 @@ from earthvlm.cli.options import (
 from earthvlm.cli.output import print_message
 
 if TYPE_CHECKING:
-    from earthvlm.scenes.analysis.land_cover import CoverMap
+    from earthvlm.scenes.land_cover import CoverMap
 
 
 def add_segment(commands: argparse._SubParsersAction) -> None:

@@ -24,7 +24,7 @@ from earthvlm.data.questions.scene_sentences import (
     sky_statement,
     with_share,
 )
-from earthvlm.scenes.analysis.land_cover import FIELDS, SHARE_IN_VIEW
+from earthvlm.scenes.land_cover import FIELDS, SHARE_IN_VIEW
 
 # Shares this close to a threshold are not asked about.
 TOO_CLOSE = 0.04

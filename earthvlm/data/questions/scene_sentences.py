@@ -10,7 +10,7 @@ import random
 from collections.abc import Sequence
 
 from earthvlm.data.labels import QUARTERS, SCENE_NAMES, SceneLabels
-from earthvlm.scenes.analysis.land_cover import CoverMap, CoverPart, rounded_percent
+from earthvlm.scenes.land_cover import CoverMap, CoverPart, rounded_percent
 
 # A description mentions land covers above this share of the scene.
 MENTIONED = 0.08

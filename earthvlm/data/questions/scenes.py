@@ -19,7 +19,6 @@ from earthvlm.data.questions.unanswerable import (
     OTHER_LANGUAGES,
     UNANSWERABLE_QUESTIONS,
 )
-from earthvlm.scenes.analysis.land_cover import CoverMap
 from earthvlm.scenes.formatting import (
     describe_climate,
     describe_date,
@@ -27,6 +26,7 @@ from earthvlm.scenes.formatting import (
     describe_size,
     season,
 )
+from earthvlm.scenes.land_cover import CoverMap
 from earthvlm.scenes.scene import Scene
 
 DATE = (

@@ -1,1 +1,1 @@
-"""What is measured in a scene without a model: spectral indices, haze, land cover, change."""
+"""What is measured in a scene without a model: spectral indices, haze, change."""

@@ -10,8 +10,8 @@ from xml.sax.saxutils import escape
 
 import numpy as np
 
-from earthvlm.scenes.analysis.land_cover import COVER_COLOURS, COVERS, NO_DATA, CoverMap
 from earthvlm.scenes.grid import Grid
+from earthvlm.scenes.land_cover import COVER_COLOURS, COVERS, NO_DATA, CoverMap
 from earthvlm.scenes.rasters.acquisition import DATE_TAG
 from earthvlm.scenes.rasters.raster_file import quiet_gdal
 from earthvlm.scenes.scene import Scene

@@ -16,7 +16,7 @@ from earthvlm.data.labels import LAND_COVER, SceneLabels
 from earthvlm.data.pixel_labels import NO_AREA, PixelLabels, cover_set
 from earthvlm.data.spectral_consensus import possible_by_spectrum
 from earthvlm.models.olmoearth import PreparedScene
-from earthvlm.scenes.analysis.land_cover import COVERS
+from earthvlm.scenes.land_cover import COVERS
 from earthvlm.scenes.scene import Scene
 from earthvlm.training.batches.sampler import Layout, SampleKey
 from earthvlm.training.batches.samples import Batch, FailedSample, TileSamples

@@ -26,8 +26,8 @@ from earthvlm.data.questions.question_answering import write_questions_and_answe
 from earthvlm.data.questions.scene_sentences import search_sentence
 from earthvlm.models.language.chat_templates import Prompt
 from earthvlm.models.olmoearth import PreparedScene, SceneTokens, join_tokens
-from earthvlm.scenes.analysis.land_cover import CoverMap
 from earthvlm.scenes.analysis.spectral_indices import measure
+from earthvlm.scenes.land_cover import CoverMap
 from earthvlm.scenes.scene import Scene
 from earthvlm.training.batches.feature_cache import FeatureCache, read_tokens
 from earthvlm.training.batches.sampler import Layout, SampleKey

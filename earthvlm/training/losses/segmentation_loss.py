@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from earthvlm.data.pixel_labels import ANY, PixelLabels
-from earthvlm.scenes.analysis.land_cover import COVERS
+from earthvlm.scenes.land_cover import COVERS
 
 # Areas of fewer pixels than this are left out.
 MIN_AREA_PIXELS = 64

@@ -12,8 +12,8 @@ from rasterio.crs import CRS
 from rasterio.transform import from_origin
 
 from earthvlm.cli import main
-from earthvlm.scenes.analysis.land_cover import COVER_COLOURS, COVERS
 from earthvlm.scenes.bands import BANDS
+from earthvlm.scenes.land_cover import COVER_COLOURS, COVERS
 from tests.cli.support import assert_one_sentence
 from tests.conftest import random_scene
 

@@ -23,7 +23,7 @@ from earthvlm.data.questions.scenes import NO_DATE, NO_PLACE
 from earthvlm.data.questions.unanswerable import ASK_IN_ENGLISH, OTHER_LANGUAGES
 from earthvlm.metrics.land_cover import mentioned_land_cover
 from earthvlm.metrics.questions import score_mentions, score_quarter, score_water
-from earthvlm.scenes.analysis.land_cover import COVERS, CoverMap
+from earthvlm.scenes.land_cover import COVERS, CoverMap
 from earthvlm.training.losses.query_targets import QueryTargets
 from tests.conftest import random_scene
 from tests.support.made_labels import MIXED, TREES, WATER, make_labels

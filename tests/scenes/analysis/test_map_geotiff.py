@@ -8,10 +8,10 @@ import rasterio
 
 from earthvlm.bridge.attention_maps import AnswerAttention, write_attention_map
 from earthvlm.cli import main
-from earthvlm.scenes.analysis.land_cover import COVER_COLOURS, COVERS, NO_DATA, CoverMap
 from earthvlm.scenes.analysis.map_geotiff import write_cover_map
 from earthvlm.scenes.bands import FILE_ORDER_12
 from earthvlm.scenes.grid import Grid
+from earthvlm.scenes.land_cover import COVER_COLOURS, COVERS, NO_DATA, CoverMap
 from earthvlm.scenes.scene import Scene
 from tests.cli.support import assert_one_sentence
 from tests.support.made_rasters import OLD, make_values, write_tiff

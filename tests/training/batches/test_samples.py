@@ -18,7 +18,7 @@ from earthvlm.data.chatearthnet.dataset import ChatEarthNet
 from earthvlm.data.labels import LAND_COVER, SceneLabels
 from earthvlm.data.pixel_labels import PixelLabels, cover_set
 from earthvlm.data.questions.question_answering import caption_conversation
-from earthvlm.scenes.analysis.land_cover import COVERS, CoverMap
+from earthvlm.scenes.land_cover import COVERS, CoverMap
 from earthvlm.training.batches.mapped_scenes import SceneMapper, label_scene
 from earthvlm.training.batches.sampler import EpochSampler, SampleKey, balancing_weights
 from earthvlm.training.batches.samples import TrainingSamples

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from earthvlm.scenes.analysis.land_cover import COVER_COLOURS, COVERS, NO_DATA, CoverMap
+from earthvlm.scenes.land_cover import COVER_COLOURS, COVERS, NO_DATA, CoverMap
 from earthvlm.serving.service import SceneService
 from earthvlm.ui.cover_map_html import MAX_SIDE, show_legend, show_overlay
 from earthvlm.ui.session import Session

@@ -15,11 +15,11 @@ from earthvlm.scenes.bands import (
     WAVELENGTHS,
     find_baseline,
 )
+from earthvlm.scenes.datasets.files import import_xarray
+from earthvlm.scenes.datasets.grid import GRID_MAPPING, make_coordinates
+from earthvlm.scenes.datasets.stack import DatasetStack
 from earthvlm.scenes.decoded_image import DecodedImage
 from earthvlm.scenes.product import PRODUCT_TAG, Product, read_product
-from earthvlm.scenes.products.dataset_files import import_xarray
-from earthvlm.scenes.products.dataset_grid import GRID_MAPPING, make_coordinates
-from earthvlm.scenes.products.dataset_stack import DatasetStack
 from earthvlm.scenes.rasters.sentinel2_image import (
     ImageMetadata,
     Sentinel2Image,

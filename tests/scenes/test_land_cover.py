@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from earthvlm.scenes.analysis.land_cover import (
+from earthvlm.scenes.land_cover import (
     COVER_COLOURS,
     COVERS,
     NO_DATA,

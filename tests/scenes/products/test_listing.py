@@ -10,10 +10,10 @@ from PIL import Image
 
 from earthvlm import Scene
 from earthvlm.scenes.bands import FILE_ORDER_12
-from earthvlm.scenes.listing import is_scene_folder, list_scenes
+from earthvlm.scenes.products.listing import is_scene_folder, list_scenes
 from earthvlm.scenes.tiling import TiledRaster
+from tests.scenes.datasets.test_datasets import make_dataset
 from tests.scenes.products.test_band_folders import write_folder
-from tests.scenes.products.test_datasets import make_dataset
 from tests.support.made_items import NAME as ITEM
 from tests.support.made_items import write_item
 from tests.support.made_products import NAME, make_tile, pack, write_safe

@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from earthvlm.scenes.bands import CHATEARTHNET_FOLDERS, VISIBLE_BANDS
+from earthvlm.scenes.datasets.files import is_dataset_folder
 from earthvlm.scenes.products.band_folder import find_product, is_product_folder
-from earthvlm.scenes.products.dataset_files import is_dataset_folder
 from earthvlm.scenes.products.product_files import list_archive
 from earthvlm.scenes.products.stac_item import is_stac_item
 from earthvlm.scenes.rasters.raster_file import RASTER_SUFFIXES

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from earthvlm.scenes.products.dataset_grid import read_grid
-from earthvlm.scenes.products.dataset_windows import Layer
+from earthvlm.scenes.datasets.grid import read_grid
+from earthvlm.scenes.datasets.windows import Layer
 from earthvlm.scenes.rasters.band_identification import name_labels
 from earthvlm.scenes.rasters.value_rules import ValueTags
 

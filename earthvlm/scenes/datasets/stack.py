@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from earthvlm.scenes.datasets.grid import read_date
+from earthvlm.scenes.datasets.layers import list_layers, make_layer, read_tags
+from earthvlm.scenes.datasets.windows import Corners, Layer
 from earthvlm.scenes.parts import Part, full_size
-from earthvlm.scenes.products.dataset_grid import read_date
-from earthvlm.scenes.products.dataset_layers import list_layers, make_layer, read_tags
-from earthvlm.scenes.products.dataset_windows import Corners, Layer
 from earthvlm.scenes.rasters.acquisition import SENSOR_KEYS, refuse_sensors
 from earthvlm.scenes.rasters.band_identification import MASK_LABELS, find_mask_kind, name_labels
 from earthvlm.scenes.rasters.pixel_source import (

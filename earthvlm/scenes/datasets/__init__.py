@@ -1,0 +1,1 @@
+"""Scenes in xarray datasets, netCDF files and Zarr stores."""
