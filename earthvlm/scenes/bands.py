@@ -46,6 +46,7 @@ COMPOSITES: dict[str, tuple[str, str, str] | None] = {
     "NDVI": None,
 }
 NDVI_BANDS = ("B08", "B04")
+CHANNELS = 3  # of a picture
 # Bands of nearly the same wavelengths, one of which may replace the other in indices and pictures.
 SUBSTITUTES = {"B8A": "B08", "B08": "B8A"}
 
@@ -129,6 +130,23 @@ def normalise_band_name(name: str | None) -> str | None:
     number = match.group(1).upper()
     band = "B8A" if number == "8A" else f"B{int(number):02d}"
     return band if band in WAVELENGTHS else None
+
+
+def composite_bands(name: str) -> tuple[str, str, str] | None:
+    """Return the bands that are shown as red, green and blue; None for NDVI.
+
+    name: of COMPOSITES, or three bands as in "B11 B08 B02". Raises ValueError for any other.
+    """
+    if name in COMPOSITES:
+        return COMPOSITES[name]
+    bands = [normalise_band_name(text) for text in re.split(r"[\s,]+", name.strip())]
+    if len(bands) != CHANNELS or not all(band in BANDS for band in bands):
+        raise ValueError(
+            f"there is no composite '{name[:80]}'; known are {', '.join(COMPOSITES)}, and three "
+            "bands such as B11 B08 B02"
+        )
+    red, green, blue = (str(band) for band in bands)
+    return red, green, blue
 
 
 def find_date(*texts: str) -> datetime.date | None:

@@ -18,13 +18,15 @@ from earthvlm.scenes.bands import (
     SCL_CLOUDS,
     SUBSTITUTES,
     VISIBLE_BANDS,
+    composite_bands,
     normalise_band_name,
 )
 from earthvlm.scenes.datasets.dataset import decode_dataset, write_dataset
 from earthvlm.scenes.decoded_image import DecodedImage, crop_fields
 from earthvlm.scenes.formatting import describe_date, describe_place
 from earthvlm.scenes.grid import Grid
-from earthvlm.scenes.pictures.composites import draw_ndvi, stretch
+from earthvlm.scenes.pictures.composites import BALANCED, draw_ndvi
+from earthvlm.scenes.pictures.composites import stretch as stretch_values
 from earthvlm.scenes.product import Product
 from earthvlm.scenes.rasters.geotiff import write_geotiff
 from earthvlm.scenes.reading import ReadOptions, read_image, read_triplet_part
@@ -250,27 +252,28 @@ class Scene:
 
     def available_composites(self) -> tuple[str, ...]:
         """Return the names of the composites that its bands allow."""
-        return tuple(name for name in COMPOSITES if not self._missing_for(name))
+        return tuple(n for n, bands in COMPOSITES.items() if not self._missing(bands or NDVI_BANDS))
 
-    def composite(self, name: str = "true colour") -> Image.Image:
+    def composite(self, name: str = "true colour", stretch: str = BALANCED) -> Image.Image:
         """Draw a composite as an RGB picture of the scene's size.
 
-        Three bands are stretched from about their 2nd to their 98th percentile; NDVI has a fixed
-        colour map from -0.2 to 0.9. Raises ValueError for an unknown composite or missing bands.
+        name: of `earthvlm.scenes.bands.COMPOSITES`, or three bands for red, green and blue, as in
+        "B11 B08 B02". stretch: of `earthvlm.scenes.pictures.composites.STRETCHES`: "balanced" goes
+        from about the 2nd to the 98th percentile. NDVI has a fixed colour map from -0.2 to 0.9.
+        Raises ValueError for an unknown composite or stretch, and for missing bands.
         """
-        if name not in COMPOSITES:
-            raise ValueError(f"there is no composite '{name}'; known are {', '.join(COMPOSITES)}")
-        missing = self._missing_for(name)
+        bands = composite_bands(name)
+        missing = self._missing(bands or NDVI_BANDS)
         if missing:
             raise ValueError(
                 f"'{self.name}' lacks {', '.join(missing)} for {name}; "
                 f"its bands allow {', '.join(self.available_composites()) or 'no composite'}"
             )
-        bands = COMPOSITES[name]
         if bands is None:
             return Image.fromarray(draw_ndvi(*(self._band(band) for band in NDVI_BANDS)))
         values = np.stack([self._band(band) for band in bands], axis=2)
-        return Image.fromarray(stretch(values, true_colour=bands == VISIBLE_BANDS))
+        is_true = bands == VISIBLE_BANDS
+        return Image.fromarray(stretch_values(values, true_colour=is_true, how=stretch))
 
     def thumbnail(self, size: int = 96) -> Image.Image:
         """Draw it at most `size` pixels a side: true colour, else what bands allow, else grey."""
@@ -280,7 +283,7 @@ class Scene:
         else:
             band = BANDS.index(self.bands[0])
             picture = Image.fromarray(
-                stretch(self.reflectance[:, :, [band] * 3], true_colour=False)
+                stretch_values(self.reflectance[:, :, [band] * 3], true_colour=False)
             )
         picture.thumbnail((size, size), Image.Resampling.LANCZOS)
         return picture
@@ -346,13 +349,9 @@ class Scene:
             raise ValueError(f"'{self.name}' has no band {band}")
         return values
 
-    def _missing_for(self, composite: str) -> list[str]:
+    def _missing(self, bands: Sequence[str]) -> list[str]:
         present = self.bands
-        return [
-            band
-            for band in COMPOSITES[composite] or NDVI_BANDS
-            if band not in present and SUBSTITUTES.get(band) not in present
-        ]
+        return [b for b in bands if b not in present and SUBSTITUTES.get(b) not in present]
 
 
 def _normalise_names(bands: Sequence[str], name: str) -> tuple[str, ...]:

@@ -132,9 +132,9 @@ def read_claims(question: str, answer: str) -> Iterator[Claim]:
             for match in pattern.finditer(sentence):
                 yield _read_claim(match)
         if about_part and sentence.lower().startswith(("mostly in", "in the")):
-            asked = {cover for cover, names in _COVERS.items() if _mentions(question, names)}
+            asked = mentioned_covers(question)
             if len(asked) == 1:
-                yield Claim(asked.pop(), SHARE_IN_VIEW, 1.0)
+                yield Claim(asked[0], SHARE_IN_VIEW, 1.0)
 
 
 def _read_claim(match: re.Match[str]) -> Claim:
@@ -150,6 +150,11 @@ def _read_claim(match: re.Match[str]) -> Claim:
         return Claim(cover, NEARLY_ALL, 1.0)
     share = float(re.findall(r"\d+", text)[0]) / 100
     return Claim(cover, 0.0, share) if text.startswith("less") else Claim(cover, share, share)
+
+
+def mentioned_covers(text: str) -> list[str]:
+    """Return the covers that a text mentions, by their names in a land-cover map."""
+    return [cover for cover, names in _COVERS.items() if _mentions(text, names)]
 
 
 def _mentions(text: str, names: tuple[str, ...]) -> bool:

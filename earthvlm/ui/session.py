@@ -16,11 +16,12 @@ import gradio as gr
 
 from earthvlm.bridge.attention_maps import AnswerAttention
 from earthvlm.models.language.chat_templates import Message
-from earthvlm.scenes.land_cover import CoverMap
 from earthvlm.scenes.memory import trim_memory
+from earthvlm.scenes.pictures.composites import BALANCED
 from earthvlm.scenes.scene import Scene
 from earthvlm.search.index import SceneResult
 from earthvlm.serving.service import Client, Example, OpenScene
+from earthvlm.ui.cover_map_html import CoverOverlay
 from earthvlm.ui.errors import shorten
 
 # What a search compares with: words, an example, both, or nothing, which lists the scenes.
@@ -63,17 +64,18 @@ class Turn:
 class Session:
     """What the app remembers of one visitor: open scenes, the conversation, the last search.
 
-    composite: the bands that the open scene is drawn with; None where it has none to choose from.
-    cover_map: the land-cover map over it, once it was asked for.
+    composite, stretch: how the open scene is drawn; None where it has no bands to choose from.
+    covers: the land cover that is shown over it, once it was asked for.
     results: of the last search, None before the first. linked_question: from the page's address.
     used: time of the last use, on the monotonic clock. address: the visitor's latest.
     """
 
     opened: OpenScene | None = None
     composite: str | None = None
+    stretch: str = BALANCED
     conversation: list[Message] = field(default_factory=list)
     attention: AnswerAttention | None = None
-    cover_map: CoverMap | None = None
+    covers: CoverOverlay | None = None
     pair: list[OpenScene] = field(default_factory=list)
     query: SearchQuery = None
     results: tuple[SceneResult, ...] | None = None
@@ -99,8 +101,8 @@ class Session:
             held.append(
                 (self.attention, self.attention.maps.nbytes + self.attention.baseline.nbytes)
             )
-        if self.cover_map is not None:
-            held.append((self.cover_map, self.cover_map.classes.nbytes))
+        if self.covers is not None:
+            held.append((self.covers.classes, self.covers.classes.nbytes))
         for query in self.query if isinstance(self.query, tuple) else (self.query,):
             if isinstance(query, Example):
                 held.append((query, query.vector.nbytes))
@@ -125,12 +127,13 @@ class Session:
         self.used = time.monotonic()
         self.opened = opened
         self.composite = next(iter(opened.scene.available_composites()), None)
-        self.conversation, self.attention, self.cover_map = [], None, None
+        self.stretch = BALANCED
+        self.conversation, self.attention, self.covers = [], None, None
 
     def clear(self) -> None:
         """Stop the answer and delete scenes, conversation, query and results."""
         self.stop_turn()
-        self.opened, self.pair, self.attention, self.cover_map = None, [], None, None
+        self.opened, self.pair, self.attention, self.covers = None, [], None, None
         self.conversation, self.query, self.results = [], None, None
 
     def clear_unless_used(self, since: float) -> None:

@@ -174,7 +174,7 @@ def test_link_opens_its_scene_and_asks_its_question(
 
 
 @EITHER_WIDTH
-def test_picture_bands_zoom_and_download(page: Page, keep: Callable[..., None]):
+def test_picture_bands_and_download(page: Page, keep: Callable[..., None]):
     picture = page.locator("#picture img")
     pictures = {picture.get_attribute("src")}
     for name in ("near infrared", "short-wave infrared", "NDVI"):
@@ -189,18 +189,50 @@ def test_picture_bands_zoom_and_download(page: Page, keep: Callable[..., None]):
     assert Path(download.value.path()).read_bytes() == base64.b64decode(shown.split(",")[1])
     assert download.value.suggested_filename.endswith(".png")
 
-    def transform() -> str:
-        return page.locator("#picture .sheet").evaluate("sheet => sheet.style.transform")
 
-    page.locator("#picture").get_by_role("button", name="Zoom in").click()
-    assert "scale(1.6)" in transform()
-    page.locator("#picture .viewport").focus()
-    before = transform()
+@BOTH_WIDTHS
+def test_viewer_zooms_reads_pixels_and_draws_any_bands(page: Page, keep: Callable[..., None]):
+    viewport = page.locator("#picture .viewport")
+
+    def zoom() -> float:
+        page.wait_for_function("!document.querySelector('.leaflet-zoom-anim')")
+        return float(viewport.get_attribute("data-zoom"))
+
+    whole = zoom()
+    page.get_by_role("button", name="Zoom in").click()
+    page.locator("#picture .viewport.zoomed").wait_for()
+    assert zoom() == pytest.approx(whole + 0.7, abs=0.01)
+    smooth = "image => getComputedStyle(image).imageRendering"
+    assert page.locator("#picture img.scene").evaluate(smooth) == "pixelated"
+    viewport.focus()
     page.keyboard.press("ArrowRight")
-    assert transform() != before
-    keep("zoomed")
+    page.keyboard.press("Enter")
+    profile = page.locator("#picture .profile")
+    profile.locator("li", has_text=re.compile(r"N, .*B01 0\.\d+.*B12 0\.\d+")).wait_for()
+    assert profile.locator("circle").count() == 12
+    readout = page.locator("#picture .readout")
+    readout.filter(has_text=re.compile(r"\d° N, [\d.]+° E .* B04 0\.\d{3}")).wait_for()
+    keep("profile")
     page.keyboard.press("0")
-    assert "scale(1)" in transform()
+    page.locator("#picture .viewport:not(.zoomed)").wait_for()
+    assert zoom() == pytest.approx(whole, abs=0.01)
+
+    page.locator(".choose-bands summary").click()
+    page.get_by_label("Red", exact=True).select_option("B11")
+    page.locator('#picture img.scene[alt$="B11 B03 B02"]').wait_for()
+    assert page.locator("#composite input:checked").count() == 0
+    plain = page.locator("#picture img.scene").get_attribute("src")
+    page.get_by_label("Stretch").select_option("high contrast")
+    page.wait_for_function(
+        "plain => document.querySelector('#picture img.scene').src !== plain", arg=plain
+    )
+    page.get_by_label("Green", exact=True).select_option("B8A")
+    page.locator('#picture img.scene[alt$="B11 B8A B02"]').wait_for()
+    page.get_by_role("button", name="Full screen").click()
+    page.wait_for_function(
+        """() => document.querySelector('#picture .viewport').clientWidth > innerWidth - 40"""
+    )
+    keep("full-screen", full_page=False)
 
 
 @EITHER_WIDTH
@@ -214,7 +246,7 @@ def test_attention_map_is_shown_until_the_next_answer(page: Page, keep: Callable
     assert [w.inner_text() for w in words.all()][1:-1] == answer.split()
 
     def overlay() -> str:
-        return page.locator("#picture canvas").evaluate("canvas => canvas.toDataURL()")
+        return page.locator("#picture img.attention").get_attribute("src")
 
     whole = overlay()
     words.nth(1).click()
@@ -222,7 +254,13 @@ def test_attention_map_is_shown_until_the_next_answer(page: Page, keep: Callable
     assert overlay() != whole
     keep("looked")
     page.get_by_role("button", name="Hide").click()
-    assert page.locator("#picture canvas").is_hidden()
+    page.locator("#picture img.attention").wait_for(state="detached")
+    page.get_by_role("button", name="Whole answer").click()
+    assert overlay() == whole
+    page.locator("#composite").get_by_label("NDVI", exact=True).check(force=True)
+    wait_for_count(words, 0)  # it belonged to what was seen before
+    page.locator("#attention").click()
+    words.first.wait_for()
     assert ask(page, "Which land cover dominates?")  # the model answers as before
     wait_for_count(words, 0)  # they were another answer's
 

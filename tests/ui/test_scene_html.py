@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import numpy as np
-
-from earthvlm.bridge.attention_maps import AnswerAttention
-from earthvlm.ui.scene_html import make_title, show_details, show_related_shares, show_viewer
+from earthvlm.ui.scene_html import make_title, show_details, show_related_shares
 from tests.conftest import random_scene
 from tests.support.made_spectra import paint
 from tests.ui.opened_scenes import make_photo, open_scene
@@ -15,18 +12,9 @@ HTML = "<img src=x onerror=alert(1)>"
 
 def test_texts_of_files_and_models_are_escaped():
     scene = open_scene(make_photo(HTML))
-    attention = AnswerAttention((HTML,), np.full((1, 2, 2), 0.25), np.full((2, 2), 0.25), 8)
-    for shown in (
-        show_viewer(scene, "true colour", attention),
-        show_details(scene),
-    ):
-        assert "&lt;img" in shown
-        assert "<img src=x" not in shown
+    shown = show_details(scene)
+    assert "&lt;img" in shown and "<img src=x" not in shown
     assert "onerror" not in show_related_shares(scene, "Is there water?", HTML)
-
-
-def test_viewer_holds_its_picture_once():
-    assert show_viewer(open_scene(make_photo("photo")), "true colour").count(";base64,") == 1
 
 
 def test_facts_are_marked_as_measured():

@@ -6,9 +6,14 @@ import numpy as np
 
 from earthvlm.scenes.reflectance import normalized_difference, sample_pixels
 
-# Percentiles that become black and white. Of each band's dark end only this share is taken off:
-# enough to lift haze, not so much that forest glows and the sea turns grey (found by eye).
-STRETCH_PERCENTILES = (2.0, 98.0)
+# Percentiles that become black and white.
+BALANCED, CONTRAST, WHOLE = "balanced", "high contrast", "full range"
+STRETCH_PERCENTILES = {BALANCED: (2.0, 98.0), CONTRAST: (5.0, 95.0), WHOLE: (0.0, 100.0)}
+# The same for every scene, so that pictures can be compared: reflectance x 10000 of white.
+FIXED, FIXED_WHITE = "0 to 0.3", 3000.0
+STRETCHES = (*STRETCH_PERCENTILES, FIXED)
+# Of each band's dark end only this share is taken off: enough to lift haze, not so much that forest
+# glows and the sea turns grey (found by eye).
 DARK_SHARE_TAKEN_OFF = 0.65
 STRETCH_GAMMA = 0.75
 # Reflectance x 10000 between black and white at least, so that noise is not drawn as contrast.
@@ -28,16 +33,24 @@ def draw_ndvi(near_infrared: np.ndarray, red: np.ndarray) -> np.ndarray:
     return np.stack(channels, axis=2).astype(np.uint8)
 
 
-def stretch(values: np.ndarray, *, true_colour: bool) -> np.ndarray:
-    """Stretch `[H, W, 3]` to uint8 by percentiles.
+def stretch(values: np.ndarray, *, true_colour: bool, how: str = BALANCED) -> np.ndarray:
+    """Stretch `[H, W, 3]` of reflectance x 10000 to uint8, as one of STRETCHES says.
 
     The channels of true colour share one range, which keeps its hues. In false colour the infrared
     outshines the visible several times, so each channel's range goes half-way (geometric mean)
-    from the shared one to its own.
+    from the shared one to its own. With high contrast each has its own. Raises ValueError for an
+    unknown stretch.
     """
-    low, high = np.percentile(sample_pixels(values), STRETCH_PERCENTILES, axis=0)
-    low *= DARK_SHARE_TAKEN_OFF
+    if how not in STRETCHES:
+        raise ValueError(f"there is no stretch '{how[:80]}'; known are {', '.join(STRETCHES)}")
+    if how == FIXED:
+        unit = (values / np.float32(FIXED_WHITE)).clip(0, 1)
+        return (unit * 255 + 0.5).astype(np.uint8)
+    low, high = np.percentile(sample_pixels(values), STRETCH_PERCENTILES[how], axis=0)
+    if how == BALANCED:
+        low *= DARK_SHARE_TAKEN_OFF
     span = np.maximum(high - low, SMALLEST_STRETCH)
-    span = span.max() if true_colour else np.sqrt(span * span.max())
+    if how != CONTRAST:
+        span = span.max() if true_colour else np.sqrt(span * span.max())
     unit = ((values - low.astype(np.float32)) / span.astype(np.float32)).clip(0, 1)
     return (unit**STRETCH_GAMMA * 255 + 0.5).astype(np.uint8)

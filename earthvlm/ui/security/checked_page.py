@@ -14,6 +14,7 @@ from gradio.utils import get_type_hints
 from starlette.middleware import Middleware
 
 from earthvlm.ui.errors import report_error, shorten
+from earthvlm.ui.page_parts import serve_parts
 from earthvlm.ui.security.connections import bound_connections
 from earthvlm.ui.security.mcp_messages import McpMessages, keep_public_tools
 from earthvlm.ui.security.middleware import Guard
@@ -84,6 +85,7 @@ class CheckedPage(gr.Blocks):
         heads = [self.head, *(getattr(block, "head", None) for block in self.blocks.values())]
         inserted = [script for head in heads if head for script in find_scripts(head.encode())]
         app.user_middleware.append(Middleware(PagePolicy, inserted=inserted))
+        serve_parts(app)
         # The last one added comes first.
         forget_unattended(app)
         app.add_middleware(UploadLimits)

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import closing
 from dataclasses import dataclass, field, fields
+from functools import partial
 from typing import Any
 
 import gradio as gr
 
 from earthvlm.generation.sampling import check_prompt
 from earthvlm.models.language.chat_templates import Message
+from earthvlm.serving.agreement import mentioned_covers
 from earthvlm.serving.exports import conversation_to_markdown
 from earthvlm.serving.service import OpenScene, SceneService, Waiting
-from earthvlm.ui.scene_html import show_related_shares, show_viewer
+from earthvlm.ui.cover_map_html import overlay_map, overlay_measured
+from earthvlm.ui.scene_html import show_related_shares
+from earthvlm.ui.scene_viewer import show_session
 from earthvlm.ui.session import Session, Turn, identify_client, page_only
 from earthvlm.ui.tabs.stored_conversation import StoredConversation, store_conversation
 from earthvlm.ui.tabs.streaming import (
@@ -29,7 +33,7 @@ from earthvlm.ui.tabs.streaming import (
 
 # At temperature 0, a question that is asked again gets the same answer again.
 RETRY_TEMPERATURE = 0.7
-# The land-cover map shows what such a question asks for.
+# Land cover over the picture shows what such a question asks for.
 _ASKS_WHERE = re.compile(r"\b(?:where|map|which (?:part|side|corner|quarter))\b", re.IGNORECASE)
 
 Outputs = tuple[Any, ...]
@@ -149,20 +153,22 @@ class ChatHandlers:
         return [], ANSWER_NOTE, remove_attention(session), stored
 
     @page_only
-    def attention_map(self, session: Session, request: gr.Request) -> str:
+    def attention_map(self, session: Session, request: gr.Request) -> dict[str, Any]:
         """Overlay the scene with the attention of the last answer, as a whole and for each word."""
         opened = session.require_opened()
         client = identify_client(session, request)
         session.attention = self.service.attend(opened.scene, session.conversation, client)
-        return show_viewer(opened, session.composite, session.attention, session.cover_map)
+        session.covers = None  # colours over colours tell nothing
+        return show_session(session)
 
     @page_only
-    def land_cover_map(self, session: Session, request: gr.Request) -> str:
+    def land_cover_map(self, session: Session, request: gr.Request) -> dict[str, Any]:
         """Overlay the scene with the model's land-cover map; it stays until another is opened."""
         opened = session.require_opened()
         client = identify_client(session, request)
-        session.cover_map = self.service.map_land_cover(opened.scene, client)
-        return show_viewer(opened, session.composite, session.attention, session.cover_map)
+        session.covers = overlay_map(self.service.map_land_cover(opened.scene, client))
+        session.attention = None
+        return show_session(session)
 
     @page_only
     def save_chat(self, session: Session) -> str:
@@ -209,18 +215,14 @@ class ChatHandlers:
                     picture=picture,
                     stored=store_conversation(opened, asked[:-1], question),
                 ).values()
-                text = yield from _stream_text(asked, pieces, turn)
+                show_where = partial(self._show_where, session, question)
+                text = yield from _stream_text(asked, pieces, turn, show_where)
                 answered = [*asked, Message(role="assistant", content=text or NO_ANSWER)]
                 if session.turn is turn:
                     session.conversation = answered if text else before
                     cover_map = self.service.find_map(opened.scene)
                     compared = show_related_shares(opened, question, text, cover_map)
-                    picture = gr.skip()
-                    if cover_map is not None and _ASKS_WHERE.search(question):
-                        session.cover_map = cover_map
-                        picture = show_viewer(opened, session.composite, None, cover_map)
                     yield ChatUpdate(
-                        picture=picture,
                         chat=show_conversation(answered),
                         measured=compared or ANSWER_NOTE,
                         stored=store_conversation(opened, session.conversation),
@@ -233,6 +235,22 @@ class ChatHandlers:
                 if session.turn is turn:
                     session.turn = None
 
+    def _show_where(self, session: Session, question: str) -> Any:
+        """Return the picture with the covers of which a question asks where they are.
+
+        It is unchanged for other questions. Without a map of the model's, what was measured is
+        shown.
+        """
+        if session.opened is None or not _ASKS_WHERE.search(question):
+            return gr.skip()
+        scene, asked = session.opened.scene, mentioned_covers(question)
+        cover_map = self.service.find_map(scene)
+        covers = overlay_map(cover_map, asked) if cover_map else overlay_measured(scene, asked)
+        if covers is None:
+            return gr.skip()
+        session.covers = covers
+        return show_session(session)
+
 
 def show_busy(is_busy: bool) -> Outputs:
     """Return the Send and Stop buttons, of which one is enabled."""
@@ -244,7 +262,7 @@ def remove_attention(session: Session) -> Any:
     had, session.attention = session.attention is not None, None
     if not had or session.opened is None:
         return gr.skip()
-    return show_viewer(session.opened, session.composite, None, session.cover_map)
+    return show_session(session)
 
 
 def start_conversation(opened: OpenScene, restored: StoredConversation | None = None) -> Outputs:
@@ -263,9 +281,15 @@ def _as_user(question: str) -> Message:
 
 
 def _stream_text(
-    asked: list[Message], pieces: Generator[Waiting | str, None, None], turn: Turn
+    asked: list[Message],
+    pieces: Generator[Waiting | str, None, None],
+    turn: Turn,
+    show_where: Callable[[], Any],
 ) -> Generator[Outputs, None, str]:
-    """Show the position in the queue, then the text as it grows; return the whole text."""
+    """Show the position in the queue, then the text as it grows; return the whole text.
+
+    show_where: returns the picture that is shown with the first word.
+    """
     text = ""
     with closing(accumulate_text(pieces)) as growing:
         for each in growing:
@@ -273,7 +297,9 @@ def _stream_text(
                 waiting = show_conversation(asked, describe_wait(each.ahead))
                 yield ChatUpdate(chat=waiting).values()
                 continue
+            picture = show_where() if each and not text else gr.skip()
             text = each
             if not turn.stop.is_set():
-                yield ChatUpdate(chat=show_conversation(asked, answer=text)).values()
+                chat = show_conversation(asked, answer=text)
+                yield ChatUpdate(chat=chat, picture=picture).values()
     return text

@@ -16,7 +16,14 @@ from earthvlm.scenes.bands import COMPOSITES
 from earthvlm.serving.measurements import suggest_questions
 from earthvlm.serving.service import OpenScene, SceneService
 from earthvlm.ui.examples import describe_example
-from earthvlm.ui.scene_html import VIEWER_SCRIPT, show_details, show_viewer
+from earthvlm.ui.scene_html import show_details
+from earthvlm.ui.scene_viewer import (
+    add_viewer,
+    get_chosen_bands,
+    show_session,
+    show_viewer,
+    wire_pixels,
+)
 from earthvlm.ui.session import Session, check_index, identify_client, limit_memory, page_only
 from earthvlm.ui.tabs.chat_handlers import ChatHandlers, Outputs, start_conversation
 from earthvlm.ui.tabs.chat_panel import (
@@ -136,12 +143,28 @@ class SceneHandlers:
         return session, *[gr.skip()] * self.output_count
 
     @page_only
-    def draw(self, session: Session, composite: str, request: gr.Request) -> str:
+    def draw(self, session: Session, composite: str, request: gr.Request) -> dict[str, Any]:
         """Draw the open scene with other bands: "true colour", "NDVI" and so on."""
-        session.composite = composite
+        return self._draw(session, composite, session.stretch, request)
+
+    @page_only
+    def draw_bands(
+        self, session: Session, event: gr.EventData, request: gr.Request
+    ) -> tuple[dict[str, Any], gr.Radio]:
+        """Draw the open scene with three bands and a stretch that were chosen in the viewer."""
+        drawn = self._draw(session, *get_chosen_bands(event), request)
+        named = session.composite if session.composite in COMPOSITES else None
+        return drawn, gr.Radio(value=named)
+
+    def _draw(
+        self, session: Session, composite: str, stretch: str, request: gr.Request
+    ) -> dict[str, Any]:
+        """Draw the open scene without its attention map, which belonged to what was seen before."""
         with self.service.opening(identify_client(session, request)):
             opened = session.require_opened()
-            return show_viewer(opened, composite, session.attention, session.cover_map)
+            drawn = show_viewer(opened, composite, None, session.covers, stretch=stretch)
+        session.composite, session.stretch, session.attention = composite, stretch, None
+        return drawn
 
 
 def build_chat_tab(session: gr.State, examples: Sequence[OpenScene]) -> ChatTab:
@@ -223,12 +246,7 @@ def _build_upload() -> tuple[gr.File, gr.Radio, gr.Textbox]:
 
 def _build_picture(first: OpenScene | None) -> tuple[gr.HTML, gr.Radio]:
     composites = first.scene.available_composites() if first else tuple(COMPOSITES)
-    picture = gr.HTML(
-        show_viewer(first, composites[0]) if first else "",
-        js_on_load=VIEWER_SCRIPT,
-        label="Scene",
-        elem_id="picture",
-    )
+    picture = add_viewer(show_viewer(first, composites[0]) if first else None, "Scene", "picture")
     composite = gr.Radio(
         list(composites),
         value=composites[0],
@@ -262,6 +280,14 @@ def wire_chat_tab(
     tab.composite.input(
         scenes.draw, [session, tab.composite], tab.picture, api_name="draw", **QUIETLY
     )
+    tab.picture.apply(
+        scenes.draw_bands,
+        session,
+        [tab.picture, tab.composite],
+        api_visibility="private",
+        **QUIETLY,
+    )
+    wire_pixels(tab.picture, session, Session.require_opened)
     linked = page.load(
         scenes.open_link,
         [session, tab.restored],
@@ -287,7 +313,7 @@ def show_opened(
     limit_memory(session)
     return (
         session,
-        show_viewer(opened, session.composite),
+        show_session(session),
         gr.Radio(opened.scene.available_composites(), value=session.composite),
         show_details(opened),
         *start_conversation(opened, restored),

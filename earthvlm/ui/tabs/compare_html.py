@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 from collections.abc import Sequence
+from typing import Any
 
 from earthvlm.scenes.analysis.change_detection import (
     WATER_CHANGE_COLOURS,
@@ -16,21 +17,21 @@ from earthvlm.scenes.analysis.change_detection import (
 from earthvlm.scenes.analysis.spectral_indices import percent
 from earthvlm.scenes.formatting import describe_date
 from earthvlm.serving.service import OpenScene
-from earthvlm.ui.scene_html import show_picture, show_viewer
+from earthvlm.ui.scene_viewer import show_no_scene, show_picture, show_viewer
 
 NOT_MEASURED = "<p>The change cannot be measured, because a scene has no near-infrared band.</p>"
 
 
-def show_empty(title: str) -> str:
-    """Return HTML of the place where a scene will be shown."""
-    return f'<h2>{title}</h2><div class="viewport empty">Upload a GeoTIFF of the same place</div>'
+def show_empty(title: str) -> dict[str, Any]:
+    """Return the value of a viewer in which a scene will be shown."""
+    return show_no_scene("Upload a GeoTIFF of the same place", heading=title)
 
 
-def show_in_pair(opened: OpenScene, heading: str, composite: str) -> str:
-    """Return HTML of a scene under its heading, drawn with the chosen bands if it has them."""
+def show_in_pair(opened: OpenScene, heading: str, composite: str) -> dict[str, Any]:
+    """Return the value of a viewer: a scene, drawn with the chosen bands if it has them."""
     available = opened.scene.available_composites()
     name = composite if composite in available else next(iter(available), None)
-    return f"<h2>{heading}</h2>{show_viewer(opened, name)}"
+    return show_viewer(opened, name, heading=heading) | {"choice": None}
 
 
 def show_description(text: str) -> str:

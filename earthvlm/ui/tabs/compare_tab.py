@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import gradio as gr
@@ -14,7 +15,8 @@ from earthvlm.scenes.analysis.change_detection import in_order_of_date
 from earthvlm.scenes.bands import COMPOSITES
 from earthvlm.serving.service import Client, OpenScene, SceneService, Waiting
 from earthvlm.ui.examples import ABOUT_PAIR
-from earthvlm.ui.scene_html import VIEWER_SCRIPT, show_related_shares
+from earthvlm.ui.scene_html import show_related_shares
+from earthvlm.ui.scene_viewer import add_viewer, wire_pixels
 from earthvlm.ui.session import Session, identify_client, limit_memory, page_only
 from earthvlm.ui.tabs.chat_handlers import Outputs
 from earthvlm.ui.tabs.compare_html import (
@@ -192,9 +194,8 @@ def _build_uploads() -> tuple[gr.UploadButton, gr.UploadButton, gr.Radio]:
 
 def _build_column(which: str) -> tuple[gr.HTML, gr.HTML]:
     with gr.Column(min_width=300):
-        picture = gr.HTML(
-            show_empty(f"{which.capitalize()} scene"), js_on_load=VIEWER_SCRIPT, elem_id=which
-        )
+        title = f"{which.capitalize()} scene"
+        picture = add_viewer(show_empty(title), title, elem_id=which)
         description = gr.HTML(
             elem_id=f"{which}-description",
             elem_classes="description",
@@ -231,6 +232,8 @@ def wire_compare_tab(tab: CompareTab, service: SceneService, example: Sequence[O
     composite.input(
         handlers.draw_pair, [session, composite], tab.pictures, api_name="draw_pair", **OPENING
     )
+    for number, picture in enumerate(tab.pictures):
+        wire_pixels(picture, session, partial(_find_in_pair, number))
     tab.describe.click(
         handlers.describe_pair,
         session,
@@ -239,6 +242,10 @@ def wire_compare_tab(tab: CompareTab, service: SceneService, example: Sequence[O
         concurrency_limit=None,
         show_progress="hidden",
     )
+
+
+def _find_in_pair(number: int, session: Session) -> OpenScene | None:
+    return session.pair[number] if session.pair else None
 
 
 def _open_pair(session: Session, scenes: Sequence[OpenScene], composite: str) -> Outputs:

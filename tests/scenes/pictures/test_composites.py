@@ -8,6 +8,7 @@ import pytest
 from earthvlm.scenes.bands import (
     FILE_ORDER_12,
 )
+from earthvlm.scenes.pictures.composites import STRETCHES
 from earthvlm.scenes.scene import Scene
 from tests.support.made_rasters import make_lake, make_values
 
@@ -42,6 +43,19 @@ def test_the_stretch_ignores_a_glint(lake):
         picture = np.asarray(scene.composite())
         assert picture.min() < 40 and picture.max() > 200
         assert np.median(picture[:, 16:]) > 60
+
+
+def test_any_three_bands_are_drawn_with_any_stretch(lake):
+    name = "B11, b8a blue"
+    pictures = {how: np.asarray(lake.composite(name, how)) for how in STRETCHES}
+    assert len({picture.tobytes() for picture in pictures.values()}) == len(STRETCHES)
+    expected = lake.find_band("B11") / 3000 * 255
+    assert np.abs(pictures["0 to 0.3"][:, :, 0] - expected.clip(0, 255)).max() <= 1
+    for wrong in ("B11 B08", "B11 B08 B10", "B11 B08 B02 B03", ""):
+        with pytest.raises(ValueError, match="three bands such as"):
+            lake.composite(wrong)
+    with pytest.raises(ValueError, match="there is no stretch 'none'; known are balanced"):
+        lake.composite(name, "none")
 
 
 def test_noise_is_not_stretched_to_contrast():

@@ -6,8 +6,11 @@ import asyncio
 import json
 
 import pytest
+from starlette.applications import Starlette
+from starlette.testclient import TestClient
 
 import earthvlm.ui.security.middleware as middleware
+from earthvlm.ui.page_parts import serve_parts
 from earthvlm.ui.security.mcp_messages import (
     McpMessages,
     RefusedMessageError,
@@ -188,6 +191,17 @@ def test_unused_gradio_routes_are_not_found(path: str):
     for method in ("GET", "POST"):
         answer = ask_guard(f"/gradio_api/{path}", method=method)
         assert answer["status"] == 404 and not answer["read"]
+
+
+def test_parts_of_the_page_are_read_by_name_alone():
+    assert ask_guard("/parts/leaflet.js", method="GET")["status"] == 200
+    for path in ("/parts/../pyproject.toml", "/parts/a/b.js", "/parts/", "/parts/%2e%2e"):
+        assert ask_guard(path, method="GET")["status"] == 404
+    served = Starlette()
+    serve_parts(served)
+    with TestClient(served) as client:
+        assert "Leaflet" in client.get("/parts/leaflet.js").text
+        assert client.get("/parts/viewer.html").status_code == 404
 
 
 def test_forwarded_address_needs_a_trusted_proxy(monkeypatch):

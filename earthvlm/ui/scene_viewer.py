@@ -1,0 +1,259 @@
+"""The viewer of one scene: a component that zooms, shows maps over the picture, and reads pixels.
+
+Leaflet draws it in the browser (viewer.js), from what `show_viewer` returns. Texts of files and
+models reach the page as text, and the little HTML that is sent is escaped here.
+"""
+
+from __future__ import annotations
+
+import base64
+import html
+import io
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+import numpy as np
+from PIL import Image
+
+from earthvlm.bridge.attention_maps import AnswerAttention
+from earthvlm.scenes.bands import BANDS, COMPOSITES, NDVI_BANDS, WAVELENGTHS, composite_bands
+from earthvlm.scenes.pictures.composites import BALANCED, STRETCHES
+from earthvlm.scenes.scene import Scene
+from earthvlm.serving.service import OpenScene
+from earthvlm.ui.cover_map_html import CoverOverlay, show_overlay
+from earthvlm.ui.scene_html import describe_composite
+from earthvlm.ui.session import Session, identify_client, page_only
+
+FOLDER = Path(__file__).parent
+TEMPLATE = (FOLDER / "viewer.html").read_text("utf-8")
+SCRIPT = "".join((FOLDER / n).read_text("utf-8") for n in ("viewer.js", "viewer_values.js"))
+LIBRARY = '<link rel="stylesheet" href="parts/leaflet.css"><script src="parts/leaflet.js"></script>'
+MAX_PICTURE_SIDE = 2048  # longer scenes are shrunk for the page alone
+SMALL_PICTURE_SIDE = 512  # up to here lossless, because visitors zoom in to single pixels
+MAX_MAP_SIDE = 32  # of an attention map, which the browser interpolates
+# The side of a block of pixels whose reflectance is sent: 98 KB with twelve bands.
+BLOCK_SIDE = 64
+NO_VALUE = -32768  # of int16: a pixel without data
+# Cells a side of the lattice by which the browser finds coordinates. In a whole Sentinel-2 tile
+# they leave the curved grid by 15 m, in 20 km by half a metre.
+LATTICE_CELLS = 4
+
+
+def add_viewer(value: dict[str, Any] | None, label: str, elem_id: str) -> gr.HTML:
+    """Add a viewer to the page; its value is what `show_viewer` or `show_no_scene` returns.
+
+    Its events are `select`, which asks for a block of pixels (see `wire_pixels`), and `apply`,
+    after bands or a stretch were chosen (see `get_chosen_bands`).
+    """
+    return gr.HTML(
+        value or show_no_scene(""),
+        html_template=TEMPLATE,
+        js_on_load=SCRIPT,
+        head=LIBRARY,
+        apply_default_css=False,
+        label=label,
+        elem_id=elem_id,
+    )
+
+
+def show_no_scene(text: str, heading: str = "") -> dict[str, Any]:
+    """Return the value of a viewer without a scene. heading: HTML."""
+    return {"empty": text, "heading": heading}
+
+
+def show_viewer(
+    opened: OpenScene,
+    composite: str | None,
+    attention: AnswerAttention | None = None,
+    covers: CoverOverlay | None = None,
+    *,
+    stretch: str = BALANCED,
+    heading: str = "",
+) -> dict[str, Any]:
+    """Return the value of a viewer: a scene drawn as a composite, and the maps that are given.
+
+    composite: as `Scene.composite` takes it; None draws the only band. heading: HTML above it.
+    """
+    scene = opened.scene
+    picture = scene.composite(composite, stretch) if composite else scene.thumbnail(10**5)
+    source, kind = encode_picture(picture)
+    shown = composite_bands(composite) if composite else (scene.bands[0],)
+    return {
+        "key": make_key(scene),
+        "name": scene.name,
+        "heading": heading,
+        "link": opened.entry.image_id if opened.entry else "",
+        "width": scene.width,
+        "height": scene.height,
+        "picture": source,
+        "kind": kind,
+        "alt": f"{scene.name}, {composite or 'grey'}",
+        "caption": describe_composite(scene, composite),
+        "shown": list(shown or NDVI_BANDS),
+        "choice": _offer_bands(scene, shown, stretch) if composite else None,
+        "bands": [
+            {"name": band, "wavelength": WAVELENGTHS[band]}
+            for band in sorted(scene.bands, key=WAVELENGTHS.__getitem__)
+        ],
+        "block": BLOCK_SIDE,
+        "metres": scene.pixel_metres,
+        **_find_coordinates(scene),
+        "covers": show_overlay(covers) if covers else None,
+        "attention": _encode_attention(attention) if attention else None,
+    }
+
+
+def show_session(session: Session) -> dict[str, Any]:
+    """Return the value of the viewer of a session's open scene. Raises ValueError for none."""
+    return show_viewer(
+        session.require_opened(),
+        session.composite,
+        session.attention,
+        session.covers,
+        stretch=session.stretch,
+    )
+
+
+def get_chosen_bands(event: gr.EventData) -> tuple[str, str]:
+    """Return the composite and the stretch that were chosen in a viewer.
+
+    The composite has its name where it has one. Raises ValueError for an invalid event.
+    """
+    bands, stretch = (getattr(event, name, None) for name in ("bands", "stretch"))
+    if not isinstance(bands, list) or not isinstance(stretch, str):
+        raise ValueError("the event has no three bands and no stretch")
+    chosen = composite_bands(" ".join(map(str, bands[:4])))
+    named = (name for name, shown in COMPOSITES.items() if shown == chosen)
+    return next(named, " ".join(chosen or ())), stretch
+
+
+def wire_pixels(
+    viewer: gr.HTML, session: gr.State, find: Callable[[Session], OpenScene | None]
+) -> None:
+    """Let a viewer read the reflectance of its scene's pixels. find: its scene in a session."""
+
+    @page_only
+    def read_pixels(session: Session, event: gr.EventData, request: gr.Request) -> gr.HTML:
+        identify_client(session, request)
+        opened = find(session)
+        if opened is None:
+            raise ValueError("No scene is open: open one to read its pixels")
+        return gr.HTML(pixels=read_block(opened.scene, getattr(event, "block", None)))
+
+    viewer.select(
+        read_pixels,
+        session,
+        viewer,
+        api_visibility="private",
+        concurrency_limit=None,
+        show_progress="hidden",
+    )
+
+
+def read_block(scene: Scene, number: object) -> dict[str, Any]:
+    """Return the reflectance of a block of pixels, its bands by wavelength.
+
+    number: of the block, row by row. Values are int16, reflectance x 10000, `[H, W, bands]` in
+    base64, NO_VALUE where the scene has no data. Raises ValueError where there is no such block.
+    """
+    across, down = (-(-side // BLOCK_SIDE) for side in (scene.width, scene.height))
+    if type(number) is not int or not 0 <= number < across * down:
+        raise ValueError(f"the scene has blocks of pixels from 0 to {across * down - 1}")
+    top, left = (BLOCK_SIDE * index for index in divmod(number, across))
+    block = slice(top, top + BLOCK_SIDE), slice(left, left + BLOCK_SIDE)
+    bands = sorted(scene.bands, key=WAVELENGTHS.__getitem__)
+    found = scene.reflectance[block][:, :, [BANDS.index(band) for band in bands]]
+    values = np.rint(found).clip(NO_VALUE + 1, -NO_VALUE - 1).astype("<i2")
+    if scene.valid is not None:
+        values[~scene.valid[block]] = NO_VALUE
+    return {
+        "key": make_key(scene),
+        "block": number,
+        "width": values.shape[1],
+        "values": base64.b64encode(values.tobytes()).decode(),
+    }
+
+
+def make_key(scene: Scene) -> str:
+    """Return a key that tells scenes apart, also those of one name."""
+    sample = np.ascontiguousarray(scene.reflectance[::37, ::41])
+    return f"{scene.name} {scene.width} {scene.height} {zlib.crc32(sample.tobytes()):08x}"
+
+
+def encode_picture(picture: Image.Image) -> tuple[str, str]:
+    """Return a picture as a data URI, and its format: "png" or "webp"."""
+    if max(picture.size) > MAX_PICTURE_SIDE:
+        picture = picture.copy()
+        picture.thumbnail((MAX_PICTURE_SIDE, MAX_PICTURE_SIDE), Image.Resampling.LANCZOS)
+    small = max(picture.size) <= SMALL_PICTURE_SIDE
+    options = {"format": "PNG"} if small else {"format": "WEBP", "quality": 88, "method": 2}
+    data = io.BytesIO()
+    picture.save(data, **options)
+    kind = str(options["format"]).lower()
+    return f"data:image/{kind};base64,{base64.b64encode(data.getvalue()).decode()}", kind
+
+
+def show_picture(picture: Image.Image, alt: str) -> str:
+    """Return HTML of a picture."""
+    return (
+        f'<img src="{encode_picture(picture)[0]}" alt="{html.escape(alt)}" '
+        f'width="{picture.width}" height="{picture.height}">'
+    )
+
+
+def _offer_bands(scene: Scene, shown: tuple[str, ...] | None, stretch: str) -> dict[str, Any]:
+    """Return the bands and stretches to choose from, and those that are chosen; none for NDVI."""
+    bands = sorted(scene.bands, key=WAVELENGTHS.__getitem__)
+    return {
+        "bands": [{"name": band, "label": f"{band} · {WAVELENGTHS[band]} nm"} for band in bands],
+        "stretches": list(STRETCHES),
+        "shown": list(shown or ("", "", "")),
+        "stretch": stretch,
+    }
+
+
+def _find_coordinates(scene: Scene) -> dict[str, Any]:
+    """Return longitude and latitude of a lattice of pixel corners, and where north is.
+
+    north: degrees to the right of the picture's top. Both are None where the scene's place is not
+    known pixel by pixel.
+    """
+    nothing = {"lattice": None, "north": None}
+    if scene.grid is None:
+        return nothing
+    rows, columns = (
+        np.linspace(0, side, LATTICE_CELLS + 1) for side in (scene.height, scene.width)
+    )
+    places = [[scene.grid.locate(row, column) for column in columns] for row in rows]
+    if any(place is None for line in places for place in line):
+        return nothing
+    degrees = np.array(places, float)
+    centre = LATTICE_CELLS // 2
+    degrees[:, :, 0] += 360 * np.round((degrees[centre, centre, 0] - degrees[:, :, 0]) / 360)
+    up = degrees[centre - 1, centre] - degrees[centre + 1, centre]
+    up[0] *= np.cos(np.radians(degrees[centre, centre, 1]))
+    return {
+        "lattice": [
+            [[round(value, 6) for value in place] for place in line] for line in degrees.tolist()
+        ],
+        "north": round(float(-np.degrees(np.arctan2(*up))), 1),
+    }
+
+
+def _encode_attention(attention: AnswerAttention) -> dict[str, Any]:
+    """Return the maps, the whole answer's first: rows, columns, and uint8 in base64; and words."""
+    maps = [
+        attention.relative_attention(),
+        *(attention.relative_attention(w) for w in range(len(attention.words))),
+    ]
+    encoded, size = [], (0, 0)
+    for values in maps:
+        picture = Image.fromarray((values * 255).astype(np.uint8))
+        picture.thumbnail((MAX_MAP_SIDE, MAX_MAP_SIDE), Image.Resampling.BOX)
+        size = picture.size
+        encoded.append(base64.b64encode(picture.tobytes()).decode())
+    words = [word.strip() for word in attention.words]
+    return {"columns": size[0], "rows": size[1], "maps": encoded, "words": words}
