@@ -6,6 +6,7 @@ import contextlib
 import json
 import re
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -23,6 +24,8 @@ class StacServer(ThreadingHTTPServer):
         bytes_sent: of bodies.
         requests: "METHOD path" of each request.
         failing: how many of the next requests are answered with status 503.
+        delay: seconds before each answer.
+        most_at_once: the largest number of requests that were answered at the same time.
     """
 
     daemon_threads = True
@@ -30,12 +33,28 @@ class StacServer(ThreadingHTTPServer):
     def __init__(self, folder: Path) -> None:
         super().__init__(("127.0.0.1", 0), _Handler)
         self.folder, self.bytes_sent, self.failing = folder, 0, 0
+        self.delay, self.most_at_once, self._at_once = 0.0, 0, 0
+        self.lock = threading.Lock()
         self.requests: list[str] = []
 
     @property
     def address(self) -> str:
         """Its address, without a slash at the end."""
         return f"http://127.0.0.1:{self.server_address[1]}"
+
+    @contextmanager
+    def count(self, request: str) -> Iterator[None]:
+        """Record a request while it is answered."""
+        with self.lock:
+            self.requests.append(request)
+            self._at_once += 1
+            self.most_at_once = max(self.most_at_once, self._at_once)
+        try:
+            time.sleep(self.delay)
+            yield
+        finally:
+            with self.lock:
+                self._at_once -= 1
 
     def items(self) -> list[dict]:
         """Read the items, with a link to themselves."""
@@ -90,7 +109,10 @@ class _Handler(BaseHTTPRequestHandler):
         self.do_GET()
 
     def do_GET(self) -> None:
-        self.server.requests.append(f"{self.command} {self.path}")
+        with self.server.count(f"{self.command} {self.path}"):
+            self._answer()
+
+    def _answer(self) -> None:
         if self.server.failing:
             self.server.failing -= 1
             self.send_response(503)
@@ -131,7 +153,8 @@ class _Handler(BaseHTTPRequestHandler):
             with path.open("rb") as file:
                 file.seek(first)
                 data = file.read(last - first + 1)
-            self.server.bytes_sent += len(data)
+            with self.server.lock:
+                self.server.bytes_sent += len(data)
             with contextlib.suppress(ConnectionError):  # the client has seen enough
                 self.wfile.write(data)
 

@@ -7,7 +7,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
-from typing import Any
 
 from earthvlm.scenes.bands import BANDS, VISIBLE_BANDS, find_baseline
 from earthvlm.scenes.product import PRODUCT_TAG, TILE_TAG, TIME_TAG, read_product
@@ -26,7 +25,7 @@ from earthvlm.scenes.products.safe_metadata import (
 )
 from earthvlm.scenes.rasters.acquisition import read_acquisition_date, refuse_other_sensors
 from earthvlm.scenes.rasters.band_stack import BandFile, BandStack
-from earthvlm.scenes.rasters.raster_file import RasterFile, open_raster
+from earthvlm.scenes.rasters.raster_file import RasterFile, open_rasters
 from earthvlm.scenes.rasters.sentinel2_image import (
     ImageMetadata,
     Sentinel2Image,
@@ -83,8 +82,9 @@ def open_product(files: ProductFiles, boa_offset: bool | None = None) -> Iterato
     bands = [band for band in (*BANDS, "B10") if band in chosen]
     require_visible_bands(bands, source)
     metadata, notes = _read_metadata(files)
-    rasters = {band: files.raster(path) for band, path in chosen.items() if band != "B10"}
+    paths = {band: path for band, path in chosen.items() if band != "B10"}
     with ExitStack() as stack:
+        rasters = dict(zip(paths, files.rasters(list(paths.values()), stack), strict=True))
         yield open_bands(
             stack,
             {band: (raster, 1) for band, raster in rasters.items()},
@@ -123,12 +123,12 @@ def open_bands(
         boa_offset: whether the values carry the +1000 offset of newer products; None finds out.
         notes: sentences for the user.
     """
-    opened: dict[str, Any] = {}
-    found: dict[str, BandFile] = {}
-    for band, (raster, number) in rasters.items():
-        if raster.location not in opened:
-            opened[raster.location] = stack.enter_context(open_raster(raster))
-        found[band] = BandFile(opened[raster.location], number)
+    files = {raster.location: raster for raster, _ in rasters.values()}
+    opened = dict(zip(files, open_rasters(list(files.values()), stack), strict=True))
+    found = {
+        band: BandFile(opened[raster.location], number)
+        for band, (raster, number) in rasters.items()
+    }
     masks = {kind: found.pop(kind, None) for kind in ("mask", "scl", "clouds")}
     bands = BandStack(found, source, **masks)
     refuse_other_sensors(found["B02"].file, rasters["B02"][0].stem, source)

@@ -1,20 +1,26 @@
-"""The files of a product, in a folder or in a zip archive that is read in place.
+"""The files of a product, in a folder or in a zip archive.
 
-An archive is never unpacked. What it may hold is bounded, because a small one can claim to hold
-terabytes: see `check_archive`.
+Bands that an archive merely stores are read in place; compressed ones are unpacked for a while.
+What an archive may hold is bounded, because a small one can claim to hold terabytes: see
+`check_archive`.
 """
 
 from __future__ import annotations
 
 import os
+import shutil
 import zipfile
 import zlib
+from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path, PurePosixPath
+from tempfile import TemporaryDirectory
 
 from earthvlm.scenes.products.band_files import NamedFile, name_files
-from earthvlm.scenes.rasters.raster_file import FIRST_BYTES, RasterFile, driver_of
+from earthvlm.scenes.rasters.parallel import LOCAL_THREADS, map_in_threads
+from earthvlm.scenes.rasters.raster_file import FIRST_BYTES, RasterFile, driver_of, raster_driver
 from earthvlm.scenes.rasters.raster_limits import check_directories
 
 MAX_FILES = 20_000
@@ -63,11 +69,60 @@ class ProductFiles:
             raise ValueError(f"'{PurePosixPath(name).name}' in '{self.name}' is too large to read")
         return data
 
-    def raster(self, name: str) -> RasterFile:
-        """Return a raster among the files. Raises ValueError where it is none, or is damaged."""
-        label = PurePosixPath(name).name
+    def rasters(self, names: Sequence[str], stack: ExitStack) -> list[RasterFile]:
+        """Return rasters among the files. Raises ValueError where one is none, or is damaged.
+
+        Those that are compressed in an archive, in which GDAL could not jump, are unpacked into a
+        temporary folder that `stack` removes.
+        """
         if not self.is_archive:
-            return RasterFile.on_disk(self.root / name)
+            return [RasterFile.on_disk(self.root / name) for name in names]
+        with zipfile.ZipFile(self.root) as archive:
+            members = [archive.getinfo(name) for name in names]
+        packed = {
+            each.filename: each.file_size
+            for each in members
+            if each.compress_type != zipfile.ZIP_STORED
+        }
+        if not packed:
+            return [self._stored_raster(name) for name in names]
+        folder = Path(stack.enter_context(TemporaryDirectory(prefix="earthvlm-archive-")))
+        if sum(packed.values()) > shutil.disk_usage(folder).free:
+            raise ValueError(
+                f"'{self.name}' is compressed, and {folder.parent} has too little space to unpack "
+                f"its bands ({sum(packed.values()) // 2**20:,} MB); set TMPDIR to another folder"
+            )
+
+        def locate(numbered: tuple[int, str]) -> RasterFile:
+            number, name = numbered
+            if name not in packed:
+                return self._stored_raster(name)
+            return self._unpack(name, folder / str(number))
+
+        return map_in_threads(locate, list(enumerate(names)), LOCAL_THREADS)
+
+    def _unpack(self, name: str, folder: Path) -> RasterFile:
+        folder.mkdir()
+        target = folder / PurePosixPath(name).name
+        try:
+            with (
+                zipfile.ZipFile(self.root) as archive,
+                archive.open(name) as source,
+                target.open("wb") as file,
+            ):
+                shutil.copyfileobj(source, file, 2**20)
+        except (*_ARCHIVE_ERRORS, EOFError) as error:
+            raise ValueError(
+                f"'{target.name}' in '{self.name}' cannot be unpacked: {error}"
+            ) from error
+        driver = raster_driver(target)
+        if driver is None:
+            raise ValueError(f"'{target.name}' in '{self.name}' is neither a GeoTIFF nor JPEG 2000")
+        return RasterFile(target.name, str(target), driver, target)
+
+    def _stored_raster(self, name: str) -> RasterFile:
+        """Return a raster that is read where it lies in the archive."""
+        label = PurePosixPath(name).name
         try:
             with zipfile.ZipFile(self.root) as archive, archive.open(name) as file:
                 driver = driver_of(file.read(FIRST_BYTES))

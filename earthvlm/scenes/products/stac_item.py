@@ -21,6 +21,7 @@ from earthvlm.scenes.products.addresses import (
 from earthvlm.scenes.products.band_folder import open_bands
 from earthvlm.scenes.products.safe_metadata import SafeMetadata
 from earthvlm.scenes.rasters.band_identification import MASK_LABELS, name_labels
+from earthvlm.scenes.rasters.parallel import REMOTE_THREADS, map_in_threads
 from earthvlm.scenes.rasters.raster_file import RasterFile
 from earthvlm.scenes.rasters.sentinel2_image import Sentinel2Image, require_visible_bands
 from earthvlm.scenes.rasters.value_rules import ValueTags
@@ -79,8 +80,13 @@ def open_stac_item(place: str | Path, boa_offset: bool | None = None) -> Iterato
     properties: dict[str, Any] = item.get("properties") or {}
     _refuse_other_platforms(properties, source)
     assets = choose_assets(item, source)
-    rasters: dict[str, tuple[RasterFile, int]] = {
-        band: (_locate(asset, base, source), asset.number) for band, asset in assets.items()
+    threads = REMOTE_THREADS if is_address(base) else 1
+    located = map_in_threads(
+        lambda asset: _locate(asset, base, source), list(assets.values()), threads
+    )
+    rasters = {
+        band: (raster, asset.number)
+        for (band, asset), raster in zip(assets.items(), located, strict=True)
     }
     metadata = _read_metadata(item, properties, name)
     tags = _read_tags(assets, properties)

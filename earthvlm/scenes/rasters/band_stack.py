@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -15,6 +16,7 @@ from earthvlm.scenes.rasters.acquisition import (
     read_place_tags,
     refuse_other_sensors,
 )
+from earthvlm.scenes.rasters.parallel import LOCAL_THREADS, REMOTE_THREADS, map_in_threads
 from earthvlm.scenes.rasters.pixel_source import (
     LARGEST_ENLARGEMENT,
     SAMPLE_SIDE,
@@ -23,6 +25,7 @@ from earthvlm.scenes.rasters.pixel_source import (
     StoredPixels,
     plan_samples,
 )
+from earthvlm.scenes.rasters.raster_file import REMOTE_PREFIX, explained, file_label
 from earthvlm.scenes.rasters.value_rules import classify_clouds, keep_known_classes
 
 if TYPE_CHECKING:
@@ -66,6 +69,8 @@ class BandStack(PixelSource):
         scl: BandFile | None = None,
         clouds: BandFile | None = None,
     ) -> None:
+        from rasterio.enums import Interleaving
+
         self.bands, self.source = dict(bands), source
         self.mask, self.scl, self.clouds = mask, scl, clouds
         self.finest = max(
@@ -75,6 +80,12 @@ class BandStack(PixelSource):
         self.grid = Grid.of_raster(self.finest)
         self.dtypes = {band.file.dtypes[band.number - 1] for band in self.bands.values()}
         self.block_width = self.finest.block_shapes[0][1]
+        self._is_remote = self.finest.name.startswith(REMOTE_PREFIX)
+        files = {id(band.file) for band in self.bands.values()}
+        # Pixel by pixel, one request fetches all bands of a block.
+        by_band = self.finest.interleaving != Interleaving.pixel
+        self._needs_handles = self._is_remote and len(files) == 1 and by_band
+        self._threads = REMOTE_THREADS if self._is_remote else LOCAL_THREADS
         self.mirrored_axes = find_mirrored_axes(self.finest)
         self.pixel_metres = read_pixel_metres(self.finest)
         self.place = read_place_tags(self.finest)
@@ -95,23 +106,56 @@ class BandStack(PixelSource):
 
         masks: whether masks and nodata values are applied, and the classification is read.
         """
-        from rasterio.enums import Resampling
-
         values = np.empty((part.rows, part.columns, len(self.bands)), np.float32)
-        shrinking = Resampling.average if masks else Resampling.nearest
-        for index, band in enumerate(self.bands.values()):
-            values[:, :, index] = self._read_band(band, part, shrinking, Resampling.bilinear)
-            nodata = band.file.nodatavals[band.number - 1]
-            # A nodata value of 0 counts where every band is 0: a single dark band is a real 0.
-            if masks and nodata:
-                filled = values[:, :, index]
-                filled[filled == np.float32(nodata)] = np.nan
+
+        def read_bands(numbered: Sequence[tuple[int, BandFile]]) -> None:
+            with self._own_handle(numbered[0][1].file) as file:
+                for index, band in numbered:
+                    values[:, :, index] = self._read_stored(band._replace(file=file), part, masks)
+
+        map_in_threads(read_bands, self._share_work(), self._threads)
         if not masks:
             return StoredPixels(values)
         valid = self.read_valid(part)
         if valid is not None:
             values[~valid] = np.nan
         return StoredPixels(values, self.read_classification(part), valid is not None)
+
+    def _read_stored(self, band: BandFile, part: Part, masks: bool) -> np.ndarray:
+        from rasterio.enums import Resampling
+
+        shrinking = Resampling.average if masks else Resampling.nearest
+        values = self._read_band(band, part, shrinking, Resampling.bilinear)
+        nodata = band.file.nodatavals[band.number - 1]
+        # A nodata value of 0 counts where every band is 0: a single dark band is a real 0.
+        if masks and nodata:
+            values = values.astype(np.float32)
+            values[values == np.float32(nodata)] = np.nan
+        return values
+
+    def _share_work(self) -> list[list[tuple[int, BandFile]]]:
+        """Group the bands, with their indices, by what one thread reads.
+
+        Bands of one file share its decoded blocks, and no two threads may read a file at once.
+        Where one file behind an address holds all, each has to be fetched on its own.
+        """
+        shares: dict[int, list[tuple[int, BandFile]]] = {}
+        for index, band in enumerate(self.bands.values()):
+            key = index if self._needs_handles else id(band.file)
+            shares.setdefault(key, []).append((index, band))
+        return list(shares.values())
+
+    @contextmanager
+    def _own_handle(self, file: rasterio.DatasetReader) -> Iterator[rasterio.DatasetReader]:
+        """Yield a raster that no other thread uses; errors while it is read name the file."""
+        import rasterio
+
+        with explained(file_label(file.name), file.name):
+            if not self._needs_handles:
+                yield file
+                return
+            with rasterio.open(file.name, driver=file.driver) as own:
+                yield own
 
     def read_valid(self, part: Part) -> np.ndarray | None:
         """Return where a mask band, an alpha band or an internal mask says that there is data.
@@ -147,9 +191,8 @@ class BandStack(PixelSource):
     def sample_parts(self) -> list[Part]:
         """Return the parts that stand for the whole: an overview, or evenly spaced windows."""
         height, width = self.shape
-        is_remote = self.finest.name.startswith("/vsicurl/")
-        windows = _REMOTE_WINDOWS if is_remote else SAMPLE_WINDOWS
-        side = SAMPLE_SIDE if is_remote else windows * SAMPLE_SIDE
+        windows = _REMOTE_WINDOWS if self._is_remote else SAMPLE_WINDOWS
+        side = SAMPLE_SIDE if self._is_remote else windows * SAMPLE_SIDE
         if max(height, width) > side and all(b.file.overviews(1) for b in self.bands.values()):
             shrink = max(height, width) / side
             rows, columns = max(1, round(height / shrink)), max(1, round(width / shrink))

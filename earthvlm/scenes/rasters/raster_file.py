@@ -6,13 +6,15 @@ read. Every error a user can cause is a ValueError of one sentence.
 
 from __future__ import annotations
 
+import re
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from earthvlm.scenes.rasters.parallel import REMOTE_THREADS, map_in_threads
 from earthvlm.scenes.rasters.raster_limits import GDAL_OPTIONS, check_blocks, check_directories
 
 if TYPE_CHECKING:
@@ -25,6 +27,7 @@ _DRIVERS = {
 }
 FIRST_BYTES = 12  # as many as tell a driver
 RASTER_SUFFIXES = (".tif", ".tiff", ".jp2")
+REMOTE_PREFIX = "/vsicurl/"  # of GDAL's virtual file system for addresses
 
 
 @dataclass(frozen=True)
@@ -52,6 +55,11 @@ class RasterFile:
         return cls(path.name, str(path.absolute()), driver, path)
 
     @property
+    def is_remote(self) -> bool:
+        """Whether it is behind an address."""
+        return self.location.startswith(REMOTE_PREFIX)
+
+    @property
     def stem(self) -> str:
         """Its name without the suffix."""
         return Path(self.name).stem
@@ -66,6 +74,11 @@ def raster_driver(path: Path) -> str | None:
         raise ValueError(f"'{path}' cannot be opened: {error.strerror}") from error
 
 
+def file_label(location: str) -> str:
+    """Return the name of the file at a location, without the query of an address."""
+    return re.split(r"[/\\]", location.partition("?")[0])[-1]
+
+
 def driver_of(start: bytes) -> str | None:
     """Return GDAL's driver for a file that starts with these bytes, else None."""
     return next((driver for first, driver in _DRIVERS.items() if start.startswith(first)), None)
@@ -77,30 +90,60 @@ def open_raster(raster: RasterFile) -> Iterator[rasterio.DatasetReader]:
 
     Raises ValueError where the file is damaged, also while it is read.
     """
+    with ExitStack() as stack, explained(raster.name, raster.location):
+        yield open_rasters([raster], stack)[0]
+
+
+def open_rasters(rasters: Sequence[RasterFile], stack: ExitStack) -> list[rasterio.DatasetReader]:
+    """Open files, which `stack` closes, after checks of their layout.
+
+    Those behind addresses are opened side by side. Raises ValueError where one is damaged.
+    """
+    stack.enter_context(quiet_gdal())
+    threads = REMOTE_THREADS if any(raster.is_remote for raster in rasters) else 1
+    opened = map_in_threads(_open_checked, rasters, threads)
+    for file in opened:
+        stack.enter_context(file)
+    return opened
+
+
+def _open_checked(raster: RasterFile) -> rasterio.DatasetReader:
     import rasterio
-    from rasterio._err import CPLE_BaseError  # GDAL's own, which RasterioError does not cover
-    from rasterio.errors import RasterioError
 
     if raster.path is not None:
         with raster.path.open("rb") as stream:
             check_directories(stream, raster.name)
-    try:
-        with quiet_gdal(), rasterio.open(raster.location, driver=raster.driver) as file:
+    with explained(raster.name, raster.location):
+        file = rasterio.open(raster.location, driver=raster.driver)
+        try:
             check_blocks(file, raster.name)
-            yield file
+        except BaseException:
+            file.close()
+            raise
+        return file
+
+
+@contextmanager
+def explained(name: str, location: str) -> Iterator[None]:
+    """Turn GDAL's errors about a file into a ValueError of one sentence that names it."""
+    from rasterio._err import CPLE_BaseError  # GDAL's own, which RasterioError does not cover
+    from rasterio.errors import RasterioError
+
+    try:
+        yield
     except (RasterioError, CPLE_BaseError) as error:
-        raise ValueError(_explain(raster, str(error))) from error
+        raise ValueError(_explain(name, location, str(error))) from error
 
 
-def _explain(raster: RasterFile, error: str) -> str:
+def _explain(name: str, location: str, error: str) -> str:
     if "missing codec" in error or "compression" in error.lower():
         return (
-            f"'{raster.name}' has a compression that is not supported here; save it with "
+            f"'{name}' has a compression that is not supported here; save it with "
             "DEFLATE, LZW or ZSTD"
         )
-    if raster.location.startswith("/vsicurl/"):
-        return f"'{raster.name}' could not be read from its address: {error.rstrip('.')[:200]}"
-    return f"'{raster.name}' is damaged (cut short or corrupt); save or download it again"
+    if location.startswith(REMOTE_PREFIX):
+        return f"'{name}' could not be read from its address: {error.rstrip('.')[:200]}"
+    return f"'{name}' is damaged (cut short or corrupt); save or download it again"
 
 
 @contextmanager

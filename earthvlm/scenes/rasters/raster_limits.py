@@ -6,6 +6,7 @@ hundred bytes can ask for gigabytes although its image is small.
 
 from __future__ import annotations
 
+import os
 import struct
 from typing import IO, TYPE_CHECKING
 
@@ -29,6 +30,8 @@ GDAL_OPTIONS = {
     "GDAL_HTTP_TIMEOUT": 60,
     "GDAL_HTTP_MAX_RETRY": 3,
     "GDAL_HTTP_RETRY_DELAY": 0.5,
+    # JPEG 2000 is decoded in as many threads as there are processors, if nothing else is said.
+    "GDAL_NUM_THREADS": os.environ.get("GDAL_NUM_THREADS", "2"),
     "GDAL_CACHEMAX": 64,  # MB, for all files together; GDAL's default is 5 % of the memory
 }
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import shutil
+import tempfile
 import zipfile
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from earthvlm import Scene
 from earthvlm.scenes.bands import BANDS, FILE_ORDER_12
 from earthvlm.scenes.isolated_reader import IsolatedReader
 from earthvlm.scenes.products import product_files
+from earthvlm.scenes.reading import ReadOptions, open_parts
 from earthvlm.scenes.tiling import TiledRaster
 from tests.support.made_products import (
     CORNER,
@@ -194,6 +196,30 @@ def test_damaged_archives_are_refused(safe, tmp_path):
     archive.write_bytes(broken)
     with pytest.raises(ValueError, match="damaged|cannot be unpacked|neither"):
         Scene.open(archive)
+
+
+def test_compressed_bands_are_unpacked_for_a_while(safe, tmp_path, monkeypatch):
+    archive = pack(safe, tmp_path / "a.zip")
+    (tmp_path / "temporary").mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
+    with open_parts(archive, ReadOptions()) as image:
+        assert len(list((tmp_path / "temporary").rglob("*.jp2"))) == 13
+        check_tile(Scene(**vars(image.read())))
+    assert not list((tmp_path / "temporary").iterdir())
+    usage = shutil.disk_usage(tmp_path)._replace(free=1000)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage)
+    with pytest.raises(ValueError, match="'a.zip' is compressed, and .* too little space"):
+        Scene.open(archive)
+
+
+def test_the_damaged_one_of_many_files_is_named(safe, tmp_path):
+    copy = tmp_path / safe.name
+    shutil.copytree(safe, copy)
+    (red,) = copy.rglob("*_B04_10m.jp2")
+    data = red.read_bytes()
+    red.write_bytes(data[:900] + bytes(len(data) - 900))
+    with pytest.raises(ValueError, match=r"B04_10m.jp2' is damaged"):
+        Scene.open(copy)
 
 
 def test_archives_of_very_many_files_are_refused(tmp_path, monkeypatch):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -94,6 +95,17 @@ def test_a_window_of_a_cog_fetches_little(server):
     assert part.name == "cog" and part.longitude == local.longitude
     size = (server.folder / "cog.tif").stat().st_size
     assert sent < 5_000_000 < size / 8
+
+
+@pytest.mark.parametrize("name", [f"{NAME}.json", "cog.tif"])
+def test_bands_behind_addresses_are_read_side_by_side(server, tmp_path, name):
+    write_item(tmp_path, properties=APPLIED, raster={"scale": 0.0001})
+    shutil.copy(server.folder / "cog.tif", tmp_path)
+    with serve_stac(tmp_path) as fresh:  # GDAL keeps what it fetched from the other one
+        fresh.delay = 0.02
+        scene = Scene.open(f"{fresh.address}/{name}", window=(0, 0, 64, 64))
+    assert len(scene.bands) == 12
+    assert 3 <= fresh.most_at_once <= 8
 
 
 def test_a_failing_server_is_asked_again(server):
