@@ -34,7 +34,7 @@ def read_descriptions(page: Page) -> list[str]:
 
 
 @EITHER_WIDTH
-def test_photo_warns_of_missing_bands_and_is_answered(
+def test_photos_and_triplets_open_wrong_files_are_named(
     page: Page, tmp_path: Path, keep: Callable[..., None]
 ):
     open_file(page, save_picture(tmp_path / "garden.png"))
@@ -44,11 +44,6 @@ def test_photo_warns_of_missing_bands_and_is_answered(
     assert ask(page, "Is there water?")
     keep("photo")
 
-
-@EITHER_WIDTH
-def test_three_pngs_open_and_wrong_files_are_named(
-    page: Page, tmp_path: Path, keep: Callable[..., None]
-):
     names = ("x_rgb.png", "x_band_5_6_7.png", "x_band_8_11_12.png")
     triplet = [save_picture(tmp_path / name) for name in names]
     upload(page, *triplet)
@@ -73,7 +68,7 @@ def test_three_pngs_open_and_wrong_files_are_named(
 
 
 @EITHER_WIDTH
-def test_change_between_two_dates_is_measured(
+def test_two_dates_and_two_places_are_compared(
     page: Page, practice_data: Path, keep: Callable[..., None]
 ):
     scenes = practice_data / "scenes"
@@ -89,14 +84,8 @@ def test_change_between_two_dates_is_measured(
     assert re.search(r"2[01].%\s+12.%\s+−8\.\d ± \d\.\d", water), water
     assert page.locator("#changes img").is_visible()
 
-    page.locator("#describe-pair").click()
-    assert len(read_descriptions(page)) == 2
     keep("two-dates")
 
-
-@EITHER_WIDTH
-def test_example_pair_is_compared_as_two_places(page: Page, keep: Callable[..., None]):
-    open_tab(page, "Compare")
     page.get_by_role("button", name="Compare two example scenes").click()
     page.locator("#changes h2", has_text="How the places differ").wait_for()
     headings = page.locator(".pair h2")

@@ -98,10 +98,9 @@ def test_conversation_survives_a_server_restart(tab: Page, server: AppProcess):
     assert questions(tab).inner_text().strip() == "Is there water?"
     assert answers(tab).inner_text().strip() == first
     wait_for_question(tab, "Describe this scene.")
-    tab.get_by_role("button", name="Send").click()
+    ask(tab, "Which land cover dominates?")
     wait_for_count(questions(tab), 2)
     wait_for_count(answers(tab), 2)
-    wait_until_idle(tab)
 
     tab.get_by_role("button", name="Clear").click()
     wait_for_count(answers(tab), 0)
@@ -128,13 +127,15 @@ def test_own_file_has_to_be_opened_again(tab: Page, server: AppProcess, lakeside
     assert ask(tab, "Is there water?")
 
 
-@pytest.mark.parametrize("sly", ['{"messages": 5}', "<img src=x onerror=alert(1)>", "[" * 9_999])
-def test_made_up_conversation_is_not_restored(tab: Page, server: AppProcess, sly: str):
+def test_made_up_conversation_is_not_restored(tab: Page, server: AppProcess):
     tab.goto(server.url)
-    tab.evaluate("text => sessionStorage.setItem('earthvlm' + location.search, text)", sly)
-    tab.reload()
-    assert read_warning(tab).startswith("The conversation that this browser stored is damaged")
-    tab.locator("#picture img").wait_for()
+    for sly in ('{"messages": 5}', "<img src=x onerror=alert(1)>", "[" * 9_999):
+        tab.evaluate("text => sessionStorage.setItem('earthvlm' + location.search, text)", sly)
+        tab.reload()
+        told = read_warning(tab)
+        assert told.startswith("The conversation that this browser stored is damaged"), sly
+        tab.locator("#picture img").wait_for()
+        assert answers(tab).count() == 0, sly
     assert ask(tab, "Is there water?")
 
 

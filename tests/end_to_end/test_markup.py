@@ -44,10 +44,8 @@ def answer_with(monkeypatch: pytest.MonkeyPatch, bridge, text: str) -> None:
     monkeypatch.setattr(bridge, "stream", lambda *_, stop: iter(text.split("|")))
 
 
-@pytest.mark.parametrize("text", [COVER, PLAIN], ids=("cover", "plain"))
-def test_question_of_a_link_is_shown_as_text(
-    tab: Page, app_url: str, app_bridge, monkeypatch, text: str
-):
+def test_question_of_a_link_is_shown_as_text(tab: Page, app_url: str, app_bridge, monkeypatch):
+    text = f"{PLAIN} {COVER}"
     answer_with(monkeypatch, app_bridge, text)
     tab.goto(f"{app_url}?q={quote(text)}")
     answers(tab).first.wait_for()
@@ -85,7 +83,8 @@ def test_edited_question_is_shown_as_text(page: Page, app_bridge, monkeypatch: p
     assert "Signed out" in saved and "<div" not in saved.replace(r"\<", "")
 
 
-def test_words_sources_and_errors_are_shown_as_text(page: Page):
+def test_search_and_compare_show_markup_as_text(page: Page, app_bridge, monkeypatch):
+    """Words, sources and errors of a search, and descriptions of two scenes."""
     open_tab(page, "Search")
     page.get_by_label("What the scene shows").fill(COVER)
     page.get_by_role("button", name="Search", exact=True).click()
@@ -100,8 +99,6 @@ def test_words_sources_and_errors_are_shown_as_text(page: Page):
     assert "<img id=planted" in read_warning(page)
     assert count_planted(page) == 0
 
-
-def test_description_in_compare_is_shown_as_text(page: Page, app_bridge, monkeypatch):
     answer_with(monkeypatch, app_bridge, COVER)
     open_tab(page, "Compare")
     page.get_by_role("button", name="Compare two example scenes").click()

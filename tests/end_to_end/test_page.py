@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.end_to_end.conftest import BOTH_WIDTHS, END_TO_END
-from tests.end_to_end.visitor import answers, ask, open_tab, wait_until_idle
+from tests.end_to_end.visitor import answers, open_tab, wait_until_idle
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page
@@ -66,10 +66,18 @@ def test_page_runs_its_own_scripts_alone(tab: Page, app_url: str):
 
 
 @BOTH_WIDTHS
-def test_no_serious_accessibility_violations(page: Page, keep: Callable[..., None]):
-    """axe-core's serious and critical rules, contrast AA among them, on every tab."""
+def test_page_works_by_keyboard_and_passes_axe(page: Page, keep: Callable[..., None]):
+    """Every control is reached, and axe-core's serious and critical rules hold on every tab.
+
+    Contrast AA is among them.
+    """
     axe = pytest.importorskip("axe_playwright_python.sync_playwright").Axe()
-    ask(page, "Is there water?")
+    page.get_by_label("Your question").focus()
+    page.keyboard.type("Is there water?")
+    page.keyboard.press("Enter")
+    answers(page).first.wait_for()
+    wait_until_idle(page)
+    check_keyboard(page)
     page.locator("#attention").click()
     page.locator("#picture .words").wait_for()
     for scheme, tab in itertools.product(("light", "dark"), TABS):
@@ -87,13 +95,8 @@ def test_no_serious_accessibility_violations(page: Page, keep: Callable[..., Non
         assert not serious, (tab, scheme, serious)
 
 
-@BOTH_WIDTHS
-def test_keyboard_reaches_every_control(page: Page):
-    page.get_by_label("Your question").focus()
-    page.keyboard.type("Is there water?")
-    page.keyboard.press("Enter")
-    answers(page).first.wait_for()
-    wait_until_idle(page)
+def check_keyboard(page: Page) -> None:
+    """Go through the Chat tab by the Tab key."""
     reached = set()
     page.evaluate("document.activeElement.blur()")
     for _ in range(60):
