@@ -49,16 +49,20 @@ class OlmoEarthVLMBridge(BridgeNetwork):
     def summary(self) -> str:
         """One line on the bridge: its models, its revision, its training."""
         trained = self.config.trained_on or "not trained: its answers mean nothing"
-        encoder, language = self.config.olmoearth_model_id, self.config.vlm_model_id
         commit = "" if self.commit == LOCAL_REVISION else f" (commit {self.commit[:7]})"
+        encoder, language = self.model_names
+        models = f"{encoder}, {self.config.num_geo_queries} queries, {language}"
+        return f"{models}; bridge revision {self.revision}{commit}; {trained}"
+
+    @property
+    def model_names(self) -> tuple[str, str]:
+        """The names of the encoder and of the language model, for people."""
+        encoder, language = self.config.olmoearth_model_id, self.config.vlm_model_id
         if language == EMBEDDED_MODEL_ID:
             language = "SmolLM2-135M-Instruct (4-bit weights)"
         if encoder == UNTRAINED_ENCODER_ID:
             encoder = "an encoder of OlmoEarth v1.2 nano's architecture, without released weights"
-        return (
-            f"{encoder}, {self.config.num_geo_queries} queries, "
-            f"{language}; bridge revision {self.revision}{commit}; {trained}"
-        )
+        return encoder, language
 
     @property
     def limits(self) -> str:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Sequence
+
 from earthvlm.scenes.analysis.spectral_indices import SpectralIndices, percent
 
 # Shares below these are left out of a summary, or called none.
@@ -19,6 +22,19 @@ _TOPICS: tuple[tuple[tuple[str, ...], str, tuple[str, ...]], ...] = (
     ),
     (("built", "bare", "urban", "residential", "city"), "bare or built", ("bare or built",)),
 )
+# Words of a topic, and what else can be asked about it.
+_FOLLOW_UPS = (
+    ("water|lake|river|pond|sea", ("Where is the water?", "How much of the scene is water?")),
+    ("tree|forest|wood", ("Where are the trees?", "How much is covered by trees?")),
+    ("crop|field|grass|meadow", ("Where is the cropland?", "How much is cropland or grass?")),
+    (
+        "built|village|town|city|house",
+        ("Where is the built-up land?", "How much is built up?"),
+    ),
+    ("cloud|haze", ("Where are the clouds?", "How much of the scene is hidden by clouds?")),
+    ("snow|ice", ("Where is the snow?", "How much of the scene is snow?")),
+)
+_FURTHER = ("What is in the top left?", "What is in the bottom right?", "Is there snow?")
 
 
 def summarize_measurements(measurements: SpectralIndices | None) -> str:
@@ -56,6 +72,25 @@ def suggest_questions(measurements: SpectralIndices | None) -> list[str]:
     spare = ["What is in the top left?", "Is there water?", "How much is cropland or grass?"]
     fitting += [question for question in spare if question not in fitting]
     return [*questions, *fitting][:SUGGESTED_QUESTIONS]
+
+
+def suggest_next(asked: Sequence[str], answer: str, fitting: Sequence[str]) -> list[str]:
+    """Return as many questions as `fitting` that continue a conversation.
+
+    asked: the questions so far; none is suggested again. answer: to the last of them; what it says
+    is there can be asked about. fitting: questions that fit the scene, which follow.
+    """
+    said = f"{asked[-1]} {answer}".lower() if asked else ""
+    topics = [
+        questions
+        for words, questions in _FOLLOW_UPS
+        if re.search(rf"\b(?:{words})", said)
+        and not re.search(rf"\bno (?:\w+ )?(?:{words})", answer.lower())
+    ]
+    known = {question.strip().lower() for question in asked}
+    offered = [*(q for topic in topics[:2] for q in topic), *fitting, *_FURTHER]
+    new = [question for question in dict.fromkeys(offered) if question.lower() not in known]
+    return [*new, *(q for q in fitting if q not in new)][: len(fitting)]
 
 
 def select_measurements(text: str, measurements: SpectralIndices | None) -> list[tuple[str, float]]:

@@ -30,6 +30,8 @@ logger = logging.getLogger(__name__)
 
 TITLE = "earthvlm"
 PURPOSE = "Ask questions about a Sentinel-2 scene, and search among scenes by words or by example."
+# page.js follows it.
+SKIP_LINK = '<a class="skip" href="#prompt">Skip to the question</a>'
 ATTRIBUTION = (
     "Contains modified Copernicus Sentinel data; each scene names its source. "
     "Code and OlmoEarth's architecture: Apache-2.0."
@@ -77,14 +79,17 @@ THEME = gr.themes.Base(
 )
 
 FOLDER = Path(__file__).parent
-PAGE_SCRIPT = (FOLDER / "page.js").read_text("utf-8")
+SCRIPTS = ("page", "conversations", "notices")
 STYLES = ("page", "scene", "chat", "compare", "search")
 
 # For `launch()`, which in Gradio 6 takes theme and styles.
 LAUNCH_OPTIONS: dict[str, Any] = {
     "theme": THEME,
     "css_paths": [FOLDER / "style" / f"{name}.css" for name in STYLES],
-    "head": f'<script type="module">{PAGE_SCRIPT}</script>',
+    "head": "".join(
+        f'<script type="module">{(FOLDER / f"{name}.js").read_text("utf-8")}</script>'
+        for name in SCRIPTS
+    ),
     "max_file_size": MAX_FILE_SIZE,
     "state_session_capacity": MAX_SESSIONS,
     "footer_links": ["api"],
@@ -109,20 +114,21 @@ def build_app(models: Models) -> gr.Blocks:
         title=TITLE, analytics_enabled=False, fill_width=True, delete_cache=CACHE_SECONDS
     ) as page:
         session = add_session(page)
-        gr.HTML(f"<h1>{TITLE}</h1><p>{PURPOSE}</p>", elem_id="header")
+        gr.HTML(f"{SKIP_LINK}<h1>{TITLE}</h1><p>{PURPOSE}</p>", elem_id="header")
         warning = gr.HTML(show_warning(models), elem_id="warning", visible=bool(models.warning))
         with gr.Tabs(elem_id="tabs") as tabs:
-            with gr.Tab("Chat", id="chat"):
-                chat = build_chat_tab(session, examples)
+            with gr.Tab("Chat", id="chat", elem_id="chat-tab"):
+                maps_cover = models.bridge.config.segmentation_head
+                chat = build_chat_tab(session, examples, has_cover_map=maps_cover)
                 wire_chat_tab(chat, page, service, examples)
-            with gr.Tab("Search", id="search"):
+            with gr.Tab("Search", id="search", elem_id="search-tab"):
                 searching = SearchHandlers(service)
                 search = build_search_tab(session, searching)
                 wire_search_tab(search, searching, tabs, chat)
-            with gr.Tab("Map", id="map") as map_tab:
+            with gr.Tab("Map", id="map", elem_id="map-tab") as map_tab:
                 world_map = build_map_tab(session, map_tab, service.index)
                 wire_map_tab(world_map, service, tabs, chat, search, searching)
-            with gr.Tab("Compare", id="compare"):
+            with gr.Tab("Compare", id="compare", elem_id="compare-tab"):
                 pair = open_pair(service)
                 compare = build_compare_tab(session, has_example=bool(pair))
                 wire_compare_tab(compare, service, pair)
@@ -134,7 +140,7 @@ def build_app(models: Models) -> gr.Blocks:
             page.load(
                 shown.show_current,
                 None,
-                [warning, about],
+                [warning, about, chat.panel.cover_map],
                 api_visibility="private",
                 show_progress="hidden",
             )
@@ -159,10 +165,12 @@ class ShownModels:
         self.service.replace_models(loaded.bridge, loaded.index)
         self.models = loaded
 
-    def show_current(self) -> tuple[gr.HTML, str]:
-        """Return the warning and the footer for a page that is being loaded."""
+    def show_current(self) -> tuple[gr.HTML, str, gr.Button]:
+        """Return the warning, the footer and the button of the land-cover map for a new page."""
         text = show_warning(self.models)
-        return gr.HTML(text, visible=bool(text)), show_models(self.models)
+        maps_cover = self.models.bridge.config.segmentation_head
+        warning = gr.HTML(text, visible=bool(text))
+        return warning, show_models(self.models), gr.Button(visible=maps_cover)
 
 
 def make_service(models: Models) -> SceneService:
@@ -184,11 +192,14 @@ def show_warning(models: Models) -> str:
 
 
 def show_models(models: Models) -> str:
-    """Return HTML that names the model, its limits, the scenes and their licences."""
+    """Return HTML that says what answers, and to unfold its limits, the scenes and licences."""
     bridge = models.bridge
+    encoder, language = map(html.escape, bridge.model_names)
     return (
+        f"<p>Answers come from {language}, which sees scenes through {encoder}.</p>"
+        "<details><summary>About the model, the scenes and their licences</summary>"
         f"<p><strong>Model:</strong> {html.escape(bridge.summary)}</p>"
         f"<p><strong>Scenes:</strong> {html.escape(models.index.summary)}</p>"
         f"<p><strong>Limits:</strong> {html.escape(bridge.limits)}</p>"
-        f"<p>{ATTRIBUTION}</p>"
+        f"<p>{ATTRIBUTION}</p></details>"
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from earthvlm.search.index import SceneIndex, SceneResult
 from earthvlm.serving.measurements import summarize_measurements
 from earthvlm.serving.service import OpenScene, SceneService
-from earthvlm.ui.scene_html import make_title
+from earthvlm.ui.titles import make_title
 
 EXAMPLE_COUNT = 8
 # A dataset may have a split of scenes chosen to start with; these searches fill up the row.
@@ -39,9 +39,7 @@ def choose_examples(index: SceneIndex) -> list[SceneResult]:
 
 def describe_example(opened: OpenScene) -> str:
     """A sentence on an example scene: what it is, when, and what was measured in it."""
-    date = opened.scene.date
-    when = f", {date:%B %Y}" if date else ""
-    return f"{make_title(opened.scene.name)}{when}. {summarize_measurements(opened.measurements)}."
+    return f"{make_title(opened.scene)}. {summarize_measurements(opened.measurements)}."
 
 
 def open_pair(service: SceneService) -> list[OpenScene]:

@@ -17,11 +17,19 @@ function namePictures() {
   }
 }
 
+// A message without what was measured, which stands below an answer.
+function readMessage(message) {
+  const copy = message.cloneNode(true);
+  copy.querySelectorAll('.compared').forEach((part) => part.remove());
+  return copy.textContent;
+}
+
 // The server escapes the text of messages (tabs/streaming.py), and Gradio labels and copies them in
 // that form; this page labels and copies them as they are shown.
 function nameMessages() {
   for (const message of document.querySelectorAll('#chat [data-testid][aria-label]')) {
-    const text = message.querySelector('.message-content')?.textContent;
+    const content = message.querySelector('.message-content');
+    const text = content && readMessage(content);
     const label = message.getAttribute('aria-label');
     const shown = `${label.slice(0, label.indexOf(':'))}: ${text}`;
     if (text && label !== shown) message.setAttribute('aria-label', shown);
@@ -31,26 +39,44 @@ document.addEventListener('click', (event) => {
   const button = event.target.closest('#chat [aria-label="Copy message"]');
   const row = button?.closest('.message-buttons')?.previousElementSibling;
   if (!row) return;
-  const texts = [...row.querySelectorAll('.message-content')].map((each) => each.textContent);
+  const texts = [...row.querySelectorAll('.message-content')].map(readMessage);
   setTimeout(() => navigator.clipboard.writeText(texts.join('\n')));  // after Gradio's own copy
 });
 
-// A server that restarts loses the conversation. The browser stores what the server wrote here last,
-// for this tab and address, and the page restores it when it is loaded again.
-let stored = '';
-function storeConversation() {
-  const text = document.querySelector('#stored span')?.textContent ?? '';
-  if (!text || text === stored) return;
-  stored = text;
-  // A browser may forbid it, or have no room.
-  try { sessionStorage.setItem('earthvlm' + location.search, text); } catch {}
+document.addEventListener('click', (event) => {
+  if (!event.target.closest('a.skip')) return;
+  event.preventDefault();
+  document.querySelector('#tabs [role="tab"]')?.click();  // the question is in the first tab
+  requestAnimationFrame(() => document.querySelector('#prompt textarea')?.focus());
+});
+
+// Send and Stop take each other's place, and who uses the keyboard stays there.
+let used = false;
+document.addEventListener('click', (event) => {
+  used = Boolean(event.target.closest('#send, #stop'));
+});
+function keepFocus() {
+  if (!used || document.activeElement !== document.body) return;
+  document.querySelector('#stop, #send')?.focus({preventScroll: true});
+}
+
+// In one column the page scrolls with the conversation, so a new question moves it to the top,
+// below the picture; the answer grows below the question.
+let asked = 0;
+function followQuestions() {
+  const questions = document.querySelectorAll('#chat [data-testid="user"]');
+  const before = asked;
+  asked = questions.length;
+  if (asked <= before || !matchMedia('(max-width: 999.9px)').matches) return;
+  questions[asked - 1].scrollIntoView({block: 'start'});
 }
 
 new MutationObserver(() => {
   showWhole();
   namePictures();
   nameMessages();
-  storeConversation();
+  keepFocus();
+  followQuestions();
 }).observe(document, {
   subtree: true, childList: true, characterData: true,
   attributes: true, attributeFilter: ['aria-label'],

@@ -6,7 +6,6 @@ Everything that comes from a file, a caption or a model is escaped here.
 from __future__ import annotations
 
 import html
-import re
 
 from earthvlm.scenes.analysis.spectral_indices import COVER_RULES, SOURCES, percent
 from earthvlm.scenes.bands import WAVELENGTHS, composite_bands
@@ -17,6 +16,7 @@ from earthvlm.scenes.scene import Scene
 from earthvlm.serving.agreement import find_disagreements
 from earthvlm.serving.measurements import select_measurements
 from earthvlm.serving.service import OpenScene
+from earthvlm.ui.titles import make_title
 
 UNKNOWN = "not in the file"
 # They are visible on dark and on light pages; each is shown with its name.
@@ -28,13 +28,6 @@ COVER_COLOURS = {
     "sparse vegetation": "#a9bf4f",
     "bare or built": "#b0794a",
 }
-_NAME = re.compile(r"([a-z]{2,}(?:_[a-z]{2,})*)")
-
-
-def make_title(name: str) -> str:
-    """Make a title of an image_id: "Finland" of "finland_2017-09-24_69_24"."""
-    match = _NAME.match(name.lower())
-    return match.group(1).replace("_", " ").capitalize() if match else name
 
 
 def describe_composite(scene: Scene, composite: str | None) -> str:
@@ -67,7 +60,7 @@ def show_details(opened: OpenScene) -> str:
     }
     rows = "".join(f"<dt>{name}</dt><dd>{html.escape(text)}</dd>" for name, text in details.items())
     text = (
-        f'<h2>{html.escape(make_title(scene.name))} <span class="mark">measured</span></h2>'
+        f'<h2>{html.escape(make_title(scene))} <span class="mark">measured</span></h2>'
         f'<p class="file"><strong>{html.escape(scene.name)}</strong></p><dl>{rows}</dl>'
     )
     text += _show_shares(opened)

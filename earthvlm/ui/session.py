@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import secrets
 import threading
 import time
 import weakref
@@ -65,6 +66,7 @@ class Session:
     """What the app remembers of one visitor: open scenes, the conversation, the last search.
 
     composite, stretch: how the open scene is drawn; None where it has no bands to choose from.
+    talk: an identifier of the conversation, by which the browser keeps it.
     covers: the land cover that is shown over it, once it was asked for.
     results: of the last search, None before the first. linked_question: from the page's address.
     used: time of the last use, on the monotonic clock. address: the visitor's latest.
@@ -74,6 +76,7 @@ class Session:
     composite: str | None = None
     stretch: str = BALANCED
     conversation: list[Message] = field(default_factory=list)
+    talk: str = field(default_factory=lambda: secrets.token_hex(8))
     attention: AnswerAttention | None = None
     covers: CoverOverlay | None = None
     pair: list[OpenScene] = field(default_factory=list)
@@ -122,13 +125,18 @@ class Session:
         return self.opened
 
     def open_scene(self, opened: OpenScene) -> None:
-        """Open a scene, and delete the conversation about the last one."""
-        self.end_turn()
+        """Open a scene, and begin a conversation about it."""
+        self.begin_conversation()
         self.used = time.monotonic()
         self.opened = opened
         self.composite = next(iter(opened.scene.available_composites()), None)
-        self.stretch = BALANCED
-        self.conversation, self.attention, self.covers = [], None, None
+        self.stretch, self.covers = BALANCED, None
+
+    def begin_conversation(self) -> None:
+        """Stop the answer, and begin another conversation about the scene that is open."""
+        self.end_turn()
+        self.conversation, self.attention = [], None
+        self.talk = secrets.token_hex(8)
 
     def clear(self) -> None:
         """Stop the answer and delete scenes, conversation, query and results."""

@@ -18,6 +18,7 @@ from tests.end_to_end.visitor import (
     open_file,
     pasted,
     questions,
+    read_message,
     read_warning,
     wait_for_count,
     wait_until_idle,
@@ -60,7 +61,7 @@ def test_uploaded_geotiff_gets_a_streamed_answer(
     assert page.get_by_label("Your question").input_value() == ""
     paced_answers.let()
     wait_until_idle(page)
-    assert answers(page).inner_text().strip() == "".join(paced_answers.said).strip()
+    assert read_message(answers(page)) == "".join(paced_answers.said).strip()
     assert len(paced_answers.said) > 3
 
 
@@ -76,7 +77,7 @@ def test_conversation_is_copied_saved_and_cleared(page: Page, keep: Callable[...
     page.get_by_role("button", name="Which land cover dominates?").click()
     answers(page).nth(1).wait_for()
     wait_until_idle(page)
-    second = answers(page).nth(1).inner_text().strip()
+    second = read_message(answers(page).nth(1))
 
     with page.expect_download() as download:
         page.locator("#save").click()
@@ -87,7 +88,7 @@ def test_conversation_is_copied_saved_and_cleared(page: Page, keep: Callable[...
     assert "Measured from the bands, without the model" in text and "MNDWI" in text
     keep("conversation")
 
-    page.get_by_role("button", name="Clear").click()
+    page.get_by_role("button", name="Delete").click()
     wait_for_count(answers(page), 0)
     assert questions(page).count() == 0
     assert ask(page, "Is there water?") == first  # as if nothing had been said
@@ -109,14 +110,14 @@ def test_stop_retry_and_edit(page: Page, paced_answers: PacedAnswers, keep: Call
     page.wait_for_function(ANSWER_BEGAN)
     page.get_by_role("button", name="Stop").click()
     wait_until_idle(page)
-    said = answers(page).last.inner_text().strip()
+    said = read_message(answers(page).last)
     assert 0 < len(paced_answers.said) <= 3
     assert said and "".join(paced_answers.said).startswith(said)
     keep("stopped")
 
     page.get_by_label("Retry").last.click()
     let_it_be_answered()
-    assert len(answers(page).last.inner_text()) > len(said)
+    assert len(read_message(answers(page).last)) > len(said)
     page.get_by_label("Edit").first.click()
     page.locator("#chat textarea").fill("Which land cover dominates?")
     page.get_by_label("Submit").click()

@@ -60,7 +60,7 @@ def test_photos_and_triplets_open_wrong_files_are_named(
     for name, content in wrong.items():
         (tmp_path / name).write_bytes(content)
         upload(page, tmp_path / name)
-        page.get_by_test_id("toast-text").wait_for()
+        page.locator(".notice").wait_for()
         keep("wrong-file", full_page=False)
         assert name in read_warning(page)
         assert read_details(page) == before

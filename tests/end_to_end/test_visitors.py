@@ -42,7 +42,7 @@ def test_page_shows_queue_position_and_overflow(
     try:
         page.get_by_label("Your question").fill("Is there water?")
         page.get_by_role("button", name="Send").click()
-        page.get_by_test_id("toast-text").wait_for()
+        page.locator(".notice").wait_for()
         keep("busy", full_page=False)
         assert read_warning(page).startswith(f"Busy: {MAX_WAITING + 1} questions")
         wait_until_idle(page)

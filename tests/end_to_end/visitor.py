@@ -12,6 +12,20 @@ if TYPE_CHECKING:
 TWO_FRAMES = "() => new Promise(drawn => requestAnimationFrame(() => requestAnimationFrame(drawn)))"
 
 
+def read_message(message: Locator) -> str:
+    """Return what a message says, without what was measured, which stands below an answer."""
+    return message.evaluate(
+        """message => {
+             const copy = message.cloneNode(true);
+             copy.querySelectorAll('.compared').forEach(part => part.remove());
+             document.body.append(copy);  // only what is drawn has its line breaks
+             const text = copy.innerText.trim();
+             copy.remove();
+             return text;
+           }"""
+    )
+
+
 def answers(page: Page) -> Locator:
     return page.locator('#chat [data-testid="bot"]')
 
@@ -21,8 +35,8 @@ def questions(page: Page) -> Locator:
 
 
 def wait_until_idle(page: Page) -> None:
-    page.locator("#stop[disabled]").wait_for()
-    page.locator("#send:not([disabled])").wait_for()
+    page.locator("#stop").wait_for(state="hidden")
+    page.locator("#send").wait_for()
 
 
 def ask(page: Page, question: str) -> str:
@@ -34,13 +48,13 @@ def ask(page: Page, question: str) -> str:
     said = {"has_text": re.compile(r"\S"), "has_not_text": "Looking at the scene"}
     answers(page).nth(before).filter(**said).wait_for()
     wait_until_idle(page)
-    return answers(page).last.inner_text().strip()
+    return read_message(answers(page).last)
 
 
 def wait_until_looking(page: Page) -> None:
     """Wait until a question was taken and nothing is answered yet."""
     page.locator("#chat", has_text="Looking at the scene").wait_for()
-    page.locator("#stop:not([disabled])").wait_for()
+    page.locator("#stop").wait_for()
 
 
 def open_example(page: Page, place: int) -> None:
@@ -93,12 +107,12 @@ def read_details(page: Page) -> str:
 
 
 def read_warning(page: Page) -> str:
-    """Return the warning that is shown, one plain sentence, and close it."""
-    toast = page.get_by_test_id("toast-text")
-    toast.wait_for()
-    sentence = toast.inner_text().strip()
+    """Return the notice that is shown, one plain sentence, and close it."""
+    notice = page.locator(".notice")
+    notice.wait_for()
+    sentence = notice.locator("p").inner_text().strip()
     assert re.fullmatch(r"[^\n]*\w[^\n]*\.", sentence)
     assert "Traceback" not in sentence
-    page.get_by_test_id("toast-close").click()
-    toast.wait_for(state="detached")
+    notice.get_by_role("button").click()
+    notice.wait_for(state="detached")
     return sentence

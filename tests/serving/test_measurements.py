@@ -7,6 +7,7 @@ import pytest
 from earthvlm.scenes.analysis.spectral_indices import SpectralIndices
 from earthvlm.serving.measurements import (
     select_measurements,
+    suggest_next,
     suggest_questions,
     summarize_measurements,
 )
@@ -28,6 +29,18 @@ def test_suggested_questions_fit_the_scene():
     assert "Is there snow?" in suggest_questions(SNOW)
     assert "Where is the water?" not in suggest_questions(DESERT)
     assert {len(suggest_questions(each)) for each in (None, LAKE, SNOW, DESERT)} == {5}
+
+
+def test_suggestions_follow_the_conversation():
+    fitting = suggest_questions(LAKE)
+    assert suggest_next([], "", fitting) == fitting
+    next_ones = suggest_next(["Is there water?"], "Yes, there is water.", fitting)
+    assert next_ones[:2] == ["Where is the water?", "How much of the scene is water?"]
+    assert "Is there water?" not in next_ones and len(set(next_ones)) == len(fitting)
+    none = suggest_next(["Is there snow?"], "No, there is no snow in view.", fitting)
+    assert not [question for question in none if "snow" in question]
+    everything = [*fitting, *next_ones, "What is in the bottom right?", "Is there snow?"]
+    assert len(suggest_next(everything, "Trees.", fitting)) == len(fitting)
 
 
 def test_measurements_match_the_covers_in_a_text():

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from earthvlm.ui.scene_html import make_title, show_details, show_related_shares
+from earthvlm.ui.scene_html import show_details, show_related_shares
 from tests.conftest import random_scene
 from tests.support.made_spectra import paint
 from tests.ui.opened_scenes import make_photo, open_scene
@@ -30,9 +30,3 @@ def test_answers_that_depart_from_measurements_are_marked():
     lake = open_scene(paint("water", "dense vegetation"))
     shown = show_related_shares(lake, "Is there water?", "No, there is no water in view.")
     assert '<ul class="notes"' in shown and "The model says no water; measured: 50" in shown
-
-
-def test_titles_are_made_of_image_ids():
-    assert make_title("finland_2017-09-24_69_24") == "Finland"
-    assert make_title("beetzsee_r0_c11") == "Beetzsee"
-    assert make_title("1908_3064_patch00") == "1908_3064_patch00"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, fields
 from functools import partial
@@ -15,14 +15,14 @@ from earthvlm.generation.sampling import check_prompt
 from earthvlm.models.language.chat_templates import Message
 from earthvlm.serving.agreement import mentioned_covers
 from earthvlm.serving.exports import conversation_to_markdown
+from earthvlm.serving.measurements import SUGGESTED_QUESTIONS, suggest_next
 from earthvlm.serving.service import OpenScene, SceneService, Waiting
 from earthvlm.ui.cover_map_html import overlay_map, overlay_measured
 from earthvlm.ui.scene_html import show_related_shares
 from earthvlm.ui.scene_viewer import show_session
 from earthvlm.ui.session import Session, Turn, identify_client, page_only
-from earthvlm.ui.tabs.stored_conversation import StoredConversation, store_conversation
+from earthvlm.ui.tabs.stored_conversation import store_conversation
 from earthvlm.ui.tabs.streaming import (
-    ANSWER_NOTE,
     LOOKING,
     NO_ANSWER,
     accumulate_text,
@@ -51,7 +51,6 @@ class ChatUpdate:
     chat: Any = field(default_factory=gr.skip)
     send: Any = field(default_factory=gr.skip)
     stop: Any = field(default_factory=gr.skip)
-    measured: Any = field(default_factory=gr.skip)
     picture: Any = field(default_factory=gr.skip)
     stored: Any = field(default_factory=gr.skip)
 
@@ -149,8 +148,18 @@ class ChatHandlers:
         """Stop the answer and delete the conversation; the scene stays open."""
         session.end_turn()
         session.conversation = []
-        stored = store_conversation(session.opened, []) if session.opened else gr.skip()
-        return [], ANSWER_NOTE, remove_attention(session), stored
+        return self._show_empty(session)
+
+    def begin(self, session: Session) -> Outputs:
+        """Begin another conversation about the open scene; the browser keeps the last one."""
+        session.begin_conversation()
+        return self._show_empty(session)
+
+    def _show_empty(self, session: Session) -> Outputs:
+        """Return the values of `ChatPanel.emptied`."""
+        picture, opened = remove_attention(session), session.opened
+        stored = store_conversation(session.talk, opened, []) if opened else gr.skip()
+        return [], picture, stored
 
     @page_only
     def attention_map(self, session: Session, request: gr.Request) -> dict[str, Any]:
@@ -182,9 +191,16 @@ class ChatHandlers:
             self.service.find_map(opened.scene),
         )
 
+    def check_answers(self, opened: OpenScene, conversation: list[Message]) -> list[str]:
+        """Return HTML for each answer: measured shares of what it mentions, and what differs."""
+        cover_map = self.service.find_map(opened.scene)
+        contents = [message["content"] for message in conversation]
+        pairs = zip(contents[::2], contents[1::2], strict=False)
+        return [show_related_shares(opened, *pair, cover_map) for pair in pairs]
+
     def show_ready(self, session: Session) -> Outputs:
-        """Enable Send, or Stop while an answer is being generated."""
-        return show_busy(session.turn is not None)
+        """Show Send, or Stop while an answer is being generated; suggest what to ask next."""
+        return *show_busy(session.turn is not None), *show_suggestions(session)
 
     def _answer(
         self,
@@ -198,6 +214,7 @@ class ChatHandlers:
         opened, question = session.require_opened(), asked[-1]["content"]
         check_prompt(question)
         before, turn = session.conversation, session.begin_turn()
+        show = partial(show_conversation, asked, checks=self.check_answers(opened, asked))
         picture = remove_attention(session)
         client = identify_client(session, request)
         pieces = self.service.answer(
@@ -209,27 +226,26 @@ class ChatHandlers:
                 yield ChatUpdate(
                     session=session,
                     prompt="",
-                    chat=show_conversation(asked, LOOKING),
+                    chat=show(LOOKING),
                     send=send,
                     stop=stop,
                     picture=picture,
-                    stored=store_conversation(opened, asked[:-1], question),
+                    stored=store_conversation(session.talk, opened, asked[:-1], question),
                 ).values()
                 show_where = partial(self._show_where, session, question)
-                text = yield from _stream_text(asked, pieces, turn, show_where)
+                text = yield from _stream_text(show, pieces, turn, show_where)
                 answered = [*asked, Message(role="assistant", content=text or NO_ANSWER)]
                 if session.turn is turn:
                     session.conversation = answered if text else before
-                    cover_map = self.service.find_map(opened.scene)
-                    compared = show_related_shares(opened, question, text, cover_map)
+                    checks = self.check_answers(opened, answered)
                     yield ChatUpdate(
-                        chat=show_conversation(answered),
-                        measured=compared or ANSWER_NOTE,
-                        stored=store_conversation(opened, session.conversation),
+                        chat=show_conversation(answered, checks=checks),
+                        stored=store_conversation(session.talk, opened, session.conversation),
                     ).values()
             except Exception:
                 if session.turn is turn:  # The visitor can send the question again.
-                    yield ChatUpdate(chat=show_conversation(before), prompt=question).values()
+                    shown = show_conversation(before, checks=self.check_answers(opened, before))
+                    yield ChatUpdate(chat=shown, prompt=question).values()
                 raise
             finally:
                 if session.turn is turn:
@@ -253,8 +269,8 @@ class ChatHandlers:
 
 
 def show_busy(is_busy: bool) -> Outputs:
-    """Return the Send and Stop buttons, of which one is enabled."""
-    return gr.Button(interactive=not is_busy), gr.Button(interactive=is_busy)
+    """Return the Send and Stop buttons, of which one is shown."""
+    return gr.Button(visible=not is_busy), gr.Button(visible=is_busy)
 
 
 def remove_attention(session: Session) -> Any:
@@ -265,15 +281,23 @@ def remove_attention(session: Session) -> Any:
     return show_session(session)
 
 
-def start_conversation(opened: OpenScene, restored: StoredConversation | None = None) -> Outputs:
+def show_suggestions(session: Session) -> Outputs:
+    """Return the buttons of the questions that continue the conversation."""
+    if session.opened is None:
+        return (gr.skip(),) * SUGGESTED_QUESTIONS
+    asked = [each["content"] for each in session.conversation[::2]]
+    answer = session.conversation[-1]["content"] if asked else ""
+    return tuple(map(gr.Button, suggest_next(asked, answer, session.opened.questions)))
+
+
+def start_conversation(session: Session, opened: OpenScene, checks: Sequence[str] = ()) -> Outputs:
     """Return the values of `ChatPanel.outputs` for a scene that was just opened.
 
-    restored: the conversation about it that the browser kept, if there is one.
+    checks: of the answers of a conversation that continues.
     """
-    messages = list(restored.messages) if restored else []
-    questions = [gr.Button(question) for question in opened.questions]
-    stored = store_conversation(opened, messages)
-    return show_conversation(messages), ANSWER_NOTE, *questions, stored
+    stored = store_conversation(session.talk, opened, session.conversation)
+    messages = show_conversation(session.conversation, checks=checks)
+    return messages, *show_suggestions(session), stored
 
 
 def _as_user(question: str) -> Message:
@@ -281,25 +305,24 @@ def _as_user(question: str) -> Message:
 
 
 def _stream_text(
-    asked: list[Message],
+    show: Callable[..., list[dict[str, Any]]],
     pieces: Generator[Waiting | str, None, None],
     turn: Turn,
     show_where: Callable[[], Any],
 ) -> Generator[Outputs, None, str]:
     """Show the position in the queue, then the text as it grows; return the whole text.
 
-    show_where: returns the picture that is shown with the first word.
+    show: returns the conversation with a pending note or the answer so far. show_where: returns the
+    picture that is shown with the first word.
     """
     text = ""
     with closing(accumulate_text(pieces)) as growing:
         for each in growing:
             if isinstance(each, Waiting):
-                waiting = show_conversation(asked, describe_wait(each.ahead))
-                yield ChatUpdate(chat=waiting).values()
+                yield ChatUpdate(chat=show(describe_wait(each.ahead))).values()
                 continue
             picture = show_where() if each and not text else gr.skip()
             text = each
             if not turn.stop.is_set():
-                chat = show_conversation(asked, answer=text)
-                yield ChatUpdate(chat=chat, picture=picture).values()
+                yield ChatUpdate(chat=show(answer=text), picture=picture).values()
     return text

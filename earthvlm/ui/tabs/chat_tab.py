@@ -30,12 +30,14 @@ from earthvlm.ui.tabs.chat_panel import (
     ChatPanel,
     ask_linked_question_after,
     build_chat_panel,
+    build_map_buttons,
     wire_chat_panel,
 )
 from earthvlm.ui.tabs.stored_conversation import (
     RESTORE_SCRIPT,
     StoredConversation,
     read_stored,
+    store_conversation,
 )
 from earthvlm.ui.uploads import (
     BOA_OFFSETS,
@@ -80,13 +82,15 @@ class ChatTab:
 class SceneHandlers:
     """The actions that open a scene in the Chat tab or draw it.
 
-    examples: the scenes of the gallery. output_count: the number of `ChatTab.outputs`.
+    conversation: the actions of the conversation about it. examples: the scenes of the gallery.
+    output_count: the number of `ChatTab.outputs`.
     """
 
     def __init__(
-        self, service: SceneService, examples: Sequence[OpenScene], output_count: int
+        self, conversation: ChatHandlers, examples: Sequence[OpenScene], output_count: int
     ) -> None:
-        self.service = service
+        self.conversation = conversation
+        self.service = conversation.service
         self.examples = examples
         self.output_count = output_count
 
@@ -118,7 +122,7 @@ class SceneHandlers:
     def open_link(self, session: Session, stored: str, request: gr.Request) -> Outputs:
         """Open what the page's address asks for (?scene=...&q=...), else the first example.
 
-        stored: the conversation at this address that the browser kept; it continues.
+        stored: the conversation that the browser kept, if there is one; it continues instead.
         Returns values for `ChatTab.outputs`, and for the prompt.
         """
         client = identify_client(session, request)
@@ -127,20 +131,31 @@ class SceneHandlers:
         if self.examples:  # Something is open, too, where the address names an unknown scene.
             session.open_scene(self.examples[0])
         if stored:
-            restored = read_stored(stored)
-            if not restored.image_id:
-                raise ValueError(
-                    f"The connection was lost, and the file {restored.name} with it: open the file "
-                    "again to ask about it"
-                )
-            with self.service.opening(client):
-                opened = self.service.open_named(restored.image_id)
-                return *show_opened(session, opened, restored), restored.question
+            return self.open_stored(session, stored, request)
         if image_id:
             with self.service.opening(client):
                 return *show_opened(session, self.service.open_named(image_id)), gr.skip()
         # The page shows the first example already; the prompt is the output after those of the tab.
-        return session, *[gr.skip()] * self.output_count
+        shown = [gr.skip()] * (self.output_count - 2)
+        opened = session.opened
+        empty = store_conversation(session.talk, opened, []) if opened else gr.skip()
+        return session, *shown, empty, gr.skip()
+
+    def open_stored(self, session: Session, stored: str, request: gr.Request) -> Outputs:
+        """Continue a conversation that the browser kept; return the values of `open_link`.
+
+        Raises ValueError where it is damaged, or about a file that is no longer open.
+        """
+        restored, opened = read_stored(stored), session.opened
+        if restored.image_id:
+            with self.service.opening(identify_client(session, request)):
+                opened = self.service.open_named(restored.image_id)
+        elif opened is None or opened.entry is not None or opened.scene.name != restored.name:
+            raise ValueError(
+                f"The file {restored.name} is no longer open: open it again to ask about it"
+            )
+        checks = self.conversation.check_answers(opened, list(restored.messages))
+        return *show_opened(session, opened, restored, checks), restored.question
 
     @page_only
     def draw(self, session: Session, composite: str, request: gr.Request) -> dict[str, Any]:
@@ -167,23 +182,37 @@ class SceneHandlers:
         return drawn
 
 
-def build_chat_tab(session: gr.State, examples: Sequence[OpenScene]) -> ChatTab:
-    """Lay the components out. examples: offered in the gallery; the first is open at the start."""
+def build_chat_tab(
+    session: gr.State, examples: Sequence[OpenScene], *, has_cover_map: bool = False
+) -> ChatTab:
+    """Lay the components out.
+
+    examples: offered in the gallery; the first is open at the start. has_cover_map: whether the
+    bridge draws land-cover maps.
+    """
     first = examples[0] if examples else None
-    with gr.Row(elem_classes="choose"):
-        gallery = _build_gallery(examples)
-        with gr.Column(scale=1, min_width=250):
-            upload, boa_offset, window = _build_upload()
-    with gr.Row(elem_classes="look-and-ask"):
-        with gr.Column(scale=0, min_width=400, elem_classes="see"):
-            picture, composite = _build_picture(first)
-        with gr.Column(scale=1, min_width=320, elem_classes="ask"):
+    with gr.Row(elem_classes="workspace"):
+        # First in the document, so that the question comes early for who uses the keyboard.
+        ask = gr.Column(elem_classes="ask", min_width=0)
+        with gr.Row(elem_classes="pinned"):
+            with gr.Column(elem_classes="see", min_width=0):
+                picture, composite = _build_picture(first)
+            with gr.Column(elem_classes="know", min_width=0):
+                details = gr.HTML(
+                    show_details(first) if first else "",
+                    label="Scene details",
+                    elem_id="scene-details",
+                )
+        with gr.Row(elem_classes="draw"):
+            composite.render()
+            maps = build_map_buttons(has_cover_map)
+        with ask:
             suggestions = first.questions if first else suggest_questions(None)
-            panel = build_chat_panel(session, picture, suggestions)
-        with gr.Column(scale=0, min_width=270, elem_classes="know"):
-            details = gr.HTML(
-                show_details(first) if first else "", label="Scene details", elem_id="scene-details"
-            )
+            panel = build_chat_panel(session, picture, maps, suggestions)
+        with gr.Row(elem_classes="choose"):
+            gallery = _build_gallery(examples)
+            with gr.Column(scale=1, min_width=250):
+                upload, boa_offset, window = _build_upload()
     return ChatTab(
         session=session,
         gallery=gallery,
@@ -253,6 +282,7 @@ def _build_picture(first: OpenScene | None) -> tuple[gr.HTML, gr.Radio]:
         label="Bands shown",
         elem_id="composite",
         elem_classes="pills",
+        render=False,  # below the picture, outside of what stays in view
     )
     return picture, composite
 
@@ -262,8 +292,8 @@ def wire_chat_tab(
 ) -> None:
     """Connect the components to their handlers. examples: those that the tab was built with."""
     session, outputs = tab.session, tab.outputs
-    scenes = SceneHandlers(service, examples, len(outputs))
     conversation = ChatHandlers(service)
+    scenes = SceneHandlers(conversation, examples, len(outputs))
     tab.gallery.select(scenes.open_example, session, outputs, api_visibility="private", **OPENING)
     uploaded = tab.upload.upload(
         scenes.open_scene,
@@ -288,33 +318,37 @@ def wire_chat_tab(
         **QUIETLY,
     )
     wire_pixels(tab.picture, session, Session.require_opened)
-    linked = page.load(
-        scenes.open_link,
-        [session, tab.restored],
-        [*outputs, tab.panel.prompt],
-        js=RESTORE_SCRIPT,
-        api_visibility="private",
+    restoring: dict[str, Any] = {
+        "inputs": [session, tab.restored],
+        "outputs": [*outputs, tab.panel.prompt],
+        "js": RESTORE_SCRIPT,
+        "api_visibility": "private",
         **QUIETLY,
-    )
+    }
+    linked = page.load(scenes.open_link, **restoring)
+    tab.panel.restore.click(scenes.open_stored, **restoring)
     wire_chat_panel(tab.panel, conversation)
     ask_linked_question_after(linked, tab.panel, conversation)
 
 
 def show_opened(
-    session: Session, opened: OpenScene, restored: StoredConversation | None = None
+    session: Session,
+    opened: OpenScene,
+    restored: StoredConversation | None = None,
+    checks: Sequence[str] = (),
 ) -> Outputs:
     """Open a scene and return values for `ChatTab.outputs`, with an empty conversation.
 
-    restored: the conversation to continue instead.
+    restored: the conversation about it to continue instead. checks: of its answers.
     """
     session.open_scene(opened)
     if restored is not None:
-        session.conversation = list(restored.messages)
+        session.conversation, session.talk = list(restored.messages), restored.talk
     limit_memory(session)
     return (
         session,
         show_session(session),
         gr.Radio(opened.scene.available_composites(), value=session.composite),
         show_details(opened),
-        *start_conversation(opened, restored),
+        *start_conversation(session, opened, checks),
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import html
 import re
 import time
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from contextlib import closing
 from typing import Any
 
@@ -45,12 +45,21 @@ def accumulate_text(
 
 
 def show_conversation(
-    conversation: list[Message], pending: str = "", answer: str = ""
+    conversation: list[Message],
+    pending: str = "",
+    answer: str = "",
+    checks: Sequence[str] = (),
 ) -> list[dict[str, Any]]:
-    """Return a conversation as the chatbot takes it, with a pending note or the answer so far."""
+    """Return a conversation as the chatbot takes it, with a pending note or the answer so far.
+
+    checks: HTML with what was measured, to stand below each answer.
+    """
     messages: list[dict[str, Any]] = [
         {**message, "content": escape_message(message["content"])} for message in conversation
     ]
+    for message, check in zip(messages[1::2], checks, strict=False):
+        if check:
+            message["content"] += f'<div class="compared">{check}</div>'
     if pending:
         waiting = {"title": pending, "status": "pending"}
         messages.append({"role": "assistant", "content": "", "metadata": waiting})

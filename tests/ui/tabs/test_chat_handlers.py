@@ -105,5 +105,5 @@ def test_where_questions_show_the_cover_with_the_first_word(session, maps, sourc
 def test_answers_are_compared_with_the_map_too(session):
     claim = "Built-up land covers about 10 percent of the scene."
     updates = answer(session, "How much is built up?", claim)
-    compared = " ".join(map(str, updates[-1])).replace("\u00a0", " ")
+    compared = " ".join(map(str, updates[-1])).replace("\\xa0", " ")
     assert "The model says 10 % built-up land; on the map: 50 %" in compared

@@ -21,18 +21,19 @@ TALK = [
     {"role": "user", "content": 'Is <b>water</b> there & "where"?'},
     {"role": "assistant", "content": "Yes </span><script>alert(1)</script>."},
 ]
+NAME = "0123456789abcdef"
 OPENED = OpenScene(random_scene(), None, (), ())
 
 
 def unwrap(text: str) -> str:
-    assert text.startswith("<span>") and text.count("<") == 2  # no markup but its own
-    return html.unescape(text.removeprefix("<span>").removesuffix("</span>"))
+    assert text.startswith("<span data-talk>") and text.count("<") == 2  # no markup but its own
+    return html.unescape(text.removeprefix("<span data-talk>").removesuffix("</span>"))
 
 
 def test_stored_conversation_round_trips():
-    kept = read_stored(unwrap(store_conversation(OPENED, TALK, "And fields?")))
+    kept = read_stored(unwrap(store_conversation(NAME, OPENED, TALK, "And fields?")))
     assert list(kept.messages) == TALK
-    assert (kept.image_id, kept.question) == ("", "And fields?")
+    assert (kept.talk, kept.image_id, kept.question) == (NAME, "", "And fields?")
 
 
 @pytest.mark.parametrize(
@@ -43,14 +44,14 @@ def test_long_conversation_keeps_its_latest_turns(turns, length):
     for number in range(turns):
         talk.append({"role": "user", "content": f"Question {number}?"})
         talk.append({"role": "assistant", "content": "\U0001f30d" * length})
-    text = unwrap(store_conversation(OPENED, talk, "\U0001f30d" * 2_000))
+    text = unwrap(store_conversation(NAME, OPENED, talk, "\U0001f30d" * 2_000))
     assert len(text) <= MAX_STORED
     kept = list(read_stored(text).messages)
     assert kept == talk[len(talk) - len(kept) :] and len(kept) % 2 == 0
     assert len(kept) == min(2 * turns, MAX_MESSAGES, MAX_CHARACTERS // (length + 12) * 2)
 
 
-VALID = {"image_id": "a", "name": "a", "messages": TALK, "question": ""}
+VALID = {"talk": NAME, "image_id": "a", "name": "a", "messages": TALK, "question": ""}
 
 
 @pytest.mark.parametrize(
@@ -78,9 +79,11 @@ VALID = {"image_id": "a", "name": "a", "messages": TALK, "question": ""}
         json.dumps(VALID | {"image_id": "a" * 201}),
         json.dumps(VALID | {"image_id": 5}),
         json.dumps({"image_id": "a"}),
+        json.dumps(VALID | {"talk": "'); alert(1)"}),
+        json.dumps(VALID | {"talk": 5}),
         json.dumps(VALID | {"name": "x" * MAX_STORED}),
     ],
-    ids=range(21),
+    ids=range(23),
 )
 def test_damaged_conversation_is_refused(wrong):
     with pytest.raises(ValueError, match="^The conversation that this browser stored is"):
