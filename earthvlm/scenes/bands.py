@@ -93,13 +93,14 @@ _BASELINE = re.compile(r"(?:_N|^)(\d\d)\.?(\d\d)(?:_|$)")
 # Names for bands as STAC catalogues, Earth Engine and people write them.
 _COMMON_NAMES = {
     **dict.fromkeys(("coastal", "coastal aerosol", "aerosol", "aerosols"), "B01"),
-    "blue": "B02",
-    "green": "B03",
-    "red": "B04",
+    # Also in French, German, Spanish, Portuguese, Italian and Dutch.
+    **dict.fromkeys(("blue", "bleu", "blau", "azul", "blu", "blauw"), "B02"),
+    **dict.fromkeys(("green", "vert", "grün", "gruen", "verde", "groen"), "B03"),
+    **dict.fromkeys(("red", "rouge", "rot", "rojo", "vermelho", "rosso", "rood"), "B04"),
     **dict.fromkeys(("rededge1", "red edge 1", "rededge 1", "re1", "rededge071"), "B05"),
     **dict.fromkeys(("rededge2", "red edge 2", "rededge 2", "re2", "rededge075"), "B06"),
     **dict.fromkeys(("rededge3", "red edge 3", "rededge 3", "re3", "rededge078"), "B07"),
-    **dict.fromkeys(("nir", "near infrared", "nir1"), "B08"),
+    **dict.fromkeys(("nir", "near infrared", "nir1", "pir", "nahes infrarot"), "B08"),
     **dict.fromkeys(("nir08", "rededge4", "red edge 4", "nir narrow", "narrow nir", "nir2"), "B8A"),
     **dict.fromkeys(("nir09", "water vapour", "water vapor"), "B09"),
     "cirrus": "B10",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -26,6 +26,7 @@ from earthvlm.scenes.products.addresses import (
     remote_raster,
 )
 from earthvlm.scenes.products.band_folder import find_product, open_product
+from earthvlm.scenes.products.product_files import ProductFiles
 from earthvlm.scenes.products.stac_item import is_stac_item, open_stac_item
 from earthvlm.scenes.rasters.geotiff import open_image, read_geotiff
 from earthvlm.scenes.rasters.raster_file import RasterFile, raster_driver
@@ -103,8 +104,21 @@ def _find_image(
     files = find_product(path)
     if files is None:
         return None
+    raster = files.only_raster()
+    if raster is not None:
+        return _open_archived(files, raster, options)
     _refuse_bands(options, files.name)
     return open_product(files, options.boa_offset)
+
+
+@contextmanager
+def _open_archived(
+    files: ProductFiles, name: str, options: ReadOptions
+) -> Iterator[Sentinel2Image]:
+    """Open the only raster of an archive, in which download services pack it."""
+    with ExitStack() as stack:
+        (raster,) = files.rasters([name], stack)
+        yield stack.enter_context(open_image(raster, options.boa_offset, options.bands))
 
 
 def _find_remote_image(

@@ -29,6 +29,8 @@ LARGEST_FILLER = -9999
 # The largest value of 16 bits is saturation or a filler, and netCDF fills with 9.97e36.
 SMALLEST_FILLER = 65_535
 BRIGHTEST_PERCENTILE = 99.9
+# Reflectance x 10000 of clouds ends near 20,000, and level 1C saturates at 28,000.
+LARGEST_REFLECTANCE = 30_000
 # With the offset, 99 % of a band's pixels are above this (noise reaches a little below 1000).
 DARKEST_WITH_OFFSET = BOA_OFFSET - 100
 # Forest, water, shade and asphalt put some band below a reflectance of 0.03 in nearly any scene;
@@ -87,6 +89,11 @@ def find_unit(values: np.ndarray, source: str) -> tuple[int, list[str]]:
         raise ValueError(
             f"{source} has values of at most {largest:g}, which are neither reflectance x 10000 "
             "nor fractions from 0 to 1; save its reflectance in one of these two units"
+        )
+    elif largest > LARGEST_REFLECTANCE:
+        raise ValueError(
+            f"{source} has values of up to {largest:,.0f}, brighter than anything on Earth is as "
+            "reflectance x 10000; save its reflectance, not values that were stretched for display"
         )
     if np.mean(sample_pixels(values) * factor < -BOA_OFFSET) > 0.05:
         raise ValueError(

@@ -147,7 +147,7 @@ BAD_FILES = {
     ),
     "bands of another sensor": (
         _tiff("a.tif", changes=[lambda v: v[:, :, :3]], names=[f"SR_B{i}" for i in (2, 3, 4)]),
-        "has no B02",
+        "has a band 'SR_B2', which",
     ),
     "one band twice": (
         _tiff("a.tif", changes=[lambda v: v[:, :, :4]], names=["B02", "B03", "B04", "red"]),

@@ -12,7 +12,12 @@ from earthvlm.scenes.datasets.layers import list_layers, make_layer, read_tags
 from earthvlm.scenes.datasets.windows import Corners, Layer
 from earthvlm.scenes.parts import Part, full_size
 from earthvlm.scenes.rasters.acquisition import SENSOR_KEYS, refuse_sensors
-from earthvlm.scenes.rasters.band_identification import MASK_LABELS, find_mask_kind, name_labels
+from earthvlm.scenes.rasters.band_identification import (
+    MASK_LABELS,
+    find_mask_kind,
+    name_labels,
+    refuse_foreign_bands,
+)
 from earthvlm.scenes.rasters.pixel_source import (
     LARGEST_ENLARGEMENT,
     SAMPLE_SIDE,
@@ -53,6 +58,7 @@ class DatasetStack(PixelSource):
             here: set[str] = set()
             listed = list(list_layers(group))
             count += len(listed)
+            refuse_foreign_bands([label for label, _ in listed], source)
             for kind, array in _name_layers(listed):
                 if kind in here:
                     raise ValueError(f"{source} has band {kind} twice; give each band once")

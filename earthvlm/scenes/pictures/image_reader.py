@@ -22,6 +22,7 @@ from earthvlm.scenes.bands import (
 )
 from earthvlm.scenes.decoded_image import DecodedImage
 from earthvlm.scenes.parts import choose_part
+from earthvlm.scenes.pictures.unknown_files import explain_unknown_file
 from earthvlm.scenes.reflectance import (
     MIN_SIDE,
     check_size,
@@ -50,9 +51,9 @@ def read_photo(path: Path, window: Sequence[int] | None = None) -> DecodedImage:
     """
     with open_picture(path) as picture:
         check_photo_size(picture.height, picture.width, path)
-        if picture.mode.startswith(("I", "F")):
+        if picture.mode.startswith(("I", "F")) or _is_deep_png(path):
             raise ValueError(
-                f"'{path.name}' is a grey picture of more than 8 bits, which is neither a photo "
+                f"'{path.name}' is a picture of more than 8 bits, which is neither a photo "
                 f"nor a scene with bands; give {ACCEPTED}"
             )
         if window is not None:
@@ -110,9 +111,18 @@ def open_picture(path: Path, formats: tuple[str, ...] = _FORMATS) -> Image.Image
     except Image.DecompressionBombError as error:
         raise ValueError(_too_large(path, "more than 178 million")) from error
     except _DECODING_ERRORS as error:
+        known = explain_unknown_file(path)
         raise ValueError(
-            f"'{path.name}' is not an image that can be read; give {ACCEPTED}"
+            f"'{path.name}' is not an image that can be read{': it is ' if known else '; give '}"
+            f"{known or ACCEPTED}"
         ) from error
+
+
+def _is_deep_png(path: Path) -> bool:
+    """Return whether a PNG has 16 bits a channel, of which Pillow would keep the upper eight."""
+    with path.open("rb") as file:
+        start = file.read(25)
+    return start[:4] == b"\x89PNG" and start[24:] == b"\x10"
 
 
 def check_photo_size(height: int, width: int, path: Path) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
-from earthvlm.scenes.bands import VISIBLE_BANDS, WAVELENGTHS
+from earthvlm.scenes.bands import VISIBLE_BANDS, WAVELENGTHS, find_date
 from earthvlm.scenes.rasters.band_identification import MASK_LABELS, name_labels
 from earthvlm.scenes.rasters.raster_file import RASTER_SUFFIXES
 
@@ -62,7 +62,18 @@ def choose_files(files: Sequence[NamedFile], source: str) -> dict[str, str]:
             raise ValueError(
                 f"{source} holds {file.band} twice, in {names}; give the folder of one scene"
             )
+    _refuse_several_days(list(chosen.values()), source)
     return {band: file.path for band, file in chosen.items()}
+
+
+def _refuse_several_days(files: Sequence[NamedFile], source: str) -> None:
+    days = {find_date(PurePosixPath(file.path).name): file.path for file in files}
+    days.pop(None, None)
+    if len(days) > 1:
+        names = " and ".join(f"'{PurePosixPath(path).name}'" for path in list(days.values())[:2])
+        raise ValueError(
+            f"{source} holds bands of {len(days)} days, as {names}; give the folder of one scene"
+        )
 
 
 def is_band_folder(names: Sequence[str]) -> bool:

@@ -101,7 +101,8 @@ def _is_product_archive(path: Path) -> bool:
     if _PRODUCT_NAME.search(path.name):
         return True
     try:
-        bands = {file.band for file in list_archive(path).bands}
+        files = list_archive(path)
     except ValueError:
         return False
-    return set(VISIBLE_BANDS) <= bands
+    bands = {file.band for file in files.bands}
+    return files.only_raster() is not None or set(VISIBLE_BANDS) <= bands

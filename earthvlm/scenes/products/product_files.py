@@ -20,7 +20,13 @@ from tempfile import TemporaryDirectory
 
 from earthvlm.scenes.products.band_files import NamedFile, name_files
 from earthvlm.scenes.rasters.parallel import LOCAL_THREADS, map_in_threads
-from earthvlm.scenes.rasters.raster_file import FIRST_BYTES, RasterFile, driver_of, raster_driver
+from earthvlm.scenes.rasters.raster_file import (
+    FIRST_BYTES,
+    RASTER_SUFFIXES,
+    RasterFile,
+    driver_of,
+    raster_driver,
+)
 from earthvlm.scenes.rasters.raster_limits import check_directories
 
 MAX_FILES = 20_000
@@ -56,6 +62,11 @@ class ProductFiles:
     def bands(self) -> list[NamedFile]:
         """The files among them that hold a band or a mask, by their names."""
         return name_files(self.names)
+
+    def only_raster(self) -> str | None:
+        """Return the one raster of an archive that holds no other."""
+        rasters = [n for n in self.names if PurePosixPath(n).suffix.lower() in RASTER_SUFFIXES]
+        return rasters[0] if self.is_archive and len(rasters) == 1 else None
 
     def read_text(self, name: str) -> bytes:
         """Read a small file. Raises ValueError for one of more than 16 MiB."""

@@ -65,8 +65,14 @@ CLEARLY_BETTER = 0.1
 MASK_LABELS = {
     "datamask": "mask",
     "scl": "scl",
-    "sceneclassification": "scl",
+    **dict.fromkeys(("sceneclassification", "qualitysceneclassification"), "scl"),
     **dict.fromkeys(("clm", "cloudmask"), "clouds"),
+}
+# Labels, likewise, of bands that Sentinel-2 does not have, next to which "red" is another sensor's:
+# PlanetScope's, Landsat's and WorldView's.
+_FOREIGN_LABELS = {
+    *("yellow", "greeni", "coastalblue", "pan", "panchromatic", "lwir", "lwir11", "lwir12"),
+    *("thermal", "stb10", "srb1", "srb2"),
 }
 _NUMBERED = re.compile(r"^(?:band|b)?[ _-]?0?\d{1,2}a?\s*[:=(–-]\s*(.+?)\)?$", re.IGNORECASE)
 _WAVELENGTH = re.compile(r"^(\d+(?:\.\d+)?)\s*(nm|nanometers?|µm|um|micrometers?)?$", re.IGNORECASE)
@@ -324,7 +330,18 @@ def _squeeze(label: str | None) -> str:
     return re.sub(r"[ _-]", "", (label or "").lower())
 
 
+def refuse_foreign_bands(labels: Sequence[str | None], source: str) -> None:
+    """Raise ValueError where a label names a band that Sentinel-2 does not have."""
+    foreign = next((label for label in labels if _squeeze(label) in _FOREIGN_LABELS), None)
+    if foreign:
+        raise ValueError(
+            f"{source} has a band '{foreign}', which Sentinel-2 does not have; images of other "
+            "sensors cannot be read, as their bands differ"
+        )
+
+
 def _by_labels(labels: Sequence[str | None], source: str) -> BandOrder:
+    refuse_foreign_bands(labels, source)
     numbers: dict[str, int] = {}
     masks: dict[str, int] = {}
     unknown = []

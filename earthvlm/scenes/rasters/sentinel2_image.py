@@ -189,6 +189,7 @@ class Sentinel2Image:
             date=self.metadata.date,
             baseline=self.metadata.baseline,
             boa_offset=self._boa_offset,
+            pixel_metres=self.stack.pixel_metres,
         )
 
 

@@ -36,6 +36,17 @@ OFFSET_TAG_NOTE = (
 NEGATIVE_MIDDLE = -200
 
 
+# Landsat's Collection 2: reflectance = 0.0000275 * number - 0.2, so that 0 is stored as 7273.
+LANDSAT_SCALE, LANDSAT_DARKEST = 0.0000275, 7000
+LANDSAT_MARGIN = 2  # metres
+# Deep water has a reflectance of about 0.05 at most, so this marks water or another unit.
+DARK_SCENE = 1000
+DARK_NOTE = (
+    "Even its brightest values are a reflectance below 0.1, as over deep water alone; if it shows "
+    "land, its values are in another unit than reflectance x 10000."
+)
+
+
 @dataclass(frozen=True)
 class ValueTags:
     """What a file or product says of its values, by band: reflectance = value * scale + offset.
@@ -98,11 +109,12 @@ def decide_rules(
     date: datetime.date | None,
     baseline: int | None,
     boa_offset: bool | None,
+    pixel_metres: float | None = None,
 ) -> ValueRules:
     """Decide how values become reflectance, from samples of the whole image and its tags.
 
     samples: stored values `[N, C]` float32, NaN where there is no data. boa_offset: whether the
-    +1000 offset of newer products is in them; None finds out.
+    +1000 offset of newer products is in them; None finds out. pixel_metres: the side of a pixel.
 
     Raises ValueError where they are no reflectance.
     """
@@ -116,6 +128,7 @@ def decide_rules(
     if not seen.any():
         return ValueRules((1.0,) * count, (0.0,) * count)
     values = values[:, :, seen]
+    _refuse_landsat(values, tags, pixel_metres, source)
     scales, offsets, notes = _use_tags(values, tags, seen, is_float)
     factor, unit_notes = find_unit(values, source)
     values *= factor
@@ -130,7 +143,22 @@ def decide_rules(
         offset_notes = [OFFSET_AS_ASKED] if remove else []
     if remove:
         offsets = offsets - BOA_OFFSET
-    return ValueRules(tuple(scales), tuple(offsets), remove, tuple(notes + offset_notes))
+    dark = brightest_level(values) - BOA_OFFSET * remove < DARK_SCENE
+    notes += [*offset_notes, *([DARK_NOTE] if dark else [])]
+    return ValueRules(tuple(scales), tuple(offsets), remove, tuple(notes))
+
+
+def _refuse_landsat(
+    values: np.ndarray, tags: ValueTags, pixel_metres: float | None, source: str
+) -> None:
+    """Raise ValueError for the numbers of Landsat's Collection 2, by their scale or their range."""
+    scaled = any(abs(scale - LANDSAT_SCALE) < LANDSAT_SCALE / 100 for scale in tags.scales)
+    of_30_m = pixel_metres is not None and abs(pixel_metres - 30) < LANDSAT_MARGIN
+    if scaled or (of_30_m and not tags.are_set and darkest_level(values) > LANDSAT_DARKEST):
+        raise ValueError(
+            f"{source} has the numbers of Landsat's Collection 2, not of Sentinel-2, whose bands "
+            "differ"
+        )
 
 
 def _follow(tags: ValueTags) -> ValueRules:

@@ -143,3 +143,10 @@ def test_files_that_are_no_bands_are_left_out():
 def test_band_names_are_found_in_any_order(bands, form, lower):
     paths = [form.format(band.lower() if lower else band) for band in bands]
     assert [file.band for file in name_files(paths)] == list(bands)
+
+
+def test_bands_of_several_days_are_refused(tmp_path):
+    names = {"B02": "T31TDG_20210716_B02.tif", "B03": "T31TDG_20210716_B03.tif"}
+    write_folder(tmp_path, names | {"B04": "T31TDG_20220308_B04.tif"})
+    with pytest.raises(ValueError, match="holds bands of 2 days, as .*20210716.* and .*20220308"):
+        Scene.open(tmp_path)
