@@ -36,12 +36,12 @@ def condition_of(bridge: OlmoEarthVLMBridge, condition: str) -> Iterator[None]:
             bridge.scene_prefix = lambda scenes: torch.zeros_like(prefix(scenes))  # type: ignore[method-assign]
         elif condition == IMAGE:
             bridge.config = replace(config, scene_context=False)
-        bridge.contexts.clear()
+        bridge.memory.contexts.clear()
         yield
     finally:
         bridge.config = config
         vars(bridge).pop("scene_prefix", None)
-        bridge.contexts.clear()
+        bridge.memory.contexts.clear()
 
 
 class Asker:

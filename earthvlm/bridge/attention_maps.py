@@ -72,11 +72,14 @@ def write_attention_map(
     from matplotlib import colormaps
 
     values = np.rint(attention.relative_attention(word) * MOST_ATTENTION).astype(np.uint8)
-    values = values.repeat(attention.patch_size, 0).repeat(attention.patch_size, 1)
+    rows, columns = (
+        np.minimum(np.arange(side) // attention.patch_size, patches - 1)
+        for side, patches in zip((scene.height, scene.width), values.shape, strict=True)
+    )
     shades = colormaps["inferno"](np.linspace(0, 1, MOST_ATTENTION + 1), bytes=True)
     write_map(
         Path(path),
-        values[: scene.height, : scene.width],
+        values[rows[:, None], columns],
         {value: (int(r), int(g), int(b)) for value, (r, g, b, _) in enumerate(shades)},
         title="relative attention, 0 to 254",
         grid=scene.grid,
@@ -102,7 +105,8 @@ def attend(
             "There is no answer yet: ask a question first, then open its attention map."
         )
     prompt = bridge.language.encode(messages, bridge.write_context(scene))
-    tokens = bridge.encoder([bridge.prepare(scene)])
+    seen = bridge.memory.overview(scene)
+    tokens = bridge.encoder([bridge.prepare(seen)])
     queries, over_patches = bridge.fusion(
         tokens.tokens, tokens.positions, tokens.mask, return_attention=True
     )
@@ -119,7 +123,8 @@ def attend(
     baseline = over_patches[0].float().mean(0).reshape(height, width, -1).sum(2).cpu().numpy()
     maps = to_patches.reshape(len(answer), height, width, -1).sum(3)
     pieces = [bridge.language.tokenizer.decode(prompt.ids[i]) for i in answer]
-    return _join_words(pieces, maps, baseline, bridge.encoder.patch_size)
+    patch = bridge.encoder.patch_size * (scene.height // seen.height)
+    return _join_words(pieces, maps, baseline, patch)
 
 
 def _last_answer(labels: Sequence[int], stop_ids: Sequence[int]) -> list[int]:

@@ -17,6 +17,7 @@ from torch import Tensor
 from earthvlm.bridge.batch import plan_batches
 from earthvlm.bridge.config import LIMITS
 from earthvlm.bridge.network import BridgeNetwork, unsaved_revision
+from earthvlm.bridge.scene_memory import OVERVIEW_PIXELS
 from earthvlm.bridge.scoring import score_candidates
 from earthvlm.bridge.serialization import collect_states, find_bridge, read_bridge, write_bridge
 from earthvlm.generation.cpu_attention import choose_attention
@@ -26,6 +27,7 @@ from earthvlm.models.language.chat_templates import Message
 from earthvlm.models.language.smollm2 import EMBEDDED_MODEL_ID
 from earthvlm.models.olmoearth import multiplies_bfloat16
 from earthvlm.models.text_encoder import SENTENCE_DIM
+from earthvlm.scenes.overview import shrink_scene
 from earthvlm.scenes.scene import Scene
 from earthvlm.storage.hub import BUNDLED, LOCAL_REVISION
 
@@ -72,9 +74,7 @@ class OlmoEarthVLMBridge(BridgeNetwork):
     def train(self, mode: bool = True) -> OlmoEarthVLMBridge:
         """Set training or evaluation mode; clears the caches, because weights may change."""
         self.text_generator.prefix_cache.clear()
-        self.contexts.clear()
-        self.cover_maps.clear()
-        self.scene_tokens.clear()
+        self.memory.clear()
         choose_attention(self.language.model, answering=not mode)
         if mode:
             self.revision = unsaved_revision()
@@ -141,7 +141,8 @@ class OlmoEarthVLMBridge(BridgeNetwork):
             self.text_generator.encode_prompt(_ask(text), context)
             for text, context in zip(texts, contexts, strict=True)
         ]
-        sizes = [self.encoder.count_patches(scene) for scene in scenes] or [0] * len(prompts)
+        seen = [self.memory.overview(scene) for scene in scenes]
+        sizes = [self.encoder.count_patches(scene) for scene in seen] or [0] * len(prompts)
         answers = [""] * len(prompts)
         for batch in plan_batches(sizes, MAX_BATCH_SCENES):
             prefix = (
@@ -219,11 +220,12 @@ class OlmoEarthVLMBridge(BridgeNetwork):
         """
         embedded = np.zeros((len(scenes), SENTENCE_DIM), np.float32)
         patch = self.config.embedding_patch_size
-        sizes = [self.encoder.count_patches(scene, patch) for scene in scenes]
+        seen = [shrink_scene(scene, OVERVIEW_PIXELS) for scene in scenes]
+        sizes = [self.encoder.count_patches(scene, patch) for scene in seen]
         in_bfloat16 = multiplies_bfloat16(self.device)
         for batch in plan_batches(sizes, batch_size):
             tokens, queries = self.encode(
-                [self.prepare_to_embed(scenes[i]) for i in batch], in_bfloat16
+                [self.prepare_to_embed(seen[i]) for i in batch], in_bfloat16
             )
             embedded[batch] = self.head(queries, tokens.tokens, tokens.mask).cpu().numpy()
         return embedded

@@ -8,7 +8,6 @@ from dataclasses import fields, replace
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Self
 from uuid import uuid4
-from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
@@ -23,6 +22,7 @@ from earthvlm.bridge.batch import (
 )
 from earthvlm.bridge.config import BridgeConfig
 from earthvlm.bridge.scene_context import write_scene_context
+from earthvlm.bridge.scene_memory import OVERVIEW_PIXELS, SceneMemory
 from earthvlm.bridge.segmentation import Segmentation, segment_scene
 from earthvlm.models.adapter_config import AdapterConfig
 from earthvlm.models.language.chat_templates import Message, Prompt
@@ -42,6 +42,7 @@ from earthvlm.scenes.analysis.distribution_shift import TrainingStatistics
 from earthvlm.scenes.analysis.spectral_indices import measure
 from earthvlm.scenes.bands import BANDS
 from earthvlm.scenes.land_cover import CoverMap
+from earthvlm.scenes.overview import shrink_scene
 from earthvlm.scenes.scene import Scene
 from earthvlm.storage.hub import LOCAL_REVISION
 
@@ -190,9 +191,9 @@ class BridgeNetwork(nn.Module):
         return cls(**arguments, device=device, dtype=dtype, trainable=trainable, adapter=adapter)
 
     @cached_property
-    def contexts(self) -> WeakKeyDictionary[Scene, str]:
-        """The contexts of scenes in use, which later turns and prompts about them need again."""
-        return WeakKeyDictionary()
+    def memory(self) -> SceneMemory:
+        """Contexts, maps and overviews of the scenes in use."""
+        return SceneMemory()
 
     @property
     def device(self) -> torch.device:
@@ -212,7 +213,8 @@ class BridgeNetwork(nn.Module):
     @property
     def prepare_to_embed(self) -> Callable[[Scene], PreparedScene]:
         """As `prepare`, with the patch size of the embedding head."""
-        return partial(self.encoder.prepare, patch_size=self.config.embedding_patch_size)
+        encode = partial(self.encoder.prepare, patch_size=self.config.embedding_patch_size)
+        return partial(_prepare, encode, None)
 
     def encode(
         self, scenes: Sequence[PreparedScene], in_bfloat16: bool = False
@@ -231,7 +233,8 @@ class BridgeNetwork(nn.Module):
     @torch.inference_mode()
     def scene_prefix(self, scenes: Sequence[Scene]) -> Tensor:
         """Encode scenes as the vectors that the language model reads, `[B, S, D_text]`."""
-        tokens = self.scene_tokens.pop(scenes[0], None) if len(scenes) == 1 else None
+        scenes = list(map(self.memory.overview, scenes))
+        tokens = self.memory.tokens.pop(scenes[0], None) if len(scenes) == 1 else None
         prepared: list[PreparedScene] = []
         if tokens is None or self.vision is not None:
             prepared = [self.prepare(scene) for scene in scenes]
@@ -245,33 +248,26 @@ class BridgeNetwork(nn.Module):
         is_fast = multiplies_bfloat16(self.device)
         return self.language.model.dtype == torch.bfloat16 and is_fast
 
-    @cached_property
-    def scene_tokens(self) -> WeakKeyDictionary[Scene, SceneTokens]:
-        """The encoder's tokens of the scene that was mapped last, which its prompt needs next."""
-        return WeakKeyDictionary()
-
-    @cached_property
-    def cover_maps(self) -> WeakKeyDictionary[Scene, CoverMap]:
-        """The land-cover maps of scenes in use, a byte a pixel."""
-        return WeakKeyDictionary()
-
     def write_context(self, scene: Scene | None) -> str:
         """Write a scene's context for its prompts; empty where the bridge reads none."""
         if scene is None or not self.config.scene_context:
             return ""
-        if scene not in self.contexts:
+        contexts = self.memory.contexts
+        if scene not in contexts:
             cover_map = self.map_land_cover(scene) if self.config.segmentation_head else None
-            self.contexts[scene] = write_scene_context(scene, cover_map, measure(scene))
-        return self.contexts[scene]
+            contexts[scene] = write_scene_context(scene, cover_map, measure(scene))
+        return contexts[scene]
 
     def map_land_cover(self, scene: Scene) -> CoverMap:
-        """Return the likeliest cover of each pixel; kept while the scene is in use.
+        """Return the map that answers are drawn from; kept while the scene is in use.
 
-        Raises ValueError where the bridge has no segmentation head.
+        Scenes of more than OVERVIEW_PIXELS have one of fewer, larger pixels; see
+        `segment` for each pixel's. Raises ValueError where the bridge has no segmentation head.
         """
-        if scene not in self.cover_maps:
-            self.cover_maps[scene] = self.segment(scene).cover_map
-        return self.cover_maps[scene]
+        cover_maps = self.memory.cover_maps
+        if scene not in cover_maps:
+            cover_maps[scene] = self.segment(self.memory.overview(scene)).cover_map
+        return cover_maps[scene]
 
     def segment(self, scene: Scene) -> Segmentation:
         """Map the land cover of each pixel of a scene of any size, with probabilities.
@@ -282,7 +278,8 @@ class BridgeNetwork(nn.Module):
         if self.segmentation_head is None:
             raise ValueError("This bridge maps no land cover: it has no segmentation head.")
         found, tokens = segment_scene(self.encoder, self.segmentation_head, scene, self.in_bfloat16)
-        self.scene_tokens = WeakKeyDictionary({scene: tokens})
+        self.memory.tokens.clear()
+        self.memory.tokens[scene] = tokens
         return found
 
     def empty_prefix(self, count: int) -> Tensor:
@@ -384,7 +381,7 @@ def _prepare(
     cut: Callable[[Image.Image], PictureCrops] | None,
     scene: Scene,
 ) -> PreparedScene:
-    prepared = encode(scene)
+    prepared = encode(shrink_scene(scene, OVERVIEW_PIXELS))
     return prepared if cut is None else replace(prepared, picture=cut(scene.composite()))
 
 

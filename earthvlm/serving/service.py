@@ -242,7 +242,7 @@ class SceneService:
 
     def find_map(self, scene: Scene) -> CoverMap | None:
         """Return the map that the bridge drew of a scene for its answers, if it is in memory."""
-        return self.bridge.cover_maps.get(scene)
+        return self.bridge.memory.cover_maps.get(scene)
 
     def score(
         self, scene: Scene, question: str, candidates: Sequence[str], client: Client

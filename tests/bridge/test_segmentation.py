@@ -11,6 +11,7 @@ import torch
 from earthvlm.bridge.model import OlmoEarthVLMBridge
 from earthvlm.bridge.scene_context import shorten_cover
 from earthvlm.scenes.bands import VISIBLE_BANDS
+from earthvlm.scenes.overview import shrink_scene
 from earthvlm.scenes.scene import Scene
 from tests.conftest import random_scene
 
@@ -89,7 +90,7 @@ def test_map_is_kept_while_the_scene_is_in_use(mapping_bridge):
     assert mapping_bridge.map_land_cover(scene) is not first  # weights may have changed
     del scene
     gc.collect()
-    assert len(mapping_bridge.cover_maps) == 0
+    assert len(mapping_bridge.memory.cover_maps) == 0
 
 
 def test_context_holds_the_map(mapping_bridge):
@@ -98,3 +99,12 @@ def test_context_holds_the_map(mapping_bridge):
     largest = next(iter(mapping_bridge.segment(scene).cover_map.shares))
     context = mapping_bridge.write_context(scene)
     assert shorten_cover(largest) in context.split("Map:")[1]
+
+
+def test_large_scenes_are_answered_from_an_overview(mapping_bridge, monkeypatch):
+    monkeypatch.setattr("earthvlm.bridge.scene_memory.OVERVIEW_PIXELS", 64 * 64)
+    scene = random_scene(128, 128)
+    assert mapping_bridge.map_land_cover(scene).classes.shape == (64, 64)
+    assert mapping_bridge.segment(scene).cover_map.classes.shape == (128, 128)
+    seen = shrink_scene(scene, 64 * 64)
+    assert torch.equal(mapping_bridge.scene_prefix([scene]), mapping_bridge.scene_prefix([seen]))

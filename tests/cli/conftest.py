@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from earthvlm.bridge.scene_memory import SceneMemory
 from tests.support.generated_chatearthnet import write_generated_chatearthnet
 
 
@@ -28,7 +29,7 @@ class FakeBridge:
 
     def __init__(self) -> None:
         self.calls: list[dict] = []
-        self.cover_maps: dict = {}
+        self.memory = SceneMemory()
 
     def generate(self, scenes, prompt, **options) -> list[str]:
         self.calls.append({"scenes": scenes, "prompt": prompt, **options})

@@ -159,7 +159,7 @@ def run_describe(arguments: argparse.Namespace) -> int:
         for (path, scene), answer, shown in zip(scenes, answers, chosen, strict=True):
             for note in scene.notes:
                 print_message(f"{path}: {note}")
-            cover_map = bridge.cover_maps.get(scene)
+            cover_map = bridge.memory.cover_maps.get(scene)
             measured = _check_answer(scene, prompt, answer, cover_map)
             if arguments.attention is not None:
                 _write_attention(arguments.attention, bridge, scene, prompt, answer)

@@ -58,7 +58,7 @@ def run_segment(arguments: argparse.Namespace) -> int:
         check_output_path(output, "--output", inputs=[arguments.path])
     scene = open_scene(arguments.path, arguments)
     bridge = load_bridge(arguments.model_path, arguments.device)
-    found = bridge.map_land_cover(scene)
+    found = bridge.segment(scene).cover_map
     for note in scene.notes:
         print_message(f"{arguments.path}: {note}")
     if output is not None:

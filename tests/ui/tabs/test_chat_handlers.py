@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from earthvlm.bridge.scene_memory import SceneMemory
 from earthvlm.scenes.land_cover import COVER_COLOURS, COVERS, NO_DATA, CoverMap
 from earthvlm.serving.service import SceneService
 from earthvlm.ui.cover_map_html import MAX_SIDE, overlay_map, show_overlay
@@ -31,11 +32,11 @@ class MappingBridge:
     """Answers with one text, and has mapped each scene that it answered about, if it maps."""
 
     def __init__(self, answer: str, *, maps: bool = True) -> None:
-        self.answer, self.maps, self.cover_maps = answer, maps, {}
+        self.answer, self.maps, self.memory = answer, maps, SceneMemory()
         self.summary = "a stand-in"
 
     def map_land_cover(self, scene) -> CoverMap:
-        return self.cover_maps.setdefault(scene, lake_and_town())
+        return self.memory.cover_maps.setdefault(scene, lake_and_town())
 
     def stream(self, scene, conversation, max_length, temperature, stop):
         if self.maps:

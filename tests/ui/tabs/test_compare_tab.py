@@ -8,6 +8,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from earthvlm.bridge.scene_memory import SceneMemory
 from earthvlm.serving.service import OpenScene, SceneService
 from earthvlm.ui.session import Session
 from earthvlm.ui.tabs.compare_html import NOT_MEASURED, make_headings, show_changes
@@ -59,7 +60,7 @@ def test_each_scene_is_described_on_its_own(pair):
         yield "A lake"
         yield " <b>here</b>."
 
-    service = SceneService(SimpleNamespace(stream=stream, cover_maps={}), None)
+    service = SceneService(SimpleNamespace(stream=stream, memory=SceneMemory()), None)
     session = Session(pair=pair)
     first, second = list(CompareHandlers(service, []).describe_pair(session, REQUEST))[-1]
     assert [scene for scene, _ in asked] == [opened.scene for opened in pair]
