@@ -21,6 +21,8 @@ class DecodedImage:
     valid: bool `[H, W]`, False where pixels were filled for lack of data; None where none was.
     scl: uint8 `[H, W]`, ESA's scene classification, 0 where there is none; None without one.
     grid: of its pixels. product: that it was cut from.
+    overview_of: of an overview, the part that it shows in pixels of the file: row, column, height
+    and width; None where it has the file's own pixels.
     """
 
     reflectance: np.ndarray
@@ -34,6 +36,7 @@ class DecodedImage:
     scl: np.ndarray | None = None
     grid: Grid | None = None
     product: Product | None = None
+    overview_of: tuple[int, int, int, int] | None = None
 
 
 def crop_fields(image: Any, row: int, column: int, height: int, width: int) -> dict[str, Any]:
@@ -50,6 +53,7 @@ def crop_fields(image: Any, row: int, column: int, height: int, width: int) -> d
         "valid": None if image.valid is None else image.valid[part],
         "scl": None if image.scl is None else image.scl[part],
         "grid": grid,
+        "overview_of": None,
         "longitude": longitude,
         "latitude": latitude,
     }

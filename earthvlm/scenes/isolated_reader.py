@@ -32,7 +32,8 @@ from earthvlm.scenes.bands import BANDS
 from earthvlm.scenes.grid import Grid
 from earthvlm.scenes.memory import trim_memory
 from earthvlm.scenes.product import Product
-from earthvlm.scenes.reading import ReadOptions, read_file, read_triplet_part
+from earthvlm.scenes.rasters.band_identification import BandOrderError
+from earthvlm.scenes.reading import ReadOptions, read_triplet_part, read_upload
 from earthvlm.scenes.reflectance import check_size
 from earthvlm.scenes.scene import Scene
 
@@ -102,11 +103,14 @@ class IsolatedReader:
         *,
         boa_offset: bool | None = None,
         window: Sequence[int] | None = None,
+        bands: Sequence[str] | None = None,
     ) -> Scene:
         """Open a scene as `Scene.open` does, in a child.
 
-        Raises what `Scene.open` raises, and ValueError where the file takes more memory or time
-        than one file may.
+        path: a single file, the zip archive of a product, or a folder of band files, which must be
+        one that the server made. Raises what `Scene.open` raises, BandOrderError where its bands
+        may be in several orders, and ValueError where the file takes more memory or time than one
+        file may.
         """
         path = Path(path)
         request = {
@@ -114,6 +118,7 @@ class IsolatedReader:
             "image_name": image_name,
             "boa_offset": boa_offset,
             "window": window,
+            "bands": bands,
         }
         with self._child() as child:
             late = threading.Event()
@@ -225,9 +230,12 @@ def _read_exactly(stream: BufferedReader, length: int) -> bytes:
 
 
 def _rebuild(reply: dict[str, Any], arrays: dict[str, np.ndarray]) -> Scene:
+    if "orders" in reply:
+        raise BandOrderError(reply["error"], reply["orders"])
     if "error" in reply:
         raise _ERRORS.get(reply["kind"], ValueError)(reply["error"])
     date, grid, product = reply["date"], reply["grid"], reply["product"]
+    overview_of = reply["overview_of"]
     return Scene(
         **arrays,
         date=datetime.date.fromisoformat(date) if date else None,
@@ -238,6 +246,7 @@ def _rebuild(reply: dict[str, Any], arrays: dict[str, np.ndarray]) -> Scene:
         pixel_metres=reply["pixel_metres"],
         grid=grid and Grid(grid["crs"], tuple(grid["transform"])),
         product=product and Product(**product | {"sensing_time": _parse_time(product)}),
+        overview_of=overview_of and tuple(overview_of),
     )
 
 
@@ -259,12 +268,15 @@ def main() -> int:
     for line in sys.stdin.buffer:
         request = json.loads(line)
         path, out_of_memory = request.pop("path"), False
-        scene = None
+        scene: Scene | None = None
+        reply: dict[str, Any]
         try:
             scene = _open(Path(path), **request)
         except (ValueError, FileNotFoundError) as error:
             kind = "ValueError" if isinstance(error, ValueError) else "FileNotFoundError"
             reply = {"error": str(error)[:2000], "kind": kind}
+            if isinstance(error, BandOrderError):
+                reply["orders"] = error.orders
         except MemoryError:
             out_of_memory = True
             limit = f"{memory_bytes // 2**20} MiB"
@@ -290,13 +302,17 @@ def main() -> int:
 
 
 def _open(
-    path: Path, image_name: str | None, boa_offset: bool | None, window: list[int] | None
+    path: Path,
+    image_name: str | None,
+    boa_offset: bool | None,
+    window: list[int] | None,
+    bands: list[str] | None,
 ) -> Scene:
-    """Open a single file, as products and what refers to other files may not come from visitors."""
-    options = ReadOptions(boa_offset, window=window)
+    """Open what a visitor may send, which refers to no other files."""
+    options = ReadOptions(boa_offset, window=window, bands=bands)
     if image_name is not None:
         return Scene(**vars(read_triplet_part(path, image_name, options)))
-    return Scene(**vars(read_file(path, options)))
+    return Scene(**vars(read_upload(path, options)))
 
 
 def _describe(scene: Scene) -> dict[str, Any]:
@@ -311,6 +327,7 @@ def _describe(scene: Scene) -> dict[str, Any]:
         "pixel_metres": scene.pixel_metres,
         "grid": asdict(scene.grid) if scene.grid else None,
         "product": asdict(scene.product) if scene.product else None,
+        "overview_of": scene.overview_of,
     }
 
 

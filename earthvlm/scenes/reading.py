@@ -132,6 +132,20 @@ def _find_remote_image(
     return open_stac_item(address, options.boa_offset)
 
 
+def read_upload(path: Path, options: ReadOptions) -> DecodedImage:
+    """Read what a visitor may send: a single file, a zip archive of a product, or band files.
+
+    Band files are those of a folder that the server made of uploads. Datasets, STAC items and
+    addresses are not read. Raises what `read_file` raises.
+    """
+    files = find_product(path) if path.is_dir() or path.suffix.lower() == ".zip" else None
+    if files is None:
+        return read_file(path, options)
+    _refuse_bands(options, files.name)
+    with open_product(files, options.boa_offset) as image:
+        return image.read(options.bbox, options.window)
+
+
 def read_file(path: Path, options: ReadOptions) -> DecodedImage:
     """Read a single file: a GeoTIFF, JPEG 2000, a PNG of a ChatEarthNet triplet, or a photo.
 

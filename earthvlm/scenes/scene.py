@@ -58,7 +58,8 @@ class Scene:
     is missing. `valid` is bool `[H, W]`, False where pixels had no data and were filled, None where
     none were; `scl` is ESA's scene classification, uint8 `[H, W]`, 0 where a pixel has no class.
     `pixel_metres` is the side of a pixel on the ground, `grid` where each pixel lies, and `product`
-    the Sentinel-2 product it was cut from; None where that is not known.
+    the Sentinel-2 product it was cut from; None where that is not known. `overview_of` is, of an
+    overview, the part that it shows in pixels of its file: row, column, height and width.
     """
 
     reflectance: np.ndarray
@@ -72,6 +73,7 @@ class Scene:
     scl: np.ndarray | None = None
     grid: Grid | None = None
     product: Product | None = None
+    overview_of: tuple[int, int, int, int] | None = None
 
     def __post_init__(self) -> None:
         shape = self.reflectance.shape

@@ -79,7 +79,7 @@ THEME = gr.themes.Base(
 )
 
 FOLDER = Path(__file__).parent
-SCRIPTS = ("page", "conversations", "notices")
+SCRIPTS = ("page", "conversations", "notices", "drop")
 STYLES = ("page", "scene", "chat", "compare", "search")
 
 # For `launch()`, which in Gradio 6 takes theme and styles.

@@ -9,8 +9,9 @@ from __future__ import annotations
 import base64
 import html
 import io
+import math
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -28,11 +29,15 @@ from earthvlm.ui.scene_html import describe_composite
 from earthvlm.ui.session import Session, identify_client, page_only
 
 FOLDER = Path(__file__).parent
+SCRIPTS = ("viewer.js", "viewer_parts.js", "viewer_values.js")
 TEMPLATE = (FOLDER / "viewer.html").read_text("utf-8")
-SCRIPT = "".join((FOLDER / n).read_text("utf-8") for n in ("viewer.js", "viewer_values.js"))
+SCRIPT = "".join((FOLDER / n).read_text("utf-8") for n in SCRIPTS)
 LIBRARY = '<link rel="stylesheet" href="parts/leaflet.css"><script src="parts/leaflet.js"></script>'
 MAX_PICTURE_SIDE = 2048  # longer scenes are shrunk for the page alone
 SMALL_PICTURE_SIDE = 512  # up to here lossless, because visitors zoom in to single pixels
+THUMBNAIL_SIDE = 200
+# Of a part of an overview, in the file's pixels; larger ones would be overviews again.
+PART_SIDES = (512, 1024, 2048)
 MAX_MAP_SIDE = 32  # of an attention map, which the browser interpolates
 # The side of a block of pixels whose reflectance is sent: 98 KB with twelve bands.
 BLOCK_SIDE = 64
@@ -45,8 +50,9 @@ LATTICE_CELLS = 4
 def add_viewer(value: dict[str, Any] | None, label: str, elem_id: str) -> gr.HTML:
     """Add a viewer to the page; its value is what `show_viewer` or `show_no_scene` returns.
 
-    Its events are `select`, which asks for a block of pixels (see `wire_pixels`), and `apply`,
-    after bands or a stretch were chosen (see `get_chosen_bands`).
+    Its events are `select`, which asks for a block of pixels (see `wire_pixels`), `apply`, after
+    bands or a stretch were chosen (see `get_chosen_bands`), `part`, after a part of an overview was
+    (see `get_chosen_part`), and `order`, after an order of bands was (see `show_orders`).
     """
     return gr.HTML(
         value or show_no_scene(""),
@@ -108,13 +114,62 @@ def show_viewer(
 
 def show_session(session: Session) -> dict[str, Any]:
     """Return the value of the viewer of a session's open scene. Raises ValueError for none."""
-    return show_viewer(
-        session.require_opened(),
-        session.composite,
-        session.attention,
-        session.covers,
-        stretch=session.stretch,
+    opened = session.require_opened()
+    value = show_viewer(
+        opened, session.composite, session.attention, session.covers, stretch=session.stretch
     )
+    if session.upload is not None:
+        overview = opened.scene.overview_of
+        shrink = overview[3] / opened.scene.width if overview else None
+        value["parts"] = {"shrink": shrink, "sides": PART_SIDES}
+    return value
+
+
+def show_orders(name: str, choices: Mapping[str, Scene]) -> dict[str, Any]:
+    """Return the value of a viewer that asks in which order a file's bands are.
+
+    choices: the scene in each order. The event `order` has the index of the one that was chosen.
+    """
+    return {
+        "orders": [
+            {
+                "name": order,
+                "pictures": [
+                    {
+                        "source": encode_picture(_shrink(scene.composite(composite)))[0],
+                        "alt": composite,
+                    }
+                    for composite in scene.available_composites()[:2]
+                ],
+            }
+            for order, scene in choices.items()
+        ],
+        "orders_of": name,
+    }
+
+
+def get_chosen_part(event: gr.EventData, scene: Scene) -> tuple[int, int, int, int] | None:
+    """Return the window that was chosen on an overview, in the file's pixels; None for all of it.
+
+    Raises ValueError for an invalid event, and where the scene is no overview.
+    """
+    column, row, side = (getattr(event, name, None) for name in ("column", "row", "side"))
+    if side == 0:
+        return None
+    numbers = (column, row)
+    if side not in PART_SIDES or not all(
+        isinstance(number, int | float) and math.isfinite(number) for number in numbers
+    ):
+        raise ValueError("the event has no part: column, row and one of the sides to choose from")
+    if scene.overview_of is None:
+        raise ValueError("The scene is no overview, so there is no part of it to open")
+    top, left, height, width = scene.overview_of
+    wide, high = min(side, width), min(side, height)
+    across = round(left + column * width / scene.width - wide / 2)
+    down = round(top + row * height / scene.height - high / 2)
+    across = min(max(across, left), left + width - wide)
+    down = min(max(down, top), top + height - high)
+    return across, down, wide, high
 
 
 def get_chosen_bands(event: gr.EventData) -> tuple[str, str]:
@@ -194,6 +249,11 @@ def encode_picture(picture: Image.Image) -> tuple[str, str]:
     picture.save(data, **options)
     kind = str(options["format"]).lower()
     return f"data:image/{kind};base64,{base64.b64encode(data.getvalue()).decode()}", kind
+
+
+def _shrink(picture: Image.Image) -> Image.Image:
+    picture.thumbnail((THUMBNAIL_SIDE, THUMBNAIL_SIDE), Image.Resampling.LANCZOS)
+    return picture
 
 
 def show_picture(picture: Image.Image, alt: str) -> str:

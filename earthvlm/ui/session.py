@@ -24,6 +24,7 @@ from earthvlm.search.index import SceneResult
 from earthvlm.serving.service import Client, Example, OpenScene
 from earthvlm.ui.cover_map_html import CoverOverlay
 from earthvlm.ui.errors import shorten
+from earthvlm.ui.uploads import Upload
 
 # What a search compares with: words, an example, both, or nothing, which lists the scenes.
 SearchQuery = str | Example | SceneResult | tuple[str, Example | SceneResult] | None
@@ -69,6 +70,8 @@ class Session:
     talk: an identifier of the conversation, by which the browser keeps it.
     covers: the land cover that is shown over it, once it was asked for.
     results: of the last search, None before the first. linked_question: from the page's address.
+    upload: the files that the open scene is a part or an overview of, or that wait for an order of
+    their bands to be chosen. orders: those to choose from.
     used: time of the last use, on the monotonic clock. address: the visitor's latest.
     """
 
@@ -84,6 +87,8 @@ class Session:
     results: tuple[SceneResult, ...] | None = None
     linked_question: str = ""
     turn: Turn | None = None
+    upload: Upload | None = None
+    orders: dict[str, tuple[str, ...]] = field(default_factory=dict)
     used: float = field(default_factory=time.monotonic)
     address: str = ""
 
@@ -124,12 +129,18 @@ class Session:
             raise ValueError(NOTHING_OPEN)
         return self.opened
 
-    def open_scene(self, opened: OpenScene) -> None:
-        """Open a scene, and begin a conversation about it."""
+    def open_scene(self, opened: OpenScene | None, upload: Upload | None = None) -> None:
+        """Open a scene, and begin a conversation about it.
+
+        opened: None closes the last one. upload: the files to keep, of which other parts can be
+        opened; those of another scene are deleted.
+        """
         self.begin_conversation()
         self.used = time.monotonic()
-        self.opened = opened
-        self.composite = next(iter(opened.scene.available_composites()), None)
+        self.opened, self.orders = opened, {}
+        self._keep_upload(upload)
+        composites = opened.scene.available_composites() if opened else ()
+        self.composite = next(iter(composites), None)
         self.stretch, self.covers = BALANCED, None
 
     def begin_conversation(self) -> None:
@@ -138,9 +149,15 @@ class Session:
         self.conversation, self.attention = [], None
         self.talk = secrets.token_hex(8)
 
+    def _keep_upload(self, upload: Upload | None) -> None:
+        before, self.upload = self.upload, upload
+        if before is not None and (upload is None or upload.paths != before.paths):
+            before.discard()
+
     def clear(self) -> None:
-        """Stop the answer and delete scenes, conversation, query and results."""
+        """Stop the answer and delete scenes, conversation, query, results and uploads."""
         self.stop_turn()
+        self._keep_upload(None)
         self.opened, self.pair, self.attention, self.covers = None, [], None, None
         self.conversation, self.query, self.results = [], None, None
 

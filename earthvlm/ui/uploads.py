@@ -1,4 +1,4 @@
-"""Opens uploaded files as a scene: one file, or the three PNGs of a ChatEarthNet scene."""
+"""Opens uploaded files as a scene: one file, the files of its bands, or a ChatEarthNet scene's."""
 
 from __future__ import annotations
 
@@ -6,15 +6,18 @@ import re
 import shutil
 import tempfile
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import takewhile
 from pathlib import Path
 
 import gradio as gr
 
 from earthvlm.scenes.bands import CHATEARTHNET_FOLDERS
+from earthvlm.scenes.products.band_files import is_band_folder
 from earthvlm.scenes.scene import Scene
 from earthvlm.ui.security.upload_limits import SCENE_FILES, UPLOADS
 
-__all__ = ["BOA_OFFSETS", "SCENE_FILES", "open_uploads", "take_uploads_only"]
+__all__ = ["BOA_OFFSETS", "SCENE_FILES", "Upload", "open_uploads", "take_uploads_only"]
 
 # Choices for the offset in newer products: label, and argument of Scene.open.
 BOA_OFFSETS = {
@@ -22,6 +25,8 @@ BOA_OFFSETS = {
     "yes": ("subtract it", True),
     "no": ("already subtracted", False),
 }
+GONE = "The uploaded file was deleted after some minutes without use: upload it again"
+MAX_NAME = 80  # characters of a scene's name, of band files
 
 
 def take_uploads_only(component: gr.File | gr.UploadButton) -> gr.File | gr.UploadButton:
@@ -40,25 +45,67 @@ def take_uploads_only(component: gr.File | gr.UploadButton) -> gr.File | gr.Uplo
     return component
 
 
+@dataclass(frozen=True)
+class Upload:
+    """Files of one scene that a visitor sent, and how they are read.
+
+    Attributes:
+        paths: where they are on disk.
+        boa_offset: as `Scene.open` takes it.
+        bands: the names of a raster's bands, in place of what the file says.
+    """
+
+    paths: tuple[str, ...]
+    boa_offset: bool | None = None
+    bands: tuple[str, ...] | None = None
+
+    def read(self, read: Callable[..., Scene], window: Sequence[int] | None = None) -> Scene:
+        """Read the scene, or a window of it, and keep the files for another part.
+
+        read: takes the arguments of `Scene.open`; see `SceneService.opening`. window: first column,
+        first row, width and height. Raises ValueError where the files are not one scene, or gone.
+        """
+        if not self.paths:
+            raise ValueError("No file arrived: choose a GeoTIFF, a PNG or a JPEG")
+        if not UPLOADS.keep(self.paths):
+            raise ValueError(GONE)
+        if len(self.paths) == 1:
+            named = {} if self.bands is None else {"bands": self.bands}
+            return read(self.paths[0], boa_offset=self.boa_offset, window=window, **named)
+        if is_band_folder([Path(path).name for path in self.paths]):
+            return self._read_band_files(read, window)
+        return _read_triplet(self.paths, read, window)
+
+    def discard(self) -> None:
+        """Delete the files."""
+        UPLOADS.discard(self.paths)
+
+    def _read_band_files(self, read: Callable[..., Scene], window: Sequence[int] | None) -> Scene:
+        with tempfile.TemporaryDirectory() as root:
+            folder = Path(root) / _common_name(self.paths)
+            folder.mkdir()
+            for path in self.paths:
+                _link(path, folder / Path(path).name)
+            return read(folder, boa_offset=self.boa_offset, window=window)
+
+
 def open_uploads(
     paths: list[str] | None,
     read: Callable[..., Scene],
     boa_offset: bool | None = None,
     window: Sequence[int] | None = None,
 ) -> Scene:
-    """Open uploaded files and delete them: one file, or the three PNGs of a ChatEarthNet scene.
+    """Open uploaded files of one scene and delete them.
 
-    The names of the three must contain "rgb", "band_5_6_7" and "band_8_11_12", like their folders'
-    names. read: takes the arguments of `Scene.open`; see `SceneService.opening`.
-    window: first column, first row, width and height of the part to read. Raises ValueError where
-    the files are not one scene.
+    They are one file, the files of a scene's bands, or the three PNGs of a ChatEarthNet scene,
+    whose names contain "rgb", "band_5_6_7" and "band_8_11_12". The arguments and errors are those
+    of `Upload.read`.
     """
-    if not paths:
-        raise ValueError("No file arrived: choose a GeoTIFF, a PNG or a JPEG")
+    upload = Upload(tuple(paths or ()), boa_offset)
     try:
-        return _open_paths(paths, read, boa_offset, window)
+        return upload.read(read, window)
     finally:
-        UPLOADS.discard(paths)
+        upload.discard()
 
 
 def parse_window(text: str) -> tuple[int, ...] | None:
@@ -76,14 +123,9 @@ def parse_window(text: str) -> tuple[int, ...] | None:
     return tuple(int(number) for number in numbers)
 
 
-def _open_paths(
-    paths: list[str],
-    read: Callable[..., Scene],
-    boa_offset: bool | None,
-    window: Sequence[int] | None,
+def _read_triplet(
+    paths: Sequence[str], read: Callable[..., Scene], window: Sequence[int] | None
 ) -> Scene:
-    if len(paths) == 1:
-        return read(paths[0], boa_offset=boa_offset, window=window)
     marks = {folder: folder.removesuffix("_images")[3:] for folder in CHATEARTHNET_FOLDERS}
     parts = {
         folder: [path for path in paths if mark in Path(path).name]
@@ -91,13 +133,31 @@ def _open_paths(
     }
     if len(paths) != len(parts) or any(len(found) != 1 for found in parts.values()):
         raise ValueError(
-            f"{len(paths)} files arrived that are not one scene: upload one file, or three PNGs "
-            f"with {', '.join(marks.values())} in their names"
+            f"{len(paths)} files arrived that are not one scene: upload one file, the files of a "
+            "scene's bands, with B02, B03, B04 and so on in their names, or three PNGs with "
+            f"{', '.join(marks.values())} in theirs"
         )
     (visible,) = parts["s2_rgb_images"]
     name = f"{Path(visible).stem}.png"
     with tempfile.TemporaryDirectory() as root:
         for folder, (path,) in parts.items():
             (Path(root) / folder).mkdir()
-            shutil.copy(path, Path(root) / folder / name)
+            _link(path, Path(root) / folder / name)
         return read(root, name, window=window)
+
+
+def _common_name(paths: Sequence[str]) -> str:
+    """Return what the names of band files have in common: "T33UUP" of "T33UUP_B02.jp2", ..."""
+    letters = zip(*(Path(path).stem for path in paths), strict=False)
+    common = "".join(same[0] for same in takewhile(lambda each: len(set(each)) == 1, letters))
+    return re.sub(r"[_.\- ]*(b\d?)?$", "", common, flags=re.IGNORECASE)[:MAX_NAME] or "scene"
+
+
+def _link(path: str, place: Path) -> None:
+    """Let a file be found at another place, too; copy it where it cannot."""
+    if place.exists():
+        raise ValueError(f"Two files are called '{place.name}': upload those of one scene")
+    try:
+        place.hardlink_to(path)
+    except OSError:
+        shutil.copy(path, place)

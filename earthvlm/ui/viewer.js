@@ -39,9 +39,9 @@ function openMap() {
   fit();
   map.on('zoomend', showZoom);
   map.on('moveend', showCentre);
-  map.on('mousemove', (event) => showPlace(event.latlng));
+  map.on('mousemove', (event) => { showPlace(event.latlng); moveBox(event.latlng); });
   map.on('mouseout', () => showPlace(null));
-  map.on('click', (event) => addProfile(event.latlng));
+  map.on('click', (event) => choosePart(event.latlng) || addProfile(event.latlng));
   map.whenReady(showZoom); // at once, or when a hidden tab is shown
 }
 
@@ -220,13 +220,16 @@ const actions = {
     setTimeout(() => button.classList.remove('done'), 1500);
   },
   forget: () => forgetProfiles(),
+  choose: () => (choosing ? stopChoosing() : startChoosing()),
+  overview: () => trigger('part', {column: 0, row: 0, side: 0}),
 };
 
 element.addEventListener('click', (event) => {
   const button = event.target.closest('button');
   if (!button || !scene) return;
-  const {word: chosen, cover} = button.dataset;
+  const {word: chosen, cover, order} = button.dataset;
   if (button.dataset.do) actions[button.dataset.do](button);
+  if (order) trigger('order', {index: Number(order)});
   if (chosen) { word = Number(chosen); drawAttention(); }
   if (cover) {
     const number = Number(cover);
@@ -251,12 +254,14 @@ frame.addEventListener('keydown', (event) => {
   if (event.target !== frame || !map) return;
   if (event.key !== 'Tab') frame.classList.add('keyed');
   if (event.key === '0') actions.whole();
-  else if (event.key === 'Enter') addProfile(map.getCenter());
+  else if (event.key === 'Enter') choosePart(map.getCenter()) || addProfile(map.getCenter());
   else return;
   event.preventDefault();
 });
 document.addEventListener('keydown', (event) => {
-  if (event.key === 'Escape') figure.classList.remove('filling');
+  if (event.key !== 'Escape') return;
+  figure.classList.remove('filling');
+  stopChoosing();
 });
 // The wheel zooms the picture, and scrolls the page where the whole scene is in view already.
 element.addEventListener('wheel', (event) => {
@@ -291,10 +296,12 @@ function render() {
   scene = props.value || {};
   showTexts();
   fillSelects(scene.choice);
+  showOrders();
   if (!scene.picture) {
     map?.remove();
     map = null;
-    frame.textContent = scene.empty ?? '';
+    frame.replaceChildren(scene.empty ?? '');
+    for (const panel of ['.parts', '.covers-key', '.words', '.profile']) find(panel).hidden = true;
     return;
   }
   if (!map || before !== sceneKey(scene)) {
@@ -305,5 +312,6 @@ function render() {
   setLayer('picture', scene.picture, {alt: scene.alt, className: 'scene', zIndex: 1});
   drawAttention();
   drawCovers();
+  showParts();
   showProfiles();
 }

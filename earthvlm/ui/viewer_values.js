@@ -77,7 +77,9 @@ function showPlace(latlng) {
 
 // Who moves the picture by keys points at its centre.
 function showCentre() {
-  if (frame.classList.contains('keyed')) showPlace(map.getCenter());
+  if (!frame.classList.contains('keyed')) return;
+  showPlace(map.getCenter());
+  moveBox(map.getCenter());
 }
 
 function showReadout() {

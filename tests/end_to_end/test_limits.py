@@ -131,7 +131,7 @@ def test_wrong_types_are_refused_as_they_arrive(app: App, abuser, name: str, con
 def test_more_files_than_a_scene_has_are_refused(app: App, abuser):
     before = app.files()
     with app.client(abuser) as client:
-        many = [("files", (f"{number}.tif", TIFF)) for number in range(4)]
+        many = [("files", (f"{n}.tif", TIFF)) for n in range(upload_limits.MAX_FILES + 1)]
         assert client.post("upload", files=many).status_code == 413
     assert app.files() == before
 

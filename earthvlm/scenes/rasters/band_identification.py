@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 import struct
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -228,10 +228,25 @@ def _correlation(one: np.ndarray, two: np.ndarray) -> float:
     return float((one * two).sum() / length) if length > 0 else 0.0
 
 
-def find_order(samples: np.ndarray, source: str) -> tuple[str, tuple[str, ...]]:
+class BandOrderError(ValueError):
+    """The bands of a raster may be in several orders.
+
+    orders: by what each is called, the names of the bands as `name_bands` takes them, the likeliest
+    first.
+    """
+
+    def __init__(self, message: str, orders: Mapping[str, Sequence[str]]) -> None:
+        super().__init__(message)
+        self.orders = {name: tuple(order) for name, order in orders.items()}
+
+
+def find_order(
+    samples: np.ndarray, source: str, masks: Sequence[str] = ()
+) -> tuple[str, tuple[str, ...]]:
     """The known order that samples `[C, N]` of unnamed bands are in, with what it is called.
 
-    Raises ValueError where none is possible, or several are.
+    masks: the names of masks that follow these bands in the raster. Raises ValueError where no
+    order is possible, BandOrderError where several are.
     """
     usable = samples[:, np.all(np.isfinite(samples) & (samples > 0), axis=0)]
     orders = {
@@ -249,10 +264,12 @@ def find_order(samples: np.ndarray, source: str) -> tuple[str, tuple[str, ...]]:
     if len(orders) == 1 or usable.shape[1] < 2 or not usable.std(axis=1).any():
         return next(iter(orders.items()))
     ranked = sorted((score_order(order, usable), name) for name, order in orders.items())
-    if ranked[1][0] - ranked[0][0] < CLEARLY_BETTER * max(1.0, ranked[0][0]):
-        raise ValueError(
-            f"{source} has bands without names, which may be in {ranked[0][1]} or in "
-            f"{ranked[1][1]}; {how}"
+    least = CLEARLY_BETTER * max(1.0, ranked[0][0])
+    plausible = [name for score, name in ranked if score - ranked[0][0] < least]
+    if len(plausible) > 1:
+        raise BandOrderError(
+            f"{source} has bands without names, which may be in {' or in '.join(plausible)}; {how}",
+            {name: (*orders[name], *masks) for name in plausible},
         )
     best = ranked[0][1]
     return best, orders[best]
@@ -286,7 +303,7 @@ def identify_bands(
             f"{source} has {count} band{'s' * (count != 1)} without Sentinel-2 names; give 12 or "
             "13 in Sentinel-2's order, or name its bands (B02, B03, ...) in their descriptions"
         )
-    name, order = find_order(samples, source)
+    name, order = find_order(samples, source, ["mask"] if has_mask else [])
     notes = [f"Its bands have no names; their spectra fit {name}: {', '.join(order)}."]
     if mask:
         notes.append("Its last band is a mask and was used as one.")

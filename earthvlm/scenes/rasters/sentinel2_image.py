@@ -137,6 +137,9 @@ class Sentinel2Image:
         metres = self.stack.pixel_metres
         if part.is_reduced:
             notes.append(describe_overview(part, metres))
+        overview_of = None
+        if part.is_reduced:
+            overview_of = part.row, part.column, part.height, part.width
         grid = self.stack.grid and part.grid_of(self.stack.grid)
         arrays: dict[str, Any] = {
             "reflectance": place_bands(values, bands),
@@ -149,6 +152,7 @@ class Sentinel2Image:
                 for name, array in arrays.items()
             }
             grid = grid and grid.flip(axes, part.rows, part.columns)
+            overview_of = None  # a place in it is another in the file
             notes.append(MIRRORED_NOTE)
         place = grid.locate(part.rows / 2, part.columns / 2) if grid else None
         if part.covers(*self.shape):
@@ -164,6 +168,7 @@ class Sentinel2Image:
             pixel_metres=metres and metres * part.height / part.rows,
             grid=grid,
             product=self.metadata.product,
+            overview_of=overview_of,
         )
 
     def _sample_from(self, pixels: StoredPixels) -> None:

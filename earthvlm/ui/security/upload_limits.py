@@ -23,12 +23,13 @@ from earthvlm.scenes.pictures.image_reader import ACCEPTED
 from earthvlm.serving.address_factor import read_address_factor
 from earthvlm.ui.security.asgi import App, Message, Receive, Send, client_address, send_answer
 
-SCENE_FILES = [".tif", ".tiff", ".jp2", ".png", ".jpg", ".jpeg", ".webp"]
-MAX_FILES = 3  # of a ChatEarthNet scene
-# The first bytes of TIFF, JPEG 2000, PNG, JPEG and WebP.
+SCENE_FILES = [".tif", ".tiff", ".jp2", ".png", ".jpg", ".jpeg", ".webp", ".zip"]
+MAX_FILES = 16  # thirteen bands of a scene and its masks
+# The first bytes of TIFF, JPEG 2000, PNG, JPEG, WebP and zip archives.
 _STARTS = (
     *(b"II*\x00", b"MM\x00*", b"II+\x00", b"MM\x00+"),
     *(b"\x00\x00\x00\x0cjP  ", b"\xff\x4f\xff\x51", b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"RIFF"),
+    b"PK\x03\x04",
 )
 _START_BYTES = 12
 UPLOADS_AT_ONCE, UPLOADS_AT_ONCE_PER_ADDRESS = 16, 2
@@ -121,6 +122,14 @@ class Uploads:
                     kept.addresses += Counter()
                     if not kept.addresses:
                         self._delete(path)
+
+    def keep(self, paths: Iterable[str]) -> bool:
+        """Keep opened uploads for as long as unopened ones; False where one is gone."""
+        with self._lock:
+            for path in map(str, paths):
+                if path in self._kept:
+                    self._kept[path].since = time.monotonic()
+            return all(Path(path).is_file() for path in paths)
 
     def _delete_unopened(self) -> None:
         now = time.monotonic()

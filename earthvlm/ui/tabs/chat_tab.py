@@ -17,15 +17,9 @@ from earthvlm.serving.measurements import suggest_questions
 from earthvlm.serving.service import OpenScene, SceneService
 from earthvlm.ui.examples import describe_example
 from earthvlm.ui.scene_html import show_details
-from earthvlm.ui.scene_viewer import (
-    add_viewer,
-    get_chosen_bands,
-    show_session,
-    show_viewer,
-    wire_pixels,
-)
-from earthvlm.ui.session import Session, check_index, identify_client, limit_memory, page_only
-from earthvlm.ui.tabs.chat_handlers import ChatHandlers, Outputs, start_conversation
+from earthvlm.ui.scene_viewer import add_viewer, show_viewer, wire_pixels
+from earthvlm.ui.session import Session
+from earthvlm.ui.tabs.chat_handlers import ChatHandlers
 from earthvlm.ui.tabs.chat_panel import (
     ChatPanel,
     ask_linked_question_after,
@@ -33,21 +27,10 @@ from earthvlm.ui.tabs.chat_panel import (
     build_map_buttons,
     wire_chat_panel,
 )
-from earthvlm.ui.tabs.stored_conversation import (
-    RESTORE_SCRIPT,
-    StoredConversation,
-    read_stored,
-    store_conversation,
-)
-from earthvlm.ui.uploads import (
-    BOA_OFFSETS,
-    SCENE_FILES,
-    open_uploads,
-    parse_window,
-    take_uploads_only,
-)
+from earthvlm.ui.tabs.scene_handlers import SceneHandlers
+from earthvlm.ui.tabs.stored_conversation import RESTORE_SCRIPT
+from earthvlm.ui.uploads import BOA_OFFSETS, SCENE_FILES, take_uploads_only
 
-MAX_ID_CHARACTERS = 200
 # Who waits for a scene waits in the service's queue, where no address can block the others.
 OPENING: dict[str, Any] = {"concurrency_limit": None, "show_progress": "minimal"}
 QUIETLY: dict[str, Any] = {"concurrency_limit": None, "show_progress": "hidden"}
@@ -77,109 +60,6 @@ class ChatTab:
     def outputs(self) -> list[gr.components.Component]:
         """The components that `show_opened` returns values for."""
         return [self.session, self.picture, self.composite, self.details, *self.panel.outputs]
-
-
-class SceneHandlers:
-    """The actions that open a scene in the Chat tab or draw it.
-
-    conversation: the actions of the conversation about it. examples: the scenes of the gallery.
-    output_count: the number of `ChatTab.outputs`.
-    """
-
-    def __init__(
-        self, conversation: ChatHandlers, examples: Sequence[OpenScene], output_count: int
-    ) -> None:
-        self.conversation = conversation
-        self.service = conversation.service
-        self.examples = examples
-        self.output_count = output_count
-
-    def open_example(self, session: Session, event: gr.SelectData) -> Outputs:
-        """Open one of the example scenes, chosen by its index in the gallery."""
-        return show_opened(session, self.examples[check_index(event.index, len(self.examples))])
-
-    @page_only
-    def open_named(self, session: Session, image_id: str, request: gr.Request) -> Outputs:
-        """Open a scene of the index by its image_id, which search_scenes returns."""
-        with self.service.opening(identify_client(session, request)):
-            return show_opened(session, self.service.open_named(image_id))
-
-    @page_only
-    def open_scene(
-        self,
-        session: Session,
-        paths: list[str] | None,
-        boa_offset: str,
-        window: str,
-        request: gr.Request,
-    ) -> Outputs:
-        """Open an uploaded scene: one GeoTIFF or photo, or a ChatEarthNet scene's three PNGs."""
-        with self.service.opening(identify_client(session, request)) as read:
-            part = parse_window(window)
-            scene = open_uploads(paths, read, BOA_OFFSETS[boa_offset][1], part)
-            return show_opened(session, self.service.open(scene))
-
-    def open_link(self, session: Session, stored: str, request: gr.Request) -> Outputs:
-        """Open what the page's address asks for (?scene=...&q=...), else the first example.
-
-        stored: the conversation that the browser kept, if there is one; it continues instead.
-        Returns values for `ChatTab.outputs`, and for the prompt.
-        """
-        client = identify_client(session, request)
-        image_id = str(request.query_params.get("scene", ""))[:MAX_ID_CHARACTERS]
-        session.linked_question = "" if stored else str(request.query_params.get("q", ""))
-        if self.examples:  # Something is open, too, where the address names an unknown scene.
-            session.open_scene(self.examples[0])
-        if stored:
-            return self.open_stored(session, stored, request)
-        if image_id:
-            with self.service.opening(client):
-                return *show_opened(session, self.service.open_named(image_id)), gr.skip()
-        # The page shows the first example already; the prompt is the output after those of the tab.
-        shown = [gr.skip()] * (self.output_count - 2)
-        opened = session.opened
-        empty = store_conversation(session.talk, opened, []) if opened else gr.skip()
-        return session, *shown, empty, gr.skip()
-
-    def open_stored(self, session: Session, stored: str, request: gr.Request) -> Outputs:
-        """Continue a conversation that the browser kept; return the values of `open_link`.
-
-        Raises ValueError where it is damaged, or about a file that is no longer open.
-        """
-        restored, opened = read_stored(stored), session.opened
-        if restored.image_id:
-            with self.service.opening(identify_client(session, request)):
-                opened = self.service.open_named(restored.image_id)
-        elif opened is None or opened.entry is not None or opened.scene.name != restored.name:
-            raise ValueError(
-                f"The file {restored.name} is no longer open: open it again to ask about it"
-            )
-        checks = self.conversation.check_answers(opened, list(restored.messages))
-        return *show_opened(session, opened, restored, checks), restored.question
-
-    @page_only
-    def draw(self, session: Session, composite: str, request: gr.Request) -> dict[str, Any]:
-        """Draw the open scene with other bands: "true colour", "NDVI" and so on."""
-        return self._draw(session, composite, session.stretch, request)
-
-    @page_only
-    def draw_bands(
-        self, session: Session, event: gr.EventData, request: gr.Request
-    ) -> tuple[dict[str, Any], gr.Radio]:
-        """Draw the open scene with three bands and a stretch that were chosen in the viewer."""
-        drawn = self._draw(session, *get_chosen_bands(event), request)
-        named = session.composite if session.composite in COMPOSITES else None
-        return drawn, gr.Radio(value=named)
-
-    def _draw(
-        self, session: Session, composite: str, stretch: str, request: gr.Request
-    ) -> dict[str, Any]:
-        """Draw the open scene without its attention map, which belonged to what was seen before."""
-        with self.service.opening(identify_client(session, request)):
-            opened = session.require_opened()
-            drawn = show_viewer(opened, composite, None, session.covers, stretch=stretch)
-        session.composite, session.stretch, session.attention = composite, stretch, None
-        return drawn
 
 
 def build_chat_tab(
@@ -249,7 +129,7 @@ def _build_gallery(examples: Sequence[OpenScene]) -> gr.Gallery:
 
 def _build_upload() -> tuple[gr.File, gr.Radio, gr.Textbox]:
     upload = gr.File(
-        label="Your own: GeoTIFF, PNGs or photo",
+        label="Your own: GeoTIFF, band files, .SAFE.zip or photo",
         file_count="multiple",
         file_types=SCENE_FILES,
         height=92,
@@ -300,6 +180,8 @@ def wire_chat_tab(
         [session, tab.upload, tab.boa_offset, tab.window],
         outputs,
         api_name="open_scene",
+        show_progress_on=tab.upload,
+        trigger_mode="always_last",  # a file that is sent while another opens is opened after it
         **OPENING,
     )
     for ended in (uploaded.then, uploaded.failure):  # empty the field for the next file
@@ -310,6 +192,8 @@ def wire_chat_tab(
     tab.composite.input(
         scenes.draw, [session, tab.composite], tab.picture, api_name="draw", **QUIETLY
     )
+    tab.picture.part(scenes.open_part, session, outputs, api_visibility="private", **OPENING)
+    tab.picture.order(scenes.open_order, session, outputs, api_visibility="private", **OPENING)
     tab.picture.apply(
         scenes.draw_bands,
         session,
@@ -329,26 +213,3 @@ def wire_chat_tab(
     tab.panel.restore.click(scenes.open_stored, **restoring)
     wire_chat_panel(tab.panel, conversation)
     ask_linked_question_after(linked, tab.panel, conversation)
-
-
-def show_opened(
-    session: Session,
-    opened: OpenScene,
-    restored: StoredConversation | None = None,
-    checks: Sequence[str] = (),
-) -> Outputs:
-    """Open a scene and return values for `ChatTab.outputs`, with an empty conversation.
-
-    restored: the conversation about it to continue instead. checks: of its answers.
-    """
-    session.open_scene(opened)
-    if restored is not None:
-        session.conversation, session.talk = list(restored.messages), restored.talk
-    limit_memory(session)
-    return (
-        session,
-        show_session(session),
-        gr.Radio(opened.scene.available_composites(), value=session.composite),
-        show_details(opened),
-        *start_conversation(session, opened, checks),
-    )

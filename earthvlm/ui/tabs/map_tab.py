@@ -15,9 +15,10 @@ from earthvlm.serving.map_data import map_scenes
 from earthvlm.serving.service import SceneService
 from earthvlm.ui.session import Session, identify_client
 from earthvlm.ui.tabs.chat_handlers import Outputs
-from earthvlm.ui.tabs.chat_tab import ChatTab, show_opened
+from earthvlm.ui.tabs.chat_tab import ChatTab
 from earthvlm.ui.tabs.filters import build_bbox_field, format_bbox
 from earthvlm.ui.tabs.map_component import add_world_map, get_clicked_scene, get_drawn_bbox
+from earthvlm.ui.tabs.scene_handlers import show_opened
 from earthvlm.ui.tabs.search_handlers import SearchHandlers
 from earthvlm.ui.tabs.search_tab import SearchTab, search_again_after
 

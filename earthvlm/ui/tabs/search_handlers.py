@@ -19,8 +19,8 @@ from earthvlm.ui.session import (
     page_only,
 )
 from earthvlm.ui.tabs.chat_handlers import Outputs
-from earthvlm.ui.tabs.chat_tab import show_opened
 from earthvlm.ui.tabs.filters import DEFAULT_RESULTS, SearchOptions, takes_options
+from earthvlm.ui.tabs.scene_handlers import show_opened
 from earthvlm.ui.tabs.search_results import ThumbnailFiles, summarize_search
 from earthvlm.ui.uploads import open_uploads
 

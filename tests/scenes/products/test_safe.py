@@ -232,13 +232,24 @@ def test_archives_of_very_many_files_are_refused(tmp_path, monkeypatch):
         Scene.open(tmp_path / "b" / f"{NAME}.SAFE")
 
 
-def test_uploads_are_never_products(safe, tmp_path):
+def test_uploaded_archives_are_read_in_a_child(safe, tmp_path):
     reader = IsolatedReader(readers=1)
-    archive = pack(safe, tmp_path / "upload.zip")
     try:
-        for path in (archive, safe):
-            with pytest.raises(ValueError, match="is not an image that can be read|is a folder"):
-                reader.open(path)
+        scene = reader.open(pack(safe, tmp_path / "upload.zip"), window=(8, 0, 32, 16))
+        whole = Scene.open(safe)
+        assert np.array_equal(scene.reflectance, whole.reflectance[:16, 8:40])
+        assert scene.product == whole.product and scene.overview_of is None
+
+        outside = tmp_path / "outside.zip"
+        with zipfile.ZipFile(outside, "w") as archive:
+            archive.writestr("../B02.tif", b"II*\0")
+        with pytest.raises(ValueError, match="holds a file outside of itself"):
+            reader.open(outside)
+        cube = tmp_path / "cube.zip"  # a dataset, whose files name each other
+        with zipfile.ZipFile(cube, "w") as archive:
+            archive.writestr("cube.zarr/zarr.json", "{}")
+        with pytest.raises(ValueError, match="has no B02 or B03 or B04"):
+            reader.open(cube)
     finally:
         reader.close()
 
