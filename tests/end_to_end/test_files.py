@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -10,8 +11,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 from PIL import Image
 
+from earthvlm.scenes.bands import FILE_ORDER_12
 from tests.end_to_end.conftest import EITHER_WIDTH, END_TO_END
 from tests.end_to_end.visitor import ask, open_file, open_tab, read_details, read_warning, upload
+from tests.support.made_products import make_tile, pack, write_band, write_safe
+from tests.support.made_rasters import make_values, write_tiff
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page
@@ -99,3 +103,60 @@ def test_two_dates_and_two_places_are_compared(
     forest, lake = read_descriptions(page)
     assert "no water in view" in forest and "water covers about" in lake
     keep("two-places")
+
+
+@EITHER_WIDTH
+def test_products_bands_and_parts_of_large_images_open(
+    page: Page, tmp_path: Path, keep: Callable[..., None]
+):
+    side = 2304
+    pixels = make_values(side=side // 24).repeat(24, axis=0).repeat(24, axis=1)
+    large = write_tiff(tmp_path / "large.tif", pixels, FILE_ORDER_12, compress="deflate", zlevel=1)
+    open_file(page, large)
+    assert "1024 × 1024" in read_details(page)
+    page.get_by_role("button", name="Open a part").click()
+    page.locator("#picture .viewport").click(position={"x": 90, "y": 90})
+    page.get_by_role("button", name="Back to the overview").click()
+    page.get_by_role("button", name="Open a part").wait_for()
+    page.get_by_label("Size of the part in pixels").select_option("512")
+    page.get_by_role("button", name="Open a part").click()
+    keep("choose-a-part", full_page=False)
+    page.locator("#picture .viewport").press("Enter")  # the part in the middle
+    page.locator("#scene-details", has_text="512 × 512").wait_for()
+
+    bands = [tmp_path / f"T31TDG_20230716_{band}.tif" for band in ("B02", "B03", "B04", "B08")]
+    for path, band in zip(bands, np.moveaxis(make_values()[:, :, 1:5], 2, 0), strict=True):
+        write_band(path, band, 10)
+    upload(page, *bands)
+    page.locator("#scene-details strong", has_text="T31TDG_20230716").wait_for()
+    assert "4 of 12" in read_details(page)
+    product = pack(write_safe(tmp_path / "product", make_tile()), tmp_path / "product.zip")
+    drop_file(page, product)
+    page.locator("#scene-details", has_text="12 of 12").wait_for()
+
+    same = np.random.default_rng(0).integers(500, 4000, (64, 64, 1)).astype(np.uint16)
+    upload(page, write_tiff(tmp_path / "unnamed.tif", same.repeat(12, axis=2)))
+    orders = page.locator("#picture .order")
+    orders.filter(has_text="ESA's order").wait_for()
+    assert orders.count() == 3 and orders.first.locator("img").count() == 2
+    keep("orders")
+    orders.filter(has_text="ESA's order").click()
+    page.locator("#scene-details strong", has_text="unnamed").wait_for()
+    assert "12 of 12" in read_details(page)
+
+
+def drop_file(page: Page, path: Path) -> None:
+    """Drop a file on the page, outside of the place for uploads."""
+    content = base64.b64encode(path.read_bytes()).decode()
+    page.evaluate(
+        """([name, content]) => {
+             const bytes = Uint8Array.from(atob(content), (letter) => letter.charCodeAt(0));
+             const dataTransfer = new DataTransfer();
+             dataTransfer.items.add(new File([bytes], name));
+             for (const kind of ['dragover', 'drop']) {
+               const options = {bubbles: true, cancelable: true, dataTransfer};
+               document.querySelector('#about').dispatchEvent(new DragEvent(kind, options));
+             }
+           }""",
+        [path.name, content],
+    )
