@@ -142,7 +142,7 @@ def read_upload(path: Path, options: ReadOptions) -> DecodedImage:
     if files is None:
         return read_file(path, options)
     _refuse_bands(options, files.name)
-    with open_product(files, options.boa_offset) as image:
+    with open_product(replace(files, in_place=True), options.boa_offset) as image:
         return image.read(options.bbox, options.window)
 
 

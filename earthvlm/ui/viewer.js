@@ -300,6 +300,7 @@ function render() {
   if (!scene.picture) {
     map?.remove();
     map = null;
+    forgetPixels();
     frame.replaceChildren(scene.empty ?? '');
     for (const panel of ['.parts', '.covers-key', '.words', '.profile']) find(panel).hidden = true;
     return;

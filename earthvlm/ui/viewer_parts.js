@@ -60,6 +60,7 @@ function choosePart(latlng) {
 
 function showOrders() {
   find('.orders').hidden = !scene.orders;
+  figure.classList.toggle('asking', Boolean(scene.orders));
   find('.orders .of').textContent = scene.orders_of ?? '';
   find('.orders .list').replaceChildren(...(scene.orders ?? []).map((order, index) => {
     const pictures = order.pictures.map((picture) => make('figure', {},

@@ -7,6 +7,7 @@ let blocks = new Map(), waiting = new Map(), profiles = [], pointed = null, rest
 
 function forgetPixels() {
   [blocks, waiting, profiles, pointed] = [new Map(), new Map(), [], null];
+  showReadout();
 }
 
 function toPixel(latlng) {
@@ -84,7 +85,7 @@ function showCentre() {
 
 function showReadout() {
   const readout = find('.readout');
-  readout.hidden = !pointed;
+  figure.classList.toggle('pointing', Boolean(pointed));
   if (!pointed) return;
   const values = valuesAt(pointed), shown = scene.shown ?? [];
   const listed = values === null ? '…' : shown.filter((band) => band in values)

@@ -111,8 +111,8 @@ def test_products_bands_and_parts_of_large_images_open(
 ):
     side = 2304
     pixels = make_values(side=side // 24).repeat(24, axis=0).repeat(24, axis=1)
-    large = write_tiff(tmp_path / "large.tif", pixels, FILE_ORDER_12, compress="deflate", zlevel=1)
-    open_file(page, large)
+    stored = {"interleave": "band", "tiled": True, "compress": "deflate", "zlevel": 1}
+    open_file(page, write_tiff(tmp_path / "large.tif", pixels, FILE_ORDER_12, **stored))
     assert "1024 × 1024" in read_details(page)
     page.get_by_role("button", name="Open a part").click()
     page.locator("#picture .viewport").click(position={"x": 90, "y": 90})

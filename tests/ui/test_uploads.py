@@ -89,7 +89,7 @@ def test_parts_of_an_overview_are_read_in_a_child(tmp_path):
     path, side = str(tmp_path / "large.tif"), 2304
     pixels = np.random.default_rng(0).integers(300, 3000, (side // 24, side // 24, 12))
     large = pixels.repeat(24, axis=0).repeat(24, axis=1).astype(np.uint16)
-    write_tiff(Path(path), large, FILE_ORDER_12, compress="deflate", zlevel=1)
+    write_tiff(Path(path), large, FILE_ORDER_12, interleave="band", tiled=True)
     upload, reader = Upload((path,)), IsolatedReader(readers=1)
     try:
         overview = upload.read(reader.open)

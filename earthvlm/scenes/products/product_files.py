@@ -51,12 +51,15 @@ class ProductFiles:
         root: the folder, or the archive's file.
         names: paths of the files below it, with forward slashes.
         is_archive: whether it is a zip archive.
+        in_place: whether compressed rasters, too, are read where they lie, which is slower; for
+            processes that may write no files.
     """
 
     name: str
     root: Path
     names: tuple[str, ...]
     is_archive: bool = False
+    in_place: bool = False
 
     @cached_property
     def bands(self) -> list[NamedFile]:
@@ -84,7 +87,7 @@ class ProductFiles:
         """Return rasters among the files. Raises ValueError where one is none, or is damaged.
 
         Those that are compressed in an archive, in which GDAL could not jump, are unpacked into a
-        temporary folder that `stack` removes.
+        temporary folder that `stack` removes, unless they are to be read in place.
         """
         if not self.is_archive:
             return [RasterFile.on_disk(self.root / name) for name in names]
@@ -95,7 +98,7 @@ class ProductFiles:
             for each in members
             if each.compress_type != zipfile.ZIP_STORED
         }
-        if not packed:
+        if not packed or self.in_place:
             return [self._stored_raster(name) for name in names]
         folder = Path(stack.enter_context(TemporaryDirectory(prefix="earthvlm-archive-")))
         if sum(packed.values()) > shutil.disk_usage(folder).free:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -117,8 +118,10 @@ class SceneHandlers:
             }
             session.open_scene(None, upload)
             session.orders = error.orders
-            shown = show_orders(Path(upload.paths[0]).name, choices)
-            emptied = gr.skip(), "", []  # bands, details, conversation
+            name = Path(upload.paths[0]).name
+            shown = show_orders(name, choices)
+            details = f"<h2>{html.escape(name)}</h2><p>The order of its bands is to be chosen.</p>"
+            emptied = gr.skip(), details, []  # bands, details, conversation
             kept = [gr.skip()] * (self.output_count - len(emptied) - 2)
             return session, shown, *emptied, *kept
         if keep or scene.overview_of is not None:
