@@ -153,13 +153,10 @@ def get_chosen_part(event: gr.EventData, scene: Scene) -> tuple[int, int, int, i
 
     Raises ValueError for an invalid event, and where the scene is no overview.
     """
-    column, row, side = (getattr(event, name, None) for name in ("column", "row", "side"))
+    column, row, side = (getattr(event, name, math.nan) for name in ("column", "row", "side"))
     if side == 0:
         return None
-    numbers = (column, row)
-    if side not in PART_SIDES or not all(
-        isinstance(number, int | float) and math.isfinite(number) for number in numbers
-    ):
+    if side not in PART_SIDES or not (_is_number(column) and _is_number(row)):
         raise ValueError("the event has no part: column, row and one of the sides to choose from")
     if scene.overview_of is None:
         raise ValueError("The scene is no overview, so there is no part of it to open")
@@ -249,6 +246,10 @@ def encode_picture(picture: Image.Image) -> tuple[str, str]:
     picture.save(data, **options)
     kind = str(options["format"]).lower()
     return f"data:image/{kind};base64,{base64.b64encode(data.getvalue()).decode()}", kind
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and math.isfinite(value)
 
 
 def _shrink(picture: Image.Image) -> Image.Image:

@@ -121,9 +121,9 @@ class SceneHandlers:
             name = Path(upload.paths[0]).name
             shown = show_orders(name, choices)
             details = f"<h2>{html.escape(name)}</h2><p>The order of its bands is to be chosen.</p>"
-            emptied = gr.skip(), details, []  # bands, details, conversation
-            kept = [gr.skip()] * (self.output_count - len(emptied) - 2)
-            return session, shown, *emptied, *kept
+            # The bands, the details and the conversation come before what stays as it is.
+            kept = [gr.skip()] * (self.output_count - 5)
+            return session, shown, gr.skip(), details, [], *kept
         if keep or scene.overview_of is not None:
             return show_opened(session, self.service.open(scene), upload=upload)
         outputs = show_opened(session, self.service.open(scene))
