@@ -161,7 +161,7 @@ def get_chosen_part(event: gr.EventData, scene: Scene) -> tuple[int, int, int, i
     if scene.overview_of is None:
         raise ValueError("The scene is no overview, so there is no part of it to open")
     top, left, height, width = scene.overview_of
-    wide, high = min(side, width), min(side, height)
+    wide, high = min(int(side), width), min(int(side), height)
     across = round(left + column * width / scene.width - wide / 2)
     down = round(top + row * height / scene.height - high / 2)
     across = min(max(across, left), left + width - wide)
