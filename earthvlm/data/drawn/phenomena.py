@@ -8,7 +8,7 @@ light passes them: the ground, its slopes and shadows, the air, the sensor.
 from __future__ import annotations
 
 import numpy as np
-from scipy import ndimage
+from scipy import ndimage, special
 
 from earthvlm.data.augmentation import IS_VISIBLE, PATH_RADIANCE, TEN_METRE, fractal_noise
 from earthvlm.data.drawn.spectra import WAVELENGTH, draw_spectrum
@@ -71,7 +71,7 @@ def draw_patches(shape: tuple[int, int], rng: np.random.Generator) -> np.ndarray
     """Draw the amount of an irregular patch or several, `[H, W]` from 0 to 1."""
     level = rng.uniform(-1.3, 1.5)
     edge = rng.uniform(4, 20)
-    return 1 / (1 + np.exp(-edge * (fractal_noise(shape[0], shape[1], rng) - level)))
+    return special.expit(edge * (fractal_noise(shape[0], shape[1], rng) - level))
 
 
 def draw_water(pixels: np.ndarray, labels: PixelLabels, rng: np.random.Generator) -> Labelled:
