@@ -201,7 +201,7 @@ print(json.dumps(printed))
 
 @pytest.mark.slow
 @pytest.mark.end_to_end
-def test_an_installed_wheel_needs_no_repository(wheel, tmp_path):
+def test_an_installed_wheel_needs_no_repository(wheel, tmp_path, tiny_language):
     environment = {k: v for k, v in os.environ.items() if k not in ("PYTHONPATH", "VIRTUAL_ENV")}
     python = install(wheel, tmp_path / "environment")
     folder = tmp_path / "Größe und Maß"  # with spaces and umlauts
@@ -224,8 +224,8 @@ def test_an_installed_wheel_needs_no_repository(wheel, tmp_path):
     scene = next((package / "bundled" / "embeddings" / "scenes").glob("finland*.tif"))
     shutil.copy(scene, folder / "Wälder.tif")
     write_generated_chatearthnet(folder / "data", train=2, val=1)
-    training = "--olmoearth_model random-v1.2-nano --vlm_model embedded --device cpu --max_steps 1"
-    training += " --batch_size 2 --num_workers 0 --data_dir data --output_dir run"
+    training = f"--vlm_model {tiny_language} --olmoearth_model random-v1.2-nano --device cpu"
+    training += " --max_steps 1 --batch_size 2 --num_workers 0 --data_dir data --output_dir run"
     commands = [
         ["describe", "Wälder.tif", "--max_length", "8", "--json"],
         ["search", "a lake", "--top_k", "1"],

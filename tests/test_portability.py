@@ -10,7 +10,6 @@ import ctypes
 import io
 import os
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 
@@ -144,12 +143,11 @@ def test_text_is_read_and_written_as_utf_8():
 @pytest.mark.slow
 def test_tests_are_found_where_nothing_forks():
     """Those of forked processes are skipped as Windows, which has no such module, collects them."""
-    # psutil is first, because on Linux it needs the module.
-    code = "import psutil, pytest, sys; sys.modules['resource'] = None; "
-    code += "sys.exit(pytest.main(['--collect-only', '-q', '-p', 'no:cacheprovider', 'tests']))"
-    done = subprocess.run(
-        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False
-    )
+    # Imported here, because this file has to be found there too.
+    from tests.support.forked_programs import run_program
+
+    plugins = ("-p", "tests.support.without_resource", "-p", "no:cacheprovider")
+    done = run_program("-m", "pytest", "--collect-only", "-q", *plugins, "tests")
     assert done.returncode == 0, done.stdout[-3000:]
     assert "tests/training/checkpointing/test_resume.py" not in done.stdout
     assert "tests/test_portability.py::test_tests_are_found" in done.stdout

@@ -31,8 +31,9 @@ def tiles(practice_data):
 @pytest.mark.filterwarnings("ignore:Up to .* bands were:UserWarning")
 def test_embeddings_match_the_package_in_float32(bundled_bridge, tiles):
     """In batches, and in bfloat16 where the CPU multiplies it."""
-    directly = np.concatenate([embed_by_package(bundled_bridge, scene) for scene in tiles[0]])
-    np.testing.assert_allclose(bundled_bridge.embed(tiles[0]), directly, atol=1e-3)
+    scenes = tiles[0][:16]
+    directly = np.concatenate([embed_by_package(bundled_bridge, scene) for scene in scenes])
+    np.testing.assert_allclose(bundled_bridge.embed(scenes), directly, atol=1e-3)
 
 
 def accuracy(score, answers, labels) -> float:

@@ -24,7 +24,7 @@ from earthvlm.storage.hub import push
 from earthvlm.ui.zero_gpu import borrow_gpu
 from tests.conftest import hub_environment
 from tests.support import zero_gpu
-from tests.support.forked_programs import ForkedProgram
+from tests.support.forked_programs import ForkedProgram, run_program
 from tests.support.hub_server import TOKEN, LocalHub, Repository
 from tests.support.ports import free_port
 
@@ -298,11 +298,7 @@ def test_zero_gpu_needs_a_torch_with_cuda(hub, capsys):
 
 
 def test_unknown_name_ends_the_app_with_one_sentence():
-    environment = {**os.environ, "EARTHVLM_BRIDGE": "no such place"}
-    command = [sys.executable, "app.py"]
-    ended = subprocess.run(
-        command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False, timeout=120
-    )
+    ended = run_program("app.py", environment={**os.environ, "EARTHVLM_BRIDGE": "no such place"})
     assert ended.returncode == 2
     last = ended.stderr.strip().splitlines()[-1]
     assert last == "earthvlm: no such place is neither a folder nor the id of a Hub repository."
