@@ -35,7 +35,7 @@ def main() -> None:
                     raise RuntimeError("The app ended before it was ready.")
                 time.sleep(0.1)
             ready.append(time.perf_counter() - start)
-            Client(url, verbose=False).predict("a lake beside forest", api_name="/search")
+            Client(url, verbose=False).predict("a lake beside forest", api_name="/search_scenes")
             status = Path(f"/proc/{app.pid}/status").read_text()
             peak.append(int(status.split("VmHWM:")[1].split()[0]) / 1e6)
         finally:

@@ -30,6 +30,7 @@ import psutil
 from gradio_client import Client
 
 from benchmarks.report import report
+from tests.end_to_end.raw_api import PageCalls
 from tests.support.ports import free_port
 
 ROOT = Path(__file__).parent.parent
@@ -112,9 +113,10 @@ class Load:
 
     def _converse(self, client: Client, rng: random.Random) -> list[float]:
         turns = self._turns[client.session_hash]
+        page = PageCalls(self.url, client.session_hash)
         if turns % TURNS == 0:
-            client.predict(SCENE, api_name="/open_named")
-        client.predict(rng.choice(QUESTIONS), LONGEST_ANSWER, 0, api_name="/ask")
+            page.stream("open_named", SCENE)
+        page.stream("ask", rng.choice(QUESTIONS), LONGEST_ANSWER, 0)
         self._turns[client.session_hash] = turns + 1
         return self.answer_seconds
 

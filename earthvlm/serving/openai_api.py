@@ -15,7 +15,7 @@ import re
 import tempfile
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -24,11 +24,11 @@ from uuid import uuid4
 
 import numpy as np
 from starlette.applications import Starlette
-from starlette.concurrency import iterate_in_threadpool, run_in_threadpool
+from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import UploadFile
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response, StreamingResponse
+from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from earthvlm.bridge.model import OlmoEarthVLMBridge
@@ -37,12 +37,20 @@ from earthvlm.models.language.chat_templates import Message
 from earthvlm.models.text_encoder import SENTENCE_DIM, embed_sentences
 from earthvlm.scenes.isolated_reader import IsolatedReader
 from earthvlm.scenes.scene import Scene
+from earthvlm.serving.openai_messages import (
+    EventStream,
+    describe_error,
+    read_messages,
+    read_number,
+    stream_events,
+)
 from earthvlm.serving.request_queue import QueueFull, RequestQueue, run_in
 
 MAX_BODY_BYTES = 64 << 20
 MAX_FILES = 64  # the oldest upload is deleted beyond this number
 MAX_TOKENS = 512
 MAX_INPUTS = 256  # of one request for embeddings
+UNEXPECTED = "That did not work, and the reason has been logged."
 DATA_URI = re.compile(r"data:[\w.+-]+/[\w.+-]+(?:;[\w=.+-]+)*;base64,", re.ASCII)
 
 
@@ -82,6 +90,8 @@ class OpenAIServer:
             QueueFull: lambda request, error: _error(429, str(error), "rate_limit_exceeded"),
             ValueError: lambda request, error: _error(400, str(error), "invalid_request_error"),
             FileNotFoundError: lambda request, error: _error(404, str(error), "not_found"),
+            # The server logs it, too.
+            Exception: lambda request, error: _error(500, UNEXPECTED, "server_error"),
         }
         return Starlette(routes=routes, exception_handlers=handlers)
 
@@ -99,26 +109,27 @@ class OpenAIServer:
 
     async def complete_chat(self, request: Request) -> Response:
         """Answer the last message about the image of the conversation, whole or streamed."""
-        body = await self._read_json(request)
-        images, messages = _read_messages(body.get("messages"))
+        body = await self._read_body(request)
+        images, messages = read_messages(body.get("messages"))
         if len(images) != 1:
             raise ValueError(f"A conversation is about one image; this one has {len(images)}.")
         check_prompt(messages[-1]["content"])
         limit = body.get("max_completion_tokens") or body.get("max_tokens") or MAX_TOKENS
-        length = min(_number(limit, "max_tokens", 1, None), MAX_TOKENS)
+        length = min(read_number(limit, "max_tokens", 1, None), MAX_TOKENS)
         sampling = (
-            _number(body.get("temperature", 0.0), "temperature", 0, 2),
-            _number(body.get("top_p", 1.0), "top_p", 0, 1) or 1.0,
+            read_number(body.get("temperature", 0.0), "temperature", 0, 2),
+            read_number(body.get("top_p", 1.0), "top_p", 0, 1) or 1.0,
         )
         scene = await run_in_threadpool(self._open, images[0])
         pieces = self._answer(scene, messages, int(length), sampling)
         about = {"id": f"chatcmpl-{uuid4().hex}", "created": int(time.time()), "model": self.name}
         if body.get("stream"):
-            events = _stream_events(about, pieces)
-            return StreamingResponse(iterate_in_threadpool(events), media_type="text/event-stream")
+            events = stream_events(about, pieces, lambda text: self._why_ended(text, length))
+            return EventStream(events)
         text = await run_in_threadpool(lambda: "".join(pieces).strip())
         message = {"role": "assistant", "content": text}
-        choice = {"index": 0, "message": message, "finish_reason": "stop", "logprobs": None}
+        why = self._why_ended(text, length)
+        choice = {"index": 0, "message": message, "finish_reason": why, "logprobs": None}
         asked = " ".join(message["content"] for message in messages)
         usage = self._count(asked, text)
         return JSONResponse(
@@ -127,7 +138,7 @@ class OpenAIServer:
 
     async def create_embeddings(self, request: Request) -> Response:
         """Embed texts and images: unit vectors of 384 numbers, in one space."""
-        body = await self._read_json(request)
+        body = await self._read_body(request)
         given = body.get("input")
         inputs = [given] if isinstance(given, str) else given
         if not isinstance(inputs, list) or not 1 <= len(inputs) <= MAX_INPUTS:
@@ -151,7 +162,8 @@ class OpenAIServer:
     async def upload_file(self, request: Request) -> Response:
         """Keep an uploaded scene until the server ends or newer uploads take its place."""
         self._check_key(request)
-        if int(request.headers.get("content-length") or MAX_BODY_BYTES + 1) > MAX_BODY_BYTES:
+        declared = request.headers.get("content-length", "")
+        if not declared.isdigit() or int(declared) > MAX_BODY_BYTES:
             raise HTTPException(413, f"A file has at most {MAX_BODY_BYTES >> 20} MB.")
         async with request.form(max_files=1) as form:
             upload = form.get("file")
@@ -201,19 +213,30 @@ class OpenAIServer:
         if not hmac.compare_digest(given.encode(), self.api_key.encode()):
             raise HTTPException(401, "The API key is missing or wrong.")
 
-    async def _read_json(self, request: Request) -> dict[str, Any]:
+    async def _read_body(self, request: Request) -> dict[str, Any]:
+        """Return the JSON of a request to this model. Raises HTTPException and ValueError."""
         self._check_key(request)
-        body = b""
+        pieces, size = [], int(request.headers.get("content-length") or 0)
+        refusal = HTTPException(413, f"A request has at most {MAX_BODY_BYTES >> 20} MB.")
+        if size > MAX_BODY_BYTES:
+            raise refusal
+        size = 0
         async for piece in request.stream():
-            body += piece
-            if len(body) > MAX_BODY_BYTES:
-                raise HTTPException(413, f"A request has at most {MAX_BODY_BYTES >> 20} MB.")
+            pieces.append(piece)
+            size += len(piece)
+            if size > MAX_BODY_BYTES:
+                raise refusal
         try:
-            values = json.loads(body)
+            values = json.loads(b"".join(pieces))
         except (ValueError, RecursionError):
             raise ValueError("The request is no JSON.") from None
         if not isinstance(values, dict):
             raise ValueError("The request is no JSON object.")
+        wanted = values.get("model", self.name)
+        if wanted != self.name:
+            raise FileNotFoundError(
+                f"There is no model {str(wanted)[:80]!r}: this server has {self.name!r}."
+            )
         return values
 
     def _describe_model(self) -> dict[str, Any]:
@@ -240,18 +263,31 @@ class OpenAIServer:
             content = b""
         if not content:
             raise ValueError("The data URI is not data:TYPE;base64,DATA.")
-        path = Path(self._folder.name) / f"image-{uuid4().hex}"
-        try:
+        with tempfile.TemporaryDirectory(dir=self._folder.name) as folder:
+            path = Path(folder) / "image"
             path.write_bytes(content)
             return self.reader.open(path)
-        finally:
-            path.unlink(missing_ok=True)
 
     def _answer(
         self, scene: Scene, messages: Sequence[Message], length: int, sampling: tuple[float, float]
-    ) -> Iterator[str]:
-        with self.queue.turn(uuid4().hex):
-            yield from self._stream(scene, messages, length, *sampling)
+    ) -> Generator[str, None, None]:
+        """Join the queue, and return the pieces of the answer. Raises QueueFull at once."""
+        ticket = self.queue.join(uuid4().hex)
+
+        def stream() -> Generator[str, None, None]:
+            try:
+                for _ in self.queue.wait(ticket):
+                    pass
+                yield from self._stream(scene, messages, length, *sampling)
+            finally:
+                self.queue.leave(ticket)
+
+        return stream()
+
+    def _why_ended(self, text: str, length: int) -> str:
+        """Return OpenAI's reason: whether an answer ended by itself or at its largest length."""
+        answered = len(self.bridge.language.tokenizer(text, add_special_tokens=False).input_ids)
+        return "length" if answered >= length else "stop"
 
     def _embed_inputs(self, inputs: Sequence[str]) -> np.ndarray:
         is_image = [each.startswith("data:") or each in self._files for each in inputs]
@@ -275,77 +311,8 @@ class OpenAIServer:
         return dict(zip(names, (asked, answered, asked + answered), strict=True))
 
 
-def _read_messages(value: object) -> tuple[list[str], list[Message]]:
-    """Return the images and the turns of a conversation, without system messages."""
-    if not isinstance(value, list) or not value:
-        raise ValueError("messages is a list with at least one message.")
-    images: list[str] = []
-    messages: list[Message] = []
-    for message in value:
-        if not isinstance(message, Mapping) or message.get("role") not in ROLES:
-            raise ValueError(f"A message has one of the roles {', '.join(ROLES)}.")
-        content = message.get("content")
-        parts = [{"type": "text", "text": content}] if isinstance(content, str) else content
-        if not isinstance(parts, list) or not all(isinstance(part, Mapping) for part in parts):
-            raise ValueError("The content of a message is a text or a list of parts.")
-        images += [image for image in map(_image_of, parts) if image]
-        if message["role"] in ("user", "assistant"):
-            texts = [str(part.get("text", "")) for part in parts if part.get("type") == "text"]
-            messages.append({"role": message["role"], "content": "\n".join(texts)})
-    if not messages or messages[-1]["role"] != "user":
-        raise ValueError("The last message is the user's question.")
-    return images, messages
-
-
-ROLES = ("user", "assistant", "system", "developer")
-
-
-def _image_of(part: Mapping[str, Any]) -> str | None:
-    """Return the data URI or file id of a part of a message, if it has one."""
-    for name, key in (("image_url", "url"), ("file", "file_id")):
-        if part.get("type") == name:
-            value = part.get(name)
-            found = value.get(key) if isinstance(value, Mapping) else value
-            if not isinstance(found, str):
-                raise ValueError(f"A part of type {name} has a text under {name}.{key}.")
-            return found
-    return None
-
-
-def _number(value: object, name: str, least: float, most: float | None) -> Any:
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise ValueError(f"{name} is a number.")
-    if not value >= least or (most is not None and value > most):
-        upper = "" if most is None else f" and at most {most}"
-        raise ValueError(f"{name} is at least {least}{upper}.")
-    return value
-
-
-def _stream_events(about: dict[str, Any], pieces: Iterator[str]) -> Iterator[str]:
-    """Write an answer as server-sent events; an error becomes the last one."""
-
-    def event(delta: dict[str, str], finish: str | None = None) -> str:
-        choice = {"index": 0, "delta": delta, "finish_reason": finish, "logprobs": None}
-        chunk = about | {"object": "chat.completion.chunk", "choices": [choice]}
-        return f"data: {json.dumps(chunk)}\n\n"
-
-    yield event({"role": "assistant", "content": ""})
-    try:
-        for piece in pieces:
-            yield event({"content": piece})
-    except ValueError as error:
-        yield f"data: {json.dumps(_describe_error(str(error), 'invalid_request_error'))}\n\n"
-        return
-    yield event({}, "stop")
-    yield "data: [DONE]\n\n"
-
-
-def _describe_error(message: str, kind: str) -> dict[str, Any]:
-    return {"error": {"message": message, "type": kind, "param": None, "code": None}}
-
-
 def _error(status: int, message: str, kind: str) -> Response:
-    return JSONResponse(_describe_error(message, kind), status_code=status)
+    return JSONResponse(describe_error(message, kind), status_code=status)
 
 
 async def _answer_http_error(request: Request, error: HTTPException) -> Response:  # noqa: ARG001

@@ -13,7 +13,7 @@ import gradio as gr
 
 from earthvlm.generation.sampling import DEFAULT_PROMPT
 from earthvlm.serving.service import SceneService
-from earthvlm.ui.api import add_tools
+from earthvlm.ui.api import add_tools, hide_page_endpoints
 from earthvlm.ui.examples import open_pair
 from earthvlm.ui.models import Models
 from earthvlm.ui.security.checked_page import CheckedPage
@@ -144,6 +144,7 @@ def build_app(models: Models) -> gr.Blocks:
                 api_visibility="private",
                 show_progress="hidden",
             )
+        hide_page_endpoints(page)
     # No call can pass the queue, and so its limits.
     return page.queue(max_size=QUEUE_SIZE, api_open=False)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 import requests
@@ -53,6 +54,35 @@ def read_error(said: str) -> str | None:
             event = json.loads(line.removeprefix("data: "))
             return None if event["success"] else event["output"].get("error")
     return said
+
+
+class PageCalls:
+    """Calls the page's own endpoints in one session, as its script does."""
+
+    def __init__(self, app_url: str, session: str) -> None:
+        self.app_url, self.session = app_url, session
+
+    def upload(self, path: Path) -> dict[str, Any]:
+        """Upload a file; return how a call names it."""
+        with path.open("rb") as file:
+            reply = requests.post(
+                f"{self.app_url}gradio_api/upload", files={"files": file}, timeout=SECONDS
+            )
+        (stored,) = reply.json()
+        return {"path": stored, "orig_name": path.name, "meta": {"_type": "gradio.FileData"}}
+
+    def stream(self, name: str, *arguments: Any) -> str:
+        """Call an endpoint; return all that it answers."""
+        said = call(self.app_url, name, list(arguments), self.session)
+        assert read_error(said) is None, said
+        return said
+
+    def value(self, name: str, *arguments: Any) -> Any:
+        """Call an endpoint; return its first result that is not the session."""
+        lines = self.stream(name, *arguments).splitlines()
+        done = next(line for line in lines if "process_completed" in line)
+        data = json.loads(done.removeprefix("data: "))["output"]["data"]
+        return next(value for value in data if value is not None)
 
 
 def send_mcp(

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import base64
 import json
+import struct
+import zlib
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -73,6 +76,63 @@ def test_mcp_runs_nothing_but_tools(app_url: str, secret: Path, method: str):
     assert not copied(secret)
 
 
+def test_no_image_names_a_file_or_passes_its_limits(
+    app_url: str, secret: Path, tmp_path: Path, capfd: pytest.CaptureFixture
+):
+    """What programs may send as a scene of their own, by the raw API and by MCP."""
+    listing = f'<VRTDataset rasterXSize="9" rasterYSize="9"><a>{secret}</a></VRTDataset>'
+    whole = random_scene(64, 64)
+    whole.save(tmp_path / "whole.tif")
+    content = (tmp_path / "whole.tif").read_bytes()
+    images = {
+        str(secret): "not the base64",
+        f"file://{secret}": "not the base64",
+        "http://127.0.0.1:1/x.tif": "not the base64",
+        "data:image/png;base64,": "not the base64",
+        "../../etc/passwd": "not the base64",
+        "f" * 64: "no such upload",
+        secret.parent.name: "not the base64",
+        "A" * 1_000_004: "more than 1,000,000 characters",
+        encode(b"garbage" * 9): "scene",
+        encode(listing.encode()): "scene",
+        encode(content[: len(content) // 2]): "scene",
+        encode(write_huge_header()): "scene",
+    }
+    for tool in ("describe_scene", "ask_scene", "search_scenes"):
+        for image, expected in images.items() if tool == "ask_scene" else [*images.items()][:7]:
+            parameters = {"name": tool, "arguments": {"image": image}}
+            result = send_mcp(app_url, "tools/call", parameters)["result"]
+            told = result["content"][0]["text"]
+            assert result["isError"] and expected in told and told.endswith("."), told
+            assert len(told) < 400 and "/tmp" not in told and "secret" not in told
+            data = {
+                "describe_scene": ["", image, "", False, False],
+                "ask_scene": ["", "Is there water?", 8, "", image, ""],
+                "search_scenes": ["", 3, "all", "", "", "", "", "", image, ""],
+            }
+            assert read_error(call(app_url, tool, data[tool], f"image-{tool}")) == told
+    for file in (as_file(secret), [encode(content)]):
+        parameters = {"name": "ask_scene", "arguments": {"image": file}}
+        answer = send_mcp(app_url, "tools/call", parameters)
+        assert "A tool's arguments are text" in answer["error"]["message"]
+    both = {"image": encode(content), "image_id": "beetzsee_r0_c00"}
+    for arguments in (both, {}, {"image": encode(content), "window": "0 0 a 9"}):
+        parameters = {"name": "describe_scene", "arguments": arguments}
+        assert send_mcp(app_url, "tools/call", parameters)["result"]["isError"]
+    assert not copied(secret) and "Traceback" not in capfd.readouterr().err
+
+
+def encode(content: bytes) -> str:
+    return base64.b64encode(content).decode()
+
+
+def write_huge_header() -> bytes:
+    """A picture of a few bytes whose header promises 40,000 x 40,000 pixels."""
+    chunk = b"IHDR" + struct.pack(">IIBBBBB", 40_000, 40_000, 8, 2, 0, 0, 0)
+    check = struct.pack(">I", zlib.crc32(chunk))
+    return b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 13) + chunk + check
+
+
 def test_mcp_arguments_fit_their_schema(app_url: str):
     for arguments in (
         {"image_id": 7},
@@ -89,7 +149,8 @@ def test_unknown_scene_name_is_cut(app_url: str):
     parameters = {"name": "describe_scene", "arguments": {"image_id": "/etc/" + "x" * 5000}}
     told = send_mcp(app_url, "tools/call", parameters)["result"]["content"][0]["text"]
     assert len(told) < 140
-    error = read_error(call(app_url, "describe_scene", ["/etc/" + "x" * 5000]))
+    data = ["/etc/" + "x" * 5000, "", "", False, False]
+    error = read_error(call(app_url, "describe_scene", data))
     assert error == told
 
 
@@ -161,17 +222,45 @@ def test_paths_all_get_the_same_error(app_url: str, secret: Path):
 @pytest.mark.parametrize(
     ("name", "data", "told"),
     [
-        ("ask_scene", ["beetzsee_r0_c00", "Water?", -5, ""], "max_length is a whole number from 1"),
-        ("ask_scene", ["beetzsee_r0_c00", "Water?", "abc", ""], "max_length is a whole number"),
-        ("ask_scene", ["beetzsee_r0_c00", "Water?", True, ""], "max_length is a whole number"),
-        ("ask_scene", ["beetzsee_r0_c00"], "takes 4 arguments (image_id, question"),
-        ("search_scenes", ["a lake", 0, "all", "", "", "", ""], "count is a whole number from 1"),
-        ("search_scenes", ["a lake", 1000, "all", "", "", "", ""], "count is a whole number from"),
-        ("search_scenes", ["a lake", 5, "no", "", "", "", ""], "no split 'no'"),
-        ("search_scenes", ["a lake", 5, "all", "x", "", "", ""], "no date as in 2020-06-30"),
-        ("search_scenes", ["a lake", 5, "all", "", "", "", "16,47,4,55"], "swap west and east"),
-        ("search_scenes", [None, 5, "all", "", "", "", ""], "words is text; None came"),
-        ("search_scenes", ["\ud800", 5, "all", "", "", "", ""], "words is text"),
+        (
+            "ask_scene",
+            ["beetzsee_r0_c00", "Water?", -5, "", "", ""],
+            "max_length is a whole number from 1",
+        ),
+        (
+            "ask_scene",
+            ["beetzsee_r0_c00", "Water?", "abc", "", "", ""],
+            "max_length is a whole number",
+        ),
+        (
+            "ask_scene",
+            ["beetzsee_r0_c00", "Water?", True, "", "", ""],
+            "max_length is a whole number",
+        ),
+        ("ask_scene", ["beetzsee_r0_c00"], "takes 6 arguments (image_id, question"),
+        (
+            "search_scenes",
+            ["a lake", 0, "all", "", "", "", "", "", "", ""],
+            "count is a whole number from 1",
+        ),
+        (
+            "search_scenes",
+            ["a lake", 1000, "all", "", "", "", "", "", "", ""],
+            "count is a whole number from",
+        ),
+        ("search_scenes", ["a lake", 5, "no", "", "", "", "", "", "", ""], "no split 'no'"),
+        (
+            "search_scenes",
+            ["a lake", 5, "all", "x", "", "", "", "", "", ""],
+            "no date as in 2020-06-30",
+        ),
+        (
+            "search_scenes",
+            ["a lake", 5, "all", "", "", "", "16,47,4,55", "", "", ""],
+            "swap west and east",
+        ),
+        ("search_scenes", [None, 5, "all", "", "", "", "", "", "", ""], "words is text; None came"),
+        ("search_scenes", ["\ud800", 5, "all", "", "", "", "", "", "", ""], "words is text"),
         ("open_scene", [None, 7, "auto", ""], NO_UPLOAD),
         ("open_scene", [None, [], "auto", ""], "No file arrived"),
         ("open_scene", [None, None, "no such", ""], "boa_offset is one of auto, yes, no"),

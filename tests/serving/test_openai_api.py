@@ -15,7 +15,7 @@ import uvicorn
 
 from earthvlm.models.text_encoder import embed_sentences
 from earthvlm.scenes.scene import Scene
-from earthvlm.serving.openai_api import OpenAIServer
+from earthvlm.serving.openai_api import MAX_BODY_BYTES, OpenAIServer
 from tests.conftest import random_scene
 from tests.support.ports import free_port
 
@@ -64,9 +64,24 @@ def test_chat_answers_about_a_data_uri(client, tiny_bridge, scene_file):
         model="tiny", messages=messages, max_completion_tokens=8, stream=True
     )
     chunks = list(pieces)
-    assert chunks[-1].choices[0].finish_reason == "stop"
+    # A random bridge does not end its answer before the largest length.
+    assert chunks[-1].choices[0].finish_reason == answer.choices[0].finish_reason == "length"
     joined = "".join(chunk.choices[0].delta.content or "" for chunk in chunks)
     assert joined.strip() == expected
+
+
+def test_a_client_that_leaves_frees_the_model(client, scene_file):
+    messages = ask("Is there water?", data_uri(scene_file))
+    for pieces_read in (1, 2, 3):
+        pieces = client.chat.completions.create(
+            model="tiny", messages=messages, max_tokens=400, stream=True
+        )
+        for _ in range(pieces_read):
+            next(pieces)
+        pieces.close()
+    patient = client.with_options(timeout=60)
+    answer = patient.chat.completions.create(model="tiny", messages=messages, max_tokens=4)
+    assert answer.choices[0].message.content
 
 
 def test_uploaded_files_can_be_asked_about(client, tiny_bridge, scene_file):
@@ -101,7 +116,7 @@ BAD = {
     "no image": ([{"role": "user", "content": "Water?"}], "about one image; this one has 0"),
     "address": (ask("Water?", "http://127.0.0.1/a.tif"), "Addresses are not fetched"),
     "damaged": (ask("Water?", "data:image/png;base64,????"), "is not data:TYPE;base64,DATA"),
-    "no picture": (ask("Water?", "data:image/png;base64,aGVsbG8="), "image-"),
+    "no picture": (ask("Water?", "data:image/png;base64,aGVsbG8="), "'image'"),
     "no question": (ask(" ", "data:image/png;base64,aGVsbG8="), "The question is empty"),
     "answered": ([{"role": "assistant", "content": "Yes."}], "The last message is the user's"),
     "role": ([{"role": "tool", "content": "x", "tool_call_id": "1"}], "has one of the roles"),
@@ -124,6 +139,13 @@ def test_limits_and_keys_are_checked(client):
         client.embeddings.create(model="tiny", input=["a"] * 300)
     with pytest.raises(openai.NotFoundError, match="There is no model 'other'"):
         client.models.retrieve("other")
+    with pytest.raises(openai.NotFoundError, match="no model 'gpt-9': this server has 'tiny'"):
+        client.chat.completions.create(model="gpt-9", messages=ask("Water?", "data:,"))
+    with pytest.raises(openai.NotFoundError, match="There is no model 'gpt-9'"):
+        client.embeddings.create(model="gpt-9", input="a lake")
+    with pytest.raises(openai.APIStatusError, match="at most 64 MB") as refused:
+        client.embeddings.create(model="tiny", input="a" * (MAX_BODY_BYTES + 1))
+    assert refused.value.status_code == 413
     with pytest.raises(openai.PermissionDeniedError, match="Pages of other sites may not"):
         client.models.list(extra_headers={"Origin": "https://example.org"})
     with pytest.raises(openai.AuthenticationError, match="API key is missing or wrong"):

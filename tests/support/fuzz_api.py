@@ -64,6 +64,7 @@ class Fuzzer:
         self.url = url
         config = requests.get(f"{url}config", timeout=PATIENCE_S).json()
         self.endpoints = [each for each in config["dependencies"] if each["backend_fn"]]
+        self.kinds = {each["id"]: each.get("api_info") or {} for each in config["components"]}
         info = requests.get(f"{url}gradio_api/info?all_endpoints=true", timeout=PATIENCE_S).json()
         self.named = info["named_endpoints"]
         self.findings = Findings()
@@ -95,7 +96,7 @@ class Fuzzer:
         endpoint = chance.choice(self.endpoints)
         session = f"fuzz{chance.randrange(40)}-{chance.getrandbits(32):x}"
         body = {
-            "data": self._arguments(endpoint["api_name"], chance, len(endpoint["inputs"])),
+            "data": self._spoil([self.kinds[place] for place in endpoint["inputs"]], chance),
             "fn_index": endpoint["id"] if chance.random() < 0.9 else chance.choice([-1, 999, None]),
             "session_hash": session,
         }
@@ -151,7 +152,7 @@ class Fuzzer:
 
     def _tool(self, chance: random.Random) -> str | None:
         name = chance.choice(["describe_scene", "ask_scene", "search_scenes", "open_scene", "ask"])
-        known = self.named[f"/{name}"]["parameters"]
+        known = self.named.get(f"/{name}", {"parameters": []})["parameters"]
         arguments = {
             p["parameter_name"]: self._argument(p["type"], chance)
             for p in known
@@ -176,11 +177,13 @@ class Fuzzer:
         reply = self._request("POST", "gradio_api/mcp/", json.dumps(whole).encode(), MCP_HEADERS)
         return self._judge(reply)
 
-    def _arguments(self, name: str, chance: random.Random, count: int | None = None) -> list[Any]:
+    def _arguments(self, name: str, chance: random.Random) -> list[Any]:
         known = self.named.get(f"/{name}", {"parameters": []})["parameters"]
-        values = [self._argument(each["type"], chance) for each in known]
-        if count is not None:
-            values = [None] * (count - len(values)) + values
+        return self._spoil([each["type"] for each in known], chance)
+
+    def _spoil(self, kinds: list[dict[str, Any]], chance: random.Random) -> list[Any]:
+        """Arguments of these kinds, sometimes one too many or too few."""
+        values = [self._argument(kind, chance) for kind in kinds]
         if chance.random() < 0.1:
             values = values[1:] if chance.random() < 0.5 else [*values, self._value(chance)]
         return values

@@ -41,14 +41,13 @@ COLOURS = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
 WIDTH = 160  # of a line, beyond which an untrained model's answers say no more
 
 TRAIN = (
-    "accelerate launch train_accelerate.py --data_dir data --output_dir run --device cpu \\\n"
+    "accelerate launch -m earthvlm.train --data_dir data --output_dir run --device cpu \\\n"
     "    --olmoearth_model random-v1.2-nano --no-freeze_olmoearth --vlm_model jane/tiny-llama \\\n"
     "    --num_geo_queries 4 --batch_size 2 --accumulation_steps 1 --num_workers 0 \\\n"
     "    --num_epochs 2 --save_every 1"
 )
 SEARCH = """python - <<'END'
 from gradio_client import Client
-from tests.support.ports import free_port
 
 app = Client("http://127.0.0.1:{port}", verbose=False)
 found = app.predict("water in the top left", 3, api_name="/search_scenes")
@@ -146,8 +145,6 @@ def write_transcript(scratch: Path) -> str:
     """Run all commands and return the transcript as Markdown."""
     work = scratch / "work"
     work.mkdir()
-    for name in ("app.py", "hub", "train_accelerate.py"):
-        (work / name).symlink_to(ROOT / name)
     write_generated_chatearthnet(work / "data", train=8, val=4)
     save_tiny_model(work / "tiny-llama", "llama")
     (scratch / "hub").mkdir()
@@ -193,7 +190,7 @@ def _load(transcript: Transcript) -> None:
 def _search(transcript: Transcript) -> None:
     transcript.tell("Its embeddings of the data become a dataset.")
     transcript.run(
-        "accelerate launch hub/embed_chatearthnet.py --data_dir data --bridge jane/tiny-bridge \\\n"
+        "accelerate launch -m earthvlm embed-dataset --data_dir data --bridge jane/tiny-bridge \\\n"
         "    --splits train val --num_workers 0 --output embeddings \\\n"
         "    --push_to_hub jane/tiny-embeddings"
     )
@@ -202,7 +199,7 @@ def _search(transcript: Transcript) -> None:
     port = free_port()
     app = (
         "EARTHVLM_BRIDGE=jane/tiny-bridge EARTHVLM_EMBEDDINGS=jane/tiny-embeddings \\\n"
-        f"    GRADIO_SERVER_PORT={port} python app.py"
+        f"    GRADIO_SERVER_PORT={port} earthvlm app"
     )
     with transcript.serving(app, port):
         transcript.run(SEARCH.format(port=port))

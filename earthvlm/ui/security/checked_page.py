@@ -15,8 +15,13 @@ from starlette.middleware import Middleware
 
 from earthvlm.ui.errors import report_error, shorten
 from earthvlm.ui.page_parts import serve_parts
+from earthvlm.ui.security.compression import PageCompression
 from earthvlm.ui.security.connections import bound_connections
-from earthvlm.ui.security.mcp_messages import McpMessages, keep_public_tools
+from earthvlm.ui.security.mcp_messages import (
+    McpMessages,
+    keep_public_tools,
+    return_structured_results,
+)
 from earthvlm.ui.security.middleware import Guard
 from earthvlm.ui.security.page_policy import PagePolicy, find_scripts
 from earthvlm.ui.security.page_states import forget_unattended
@@ -55,6 +60,7 @@ class CheckedPage(gr.Blocks):
     def mcp_server_obj(self, server: GradioMCPServer | None) -> None:
         if server is not None:
             keep_public_tools(server)
+            return_structured_results(server)
         self._mcp_server = server
 
     @property
@@ -81,9 +87,10 @@ class CheckedPage(gr.Blocks):
 
     @app.setter
     def app(self, app: App) -> None:
-        # Before what Gradio has added, which compresses pages.
+        # Inside of what Gradio has added; the last one sees a page first.
         heads = [self.head, *(getattr(block, "head", None) for block in self.blocks.values())]
         inserted = [script for head in heads if head for script in find_scripts(head.encode())]
+        app.user_middleware.append(Middleware(PageCompression, quality=5))
         app.user_middleware.append(Middleware(PagePolicy, inserted=inserted))
         serve_parts(app)
         # The last one added comes first.
@@ -162,12 +169,21 @@ def _check_argument(name: str, block: Any, value: Any) -> None:
     low, high = getattr(block, "minimum", None), getattr(block, "maximum", None)
     is_kind = isinstance(value, types) and isinstance(value, bool) == (types == (bool,))
     if is_kind and kind["type"] == "string":
-        is_kind = not any("\ud800" <= letter <= "\udfff" for letter in value)
+        is_kind = _is_whole_text(value)
     elif is_kind:
         is_kind = math.isfinite(value) and (low is None or low <= value <= high)
     if not is_kind:
         bounds = "" if low is None else f" from {low:g} to {high:g}"
         raise ValueError(f"the argument {name} is {called}{bounds}; {shorten(value)} came")
+
+
+def _is_whole_text(value: str) -> bool:
+    """Whether a text holds no half of a letter, which cannot be written anywhere."""
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def check_event(action: Callable[..., Any] | None, event_data: Any) -> None:

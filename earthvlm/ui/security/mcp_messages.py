@@ -8,8 +8,10 @@ here, and Gradio gets them as they were parsed.
 
 from __future__ import annotations
 
+import inspect
 import json
 import re
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from gradio.utils import get_space
@@ -66,6 +68,55 @@ def keep_public_tools(server: GradioMCPServer) -> None:
     server.tool_to_endpoint = {
         name: endpoint for name, endpoint in server.tool_to_endpoint.items() if name in names
     }
+
+
+def read_docstring(function: Callable[..., Any]) -> tuple[str, dict[str, str]]:
+    """Return what a function does and returns, and what each argument is.
+
+    Gradio keeps the first line alone of what a docstring says of an argument.
+    """
+    text = inspect.getdoc(function) or ""
+    summary, _, rest = text.partition("Args:\n")
+    arguments, _, returns = rest.partition("\nReturns:\n")
+    described = re.findall(r"^ {4}(\w+): (.*(?:\n {8}.*)*)", arguments, re.MULTILINE)
+    whole = f"{summary} Returns: {returns}." if returns else summary
+    return " ".join(whole.split()), {name: " ".join(told.split()) for name, told in described}
+
+
+def return_structured_results(server: GradioMCPServer) -> None:
+    """Let tools answer with JSON and say its schema; Gradio writes what Python prints.
+
+    Gradio also reads the files that a result seems to name, which this replaces.
+    """
+    types, handlers = server.types, server.mcp_server.request_handlers
+    list_tools, call_tool = (
+        handlers[kind] for kind in (types.ListToolsRequest, types.CallToolRequest)
+    )
+
+    def write(data: list[Any], root_url: str) -> list[Any]:  # noqa: ARG001  Gradio gives two
+        return [types.TextContent(type="text", text=json.dumps(each)) for each in data]
+
+    async def list_with_schemas(request: Any) -> Any:
+        answer = await list_tools(request)
+        for tool in answer.root.tools:
+            endpoint = server.get_block_fn_from_endpoint_name(server.tool_to_endpoint[tool.name])
+            schema = endpoint.outputs[0].api_info()  # type: ignore[union-attr]
+            tool.outputSchema = schema if schema.get("type") == "object" else None
+        return answer
+
+    async def call_with_structure(request: Any) -> Any:
+        answer = await call_tool(request)
+        if not answer.root.isError:
+            result = json.loads(answer.root.content[0].text)
+            answer.root.structuredContent = result if isinstance(result, dict) else None
+        return answer
+
+    server.get_fn_description = (  # type: ignore[method-assign]
+        lambda endpoint, tool_name: read_docstring(endpoint.fn)  # type: ignore[arg-type]
+    )
+    server.postprocess_output_data = write  # type: ignore[method-assign]
+    handlers[types.ListToolsRequest] = list_with_schemas
+    handlers[types.CallToolRequest] = call_with_structure
 
 
 class McpMessages:

@@ -112,6 +112,14 @@ class Uploads:
                     kept.addresses[address] += 1
             self._under_way += Counter()  # drops the addresses at 0
 
+    def find(self, upload_id: str, address: str) -> Path | None:
+        """Return an upload of this address by its id, the name of its folder; None without one."""
+        with self._lock:
+            for path, kept in self._kept.items():
+                if Path(path).parent.name == upload_id and address in kept.addresses:
+                    return Path(path)
+        return None
+
     def discard(self, paths: Iterable[str]) -> None:
         """Delete uploads that were opened, unless another upload of the same file is waiting."""
         with self._lock:
