@@ -100,7 +100,7 @@ def return_structured_results(server: GradioMCPServer) -> None:
         answer = await list_tools(request)
         for tool in answer.root.tools:
             endpoint = server.get_block_fn_from_endpoint_name(server.tool_to_endpoint[tool.name])
-            schema = endpoint.outputs[0].api_info()  # type: ignore[union-attr]
+            schema = endpoint.outputs[0].api_info()
             tool.outputSchema = schema if schema.get("type") == "object" else None
         return answer
 
@@ -111,10 +111,8 @@ def return_structured_results(server: GradioMCPServer) -> None:
             answer.root.structuredContent = result if isinstance(result, dict) else None
         return answer
 
-    server.get_fn_description = (  # type: ignore[method-assign]
-        lambda endpoint, tool_name: read_docstring(endpoint.fn)  # type: ignore[arg-type]
-    )
-    server.postprocess_output_data = write  # type: ignore[method-assign]
+    server.get_fn_description = lambda endpoint, tool_name: read_docstring(endpoint.fn)
+    server.postprocess_output_data = write
     handlers[types.ListToolsRequest] = list_with_schemas
     handlers[types.CallToolRequest] = call_with_structure
 
