@@ -34,7 +34,7 @@ README = (
     "--search 'a lake beside forest' --tab Map --height 0 --output docs/map.png",
 )
 # The element at the bottom of a screenshot of height 0, and the pixels below it.
-LAST_ELEMENT = {"Chat": ".look-and-ask", "Search": "#search-results", "Map": "#show-in-search"}
+LAST_ELEMENT = {"Chat": ".workspace", "Search": "#search-results", "Map": "#show-in-search"}
 MARGIN = 8
 
 
@@ -78,7 +78,7 @@ def ask_in_chat(page: Page, example: int, questions: list[str]) -> None:
         page.get_by_label("Your question").fill(question)
         page.get_by_role("button", name="Send").click()
         page.locator('#chat [data-testid="bot"]').nth(number - 1).wait_for()
-        page.locator("#stop[disabled]").wait_for()
+        page.locator("#stop").wait_for(state="hidden")
     page.mouse.move(0, 0)
     page.wait_for_timeout(500)
 

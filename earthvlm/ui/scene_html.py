@@ -60,7 +60,7 @@ def show_details(opened: OpenScene) -> str:
     }
     rows = "".join(f"<dt>{name}</dt><dd>{html.escape(text)}</dd>" for name, text in details.items())
     text = (
-        f'<h2>{html.escape(make_title(scene))} <span class="mark">measured</span></h2>'
+        f"<h2>{html.escape(make_title(scene))}</h2>"
         f'<p class="file"><strong>{html.escape(scene.name)}</strong></p><dl>{rows}</dl>'
     )
     text += _show_shares(opened)
@@ -70,7 +70,7 @@ def show_details(opened: OpenScene) -> str:
         text += f'<ul class="notes" aria-label="Notes about this scene">{items}</ul>'
     if len(scene.bands) < 12:
         listed = ", ".join(sorted(scene.bands))
-        text += f"<details><summary>Bands in it</summary>{html.escape(listed)}</details>"
+        text += f"<details><summary>Bands in the file</summary>{html.escape(listed)}</details>"
     if opened.entry is not None and opened.entry.source:
         source = html.escape(opened.entry.source)
         text += f"<details><summary>Source and licence</summary>{source}</details>"
@@ -92,6 +92,7 @@ def _show_shares(opened: OpenScene) -> str:
         for cover, share in measured.shares.items()
     )
     return (
+        '<h3>Land cover <span class="mark">measured</span></h3>'
         f'<div class="bar" aria-hidden="true">{bar}</div><table aria-label="Measured shares of '
         f'the scene">{rows}</table><details><summary>How this was measured</summary>'
         f"{html.escape(SOURCES)}</details>"

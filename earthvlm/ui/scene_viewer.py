@@ -23,10 +23,12 @@ from earthvlm.bridge.attention_maps import AnswerAttention
 from earthvlm.scenes.bands import BANDS, COMPOSITES, NDVI_BANDS, WAVELENGTHS, composite_bands
 from earthvlm.scenes.pictures.composites import BALANCED, STRETCHES
 from earthvlm.scenes.scene import Scene
+from earthvlm.serving.measurements import summarize_measurements
 from earthvlm.serving.service import OpenScene
 from earthvlm.ui.cover_map_html import CoverOverlay, show_overlay
 from earthvlm.ui.scene_html import describe_composite
 from earthvlm.ui.session import Session, identify_client, page_only
+from earthvlm.ui.titles import make_title
 
 FOLDER = Path(__file__).parent
 SCRIPTS = ("viewer.js", "viewer_parts.js", "viewer_values.js")
@@ -87,6 +89,7 @@ def show_viewer(
     picture = scene.composite(composite, stretch) if composite else scene.thumbnail(10**5)
     source, kind = encode_picture(picture)
     shown = composite_bands(composite) if composite else (scene.bands[0],)
+    summary = summarize_measurements(opened.measurements)
     return {
         "key": make_key(scene),
         "name": scene.name,
@@ -96,7 +99,7 @@ def show_viewer(
         "height": scene.height,
         "picture": source,
         "kind": kind,
-        "alt": f"{scene.name}, {composite or 'grey'}",
+        "alt": f"{make_title(scene)}. {summary}. Drawn in {composite or 'grey'}",
         "caption": describe_composite(scene, composite),
         "shown": list(shown or NDVI_BANDS),
         "choice": _offer_bands(scene, shown, stretch) if composite else None,
