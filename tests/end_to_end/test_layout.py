@@ -51,7 +51,8 @@ def test_picture_and_question_stay_in_view(tab: Page, app_url: str, keep: Callab
             is_dark = "dark => document.body.classList.contains('dark') === dark"
             tab.wait_for_function(is_dark, arg=scheme == "dark")
             keep(f"chat-{state}-{scheme}", full_page=False)
-            rules = {"runOnly": ["color-contrast"]} if scheme == "dark" else {}
+            rules = {"rules": {"target-size": {"enabled": True}}}
+            rules = {"runOnly": ["color-contrast"]} if scheme == "dark" else rules
             found = axe.run(tab, options=rules).response["violations"]
             serious = [
                 (v["id"], v["nodes"]) for v in found if v["impact"] in ("serious", "critical")

@@ -129,24 +129,24 @@ def _build_gallery(examples: Sequence[OpenScene]) -> gr.Gallery:
 
 def _build_upload() -> tuple[gr.File, gr.Radio, gr.Textbox]:
     upload = gr.File(
-        label="Your own: GeoTIFF, band files, .SAFE.zip or photo",
+        label="Open your own: GeoTIFF, band files, .SAFE.zip or photo",
         file_count="multiple",
         file_types=SCENE_FILES,
         height=92,
         elem_id="upload",
     )
     take_uploads_only(upload)
-    with gr.Accordion("How files are read", open=False, elem_classes="settings"):
+    with gr.Accordion("Options for reading files", open=False, elem_classes="settings"):
         boa_offset = gr.Radio(
             [(label, choice) for choice, (label, _) in BOA_OFFSETS.items()],
             value="auto",
-            label="The offset of +1000 in products since 2022-01-25 (boa_offset)",
+            label="Offset of 1000 in products since 25 January 2022 (boa_offset)",
             elem_id="boa_offset",
         )
         window = gr.Textbox(
-            label="Part of a large image: first column, first row, width, height (window)",
+            label="Part of a large image in pixels: column, row, width, height (window)",
             value="",
-            placeholder="all of it, of a large one an overview",
+            placeholder="Empty: all of the image, or an overview of a large one",
             max_length=60,
             elem_id="window",
         )
