@@ -1,10 +1,12 @@
 """Time and memory of opening a whole Sentinel-2 product, and a window of it from an address.
 
-    python -m benchmarks.products --folder made_product     # makes the product first: 4 minutes
+    python -m benchmarks.products --folder made_product                 # makes it first: 4 minutes
+    python -m benchmarks.products --folder made_product --part addresses
 
 The product is made: twelve lossless JPEG 2000 bands of a whole tile, 10,980 x 10,980 pixels of 10
-m, noise at all scales, in ESA's folders with ESA's metadata file, in a zip archive (stored and
-deflated), and as one tiled GeoTIFF with overviews, which a local server gives out by ranges.
+m, and their coarser copies, noise at all scales, in ESA's folders with ESA's metadata file, in a
+zip archive (stored and deflated), as one tiled GeoTIFF with overviews, and as a STAC item with a
+GeoTIFF for each band. A local server gives out the last two, and counts requests and bytes.
 """
 
 from __future__ import annotations
@@ -16,6 +18,7 @@ import subprocess
 import sys
 import time
 import zipfile
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -41,8 +44,13 @@ METADATA = """<?xml version="1.0"?><n1:Level-2A_User_Product xmlns:n1="https://e
 
 
 def make_noise(side: int, seed: int) -> np.ndarray:
-    """Noise at all scales above the +1000 offset, uint16 `[side, side]`."""
-    random = np.random.default_rng(seed)
+    """Noise at all scales above the +1000 offset, uint16 `[side, side]`; moved on for each seed."""
+    return np.roll(_make_noise(side), 97 * seed, axis=1)
+
+
+@lru_cache(maxsize=1)
+def _make_noise(side: int) -> np.ndarray:
+    random = np.random.default_rng(0)
     values = np.full((side, side), 1300.0, np.float32)
     for cells in (6, 24, 96, 384, 1536):
         coarse = random.random((cells, cells), np.float32)
@@ -57,7 +65,13 @@ def make_product(folder: Path, side: int = SIDE) -> None:
 
     safe = folder / f"{NAME}.SAFE"
     images = safe / "GRANULE" / "L2A_T31TDG_A033211_20230716T105902" / "IMG_DATA"
-    for seed, (band, metres) in enumerate(METRES.items()):
+    sizes = [
+        (seed, band, metres)
+        for metres in (10, 20, 60)
+        for seed, (band, finest) in enumerate(METRES.items())
+        if metres == finest or (metres > finest and band != "B08")  # copies, as ESA's products have
+    ]
+    for seed, band, metres in sizes:
         path = images / f"R{metres}m" / f"T31TDG_20230716T105629_{band}_{metres}m.jp2"
         if path.is_file():
             continue
@@ -78,23 +92,47 @@ def make_product(folder: Path, side: int = SIDE) -> None:
         with zipfile.ZipFile(folder / f"{name}.zip", "w", packing, compresslevel=1) as archive:
             for path in sorted(path for path in safe.rglob("*") if path.is_file()):
                 archive.write(path, path.relative_to(folder))
-    write_cog(folder / "cog.tif", side)
 
 
-def write_cog(path: Path, side: int) -> None:
-    """Write twelve bands as a tiled GeoTIFF with overviews."""
+def write_cogs(folder: Path, side: int = SIDE) -> None:
+    """Write the twelve bands into one GeoTIFF, and into one each with a STAC item."""
+    write_cog(folder / "cog.tif", list(FILE_ORDER_12), side)
+    assets = {}
+    for band, metres in METRES.items():
+        name = f"{band}_{metres}m.tif"
+        write_cog(folder / name, [band], side * 10 // metres, metres)
+        assets[band] = {
+            "href": f"./{name}",
+            "type": "image/tiff",
+            "eo:bands": [{"name": band}],
+            "raster:bands": [{"scale": 0.0001, "offset": -0.1}],
+        }
+    properties = {
+        "datetime": "2023-07-16T10:56:29Z",
+        "platform": "sentinel-2b",
+        "s2:processing_baseline": "05.09",
+        "earthsearch:boa_offset_applied": True,  # so that no samples are needed
+    }
+    item = {"type": "Feature", "stac_version": "1.0.0", "id": NAME, "collection": "sentinel-2-l2a"}
+    (folder / "item.json").write_text(
+        json.dumps({**item, "properties": properties, "assets": assets, "links": []})
+    )
+
+
+def write_cog(path: Path, bands: list[str], side: int, metres: int = 10) -> None:
+    """Write bands as a tiled GeoTIFF with overviews."""
     import rasterio
     from rasterio.enums import Resampling
 
     if path.is_file():
         return
-    grid = rasterio.Affine(10, 0, 399_960, 0, -10, 4_700_040)
+    grid = rasterio.Affine(metres, 0, 399_960, 0, -metres, 4_700_040)
     with rasterio.open(
-        path, "w", driver="GTiff", count=12, height=side, width=side, dtype="uint16", tiled=True,
-        blockxsize=512, blockysize=512, interleave="band", compress="deflate", zlevel=1,
-        crs="EPSG:32631", transform=grid, BIGTIFF="YES",
+        path, "w", driver="GTiff", count=len(bands), height=side, width=side, dtype="uint16",
+        tiled=True, blockxsize=512, blockysize=512, interleave="band", compress="zstd",
+        zstd_level=1, predictor=2, crs="EPSG:32631", transform=grid, BIGTIFF="YES",
     ) as file:  # fmt: skip
-        for number, band in enumerate(FILE_ORDER_12, start=1):
+        for number, band in enumerate(bands, start=1):
             file.write(make_noise(side, number), number)
             file.set_band_description(number, band)
     with rasterio.open(path, "r+") as file:
@@ -113,6 +151,8 @@ def measure(task: str, target: str) -> dict[str, float]:
         Scene.open(target)
     elif task == "window":
         Scene.open(target, window=(5000, 5000, 256, 256))
+    elif task == "window in a block":
+        Scene.open(target, window=(5200, 5200, 256, 256))
     else:
         result["tiles"] = sum(1 for _ in TiledRaster(Path(target), "tile").tiles())
     result["seconds"] = round(time.perf_counter() - start, 2)
@@ -126,27 +166,46 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, required=True, help="of the product, 4 GB")
     parser.add_argument("--one", nargs=2, metavar=("TASK", "TARGET"), help=argparse.SUPPRESS)
     parser.add_argument("--tiles", action="store_true", help="also cut all 1,849 tiles, in minutes")
+    parser.add_argument(
+        "--part", nargs="+", choices=("files", "addresses"), default=("files", "addresses")
+    )
     arguments = parser.parse_args()
     if arguments.one:
         print(json.dumps(measure(*arguments.one)))
         return
-    make_product(arguments.folder)
-    safe = str(arguments.folder / f"{NAME}.SAFE")
+    arguments.folder.mkdir(parents=True, exist_ok=True)
+    if "files" in arguments.part:
+        measure_files(arguments.folder, arguments.tiles)
+    if "addresses" in arguments.part:
+        measure_addresses(arguments.folder)
+
+
+def measure_files(folder: Path, with_tiles: bool) -> None:
+    """Print what opening the product's folder and archives takes."""
+    make_product(folder)
+    safe = str(folder / f"{NAME}.SAFE")
     runs = [
         (task, str(target))
-        for target in (safe, arguments.folder / "stored.zip", arguments.folder / "deflated.zip")
+        for target in (safe, folder / "stored.zip", folder / "deflated.zip")
         for task in ("overview", "window")
     ]
-    if arguments.tiles:
-        runs += [("tiles", safe), ("tiles", str(arguments.folder / "cog.tif"))]
+    if with_tiles:
+        write_cogs(folder)
+        runs += [("tiles", safe), ("tiles", str(folder / "cog.tif"))]
     for task, target in runs:
-        print(task, Path(target).name[-24:], json.dumps(run_alone(arguments.folder, task, target)))
-    with serve_stac(arguments.folder) as server:
-        for task in ("window", "overview"):
-            before = server.bytes_sent
-            found = run_alone(arguments.folder, task, f"{server.address}/cog.tif")
-            found["megabytes_sent"] = round((server.bytes_sent - before) / 1e6, 2)
-            print(task, "from an address", json.dumps(found))
+        print(task, Path(target).name[-24:], json.dumps(run_alone(folder, task, target)))
+
+
+def measure_addresses(folder: Path) -> None:
+    """Print the requests and bytes, too, that parts of files behind addresses take."""
+    write_cogs(folder)
+    for name in ("cog.tif", "item.json"):
+        for task in ("window in a block", "window", "overview"):
+            with serve_stac(folder) as server:
+                found = run_alone(folder, task, f"{server.address}/{name}")
+                found["megabytes_sent"] = round(server.bytes_sent / 1e6, 2)
+                found["requests"] = len(server.requests)
+                print(task, name, "from an address", json.dumps(found))
 
 
 def run_alone(folder: Path, task: str, target: str) -> dict[str, float]:

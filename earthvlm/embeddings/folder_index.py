@@ -34,6 +34,7 @@ from earthvlm.embeddings.indexed_images import (
 from earthvlm.embeddings.note_counter import NoteCounter
 from earthvlm.embeddings.rows import CLEAR, make_rows
 from earthvlm.embeddings.stac import write_collection
+from earthvlm.scenes.memory import trim_memory
 from earthvlm.scenes.products.listing import KINDS, is_scene_folder, list_scenes
 from earthvlm.scenes.tiling import TiledRaster
 
@@ -269,6 +270,8 @@ class _ImageEmbedder:
             # A whole product has 1,849 tiles, whose thumbnails would take 200 MB as pictures.
             for row in rows[-len(scenes) :]:
                 row["thumbnail"] = encode_thumbnail(row["thumbnail"])
+            scenes.clear()  # before the next ones are read
+            trim_memory()
         return rows
 
 

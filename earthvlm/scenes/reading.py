@@ -56,7 +56,8 @@ def read_image(place: str | Path, options: ReadOptions) -> DecodedImage:
     Raises FileNotFoundError for what does not exist, ConnectionError for an address that cannot be
     reached, and ValueError for what is no usable scene.
     """
-    found = _find_image(place, options)
+    whole = options.bbox is None and options.window is None
+    found = _find_image(place, options, whole)
     if found is None:
         return read_file(Path(place), options)
     if isinstance(found, RasterFile):
@@ -85,9 +86,9 @@ def open_parts(place: str | Path, options: ReadOptions) -> Iterator[Sentinel2Ima
 
 
 def _find_image(
-    place: str | Path, options: ReadOptions
+    place: str | Path, options: ReadOptions, whole: bool = False
 ) -> AbstractContextManager[Sentinel2Image] | RasterFile | None:
-    """Find an image that can be read in parts.
+    """Find an image that can be read in parts; see `open_product` for `whole`.
 
     Returns an image whose bands lie in files or variables of their own, to be opened; the raster
     behind an address; None for a single file on disk.
@@ -104,21 +105,21 @@ def _find_image(
     files = find_product(path)
     if files is None:
         return None
-    raster = files.only_raster()
-    if raster is not None:
-        return _open_archived(files, raster, options)
-    _refuse_bands(options, files.name)
-    return open_product(files, options.boa_offset)
+    return _open_files(files, options, whole)
 
 
 @contextmanager
-def _open_archived(
-    files: ProductFiles, name: str, options: ReadOptions
-) -> Iterator[Sentinel2Image]:
-    """Open the only raster of an archive, in which download services pack it."""
+def _open_files(files: ProductFiles, options: ReadOptions, whole: bool) -> Iterator[Sentinel2Image]:
+    """Open a product, or the only raster of an archive, as download services pack it."""
+    name = files.only_raster()
     with ExitStack() as stack:
-        (raster,) = files.rasters([name], stack)
-        yield stack.enter_context(open_image(raster, options.boa_offset, options.bands))
+        if name is None:
+            _refuse_bands(options, files.name)
+            image = open_product(files, options.boa_offset, whole=whole)
+        else:
+            (raster,) = files.rasters([name], stack)
+            image = open_image(raster, options.boa_offset, options.bands)
+        yield stack.enter_context(image)
 
 
 def _find_remote_image(
@@ -141,8 +142,8 @@ def read_upload(path: Path, options: ReadOptions) -> DecodedImage:
     files = find_product(path) if path.is_dir() or path.suffix.lower() == ".zip" else None
     if files is None:
         return read_file(path, options)
-    _refuse_bands(options, files.name)
-    with open_product(replace(files, in_place=True), options.boa_offset) as image:
+    whole = options.bbox is None and options.window is None
+    with _open_files(replace(files, in_place=True), options, whole) as image:
         return image.read(options.bbox, options.window)
 
 

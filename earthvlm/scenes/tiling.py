@@ -90,6 +90,8 @@ class TiledRaster:
                             continue
                         name = self._name_tile(row, column, len(rows) * len(columns))
                         yield Scene(**vars(found) | {"name": name})
+                        del found
+                del pixels  # before the next piece is read: two would take twice the memory
 
     def _name_tile(self, row: int, column: int, count: int) -> str:
         return f"{self.name}_r{row:03d}_c{column:03d}" if count > 1 else self.name

@@ -47,6 +47,7 @@ def test_products_are_found_as_one_image_each(folder, tmp_path):
         "patch",
         "plain.tif",
     }
+    assert find_images(folder[1], tmp_path / "index") == {f"{NAME}.SAFE": folder[1]}
 
 
 def test_products_are_cut_into_tiles_and_followed(folder, tmp_path):

@@ -46,10 +46,10 @@ def add_describe(commands: argparse._SubParsersAction) -> None:
         help="answer a question about one or more scenes",
         description=(
             "Answer a question about Sentinel-2 scenes: a GeoTIFF, a .SAFE product or its zip\n"
-            "archive, a folder with a file for each band, a STAC item or its address, any one PNG\n"
-            "of a ChatEarthNet triplet, or an RGB image. Of a large one an overview is read, or a\n"
-            "part. One scene prints the answer alone, several print 'path: answer'. Notes about a\n"
-            "scene go to stderr."
+            "archive, a folder with a file for each band, a STAC item or its address, netCDF or\n"
+            "Zarr, any one PNG of a ChatEarthNet triplet, an RGB image, or a folder of these. Of\n"
+            "a large one an overview is read, or a part. One scene prints the answer alone,\n"
+            "several print 'path: answer'. Notes about a scene go to stderr."
         ),
         epilog=(
             "examples:\n"

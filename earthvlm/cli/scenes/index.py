@@ -25,10 +25,10 @@ def add_index(commands: argparse._SubParsersAction) -> None:
         "index",
         help="make a folder of images searchable",
         description=(
-            "Cut a folder of Sentinel-2 GeoTIFFs and products (.SAFE folders, their zip archives,\n"
-            "folders with a file for each band) into tiles and embed these, so that earthvlm\n"
-            "search finds them. The next run embeds only new and changed images; an interrupted\n"
-            "run resumes. Cloudy tiles go into the split 'cloudy', others into 'clear'."
+            "Cut a folder of Sentinel-2 scenes (all that earthvlm describe takes) into tiles and\n"
+            "embed these, so that earthvlm search finds them. The next run embeds only new and\n"
+            "changed images; an interrupted run resumes. Cloudy tiles go into\n"
+            "the split 'cloudy', others into 'clear'."
         ),
         epilog=(
             "examples:\n"

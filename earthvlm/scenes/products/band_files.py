@@ -50,14 +50,19 @@ def name_files(paths: Sequence[str]) -> list[NamedFile]:
     return found
 
 
-def choose_files(files: Sequence[NamedFile], source: str) -> dict[str, str]:
-    """Choose one file a band, the finest. Raises ValueError where one has two of one pixel size."""
+def choose_files(
+    files: Sequence[NamedFile], source: str, *, coarsest: bool = False
+) -> dict[str, str]:
+    """Choose one file a band, the finest or the coarsest.
+
+    Raises ValueError where a band has two of one pixel size.
+    """
     chosen: dict[str, NamedFile] = {}
     for file in files:
         other = chosen.get(file.band)
-        if other is None or _is_better(file, other):
+        if other is None or _is_better(file, other, coarsest):
             chosen[file.band] = file
-        elif not _is_better(other, file):
+        elif not _is_better(other, file, coarsest):
             names = " and ".join(f"'{PurePosixPath(each.path).name}'" for each in (other, file))
             raise ValueError(
                 f"{source} holds {file.band} twice, in {names}; give the folder of one scene"
@@ -82,10 +87,10 @@ def is_band_folder(names: Sequence[str]) -> bool:
     return set(VISIBLE_BANDS) <= {file.band for file in name_files(direct)}
 
 
-def _is_better(one: NamedFile, two: NamedFile) -> bool:
+def _is_better(one: NamedFile, two: NamedFile, coarsest: bool) -> bool:
     """Whether a file is to be preferred to another of its band."""
     if one.metres and two.metres and one.metres != two.metres:
-        return one.metres < two.metres
+        return (one.metres < two.metres) != coarsest
     return _PREFERRED in one.path and _OTHER_VERSION in two.path
 
 

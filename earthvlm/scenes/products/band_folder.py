@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import struct
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
@@ -32,7 +33,9 @@ from earthvlm.scenes.rasters.sentinel2_image import (
     require_visible_bands,
 )
 from earthvlm.scenes.rasters.value_rules import ValueTags
+from earthvlm.scenes.reflectance import MAX_PIXELS
 
+_IMAGE_HEADER = b"ihdr"  # the box of JPEG 2000 that begins with height and width
 _GRANULE = re.compile(r"(?:^|/)GRANULE/([^/]+)/")
 # Folders of a product above which its metadata file is looked for: R10m, IMG_DATA, the granule.
 _PARENTS = 4
@@ -72,13 +75,23 @@ def _may_be_product(folder: Path) -> bool:
 
 
 @contextmanager
-def open_product(files: ProductFiles, boa_offset: bool | None = None) -> Iterator[Sentinel2Image]:
+def open_product(
+    files: ProductFiles, boa_offset: bool | None = None, *, whole: bool = False
+) -> Iterator[Sentinel2Image]:
     """Open the bands of a product for reading parts of it.
+
+    whole: it is read as a whole. Where an overview has to do for that, bands are taken from the
+    coarser copies that level 2A has, of which much less is unpacked and decoded.
 
     Raises ValueError where the files are not the bands of one scene.
     """
     source = f"'{files.name}'"
-    chosen = choose_files(_of_one_granule(files, source), source)
+    found = _of_one_granule(files, source)
+    chosen = choose_files(found, source)
+    if whole and "B02" in chosen and _exceeds_scene(files.read_start(chosen["B02"])):
+        # One band stays as it is: the image's size and grid are those of the finest.
+        finest = "B08" if "B08" in chosen else "B02"
+        chosen = choose_files(found, source, coarsest=True) | {finest: chosen[finest]}
     bands = [band for band in (*BANDS, "B10") if band in chosen]
     require_visible_bands(bands, source)
     metadata, notes = _read_metadata(files)
@@ -95,6 +108,15 @@ def open_product(files: ProductFiles, boa_offset: bool | None = None) -> Iterato
             boa_offset=boa_offset,
             notes=notes,
         )
+
+
+def _exceeds_scene(start: bytes) -> bool:
+    """Return whether a JPEG 2000 file, by its first bytes, has more pixels than a scene."""
+    at = start.find(_IMAGE_HEADER) + len(_IMAGE_HEADER)
+    if at < len(_IMAGE_HEADER) or len(start) < at + 8:
+        return False
+    height, width = struct.unpack_from(">II", start, at)
+    return height * width > MAX_PIXELS
 
 
 def open_bands(

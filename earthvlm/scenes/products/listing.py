@@ -54,8 +54,9 @@ def _walk(folder: Path, below: bool, skip: Path | None) -> Iterator[Path]:
         return
     inside = [path for path in sorted(folder.iterdir()) if not path.name.startswith(".")]
     files = [path for path in inside if path.is_file()]
-    assets = {asset for item in files if is_stac_item(item) for asset in _list_assets(item)}
-    scene_files = set(_choose_files([path for path in files if path not in assets]))
+    items = {path for path in files if is_stac_item(path)}
+    assets = {asset for item in items for asset in _list_assets(item)}
+    scene_files = items.union(_choose_files([path for path in files if path not in assets]))
     for path in inside:
         if path in scene_files:
             yield path
@@ -70,12 +71,12 @@ def _walk(folder: Path, below: bool, skip: Path | None) -> Iterator[Path]:
 
 
 def _choose_files(files: list[Path]) -> Iterator[Path]:
-    """Yield the files of one folder that are scenes."""
+    """Yield the files of one folder that are scenes, besides STAC items."""
     rasters = [path for path in files if path.suffix.lower() in RASTER_SUFFIXES]
     stems = {path.stem for path in rasters}
     for path in files:
         suffix = path.suffix.lower()
-        if suffix in (*RASTER_SUFFIXES, *DATASET_SUFFIXES) or is_stac_item(path):
+        if suffix in (*RASTER_SUFFIXES, *DATASET_SUFFIXES):
             yield path
         elif suffix in PICTURE_SUFFIXES:
             if path.stem not in stems and not _PREVIEW.search(path.stem):

@@ -68,7 +68,12 @@ class ProductFiles:
 
     def only_raster(self) -> str | None:
         """Return the one raster of an archive that holds no other."""
-        rasters = [n for n in self.names if PurePosixPath(n).suffix.lower() in RASTER_SUFFIXES]
+        rasters = [
+            name
+            for name in self.names
+            if PurePosixPath(name).suffix.lower() in RASTER_SUFFIXES
+            and not PurePosixPath(name).name.startswith("._")  # macOS packs these next to files
+        ]
         return rasters[0] if self.is_archive and len(rasters) == 1 else None
 
     def read_text(self, name: str) -> bytes:
@@ -82,6 +87,19 @@ class ProductFiles:
         if len(data) > MAX_TEXT_BYTES:
             raise ValueError(f"'{PurePosixPath(name).name}' in '{self.name}' is too large to read")
         return data
+
+    def read_start(self, name: str, count: int = 1024) -> bytes:
+        """Read the first bytes of a file."""
+        if not self.is_archive:
+            with (self.root / name).open("rb") as stream:
+                return stream.read(count)
+        try:
+            with zipfile.ZipFile(self.root) as archive, archive.open(name) as file:
+                return file.read(count)
+        except (*_ARCHIVE_ERRORS, EOFError) as error:
+            raise ValueError(
+                f"'{PurePosixPath(name).name}' in '{self.name}' cannot be unpacked: {error}"
+            ) from error
 
     def rasters(self, names: Sequence[str], stack: ExitStack) -> list[RasterFile]:
         """Return rasters among the files. Raises ValueError where one is none, or is damaged.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
@@ -9,7 +10,8 @@ from typing import TypeVar
 from earthvlm.scenes.rasters.raster_limits import GDAL_OPTIONS
 
 REMOTE_THREADS = 8  # requests to a server at a time, about as many as a browser makes
-LOCAL_THREADS = 2
+# One where this process is to decode in one thread, as the app's children are.
+LOCAL_THREADS = 1 if os.environ.get("GDAL_NUM_THREADS") == "1" else 2
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 

@@ -267,3 +267,8 @@ def test_an_overview_comes_from_smaller_pixels(tmp_path):
         assert abs(found.mean() - wanted.mean()) < 2, band
         assert abs(found[300, 700] - wanted[675, 1575]) < 12, band
     assert any("This is an overview" in note for note in scene.notes)
+    for red in safe.rglob("*_B04_10m.jp2"):  # an overview needs its copy of 20 m alone
+        red.write_bytes(b"")
+    assert np.array_equal(Scene.open(safe).reflectance, scene.reflectance)
+    with pytest.raises(ValueError, match="B04_10m.jp2' is neither"):
+        Scene.open(safe, window=(0, 0, 64, 64))

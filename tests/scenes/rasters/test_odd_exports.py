@@ -136,6 +136,7 @@ def test_the_only_raster_of_an_archive_is_read(tmp_path):
         with zipfile.ZipFile(tmp_path / "download.zip", "w", packing) as archive:
             archive.write(raster, "readme.txt")
             archive.write(raster, "inner/download.tif")
+            archive.writestr("__MACOSX/inner/._download.tif", b"resource fork")
         scene = Scene.open(tmp_path / "download.zip")
         assert np.array_equal(scene.reflectance, Scene.open(raster).reflectance)
         assert scene.name == "download"
