@@ -92,7 +92,7 @@ def answer(session: Session, question: str, text: str, *, maps: bool = True) -> 
 @pytest.mark.parametrize(("maps", "source"), [(True, "model"), (False, "measured")])
 def test_where_questions_show_the_cover_with_the_first_word(session, maps, source):
     updates = answer(session, "Where is the water?", "On the left.", maps=maps)
-    with_words = next(each for each in updates if "On the left." in str(each))
+    with_words = next(each for each in updates if "On the left." in str(each[2]))
     (covers,) = [part["covers"] for part in with_words if isinstance(part, dict) and "key" in part]
     assert covers["source"] == source
     shown = [each["name"] for each in covers["covers"] if each["number"] in covers["shown"]]

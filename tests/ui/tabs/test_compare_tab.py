@@ -37,7 +37,7 @@ def test_pair_is_sorted_by_date(pair):
     handlers = CompareHandlers(SceneService(BRIDGE, None), pair)
     _, first, second, *descriptions, changes = handlers.compare_examples(session, "NDVI", REQUEST)
     assert session.pair == pair[::-1]
-    assert "2 February 2020" in first and "8 March 2022" in second
+    assert first["heading"] == "2 February 2020" and second["heading"] == "8 March 2022"
     assert descriptions == ["", ""] and "What changed" in changes
 
 
