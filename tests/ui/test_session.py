@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import threading
 import weakref
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,7 +15,9 @@ import earthvlm.ui.session as session_module
 from earthvlm.bridge.attention_maps import AnswerAttention
 from earthvlm.search.index import SceneResult
 from earthvlm.serving.service import Example
+from earthvlm.ui.security.upload_limits import UPLOADS
 from earthvlm.ui.session import Session, limit_memory
+from earthvlm.ui.uploads import Upload
 from tests.conftest import random_scene
 from tests.ui.opened_scenes import make_photo, open_scene
 
@@ -124,6 +127,25 @@ def test_ending_an_answer_waits_for_its_last_update():
     assert started.wait(10)
     session.end_turn()
     assert said == ["last word"]
+
+
+def test_an_upload_is_deleted_with_the_session_of_its_overview(tmp_path):
+    def arrive(name: str) -> Upload:
+        (tmp_path / name).mkdir()
+        path = tmp_path / name / "scene.tif"
+        path.write_bytes(b"II*")
+        UPLOADS.begin("10.0.0.1", 3)
+        UPLOADS.end("10.0.0.1", 3, [str(path)])
+        return Upload((str(path),))
+
+    session, (one, two) = Session(), map(arrive, ("one", "two"))
+    session.open_scene(open_scene(make_photo("overview")), one)
+    session.open_scene(open_scene(make_photo("part of it")), one)
+    assert Path(one.paths[0]).exists()
+    session.open_scene(open_scene(make_photo("another")), two)
+    assert not Path(one.paths[0]).exists() and Path(two.paths[0]).exists()
+    session.clear()
+    assert not Path(two.paths[0]).exists()
 
 
 def test_session_without_a_scene_asks_for_one():
