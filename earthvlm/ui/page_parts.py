@@ -2,30 +2,52 @@
 
 from __future__ import annotations
 
-import os
+import hashlib
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from starlette.routing import Mount
-from starlette.staticfiles import StaticFiles
+from starlette.responses import Response
+from starlette.routing import Route
 
 if TYPE_CHECKING:
     from starlette.applications import Starlette
+    from starlette.requests import Request
 
 FOLDER = Path(__file__).parent
-# Names under /parts/, and nothing else is served there.
-PARTS = {name: FOLDER / "map" / name for name in ("leaflet.js", "leaflet.css")}
+VIEWER = ("viewer.js", "viewer_parts.js", "viewer_values.js")  # in one scope
+KINDS = {".js": "text/javascript", ".css": "text/css"}
+CACHING = "public, max-age=31536000, immutable"  # an address holds the hash of its content
 
 
-class _Parts(StaticFiles):
-    """Serves PARTS, with ETags, so that a browser that has a file does not fetch it again."""
+@cache
+def read_parts() -> dict[str, str]:
+    """Return the parts by their names under /parts/; nothing else is served there."""
+    parts = {
+        name: (FOLDER / "map" / name).read_text("utf-8") for name in ("leaflet.js", "leaflet.css")
+    }
+    scene = "".join((FOLDER / name).read_text("utf-8") for name in VIEWER)
+    show = "export function showScene(element, props, trigger, watch)"
+    parts["viewer.js"] = f"{show} {{\n{scene}}}\n"
+    return parts
 
-    def lookup_path(self, path: str) -> tuple[str, os.stat_result | None]:
-        """Return the file of a name, and its status; "" and None where there is none."""
-        file = PARTS.get(path)
-        return (str(file), file.stat()) if file else ("", None)
+
+def part_address(name: str) -> str:
+    """Return the address of a part, from the page."""
+    digest = hashlib.sha256(read_parts()[name].encode()).hexdigest()[:12]
+    return f"parts/{name}?v={digest}"
 
 
 def serve_parts(app: Starlette) -> None:
-    """Serve PARTS under /parts/, before the app's own routes, the last of which takes any path."""
-    app.router.routes.insert(0, Mount("/parts", _Parts(check_dir=False)))
+    """Serve the parts, before the app's own routes, the last of which takes any path."""
+    app.router.routes.insert(0, Route("/parts/{name}", _send_part))
+
+
+async def _send_part(request: Request) -> Response:
+    name = request.path_params["name"]
+    content = read_parts().get(name)
+    if content is None:
+        return Response(status_code=404)
+    return Response(
+        content, media_type=KINDS[Path(name).suffix], headers={"cache-control": CACHING}
+    )

@@ -1,7 +1,8 @@
 """The viewer of one scene: a component that zooms, shows maps over the picture, and reads pixels.
 
-Leaflet draws it in the browser (viewer.js), from what `show_viewer` returns. Texts of files and
-models reach the page as text, and the little HTML that is sent is escaped here.
+Leaflet draws it in the browser (viewer.js, which the page fetches when it shows a scene), from what
+`show_viewer` returns. Texts of files and models reach the page as text, and the little HTML that is
+sent is escaped here.
 """
 
 from __future__ import annotations
@@ -20,21 +21,36 @@ import numpy as np
 from PIL import Image
 
 from earthvlm.bridge.attention_maps import AnswerAttention
-from earthvlm.scenes.bands import BANDS, COMPOSITES, NDVI_BANDS, WAVELENGTHS, composite_bands
+from earthvlm.scenes.bands import (
+    BANDS,
+    COMPOSITES,
+    NDVI_BANDS,
+    VISIBLE_BANDS,
+    WAVELENGTHS,
+    composite_bands,
+)
 from earthvlm.scenes.pictures.composites import BALANCED, STRETCHES
 from earthvlm.scenes.scene import Scene
 from earthvlm.serving.measurements import summarize_measurements
 from earthvlm.serving.service import OpenScene
 from earthvlm.ui.cover_map_html import CoverOverlay, show_overlay
+from earthvlm.ui.page_parts import part_address
 from earthvlm.ui.scene_html import describe_composite
 from earthvlm.ui.session import Session, identify_client, page_only
 from earthvlm.ui.titles import make_title
 
-FOLDER = Path(__file__).parent
-SCRIPTS = ("viewer.js", "viewer_parts.js", "viewer_values.js")
-TEMPLATE = (FOLDER / "viewer.html").read_text("utf-8")
-SCRIPT = "".join((FOLDER / n).read_text("utf-8") for n in SCRIPTS)
-LIBRARY = '<link rel="stylesheet" href="parts/leaflet.css"><script src="parts/leaflet.js"></script>'
+TEMPLATE = Path(__file__).with_name("viewer.html").read_text("utf-8")
+# Gradio finds the names of the events in this text.
+LOADER = """
+const events = ['select', 'apply', 'part', 'order'];
+import(new URL('{viewer}', document.baseURI)).then(({{showScene}}) => {{
+  showScene(element, props, trigger, watch);
+}});
+""".format(viewer=part_address("viewer.js"))
+LIBRARY = (
+    f'<link rel="stylesheet" href="{part_address("leaflet.css")}">'
+    f'<script src="{part_address("leaflet.js")}"></script>'
+)
 MAX_PICTURE_SIDE = 2048  # longer scenes are shrunk for the page alone
 SMALL_PICTURE_SIDE = 512  # up to here lossless, because visitors zoom in to single pixels
 THUMBNAIL_SIDE = 200
@@ -59,7 +75,7 @@ def add_viewer(value: dict[str, Any] | None, label: str, elem_id: str) -> gr.HTM
     return gr.HTML(
         value or show_no_scene(""),
         html_template=TEMPLATE,
-        js_on_load=SCRIPT,
+        js_on_load=LOADER,
         head=LIBRARY,
         apply_default_css=False,
         label=label,
@@ -269,12 +285,12 @@ def show_picture(picture: Image.Image, alt: str) -> str:
 
 
 def _offer_bands(scene: Scene, shown: tuple[str, ...] | None, stretch: str) -> dict[str, Any]:
-    """Return the bands and stretches to choose from, and those that are chosen; none for NDVI."""
+    """Return the bands and stretches to choose from, and those that are chosen."""
     bands = sorted(scene.bands, key=WAVELENGTHS.__getitem__)
     return {
         "bands": [{"name": band, "label": f"{band} · {WAVELENGTHS[band]} nm"} for band in bands],
         "stretches": list(STRETCHES),
-        "shown": list(shown or ("", "", "")),
+        "shown": list(shown or VISIBLE_BANDS),
         "stretch": stretch,
     }
 

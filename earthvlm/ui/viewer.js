@@ -1,6 +1,7 @@
 // Shows one scene on a Leaflet map whose coordinates are metres: its picture, and maps over it.
-// Gradio runs this once for each viewer, with `element`, `props`, `trigger` and `watch`; what
-// `props.value` holds is written in scene_viewer.py. viewer_values.js goes on in the same scope.
+// It runs once for each viewer, with Gradio's `element`, `props`, `trigger` and `watch`; what
+// `props.value` holds is written in scene_viewer.py. viewer_parts.js and viewer_values.js go on in
+// the same scope, the body of `showScene` (page_parts.py).
 const L = window.L; // another part of the page may load a copy of its own
 const LARGEST_PIXEL = 48; // CSS pixels
 const find = (what) => element.querySelector(what);

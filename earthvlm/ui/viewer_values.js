@@ -169,8 +169,7 @@ function drawProfiles(lines) {
 }
 
 watch('value', render);
-// Not the name in quotes, by which Gradio would know an event of this component.
-watch(['pix' + 'els'], () => receive(props['pix' + 'els']));
+watch('pixels', () => receive(props.pixels));
 // A viewer in a hidden tab has no size until the tab is shown.
 new ResizeObserver(() => { if (map) { map.invalidateSize({animate: false}); fit(); } }).observe(frame);
 render();

@@ -18,7 +18,7 @@ from earthvlm.ui.security.origins import CALLER_HEADER, STATE_CHANGING, Access
 from earthvlm.ui.security.page_policy import make_policy
 
 MAX_FILE_SIZE = "64mb"
-MAX_UPLOAD_BYTES = 3 * 64 * 2**20 + 2**16  # three files of 64 MB and their headers
+MAX_UPLOAD_BYTES = 3 * 64 * 2**20 + 2**16  # as three files of 64 MB, and headers
 BODY_SECONDS = 30.0  # until a body is complete; upload_limits.py limits uploads
 MAX_REQUEST_BYTES = 2**20  # of any other request: a question has at most 2,000 characters
 HEADERS = {

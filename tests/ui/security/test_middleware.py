@@ -10,7 +10,7 @@ from starlette.applications import Starlette
 from starlette.testclient import TestClient
 
 import earthvlm.ui.security.middleware as middleware
-from earthvlm.ui.page_parts import serve_parts
+from earthvlm.ui.page_parts import part_address, serve_parts
 from earthvlm.ui.security.mcp_messages import (
     McpMessages,
     RefusedMessageError,
@@ -201,6 +201,7 @@ def test_parts_of_the_page_are_read_by_name_alone():
     serve_parts(served)
     with TestClient(served) as client:
         assert "Leaflet" in client.get("/parts/leaflet.js").text
+        assert "export function showScene" in client.get(part_address("viewer.js")).text
         assert client.get("/parts/viewer.html").status_code == 404
 
 
