@@ -13,7 +13,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from earthvlm.scenes.gazetteer import normalise_name
+from earthvlm.scenes.places.gazetteer import normalise_name
 
 PACKAGE = Path(__file__).resolve().parents[1] / "earthvlm"
 # Smaller towns keep no other names, which would double the file.
@@ -22,7 +22,7 @@ MIN_LETTERS = 4  # shorter other names are mostly codes of airports
 
 
 def write_gazetteer(folder: Path) -> None:
-    """Write the towns, the largest first: see `earthvlm.scenes.gazetteer`."""
+    """Write the towns, the largest first: see `earthvlm.scenes.places.gazetteer`."""
     towns = json.loads((folder / "cities15000.json").read_text("utf-8")).values()
     countries = json.loads((folder / "countries.json").read_text("utf-8"))
     lines = []
@@ -34,7 +34,7 @@ def write_gazetteer(folder: Path) -> None:
         lines.append("\t".join(fields))
     content = "".join(f"{line}\n" for line in lines).encode("utf-8")
     # Without a time, so that the same towns give the same file.
-    path = PACKAGE / "scenes" / "gazetteer.tsv.gz"
+    path = PACKAGE / "scenes" / "places" / "gazetteer.tsv.gz"
     path.write_bytes(gzip.compress(content, mtime=0))
     print(f"{path}: {len(lines):,} towns, {path.stat().st_size:,} bytes")
 

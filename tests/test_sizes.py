@@ -9,7 +9,7 @@ from functools import cache
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-PACKAGE_FILES, FILE_LINES, FUNCTION_LINES, TEST_NAME_LETTERS = 20, 400, 60, 60
+PACKAGE_FILES, FILE_LINES, FUNCTION_LINES, TEST_NAME_LETTERS = 14, 400, 60, 60
 
 
 def read_sources() -> Iterator[tuple[Path, str]]:

@@ -17,14 +17,14 @@ from earthvlm.data.questions.scene_sentences import (
     mentioned_covers,
 )
 from earthvlm.scenes.analysis.spectral_indices import SpectralIndices
-from earthvlm.scenes.formatting import (
+from earthvlm.scenes.land_cover import FIELDS, CoverMap, rounded_percent
+from earthvlm.scenes.places.formatting import (
     describe_climate,
     describe_date,
     describe_place,
     describe_size,
     season,
 )
-from earthvlm.scenes.land_cover import FIELDS, CoverMap, rounded_percent
 from earthvlm.scenes.scene import Scene
 
 # Covers below this share of the scene are left out.

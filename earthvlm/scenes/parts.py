@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from earthvlm.scenes.formatting import describe_bbox
 from earthvlm.scenes.grid import Grid
+from earthvlm.scenes.places.formatting import describe_bbox
 from earthvlm.scenes.reflectance import MAX_PIXELS, MAX_SIDE, MIN_SIDE
 
 # The long side of what is read of a larger image, in pixels: of a whole Sentinel-2 tile, pixels of

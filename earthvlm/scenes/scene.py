@@ -23,10 +23,10 @@ from earthvlm.scenes.bands import (
 )
 from earthvlm.scenes.datasets.dataset import decode_dataset, write_dataset
 from earthvlm.scenes.decoded_image import DecodedImage, crop_fields
-from earthvlm.scenes.formatting import describe_date, describe_place
 from earthvlm.scenes.grid import Grid
 from earthvlm.scenes.pictures.composites import BALANCED, draw_ndvi
 from earthvlm.scenes.pictures.composites import stretch as stretch_values
+from earthvlm.scenes.places.formatting import describe_date, describe_place
 from earthvlm.scenes.product import Product
 from earthvlm.scenes.rasters.geotiff import write_geotiff
 from earthvlm.scenes.reading import ReadOptions, read_image, read_triplet_part

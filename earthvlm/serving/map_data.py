@@ -25,7 +25,7 @@ def map_scenes(
     where: SceneFilter | None = None,
     max_points: int = MAX_POINTS,
 ) -> dict[str, Any]:
-    """Return the value of `earthvlm.ui.tabs.map_component.add_world_map`, ready for JSON.
+    """Return the value of `earthvlm.ui.tabs.map.map_component.add_world_map`, ready for JSON.
 
     Returns:
         points: Longitude and latitude of the scenes that match `where` and have coordinates, as

@@ -13,17 +13,17 @@ import gradio as gr
 
 from earthvlm.generation.sampling import DEFAULT_PROMPT
 from earthvlm.serving.service import SceneService
-from earthvlm.ui.api import add_tools, hide_page_endpoints
 from earthvlm.ui.examples import open_pair
 from earthvlm.ui.models import Models
 from earthvlm.ui.security.checked_page import CheckedPage
 from earthvlm.ui.security.middleware import MAX_FILE_SIZE
 from earthvlm.ui.session import add_session
-from earthvlm.ui.tabs.chat_tab import build_chat_tab, wire_chat_tab
-from earthvlm.ui.tabs.compare_tab import build_compare_tab, wire_compare_tab
-from earthvlm.ui.tabs.map_tab import build_map_tab, wire_map_tab
-from earthvlm.ui.tabs.search_handlers import SearchHandlers
-from earthvlm.ui.tabs.search_tab import build_search_tab, wire_search_tab
+from earthvlm.ui.tabs.chat.chat_tab import build_chat_tab, wire_chat_tab
+from earthvlm.ui.tabs.compare.compare_tab import build_compare_tab, wire_compare_tab
+from earthvlm.ui.tabs.map.map_tab import build_map_tab, wire_map_tab
+from earthvlm.ui.tabs.search.search_handlers import SearchHandlers
+from earthvlm.ui.tabs.search.search_tab import build_search_tab, wire_search_tab
+from earthvlm.ui.tools.api import add_tools, hide_page_endpoints
 from earthvlm.ui.zero_gpu import borrow_gpu
 
 logger = logging.getLogger(__name__)

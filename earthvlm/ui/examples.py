@@ -5,7 +5,7 @@ from __future__ import annotations
 from earthvlm.search.index import SceneIndex, SceneResult
 from earthvlm.serving.measurements import summarize_measurements
 from earthvlm.serving.service import OpenScene, SceneService
-from earthvlm.ui.titles import make_title
+from earthvlm.ui.html.titles import make_title
 
 EXAMPLE_COUNT = 8
 # A dataset may have a split of scenes chosen to start with; these searches fill up the row.

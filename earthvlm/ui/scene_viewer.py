@@ -33,11 +33,11 @@ from earthvlm.scenes.pictures.composites import BALANCED, STRETCHES
 from earthvlm.scenes.scene import Scene
 from earthvlm.serving.measurements import summarize_measurements
 from earthvlm.serving.service import OpenScene
-from earthvlm.ui.cover_map_html import CoverOverlay, show_overlay
+from earthvlm.ui.html.cover_map_html import CoverOverlay, show_overlay
+from earthvlm.ui.html.scene_html import describe_composite
+from earthvlm.ui.html.titles import make_title
 from earthvlm.ui.page_parts import part_address
-from earthvlm.ui.scene_html import describe_composite
 from earthvlm.ui.session import Session, identify_client, page_only
-from earthvlm.ui.titles import make_title
 
 TEMPLATE = Path(__file__).with_name("viewer.html").read_text("utf-8")
 # Gradio finds the names of the events in this text.

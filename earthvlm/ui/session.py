@@ -22,8 +22,8 @@ from earthvlm.scenes.pictures.composites import BALANCED
 from earthvlm.scenes.scene import Scene
 from earthvlm.search.index import SceneResult
 from earthvlm.serving.service import Client, Example, OpenScene
-from earthvlm.ui.cover_map_html import CoverOverlay
 from earthvlm.ui.errors import shorten
+from earthvlm.ui.html.cover_map_html import CoverOverlay
 from earthvlm.ui.uploads import Upload
 
 # What a search compares with: words, an example, both, or nothing, which lists the scenes.

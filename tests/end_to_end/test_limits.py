@@ -25,9 +25,9 @@ from earthvlm.serving.service import SceneService
 from earthvlm.ui.app import LAUNCH_OPTIONS
 from earthvlm.ui.security.checked_page import CheckedPage
 from earthvlm.ui.session import add_session
-from earthvlm.ui.tabs.chat_tab import build_chat_tab, wire_chat_tab
-from earthvlm.ui.tabs.search_handlers import SearchHandlers
-from earthvlm.ui.tabs.search_tab import build_search_tab, wire_search_tab
+from earthvlm.ui.tabs.chat.chat_tab import build_chat_tab, wire_chat_tab
+from earthvlm.ui.tabs.search.search_handlers import SearchHandlers
+from earthvlm.ui.tabs.search.search_tab import build_search_tab, wire_search_tab
 from tests.conftest import random_scene
 
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import geopandas
 
 from earthvlm.embeddings.filters import SceneFilter, parse_bbox
-from earthvlm.ui.tabs.filters import BBOX_LABEL, DEFAULT_RESULTS
+from earthvlm.ui.tabs.search.filters import BBOX_LABEL, DEFAULT_RESULTS
 from tests.end_to_end.conftest import BOTH_WIDTHS, EITHER_WIDTH, END_TO_END
 from tests.end_to_end.visitor import (
     answers,

@@ -19,7 +19,7 @@ from gradio_client.exceptions import AppError
 import earthvlm.ui.session as session
 from earthvlm.serving.service import SceneService
 from earthvlm.ui.security.checked_page import CheckedPage
-from earthvlm.ui.tabs.chat_tab import build_chat_tab, wire_chat_tab
+from earthvlm.ui.tabs.chat.chat_tab import build_chat_tab, wire_chat_tab
 from tests.conftest import random_scene
 
 if TYPE_CHECKING:

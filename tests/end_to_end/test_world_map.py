@@ -11,7 +11,7 @@ import pytest
 from earthvlm.embeddings.filters import SceneFilter
 from earthvlm.search.index import SceneIndex
 from earthvlm.serving.map_data import map_scenes
-from earthvlm.ui.tabs.map_component import add_world_map, get_clicked_scene, get_drawn_bbox
+from earthvlm.ui.tabs.map.map_component import add_world_map, get_clicked_scene, get_drawn_bbox
 from tests.support.world_index import make_world_index
 
 pytestmark = pytest.mark.end_to_end

@@ -18,7 +18,7 @@ from earthvlm.cli.options import (
     whole_number,
 )
 from earthvlm.cli.output import join_lines, print_message
-from earthvlm.scenes.formatting import describe_place
+from earthvlm.scenes.places.formatting import describe_place
 from earthvlm.storage.hub import BUNDLED
 
 if TYPE_CHECKING:

@@ -19,14 +19,14 @@ from earthvlm.data.questions.unanswerable import (
     OTHER_LANGUAGES,
     UNANSWERABLE_QUESTIONS,
 )
-from earthvlm.scenes.formatting import (
+from earthvlm.scenes.land_cover import CoverMap
+from earthvlm.scenes.places.formatting import (
     describe_climate,
     describe_date,
     describe_place,
     describe_size,
     season,
 )
-from earthvlm.scenes.land_cover import CoverMap
 from earthvlm.scenes.scene import Scene
 
 DATE = (

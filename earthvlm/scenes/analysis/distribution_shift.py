@@ -9,7 +9,7 @@ import numpy as np
 
 from earthvlm.scenes.analysis.spectral_indices import SpectralIndices, percent
 from earthvlm.scenes.bands import BANDS
-from earthvlm.scenes.formatting import describe_bbox
+from earthvlm.scenes.places.formatting import describe_bbox
 from earthvlm.scenes.scene import Scene
 
 MIN_CLOUD_SHARE, MIN_DARK_SHARE = 0.05, 0.1

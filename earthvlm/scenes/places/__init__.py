@@ -1,0 +1,1 @@
+"""Places and dates in words, and the towns near a position."""

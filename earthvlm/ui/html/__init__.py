@@ -1,0 +1,1 @@
+"""HTML of scenes, land-cover maps and their titles."""

@@ -1,0 +1,1 @@
+"""The Search tab, and the filters that the Map tab shares."""

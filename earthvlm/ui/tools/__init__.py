@@ -1,0 +1,1 @@
+"""The functions that programs and assistants call, and what they return."""

@@ -1,0 +1,38 @@
+"""Days, places and boxes in words."""
+
+import datetime
+
+from earthvlm.scenes.places.formatting import (
+    describe_bbox,
+    describe_climate,
+    describe_date,
+    describe_place,
+    season,
+)
+
+
+def test_a_day_and_a_place_have_one_form():
+    assert describe_date(datetime.date(2020, 2, 2)) == "2 February 2020"
+    assert describe_place(-2.8154, -42.35) == "42.350° S 2.815° W"
+    assert describe_place(12.6, 52.5, decimals=1) == "52.5° N 12.6° E"
+    assert describe_place(None, 52.5) == describe_place(12.6, None) == ""
+
+
+def test_a_box_over_the_date_line_is_told_as_it_is():
+    assert describe_bbox((170, -20, -170.5, 0)) == (
+        "170.00° E to 170.50° W across the date line, 20.00° S to 0.00° N"
+    )
+    assert "date line" not in describe_bbox((-180, -20, 180, 0))
+
+
+def test_seasons_are_turned_around_in_the_south():
+    january, october = datetime.date(2020, 1, 3), datetime.date(2020, 10, 3)
+    assert [season(january, 45), season(january, -45)] == ["winter", "summer"]
+    assert [season(october, 45), season(october, -45)] == ["autumn", "spring"]
+    assert season(datetime.date(2020, 12, 3), 45) == "winter"
+    assert season(january, None) is None and season(january, -3) is None
+
+
+def test_each_latitude_has_a_climate_belt():
+    belts = [describe_climate(latitude) for latitude in (-3, 30, -42, 60, 90)]
+    assert belts == ["tropical", "subtropical", "temperate", "boreal", "polar"]

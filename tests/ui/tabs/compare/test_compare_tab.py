@@ -1,0 +1,80 @@
+"""The Compare tab without a browser: its handlers, and the HTML of the measured change."""
+
+from __future__ import annotations
+
+import datetime
+from dataclasses import replace
+from types import SimpleNamespace
+
+import pytest
+
+from earthvlm.bridge.scene_memory import SceneMemory
+from earthvlm.serving.service import OpenScene, SceneService
+from earthvlm.ui.session import Session
+from earthvlm.ui.tabs.compare.compare_html import NOT_MEASURED, make_headings, show_changes
+from earthvlm.ui.tabs.compare.compare_tab import CompareHandlers
+from tests.conftest import random_scene
+
+REQUEST = SimpleNamespace(session_hash="visitor", client=None)
+BRIDGE = SimpleNamespace(config=SimpleNamespace(training_tiles=None))
+
+
+def open_scene(seed: int, date: datetime.date | None, name: str = "lake") -> OpenScene:
+    """A scene at one place and date, ready to be compared."""
+    place = {"longitude": 12.5, "latitude": 52.4}
+    scene = replace(random_scene(seed=seed), name=name, date=date, **place)
+    return SceneService(BRIDGE, None).open(scene)
+
+
+@pytest.fixture
+def pair() -> list[OpenScene]:
+    """Two dates of one place, the later one first."""
+    return [open_scene(0, datetime.date(2022, 3, 8)), open_scene(1, datetime.date(2020, 2, 2))]
+
+
+def test_pair_is_sorted_by_date(pair):
+    session = Session()
+    handlers = CompareHandlers(SceneService(BRIDGE, None), pair)
+    _, first, second, *descriptions, changes = handlers.compare_examples(session, "NDVI", REQUEST)
+    assert session.pair == pair[::-1]
+    assert first["heading"] == "2 February 2020" and second["heading"] == "8 March 2022"
+    assert descriptions == ["", ""] and "What changed" in changes
+
+
+def test_two_files_are_needed():
+    handlers = CompareHandlers(SceneService(BRIDGE, None), [])
+    for paths in (None, ["one.tif"], ["one.tif"] * 3):
+        with pytest.raises(ValueError, match="Two scenes are needed"):
+            handlers.compare_two(Session(), paths, "true colour", REQUEST)
+    with pytest.raises(ValueError, match="Two scenes are needed"):
+        next(handlers.describe_pair(Session(), REQUEST))
+    with pytest.raises(ValueError, match="No scene is open"):
+        handlers.compare_with_chat(Session(), "one.tif", "true colour", REQUEST)
+
+
+def test_each_scene_is_described_on_its_own(pair):
+    asked = []
+
+    def stream(scene, conversation, max_length, temperature, stop):
+        asked.append((scene, conversation))
+        yield "A lake"
+        yield " <b>here</b>."
+
+    service = SceneService(SimpleNamespace(stream=stream, memory=SceneMemory()), None)
+    session = Session(pair=pair)
+    first, second = list(CompareHandlers(service, []).describe_pair(session, REQUEST))[-1]
+    assert [scene for scene, _ in asked] == [opened.scene for opened in pair]
+    assert all(len(conversation) == 1 for _, conversation in asked)
+    for description in (first, second):
+        assert "A lake &lt;b&gt;here&lt;/b&gt;." in description and "open water" in description
+
+
+def test_headings_tell_the_scenes_apart(pair):
+    assert make_headings(pair) == ["8 March 2022", "2 February 2020"]
+    same_day = [open_scene(0, None, "<a>"), open_scene(1, None, "b")]
+    assert make_headings(same_day) == ["&lt;a&gt;", "b"]
+
+
+def test_change_needs_near_infrared_in_both(pair):
+    assert NOT_MEASURED in show_changes([pair[0], replace(pair[1], measurements=None)])
+    assert "<table>" in show_changes(pair)
