@@ -6,7 +6,7 @@
 The product is made: twelve lossless JPEG 2000 bands of a whole tile, 10,980 x 10,980 pixels of 10
 m, and their coarser copies, noise at all scales, in ESA's folders with ESA's metadata file, in a
 zip archive (stored and deflated), as one tiled GeoTIFF with overviews, and as a STAC item with a
-GeoTIFF for each band. A local server gives out the last two, and counts requests and bytes.
+GeoTIFF for each band, which a local server gives out and counts requests and bytes of.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ from tests.support.stac_server import serve_stac
 
 NAME = "S2B_MSIL2A_20230716T105629_N0509_R094_T31TDG_20230716T134210"
 SIDE = 10_980
+BLOCK = 512  # pixels a side, of a GeoTIFF's blocks
 METRES = {
     **dict.fromkeys(("B02", "B03", "B04", "B08"), 10),
     **dict.fromkeys(("B05", "B06", "B07", "B8A", "B11", "B12"), 20),
@@ -94,15 +95,21 @@ def make_product(folder: Path, side: int = SIDE) -> None:
                 archive.write(path, path.relative_to(folder))
 
 
-def write_cogs(folder: Path, side: int = SIDE) -> None:
-    """Write the twelve bands into one GeoTIFF, and into one each with a STAC item."""
-    write_cog(folder / "cog.tif", list(FILE_ORDER_12), side)
+def write_item(folder: Path, side: int = SIDE) -> None:
+    """Write a STAC item as Earth Search has it, with a tiled GeoTIFF with overviews for each band.
+
+    All bands of a size are links to one file of noise, as requests and bytes depend on the sizes.
+    """
     assets = {}
     for band, metres in METRES.items():
-        name = f"{band}_{metres}m.tif"
-        write_cog(folder / name, [band], side * 10 // metres, metres)
+        pixels = folder / f"{metres}m.tif"
+        if not pixels.is_file():
+            write_cog(pixels, ["noise"], side * 10 // metres, metres)
+        link = folder / f"{band}_{metres}m.tif"
+        if not link.is_file():
+            link.hardlink_to(pixels)
         assets[band] = {
-            "href": f"./{name}",
+            "href": f"./{link.name}",
             "type": "image/tiff",
             "eo:bands": [{"name": band}],
             "raster:bands": [{"scale": 0.0001, "offset": -0.1}],
@@ -120,20 +127,21 @@ def write_cogs(folder: Path, side: int = SIDE) -> None:
 
 
 def write_cog(path: Path, bands: list[str], side: int, metres: int = 10) -> None:
-    """Write bands as a tiled GeoTIFF with overviews."""
+    """Write bands as a tiled GeoTIFF with overviews; its blocks repeat one of noise."""
     import rasterio
     from rasterio.enums import Resampling
 
     if path.is_file():
         return
     grid = rasterio.Affine(metres, 0, 399_960, 0, -metres, 4_700_040)
+    times = -(-side // BLOCK)
     with rasterio.open(
         path, "w", driver="GTiff", count=len(bands), height=side, width=side, dtype="uint16",
-        tiled=True, blockxsize=512, blockysize=512, interleave="band", compress="zstd",
+        tiled=True, blockxsize=BLOCK, blockysize=BLOCK, interleave="band", compress="zstd",
         zstd_level=1, predictor=2, crs="EPSG:32631", transform=grid, BIGTIFF="YES",
     ) as file:  # fmt: skip
         for number, band in enumerate(bands, start=1):
-            file.write(make_noise(side, number), number)
+            file.write(np.tile(make_noise(BLOCK, number), (times, times))[:side, :side], number)
             file.set_band_description(number, band)
     with rasterio.open(path, "r+") as file:
         file.build_overviews([2, 4, 8, 16, 32], Resampling.average)
@@ -190,22 +198,21 @@ def measure_files(folder: Path, with_tiles: bool) -> None:
         for task in ("overview", "window")
     ]
     if with_tiles:
-        write_cogs(folder)
+        write_cog(folder / "cog.tif", list(FILE_ORDER_12), SIDE)
         runs += [("tiles", safe), ("tiles", str(folder / "cog.tif"))]
     for task, target in runs:
         print(task, Path(target).name[-24:], json.dumps(run_alone(folder, task, target)))
 
 
 def measure_addresses(folder: Path) -> None:
-    """Print the requests and bytes, too, that parts of files behind addresses take."""
-    write_cogs(folder)
-    for name in ("cog.tif", "item.json"):
-        for task in ("window in a block", "window", "overview"):
-            with serve_stac(folder) as server:
-                found = run_alone(folder, task, f"{server.address}/{name}")
-                found["megabytes_sent"] = round(server.bytes_sent / 1e6, 2)
-                found["requests"] = len(server.requests)
-                print(task, name, "from an address", json.dumps(found))
+    """Print the requests and bytes, too, that parts of an item's files behind addresses take."""
+    write_item(folder)
+    for task in ("window in a block", "window", "overview"):
+        with serve_stac(folder) as server:
+            found = run_alone(folder, task, f"{server.address}/item.json")
+            found["megabytes_sent"] = round(server.bytes_sent / 1e6, 2)
+            found["requests"] = len(server.requests)
+            print(task, "from an address", json.dumps(found))
 
 
 def run_alone(folder: Path, task: str, target: str) -> dict[str, float]:
