@@ -6,8 +6,10 @@ the offset that newer products carry (`BOA_OFFSET`).
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import re
+from collections.abc import Iterator
 
 # The order OlmoEarth was trained in (10 m, then 20 m, then 60 m bands); B10 is not among them.
 BANDS = ("B02", "B03", "B04", "B08", "B05", "B06", "B07", "B8A", "B11", "B12", "B01", "B09")
@@ -88,6 +90,11 @@ EIGHT_BIT_SCALE = {
 
 # A date in a product's name or a tag (20220308T105111, 2022-03-08, 2022:03:08), and the baseline.
 _DATE = re.compile(r"(?<!\d)(20\d\d)([-:_]?)(0\d|1[0-2])\2([0-3]\d)(?!\d)")
+# A day of the year, as in names of Harmonised Landsat Sentinel (2021197T105031), and the sensing
+# time in ESA's names of before December 2016 (V20160605T105031), where other times are of writing.
+_DAY_OF_YEAR = re.compile(r"(?<!\d)(20\d\d)(\d{3})T\d{6}(?!\d)")
+_OLD_NAME = "_OPER_"
+_OLD_SENSING = re.compile(r"_V(20\d{6})T")
 _BASELINE = re.compile(r"(?:_N|^)(\d\d)\.?(\d\d)(?:_|$)")
 
 # Names for bands as STAC catalogues, Earth Engine and people write them.
@@ -157,14 +164,21 @@ def find_date(*texts: str) -> datetime.date | None:
     """
     latest = datetime.date.today() + datetime.timedelta(days=1)
     for text in texts:
-        for year, _, month, day in _DATE.findall(text):
-            try:
-                date = datetime.date(int(year), int(month), int(day))
-            except ValueError:
-                continue
+        if _OLD_NAME in text:
+            text = " ".join(_OLD_SENSING.findall(text))
+        for date in _list_dates(text):
             if FIRST_IMAGE_DATE <= date <= latest:
                 return date
     return None
+
+
+def _list_dates(text: str) -> Iterator[datetime.date]:
+    for year, _, month, day in _DATE.findall(text):
+        with contextlib.suppress(ValueError):
+            yield datetime.date(int(year), int(month), int(day))
+    for year, day in _DAY_OF_YEAR.findall(text):
+        if 1 <= int(day) <= 366:
+            yield datetime.date(int(year), 1, 1) + datetime.timedelta(days=int(day) - 1)
 
 
 def find_baseline(*texts: str) -> int | None:

@@ -25,6 +25,7 @@ from earthvlm.scenes.products.addresses import (
     is_json,
     remote_raster,
 )
+from earthvlm.scenes.products.band_files import is_band_folder, name_files
 from earthvlm.scenes.products.band_folder import find_product, open_product
 from earthvlm.scenes.products.product_files import ProductFiles
 from earthvlm.scenes.products.stac_item import is_stac_item, open_stac_item
@@ -167,6 +168,7 @@ def read_file(path: Path, options: ReadOptions) -> DecodedImage:
     if path.stat().st_size == 0:
         raise ValueError(f"'{path.name}' is empty (0 bytes); give {ACCEPTED}")
     if raster_driver(path) is not None:
+        _refuse_one_band(path)
         return _read_raster(RasterFile.on_disk(path), options)
     _refuse_bands(options, path.name)
     if options.bbox is not None:
@@ -182,6 +184,15 @@ def _open_dataset(path: Path, options: ReadOptions) -> Iterator[Sentinel2Image]:
     name = re.sub(r"\.(zarr|nc|nc4|h5|SAFE|zip)$", "", path.name.removesuffix(".zip"))
     with open_dataset_file(path) as groups:
         yield open_datasets(groups, name, options.boa_offset)
+
+
+def _refuse_one_band(path: Path) -> None:
+    """Raise ValueError for a band's file next to those of the scene's other bands."""
+    if name_files([path.name]) and is_band_folder([each.name for each in path.parent.iterdir()]):
+        raise ValueError(
+            f"'{path.name}' is one band of a scene; give the folder that holds them all, "
+            f"'{path.parent}'"
+        )
 
 
 def _read_raster(raster: RasterFile, options: ReadOptions) -> DecodedImage:

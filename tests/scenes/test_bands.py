@@ -68,6 +68,12 @@ def test_band_names(label, band):
         (["scene_120200113000"], None),
         (["2199-01-01"], None),
         ([""], None),
+        (["HLS.S30.T31TDG.2021197T105031.v2.0.B02"], datetime.date(2021, 7, 16)),
+        (["S2A_OPER_MSI_L1C_TL_EPA__20170105T123456_A004978_T31TDG_B02"], None),
+        (
+            ["S2A_OPER_PRD_MSIL1C_PDMC_20170106T022911_R051_V20160605T105031_20160605T105031"],
+            datetime.date(2016, 6, 5),
+        ),
     ],
 )
 def test_dates(texts, date):

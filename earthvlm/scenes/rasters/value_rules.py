@@ -39,6 +39,7 @@ NEGATIVE_MIDDLE = -200
 # Landsat's Collection 2: reflectance = 0.0000275 * number - 0.2, so that 0 is stored as 7273.
 LANDSAT_SCALE, LANDSAT_DARKEST = 0.0000275, 7000
 LANDSAT_MARGIN = 2  # metres
+LARGEST_SCALE_RATIO = 10  # of bands of one image
 # Deep water has a reflectance of about 0.05 at most, so this marks water or another unit.
 DARK_SCENE = 1000
 DARK_NOTE = (
@@ -119,6 +120,11 @@ def decide_rules(
     Raises ValueError where they are no reflectance.
     """
     count = samples.shape[1]
+    if min(tags.scales) * LARGEST_SCALE_RATIO < max(tags.scales):
+        raise ValueError(
+            f"{source} has scales from {min(tags.scales):g} to {max(tags.scales):g} in its bands' "
+            "tags, which cannot all be right; save it with one scale"
+        )
     if tags.trusted and boa_offset is None:
         return _follow(tags)
     values = samples[:, None].copy()

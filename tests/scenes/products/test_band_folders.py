@@ -150,3 +150,9 @@ def test_bands_of_several_days_are_refused(tmp_path):
     write_folder(tmp_path, names | {"B04": "T31TDG_20220308_B04.tif"})
     with pytest.raises(ValueError, match="holds bands of 2 days, as .*20210716.* and .*20220308"):
         Scene.open(tmp_path)
+
+
+def test_one_of_a_scenes_bands_is_refused_with_advice(tmp_path):
+    write_folder(tmp_path, {band: f"patch_{band}.tif" for band in ("B02", "B03", "B04")})
+    with pytest.raises(ValueError, match="'patch_B03.tif' is one band of a scene; give the folder"):
+        Scene.open(tmp_path / "patch_B03.tif")

@@ -88,6 +88,14 @@ def test_numbers_of_other_units_are_refused_or_told(tmp_path):
     )
 
 
+def test_scales_that_contradict_each_other_are_refused(tmp_path):
+    path = write_tiff(tmp_path / "a.tif", make_values(VISIBLE), VISIBLE)
+    with rasterio.open(path, "r+") as file:
+        file.scales = (0.0001, 0.0001, 1.0, 0.0001)
+    with pytest.raises(ValueError, match="scales from 0.0001 to 1 in its bands' tags"):
+        Scene.open(path)
+
+
 def write_deep_png(path) -> None:
     def chunk(kind: bytes, data: bytes) -> bytes:
         return (
