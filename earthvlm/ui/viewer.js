@@ -162,6 +162,7 @@ function drawAttention() {
   if (fingerprint !== attentionOf) {
     [attentionOf, word] = [fingerprint, -1];
     if (given) listWords(given.words);
+    else find('.words .list').replaceChildren();
   }
   if (!given || word === -2) setLayer('attention', null);
   else {

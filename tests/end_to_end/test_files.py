@@ -118,7 +118,7 @@ def test_products_bands_and_parts_of_large_images_open(
     page.locator("#picture .viewport").click(position={"x": 90, "y": 90})
     page.get_by_role("button", name="Back to the overview").click()
     page.get_by_role("button", name="Open a part").wait_for()
-    page.get_by_label("Size of the part in pixels").select_option("512")
+    page.locator("#picture").get_by_label("Size of the part in pixels").select_option("512")
     page.get_by_role("button", name="Open a part").click()
     keep("choose-a-part", full_page=False)
     page.locator("#picture .viewport").press("Enter")  # the part in the middle
