@@ -63,6 +63,11 @@ def is_dataset_file(path: Path) -> bool:
         return file.read(8).startswith(_NETCDF_STARTS)
 
 
+def _count_pixels(group: xr.Dataset) -> int:
+    """Return how many numbers the largest variable of a group holds."""
+    return max((variable.size for variable in group.data_vars.values()), default=0)
+
+
 def _open_groups(xarray: Any, path: Path, stack: ExitStack) -> list[xr.Dataset]:
     options = {"mask_and_scale": False, "chunks": None, "cache": False}
     if path.is_file() and not path.name.lower().endswith(".zip"):
@@ -80,7 +85,10 @@ def _open_groups(xarray: Any, path: Path, stack: ExitStack) -> list[xr.Dataset]:
 
     root: Any = zarr.open_group(store, mode="r")
     if _REFLECTANCE not in root:
-        return [open_group()]
+        opened = [open_group(name) for name in (None, *root.group_keys())]
+        filled = [group for group in opened if group.data_vars] or opened[:1]
+        merged = [group.assign_attrs({**opened[0].attrs, **group.attrs}) for group in filled]
+        return sorted(merged, key=_count_pixels, reverse=True)
     sizes = [name for name in ("r10m", "r20m", "r60m") if name in root[_REFLECTANCE]]
     attributes = dict(root.attrs.get("stac_discovery", {}).get("properties", {}))
     attributes |= dict(root.attrs.get("other_metadata", {}))

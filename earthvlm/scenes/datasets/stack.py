@@ -55,16 +55,15 @@ class DatasetStack(PixelSource):
         layers: dict[str, list[Layer]] = {}
         count = 0
         for group in groups:
-            here: set[str] = set()
             listed = list(list_layers(group))
             count += len(listed)
             refuse_foreign_bands([label for label, _ in listed], source)
             for kind, array in _name_layers(listed):
-                if kind in here:
+                layer = make_layer(group, array, source)
+                if any(copy.shape == layer.shape for copy in layers.get(kind, ())):
                     raise ValueError(f"{source} has band {kind} twice; give each band once")
-                here.add(kind)
                 found.setdefault(kind, []).append(array)
-                layers.setdefault(kind, []).append(make_layer(group, array, source))
+                layers.setdefault(kind, []).append(layer)
         if not count:
             raise ValueError(f"{source} holds no variables of rows and columns")
         self._masks = {

@@ -268,3 +268,23 @@ def test_an_overview_of_a_dataset_is_averaged(tmp_path):
         assert abs(found.mean() - pixels[index].mean()) < 0.5
         assert abs(found[300, 700] - pixels[index][675, 1575]) < 6
     assert any("This is an overview" in note for note in scene.notes)
+
+
+def test_groups_of_a_store_are_copies_or_refused(tmp_path):
+    coarse = ("B05", "B11")
+    fine = [band for band in FILE_ORDER_12 if band not in coarse]
+    for name, bands, step in (("20m", coarse, 2), ("10m", fine, 1)):
+        variables = {
+            band: (("y", "x"), shrink(make_tile()[FILE_ORDER_12.index(band)], step))
+            for band in bands
+        }
+        coordinates = {**make_coordinates(96 // step, 10 * step), "time": TIME}
+        data = xr.Dataset(variables, coords=coordinates, attrs={"proj:code": CRS})
+        data.to_zarr(tmp_path / "a.zarr", group=name, zarr_format=2)
+    scene = Scene.open(tmp_path / "a.zarr")
+    assert len(scene.bands) == 12 and (scene.width, scene.date) == (96, DAY)
+    assert np.array_equal(scene.reflectance[:, :, 0], make_tile()[1])
+    for day in ("first", "second"):
+        make_dataset().to_zarr(tmp_path / "b.zarr", group=day, zarr_format=2)
+    with pytest.raises(ValueError, match="has band B01 twice"):
+        Scene.open(tmp_path / "b.zarr")
