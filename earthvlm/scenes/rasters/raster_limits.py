@@ -34,6 +34,10 @@ GDAL_OPTIONS = {
     "GDAL_NUM_THREADS": os.environ.get("GDAL_NUM_THREADS", "2"),
     "GDAL_CACHEMAX": 64,  # MB, for all files together; GDAL's default is 5 % of the memory
 }
+# A forked process, such as a worker of a data loader, lacks the threads of its parent's GDAL and
+# would wait for them without end.
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=lambda: GDAL_OPTIONS.update(GDAL_NUM_THREADS="1"))
 
 
 def check_directories(file: IO[bytes], name: str) -> None:

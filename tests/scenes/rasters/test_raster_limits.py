@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import multiprocessing
+import os
 import struct
 import tracemalloc
 import zlib
@@ -15,6 +17,7 @@ from earthvlm.scenes.rasters.raster_file import quiet_gdal
 from earthvlm.scenes.rasters.raster_limits import check_blocks
 from earthvlm.scenes.scene import Scene
 from earthvlm.scenes.tiling import TiledRaster
+from tests.conftest import random_scene
 from tests.support.made_tiffs import write_directory, write_tiff
 
 BLOCKS = "stored in blocks of .* smaller tiles"
@@ -68,3 +71,17 @@ def test_exploding_png_metadata_takes_little_memory(tmp_path: Path, name: bytes)
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert peak < 50_000_000
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="Windows forks no process")
+def test_forked_process_reads_what_its_parent_read(tmp_path):
+    """GDAL's threads, which decode blocks, do not survive a fork."""
+    random_scene(160, 130).save(tmp_path / "a.tif")
+    Scene.open(tmp_path / "a.tif")
+    context = multiprocessing.get_context("fork")
+    process = context.Process(target=Scene.open, args=(tmp_path / "a.tif",))
+    process.start()
+    process.join(60)
+    process.kill()
+    process.join()
+    assert process.exitcode == 0
