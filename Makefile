@@ -18,20 +18,21 @@ UV ?= $(TOOLS)/bin/uv
 demo: $(VENV)/.demo-ready
 	@$(RUN) app.py
 
-# Two processes, a file of tests each at a time: much of what tests do is waiting. The threads of
-# OpenMP sleep while they wait, because they would take the processors from the other process.
-PYTEST := OMP_WAIT_POLICY=PASSIVE $(RUN) -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+# Processes with a file of tests each at a time. All tests run in three, also on two cores, because
+# many wait for the browser, a server or a deadline. The threads of OpenMP sleep while they wait,
+# because they would take the processors from the other processes.
+PYTEST := OMP_WAIT_POLICY=PASSIVE $(RUN) -m pytest --dist loadfile --no-loadscope-reorder
 
 test: $(VENV)/.dev-ready
-	@$(PYTEST) --cov $(if $(ARGS),--cov-fail-under=0) -m "not tutorial" $(ARGS)
+	@$(PYTEST) -n 3 --cov $(if $(ARGS),--cov-fail-under=0) -m "not tutorial" $(ARGS)
 
 # The tutorials of docs/ as they stand, each a minute or two.
 tutorials: $(VENV)/.dev-ready
-	@$(PYTEST) --no-cov -q -m tutorial tests/test_tutorials.py $(ARGS)
+	@$(PYTEST) -n 2 --no-cov -q -m tutorial tests/test_tutorials.py $(ARGS)
 
 # Without a browser, training and whole models; nothing that takes seconds.
 test-quick: $(VENV)/.dev-ready
-	@$(PYTEST) -m "not slow and not end_to_end" $(ARGS)
+	@$(PYTEST) -n 2 -m "not slow and not end_to_end" $(ARGS)
 
 lint: $(VENV)/.dev-ready
 	@$(RUN) -m ruff format --check .

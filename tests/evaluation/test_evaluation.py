@@ -47,6 +47,7 @@ def short_answers(monkeypatch):
         monkeypatch.setattr(evaluation, name, short)
 
 
+@pytest.mark.slow
 def test_metrics_come_with_both_baselines(data, tiny_bridge, short_answers):
     results, rows = evaluate(tiny_bridge, ChatEarthNet(data, "val"), batch_size=4)
     by_name = {f.name: f for f in results}

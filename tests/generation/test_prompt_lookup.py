@@ -206,6 +206,7 @@ def test_shared_prompt_prefix_is_processed_once(bridge, passes):
     assert before > 0 and passes[:2] == [before, longest - before]
 
 
+@pytest.mark.slow
 def test_sliding_window_models_use_no_batch_drafts(windowed_bridge):  # noqa: F811
     scenes = [random_scene(seed=seed) for seed in range(2)]
     windowed_bridge.language.model.generation_config.eos_token_id = None

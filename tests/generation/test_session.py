@@ -83,6 +83,7 @@ def talk(bridge: OlmoEarthVLMBridge, scene: Scene, *, cached: bool, **options) -
     return answers
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["tiny_bridge", "moondream_bridge", "windowed_bridge"])
 @pytest.mark.parametrize("temperature", [0.0, 1.0])
 def test_cached_turns_answer_like_uncached_ones(request, kind, temperature):

@@ -57,6 +57,7 @@ def test_a_child_opens_the_same_scene(reader: IsolatedReader, tmp_path: Path):
         reader.open(tmp_path / "text.png")
 
 
+@pytest.mark.slow
 @on_linux
 def test_a_file_that_takes_too_much_memory_ends_a_child(reader: IsolatedReader, tmp_path: Path):
     bomb, fine = tmp_path / "bomb.webp", tmp_path / "fine.png"

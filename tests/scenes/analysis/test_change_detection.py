@@ -104,6 +104,7 @@ def test_haze_gains_no_water_and_loses_no_forest():
     assert any("Haze lies over" in doubt for doubt in comparison.doubts)
 
 
+@pytest.mark.slow
 def test_boadella_gains_little_water_after_a_hazy_day(practice_data: Path):
     hazy, later, low, cloudy = (
         Scene.open(practice_data / "scenes" / f"boadella_{date}_L2A.tif")

@@ -43,6 +43,7 @@ def test_wide_lossy_webp_is_refused_by_its_header(tmp_path: Path):
         Scene.open(path)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="needs Linux's RLIMIT_AS")
 def test_the_largest_webp_fits_in_a_child(reader: IsolatedReader, tmp_path: Path):
     path = tmp_path / "large.webp"

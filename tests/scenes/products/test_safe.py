@@ -254,6 +254,7 @@ def test_uploaded_archives_are_read_in_a_child(safe, tmp_path):
         reader.close()
 
 
+@pytest.mark.slow
 def test_an_overview_comes_from_smaller_pixels(tmp_path):
     side = 2304  # a whole product in small: overviews of 2 and more in each band
     pixels = np.repeat(make_tile(side // 24).repeat(24, axis=1), 24, axis=2)
