@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+import copy
 import json
+import tempfile
+from functools import cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from earthvlm.models.language.smollm2 import embedded_model_folder
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 VOCABULARY = 4096  # tokens; reading all 49,152 takes most of the time that making a bridge takes
 
@@ -18,10 +25,9 @@ def save_tiny_model(
     model_type: as transformers names it in a config.json ("llama", "phi", "gemma3_text").
     """
     import torch
-    from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+    from transformers import AutoConfig, AutoModelForCausalLM
 
-    source, _ = embedded_model_folder()
-    tokenizer = AutoTokenizer.from_pretrained(source)
+    tokenizer = copy.copy(_short_tokenizer())
     tokenizer.chat_template = chat_template or tokenizer.chat_template
     defaults = {
         "vocab_size": VOCABULARY,
@@ -37,7 +43,18 @@ def save_tiny_model(
     config = AutoConfig.for_model(model_type, **{**defaults, **sizes})
     AutoModelForCausalLM.from_config(config).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
-    _shorten_vocabulary(folder / "tokenizer.json")
+
+
+@cache
+def _short_tokenizer() -> PreTrainedTokenizerBase:
+    """Shorten the embedded model's tokenizer, which takes half a second to read."""
+    from transformers import AutoTokenizer
+
+    source, _ = embedded_model_folder()
+    with tempfile.TemporaryDirectory() as folder:
+        AutoTokenizer.from_pretrained(source).save_pretrained(folder)
+        _shorten_vocabulary(Path(folder, "tokenizer.json"))
+        return AutoTokenizer.from_pretrained(folder)
 
 
 def _shorten_vocabulary(path: Path) -> None:
