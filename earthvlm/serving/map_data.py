@@ -4,19 +4,24 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Sequence
-from textwrap import shorten
 from typing import Any
 
 import numpy as np
+import shapely
 
 from earthvlm.embeddings.filters import BoundingBox, SceneFilter
+from earthvlm.scenes.places.formatting import describe_date
+from earthvlm.scenes.places.gazetteer import describe_nearest
 from earthvlm.search.index import SceneIndex, SceneResult
 
-# More points than this would overlap on a screen, so a larger index is shown by a sample.
-MAX_POINTS = 200_000
+# A larger index is shown by a sample, so that a browser stays quick.
+MAX_POINTS = 100_000
+# Up to here each scene has its name and its outline on the map.
+MAX_NAMED = 2_000
+# In place of a row: the visitor's own scene is to be shown.
+OWN_SCENE = -1
 # Web-Mercator ends at this latitude; scenes closer to a pole are shown at the edge.
 MERCATOR_LATITUDE = 85.05
-CAPTION_CHARACTERS = 90
 
 
 def map_scenes(
@@ -31,9 +36,12 @@ def map_scenes(
         points: Longitude and latitude of the scenes that match `where` and have coordinates, as
             float32 in base64; an evenly spaced sample if there are more than `max_points`.
         rows: The rows of these scenes in the index, as int32 in base64.
+        names: What these scenes are called; empty where there are more than MAX_NAMED.
+        outlines: Their footprints, each a list of rings of [longitude, latitude]; empty likewise.
         count: How many such scenes there are, including those not in the sample.
-        results: The results that have coordinates, with rank and the start of the caption.
+        results: The results that have coordinates, with rank and name.
         bbox: The bounding box of `where`, or None.
+        located: The row of a scene to show, or OWN_SCENE; None here.
     """
     where = where or SceneFilter()
     longitude, latitude = (
@@ -48,9 +56,12 @@ def map_scenes(
     if count > max_points:
         rows = rows[np.linspace(0, count - 1, max_points).astype(np.int64)]
     points = np.stack([longitude[rows], _clip_latitude(latitude[rows])], axis=1)
+    are_named = len(rows) <= MAX_NAMED
     return {
         "points": _encode(points.astype("<f4")),
         "rows": _encode(rows.astype("<i4")),
+        "names": [_name_row(index, int(row)) for row in rows] if are_named else [],
+        "outlines": _read_outlines(index, rows) if are_named else [],
         "count": count,
         "results": [
             _describe_result(index, result, rank)
@@ -58,6 +69,7 @@ def map_scenes(
             if result.longitude is not None and result.latitude is not None
         ],
         "bbox": list(where.bbox) if where.bbox is not None else None,
+        "located": None,
     }
 
 
@@ -74,12 +86,32 @@ def normalize_bbox(bbox: Sequence[float]) -> BoundingBox:
     return west, max(south, -90.0), east, min(north, 90.0)
 
 
+def _name_row(index: SceneIndex, row: int) -> str:
+    """Return where and when a scene was taken, else its name."""
+    longitude, latitude, date, image_id = (
+        index.table.column(name)[row].as_py()
+        for name in ("longitude", "latitude", "date", "image_id")
+    )
+    place = describe_nearest(longitude, latitude) or image_id
+    return f"{place}, {describe_date(date)}" if date else place
+
+
+def _read_outlines(index: SceneIndex, rows: np.ndarray) -> list[list[list[list[float]]]]:
+    """Return the rings of each scene's footprint, none where it is unknown."""
+    outlines = []
+    for geometry in shapely.from_wkb(index.table.column("geometry").take(rows).to_pylist()):
+        parts = shapely.get_parts(geometry) if geometry is not None else ()
+        rings = [np.round(shapely.get_coordinates(part.exterior), 5).tolist() for part in parts]
+        outlines.append(rings)
+    return outlines
+
+
 def _describe_result(index: SceneIndex, result: SceneResult, rank: int) -> dict[str, Any]:
+    row = index.table.find(result.image_id)
     return {
-        "row": index.table.find(result.image_id),
+        "row": row,
         "rank": rank,
-        "name": result.image_id,
-        "caption": shorten(result.caption or "", CAPTION_CHARACTERS, placeholder=" …"),
+        "name": _name_row(index, row),
         "longitude": result.longitude,
         "latitude": float(_clip_latitude(result.latitude)),
     }

@@ -258,10 +258,12 @@ class SceneService:
         k: int,
         client: Client,
         where: SceneFilter | None = None,
+        unlike: Sequence[SceneResult] = (),
     ) -> SearchResults:
         """Return the k scenes nearest to a query, or the first k scenes if it is None.
 
-        A Scene in the query waits for the model's turn to be embedded.
+        A Scene in the query waits for the model's turn to be embedded. unlike: scenes that results
+        should be unlike.
 
         Raises:
             QueueFull: Too many are waiting.
@@ -275,7 +277,7 @@ class SceneService:
         with self.search_queue.turn(client.user, client.address):
             if query is None:
                 return SearchResults(self.index.browse(k=k, where=where))
-            return self._search(vectors, k, where)
+            return self._search(vectors, k, where, unlike)
 
     def embed(self, scene: Scene, client: Client) -> Example:
         """Embed a visitor's scene for a search. Raises QueueFull and ValueError."""
@@ -305,9 +307,13 @@ class SceneService:
         return self.bridge.score(scene, question, candidates)
 
     def _run_search(
-        self, query: Sequence[Query], k: int, where: SceneFilter | None
+        self,
+        query: Sequence[Query],
+        k: int,
+        where: SceneFilter | None,
+        unlike: Sequence[SceneResult],
     ) -> SearchResults:
-        return self.index.search(query, k, where=where)
+        return self.index.search(query, k, where=where, unlike=unlike)
 
     @contextmanager
     def _join_questions(self, client: Client) -> Iterator[Iterator[int]]:

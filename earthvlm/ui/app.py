@@ -13,7 +13,6 @@ import gradio as gr
 
 from earthvlm.generation.sampling import DEFAULT_PROMPT
 from earthvlm.serving.service import SceneService
-from earthvlm.ui.examples import open_pair
 from earthvlm.ui.models import Models
 from earthvlm.ui.security.checked_page import CheckedPage
 from earthvlm.ui.security.middleware import MAX_FILE_SIZE
@@ -121,17 +120,15 @@ def build_app(models: Models) -> gr.Blocks:
                 maps_cover = models.bridge.config.segmentation_head
                 chat = build_chat_tab(session, examples, has_cover_map=maps_cover)
                 wire_chat_tab(chat, page, service, examples)
-            with gr.Tab("Search", id="search", elem_id="search-tab"):
+            with gr.Tab("Search", id="search", elem_id="search-tab") as search_tab:
                 searching = SearchHandlers(service)
                 search = build_search_tab(session, searching)
-                wire_search_tab(search, searching, tabs, chat)
+                wire_search_tab(search, searching, tabs, chat, search_tab)
             with gr.Tab("Map", id="map", elem_id="map-tab") as map_tab:
                 world_map = build_map_tab(session, map_tab, service.index)
                 wire_map_tab(world_map, service, tabs, chat, search, searching)
             with gr.Tab("Compare", id="compare", elem_id="compare-tab"):
-                pair = open_pair(service)
-                compare = build_compare_tab(session, has_example=bool(pair))
-                wire_compare_tab(compare, service, pair)
+                wire_compare_tab(build_compare_tab(session), service)
         about = gr.HTML(show_models(models), elem_id="about")
         add_tools(service)
         if models.pending is not None:

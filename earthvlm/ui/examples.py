@@ -1,10 +1,10 @@
-"""The scenes that the Chat tab, and two that the Compare tab, offer for a start."""
+"""The scenes that the Chat tab offers for a start."""
 
 from __future__ import annotations
 
 from earthvlm.search.index import SceneIndex, SceneResult
 from earthvlm.serving.measurements import summarize_measurements
-from earthvlm.serving.service import OpenScene, SceneService
+from earthvlm.serving.service import OpenScene
 from earthvlm.ui.html.titles import make_title
 
 EXAMPLE_COUNT = 8
@@ -20,12 +20,6 @@ EXAMPLE_SEARCHES = (
     "a river through meadows",
     "haze or cloud over the land",
 )
-# No two bundled scenes show one place on two dates.
-EXAMPLE_PAIR = ("beetzsee_r3_c01", "beetzsee_r2_c09")
-ABOUT_PAIR = (
-    "A forest and a lake near Brandenburg in Germany, 10 km apart, on one winter day: not two "
-    "dates of one place, but two places that differ."
-)
 
 
 def choose_examples(index: SceneIndex) -> list[SceneResult]:
@@ -40,11 +34,3 @@ def choose_examples(index: SceneIndex) -> list[SceneResult]:
 def describe_example(opened: OpenScene) -> str:
     """A sentence on an example scene: what it is, when, and what was measured in it."""
     return f"{make_title(opened.scene)}. {summarize_measurements(opened.measurements)}."
-
-
-def open_pair(service: SceneService) -> list[OpenScene]:
-    """The two scenes to compare for a start; none where the index does not hold them."""
-    try:
-        return [service.open_named(image_id) for image_id in EXAMPLE_PAIR]
-    except ValueError:
-        return []

@@ -24,10 +24,9 @@ from earthvlm.search.index import SceneResult
 from earthvlm.serving.service import Client, Example, OpenScene
 from earthvlm.ui.errors import shorten
 from earthvlm.ui.html.cover_map_html import CoverOverlay
+from earthvlm.ui.search_query import SORTS, SearchQuery
 from earthvlm.ui.uploads import Upload
 
-# What a search compares with: words, an example, both, or nothing, which lists the scenes.
-SearchQuery = str | Example | SceneResult | tuple[str, Example | SceneResult] | None
 SESSION_SECONDS = 3600
 # A phone that was put away for a moment finds its conversation again.
 CLOSED_SECONDS = 300
@@ -69,7 +68,9 @@ class Session:
     composite, stretch: how the open scene is drawn; None where it has no bands to choose from.
     talk: an identifier of the conversation, by which the browser keeps it.
     covers: the land cover that is shown over it, once it was asked for.
-    results: of the last search, None before the first. linked_question: from the page's address.
+    results: of the last search, None before the first, in the order of `sort`; `page` is shown.
+    marks: whether a scene was marked as wanted or as unwanted, by its image_id. located: the row of
+    the scene that the map is to show when it is opened. linked_question: from the page's address.
     upload: the files that the open scene is a part or an overview of, or that wait for an order of
     their bands to be chosen. orders: those to choose from.
     used: time of the last use, on the monotonic clock. address: the visitor's latest.
@@ -83,8 +84,12 @@ class Session:
     attention: AnswerAttention | None = None
     covers: CoverOverlay | None = None
     pair: list[OpenScene] = field(default_factory=list)
-    query: SearchQuery = None
+    query: SearchQuery = field(default_factory=SearchQuery)
     results: tuple[SceneResult, ...] | None = None
+    sort: str = SORTS[0]
+    page: int = 0
+    marks: dict[str, bool] = field(default_factory=dict)
+    located: int | None = None
     linked_question: str = ""
     turn: Turn | None = None
     upload: Upload | None = None
@@ -111,16 +116,14 @@ class Session:
             )
         if self.covers is not None:
             held.append((self.covers.classes, self.covers.classes.nbytes))
-        for query in self.query if isinstance(self.query, tuple) else (self.query,):
-            if isinstance(query, Example):
-                held.append((query, query.vector.nbytes))
+        held += [(q, q.vector.nbytes) for q in self.query.like if isinstance(q, Example)]
         # A character takes four bytes at most.
         held += [(message, 4 * len(message["content"])) for message in self.conversation]
         return {id(thing): size for thing, size in held}
 
     def keep_search(self, query: SearchQuery, results: Iterable[SceneResult]) -> None:
         """Keep a search without its thumbnails: 96 of them take 5 MB, of every made-up session."""
-        self.query = query
+        self.query, self.page = query, 0
         self.results = tuple(replace(result, thumbnail=None) for result in results)
 
     def require_opened(self) -> OpenScene:
@@ -159,7 +162,8 @@ class Session:
         self.stop_turn()
         self._keep_upload(None)
         self.opened, self.pair, self.attention, self.covers = None, [], None, None
-        self.conversation, self.query, self.results = [], None, None
+        self.conversation, self.query, self.results = [], SearchQuery(), None
+        self.marks, self.page, self.located = {}, 0, None
 
     def clear_unless_used(self, since: float) -> None:
         """Clear the session where it was not used after `since`, on the clock of `used`."""

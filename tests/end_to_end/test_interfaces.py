@@ -138,7 +138,7 @@ def test_page_searches_by_file_words_and_filters(app_url: str, tmp_path: Path):
     page = PageCalls(app_url, "page-of-an-example")
     random_scene().save(tmp_path / "mine.tif")
     file = page.upload(tmp_path / "mine.tif")
-    where = ("2017-06-01", "2017-12-31", "ireland", "-11, 51, -5, 56")
+    where = ("2017-06-01", "2017-12-31", "ireland", "-11, 51, -5, 56", "")
     found = page.stream("search_file", [file], "fields", True, "all", 8, *where)
     assert "closest to <strong>fields</strong> and most similar to <strong>mine</strong>" in found
     rows = page.value("save_results_csv").splitlines()
@@ -147,7 +147,7 @@ def test_page_searches_by_file_words_and_filters(app_url: str, tmp_path: Path):
 
 def test_empty_results_cannot_be_saved(app_url: str):
     page = PageCalls(app_url, "page-of-nothing")
-    found = page.stream("search", "open water", "all", 8, "2030-01-01", "", "", "")
+    found = page.stream("search", "open water", "all", 8, "2030-01-01", "", "", "", "")
     assert "No scene matches" in found
     for name in ("csv", "geojson", "geopackage", "geoparquet"):
         error = read_error(call(app_url, f"save_results_{name}", [], "page-of-nothing"))
@@ -270,4 +270,4 @@ def test_upload_over_the_limit_is_refused(app_url: str, tmp_path: Path):
 
 def test_texts_from_clients_are_escaped(app_url: str):
     page = PageCalls(app_url, "page-of-markup")
-    assert "&lt;img" in page.stream("search", "<img src=x>", "all", 4, "", "", "", "")
+    assert "&lt;img" in page.stream("search", "<img src=x>", "all", 4, "", "", "", "", "")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import re
 import socket
 import sys
 import threading
@@ -59,9 +58,8 @@ class App:
         return httpx.Client(base_url=f"{self.url}gradio_api/", transport=transport, timeout=30)
 
     def files(self) -> list[Path]:
-        """Return the files on disk, without the thumbnails of searches."""
-        files = [path for path in self.folder.rglob("*") if path.is_file()]
-        return [path for path in files if not re.fullmatch(r"[0-9a-f]{32}\.png", path.name)]
+        """Return the files on disk."""
+        return [path for path in self.folder.rglob("*") if path.is_file()]
 
     def call(self, client: httpx.Client, name: str, data: list) -> str:
         """Call an endpoint and return the last line of its answer."""
@@ -85,12 +83,12 @@ def app(app_bridge: OlmoEarthVLMBridge, tmp_path_factory: pytest.TempPathFactory
         service = SceneService(app_bridge, SceneIndex.from_pretrained("bundled"))
         with CheckedPage() as page:
             session = add_session(page)
-            with gr.Tabs() as tabs, gr.Tab("All"):
+            with gr.Tabs() as tabs, gr.Tab("All") as tab:
                 chat = build_chat_tab(session, [])
                 wire_chat_tab(chat, page, service, [])
                 searching = SearchHandlers(service)
                 search = build_search_tab(session, searching)
-                wire_search_tab(search, searching, tabs, chat)
+                wire_search_tab(search, searching, tabs, chat, tab)
         page.queue(max_size=128)
         options = {**LAUNCH_OPTIONS, "mcp_server": False}
         _, url, _ = page.launch(prevent_thread_lock=True, quiet=True, **options)
@@ -239,13 +237,13 @@ def test_made_up_sessions_do_not_block_others(app: App, monkeypatch):
     service, released = app.service, threading.Event()
     monkeypatch.setattr(rate_limits, "CALLS_AT_ONCE", 1000)  # the queue has to hold without it
 
-    def search(query: list, k: int, where: SceneFilter) -> SearchResults:
+    def search(query: list, k: int, where: SceneFilter, unlike: tuple) -> SearchResults:
         if query == ["slow"]:
             released.wait(60)
         return SearchResults(service.index.browse(k=k, where=where))
 
     monkeypatch.setattr(service, "_search", search)
-    filters = ["all", 4, "", "", "", ""]
+    filters = ["all", 4, "", "", "", "", ""]
     with app.client("127.0.0.5") as abuser, app.client("127.0.0.6") as visitor:
         try:
             codes = [app.join(abuser, "search", ["slow", *filters]) for _ in range(140)]

@@ -83,26 +83,28 @@ def test_edited_question_is_shown_as_text(page: Page, app_bridge, monkeypatch: p
     assert "Signed out" in saved and "<div" not in saved.replace(r"\<", "")
 
 
-def test_search_and_compare_show_markup_as_text(page: Page, app_bridge, monkeypatch):
+def test_search_and_compare_show_markup_as_text(page: Page, app_bridge, monkeypatch, lakeside):
     """Words, sources and errors of a search, and descriptions of two scenes."""
     open_tab(page, "Search")
     page.get_by_label("What the scene shows").fill(COVER)
     page.get_by_role("button", name="Search", exact=True).click()
     page.locator("#search-summary", has_text="Signed out.").wait_for()
     open_filters(page)
-    page.get_by_label("Source contains").fill("<img id=planted src=x>")
+    page.get_by_label("Words in the name of the source").fill("<img id=planted src=x>")
     page.get_by_role("button", name="Apply filters").click()
     assert "<img id=planted" in read_warning(page)
-    page.get_by_label("Source contains").fill("")
-    page.get_by_label("First date").fill("<img id=planted src=x>")
+    page.get_by_label("Words in the name of the source").fill("")
+    page.get_by_label("Taken from").fill("<img id=planted src=x>")
     page.get_by_role("button", name="Apply filters").click()
     assert "<img id=planted" in read_warning(page)
     assert count_planted(page) == 0
 
     answer_with(monkeypatch, app_bridge, COVER)
     open_tab(page, "Compare")
-    page.get_by_role("button", name="Compare two example scenes").click()
-    page.locator("#later img").wait_for()
+    with page.expect_file_chooser() as chooser:
+        page.locator("#upload-one").click()
+    chooser.value.set_files([lakeside])
+    page.locator("#pair .port img").nth(1).wait_for()
     page.locator("#describe-pair").click()
     page.locator("#later-description", has_text="Signed out.").wait_for()
     assert page.locator("#later-description p").first.inner_text() == f"model {COVER}"

@@ -1,4 +1,4 @@
-"""The world map in a browser: clicks open scenes, a drawn box filters, nothing is downloaded."""
+"""The world map in a browser: clusters, cards, areas, by keyboard too; nothing is downloaded."""
 
 from __future__ import annotations
 
@@ -11,7 +11,14 @@ import pytest
 from earthvlm.embeddings.filters import SceneFilter
 from earthvlm.search.index import SceneIndex
 from earthvlm.serving.map_data import map_scenes
-from earthvlm.ui.tabs.map.map_component import add_world_map, get_clicked_scene, get_drawn_bbox
+from earthvlm.ui.security.checked_page import CheckedPage
+from earthvlm.ui.tabs.map.map_component import (
+    add_world_map,
+    get_clicked_scene,
+    get_drawn_bbox,
+    show_peek,
+)
+from earthvlm.ui.tabs.search.search_results import encode_thumbnail
 from tests.support.world_index import make_world_index
 
 pytestmark = pytest.mark.end_to_end
@@ -31,14 +38,23 @@ def build_page(index: SceneIndex) -> gr.Blocks:
     def open_scene(event: gr.SelectData):
         return get_clicked_scene(index, event).image_id
 
+    def find_similar(event: gr.EventData):
+        return f"like {get_clicked_scene(index, event).image_id}"
+
+    def peek(event: gr.EventData):
+        entry = get_clicked_scene(index, event)
+        return show_peek(event.index, entry, "", encode_thumbnail(entry.thumbnail))
+
     def draw_bbox(event: gr.EventData):
         bbox = get_drawn_bbox(event)
         return map_scenes(index, where=SceneFilter(bbox=bbox)), repr(bbox)
 
-    with gr.Blocks() as page:
+    with CheckedPage() as page:
         world = add_world_map(map_scenes(index, index.browse(k=2)))
         event = gr.Textbox(elem_id="event", interactive=True)
         world.select(open_scene, None, event)
+        world.similar(find_similar, None, event)
+        world.peek(peek, None, world)
         world.apply(draw_bbox, None, [world, event])
         world.clear(lambda: (map_scenes(index), "no box"), None, [world, event])
     return page
@@ -64,51 +80,68 @@ def expect_event(map_page) -> Callable[[str | re.Pattern[str]], None]:
     return lambda value: expect(map_page.locator("#event textarea")).to_have_value(value)
 
 
-def test_marker_lists_the_scenes_that_share_it(map_page, expect_event):
+def test_borders_waters_and_towns_are_drawn_when_the_map_is_seen(map_page):
+    map_page.locator(".world-map[data-drawn]").wait_for()
+    for drawn in ("path.land", "path.lake", "path.river", ".map-name.country", ".map-name.town"):
+        assert map_page.locator(drawn).count() > 3, drawn
+    assert map_page.locator(".map-name", has_text="Germany").count() >= 1
+
+
+def test_results_of_one_place_are_listed_by_keyboard(map_page, expect_event):
     from playwright.sync_api import expect
 
     marker = map_page.locator(".result-marker[tabindex='0']")
-    listed = map_page.locator(".result-list button")
-    expect(marker).to_have_count(1)  # two scenes at one place
-    marker.click()
-    expect(listed).to_have_text([re.compile("^1tile_00"), re.compile("^2tile_01")])
-    listed.nth(1).click()
-    expect_event("tile_01")
-    expect(listed).to_have_count(0)
-
-
-def test_marker_works_by_keyboard(map_page, expect_event):
-    from playwright.sync_api import expect
-
-    marker = map_page.locator(".result-marker[tabindex='0']")
-    listed = map_page.locator(".result-list button")
+    listed = map_page.locator(".map-card li button")
+    expect(marker).to_have_text("2 results")  # two scenes at one place
     marker.press("Enter")
+    expect(listed).to_have_count(2)
     expect(listed.first).to_be_focused()
     map_page.keyboard.press("Escape")
     expect(marker).to_be_focused()
     marker.press("Enter")
-    listed.first.press("Enter")
-    expect_event("tile_00")
+    listed.nth(1).press("Enter")
+    expect(map_page.locator(".map-card b")).to_contain_text("2: near")
+    map_page.get_by_role("button", name="Open in Chat").press("Enter")
+    expect_event("tile_01")
 
 
-def test_drawn_box_filters_and_is_removed(map_page, expect_event):
+def test_clusters_open_and_scenes_show_names_and_pictures(map_page, expect_event):
     from playwright.sync_api import expect
 
     marker = map_page.locator(".result-marker[tabindex='0']")
     expect(marker).to_have_count(1)
+    dots = map_page.locator(".dot[tabindex='0']")
+    for _ in range(4):
+        map_page.get_by_role("button", name="Zoom out").click()
+        map_page.wait_for_function("!document.querySelector('.leaflet-zoom-anim')")
+    cluster = map_page.locator(".cluster[tabindex='0']")
+    expect(cluster.first).to_have_attribute("aria-label", re.compile("scenes here: open"))
+    cluster.first.press("Enter")
+    expect(dots.first).to_be_visible()
+    dots.first.focus()
+    expect(map_page.locator(".map-hint")).to_contain_text(re.compile("near .*, 1 January 2020"))
+    expect(map_page.locator(".map-hint img")).to_have_attribute("src", re.compile("^data:image"))
+    dots.first.press("Enter")
+    map_page.get_by_role("button", name="Scenes like this").click()
+    expect_event(re.compile("^like tile_0"))
+
+
+def test_area_is_drawn_removed_and_taken_from_the_view(map_page, expect_event):
+    from playwright.sync_api import expect
+
+    expect(map_page.locator(".result-marker[tabindex='0']")).to_have_count(1)
     frame = map_page.locator(".world-map").bounding_box()
     x, y = frame["x"] + frame["width"] / 2, frame["y"] + frame["height"] / 2
-    map_page.get_by_text("Draw a bounding box").click()
+    map_page.get_by_text("Draw an area").click()
     map_page.mouse.move(x - 60, y - 60)
     map_page.mouse.down()
     map_page.mouse.move(x + 60, y + 60, steps=3)
     map_page.mouse.up()
-    expect_event(re.compile(r"^\(11\.\d+, 51\.\d+, 12\.\d+, 52\.\d+\)$"))
-    # The scenes inside are points now, not results, in the middle of the box.
-    expect(marker).to_have_count(0)
-    map_page.wait_for_function("!document.querySelector('.leaflet-zoom-anim')")
-    map_page.locator(".world-map").click()
-    expect_event("tile_00")
-
-    map_page.get_by_text("Remove the bounding box").click()
+    expect_event(re.compile(r"^\(1[12]\.\d+, 5[12]\.\d+, 12\.\d+, 52\.\d+\)$"))
+    map_page.get_by_text("Remove the area").click()
     expect_event("no box")
+    map_page.get_by_text("Search in this view").click()
+    expect_event(re.compile(r"^\(-?\d+\.\d+, "))
+    map_page.locator(".world-map").click(position={"x": 60, "y": 300})
+    map_page.get_by_role("button", name="Scenes within 100 km").click()
+    expect_event(re.compile(r"^\(-?\d+\.\d+, "))

@@ -90,7 +90,7 @@ def open_filters(page: Page) -> None:
     between the two would be lost.
     """
     page.locator("#filters button.label-wrap").click()
-    page.get_by_label("First date").wait_for()
+    page.get_by_label("Taken from").wait_for()
     page.evaluate(TWO_FRAMES)
 
 

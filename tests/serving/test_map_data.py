@@ -22,6 +22,7 @@ def test_map_shows_scenes_with_coordinates(tmp_path):
     assert decode(value["points"], "<f4").tolist() == [179.5, -17.0]
     assert value["bbox"] == [170, -20, -170, 0]
     assert [(each["row"], each["rank"]) for each in value["results"]] == [(0, 1), (1, 2)]
+    assert value["names"][0].endswith("Fiji, 1 January 2020") and len(value["outlines"]) == 1
 
 
 def test_map_samples_a_large_index(tmp_path):

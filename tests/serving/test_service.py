@@ -62,7 +62,7 @@ def test_search_by_file_keeps_the_embedding_only():
     queries = []
     index = SimpleNamespace(
         provenance=SimpleNamespace(bridge_revision="r"),
-        search=lambda query, k, where: queries.append(query) or [],
+        search=lambda query, k, where, unlike: queries.append(query) or [],
     )
     service, scene = SceneService(bridge, index), random_scene()
     example = service.embed(scene, Client("a"))
@@ -120,7 +120,7 @@ def test_model_runs_in_one_thread_and_searches_in_few():
         finally:
             ending.add(threading.current_thread())
 
-    def search(*_, where):
+    def search(*_, where, unlike):
         searching.add(threading.current_thread())
         return []
 

@@ -15,6 +15,7 @@ import earthvlm.ui.session as session_module
 from earthvlm.bridge.attention_maps import AnswerAttention
 from earthvlm.search.index import SceneResult
 from earthvlm.serving.service import Example
+from earthvlm.ui.search_query import SearchQuery
 from earthvlm.ui.security.upload_limits import UPLOADS
 from earthvlm.ui.session import Session, limit_memory
 from earthvlm.ui.uploads import Upload
@@ -97,7 +98,7 @@ def test_all_that_a_session_holds_is_counted():
         conversation=[{"role": "user", "content": "water"}],
         attention=AnswerAttention(("a",), np.zeros((1, 4, 4)), np.zeros((4, 4)), 8),
         pair=[scene, open_scene(random_scene(seed=1))],
-        query=("a lake", Example("mine", np.zeros(384, np.float32))),
+        query=SearchQuery("a lake", (Example("mine", np.zeros(384, np.float32)),)),
     )
     scenes = 2 * scene.scene.reflectance.nbytes
     expected = scenes + 20 + 2 * 16 * 8 + 4 * 384
@@ -107,8 +108,11 @@ def test_all_that_a_session_holds_is_counted():
 def test_search_is_kept_without_its_thumbnails():
     result = dataclasses.replace(make_result(), thumbnail=Image.new("RGB", (96, 64)))
     session = Session()
-    session.keep_search("a lake", [result, result])
-    assert session.query == "a lake" and [each.thumbnail for each in session.results] == [None] * 2
+    session.keep_search(SearchQuery("a lake"), [result, result])
+    assert (
+        session.query.words == "a lake"
+        and [each.thumbnail for each in session.results] == [None] * 2
+    )
     assert session.results[0].image_id == result.image_id
 
 

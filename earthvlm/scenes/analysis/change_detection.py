@@ -19,6 +19,7 @@ from earthvlm.scenes.analysis.spectral_indices import (
     classify_pixels,
     percent,
 )
+from earthvlm.scenes.places.gazetteer import describe_nearest, distance_km
 from earthvlm.scenes.scene import Scene
 
 SAME_PLACE_DEGREES = 0.02  # about 2 km
@@ -60,20 +61,32 @@ class Comparison:
         compared: the share of pixels that were seen in both scenes and were compared; None where
             the scenes cannot be laid over each other, and each was measured whole.
         doubts: sentences on why the comparison is doubtful.
-        water: the pixels with water in the earlier scene, those in the later one, and those that
-            both show, bool `[3, H, W]`; None where pixels were not compared.
+        covers: the class of each pixel in the earlier and in the later scene, places in
+            COVER_CLASSES, uint8 `[2, H, W]`; None where pixels were not compared.
+        seen: the pixels that both scenes show, bool `[H, W]`; None likewise.
     """
 
     changes: tuple[Change, ...]
     compared: float | None
     doubts: tuple[str, ...]
-    water: np.ndarray | None = None
+    covers: np.ndarray | None = None
+    seen: np.ndarray | None = None
+
+    @property
+    def drawable(self) -> tuple[str, ...]:
+        """The covers whose change `draw_change` can draw: those that either scene shows."""
+        if self.covers is None or self.seen is None:
+            return ()
+        present = set(np.unique(self.covers[:, self.seen]).tolist())
+        covers = (change.cover for change in self.changes)
+        return tuple(cover for cover in covers if COVER_CLASSES.index(cover) in present)
 
 
 def compare(before: Scene, after: Scene) -> Comparison:
     """Compare two scenes, by the pixels that both show where they lie over each other.
 
-    Haze is subtracted from each. There are no changes where a scene lacks the near infrared.
+    Haze is subtracted from each. There are no changes where a scene lacks the near infrared, and
+    none between two places.
     """
     first, second = classify_pixels(before), classify_pixels(after)
     doubts = _doubt_places(before, after)
@@ -81,7 +94,9 @@ def compare(before: Scene, after: Scene) -> Comparison:
         return Comparison((), None, tuple(doubts))
     doubts += _doubt_sight(before, first) + _doubt_sight(after, second)
     doubts += _doubt_season(before, after)
-    if first.covers.shape != second.covers.shape or lie_apart(before, after):
+    if lie_apart(before, after):
+        return Comparison((), None, tuple(doubts))
+    if first.covers.shape != second.covers.shape:
         changes = compare_shares(first.measure(), second.measure())
         return Comparison(tuple(changes), None, tuple(doubts))
     seen, share = _find_seen(first, second)
@@ -92,9 +107,8 @@ def compare(before: Scene, after: Scene) -> Comparison:
         return Comparison((), share, tuple(doubts))
     changes = compare_shares(first.measure(seen), second.measure(seen))
     changes = [change for change in changes if change.cover != "cloud"]
-    water = COVER_CLASSES.index("water")
-    masks = np.stack([first.covers == water, second.covers == water, seen])
-    return Comparison(tuple(changes), share, tuple(doubts), masks)
+    covers = np.stack([first.covers, second.covers])
+    return Comparison(tuple(changes), share, tuple(doubts), covers, seen)
 
 
 def _find_seen(first: Classification, second: Classification) -> tuple[np.ndarray, float]:
@@ -136,10 +150,22 @@ def _doubt_places(first: Scene, second: Scene) -> list[str]:
     if None in (first.longitude, first.latitude, second.longitude, second.latitude):
         doubts.append("A file does not give its place: check that both show one place.")
     elif lie_apart(first, second):
-        doubts.append("The scenes lie apart, so differences are between places, not dates.")
+        doubts.append(_tell_places(first, second))
     if first.reflectance.shape != second.reflectance.shape:
         doubts.append("The scenes differ in size, so they cannot be compared pixel by pixel.")
     return doubts
+
+
+def _tell_places(first: Scene, second: Scene) -> str:
+    """Say that two scenes, whose places are known, show different ones."""
+    positions = [(scene.longitude or 0.0, scene.latitude or 0.0) for scene in (first, second)]
+    (west, south), (east, north) = positions
+    apart = distance_km(west, south, east, north)
+    names = " and ".join(describe_nearest(*position) for position in positions)
+    return (
+        f"These are two places, {apart:,.0f} km apart ({names}): a change over time can only be "
+        "measured between two dates of one place."
+    )
 
 
 def _doubt_sight(scene: Scene, classified: Classification) -> list[str]:
@@ -172,29 +198,33 @@ def _doubt_season(first: Scene, second: Scene) -> list[str]:
 
 
 # The colours differ in lightness too, for readers who do not tell them apart by hue.
-WATER_CHANGE_COLOURS = {
-    "water in both": (70, 105, 200),
-    "water gained": (60, 220, 235),
-    "water lost": (240, 130, 40),
+CHANGE_COLOURS = {
+    "both times": (70, 105, 200),
+    "gained": (60, 220, 235),
+    "lost": (240, 130, 40),
     "not seen in both": (245, 235, 245),
 }
+UNCHANGED = len(CHANGE_COLOURS)  # the place in the palette of a pixel without the cover
 
 
-def draw_water_change(comparison: Comparison, after: Scene) -> Image.Image | None:
-    """Draw water gained, lost and kept over the later scene in grey, and what is not seen in both.
+def draw_change(comparison: Comparison, cover: str) -> Image.Image:
+    """Draw where a cover was gained, lost and kept, and what is not seen in both scenes.
 
-    Returns None where the scenes were not compared pixel by pixel.
+    Returns a picture with a palette, in CHANGE_COLOURS' order, that is transparent where neither
+    scene has the cover, to be laid over one of them. Raises ValueError for a cover that is not in
+    `comparison.drawable`.
     """
-    if comparison.water is None:
-        return None
-    was, now, seen = comparison.water
-    grey = after.composite().convert("L").point(lambda value: 90 + value * 0.6)
-    pixels = np.array(grey.convert("RGB"))
-    for where, colour in zip(
-        (was & now, now & ~was, was & ~now, ~seen), WATER_CHANGE_COLOURS.values(), strict=True
-    ):
-        pixels[where] = colour
-    return Image.fromarray(pixels)
+    if cover not in comparison.drawable:
+        raise ValueError(f"the change of {cover!r} cannot be drawn of these scenes")
+    assert comparison.covers is not None and comparison.seen is not None
+    was, now = comparison.covers == COVER_CLASSES.index(cover)
+    drawn = np.full(was.shape, UNCHANGED, np.uint8)
+    for number, where in enumerate((was & now, now & ~was, was & ~now, ~comparison.seen)):
+        drawn[where] = number
+    picture = Image.fromarray(drawn, "P")
+    picture.putpalette([*(part for colour in CHANGE_COLOURS.values() for part in colour), 0, 0, 0])
+    picture.info["transparency"] = UNCHANGED
+    return picture
 
 
 def in_order_of_date(scenes: Sequence[Scene]) -> list[Scene]:

@@ -36,7 +36,7 @@ PATHS_READ = re.compile(
     r"|/pwa_icon(/\d+)?|/gradio_api/(info|openapi\.json|app_id|startup-events|theme\.css)/?"
     r"|/gradio_api/(queue/(data|status)|upload_progress)|/gradio_api/heartbeat/[^/]+"
     r"|/gradio_api/call/(v2/)?\w+/\w+|/gradio_api/file=(?!\w+:).*|/gradio_api/mcp(/.*)?"
-    r"|/parts/[a-z0-9.-]+"
+    r"|/parts/[a-z0-9._-]+"
 )
 PATHS_SENT = re.compile(
     r"/gradio_api/(queue/join|upload|cancel|reset|run/\w+|call/(v2/)?\w+|mcp(/.*)?)/?"

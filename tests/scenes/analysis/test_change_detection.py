@@ -8,12 +8,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
 
 from earthvlm.scenes.analysis.change_detection import (
-    WATER_CHANGE_COLOURS,
+    CHANGE_COLOURS,
+    UNCHANGED,
     compare,
-    draw_water_change,
+    draw_change,
     in_order_of_date,
 )
 from earthvlm.scenes.bands import BANDS as ALL_BANDS
@@ -23,8 +23,12 @@ from tests.support.made_spectra import BANDS, paint
 HERE = {"longitude": 2.8, "latitude": 42.3}
 
 
-def draw(before: Scene, after: Scene) -> Image.Image | None:
-    return draw_water_change(compare(before, after), after)
+NAMES = [*CHANGE_COLOURS, "unchanged"]
+
+
+def draw(before: Scene, after: Scene, cover: str = "water") -> np.ndarray:
+    """The palette's numbers `[H, W]` of the change of a cover."""
+    return np.asarray(draw_change(compare(before, after), cover))
 
 
 def test_change_is_measured_and_drawn_where_scenes_align():
@@ -37,21 +41,28 @@ def test_change_is_measured_and_drawn_where_scenes_align():
     assert abs(first.difference) == pytest.approx(100 / 3)
     assert first.is_certain and second.is_certain and not comparison.changes[-1].is_certain
     assert comparison.compared == 1
-    pixels = np.asarray(draw_water_change(comparison, after))
-    assert tuple(pixels[0, 0]) == WATER_CHANGE_COLOURS["water in both"]
-    assert tuple(pixels[0, 8]) == WATER_CHANGE_COLOURS["water lost"]
-    assert tuple(np.asarray(draw(after, before))[0, 8]) == (WATER_CHANGE_COLOURS["water gained"])
+    assert set(comparison.drawable) == {"water", "bare or built"}
+    row = [NAMES[value] for value in draw(before, after)[0, ::8]]
+    assert row == ["both times", "lost", "unchanged"]
+    assert [NAMES[value] for value in draw(after, before)[0, ::8]][1] == "gained"
+    row = [NAMES[value] for value in draw(before, after, "bare or built")[0, ::8]]
+    assert row == ["unchanged", "gained", "both times"]
+    picture = draw_change(comparison, "water")
+    assert picture.info["transparency"] == UNCHANGED and picture.mode == "P"
+    with pytest.raises(ValueError, match="'snow' cannot be drawn"):
+        draw_change(comparison, "snow")
 
 
 def test_other_places_and_sizes_are_not_laid_over_each_other():
     before, after = paint("water", "bare or built"), paint("bare or built", "water")
-    assert draw(before, paint("water")) is None
+    assert compare(before, paint("water")).drawable == ()
     assert compare(before, paint("water")).compared is None
     there = replace(before, longitude=30.0, latitude=62.0)
     elsewhere = replace(after, longitude=31.0, latitude=62.0)
-    assert draw(there, elsewhere) is None
-    assert compare(there, elsewhere).compared is None
-    assert draw(there, replace(after, longitude=30.0, latitude=62.0)) is not None
+    refused = compare(there, elsewhere)
+    assert refused.changes == refused.drawable == () and refused.compared is None
+    assert "two places, 52 km apart (" in refused.doubts[0]
+    assert compare(there, replace(after, longitude=30.0, latitude=62.0)).drawable
 
 
 def test_water_below_a_cloud_is_neither_gained_nor_lost():
@@ -62,14 +73,12 @@ def test_water_below_a_cloud_is_neither_gained_nor_lost():
     changes = {change.cover: change.difference for change in comparison.changes}
     assert changes["water"] == 0 and "cloud" not in changes
     assert any("Cloud hides 25" in doubt for doubt in comparison.doubts)
-    pixels = np.asarray(draw(before, after))
-    assert tuple(pixels[0, 0]) == WATER_CHANGE_COLOURS["not seen in both"]
-    assert tuple(pixels[0, 10]) == WATER_CHANGE_COLOURS["not seen in both"]
-    assert tuple(pixels[0, 12]) == WATER_CHANGE_COLOURS["water in both"]
+    drawn = [NAMES[value] for value in draw(before, after)[0, [0, 10, 12]]]
+    assert drawn == ["not seen in both", "not seen in both", "both times"]
     overcast = paint("cloud", "cloud", "cloud", "dense vegetation")
     hidden = compare(before, overcast)
     assert hidden.changes == () and "too little to compare" in hidden.doubts[-1]
-    assert draw(before, overcast) is None
+    assert compare(before, overcast).drawable == ()
 
 
 def test_scenes_without_infrared_are_not_compared():
@@ -81,7 +90,7 @@ def test_doubts_about_a_comparison_are_said():
     first = paint("water", date=datetime.date(2020, 1, 1), **HERE)
     other = paint("cloud", "water", date=datetime.date(2020, 7, 1), longitude=9, latitude=42.3)
     doubts = compare(first, other).doubts
-    for words in ("lie apart", "differ in size", "Cloud hides", "seasons differ"):
+    for words in ("two places", "differ in size", "Cloud hides", "seasons differ"):
         assert any(words in doubt for doubt in doubts), (words, doubts)
     assert compare(first, first).doubts == ()
     assert "does not give its place" in compare(first, paint("water")).doubts[0]
@@ -113,9 +122,7 @@ def test_boadella_gains_little_water_after_a_hazy_day(practice_data: Path):
     changes = {change.cover: change for change in compare(hazy, later).changes}
     assert abs(changes["water"].difference) < 2 and not changes["water"].is_certain
     assert abs(changes["dense vegetation"].difference) < 15
-    pixels = np.asarray(draw(hazy, later)).reshape(-1, 3)
-    gained = (pixels == WATER_CHANGE_COLOURS["water gained"]).all(1).mean()
-    assert gained < 0.03
+    assert (draw(hazy, later) == NAMES.index("gained")).mean() < 0.03
     fallen = {change.cover: change for change in compare(later, low).changes}
     assert compare(cloudy, later).changes == ()
     assert fallen["water"].is_certain and -6 < fallen["water"].difference < -3

@@ -40,8 +40,8 @@ QUIETLY: dict[str, Any] = {"concurrency_limit": None, "show_progress": "hidden"}
 class ChatTab:
     """The components of the Chat tab.
 
-    image_id: for API clients, who open scenes of the index by it. restored: the conversation that
-    the browser kept.
+    image_id: for API clients, who open scenes of the index by it. locate: shows the scene on the
+    map; the Map tab connects it. restored: the conversation that the browser kept.
     """
 
     session: gr.State
@@ -51,6 +51,7 @@ class ChatTab:
     window: gr.Textbox
     picture: gr.HTML
     composite: gr.Radio
+    locate: gr.Button
     details: gr.HTML
     panel: ChatPanel
     image_id: gr.Textbox
@@ -86,6 +87,7 @@ def build_chat_tab(
         with gr.Row(elem_classes="draw"):
             composite.render()
             maps = build_map_buttons(has_cover_map)
+            locate = gr.Button("Show on the map", size="sm", min_width=90, elem_id="locate")
         with ask:
             suggestions = first.questions if first else suggest_questions(None)
             panel = build_chat_panel(session, picture, maps, suggestions)
@@ -101,6 +103,7 @@ def build_chat_tab(
         window=window,
         picture=picture,
         composite=composite,
+        locate=locate,
         details=details,
         panel=panel,
         image_id=gr.Textbox(label="image_id", visible=False),

@@ -2,69 +2,122 @@
 
 from __future__ import annotations
 
+import base64
 import html
+import io
 from collections.abc import Sequence
-from typing import Any
+
+from PIL import Image
 
 from earthvlm.scenes.analysis.change_detection import (
-    WATER_CHANGE_COLOURS,
+    CHANGE_COLOURS,
     Change,
     Comparison,
     compare,
-    draw_water_change,
+    draw_change,
     lie_apart,
 )
 from earthvlm.scenes.analysis.spectral_indices import percent
 from earthvlm.scenes.places.formatting import describe_date
+from earthvlm.scenes.places.gazetteer import describe_nearest
 from earthvlm.serving.service import OpenScene
-from earthvlm.ui.scene_viewer import show_no_scene, show_picture, show_viewer
+from earthvlm.ui.scene_viewer import show_picture
 
 NOT_MEASURED = "<p>The change cannot be measured, because a scene has no near-infrared band.</p>"
+EMPTY = (
+    '<div class="viewport empty">Upload two scenes of one place, or one to compare with the scene '
+    "in Chat.</div>"
+)
+MAX_MAP_SIDE = 1024  # larger maps of change are shrunk for the page alone
 
 
-def show_empty(title: str) -> dict[str, Any]:
-    """Return the value of a viewer in which a scene will be shown."""
-    return show_no_scene("Upload a GeoTIFF of the same place", heading=title)
+def show_pair(pair: Sequence[OpenScene], composite: str) -> str:
+    """Return HTML of two scenes that are zoomed together, with a divider if they overlie."""
+    headings = make_headings(pair)
+    first, second = (opened.scene for opened in pair)
+    overlie = first.reflectance.shape[:2] == second.reflectance.shape[:2]
+    mode = "swipe" if overlie and not lie_apart(first, second) else "side"
+    ports = "".join(
+        f'<div class="port"><span class="port-name">{heading}</span>'
+        f"{_draw(opened, composite, heading)}</div>"
+        for opened, heading in zip(pair, headings, strict=True)
+    )
+    modes = divider = ""
+    if mode == "swipe":
+        modes = "".join(
+            f'<button type="button" data-mode="{name}" aria-pressed="{str(name == mode).lower()}">'
+            f"{label}</button>"
+            for name, label in (("swipe", "One over the other"), ("side", "Side by side"))
+        )
+        divider = (
+            '<input type="range" class="divider" min="0" max="100" value="50" aria-label="Divider: '
+            f'{headings[0]} on the left of it, {headings[1]} on the right">'
+        )
+    tools = "".join(
+        f'<button type="button" data-zoom="{action}" aria-label="{label}" title="{label}">{sign}'
+        "</button>"
+        for action, label, sign in (
+            ("in", "Zoom in", "+"),
+            ("out", "Zoom out", "−"),
+            ("whole", "Show all of both", "⤢"),
+        )
+    )
+    return (
+        f'<figure class="pair-view" data-mode="{mode}" data-name="{" ".join(headings)}">'
+        f'<div class="pair-tools" role="toolbar" aria-label="Both scenes">{modes}{tools}</div>'
+        '<div class="ports" tabindex="0" role="group" aria-label="Both scenes: plus and minus '
+        f'zoom, arrow keys move, 0 shows all">{ports}</div>{divider}</figure>'
+    )
 
 
-def show_in_pair(opened: OpenScene, heading: str, composite: str) -> dict[str, Any]:
-    """Return the value of a viewer: a scene, drawn with the chosen bands if it has them."""
+def _draw(opened: OpenScene, composite: str, heading: str) -> str:
     available = opened.scene.available_composites()
     name = composite if composite in available else next(iter(available), None)
-    return show_viewer(opened, name, heading=heading) | {"choice": None}
+    picture = opened.scene.composite(name) if name else opened.scene.thumbnail()
+    return show_picture(picture, html.unescape(f"{heading}, {name or 'grey'}"))
 
 
-def show_description(text: str) -> str:
-    """Return HTML of the model's description of a scene, marked as the model's."""
-    return f'<p><span class="mark model">model</span> {html.escape(text)}</p>'
+def show_description(text: str, heading: str = "") -> str:
+    """Return HTML of the model's description of a scene, marked as the model's.
+
+    heading: HTML that names the scene.
+    """
+    title = f"<h3>{heading}</h3>" if heading else ""
+    return f'{title}<p><span class="mark model">model</span> {html.escape(text)}</p>'
 
 
 def make_headings(pair: Sequence[OpenScene]) -> list[str]:
-    """Return HTML that tells two scenes apart: their dates if these differ, else their names."""
+    """Return HTML that tells two scenes apart: by dates, by places, else by names."""
     scenes = [opened.scene for opened in pair]
     dates = [describe_date(scene.date) if scene.date else scene.name for scene in scenes]
-    headings = dates if len(set(dates)) == len(dates) else [scene.name for scene in scenes]
+    places = [describe_nearest(scene.longitude, scene.latitude) for scene in scenes]
+    if lie_apart(*scenes) and len(set(places)) == len(places):
+        headings = [place[:1].upper() + place[1:] for place in places]
+    else:
+        names = [scene.name for scene in scenes]
+        headings = dates if len(set(dates)) == len(dates) else names
     return [html.escape(heading) for heading in headings]
 
 
 def show_changes(pair: Sequence[OpenScene]) -> str:
-    """Return HTML of how land cover and water changed, with reasons to doubt the comparison."""
+    """Return HTML of how land cover changed and where, with reasons to doubt the comparison."""
     before, after = pair
     comparison = compare(before.scene, after.scene)
-    items = "".join(f"<li>{html.escape(doubt)}</li>" for doubt in comparison.doubts)
+    apart = lie_apart(before.scene, after.scene)
+    doubts = comparison.doubts[:1] if apart else comparison.doubts  # the first names the places
+    items = "".join(f"<li>{html.escape(doubt)}</li>" for doubt in doubts)
     notes = f'<ul class="notes">{items}</ul>' if items else ""
+    if apart:
+        return f"<h2>These scenes cannot be compared over time</h2>{notes}"
     if before.measurements is None or after.measurements is None:
         return notes + NOT_MEASURED
     if not comparison.changes:
         return notes
-    same_place = not lie_apart(before.scene, after.scene)
-    title = "What changed" if same_place else "How the places differ"
-    table = _show_table(title, make_headings(pair), comparison)
-    picture = _show_water_change(comparison, after)
-    return f'<div class="changed"><div>{table}{notes}</div>{picture}</div>'
+    table = _show_table(make_headings(pair), comparison)
+    return f'<div class="changed"><div>{notes}{table}</div>{_show_maps(comparison, after)}</div>'
 
 
-def _show_table(title: str, headings: Sequence[str], comparison: Comparison) -> str:
+def _show_table(headings: Sequence[str], comparison: Comparison) -> str:
     rows = "".join(
         f'<tr><th scope="row">{change.cover.capitalize()}</th><td>{percent(change.before)}</td>'
         f"<td>{percent(change.after)}</td><td>{_format_points(change)}</td></tr>"
@@ -73,23 +126,51 @@ def _show_table(title: str, headings: Sequence[str], comparison: Comparison) -> 
     columns = ("Land cover", *headings, "Difference (percentage points)")
     head = "".join(f'<th scope="col">{column}</th>' for column in columns)
     return (
-        f'<h2>{title} <span class="mark">measured</span></h2><div class="scroll"><table>'
+        '<h2>What changed <span class="mark">measured</span></h2><div class="scroll"><table>'
         f"<thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table></div>"
         f"<p>{_explain(comparison)}</p>"
     )
 
 
-def _show_water_change(comparison: Comparison, after: OpenScene) -> str:
-    picture = draw_water_change(comparison, after.scene)
-    if picture is None:
+def _show_maps(comparison: Comparison, after: OpenScene) -> str:
+    """Return HTML of a map of the change of each cover over the later scene in grey."""
+    covers = comparison.drawable
+    if not covers:
         return ""
-    legend = "".join(
+    grey = after.scene.composite().convert("L").point(lambda value: 90 + value * 0.6)
+    base = show_picture(grey, "The later scene in grey")
+    buttons, maps = "", ""
+    for number, cover in enumerate(covers):
+        chosen = number == 0
+        buttons += (
+            f'<button type="button" data-cover="{cover}" aria-pressed="{str(chosen).lower()}">'
+            f"{cover.capitalize()}</button>"
+        )
+        source = _encode_map(draw_change(comparison, cover))
+        maps += (
+            f'<img src="{source}" data-cover="{cover}" alt="Where {cover} was gained and lost" '
+            f'draggable="false"{"" if chosen else " hidden"}>'
+        )
+    key = "".join(
         f'<span><i style="background: rgb{colour}"></i>{name}</span>'
-        for name, colour in WATER_CHANGE_COLOURS.items()
+        for name, colour in CHANGE_COLOURS.items()
     )
-    alt = "Where water was gained and lost, over the later scene in grey"
-    image = show_picture(picture, alt)
-    return f'<figure>{image}<figcaption class="key">{legend}</figcaption></figure>'
+    return (
+        '<figure><h2>Where it changed <span class="mark">measured</span></h2>'
+        f'<div class="change-covers" role="group" aria-label="Land cover">{buttons}</div>'
+        f'<div class="change-map">{base}{maps}</div><figcaption class="key">{key}</figcaption>'
+        "</figure>"
+    )
+
+
+def _encode_map(picture: Image.Image) -> str:
+    """Return a map with its palette and transparency as a data URI."""
+    transparency = picture.info["transparency"]
+    if max(picture.size) > MAX_MAP_SIDE:
+        picture.thumbnail((MAX_MAP_SIDE, MAX_MAP_SIDE), Image.Resampling.NEAREST)
+    data = io.BytesIO()
+    picture.save(data, "PNG", transparency=transparency)
+    return f"data:image/png;base64,{base64.b64encode(data.getvalue()).decode()}"
 
 
 def _format_points(change: Change) -> str:
@@ -101,8 +182,8 @@ def _format_points(change: Change) -> str:
 
 
 def _explain(comparison: Comparison) -> str:
-    text = "Differences in grey are no larger than their error: nothing may have changed."
+    text = "A difference in grey is no larger than its error: perhaps nothing changed."
     if comparison.compared is not None and comparison.compared < 0.995:
         seen = percent(comparison.compared)
-        text = f"Compared were the {seen} of the ground that both scenes show. {text}"
+        text = f"Only the {seen} of the ground that both scenes show was compared. {text}"
     return text

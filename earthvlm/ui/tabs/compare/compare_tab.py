@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
-from functools import partial
+from pathlib import Path
 from typing import Any
 
 import gradio as gr
@@ -14,24 +14,23 @@ from earthvlm.generation.sampling import DEFAULT_PROMPT
 from earthvlm.scenes.analysis.change_detection import in_order_of_date
 from earthvlm.scenes.bands import COMPOSITES
 from earthvlm.serving.service import Client, OpenScene, SceneService, Waiting
-from earthvlm.ui.examples import ABOUT_PAIR
 from earthvlm.ui.html.scene_html import show_related_shares
-from earthvlm.ui.scene_viewer import add_viewer, wire_pixels
 from earthvlm.ui.session import Session, identify_client, limit_memory, page_only
 from earthvlm.ui.tabs.chat.chat_handlers import Outputs
 from earthvlm.ui.tabs.compare.compare_html import (
+    EMPTY,
     make_headings,
     show_changes,
     show_description,
-    show_empty,
-    show_in_pair,
+    show_pair,
 )
 from earthvlm.ui.tabs.streaming import accumulate_text, describe_wait
 from earthvlm.ui.uploads import SCENE_FILES, open_uploads, take_uploads_only
 
+COMPARE_SCRIPT = (Path(__file__).parents[2] / "compare.js").read_text("utf-8")
 NOTE = (
-    "The model was trained on single scenes, so it describes each scene on its own. The change "
-    "between them is measured from their bands."
+    "Upload two dates of one place: the change is measured from the bands of both. The model "
+    "describes each scene on its own."
 )
 NO_PAIR = "Two scenes are needed: upload two, or one to compare with the scene in Chat"
 # Requests wait in the service's queues, where no address can keep others out.
@@ -43,15 +42,14 @@ class CompareTab:
     """The components of the Compare tab.
 
     upload_pair: takes two files; upload_one: one, to compare with the scene in Chat.
-    open_example: None if there is no example pair. pictures, descriptions: of both scenes.
+    pictures: of both scenes together. descriptions: of each.
     """
 
     session: gr.State
     upload_pair: gr.UploadButton
     upload_one: gr.UploadButton
-    open_example: gr.Button | None
     composite: gr.Radio
-    pictures: list[gr.HTML]
+    pictures: gr.HTML
     descriptions: list[gr.HTML]
     describe: gr.Button
     changes: gr.HTML
@@ -59,18 +57,17 @@ class CompareTab:
     @property
     def outputs(self) -> list[gr.components.Component]:
         """The components that opening a pair returns values for."""
-        return [self.session, *self.pictures, *self.descriptions, self.changes]
+        return [self.session, self.pictures, *self.descriptions, self.changes]
 
 
 class CompareHandlers:
-    """The actions of the Compare tab. example: a pair of scenes to start with, or empty.
+    """The actions of the Compare tab.
 
     Opening a pair returns values for `CompareTab.outputs`.
     """
 
-    def __init__(self, service: SceneService, example: Sequence[OpenScene]) -> None:
+    def __init__(self, service: SceneService) -> None:
         self.service = service
-        self.example = example
 
     @page_only
     def compare_two(
@@ -82,7 +79,7 @@ class CompareHandlers:
             raise ValueError(NO_PAIR)
         with self.service.opening(client) as read:
             pair = [self.service.open(open_uploads([path], read)) for path in paths]
-            return _open_pair(session, pair, composite)
+            return open_pair(session, pair, composite)
 
     @page_only
     def compare_with_chat(
@@ -93,19 +90,13 @@ class CompareHandlers:
         opened = session.require_opened()
         with self.service.opening(client) as read:
             other = self.service.open(open_uploads([path] if path else None, read))
-            return _open_pair(session, [opened, other], composite)
+            return open_pair(session, [opened, other], composite)
 
     @page_only
-    def compare_examples(self, session: Session, composite: str, request: gr.Request) -> Outputs:
-        """Compare the two example scenes."""
-        with self.service.opening(identify_client(session, request)):
-            return _open_pair(session, self.example, composite)
-
-    @page_only
-    def draw_pair(self, session: Session, composite: str, request: gr.Request) -> Outputs:
+    def draw_pair(self, session: Session, composite: str, request: gr.Request) -> Any:
         """Draw both scenes with other bands."""
         with self.service.opening(identify_client(session, request)):
-            return _draw_pair(session, composite) if session.pair else (gr.skip(), gr.skip())
+            return show_pair(session.pair, composite) if session.pair else gr.skip()
 
     @page_only
     def describe_pair(self, session: Session, request: gr.Request) -> Iterator[tuple[str, str]]:
@@ -113,56 +104,59 @@ class CompareHandlers:
         if not session.pair:
             raise ValueError(NO_PAIR)
         client = identify_client(session, request)
-        descriptions = ["", ""]
+        descriptions, headings = ["", ""], make_headings(session.pair)
         for number, opened in enumerate(session.pair):
-            with closing(self._describe(session, opened, client)) as growing:
+            with closing(self._describe(session, opened, client, headings[number])) as growing:
                 for descriptions[number] in growing:
                     yield descriptions[0], descriptions[1]
 
     def _describe(
-        self, session: Session, opened: OpenScene, client: Client
+        self, session: Session, opened: OpenScene, client: Client, heading: str
     ) -> Generator[str, None, None]:
         """Yield HTML of a description as it grows, at last with the shares that it mentions."""
         stop = session.begin_turn().stop
-        yield show_description("…")
+        yield show_description("…", heading)
         text = ""
         conversation = [{"role": "user", "content": DEFAULT_PROMPT}]
         pieces = self.service.answer(opened.scene, conversation, client, stop=stop)
         with closing(accumulate_text(pieces)) as growing:
             for each in growing:
                 if isinstance(each, Waiting):
-                    yield show_description(describe_wait(each.ahead))
+                    yield show_description(describe_wait(each.ahead), heading)
                 else:
                     text = each
-                    yield show_description(text)
+                    yield show_description(text, heading)
         cover_map = self.service.find_map(opened.scene)
         compared = show_related_shares(opened, DEFAULT_PROMPT, text, cover_map)
-        yield show_description(text) + compared
+        yield show_description(text, heading) + compared
 
 
-def build_compare_tab(session: gr.State, has_example: bool) -> CompareTab:
-    """Lay the components out. has_example: whether there is an example pair to open."""
+def build_compare_tab(session: gr.State) -> CompareTab:
+    """Lay the components out."""
     gr.HTML(f"<p>{NOTE}</p>", elem_id="compare-note")
     upload_pair, upload_one, composite = _build_uploads()
-    open_example = None
-    if has_example:
-        with gr.Row(elem_classes="example-pair"):
-            open_example = gr.Button(
-                "Compare two example scenes", size="sm", scale=0, min_width=220
-            )
-            gr.HTML(f"<p>{ABOUT_PAIR}</p>")
+    pictures = gr.HTML(EMPTY, js_on_load=COMPARE_SCRIPT, label="Both scenes", elem_id="pair")
+    changes = gr.HTML(js_on_load=COMPARE_SCRIPT, label="Measured change", elem_id="changes")
+    describe = gr.Button("Describe both scenes", scale=0, elem_id="describe-pair")
     with gr.Row(elem_classes="pair"):
-        columns = [_build_column(which) for which in ("earlier", "later")]
+        descriptions = [
+            gr.HTML(
+                elem_id=f"{which}-description",
+                elem_classes="description",
+                label=f"The model's description of the {which} scene",
+                min_width=280,
+            )
+            for which in ("earlier", "later")
+        ]
     return CompareTab(
         session=session,
         upload_pair=upload_pair,
         upload_one=upload_one,
-        open_example=open_example,
         composite=composite,
-        pictures=[picture for picture, _ in columns],
-        descriptions=[description for _, description in columns],
-        describe=gr.Button("Describe both scenes", scale=0, elem_id="describe-pair"),
-        changes=gr.HTML(label="Measured change", elem_id="changes"),
+        pictures=pictures,
+        descriptions=descriptions,
+        describe=describe,
+        changes=changes,
     )
 
 
@@ -192,21 +186,9 @@ def _build_uploads() -> tuple[gr.UploadButton, gr.UploadButton, gr.Radio]:
     return upload_pair, upload_one, composite
 
 
-def _build_column(which: str) -> tuple[gr.HTML, gr.HTML]:
-    with gr.Column(min_width=300):
-        title = f"{which.capitalize()} scene"
-        picture = add_viewer(show_empty(title), title, elem_id=which)
-        description = gr.HTML(
-            elem_id=f"{which}-description",
-            elem_classes="description",
-            label=f"The model's description of the {which} scene",
-        )
-    return picture, description
-
-
-def wire_compare_tab(tab: CompareTab, service: SceneService, example: Sequence[OpenScene]) -> None:
-    """Connect the components to their handlers. example: the pair the tab was built for."""
-    handlers, session, composite = CompareHandlers(service, example), tab.session, tab.composite
+def wire_compare_tab(tab: CompareTab, service: SceneService) -> None:
+    """Connect the components to their handlers."""
+    handlers, session, composite = CompareHandlers(service), tab.session, tab.composite
     tab.upload_pair.upload(
         handlers.compare_two,
         [session, tab.upload_pair, composite],
@@ -221,19 +203,9 @@ def wire_compare_tab(tab: CompareTab, service: SceneService, example: Sequence[O
         api_name="compare_with_chat",
         **OPENING,
     )
-    if tab.open_example is not None:
-        tab.open_example.click(
-            handlers.compare_examples,
-            [session, composite],
-            tab.outputs,
-            api_name="compare_examples",
-            **OPENING,
-        )
     composite.input(
         handlers.draw_pair, [session, composite], tab.pictures, api_name="draw_pair", **OPENING
     )
-    for number, picture in enumerate(tab.pictures):
-        wire_pixels(picture, session, partial(_find_in_pair, number))
     tab.describe.click(
         handlers.describe_pair,
         session,
@@ -244,22 +216,11 @@ def wire_compare_tab(tab: CompareTab, service: SceneService, example: Sequence[O
     )
 
 
-def _find_in_pair(number: int, session: Session) -> OpenScene | None:
-    return session.pair[number] if session.pair else None
-
-
-def _open_pair(session: Session, scenes: Sequence[OpenScene], composite: str) -> Outputs:
+def open_pair(session: Session, scenes: Sequence[OpenScene], composite: str) -> Outputs:
     """Keep two scenes by date in the session, and return what the tab shows of them."""
     ordered = in_order_of_date([opened.scene for opened in scenes])
     session.pair = sorted(scenes, key=lambda opened: ordered.index(opened.scene))
     limit_memory(session)
     if not session.pair:
         raise ValueError("The two scenes are too large to be open at once here")
-    return session, *_draw_pair(session, composite), "", "", show_changes(session.pair)
-
-
-def _draw_pair(session: Session, composite: str) -> Outputs:
-    headings = make_headings(session.pair)
-    return tuple(
-        show_in_pair(*each, composite) for each in zip(session.pair, headings, strict=True)
-    )
+    return session, show_pair(session.pair, composite), "", "", show_changes(session.pair)

@@ -12,10 +12,23 @@ import gradio as gr
 
 from earthvlm.embeddings.filters import BoundingBox, SceneFilter, parse_bbox, parse_date
 from earthvlm.scenes.places.formatting import describe_bbox, describe_date
+from earthvlm.scenes.places.gazetteer import Place, find_place
 
 ALL_SPLITS = "all"
-MIN_RESULTS, MAX_RESULTS, DEFAULT_RESULTS = 4, 48, 12
-BBOX_LABEL = "Bounding box: west, south, east, north in degrees"
+# What the usual splits of a dataset are called for people.
+GROUPS = {
+    ALL_SPLITS: "all scenes",
+    "examples": "scenes picked as examples",
+    "tiles": "tiles cut from larger scenes",
+    "train": "training scenes",
+    "val": "validation scenes",
+    "test": "test scenes",
+    "cloudy": "cloudy scenes",
+}
+MIN_RESULTS, MAX_RESULTS, DEFAULT_RESULTS = 4, 96, 48
+NEAR_KM = 100.0  # scenes up to here are near a town
+NEAR_LABEL = "Near a town or city"
+BBOX_LABEL = "Area: west, south, east, north in degrees"
 BBOX_EXAMPLE = "4, 47, 16, 55"
 BBOX_DECIMALS = 4  # about 10 m
 MAX_SOURCE_CHARACTERS = 200
@@ -31,29 +44,37 @@ class SearchOptions:
     last_date: str = ""
     source: str = ""
     bbox: str = ""
+    near: str = ""
+
+    def read_place(self) -> Place | None:
+        """Return the town that results should lie near. Raises ValueError for an unknown one."""
+        return find_place(self.near) if self.near.strip() else None
 
     def read_filter(self) -> SceneFilter:
         """Return the filter that the options describe. Raises what `read_filter` does."""
-        return read_filter(self.first_date, self.last_date, self.source, self.bbox, self.split)
+        return read_filter(
+            self.first_date, self.last_date, self.source, self.bbox, self.split, self.read_place()
+        )
 
 
 @dataclass(frozen=True)
 class OptionFields:
     """The components of the search options."""
 
-    split: gr.Radio
+    split: gr.Dropdown
     count: gr.Slider
     first_date: gr.Textbox
     last_date: gr.Textbox
     source: gr.Textbox
     bbox: gr.Textbox
+    near: gr.Textbox
     apply: gr.Button
     clear: gr.Button
 
     @property
     def texts(self) -> list[gr.components.Component]:
         """The filters that are typed."""
-        return [self.first_date, self.last_date, self.source, self.bbox]
+        return [self.first_date, self.last_date, self.source, self.bbox, self.near]
 
     @property
     def inputs(self) -> list[gr.components.Component]:
@@ -87,38 +108,53 @@ def takes_options(handler: Callable[..., Any]) -> Callable[..., Any]:
     return call
 
 
-def build_options(splits: Sequence[str]) -> OptionFields:
-    """Lay out the fields of the search options."""
-    with gr.Row(elem_classes="search-options"):
-        split = gr.Radio(
-            [ALL_SPLITS, *splits], value=ALL_SPLITS, label="Dataset split", elem_id="split"
-        )
-        count = gr.Slider(
-            MIN_RESULTS,
-            MAX_RESULTS,
-            value=DEFAULT_RESULTS,
-            step=4,
-            label="Number of results",
-            elem_id="count",
-        )
-    with gr.Accordion("Filters", open=False, elem_id="filters", elem_classes="settings"):
+def build_options(splits: Sequence[str], near: gr.Textbox) -> OptionFields:
+    """Lay out the fields of the search options. near: the field that stands next to the words."""
+    with gr.Accordion("More filters", open=False, elem_id="filters", elem_classes="settings"):
         with gr.Row():
             first_date, last_date = (
                 gr.Textbox("", label=label, placeholder="2020-06-30", max_lines=1, min_width=130)
-                for label in ("First date", "Last date")
+                for label in ("Taken from", "Taken until")
+            )
+            bbox = build_bbox_field()
+        with gr.Row():
+            split = gr.Dropdown(
+                [(name_group(each), each) for each in (ALL_SPLITS, *splits)],
+                value=ALL_SPLITS,
+                label="Group of scenes",
+                min_width=200,
+                elem_id="split",
             )
             source = gr.Textbox(
                 "",
-                label="Source contains",
-                placeholder="a word or phrase",
+                label="Words in the name of the source",
+                placeholder="such as Copernicus",
                 max_lines=1,
                 min_width=200,
             )
-            bbox = build_bbox_field()
+            count = gr.Slider(
+                MIN_RESULTS,
+                MAX_RESULTS,
+                value=DEFAULT_RESULTS,
+                step=4,
+                label="Scenes to find at most",
+                min_width=200,
+                elem_id="count",
+            )
         with gr.Row(elem_classes="after"):
             apply = gr.Button("Apply filters", size="sm", scale=0, min_width=130)
             clear = gr.Button("Clear filters", size="sm", scale=0, min_width=130)
-    return OptionFields(split, count, first_date, last_date, source, bbox, apply, clear)
+    return OptionFields(split, count, first_date, last_date, source, bbox, near, apply, clear)
+
+
+def name_group(split: str) -> str:
+    """Return what a split of the dataset is called for people."""
+    return GROUPS.get(split, f"“{split}”")
+
+
+def build_near_field() -> gr.Textbox:
+    """Add a field for the name of a town."""
+    return gr.Textbox("", label=NEAR_LABEL, placeholder="Porto", max_lines=1, min_width=180)
 
 
 def build_bbox_field() -> gr.Textbox:
@@ -127,12 +163,20 @@ def build_bbox_field() -> gr.Textbox:
 
 
 def read_filter(
-    first_date: str, last_date: str, source: str, bbox: str, split: str = ALL_SPLITS
+    first_date: str,
+    last_date: str,
+    source: str,
+    bbox: str,
+    split: str = ALL_SPLITS,
+    near: Place | None = None,
 ) -> SceneFilter:
     """Return the filter that these texts describe; an empty text filters nothing.
 
-    Raises ValueError for an invalid date or bounding box, and for a source that is too long.
+    near: the town that scenes lie near, up to NEAR_KM; its box is the filter's. Raises ValueError
+    for an invalid date or bounding box, for a source that is too long, and for a town and a box.
     """
+    if near is not None and bbox.strip():
+        raise ValueError("choose a town or an area, not both; empty one of the two fields")
     if len(source) > MAX_SOURCE_CHARACTERS:
         raise ValueError(
             f"the source to look for has {len(source)} characters; at most "
@@ -140,7 +184,7 @@ def read_filter(
         )
     return SceneFilter(
         split=None if split == ALL_SPLITS else split,
-        bbox=parse_bbox(bbox) if bbox.strip() else None,
+        bbox=near.bbox(NEAR_KM) if near else parse_bbox(bbox) if bbox.strip() else None,
         first_date=parse_date(first_date) if first_date.strip() else None,
         last_date=parse_date(last_date) if last_date.strip() else None,
         source=source.strip() or None,
@@ -160,8 +204,8 @@ def format_bbox(bbox: BoundingBox) -> str:
     return ", ".join(f"{round(value, BBOX_DECIMALS) + 0:.7g}" for value in bbox)  # + 0: no -0
 
 
-def describe_filter(where: SceneFilter) -> list[str]:
-    """Return phrases for dates, source and bounding box, to follow "12 scenes"."""
+def describe_filter(where: SceneFilter, near: Place | None = None) -> list[str]:
+    """Return phrases for dates, source, and place or bounding box, to follow "12 scenes"."""
     phrases = []
     if where.first_date is not None:
         phrases.append(f"taken on or after {describe_date(where.first_date)}")
@@ -169,6 +213,8 @@ def describe_filter(where: SceneFilter) -> list[str]:
         phrases.append(f"taken on or before {describe_date(where.last_date)}")
     if where.source is not None:
         phrases.append(f"with “{where.source}” in the source")
-    if where.bbox is not None:
+    if near is not None:
+        phrases.append(f"within {NEAR_KM:.0f} km of {near.title}")
+    elif where.bbox is not None:
         phrases.append(f"inside {describe_bbox(where.bbox)}")
     return phrases

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import re
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -11,8 +12,13 @@ import pytest
 from earthvlm.bridge.scene_memory import SceneMemory
 from earthvlm.serving.service import OpenScene, SceneService
 from earthvlm.ui.session import Session
-from earthvlm.ui.tabs.compare.compare_html import NOT_MEASURED, make_headings, show_changes
-from earthvlm.ui.tabs.compare.compare_tab import CompareHandlers
+from earthvlm.ui.tabs.compare.compare_html import (
+    NOT_MEASURED,
+    make_headings,
+    show_changes,
+    show_pair,
+)
+from earthvlm.ui.tabs.compare.compare_tab import CompareHandlers, open_pair
 from tests.conftest import random_scene
 
 REQUEST = SimpleNamespace(session_hash="visitor", client=None)
@@ -34,15 +40,15 @@ def pair() -> list[OpenScene]:
 
 def test_pair_is_sorted_by_date(pair):
     session = Session()
-    handlers = CompareHandlers(SceneService(BRIDGE, None), pair)
-    _, first, second, *descriptions, changes = handlers.compare_examples(session, "NDVI", REQUEST)
+    _, shown, *descriptions, changes = open_pair(session, pair, "NDVI")
     assert session.pair == pair[::-1]
-    assert first["heading"] == "2 February 2020" and second["heading"] == "8 March 2022"
+    assert shown.index("2 February 2020") < shown.index("8 March 2022")
+    assert 'data-mode="swipe"' in shown and 'type="range"' in shown
     assert descriptions == ["", ""] and "What changed" in changes
 
 
 def test_two_files_are_needed():
-    handlers = CompareHandlers(SceneService(BRIDGE, None), [])
+    handlers = CompareHandlers(SceneService(BRIDGE, None))
     for paths in (None, ["one.tif"], ["one.tif"] * 3):
         with pytest.raises(ValueError, match="Two scenes are needed"):
             handlers.compare_two(Session(), paths, "true colour", REQUEST)
@@ -62,7 +68,7 @@ def test_each_scene_is_described_on_its_own(pair):
 
     service = SceneService(SimpleNamespace(stream=stream, memory=SceneMemory()), None)
     session = Session(pair=pair)
-    first, second = list(CompareHandlers(service, []).describe_pair(session, REQUEST))[-1]
+    first, second = list(CompareHandlers(service).describe_pair(session, REQUEST))[-1]
     assert [scene for scene, _ in asked] == [opened.scene for opened in pair]
     assert all(len(conversation) == 1 for _, conversation in asked)
     for description in (first, second):
@@ -78,3 +84,25 @@ def test_headings_tell_the_scenes_apart(pair):
 def test_change_needs_near_infrared_in_both(pair):
     assert NOT_MEASURED in show_changes([pair[0], replace(pair[1], measurements=None)])
     assert "<table>" in show_changes(pair)
+
+
+def test_change_of_each_cover_is_a_map(pair):
+    shown = show_changes(pair)
+    covers = re.findall(r'<button type="button" data-cover="([^"]+)"', shown)
+    assert (
+        len(covers) >= 2
+        and re.findall(r'<img src="data:image/png[^>]+data-cover="([^"]+)"', shown) == covers
+    )
+    assert shown.count(" hidden>") == len(covers) - 1
+
+
+def test_two_places_are_refused_and_shown_side_by_side(pair):
+    there = open_scene(1, datetime.date(2020, 2, 2))
+    moved = replace(there.scene, longitude=-8.6, latitude=41.1)
+    two = [pair[0], replace(there, scene=moved)]
+    shown = show_changes(two)
+    assert "cannot be compared over time" in shown and "<table>" not in shown
+    assert "near Brandenburg an der Havel, Germany and near" in shown and "Portugal" in shown
+    assert re.search(r"two places, 2,\d{3} km apart", shown)
+    assert 'data-mode="side"' in show_pair(two, "NDVI") and "range" not in show_pair(two, "NDVI")
+    assert make_headings(two)[0] == "Near Brandenburg an der Havel, Germany"

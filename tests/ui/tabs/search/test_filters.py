@@ -60,8 +60,9 @@ def test_options_are_separate_arguments_for_gradio():
             return words, options, request
 
     search = Handlers().search
-    names = ["words", "split", "count", "first_date", "last_date", "source", "bbox", "request"]
+    names = ["words", "split", "count", "first_date", "last_date", "source", "bbox", "near"]
+    names.append("request")
     assert list(inspect.signature(search).parameters) == names
     assert gr.utils.get_type_hints(search)["request"] is gr.Request
-    options = ("val", 8, "2020-01-31", "", "", "4, 47, 16, 55")
+    options = ("val", 8, "2020-01-31", "", "", "4, 47, 16, 55", "")
     assert search("a lake", *options, "me") == ("a lake", SearchOptions(*options), "me")
