@@ -32,7 +32,7 @@ from earthvlm.search.classification import Classification, classify_vectors
 from earthvlm.search.engines.engine import SIMILARITY_DECIMALS, Hits, SearchEngine
 from earthvlm.search.engines.exact import ExactEngine
 from earthvlm.search.engines.factory import AUTO, make_engine
-from earthvlm.search.match import MatchScale
+from earthvlm.search.match import MatchScale, Range
 from earthvlm.search.query import Query, QueryVector, check_bridge, make_query_vectors
 from earthvlm.search.rank_fusion import join_hits
 from earthvlm.search.result import SceneResult, SearchResults
@@ -301,23 +301,13 @@ class SceneIndex:
         total = np.nansum(found.similarities, axis=0)
         order = np.lexsort((np.array(names), -total, -found.scores))[:k]
         ranges = [self._scale.measure(each.vector, each.full) for each in query_vectors]
-        results = []
-        for place in order:
-            row = int(found.rows[place])
-            similarities = [self._measure(each, row) for each in query_vectors]
-            compared = {
-                each.name: (similarity, rank[place])
-                for each, similarity, rank in zip(
-                    query_vectors, similarities, found.ranks, strict=True
-                )
-            }
-            placed = [
-                each.place(similarity)
-                for each, similarity in zip(ranges, similarities, strict=True)
-                if not np.isnan(similarity)
-            ]
-            match = float(np.mean(placed)) if placed else None
-            results.append(self._get_result(row, found.scores[place], compared, match))
+        compared = list(zip(query_vectors, ranges, strict=True))
+        results = [
+            self._describe(
+                int(found.rows[place]), found.scores[place], found.ranks[:, place], compared
+            )
+            for place in order
+        ]
         return SearchResults(results, next((warning for _, warning in rankings if warning), ""))
 
     def classify(self, labels: Mapping[str, str]) -> Classification:
@@ -342,6 +332,19 @@ class SceneIndex:
         # Also for rows that are not in every ranking.
         similarity = self.table.vectors(query.space)[row] @ query.vector
         return float(np.round(similarity, SIMILARITY_DECIMALS))
+
+    def _describe(
+        self, row: int, score: float, ranks: np.ndarray, queries: list[tuple[QueryVector, Range]]
+    ) -> SceneResult:
+        """Return a row as a result, with its similarity to each query vector and its match."""
+        compared, placed = {}, []
+        for (query, match_range), rank in zip(queries, ranks, strict=True):
+            similarity = self._measure(query, row)
+            compared[query.name] = (similarity, rank)
+            if not np.isnan(similarity):
+                placed.append(match_range.place(similarity))
+        match = float(np.mean(placed)) if placed else None
+        return self._get_result(row, score, compared, match)
 
     def _get_result(
         self,
