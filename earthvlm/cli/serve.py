@@ -15,6 +15,7 @@ from earthvlm.cli.output import print_message
 
 MAX_PORT = 65535
 API_KEY = "EARTHVLM_API_KEY"
+ENDING_SECONDS = 5  # for answers that are being written when the server is interrupted
 
 
 def add_serve(commands: argparse._SubParsersAction) -> None:
@@ -49,5 +50,11 @@ def run_serve(arguments: argparse.Namespace) -> int:
     bridge = load_bridge(arguments.model_path, arguments.device)
     server = OpenAIServer(bridge, arguments.name, os.environ.get(API_KEY))
     print_message(f"http://{arguments.host}:{arguments.port}/v1 answers as {arguments.name!r}.")
-    uvicorn.run(server.build_app(), host=arguments.host, port=arguments.port, log_level="warning")
+    uvicorn.run(
+        server.build_app(),
+        host=arguments.host,
+        port=arguments.port,
+        log_level="warning",
+        timeout_graceful_shutdown=ENDING_SECONDS,
+    )
     return 0
