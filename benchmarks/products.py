@@ -60,7 +60,7 @@ def _make_noise(side: int) -> np.ndarray:
     return (values + random.random((side, side), np.float32) * 60).astype(np.uint16)
 
 
-def make_product(folder: Path, side: int = SIDE) -> None:
+def make_product(folder: Path, side: int = SIDE, with_copies: bool = True) -> None:
     """Write the .SAFE folder, its two archives and the GeoTIFF."""
     import rasterio
 
@@ -70,7 +70,8 @@ def make_product(folder: Path, side: int = SIDE) -> None:
         (seed, band, metres)
         for metres in (10, 20, 60)
         for seed, (band, finest) in enumerate(METRES.items())
-        if metres == finest or (metres > finest and band != "B08")  # copies, as ESA's products have
+        # Copies as level 2A has them: of all bands but B08.
+        if metres == finest or (with_copies and metres > finest and band != "B08")
     ]
     for seed, band, metres in sizes:
         path = images / f"R{metres}m" / f"T31TDG_20230716T105629_{band}_{metres}m.jp2"
@@ -175,6 +176,9 @@ def main() -> None:
     parser.add_argument("--one", nargs=2, metavar=("TASK", "TARGET"), help=argparse.SUPPRESS)
     parser.add_argument("--tiles", action="store_true", help="also cut all 1,849 tiles, in minutes")
     parser.add_argument(
+        "--no_copies", action="store_true", help="make no coarser copies of bands, as level 1C has"
+    )
+    parser.add_argument(
         "--part", nargs="+", choices=("files", "addresses"), default=("files", "addresses")
     )
     arguments = parser.parse_args()
@@ -183,6 +187,7 @@ def main() -> None:
         return
     arguments.folder.mkdir(parents=True, exist_ok=True)
     if "files" in arguments.part:
+        make_product(arguments.folder, with_copies=not arguments.no_copies)
         measure_files(arguments.folder, arguments.tiles)
     if "addresses" in arguments.part:
         measure_addresses(arguments.folder)
@@ -190,7 +195,6 @@ def main() -> None:
 
 def measure_files(folder: Path, with_tiles: bool) -> None:
     """Print what opening the product's folder and archives takes."""
-    make_product(folder)
     safe = str(folder / f"{NAME}.SAFE")
     runs = [
         (task, str(target))
