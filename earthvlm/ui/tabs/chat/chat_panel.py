@@ -17,9 +17,7 @@ ASKING: dict[str, Any] = {"concurrency_limit": None, "show_progress": "hidden"}
 PRIVATE: dict[str, Any] = {"api_visibility": "private", **ASKING}
 AT_ONCE: dict[str, Any] = {"queue": False, "show_progress": "hidden"}
 # conversations.js fills the list.
-TALKS = (
-    "<label><span>Conversation</span> <select><option>New conversation</option></select></label>"
-)
+TALKS = '<select aria-label="Conversation"><option>New conversation</option></select>'
 
 
 @dataclass(frozen=True)
