@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING
 
 import gradio as gr
 import pytest
@@ -20,6 +21,9 @@ from earthvlm.ui.tabs.map.map_component import (
 )
 from earthvlm.ui.tabs.search.search_results import encode_thumbnail
 from tests.support.world_index import make_world_index
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Page
 
 pytestmark = pytest.mark.end_to_end
 THIS_MACHINE = re.compile(r"(https?://(127\.0\.0\.1|localhost)|data:|blob:)")
@@ -80,8 +84,15 @@ def expect_event(map_page) -> Callable[[str | re.Pattern[str]], None]:
     return lambda value: expect(map_page.locator("#event textarea")).to_have_value(value)
 
 
+def zoom_out(page: Page, steps: int) -> None:
+    for _ in range(steps):
+        page.get_by_role("button", name="Zoom out").click()
+        page.wait_for_function("!document.querySelector('.leaflet-zoom-anim')")
+
+
 def test_borders_waters_and_towns_are_drawn_when_the_map_is_seen(map_page):
     map_page.locator(".world-map[data-drawn]").wait_for()
+    zoom_out(map_page, 6)
     for drawn in ("path.land", "path.lake", "path.river", ".map-name.country", ".map-name.town"):
         assert map_page.locator(drawn).count() > 3, drawn
     assert map_page.locator(".map-name", has_text="Germany").count() >= 1
@@ -111,9 +122,7 @@ def test_clusters_open_and_scenes_show_names_and_pictures(map_page, expect_event
     marker = map_page.locator(".result-marker[tabindex='0']")
     expect(marker).to_have_count(1)
     dots = map_page.locator(".dot[tabindex='0']")
-    for _ in range(4):
-        map_page.get_by_role("button", name="Zoom out").click()
-        map_page.wait_for_function("!document.querySelector('.leaflet-zoom-anim')")
+    zoom_out(map_page, 6)
     cluster = map_page.locator(".cluster[tabindex='0']")
     expect(cluster.first).to_have_attribute("aria-label", re.compile("scenes here: open"))
     cluster.first.press("Enter")
