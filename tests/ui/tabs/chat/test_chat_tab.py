@@ -22,7 +22,7 @@ TALK = [{"role": "user", "content": "Is there water?"}, {"role": "assistant", "c
 
 
 def test_stored_conversation_needs_its_file_open():
-    bridge = SimpleNamespace(cover_maps={})
+    bridge = SimpleNamespace(memory=SimpleNamespace(cover_maps={}))
     handlers = SceneHandlers(ChatHandlers(SceneService(bridge, None)), [], 0)
     session, opened = Session(), open_scene(paint("water", "dense vegetation"))
     session.open_scene(opened)
