@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 import json
 import os
+import shutil
 import sys
 from collections.abc import Coroutine, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -22,6 +24,8 @@ from tests.support.hub_server import TOKEN, LocalHub, serve
 # Models are imported where they are needed: xdist's first process, which starts the others, needs
 # none.
 if TYPE_CHECKING:
+    import torch
+
     from earthvlm.bridge.model import OlmoEarthVLMBridge
 
 TRACING_IS_CHEAP = sys.version_info >= (3, 14)  # coverage.py counts branches by sys.monitoring
@@ -96,12 +100,9 @@ def tiny_repository(hub: LocalHub, tiny_language: str) -> tuple[str, str]:
     return "tests/tiny-llama", hub.repository("tests/tiny-llama").commit(files)
 
 
-@pytest.fixture
-def tiny_bridge(tiny_language: str, request: pytest.FixtureRequest) -> OlmoEarthVLMBridge:
-    """A bridge at random that trains its encoder too.
-
-    In a test that has a Hub its language model is there, or it could not be published.
-    """
+@pytest.fixture(scope="session")
+def built_bridge(tiny_language: str) -> tuple[OlmoEarthVLMBridge, torch.Tensor]:
+    """What `tiny_bridge` is copied from, and the state of torch's random numbers after it."""
     import torch
 
     from earthvlm.bridge.model import OlmoEarthVLMBridge
@@ -114,19 +115,58 @@ def tiny_bridge(tiny_language: str, request: pytest.FixtureRequest) -> OlmoEarth
         num_geo_queries=8,
         device="cpu",
         dtype=torch.float32,  # exact, whatever this machine computes in by itself
-    ).eval()
+    )
+    return bridge, torch.get_rng_state()
+
+
+@pytest.fixture
+def tiny_bridge(
+    built_bridge: tuple[OlmoEarthVLMBridge, torch.Tensor], request: pytest.FixtureRequest
+) -> OlmoEarthVLMBridge:
+    """A bridge at random that trains its encoder too.
+
+    In a test that has a Hub its language model is there, or it could not be published.
+    """
+    import torch
+
+    from earthvlm.bridge.network import unsaved_revision
+
+    built, random_state = built_bridge
+    bridge = copy.deepcopy(built).eval()  # in half the time of building one
+    bridge.revision = unsaved_revision()
+    torch.set_rng_state(random_state)
     if "hub" in request.fixturenames:
         repository, commit = request.getfixturevalue("tiny_repository")
         bridge.config = replace(bridge.config, vlm_model_id=repository, vlm_revision=commit)
     return bridge
 
 
+@pytest.fixture(scope="session")
+def saved_bridges() -> dict[str, Path]:
+    """The folders that `saved` copies, by the revision of the language model."""
+    return {}
+
+
 @pytest.fixture
-def saved(tiny_bridge: OlmoEarthVLMBridge, tmp_path: Path) -> Path:
+def saved(saved_bridges: dict[str, Path], tmp_path_factory, tmp_path: Path, request) -> Path:
     """That bridge as a run leaves it, with a log, and one sample with its picture."""
     import torch
 
-    tiny_bridge.record_training(
+    has_hub = "hub" in request.fixturenames
+    revision = request.getfixturevalue("tiny_repository")[1] if has_hub else ""
+    if revision not in saved_bridges:
+        folder = tmp_path_factory.mktemp("saved") / "bridge"
+        save_as_a_run(request.getfixturevalue("tiny_bridge"), folder)
+        saved_bridges[revision] = folder
+    torch.manual_seed(1)
+    return shutil.copytree(saved_bridges[revision], tmp_path / "bridge")
+
+
+def save_as_a_run(bridge: OlmoEarthVLMBridge, folder: Path) -> None:
+    """Write what a training run of two steps leaves in its folder."""
+    import torch
+
+    bridge.record_training(
         "trained for 2 steps on 8 Sentinel-2 tiles",
         {
             "command": "accelerate launch -m earthvlm.train --data_dir DATA --batch_size 6",
@@ -138,13 +178,12 @@ def saved(tiny_bridge: OlmoEarthVLMBridge, tmp_path: Path) -> Path:
             "earlier": [],
         },
     )
-    tiny_bridge.save_pretrained(tmp_path / "bridge")
-    (tmp_path / "bridge" / "samples").mkdir()
-    random_scene().composite().save(tmp_path / "bridge" / "samples" / "a.png")
+    bridge.save_pretrained(folder)
+    (folder / "samples").mkdir()
+    random_scene().composite().save(folder / "samples" / "a.png")
     sample = {"image": "a.png", "answer": "Water | land.", "reference": "Water.\nNothing else."}
     log = [{"stage": "validation", "step": 2, "loss": {}, "samples": [sample]}]
-    (tmp_path / "bridge" / "training_log.json").write_text(json.dumps(log))
-    return tmp_path / "bridge"
+    (folder / "training_log.json").write_text(json.dumps(log))
 
 
 @pytest.fixture
