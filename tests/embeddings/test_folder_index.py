@@ -252,7 +252,7 @@ def test_unreadable_images_are_reported_and_left_out(images, tmp_path):
     refused = [line for line in messages if "left out" in line]
     assert len(refused) == 2 and all("\n" not in line for line in refused)
     assert refused[0].startswith("cut.tif was left out: 'cut.tif' is damaged")
-    assert refused[1].startswith("text.tif was left out: 'text.tif' is neither")
+    assert refused[1].startswith("text.tif was left out: 'text.tif' is not an image")
 
 
 def test_one_process_writes_at_a_time(images, tmp_path):

@@ -16,7 +16,7 @@ pytestmark = pytest.mark.slow
 @pytest.fixture
 def impatient_page(monkeypatch) -> None:
     monkeypatch.setattr(
-        "earthvlm.storage.hub_fetch.ANSWER_SECONDS", 4.0
+        "earthvlm.storage.hub_fetch.ANSWER_SECONDS", 6.0
     )  # a process has to start within
     monkeypatch.setattr("earthvlm.ui.models.RETRY_SECONDS", 0.2)
 
