@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.end_to_end.conftest import END_TO_END
+from tests.end_to_end.conftest import AT_REST, END_TO_END
 from tests.end_to_end.visitor import ask
 
 if TYPE_CHECKING:
@@ -50,12 +50,15 @@ def test_picture_and_question_stay_in_view(tab: Page, app_url: str, keep: Callab
             tab.emulate_media(color_scheme=scheme)
             is_dark = "dark => document.body.classList.contains('dark') === dark"
             tab.wait_for_function(is_dark, arg=scheme == "dark")
+            tab.wait_for_function(AT_REST)  # colours fade into those of the other scheme
             keep(f"chat-{state}-{scheme}", full_page=False)
             rules = {"rules": {"target-size": {"enabled": True}}}
             rules = {"runOnly": ["color-contrast"]} if scheme == "dark" else rules
             found = axe.run(tab, options=rules).response["violations"]
             serious = [
-                (v["id"], v["nodes"]) for v in found if v["impact"] in ("serious", "critical")
+                (each["id"], [node["html"] for node in each["nodes"]])
+                for each in found
+                if each["impact"] in ("serious", "critical")
             ]
             assert not serious, (state, scheme, serious)
 
