@@ -84,10 +84,10 @@ def build_chat_tab(
                     label="Scene details",
                     elem_id="scene-details",
                 )
+                locate = gr.Button("Show on the map", size="sm", min_width=90, elem_id="locate")
         with gr.Row(elem_classes="draw"):
             composite.render()
             maps = build_map_buttons(has_cover_map)
-            locate = gr.Button("Show on the map", size="sm", min_width=90, elem_id="locate")
         with ask:
             suggestions = first.questions if first else suggest_questions(None)
             panel = build_chat_panel(session, picture, maps, suggestions)
