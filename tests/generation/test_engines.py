@@ -14,12 +14,12 @@ from earthvlm.generation.decoding import DecoderState, TorchDecoderState
 from earthvlm.generation.prompt_lookup import AnswerCache
 from earthvlm.generation.sampling import Sampling
 from earthvlm.generation.session import ChatSession
-from earthvlm.models.int8 import DEQUANTIZE_FROM
 from earthvlm.models.language.language_model import LanguageModel
 from earthvlm.scenes.scene import Scene
 from earthvlm.search.index import SceneIndex
 
 pytestmark = pytest.mark.slow
+Seen = tuple[str, Tensor]
 QUESTION = "Describe this scene."
 ASKED = [{"role": "user", "content": QUESTION}]
 SCENES = 5
@@ -41,15 +41,16 @@ def scenes() -> list[Scene]:
 
 
 @pytest.fixture(scope="module")
-def prefixes(bridge, scenes) -> list[Tensor]:
-    return [bridge.scene_prefix([scene])[0] for scene in scenes]
+def seen(bridge, scenes) -> list[Seen]:
+    """Each scene as the language model reads it: the text of its context, and its vectors."""
+    return [(bridge.write_context(scene), bridge.scene_prefix([scene])[0]) for scene in scenes]
 
 
 @pytest.fixture(scope="module")
-def plain(bridge, prefixes) -> list[list[int]]:
+def plain(bridge, seen) -> list[list[int]]:
     """The tokens of the answers of plain decoding."""
     start = partial(TorchDecoderState, bridge.language.model)
-    return [decode_answer(bridge.language, start, vectors) for vectors in prefixes]
+    return [decode_answer(bridge.language, start, *scene) for scene in seen]
 
 
 @pytest.fixture
@@ -104,52 +105,48 @@ def test_answers_with_drafts_equal_plain_decoding(bridge, scenes, answers, passe
     assert len(passes) < TOKENS * len(scenes)
 
 
-def test_llama_cpp_in_float32_equals_torch(bridge, prefixes, plain, start_llama):
+def test_llama_cpp_in_float32_equals_torch(bridge, seen, plain, start_llama):
     start = start_llama("F32")
-    assert [decode_answer(bridge.language, start, vectors) for vectors in prefixes] == plain
+    assert [decode_answer(bridge.language, start, *scene) for scene in seen] == plain
 
 
-def test_llama_cpp_in_8_bits_agrees_with_torch(bridge, prefixes, plain, start_llama):
+def test_llama_cpp_in_8_bits_agrees_with_torch(bridge, seen, plain, start_llama):
     from earthvlm.generation.llama_cpp import QUANTIZATION
 
-    start, pairs = start_llama(QUANTIZATION), zip(prefixes, plain, strict=True)
-    shares = [agree(bridge.language, start(), scene[None], [tokens]) for scene, tokens in pairs]
-    assert sum(shares) / len(shares) >= AGREEMENT
+    assert agree(bridge.language, start_llama(QUANTIZATION), seen, plain) >= AGREEMENT
 
 
-def test_torch_in_8_bits_agrees_with_float32(prefixes, plain):
+def test_torch_in_8_bits_agrees_with_float32(seen, plain):
     language = OlmoEarthVLMBridge.from_pretrained(
         "bundled", dtype=torch.int8, device="cpu"
     ).language
-    # With all scenes in a batch, there are too few rows for the layers to dequantize their weights.
-    assert len(prefixes) < DEQUANTIZE_FROM
-    state = TorchDecoderState(language.model)
-    assert agree(language, state, torch.stack(prefixes), plain) >= AGREEMENT
+    assert agree(language, partial(TorchDecoderState, language.model), seen, plain) >= AGREEMENT
 
 
 def decode_answer(
-    language: LanguageModel, start: Callable[[], DecoderState], prefix: Tensor
+    language: LanguageModel, start: Callable[[], DecoderState], context: str, prefix: Tensor
 ) -> list[int]:
     """The tokens of an answer about a scene."""
-    prompt, session = language.encode(ASKED), ChatSession(language, prefix, start())
+    prompt, session = language.encode(ASKED, context), ChatSession(language, prefix, start())
     list(session.answer(prompt, Sampling(TOKENS + 1)))  # the last token is not processed
     return session.tokens[len(prompt.ids) + len(prefix) :]
 
 
 @torch.inference_mode()
 def agree(
-    language: LanguageModel, state: DecoderState, prefixes: Tensor, answers: list[list[int]]
+    language: LanguageModel,
+    start: Callable[[], DecoderState],
+    seen: list[Seen],
+    answers: list[list[int]],
 ) -> float:
-    """The share of the answers' tokens that this engine would have chosen, given those before.
-
-    prefixes: of the scenes, `[B, S, D]`. answers: the first `TOKENS` of each.
-    """
-    prompt, tokens, same = language.encode(ASKED), torch.tensor(answers), []
-    assert tokens.shape == (len(prefixes), TOKENS)
-    ids = torch.tensor(prompt.ids).expand(len(prefixes), -1)
-    vectors = language.embed_around(ids, prefixes, prompt.scene_at)
-    for token in tokens.T:
-        same.append(state.forward(vectors).argmax(-1) == token)
-        vectors = language.embed(token[:, None])
-    state.release()
-    return torch.stack(same).float().mean().item()
+    """The share of the answers' tokens that this engine would have chosen, given those before."""
+    same = []
+    for (context, prefix), tokens in zip(seen, answers, strict=True):
+        prompt, state = language.encode(ASKED, context), start()
+        ids = torch.tensor([prompt.ids])
+        vectors = language.embed_around(ids, prefix[None], prompt.scene_at)
+        for token in tokens:
+            same.append(state.forward(vectors).argmax(-1).item() == token)
+            vectors = language.embed(torch.tensor([[token]]))
+        state.release()
+    return sum(same) / len(same)
