@@ -127,7 +127,7 @@ def test_page_opens_a_file_asks_and_saves(app_url: str, tmp_path: Path):
     text = page.value("save_chat")
     assert text.count("**You**") == text.count("**Model**") == 1 and "Is there forest?" in text
 
-    page.stream("search", "open water", "all", 8, "", "", "", "")
+    page.stream("search", "open water", "all", 8, "", "", "", "", "")
     csv = page.value("save_results_csv")
     assert csv.startswith("rank,image_id") and len(csv.splitlines()) >= 9
     geojson = json.loads(page.value("save_results_geojson"))
