@@ -38,6 +38,7 @@ from earthvlm.models.text_encoder import SENTENCE_DIM, embed_sentences
 from earthvlm.scenes.isolated_reader import IsolatedReader
 from earthvlm.scenes.scene import Scene
 from earthvlm.serving.openai_messages import (
+    MAX_CHARACTERS,
     EventStream,
     describe_error,
     read_messages,
@@ -145,6 +146,9 @@ class OpenAIServer:
             raise ValueError(f"input is a text or a list of 1 to {MAX_INPUTS} texts.")
         if not all(isinstance(each, str) and each.strip() for each in inputs):
             raise ValueError("input holds texts, data URIs and file ids, none of them empty.")
+        texts = [each for each in inputs if not each.startswith("data:")]
+        if sum(map(len, texts)) > MAX_CHARACTERS:
+            raise ValueError(f"The texts of input have at most {MAX_CHARACTERS:,} characters.")
         vectors = await run_in_threadpool(self._embed_inputs, inputs)
         as_base64 = body.get("encoding_format") == "base64"
         data = [
@@ -155,7 +159,7 @@ class OpenAIServer:
             }
             for index, vector in enumerate(vectors)
         ]
-        tokens = self._count(" ".join(each for each in inputs if not each.startswith("data:")), "")
+        tokens = self._count(" ".join(texts), "")
         usage = {name: tokens[name] for name in ("prompt_tokens", "total_tokens")}
         return JSONResponse({"object": "list", "data": data, "model": self.name, "usage": usage})
 

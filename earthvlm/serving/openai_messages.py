@@ -14,6 +14,8 @@ from starlette.types import Receive, Scope, Send
 
 from earthvlm.models.language.chat_templates import Message
 
+# Of a conversation, and of the texts to embed; the models read far less, and splitting takes time.
+MAX_CHARACTERS = 50_000
 ROLES = ("user", "assistant", "system", "developer")
 
 
@@ -34,6 +36,8 @@ def read_messages(value: object) -> tuple[list[str], list[Message]]:
         if message["role"] in ("user", "assistant"):
             texts = [str(part.get("text", "")) for part in parts if part.get("type") == "text"]
             messages.append({"role": message["role"], "content": "\n".join(texts)})
+    if sum(len(message["content"]) for message in messages) > MAX_CHARACTERS:
+        raise ValueError(f"A conversation has at most {MAX_CHARACTERS:,} characters.")
     if not messages or messages[-1]["role"] != "user":
         raise ValueError("The last message is the user's question.")
     return images, messages

@@ -143,6 +143,10 @@ def test_limits_and_keys_are_checked(client):
         client.chat.completions.create(model="gpt-9", messages=ask("Water?", "data:,"))
     with pytest.raises(openai.NotFoundError, match="There is no model 'gpt-9'"):
         client.embeddings.create(model="gpt-9", input="a lake")
+    with pytest.raises(openai.BadRequestError, match="input have at most 50,000 characters"):
+        client.embeddings.create(model="tiny", input="a" * 50_001)
+    with pytest.raises(openai.BadRequestError, match="conversation has at most 50,000 char"):
+        client.chat.completions.create(model="tiny", messages=ask("a" * 50_001, "data:,"))
     with pytest.raises(openai.APIStatusError, match="at most 64 MB") as refused:
         client.embeddings.create(model="tiny", input="a" * (MAX_BODY_BYTES + 1))
     assert refused.value.status_code == 413
