@@ -100,10 +100,9 @@ def test_two_dates_and_two_places_are_compared(
     keep("side-by-side")
 
     maps = page.locator("#changes img[data-cover]:visible")
-    shown = maps.get_attribute("data-cover")
-    assert maps.count() == 1
-    page.locator("#changes").get_by_role("button", name="Water").click()
-    assert maps.get_attribute("data-cover") == "water" != shown
+    assert maps.count() == 1 and maps.get_attribute("data-cover") == "water"
+    page.locator("#changes").get_by_role("button", name="Dense vegetation").click()
+    assert maps.count() == 1 and maps.get_attribute("data-cover") == "dense vegetation"
     assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
     keep("two-dates")
 

@@ -90,7 +90,9 @@ def test_labels_that_cannot_be_read_are_named(data):
     labels = json.loads((data / "labels.json").read_text())
     del labels[names[1]]["quadrants"]
     (data / "labels.json").write_text(json.dumps(labels))
-    with pytest.raises(ValueError, match=f"labels of {names[1]} cannot be read: it lacks 'quadr"):
+    with pytest.raises(
+        ValueError, match=f"{names[1]} has labels that cannot be read: they lack 'qu"
+    ):
         opened(data)
     (data / "labels.json").write_text("[1]")
     with pytest.raises(ValueError, match="labels.json holds no object"):

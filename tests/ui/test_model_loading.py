@@ -39,7 +39,7 @@ def test_named_bridge_answers_when_the_hub_is_back(hub, saved, impatient_page):
             if show()[1] != before[1]:
                 break
             time.sleep(0.1)
-        warning, about = show()
+        warning, about, _map_button = show()
         assert about == show_models(named) != before[1]
         assert warning.visible == bool(named.warning)
         assert named.index.provenance == bundled_index.provenance

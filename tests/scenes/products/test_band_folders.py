@@ -74,7 +74,7 @@ def test_folders_of_known_names_open(tmp_path, folder, form, names):
     write_band(tmp_path / folder / "TCI.tif", np.zeros((SIDE, SIDE), np.uint8), 10)
     scene = Scene.open(tmp_path / folder)
     check_folder(scene, bands)
-    assert scene.date == (None if "hls" in folder else datetime.date(2017, 6, 13))
+    assert scene.date == datetime.date(2017, 6, 13)
     assert scene.pixel_metres == pytest.approx(10, rel=0.01)
 
 

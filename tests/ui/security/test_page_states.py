@@ -82,5 +82,4 @@ def test_open_pages_are_kept(page):
         wait_until(lambda: "other" in states)
         wait_until(lambda: "other" not in states)
         assert "mine" in states and states.attended == {"mine": 1}
-    wait_until(lambda: not states.session_data)
-    assert not states.attended
+    wait_until(lambda: not states.session_data and not states.attended)
