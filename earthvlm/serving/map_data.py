@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import shapely
 
-from earthvlm.embeddings.filters import BoundingBox, SceneFilter
+from earthvlm.embeddings.filters import MAX_CROSSING_DEGREES, BoundingBox, SceneFilter
 from earthvlm.scenes.places.formatting import describe_date
 from earthvlm.scenes.places.gazetteer import describe_nearest
 from earthvlm.search.index import SceneIndex, SceneResult
@@ -76,13 +76,14 @@ def map_scenes(
 def normalize_bbox(bbox: Sequence[float]) -> BoundingBox:
     """Return a bounding box drawn on the map with longitudes from -180 to 180.
 
-    A box that is 360 degrees wide or wider becomes one of all longitudes.
+    A box that is 360 degrees wide or wider becomes one of all longitudes, and so does one that
+    crosses the date line and is wider than a filter's box may be there.
     """
     west, south, east, north = map(float, bbox)
-    if east - west >= 360:
+    width = east - west
+    west, east = ((value + 180) % 360 - 180 for value in (west, east))
+    if width >= 360 or (west > east and width > MAX_CROSSING_DEGREES):
         west, east = -180.0, 180.0
-    else:
-        west, east = ((value + 180) % 360 - 180 for value in (west, east))
     return west, max(south, -90.0), east, min(north, 90.0)
 
 

@@ -36,3 +36,5 @@ def test_drawn_bounding_box_is_normalized():
     assert normalize_bbox([170, -10, 190, 10]) == (170, -10, -170, 10)
     assert normalize_bbox([-200, -95, -100, 10]) == (160, -90, -100, 10)
     assert normalize_bbox([-300, 0, 100, 1]) == (-180, 0, 180, 1)
+    assert normalize_bbox([-5, 0, 196, 1]) == (-180, 0, 180, 1)
+    assert normalize_bbox([-100, 0, 101, 1]) == (-100, 0, 101, 1)
