@@ -84,17 +84,24 @@ def expect_event(map_page) -> Callable[[str | re.Pattern[str]], None]:
     return lambda value: expect(map_page.locator("#event textarea")).to_have_value(value)
 
 
+# The map begins to zoom a frame after a click, and ignores clicks until it has zoomed.
+NEXT_FRAME = "() => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))"
+
+
 def zoom_out(page: Page, steps: int) -> None:
     for _ in range(steps):
         page.get_by_role("button", name="Zoom out").click()
+        page.evaluate(NEXT_FRAME)
         page.wait_for_function("!document.querySelector('.leaflet-zoom-anim')")
 
 
 def test_borders_waters_and_towns_are_drawn_when_the_map_is_seen(map_page):
     map_page.locator(".world-map[data-drawn]").wait_for()
     zoom_out(map_page, 6)
-    for drawn in ("path.land", "path.lake", "path.river", ".map-name.country", ".map-name.town"):
-        assert map_page.locator(drawn).count() > 3, drawn
+    # All rivers are one path in each copy of the world; few towns fit next to the countries' names.
+    least = {"path.land": 4, "path.lake": 4, "path.river": 3, ".country": 4, ".town": 2}
+    for drawn, count in least.items():
+        assert map_page.locator(drawn).count() >= count, drawn
     assert map_page.locator(".map-name", has_text="Germany").count() >= 1
 
 
@@ -150,7 +157,7 @@ def test_area_is_drawn_removed_and_taken_from_the_view(map_page, expect_event):
     map_page.get_by_text("Remove the area").click()
     expect_event("no box")
     map_page.get_by_text("Search in this view").click()
-    expect_event(re.compile(r"^\(-?\d+\.\d+, "))
+    expect_event(re.compile(r"^\(-180\.0, .*, 180\.0, "))  # it is too wide to cross the date line
     map_page.locator(".world-map").click(position={"x": 60, "y": 300})
     map_page.get_by_role("button", name="Scenes within 100 km").click()
-    expect_event(re.compile(r"^\(-?\d+\.\d+, "))
+    expect_event(re.compile(r"^\((?!-180\.0)-?\d+\.\d+, "))

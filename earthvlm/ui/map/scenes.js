@@ -36,7 +36,10 @@ export function addScenes(map, trigger, readPeeked) {
             outline: scenes.get(each.row)?.outline ?? [],
         }));
         own = value.own ?? null;
-        clusters = new Supercluster({ radius: CLUSTER_RADIUS, maxZoom: CLUSTERED_UNTIL });
+        // Without the extent, a tile counts 512 pixels, and Leaflet's have 256.
+        clusters = new Supercluster({
+            radius: CLUSTER_RADIUS, extent: 256, maxZoom: CLUSTERED_UNTIL,
+        });
         clusters.load([...scenes.values()].filter((scene) => !ranked.has(scene.row)).map((scene) => ({
             type: "Feature", properties: { row: scene.row },
             geometry: { type: "Point", coordinates: [scene.at[1], scene.at[0]] },
@@ -99,6 +102,7 @@ export function addScenes(map, trigger, readPeeked) {
         const rings = scene.outline.map((ring) => ring.map(([x, y]) => [y, x + offset]));
         if (!rings.length) return false;
         const bounds = L.latLngBounds(rings.flat());
+        if (!map.getBounds().pad(0.1).intersects(bounds)) return false;
         const [west, east] = [bounds.getNorthWest(), bounds.getNorthEast()].map((corner) =>
             map.latLngToContainerPoint(corner).x);
         if (east - west < OUTLINE_WIDTH) return false;
@@ -292,7 +296,7 @@ export function addScenes(map, trigger, readPeeked) {
     return {
         show, peeked,
         find: (row) => row === OWN_SCENE ? own && { own: true, at: [own.latitude, own.longitude] }
-            : scenes.get(row) ?? results.find((each) => each.row === row),
+            : results.find((each) => each.row === row) ?? scenes.get(row), // a result tells its rank
         bounds: () => {
             const shown = results.length ? results : [...scenes.values()];
             return L.latLngBounds([...shown.map((each) => each.at),
