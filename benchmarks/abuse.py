@@ -27,7 +27,6 @@ import sys
 import tempfile
 import time
 import urllib.parse
-import uuid
 import zlib
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator
@@ -35,12 +34,14 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import httpx
 import numpy as np
 import psutil
 from PIL import Image
 
+from benchmarks.page_calls import PageEvents, call, send_event
 from tests.support.ports import free_port
 
 ROOT = Path(__file__).parent.parent
@@ -63,6 +64,7 @@ class Run:
     """What all of them met."""
 
     url: str
+    defaults: dict[str, dict[str, Any]] = field(default_factory=dict)
     until: float = float("inf")
     load: float = field(default_factory=lambda: os.getloadavg()[0])
     search_seconds: list[float] = field(default_factory=list)
@@ -76,6 +78,10 @@ class Run:
         api = f"{self.url}gradio_api/"
         return httpx.AsyncClient(base_url=api, transport=transport, timeout=PATIENCE_SECONDS)
 
+    def arguments(self, name: str, **given: Any) -> list[Any]:
+        """The arguments of an endpoint in its order: these, and its defaults for the others."""
+        return list((self.defaults[name] | given).values())
+
     def count(self, who: str, what: str) -> None:
         """Note what somebody met."""
         self.met.setdefault(who, Counter())[what] += 1
@@ -84,26 +90,6 @@ class Run:
     def goes_on(self) -> bool:
         """Whether its time is not over."""
         return time.monotonic() < self.until
-
-
-async def call(client: httpx.AsyncClient, name: str, data: list) -> str:
-    """Call an endpoint and return the last that it says: "data: [...]", or how it was refused."""
-    try:
-        return await _call(client, name, data)
-    except httpx.HTTPError as error:
-        return f"error {type(error).__name__}"
-
-
-async def _call(client: httpx.AsyncClient, name: str, data: list) -> str:
-    asked = await client.post(f"call/{name}", json={"data": data})
-    if asked.status_code != 200:
-        return f"{asked.status_code} {asked.text}"
-    last, event = "", ""
-    async with client.stream("GET", f"call/{name}/{asked.json()['event_id']}") as reply:
-        async for line in reply.aiter_lines():
-            event = line if line.startswith("event:") else event
-            last = line or last
-    return last if "complete" in event else f"error {last}"
 
 
 async def visit(run: Run, number: int) -> None:
@@ -115,11 +101,11 @@ async def visit(run: Run, number: int) -> None:
         while run.goes_on:
             began = time.monotonic()
             if asks:
-                said = await call(client, "ask_scene", [SCENE, rng.choice(QUESTIONS), 48, ""])
+                given = {"image_id": SCENE, "question": rng.choice(QUESTIONS), "max_length": 48}
+                said = await call(client, "ask_scene", run.arguments("ask_scene", **given))
             else:
-                said = await call(
-                    client, "search_scenes", [rng.choice(WORDS), 12, "all", "", "", "", ""]
-                )
+                given = {"words": rng.choice(WORDS), "count": 12}
+                said = await call(client, "search_scenes", run.arguments("search_scenes", **given))
             seconds = time.monotonic() - began
             if said.startswith("data:"):
                 (run.answer_seconds if asks else run.search_seconds).append(seconds)
@@ -132,16 +118,14 @@ async def visit(run: Run, number: int) -> None:
             await asyncio.sleep(rng.uniform(*PAUSE_SECONDS))
 
 
-async def flood(run: Run, search_index: int) -> None:
+async def flood(run: Run, events: PageEvents) -> None:
     """Call Search without end, each time in a session that is made up."""
     async with run.client("127.0.0.2") as client:
         waiting: set[asyncio.Task] = set()
 
         async def join() -> None:
-            data = [None, "open water", "all", 48, "", "", "", ""]
-            body = {"data": data, "fn_index": search_index, "session_hash": uuid.uuid4().hex}
-            reply = await client.post("queue/join", json=body)
-            note(run, "flooder", reply)
+            body = events.body("search", words="open water")
+            note(run, "flooder", await client.post("queue/join", json=body))
 
         while run.goes_on:
             waiting.add(asyncio.create_task(guarded(run, "flooder", join)))
@@ -150,7 +134,7 @@ async def flood(run: Run, search_index: int) -> None:
         await asyncio.gather(*waiting)
 
 
-async def upload_bombs(run: Run, bombs: dict[str, bytes]) -> None:
+async def upload_bombs(run: Run, bombs: dict[str, bytes], events: PageEvents) -> None:
     """Upload files that decode to much, or are no images, and open them."""
     async with run.client("127.0.0.3") as client:
         for name in cycle(run, list(bombs)):
@@ -161,13 +145,8 @@ async def upload_bombs(run: Run, bombs: dict[str, bytes]) -> None:
                 if reply.status_code == 200:
                     file = {"path": reply.json()[0], "meta": {"_type": "gradio.FileData"}}
                     action = random.choice(("open_scene", "search_file"))
-                    rest = (
-                        ["auto", ""]
-                        if action == "open_scene"
-                        else ["", False, "all", 12, *[""] * 4]
-                    )
-                    said = await call(client, action, [[file], *rest])
-                    told = "opened" if said.startswith("data:") else "refused to open"
+                    said = await send_event(client, events.body(action, file=file))
+                    told = "opened" if '"success":true' in said else "refused to open"
                     run.count("uploader", "busy" if "busy" in said.lower() else told)
 
             await guarded(run, "uploader", send)
@@ -312,15 +291,22 @@ def serve(folder: Path, log: Path) -> Iterator[tuple[str, psutil.Process]]:
 async def attack(run: Run, meter: Meter, visitors: int, seconds: float, rest: float) -> int:
     """Let them all loose for a time, then rest; returns the memory before, in bytes."""
     config = httpx.get(f"{run.url}config", timeout=PATIENCE_SECONDS).json()
-    search_index = next(d["id"] for d in config["dependencies"] if d["api_name"] == "search")
+    events = PageEvents(config)
     async with run.client("127.0.0.1") as client:
-        await call(client, "search_scenes", [WORDS[0], 12, "all", "", "", "", ""])
-        await call(client, "ask_scene", [SCENE, QUESTIONS[0], 16, ""])
+        for name, endpoint in (await client.get("info")).json()["named_endpoints"].items():
+            run.defaults[name.strip("/")] = {
+                each["parameter_name"]: each.get("parameter_default")
+                for each in endpoint["parameters"]
+            }
+        first = run.arguments("search_scenes", words=WORDS[0], count=12)
+        await call(client, "search_scenes", first)
+        first = run.arguments("ask_scene", image_id=SCENE, question=QUESTIONS[0], max_length=16)
+        await call(client, "ask_scene", first)
     bombs = make_bombs()  # takes seconds, in which nobody else here would be served
     before = meter.sample()
     run.until = time.monotonic() + seconds
     everybody = [visit(run, number) for number in range(visitors)]
-    everybody += [flood(run, search_index), upload_bombs(run, bombs), read_slowly(run)]
+    everybody += [flood(run, events), upload_bombs(run, bombs, events), read_slowly(run)]
     tasks = [asyncio.create_task(each) for each in (*everybody, meter.follow(run.until + rest))]
     done, late = await asyncio.wait(tasks, timeout=seconds + max(rest, 2 * PATIENCE_SECONDS) + 30)
     for task in late:
