@@ -30,9 +30,9 @@ test: $(VENV)/.dev-ready
 tutorials: $(VENV)/.dev-ready
 	@$(PYTEST) -n 2 --no-cov -q -m tutorial tests/test_tutorials.py $(ARGS)
 
-# Without a browser, training and whole models; nothing that takes seconds.
+# Without a browser, training, whole models and coverage; nothing that takes seconds.
 test-quick: $(VENV)/.dev-ready
-	@$(PYTEST) -n 2 -m "not slow and not end_to_end" $(ARGS)
+	@$(PYTEST) -n 2 --no-cov -m "not slow and not end_to_end" $(ARGS)
 
 lint: $(VENV)/.dev-ready
 	@$(RUN) -m ruff format --check .
