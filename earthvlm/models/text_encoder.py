@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from functools import lru_cache
 from importlib.metadata import PackageNotFoundError, files
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+
+from earthvlm.models.loading import LOADING
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
@@ -24,11 +27,12 @@ def load_sentence_model(device: str = "cpu") -> SentenceTransformer:
     """Load all-MiniLM-L6-v2 from its package, or from the Hub where that is not installed."""
     from sentence_transformers import SentenceTransformer
 
-    try:
+    name = SENTENCE_MODEL_ID
+    with suppress(PackageNotFoundError, StopIteration):
         config = next(f for f in files(SENTENCE_PACKAGE) or () if f.name == "modules.json")
-        return SentenceTransformer(str(Path(str(config.locate())).parent), device=device)
-    except (PackageNotFoundError, StopIteration):
-        return SentenceTransformer(SENTENCE_MODEL_ID, device=device)
+        name = str(Path(str(config.locate())).parent)
+    with LOADING:
+        return SentenceTransformer(name, device=device)
 
 
 def embed_sentences(texts: list[str], device: str = "cpu") -> np.ndarray:

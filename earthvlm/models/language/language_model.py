@@ -29,6 +29,7 @@ from earthvlm.models.language.moondream2 import (
     load_moondream_vision,
 )
 from earthvlm.models.language.smollm2 import EMBEDDED_MODEL_ID, embedded_model_folder
+from earthvlm.models.loading import LOADING
 from earthvlm.storage.hub import LOCAL_REVISION, fetch
 from earthvlm.storage.tensors import TensorFolder, check_memory, has_bfloat16
 
@@ -175,9 +176,10 @@ def _load_by_transformers(
             f"supported types are {', '.join(sorted(FAMILIES))}."
         )
     check_memory(TensorFolder(folder).bytes_in(dtype), device, f"The language model {name!r}")
-    model, report = AutoModelForCausalLM.from_pretrained(
-        folder, config=config, dtype=dtype, output_loading_info=True
-    )
+    with LOADING:
+        model, report = AutoModelForCausalLM.from_pretrained(
+            folder, config=config, dtype=dtype, output_loading_info=True
+        )
     for kind in ("missing_keys", "unexpected_keys", "mismatched_keys"):
         if report[kind]:
             names = sorted(str(key) for key in report[kind])

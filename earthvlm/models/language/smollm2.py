@@ -14,6 +14,7 @@ from pathlib import Path
 import torch
 from filelock import FileLock
 
+from earthvlm.models.loading import LOADING
 from earthvlm.storage.files import cache_folder, replace_folder, sha256, write_atomically
 
 # SmolLM2-135M-Instruct (Apache-2.0) with 4-bit weights, as the package ships it.
@@ -103,12 +104,13 @@ def convert(source: Path, folder: Path) -> None:
     if not sha256(source).startswith(EMBEDDED_SHA256_START):
         raise ValueError(f"{source.name} is damaged: reinstall the package {EMBEDDED_PACKAGE}.")
     with replace_folder(folder) as temporary:
-        model = AutoModelForCausalLM.from_pretrained(
-            source.parent,
-            gguf_file=source.name,
-            quantization_config=GgufConfig(dequantize=True),
-            dtype=torch.bfloat16,
-        )
+        with LOADING:
+            model = AutoModelForCausalLM.from_pretrained(
+                source.parent,
+                gguf_file=source.name,
+                quantization_config=GgufConfig(dequantize=True),
+                dtype=torch.bfloat16,
+            )
         model.save_pretrained(temporary)
         tokenizer = AutoTokenizer.from_pretrained(source.parent, gguf_file=source.name)
         tokenizer.save_pretrained(temporary)
