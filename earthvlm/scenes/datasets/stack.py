@@ -23,10 +23,9 @@ from earthvlm.scenes.rasters.pixel_source import (
     SAMPLE_SIDE,
     SAMPLE_WINDOWS,
     PixelSource,
-    StoredPixels,
+    plan_overview,
     plan_samples,
 )
-from earthvlm.scenes.rasters.value_rules import classify_clouds, keep_known_classes
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -97,32 +96,8 @@ class DatasetStack(PixelSource):
         sensors = [texts.get(key, "") for key in SENSOR_KEYS]
         refuse_sensors(sensors, self.pixel_metres, name, self.source)
 
-    def read(self, part: Part, *, masks: bool = True) -> StoredPixels:
-        """Read a part at its size."""
-        values = np.stack(
-            [self._read_band(copies, part) for copies in self._layers.values()], axis=2
-        )
-        if not masks:
-            return StoredPixels(values)
-        valid = self.read_valid(part)
-        if valid is not None:
-            values[~valid] = np.nan
-        return StoredPixels(values, self.read_classification(part), valid is not None)
-
-    def read_valid(self, part: Part) -> np.ndarray | None:
-        """Return where a mask is not 0, bool `[H, W]`; None without one, or where all is valid."""
-        if "mask" not in self._masks:
-            return None
-        valid = self._read_mask("mask", part) != 0
-        return None if valid.all() else valid
-
-    def read_classification(self, part: Part) -> np.ndarray | None:
-        """Read the scene classification, or make one of a cloud mask; else None."""
-        if "scl" in self._masks:
-            return keep_known_classes(self._read_mask("scl", part))
-        if "clouds" in self._masks:
-            return classify_clouds(self._read_mask("clouds", part))
-        return None
+    def _read_values(self, part: Part, masks: bool) -> np.ndarray:  # noqa: ARG002  # fills are NaN
+        return np.stack([self._read_band(copies, part) for copies in self._layers.values()], axis=2)
 
     def sample_parts(self) -> list[Part]:
         """Return an overview where every band has a coarser copy, else windows of the whole."""
@@ -131,8 +106,7 @@ class DatasetStack(PixelSource):
         if max(height, width) <= side:
             return plan_samples(height, width)
         if all(len(copies) > 1 for copies in self._layers.values()):
-            shrink = max(height, width) / side
-            return [Part(0, 0, height, width, round(height / shrink), round(width / shrink))]
+            return [plan_overview(height, width, side)]
         rows, columns = min(height, SAMPLE_SIDE), min(width, SAMPLE_SIDE)
         tops, lefts = (
             _plan_starts(length, size, block)
@@ -143,7 +117,7 @@ class DatasetStack(PixelSource):
     def _read_band(self, copies: Sequence[Layer], part: Part) -> np.ndarray:
         """Read a band from the coarsest of its copies that shows as much as the part does."""
         for layer in reversed(copies):
-            corners = self._locate_in(layer, part)
+            corners = self._find_corners(layer, part)
             smallest = min(
                 (corners[2] - corners[0]) / part.rows, (corners[3] - corners[1]) / part.columns
             )
@@ -151,31 +125,21 @@ class DatasetStack(PixelSource):
                 break
         return layer.read_resampled(corners, part.rows, part.columns)
 
-    def _read_mask(self, kind: str, part: Part) -> np.ndarray:
-        layer = self._masks[kind]
+    def _read_mask(self, kind: str, part: Part) -> np.ndarray | None:
+        layer = self._masks.get(kind)
+        if layer is None:
+            return None
         return layer.read_resampled(
-            self._locate_in(layer, part), part.rows, part.columns, nearest=True
+            self._find_corners(layer, part), part.rows, part.columns, nearest=True
         )
 
-    def _locate_in(self, layer: Layer, part: Part) -> Corners:
+    def _find_corners(self, layer: Layer, part: Part) -> Corners:
         """Return where the corners of a part lie in a layer, at most at its edges."""
-        found: list[float] = []
-        for row, column in (
-            (part.row, part.column),
-            (part.row + part.height, part.column + part.width),
-        ):
-            if self.grid is None or layer.grid is None:
-                places = (
-                    row * layer.shape[0] / self.shape[0],
-                    column * layer.shape[1] / self.shape[1],
-                )
-            else:
-                places = layer.grid.to_pixels(*self.grid.to_map(float(row), float(column)))
-            found += [
-                min(max(round(place, 6), 0.0), float(side))
-                for place, side in zip(places, layer.shape, strict=True)
-            ]
-        return found[0], found[1], found[2], found[3]
+        top, left = self._locate_in(layer.grid, layer.shape, part.row, part.column)
+        bottom, right = self._locate_in(
+            layer.grid, layer.shape, part.row + part.height, part.column + part.width
+        )
+        return round(top, 6), round(left, 6), round(bottom, 6), round(right, 6)
 
 
 def _plan_starts(length: int, size: int, block: int) -> list[int]:

@@ -22,11 +22,10 @@ from earthvlm.scenes.rasters.pixel_source import (
     SAMPLE_SIDE,
     SAMPLE_WINDOWS,
     PixelSource,
-    StoredPixels,
+    plan_overview,
     plan_samples,
 )
 from earthvlm.scenes.rasters.raster_file import REMOTE_PREFIX, explained, file_label
-from earthvlm.scenes.rasters.value_rules import classify_clouds, keep_known_classes
 
 if TYPE_CHECKING:
     import rasterio
@@ -72,7 +71,8 @@ class BandStack(PixelSource):
         from rasterio.enums import Interleaving
 
         self.bands, self.source = dict(bands), source
-        self.mask, self.scl, self.clouds = mask, scl, clouds
+        masks = {"mask": mask, "scl": scl, "clouds": clouds}
+        self._masks = {kind: band for kind, band in masks.items() if band}
         self.finest = max(
             (band.file for band in self.bands.values()), key=lambda file: file.height * file.width
         )
@@ -89,8 +89,8 @@ class BandStack(PixelSource):
         self.mirrored_axes = find_mirrored_axes(self.finest)
         self.pixel_metres = read_pixel_metres(self.finest)
         self.place = read_place_tags(self.finest)
-        others = [each for each in (mask, scl, clouds) if each]
-        for name, band in [*self.bands.items(), *(("a mask", each) for each in others)]:
+        others = [("a mask", band) for band in self._masks.values()]
+        for name, band in [*self.bands.items(), *others]:
             if band.file is not self.finest:
                 self._check_place(name, band.file)
 
@@ -101,11 +101,7 @@ class BandStack(PixelSource):
         """Raise ValueError where tags, pixel size or a name tell that it is no Sentinel-2."""
         refuse_other_sensors(self.finest, name, self.source)
 
-    def read(self, part: Part, *, masks: bool = True) -> StoredPixels:
-        """Read a part at its size.
-
-        masks: whether masks and nodata values are applied, and the classification is read.
-        """
+    def _read_values(self, part: Part, masks: bool) -> np.ndarray:
         values = np.empty((part.rows, part.columns, len(self.bands)), np.float32)
 
         def read_bands(numbered: Sequence[tuple[int, BandFile]]) -> None:
@@ -114,12 +110,7 @@ class BandStack(PixelSource):
                     values[:, :, index] = self._read_stored(band._replace(file=file), part, masks)
 
         map_in_threads(read_bands, self._share_work(), self._threads)
-        if not masks:
-            return StoredPixels(values)
-        valid = self.read_valid(part)
-        if valid is not None:
-            values[~valid] = np.nan
-        return StoredPixels(values, self.read_classification(part), valid is not None)
+        return values
 
     def _read_stored(self, band: BandFile, part: Part, masks: bool) -> np.ndarray:
         from rasterio.enums import Resampling
@@ -164,11 +155,9 @@ class BandStack(PixelSource):
         """
         from rasterio.enums import MaskFlags, Resampling
 
-        nearest = Resampling.nearest
-        if self.mask is not None:
-            valid = self._read_band(self.mask, part, nearest, nearest) != 0
-            return None if valid.all() else valid
-        valid = None
+        if "mask" in self._masks:
+            return super().read_valid(part)
+        valid, nearest = None, Resampling.nearest
         for file, number in self._one_band_a_file():
             flags = file.mask_flag_enums[number - 1]
             if MaskFlags.per_dataset in flags and MaskFlags.nodata not in flags:
@@ -177,16 +166,11 @@ class BandStack(PixelSource):
                 valid = inside if valid is None else valid & inside
         return None if valid is None or valid.all() else valid
 
-    def read_classification(self, part: Part) -> np.ndarray | None:
-        """Read ESA's scene classification, or make one of a cloud mask: uint8 `[H, W]`, or None."""
+    def _read_mask(self, kind: str, part: Part) -> np.ndarray | None:
         from rasterio.enums import Resampling
 
-        nearest = Resampling.nearest
-        if self.scl is not None:
-            return keep_known_classes(self._read_band(self.scl, part, nearest, nearest))
-        if self.clouds is not None:
-            return classify_clouds(self._read_band(self.clouds, part, nearest, nearest))
-        return None
+        nearest, band = Resampling.nearest, self._masks.get(kind)
+        return None if band is None else self._read_band(band, part, nearest, nearest)
 
     def sample_parts(self) -> list[Part]:
         """Return the parts that stand for the whole: an overview, or evenly spaced windows."""
@@ -194,9 +178,7 @@ class BandStack(PixelSource):
         windows = _REMOTE_WINDOWS if self._is_remote else SAMPLE_WINDOWS
         side = SAMPLE_SIDE if self._is_remote else windows * SAMPLE_SIDE
         if max(height, width) > side and all(b.file.overviews(1) for b in self.bands.values()):
-            shrink = max(height, width) / side
-            rows, columns = max(1, round(height / shrink)), max(1, round(width / shrink))
-            return [Part(0, 0, height, width, rows, columns)]
+            return [plan_overview(height, width, side)]
         return plan_samples(height, width, windows)
 
     def _one_band_a_file(self) -> list[BandFile]:
@@ -221,8 +203,11 @@ class BandStack(PixelSource):
         window = Window(part.column, part.row, part.width, part.height)
         if band.file.shape == self.shape and not part.is_reduced:
             return read(band.number, window=window)
-        top, left = self._locate_in(band.file, part.row, part.column)
-        bottom, right = self._locate_in(band.file, part.row + part.height, part.column + part.width)
+        grid, shape = Grid.of_raster(band.file), band.file.shape
+        top, left = self._locate_in(grid, shape, part.row, part.column)
+        bottom, right = self._locate_in(
+            grid, shape, part.row + part.height, part.column + part.width
+        )
         window = Window(left, top, right - left, bottom - top)
         if part.is_reduced and not of_mask and shrinking != enlarging:
             smaller = _read_overview(band, window, (part.rows, part.columns))
@@ -235,17 +220,6 @@ class BandStack(PixelSource):
             out_shape=(part.rows, part.columns),
             resampling=enlarging if coarser else shrinking,
         )
-
-    def _locate_in(
-        self, file: rasterio.DatasetReader, row: float, column: float
-    ) -> tuple[float, float]:
-        """Return where a pixel corner of the finest raster lies in another raster."""
-        grid = Grid.of_raster(file)
-        if self.grid is None or grid is None:
-            found = row * file.height / self.shape[0], column * file.width / self.shape[1]
-        else:
-            found = grid.to_pixels(*self.grid.to_map(row, column))
-        return min(max(found[0], 0.0), file.height), min(max(found[1], 0.0), file.width)
 
     def _check_place(self, name: str, file: rasterio.DatasetReader) -> None:
         """Raise ValueError for a raster that does not cover the finest one."""

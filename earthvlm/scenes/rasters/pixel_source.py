@@ -10,6 +10,7 @@ import numpy as np
 
 from earthvlm.scenes.grid import Grid
 from earthvlm.scenes.parts import Part, full_size
+from earthvlm.scenes.rasters.value_rules import classify_clouds, keep_known_classes
 
 # Samples that decide something for a whole image: windows a side, pixels a side of one.
 SAMPLE_WINDOWS, SAMPLE_SIDE = 4, 128
@@ -71,34 +72,78 @@ class PixelSource(ABC):
         """Raise ValueError where tags, pixel size or the scene's name tell that it is of others."""
 
     @abstractmethod
+    def sample_parts(self) -> list[Part]:
+        """Return the parts that stand for the whole: an overview, or evenly spaced windows."""
+
+    @abstractmethod
+    def _read_values(self, part: Part, masks: bool) -> np.ndarray:
+        """Read the bands of a part, float32 `[H, W, C]`, NaN at nodata values where masks count."""
+
+    @abstractmethod
+    def _read_mask(self, kind: str, part: Part) -> np.ndarray | None:
+        """Read the band that is a "mask", "scl" or "clouds", `[H, W]`; None without one."""
+
     def read(self, part: Part, *, masks: bool = True) -> StoredPixels:
         """Read a part at its size.
 
-        masks: whether masks and nodata values are applied, and the classification is read.
+        masks: whether masks and nodata values are applied.
         """
+        if not masks:
+            return StoredPixels(self._read_values(part, masks), self._read_classification(part))
+        values, masked = self._read_masked(part)
+        return StoredPixels(values, self._read_classification(part), masked)
 
-    @abstractmethod
     def read_valid(self, part: Part) -> np.ndarray | None:
         """Return where masks say that there is data, bool `[H, W]`.
 
         None where there is no mask, or it leaves out nothing.
         """
+        mask = self._read_mask("mask", part)
+        return None if mask is None or mask.all() else mask != 0
 
-    @abstractmethod
-    def read_classification(self, part: Part) -> np.ndarray | None:
+    def sample(self) -> np.ndarray:
+        """Read pixels that stand for the whole image, masks applied, float32 `[N, C]`."""
+        values = [self._read_masked(part)[0] for part in self.sample_parts()]
+        return np.concatenate([each.reshape(-1, each.shape[2]) for each in values])
+
+    def _read_masked(self, part: Part) -> tuple[np.ndarray, bool]:
+        """Read values with masks applied, and whether a mask left out any of them."""
+        values = self._read_values(part, masks=True)
+        valid = self.read_valid(part)
+        if valid is not None:
+            values[~valid] = np.nan
+        return values, valid is not None
+
+    def _read_classification(self, part: Part) -> np.ndarray | None:
         """Read ESA's scene classification, uint8 `[H, W]`, or make one of a cloud mask; else None.
 
         Of a cloud mask, clouds get the class of clouds of high probability and all else 0.
         """
+        classes = self._read_mask("scl", part)
+        if classes is not None:
+            return keep_known_classes(classes)
+        clouds = self._read_mask("clouds", part)
+        return None if clouds is None else classify_clouds(clouds)
 
-    @abstractmethod
-    def sample_parts(self) -> list[Part]:
-        """Return the parts that stand for the whole: an overview, or evenly spaced windows."""
+    def _locate_in(
+        self, grid: Grid | None, shape: tuple[int, int], row: float, column: float
+    ) -> tuple[float, float]:
+        """Return where a pixel corner of the finest bands lies in a band of another size.
 
-    def sample(self) -> np.ndarray:
-        """Read pixels that stand for the whole image, masks applied, float32 `[N, C]`."""
-        values = [self.read(part).values for part in self.sample_parts()]
-        return np.concatenate([each.reshape(-1, each.shape[2]) for each in values])
+        grid, shape: of that band, at whose edges the corner lies at most.
+        """
+        if self.grid is None or grid is None:
+            places = row * shape[0] / self.shape[0], column * shape[1] / self.shape[1]
+        else:
+            places = grid.to_pixels(*self.grid.to_map(float(row), float(column)))
+        return min(max(places[0], 0.0), shape[0]), min(max(places[1], 0.0), shape[1])
+
+
+def plan_overview(height: int, width: int, side: int) -> Part:
+    """Return all of an image of this size, read to `side` pixels along its long side."""
+    shrink = max(height, width) / side
+    rows, columns = (max(1, round(length / shrink)) for length in (height, width))
+    return Part(0, 0, height, width, rows, columns)
 
 
 def plan_samples(height: int, width: int, windows: int = SAMPLE_WINDOWS) -> list[Part]:

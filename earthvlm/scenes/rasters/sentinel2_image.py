@@ -114,10 +114,7 @@ class Sentinel2Image:
 
     def read_stored(self, part: Part) -> StoredPixels:
         """Read a part's pixels as stored, for `decode`."""
-        if not self.metadata.clean:
-            return self.stack.read(part)
-        pixels = self.stack.read(part, masks=False)
-        return StoredPixels(pixels.values, self.stack.read_classification(part))
+        return self.stack.read(part, masks=not self.metadata.clean)
 
     def decode(self, pixels: StoredPixels, part: Part) -> DecodedImage:
         """Convert stored pixels of a part to reflectance.
