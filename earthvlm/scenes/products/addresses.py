@@ -8,7 +8,7 @@ from __future__ import annotations
 from pathlib import PurePosixPath
 from urllib.parse import unquote, urljoin, urlsplit
 
-from earthvlm.scenes.rasters.raster_file import FIRST_BYTES, RasterFile, driver_of
+from earthvlm.scenes.rasters.raster_file import FIRST_BYTES, REMOTE_PREFIX, RasterFile, driver_of
 
 CONNECT_SECONDS, READ_SECONDS = 10, 30
 _MEDIA_TYPES = {"image/tiff": "GTiff", "image/jp2": "JP2OpenJPEG"}
@@ -88,7 +88,7 @@ def remote_raster(address: str, media_type: str = "", start: bytes | None = None
         driver = driver_of(fetch_start(address) if start is None else start)
     if driver is None:
         raise ValueError(f"'{name}' is neither a GeoTIFF nor JPEG 2000")
-    return RasterFile(name, f"/vsicurl/{address}", driver)
+    return RasterFile(name, f"{REMOTE_PREFIX}{address}", driver)
 
 
 def _host(address: str) -> str:

@@ -11,12 +11,13 @@ import os
 import shutil
 import zipfile
 import zlib
-from collections.abc import Sequence
-from contextlib import ExitStack
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path, PurePosixPath
 from tempfile import TemporaryDirectory
+from typing import IO
 
 from earthvlm.scenes.products.band_files import NamedFile, name_files
 from earthvlm.scenes.rasters.parallel import LOCAL_THREADS, map_in_threads
@@ -77,29 +78,19 @@ class ProductFiles:
         return rasters[0] if self.is_archive and len(rasters) == 1 else None
 
     def read_text(self, name: str) -> bytes:
-        """Read a small file. Raises ValueError for one of more than 16 MiB."""
-        if self.is_archive:
-            with zipfile.ZipFile(self.root) as archive, archive.open(name) as file:
-                data = file.read(MAX_TEXT_BYTES + 1)
-        else:
-            with (self.root / name).open("rb") as stream:
-                data = stream.read(MAX_TEXT_BYTES + 1)
+        """Read a small file. Raises ValueError for one of more than 16 MiB, or a damaged one."""
+        data = self.read_start(name, MAX_TEXT_BYTES + 1)
         if len(data) > MAX_TEXT_BYTES:
             raise ValueError(f"'{PurePosixPath(name).name}' in '{self.name}' is too large to read")
         return data
 
     def read_start(self, name: str, count: int = 1024) -> bytes:
-        """Read the first bytes of a file."""
+        """Read the first bytes of a file. Raises ValueError where it cannot be unpacked."""
         if not self.is_archive:
             with (self.root / name).open("rb") as stream:
                 return stream.read(count)
-        try:
-            with zipfile.ZipFile(self.root) as archive, archive.open(name) as file:
-                return file.read(count)
-        except (*_ARCHIVE_ERRORS, EOFError) as error:
-            raise ValueError(
-                f"'{PurePosixPath(name).name}' in '{self.name}' cannot be unpacked: {error}"
-            ) from error
+        with self._open_member(name) as file:
+            return file.read(count)
 
     def rasters(self, names: Sequence[str], stack: ExitStack) -> list[RasterFile]:
         """Return rasters among the files. Raises ValueError where one is none, or is damaged.
@@ -133,20 +124,22 @@ class ProductFiles:
 
         return map_in_threads(locate, list(enumerate(names)), LOCAL_THREADS)
 
+    @contextmanager
+    def _open_member(self, name: str) -> Iterator[IO[bytes]]:
+        """Open a file of the archive. Raises ValueError where it cannot be unpacked."""
+        try:
+            with zipfile.ZipFile(self.root) as archive, archive.open(name) as file:
+                yield file
+        except (*_ARCHIVE_ERRORS, EOFError, KeyError) as error:
+            raise ValueError(
+                f"'{PurePosixPath(name).name}' in '{self.name}' cannot be unpacked: {error}"
+            ) from error
+
     def _unpack(self, name: str, folder: Path) -> RasterFile:
         folder.mkdir()
         target = folder / PurePosixPath(name).name
-        try:
-            with (
-                zipfile.ZipFile(self.root) as archive,
-                archive.open(name) as source,
-                target.open("wb") as file,
-            ):
-                shutil.copyfileobj(source, file, 2**20)
-        except (*_ARCHIVE_ERRORS, EOFError) as error:
-            raise ValueError(
-                f"'{target.name}' in '{self.name}' cannot be unpacked: {error}"
-            ) from error
+        with self._open_member(name) as source, target.open("wb") as file:
+            shutil.copyfileobj(source, file, 2**20)
         driver = raster_driver(target)
         if driver is None:
             raise ValueError(f"'{target.name}' in '{self.name}' is neither a GeoTIFF nor JPEG 2000")
@@ -155,13 +148,10 @@ class ProductFiles:
     def _stored_raster(self, name: str) -> RasterFile:
         """Return a raster that is read where it lies in the archive."""
         label = PurePosixPath(name).name
-        try:
-            with zipfile.ZipFile(self.root) as archive, archive.open(name) as file:
-                driver = driver_of(file.read(FIRST_BYTES))
-                file.seek(0)
-                check_directories(file, label)
-        except (*_ARCHIVE_ERRORS, EOFError, KeyError) as error:
-            raise ValueError(f"'{label}' in '{self.name}' cannot be unpacked: {error}") from error
+        with self._open_member(name) as file:
+            driver = driver_of(file.read(FIRST_BYTES))
+            file.seek(0)
+            check_directories(file, label)
         if driver is None:
             raise ValueError(f"'{label}' in '{self.name}' is neither a GeoTIFF nor JPEG 2000")
         return RasterFile(label, f"/vsizip/{{{self.root.absolute()}}}/{name}", driver)

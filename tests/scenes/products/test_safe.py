@@ -198,6 +198,18 @@ def test_damaged_archives_are_refused(safe, tmp_path):
         Scene.open(archive)
 
 
+def test_damaged_metadata_in_an_archive_is_named(safe, tmp_path):
+    archive = pack(safe, tmp_path / "a.zip")
+    with zipfile.ZipFile(archive) as members:
+        (member,) = (each for each in members.infolist() if "MTD_MSI" in each.filename)
+    data = bytearray(archive.read_bytes())
+    end = member.header_offset + 30 + len(member.filename) + member.compress_size
+    data[end - 40 : end] = bytes(40)
+    archive.write_bytes(data)
+    with pytest.raises(ValueError, match="'MTD_MSIL2A.xml' in 'a.zip' cannot be unpacked"):
+        Scene.open(archive)
+
+
 def test_compressed_bands_are_unpacked_for_a_while(safe, tmp_path, monkeypatch):
     archive = pack(safe, tmp_path / "a.zip")
     (tmp_path / "temporary").mkdir()
