@@ -17,7 +17,6 @@ from torch import Tensor
 from earthvlm.bridge.batch import plan_batches
 from earthvlm.bridge.config import LIMITS
 from earthvlm.bridge.network import BridgeNetwork, unsaved_revision
-from earthvlm.bridge.scene_memory import OVERVIEW_PIXELS
 from earthvlm.bridge.scoring import score_candidates
 from earthvlm.bridge.serialization import collect_states, find_bridge, read_bridge, write_bridge
 from earthvlm.generation.cpu_attention import choose_attention
@@ -27,7 +26,6 @@ from earthvlm.models.language.chat_templates import Message
 from earthvlm.models.language.smollm2 import EMBEDDED_MODEL_ID
 from earthvlm.models.olmoearth import multiplies_bfloat16
 from earthvlm.models.text_encoder import SENTENCE_DIM
-from earthvlm.scenes.overview import shrink_scene
 from earthvlm.scenes.scene import Scene
 from earthvlm.storage.hub import BUNDLED, LOCAL_REVISION
 
@@ -220,7 +218,7 @@ class OlmoEarthVLMBridge(BridgeNetwork):
         """
         embedded = np.zeros((len(scenes), SENTENCE_DIM), np.float32)
         patch = self.config.embedding_patch_size
-        seen = [shrink_scene(scene, OVERVIEW_PIXELS) for scene in scenes]
+        seen = [self.memory.overview(scene) for scene in scenes]
         sizes = [self.encoder.count_patches(scene, patch) for scene in seen]
         in_bfloat16 = multiplies_bfloat16(self.device)
         for batch in plan_batches(sizes, batch_size):
