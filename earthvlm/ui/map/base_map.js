@@ -4,10 +4,10 @@ export const COPIES = [-360, 0, 360]; // degrees; the world is drawn three times
 export const MERCATOR_LATITUDE = 85.05;
 const LABEL_ROOM = 8; // pixels between two names
 const MAX_LABELS = 45;
-// At a zoom level, so many of the largest towns are tried; and from which size countries are named.
+// How many of the largest towns are candidates for a name at a zoom level.
 const TOWNS_AT_ZOOM = (zoom) => Math.min(12000, 12 * 2 ** (1.25 * Math.max(zoom - 2, 0)));
-const COUNTRY_WIDTH = 70; // pixels
-const COUNTRIES_UNTIL = 7.5; // a zoom level
+const COUNTRY_WIDTH = 70; // pixels; narrower countries have no name
+const COUNTRIES_UNTIL = 7.5; // the zoom level from which countries have no name
 
 export async function drawBase(map, base) {
     for (const [name, order] of [["land", 210], ["waters", 220], ["names", 440]])
