@@ -12,7 +12,7 @@ import html
 import io
 import math
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -66,14 +66,14 @@ LATTICE_CELLS = 4
 
 
 def add_viewer(value: dict[str, Any] | None, label: str, elem_id: str) -> gr.HTML:
-    """Add a viewer to the page; its value is what `show_viewer` or `show_no_scene` returns.
+    """Add a viewer to the page; its value is what `show_session` returns, None for no scene.
 
     Its events are `select`, which asks for a block of pixels (see `wire_pixels`), `apply`, after
     bands or a stretch were chosen (see `get_chosen_bands`), `part`, after a part of an overview was
     (see `get_chosen_part`), and `order`, after an order of bands was (see `show_orders`).
     """
     return gr.HTML(
-        value or show_no_scene(""),
+        value,
         html_template=TEMPLATE,
         js_on_load=LOADER,
         head=LIBRARY,
@@ -83,11 +83,6 @@ def add_viewer(value: dict[str, Any] | None, label: str, elem_id: str) -> gr.HTM
     )
 
 
-def show_no_scene(text: str, heading: str = "") -> dict[str, Any]:
-    """Return the value of a viewer without a scene. heading: HTML."""
-    return {"empty": text, "heading": heading}
-
-
 def show_viewer(
     opened: OpenScene,
     composite: str | None,
@@ -95,11 +90,10 @@ def show_viewer(
     covers: CoverOverlay | None = None,
     *,
     stretch: str = BALANCED,
-    heading: str = "",
 ) -> dict[str, Any]:
     """Return the value of a viewer: a scene drawn as a composite, and the maps that are given.
 
-    composite: as `Scene.composite` takes it; None draws the only band. heading: HTML above it.
+    composite: as `Scene.composite` takes it; None draws the only band.
     """
     scene = opened.scene
     picture = scene.composite(composite, stretch) if composite else scene.thumbnail(10**5)
@@ -109,7 +103,6 @@ def show_viewer(
     return {
         "key": make_key(scene),
         "name": scene.name,
-        "heading": heading,
         "link": opened.entry.image_id if opened.entry else "",
         "width": scene.width,
         "height": scene.height,
@@ -201,18 +194,14 @@ def get_chosen_bands(event: gr.EventData) -> tuple[str, str]:
     return next(named, " ".join(chosen or ())), stretch
 
 
-def wire_pixels(
-    viewer: gr.HTML, session: gr.State, find: Callable[[Session], OpenScene | None]
-) -> None:
-    """Let a viewer read the reflectance of its scene's pixels. find: its scene in a session."""
+def wire_pixels(viewer: gr.HTML, session: gr.State) -> None:
+    """Let a viewer read the reflectance of the pixels of a session's open scene."""
 
     @page_only
     def read_pixels(session: Session, event: gr.EventData, request: gr.Request) -> gr.HTML:
         identify_client(session, request)
-        opened = find(session)
-        if opened is None:
-            raise ValueError("No scene is open: open one to read its pixels")
-        return gr.HTML(pixels=read_block(opened.scene, getattr(event, "block", None)))
+        scene = session.require_opened().scene
+        return gr.HTML(pixels=read_block(scene, getattr(event, "block", None)))
 
     viewer.select(
         read_pixels,

@@ -286,8 +286,6 @@ function fillSelects(choice) {
 }
 
 function showTexts() {
-  find('.heading').innerHTML = scene.heading ?? '';
-  find('.heading').hidden = !scene.heading;
   find('figcaption').innerHTML = scene.caption ?? '';
   frame.style.aspectRatio = scene.width ? `${scene.width} / ${scene.height}` : '';
   figure.classList.toggle('empty', !scene.picture);
@@ -303,7 +301,7 @@ function render() {
     map?.remove();
     map = null;
     forgetPixels();
-    frame.replaceChildren(scene.empty ?? '');
+    frame.replaceChildren();
     for (const panel of ['.parts', '.covers-key', '.words', '.profile']) find(panel).hidden = true;
     return;
   }

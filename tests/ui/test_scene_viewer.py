@@ -36,8 +36,7 @@ def test_names_and_words_reach_the_page_as_text():
     attention = AnswerAttention((NAME,), np.full((1, 2, 2), 0.25), np.full((2, 2), 0.25), 8)
     value = show_viewer(open_scene(make_photo(NAME)), "true colour", attention)
     assert value["name"] == NAME and value["attention"]["words"] == [NAME]
-    # The two that the page writes as HTML.
-    assert "<img" not in value["caption"] + value["heading"]
+    assert "<img" not in value["caption"]  # which the page writes as HTML
     assert value["metres"] is value["lattice"] is value["north"] is None
 
 

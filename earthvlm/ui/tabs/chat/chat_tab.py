@@ -18,7 +18,6 @@ from earthvlm.serving.service import OpenScene, SceneService
 from earthvlm.ui.examples import describe_example
 from earthvlm.ui.html.scene_html import show_details
 from earthvlm.ui.scene_viewer import add_viewer, show_viewer, wire_pixels
-from earthvlm.ui.session import Session
 from earthvlm.ui.tabs.chat.chat_handlers import ChatHandlers
 from earthvlm.ui.tabs.chat.chat_panel import (
     ChatPanel,
@@ -204,7 +203,7 @@ def wire_chat_tab(
         api_visibility="private",
         **QUIETLY,
     )
-    wire_pixels(tab.picture, session, Session.require_opened)
+    wire_pixels(tab.picture, session)
     restoring: dict[str, Any] = {
         "inputs": [session, tab.restored],
         "outputs": [*outputs, tab.panel.prompt],
