@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import base64
 import html
-import io
 import math
 import zlib
 from collections.abc import Mapping
@@ -34,6 +33,7 @@ from earthvlm.scenes.scene import Scene
 from earthvlm.serving.measurements import summarize_measurements
 from earthvlm.serving.service import OpenScene
 from earthvlm.ui.html.cover_map_html import CoverOverlay, show_overlay
+from earthvlm.ui.html.data_uris import make_data_uri
 from earthvlm.ui.html.scene_html import describe_composite
 from earthvlm.ui.html.titles import make_title
 from earthvlm.ui.page_parts import part_address
@@ -248,12 +248,9 @@ def encode_picture(picture: Image.Image) -> tuple[str, str]:
     if max(picture.size) > MAX_PICTURE_SIDE:
         picture = picture.copy()
         picture.thumbnail((MAX_PICTURE_SIDE, MAX_PICTURE_SIDE), Image.Resampling.LANCZOS)
-    small = max(picture.size) <= SMALL_PICTURE_SIDE
-    options = {"format": "PNG"} if small else {"format": "WEBP", "quality": 88, "method": 2}
-    data = io.BytesIO()
-    picture.save(data, **options)
-    kind = str(options["format"]).lower()
-    return f"data:image/{kind};base64,{base64.b64encode(data.getvalue()).decode()}", kind
+    if max(picture.size) <= SMALL_PICTURE_SIDE:
+        return make_data_uri(picture, "png"), "png"
+    return make_data_uri(picture, "webp", quality=88, method=2), "webp"
 
 
 def _is_number(value: object) -> bool:

@@ -1,1 +1,1 @@
-"""HTML of scenes, land-cover maps and their titles."""
+"""HTML of scenes, land-cover maps and their titles, and pictures for it."""

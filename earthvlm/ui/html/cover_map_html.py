@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -20,6 +18,7 @@ from earthvlm.scenes.analysis.spectral_indices import (
 )
 from earthvlm.scenes.land_cover import CoverMap
 from earthvlm.scenes.scene import Scene
+from earthvlm.ui.html.data_uris import make_data_uri
 from earthvlm.ui.html.scene_html import COVER_COLOURS
 
 MAX_SIDE = 1024  # larger maps are shrunk for the page alone
@@ -112,6 +111,4 @@ def _encode(classes: np.ndarray) -> str:
     picture = Image.fromarray(classes)
     if max(picture.size) > MAX_SIDE:
         picture.thumbnail((MAX_SIDE, MAX_SIDE), Image.Resampling.NEAREST)
-    data = io.BytesIO()
-    picture.save(data, format="PNG")
-    return f"data:image/png;base64,{base64.b64encode(data.getvalue()).decode()}"
+    return make_data_uri(picture, "png")

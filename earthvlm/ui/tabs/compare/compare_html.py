@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import base64
 import html
-import io
 from collections.abc import Sequence
 
 from PIL import Image
@@ -21,6 +19,7 @@ from earthvlm.scenes.analysis.spectral_indices import percent
 from earthvlm.scenes.places.formatting import describe_date
 from earthvlm.scenes.places.gazetteer import describe_nearest
 from earthvlm.serving.service import OpenScene
+from earthvlm.ui.html.data_uris import make_data_uri
 from earthvlm.ui.scene_viewer import show_picture
 
 NOT_MEASURED = "<p>The change cannot be measured, because a scene has no near-infrared band.</p>"
@@ -168,9 +167,7 @@ def _encode_map(picture: Image.Image) -> str:
     transparency = picture.info["transparency"]
     if max(picture.size) > MAX_MAP_SIDE:
         picture.thumbnail((MAX_MAP_SIDE, MAX_MAP_SIDE), Image.Resampling.NEAREST)
-    data = io.BytesIO()
-    picture.save(data, "PNG", transparency=transparency)
-    return f"data:image/png;base64,{base64.b64encode(data.getvalue()).decode()}"
+    return make_data_uri(picture, "png", transparency=transparency)
 
 
 def _format_points(change: Change) -> str:

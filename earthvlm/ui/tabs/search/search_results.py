@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import base64
 import html
-import io
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 
@@ -15,6 +13,7 @@ from earthvlm.scenes.places.formatting import describe_date, describe_place
 from earthvlm.scenes.places.gazetteer import Place, describe_nearest
 from earthvlm.search.index import SceneResult, SearchResults
 from earthvlm.serving.service import Example
+from earthvlm.ui.html.data_uris import make_data_uri
 from earthvlm.ui.search_query import SearchQuery
 from earthvlm.ui.tabs.search.filters import describe_filter, name_group
 
@@ -59,9 +58,7 @@ def encode_thumbnail(picture: Image.Image) -> str:
     """Return a picture as a data URI, shrunk to THUMBNAIL_SIDE."""
     small = picture.convert("RGB")
     small.thumbnail((THUMBNAIL_SIDE, THUMBNAIL_SIDE), Image.Resampling.LANCZOS)
-    data = io.BytesIO()
-    small.save(data, "WEBP", quality=THUMBNAIL_QUALITY)
-    return f"data:image/webp;base64,{base64.b64encode(data.getvalue()).decode()}"
+    return make_data_uri(small, "webp", quality=THUMBNAIL_QUALITY)
 
 
 def title_of(result: SceneResult) -> str:
