@@ -18,7 +18,7 @@ export function addScenes(map, trigger, readPeeked) {
     map.createPane("outlines").style.zIndex = 430;
     const outlines = L.layerGroup().addTo(map), markers = L.layerGroup().addTo(map);
     let scenes = new Map(), clusters = null, results = [], own = null;
-    let open = null; // the card that was shown last: {row, content, scene}
+    let open = null; // the card that was shown last: {content, scene}
     let shown = null; // the popup that was opened last
     const pictures = new Map(); // by row, as the server sent them
     let waiting = null; // the timer of a picture that is about to be asked for
@@ -190,22 +190,20 @@ export function addScenes(map, trigger, readPeeked) {
         const refresh = (layer) => layer.getTooltip()?.isOpen() && layer.getTooltip().update();
         markers.eachLayer(refresh);
         outlines.eachLayer(refresh);
-        if (open?.row === picture.row) fill(open);
+        if (open?.scene.row === picture.row) fill(open);
     };
 
     const describe = (scene) => {
-        const box = document.createElement("div"), picture = pictures.get(scene.row);
-        if (picture?.source) box.append(Object.assign(new Image(), { src: picture.source, alt: "" }));
-        box.append(Object.assign(document.createElement("span"), {
-            textContent: scene.rank ? `${scene.rank}: ${scene.name}` : scene.name,
-        }));
+        const box = document.createElement("div");
+        addPicture(box, pictures.get(scene.row));
+        L.DomUtil.create("span", "", box).textContent = titleOf(scene);
         return box;
     };
 
     const card = (scene, at, opener) => {
         const content = L.DomUtil.create("div", "map-card");
         opener?.closeTooltip?.();
-        open = { row: scene.row, content, scene };
+        open = { content, scene };
         fill(open);
         const actions = {
             "Open in Chat": () => trigger("select", { index: scene.row, value: scene.row }),
@@ -214,13 +212,12 @@ export function addScenes(map, trigger, readPeeked) {
         showPopup(content, at, scene.name, actions, opener);
         ask(scene.row);
     };
-    const fill = ({ content, scene, row }) => {
-        const picture = pictures.get(row);
+    const fill = ({ content, scene }) => {
+        const picture = pictures.get(scene.row);
         content.querySelector(".map-picture")?.remove();
         const box = L.DomUtil.create("div", "map-picture");
-        if (picture?.source) box.append(Object.assign(new Image(), { src: picture.source, alt: "" }));
-        L.DomUtil.create("b", "", box).textContent =
-            scene.rank ? `${scene.rank}: ${scene.name}` : scene.name;
+        addPicture(box, picture);
+        L.DomUtil.create("b", "", box).textContent = titleOf(scene);
         if (picture?.caption) L.DomUtil.create("p", "", box).textContent = picture.caption;
         content.prepend(box);
     };
@@ -230,7 +227,7 @@ export function addScenes(map, trigger, readPeeked) {
         for (const scene of group) {
             const button = L.DomUtil.create("button", "", L.DomUtil.create("li", "", items));
             button.type = "button";
-            button.textContent = scene.rank ? `${scene.rank}: ${scene.name}` : scene.name;
+            button.textContent = titleOf(scene);
             button.addEventListener("click", () => card(scene, marker.getLatLng(), marker));
         }
         showPopup(content, marker.getLatLng(), `${group.length} scenes here`, {}, marker);
@@ -307,6 +304,15 @@ export function addScenes(map, trigger, readPeeked) {
             if (!scene.own) card(scene, L.latLng(scene.at), null);
         },
     };
+}
+
+function titleOf(scene) {
+    return scene.rank ? `${scene.rank}: ${scene.name}` : scene.name;
+}
+
+// picture: as the server sent it, if it has arrived.
+function addPicture(box, picture) {
+    if (picture?.source) box.append(Object.assign(new Image(), { src: picture.source, alt: "" }));
 }
 
 // Results that overlap at this zoom; the best of each group is first.
