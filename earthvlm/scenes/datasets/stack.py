@@ -11,7 +11,7 @@ from earthvlm.scenes.datasets.grid import read_date
 from earthvlm.scenes.datasets.layers import list_layers, make_layer, read_tags
 from earthvlm.scenes.datasets.windows import Corners, Layer
 from earthvlm.scenes.parts import Part, full_size
-from earthvlm.scenes.rasters.acquisition import SENSOR_KEYS, refuse_sensors
+from earthvlm.scenes.rasters.acquisition import refuse_sensors
 from earthvlm.scenes.rasters.band_identification import (
     MASK_LABELS,
     find_mask_kind,
@@ -50,7 +50,6 @@ class DatasetStack(PixelSource):
     def __init__(self, groups: Sequence[xr.Dataset | xr.DataArray], source: str) -> None:
         self.source = source
         self.attributes: Mapping[str, Any] = {**groups[0].attrs}
-        found: dict[str, list[xr.DataArray]] = {}
         layers: dict[str, list[Layer]] = {}
         count = 0
         for group in groups:
@@ -61,7 +60,6 @@ class DatasetStack(PixelSource):
                 layer = make_layer(group, array, source)
                 if any(copy.shape == layer.shape for copy in layers.get(kind, ())):
                     raise ValueError(f"{source} has band {kind} twice; give each band once")
-                found.setdefault(kind, []).append(array)
                 layers.setdefault(kind, []).append(layer)
         if not count:
             raise ValueError(f"{source} holds no variables of rows and columns")
@@ -69,7 +67,7 @@ class DatasetStack(PixelSource):
             kind: layers.pop(kind)[0] for kind in set(MASK_LABELS.values()) & set(layers)
         }
         self._layers = layers
-        arrays = [found[band][0] for band in layers]
+        arrays = [copies[0].array for copies in layers.values()]
         self.tags = read_tags(arrays)
         self.dtypes = {str(array.dtype) for array in arrays}
         self.date = next(
@@ -92,9 +90,7 @@ class DatasetStack(PixelSource):
 
     def refuse_other_sensors(self, name: str) -> None:
         """Raise ValueError where attributes, pixel size or a name tell that it is no Sentinel-2."""
-        texts = {str(key).lower(): str(value) for key, value in self.attributes.items()}
-        sensors = [texts.get(key, "") for key in SENSOR_KEYS]
-        refuse_sensors(sensors, self.pixel_metres, name, self.source)
+        refuse_sensors(self.attributes, self.pixel_metres, name, self.source)
 
     def _read_values(self, part: Part, masks: bool) -> np.ndarray:  # noqa: ARG002  # fills are NaN
         return np.stack([self._read_band(copies, part) for copies in self._layers.values()], axis=2)

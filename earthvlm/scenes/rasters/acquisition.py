@@ -8,8 +8,8 @@ from __future__ import annotations
 import datetime
 import math
 import re
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 from earthvlm.scenes.bands import FIRST_IMAGE_DATE, find_date
 from earthvlm.scenes.grid import METRES_A_DEGREE
@@ -41,7 +41,7 @@ _OTHER_PRODUCTS = {
     re.compile(r"(^|[_-])m[oy]d\d\d|modis"): "MODIS",
     re.compile(r"psscene|planetscope|analyticms"): "PlanetScope",
 }
-SENSOR_KEYS = ("spacecraft_id", "sensor_id", "satellite", "platform", "spacecraft", "sensor")
+_SENSOR_KEYS = ("spacecraft_id", "sensor_id", "satellite", "platform", "spacecraft", "sensor")
 # Metres a pixel of what is read as Sentinel-2: its own 10, 20 and 60, 30 in harmonised products,
 # and images resampled a little.
 PIXEL_METRES = (4.0, 130.0)
@@ -138,16 +138,16 @@ def find_mirrored_axes(file: rasterio.DatasetReader) -> tuple[int, ...]:
 
 def refuse_other_sensors(file: rasterio.DatasetReader, stem: str, source: str) -> None:
     """Raise ValueError for a raster that its name, tags or pixel size tell to be no Sentinel-2."""
-    tags = {key.lower(): value for key, value in file.tags().items()}
-    refuse_sensors([tags.get(key, "") for key in SENSOR_KEYS], _pixel_metres(file), stem, source)
+    refuse_sensors(file.tags(), _pixel_metres(file), stem, source)
 
 
-def refuse_sensors(sensors: Sequence[str], metres: float | None, stem: str, source: str) -> None:
-    """Raise ValueError where a sensor's name, pixel size or file name is none of Sentinel-2's.
+def refuse_sensors(tags: Mapping[Any, Any], metres: float | None, stem: str, source: str) -> None:
+    """Raise ValueError where tags, pixel size or file name are none of Sentinel-2's.
 
-    sensors: what tags call it; metres: the side of a pixel; source: names the image in the error.
+    metres: the side of a pixel; source: names the image in the error.
     """
-    texts = [stem, *sensors]
+    named = {str(key).lower(): str(value) for key, value in tags.items()}
+    texts = [stem, *(named.get(key, "") for key in _SENSOR_KEYS)]
     for pattern, sensor in _OTHER_PRODUCTS.items():
         found = any(pattern.search(text.lower()) for text in texts)
         if found and ("hls" not in stem.lower() or "hls.l30" in stem.lower()):
