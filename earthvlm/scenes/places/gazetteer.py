@@ -48,8 +48,7 @@ class Place:
     def distances_km(self, longitudes: np.ndarray, latitudes: np.ndarray) -> np.ndarray:
         """Return the distances to positions in degrees, `[N]`."""
         here = _unit_vectors(np.array([self.longitude]), np.array([self.latitude]))
-        chords = np.linalg.norm(_unit_vectors(longitudes, latitudes) - here, axis=1)
-        return EARTH_KM * 2 * np.arcsin(np.minimum(chords / 2, 1.0))
+        return _arcs_km(here, _unit_vectors(longitudes, latitudes))
 
     def bbox(self, radius_km: float) -> tuple[float, float, float, float]:
         """Return west, south, east, north of the box around a circle; west may exceed east."""
@@ -99,10 +98,10 @@ def distance_km(
     longitude: float, latitude: float, other_longitude: float, other_latitude: float
 ) -> float:
     """Return the great-circle distance between two positions in degrees."""
-    here, there = _unit_vectors(
+    ends = _unit_vectors(
         np.array([longitude, other_longitude]), np.array([latitude, other_latitude])
     )
-    return EARTH_KM * 2 * math.asin(min(1.0, float(np.linalg.norm(here - there)) / 2))
+    return float(_arcs_km(ends[:1], ends[1:])[0])
 
 
 def nearest_place(longitude: float, latitude: float) -> Place:
@@ -203,6 +202,12 @@ def _unit_vectors(longitudes: np.ndarray, latitudes: np.ndarray) -> np.ndarray:
     """Return positions in degrees `[N]` on the unit sphere, `[N, 3]`."""
     x, y = np.radians(longitudes), np.radians(latitudes)
     return np.stack([np.cos(y) * np.cos(x), np.cos(y) * np.sin(x), np.sin(y)], axis=1)
+
+
+def _arcs_km(one: np.ndarray, other: np.ndarray) -> np.ndarray:
+    """Return the great-circle distances between unit vectors `[N, 3]`, `[N]`."""
+    chords = np.linalg.norm(one - other, axis=1)
+    return EARTH_KM * 2 * np.arcsin(np.minimum(chords / 2, 1.0))
 
 
 def _direction(place: Place, longitude: float, latitude: float) -> str:
