@@ -20,11 +20,7 @@ from earthvlm.scenes.datasets.grid import GRID_MAPPING, make_coordinates
 from earthvlm.scenes.datasets.stack import DatasetStack
 from earthvlm.scenes.decoded_image import DecodedImage
 from earthvlm.scenes.product import PRODUCT_TAG, Product, read_product
-from earthvlm.scenes.rasters.sentinel2_image import (
-    ImageMetadata,
-    Sentinel2Image,
-    require_visible_bands,
-)
+from earthvlm.scenes.rasters.sentinel2_image import ImageMetadata, Sentinel2Image
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -38,9 +34,7 @@ def open_datasets(
     groups: of one scene, the finest pixels first; see `DatasetStack`. Raises ValueError where
     they are no scene of Sentinel-2.
     """
-    source = f"'{name}'"
-    stack = DatasetStack(groups, source)
-    require_visible_bands(tuple(stack), source)
+    stack = DatasetStack(groups, f"'{name}'")
     product, baseline, top_of_atmosphere = read_attributes(stack.attributes, name)
     metadata = ImageMetadata(
         name,
