@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -44,6 +44,12 @@ class Part:
     def covers(self, height: int, width: int) -> bool:
         """Whether it is the whole of an image of this size."""
         return (self.row, self.column, self.height, self.width) == (0, 0, height, width)
+
+    def shrunk(self, side: int) -> Part:
+        """Return it as read to `side` pixels along its long side, if it is longer."""
+        factor = max(1.0, max(self.height, self.width) / side)
+        rows, columns = (max(1, round(length / factor)) for length in (self.height, self.width))
+        return replace(self, rows=rows, columns=columns)
 
     def grid_of(self, grid: Grid) -> Grid:
         """Return the grid of what is read, of an image with this grid."""
@@ -94,21 +100,21 @@ def choose_part(
             f"{source} is {width} x {height} pixels{asked}; a scene needs at least "
             f"{MIN_SIDE} x {MIN_SIDE}"
         )
+    part = full_size(row, column, height, width)
     if height * width <= largest and max(height, width) <= MAX_SIDE:
-        return full_size(row, column, height, width)
+        return part
     if height * width > MAX_RASTER_PIXELS:
         raise ValueError(
             f"{source} is {width:,} x {height:,} pixels, too many to look through; "
             "give a window or a bounding box in it"
         )
-    shrink = max(height, width) / OVERVIEW_SIDE
-    rows, columns = round(height / shrink), round(width / shrink)
-    if min(rows, columns) < MIN_SIDE:
+    overview = part.shrunk(OVERVIEW_SIDE)
+    if min(overview.rows, overview.columns) < MIN_SIDE:
         raise ValueError(
             f"{source} is {width:,} x {height:,} pixels, too narrow for an overview; "
             "give a window or a bounding box in it"
         )
-    return Part(row, column, height, width, rows, columns)
+    return overview
 
 
 def describe_overview(part: Part, pixel_metres: float | None) -> str:

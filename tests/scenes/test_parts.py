@@ -13,8 +13,7 @@ from rasterio.warp import transform
 from earthvlm import Scene
 from earthvlm.scenes.bands import BANDS, FILE_ORDER_12
 from earthvlm.scenes.grid import Grid
-from earthvlm.scenes.parts import Part, choose_part
-from earthvlm.scenes.rasters.pixel_source import plan_overview
+from earthvlm.scenes.parts import Part, choose_part, full_size
 from earthvlm.scenes.tiling import TiledRaster
 from tests.support.made_rasters import make_values, write_tiff
 
@@ -82,7 +81,7 @@ def test_elongated_images_are_read_whole(tmp_path):
 
 
 def test_an_overview_of_a_strip_keeps_a_row():
-    assert plan_overview(10, 20_000, 512) == Part(0, 0, 10, 20_000, 1, 512)
+    assert full_size(0, 0, 10, 20_000).shrunk(512) == Part(0, 0, 10, 20_000, 1, 512)
 
 
 def test_a_long_strip_is_read_in_windows(tmp_path):

@@ -23,7 +23,6 @@ from earthvlm.scenes.rasters.pixel_source import (
     SAMPLE_SIDE,
     SAMPLE_WINDOWS,
     PixelSource,
-    plan_overview,
     plan_samples,
 )
 
@@ -102,7 +101,7 @@ class DatasetStack(PixelSource):
         if max(height, width) <= side:
             return plan_samples(height, width)
         if all(len(copies) > 1 for copies in self._layers.values()):
-            return [plan_overview(height, width, side)]
+            return [full_size(0, 0, height, width).shrunk(side)]
         rows, columns = min(height, SAMPLE_SIDE), min(width, SAMPLE_SIDE)
         tops, lefts = (
             _plan_starts(length, size, block)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from earthvlm.scenes.grid import Grid
-from earthvlm.scenes.parts import Part
+from earthvlm.scenes.parts import Part, full_size
 from earthvlm.scenes.rasters.acquisition import (
     find_mirrored_axes,
     read_pixel_metres,
@@ -22,7 +22,6 @@ from earthvlm.scenes.rasters.pixel_source import (
     SAMPLE_SIDE,
     SAMPLE_WINDOWS,
     PixelSource,
-    plan_overview,
     plan_samples,
 )
 from earthvlm.scenes.rasters.raster_file import REMOTE_PREFIX, explained, file_label
@@ -178,7 +177,7 @@ class BandStack(PixelSource):
         windows = _REMOTE_WINDOWS if self._is_remote else SAMPLE_WINDOWS
         side = SAMPLE_SIDE if self._is_remote else windows * SAMPLE_SIDE
         if max(height, width) > side and all(b.file.overviews(1) for b in self.bands.values()):
-            return [plan_overview(height, width, side)]
+            return [full_size(0, 0, height, width).shrunk(side)]
         return plan_samples(height, width, windows)
 
     def _one_band_a_file(self) -> list[BandFile]:

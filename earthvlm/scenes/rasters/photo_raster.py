@@ -53,7 +53,7 @@ def read_photo_raster(
     from rasterio.enums import ColorInterp
 
     grid = Grid.of_raster(file)
-    part = _choose_photo_part(file, grid, raster, bbox, window)
+    part = choose_part(file.shape, grid, f"'{raster.name}'", bbox, window).shrunk(MAX_PHOTO_SIDE)
     _refuse_class_map(file, raster)
     channels = _find_channels(file, raster)
     if file.colorinterp[0] == ColorInterp.cyan:
@@ -81,19 +81,6 @@ def read_photo_raster(
         grid=grid,
         product=read_product(file.tags(), raster.stem),
     )
-
-
-def _choose_photo_part(
-    file: rasterio.DatasetReader,
-    grid: Grid | None,
-    raster: RasterFile,
-    bbox: Sequence[float] | None,
-    window: Sequence[int] | None,
-) -> Part:
-    part = choose_part(file.shape, grid, f"'{raster.name}'", bbox, window)
-    shrink = max(1.0, max(part.height, part.width) / MAX_PHOTO_SIDE)
-    rows, columns = (max(1, round(side / shrink)) for side in (part.height, part.width))
-    return replace(part, rows=rows, columns=columns)
 
 
 def _read_pixels(file: rasterio.DatasetReader, part: Part, channels: Sequence[int]) -> np.ndarray:

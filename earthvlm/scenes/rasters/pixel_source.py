@@ -139,13 +139,6 @@ class PixelSource(ABC):
         return min(max(places[0], 0.0), shape[0]), min(max(places[1], 0.0), shape[1])
 
 
-def plan_overview(height: int, width: int, side: int) -> Part:
-    """Return all of an image of this size, read to `side` pixels along its long side."""
-    shrink = max(height, width) / side
-    rows, columns = (max(1, round(length / shrink)) for length in (height, width))
-    return Part(0, 0, height, width, rows, columns)
-
-
 def plan_samples(height: int, width: int, windows: int = SAMPLE_WINDOWS) -> list[Part]:
     """Return evenly spaced windows in an image of this size."""
     rows, columns = min(height, SAMPLE_SIDE), min(width, SAMPLE_SIDE)
