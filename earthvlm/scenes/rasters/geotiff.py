@@ -33,6 +33,7 @@ from earthvlm.scenes.rasters.raster_file import RasterFile, open_raster, quiet_g
 from earthvlm.scenes.rasters.sentinel2_image import (
     ImageMetadata,
     Sentinel2Image,
+    refuse_complex_numbers,
     require_visible_bands,
 )
 from earthvlm.scenes.rasters.value_rules import ValueTags
@@ -83,8 +84,7 @@ def make_image(
     Raises ValueError where its bands are not Sentinel-2's.
     """
     source, tags = f"'{raster.name}'", file.tags()
-    if any(np.dtype(dtype).kind not in "uif" for dtype in file.dtypes):
-        raise ValueError(f"{source} holds complex numbers; give reflectance x 10000")
+    refuse_complex_numbers(file.dtypes, source)
     order = name_bands(bands, file.count, source) if bands else find_bands(file, raster)
     clean = CLEAN_TAG in tags and set(file.dtypes) == {"uint16"}
     if not clean:

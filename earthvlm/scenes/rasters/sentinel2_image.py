@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import datetime
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -75,8 +75,7 @@ class Sentinel2Image:
         self, stack: PixelSource, metadata: ImageMetadata, boa_offset: bool | None = None
     ) -> None:
         self.stack, self.metadata, self._boa_offset = stack, metadata, boa_offset
-        if any(np.dtype(dtype).kind not in "uif" for dtype in stack.dtypes):
-            raise ValueError(f"{stack.source} holds complex numbers; give reflectance x 10000")
+        refuse_complex_numbers(stack.dtypes, stack.source)
         if metadata.clean:
             return
         require_visible_bands(tuple(stack), stack.source)
@@ -193,6 +192,12 @@ class Sentinel2Image:
             boa_offset=self._boa_offset,
             pixel_metres=self.stack.pixel_metres,
         )
+
+
+def refuse_complex_numbers(dtypes: Iterable[str], source: str) -> None:
+    """Raise ValueError where bands of these types of values hold complex numbers."""
+    if any(np.dtype(dtype).kind not in "uif" for dtype in dtypes):
+        raise ValueError(f"{source} holds complex numbers; give reflectance x 10000")
 
 
 def require_visible_bands(bands: Sequence[str], source: str) -> None:
