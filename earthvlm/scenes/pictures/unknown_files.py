@@ -18,14 +18,8 @@ _KNOWN_STARTS = {
     b"\x1f\x8b": ("compressed by gzip", _UNPACK),
     b"7z\xbc\xaf": ("a 7z archive", _UNPACK),
     b"Rar!": ("a RAR archive", _UNPACK),
-    b"PK\x03\x04": (
-        "a zip archive",
-        _NOT_IN_APP,
-    ),
-    b"\x89HDF": (
-        "a netCDF or HDF5 file",
-        _NOT_IN_APP,
-    ),
+    b"PK\x03\x04": ("a zip archive", _NOT_IN_APP),
+    b"\x89HDF": ("a netCDF or HDF5 file", _NOT_IN_APP),
     b"CDF": ("a netCDF file", _NOT_IN_APP),
     b"%PDF": ("a PDF document", "give the image itself"),
     b"version https://git-lfs": ("a pointer of Git LFS to the file", "fetch it: git lfs pull"),

@@ -34,6 +34,8 @@ _PICTURE_KEYS = re.compile(r"^(visual|tci|true_color|preview|thumbnail|overview)
 _SIZE_IN_KEY = re.compile(r"[_-](10|20|60)m$", re.IGNORECASE)
 # Keys such as "red-jp2" are copies of "red" in another format.
 _COPY = re.compile(r"[_-](jp2|cog|geotiff)$", re.IGNORECASE)
+# Keys of a pixel size in metres, the most telling first.
+_SIZES = ("spatial_resolution", "raster:spatial_resolution", "gsd")
 
 
 @dataclass(frozen=True)
@@ -46,7 +48,7 @@ class StacAsset:
         number: of the band in the file, from 1.
         metres: its pixel size, where the item tells it.
         scale, offset: of its values, where the item tells them.
-    media_type: of its file, where the item tells it.
+        media_type: of its file, where the item tells it.
         is_copy: whether the key says that it is a copy in another format.
     """
 
@@ -148,9 +150,6 @@ def list_assets(assets: Mapping[str, Any]) -> list[StacAsset]:
                 )
             )
     return found
-
-
-_SIZES = ("spatial_resolution", "raster:spatial_resolution", "gsd")
 
 
 def _rank(asset: StacAsset) -> tuple[bool, bool, float]:
