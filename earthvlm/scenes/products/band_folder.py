@@ -157,7 +157,7 @@ def open_bands(
     known = metadata or SafeMetadata()
     facts = ImageMetadata(
         name,
-        tags or known.value_tags(tuple(found)) or _file_tags(found),
+        tags or known.value_tags(tuple(found)) or bands.tags,
         notes=notes,
     )
     facts = _add_facts(facts, known, bands, [raster for raster, _ in rasters.values()])
@@ -191,14 +191,6 @@ def _add_facts(
         baseline=known.baseline or find_baseline(*texts),
         top_of_atmosphere=level == "1C",
         notes=(*facts.notes, *period),
-    )
-
-
-def _file_tags(bands: Mapping[str, BandFile]) -> ValueTags:
-    """Return scale and offset as the rasters' own tags give them."""
-    return ValueTags(
-        tuple(file.scales[number - 1] for file, number in bands.values()),
-        tuple(file.offsets[number - 1] for file, number in bands.values()),
     )
 
 

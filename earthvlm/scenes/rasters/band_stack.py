@@ -25,6 +25,7 @@ from earthvlm.scenes.rasters.pixel_source import (
     plan_samples,
 )
 from earthvlm.scenes.rasters.raster_file import REMOTE_PREFIX, explained, file_label
+from earthvlm.scenes.rasters.value_rules import ValueTags
 
 if TYPE_CHECKING:
     import rasterio
@@ -78,6 +79,10 @@ class BandStack(PixelSource):
         self.shape = (self.finest.height, self.finest.width)
         self.grid = Grid.of_raster(self.finest)
         self.dtypes = {band.file.dtypes[band.number - 1] for band in self.bands.values()}
+        self.tags = ValueTags(
+            tuple(file.scales[number - 1] for file, number in self.bands.values()),
+            tuple(file.offsets[number - 1] for file, number in self.bands.values()),
+        )
         self.block_width = self.finest.block_shapes[0][1]
         self._is_remote = self.finest.name.startswith(REMOTE_PREFIX)
         files = {id(band.file) for band in self.bands.values()}

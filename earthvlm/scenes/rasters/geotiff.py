@@ -36,7 +36,6 @@ from earthvlm.scenes.rasters.sentinel2_image import (
     refuse_complex_numbers,
     require_visible_bands,
 )
-from earthvlm.scenes.rasters.value_rules import ValueTags
 
 if TYPE_CHECKING:
     import rasterio
@@ -89,21 +88,6 @@ def make_image(
     clean = CLEAN_TAG in tags and set(file.dtypes) == {"uint16"}
     if not clean:
         require_visible_bands(tuple(order.numbers), source)
-    date, notes = read_acquisition_date(file, raster.stem)
-    numbers = list(order.numbers.values())
-    metadata = ImageMetadata(
-        raster.stem,
-        ValueTags(
-            tuple(file.scales[number - 1] for number in numbers),
-            tuple(file.offsets[number - 1] for number in numbers),
-        ),
-        date=date,
-        product=read_product(tags, raster.stem),
-        baseline=find_baseline(tags.get("PROCESSING_BASELINE", ""), raster.stem),
-        top_of_atmosphere="MSIL1C" in raster.stem.upper() or "B10" in order.numbers,
-        clean=clean,
-        notes=(*order.notes, *notes),
-    )
 
     def locate(number: int | None) -> BandFile | None:
         return BandFile(file, number) if number else None
@@ -114,6 +98,17 @@ def make_image(
         mask=locate(order.mask),
         scl=locate(order.scl),
         clouds=locate(order.clouds),
+    )
+    date, notes = read_acquisition_date(file, raster.stem)
+    metadata = ImageMetadata(
+        raster.stem,
+        stack.tags,
+        date=date,
+        product=read_product(tags, raster.stem),
+        baseline=find_baseline(tags.get("PROCESSING_BASELINE", ""), raster.stem),
+        top_of_atmosphere="MSIL1C" in raster.stem.upper() or "B10" in order.numbers,
+        clean=clean,
+        notes=(*order.notes, *notes),
     )
     return Sentinel2Image(stack, metadata, boa_offset)
 

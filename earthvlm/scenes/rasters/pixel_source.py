@@ -10,7 +10,7 @@ import numpy as np
 
 from earthvlm.scenes.grid import Grid
 from earthvlm.scenes.parts import Part, full_size
-from earthvlm.scenes.rasters.value_rules import classify_clouds, keep_known_classes
+from earthvlm.scenes.rasters.value_rules import ValueTags, classify_clouds, keep_known_classes
 
 # Samples that decide something for a whole image: windows a side, pixels a side of one.
 SAMPLE_WINDOWS, SAMPLE_SIDE = 4, 128
@@ -49,6 +49,7 @@ class PixelSource(ABC):
         shape: height and width in pixels of its finest bands.
         grid: where these lie, None where that is not known.
         dtypes: the types of values that its bands hold.
+        tags: scale and offset of its bands as files or datasets give them.
         block_width: columns of the blocks that are decoded as one.
         mirrored_axes: the axes of `[H, W]` to reverse for north and west to come first.
         pixel_metres: the side of a pixel on the ground, None where it is not known.
@@ -59,6 +60,7 @@ class PixelSource(ABC):
     shape: tuple[int, int]
     grid: Grid | None
     dtypes: set[str]
+    tags: ValueTags
     block_width: int
     mirrored_axes: tuple[int, ...] = ()
     pixel_metres: float | None = None
