@@ -66,8 +66,11 @@ def build_page(index: SceneIndex) -> gr.Blocks:
 
 @pytest.fixture
 def map_page(browser, map_url: str):
-    """The page in a new tab; the test fails if it requests anything from another machine."""
-    page = browser.new_page(viewport={"width": 1000, "height": 700})
+    """The page in a new tab; the test fails if it requests anything from another machine.
+
+    Reduced motion, because a map that still moves slides from under the pointer.
+    """
+    page = browser.new_page(viewport={"width": 1000, "height": 700}, reduced_motion="reduce")
     requests: list[str] = []
     page.on("request", lambda request: requests.append(request.url))
     page.goto(map_url)
@@ -140,6 +143,23 @@ def test_clusters_open_and_scenes_show_names_and_pictures(map_page, expect_event
     dots.first.press("Enter")
     map_page.get_by_role("button", name="Scenes like this").click()
     expect_event(re.compile("^like tile_0"))
+
+
+def test_reduced_motion_is_honoured(map_page):
+    """The frames of half a second after a zoom and a pan by keyboard all show the final view."""
+    moving = """async () => {
+        const pane = document.querySelector(".leaflet-map-pane");
+        const seen = new Set();
+        for (const end = performance.now() + 500; performance.now() < end;) {
+            await new Promise(requestAnimationFrame);
+            seen.add(pane.className + pane.style.transform);
+        }
+        return seen.size;
+    }"""
+    map_page.locator(".world-map[data-drawn=true]").focus()
+    for key in ("ArrowRight", "+"):
+        map_page.keyboard.press(key)
+        assert map_page.evaluate(moving) == 1
 
 
 def test_area_is_drawn_removed_and_taken_from_the_view(map_page, expect_event):

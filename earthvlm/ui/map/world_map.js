@@ -18,10 +18,16 @@ export async function drawMap(element, props, trigger, watch, base) {
     frame.setAttribute("role", "region");
     frame.setAttribute("aria-label",
         "World map: arrow keys move, plus and minus zoom, Tab goes from scene to scene");
+    const still = matchMedia("(prefers-reduced-motion: reduce)").matches;
     const map = L.map(frame, {
-        zoomControl: true, attributionControl: true, minZoom: frame.clientWidth > 800 ? 2 : 1, maxZoom: 16, zoomSnap: 0.25,
+        zoomControl: true, attributionControl: true, minZoom: frame.clientWidth > 800 ? 2 : 1,
+        maxZoom: 16, zoomSnap: 0.25,
         worldCopyJump: true, maxBounds: [[-88, -540], [88, 540]], boxZoom: false,
+        zoomAnimation: !still, fadeAnimation: !still, inertia: !still,
     });
+    // Leaflet has no option for the animation of a pan.
+    if (still) map.panBy = (offset, options) =>
+        L.Map.prototype.panBy.call(map, offset, { ...options, animate: false });
     map.attributionControl.setPrefix('<a href="https://leafletjs.com" target="_blank">Leaflet</a>');
     map.attributionControl.addAttribution("Map: Natural Earth. Towns: GeoNames, CC BY 4.0");
     map.setView([25, 5], 2);
