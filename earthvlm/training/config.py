@@ -135,6 +135,14 @@ class TrainingConfig:
     encoder_batch_size: int = argument(
         64, "scenes per batch and process in the encoder's and the queries' stage", least=1
     )
+    context_share: float = argument(
+        0.5, "share of the samples whose prompt has the context of --scene_context", least=0, most=1
+    )
+    follow_map: bool = argument(
+        False,
+        "answers follow the map in the context also where labels say otherwise: a last run, after "
+        "which they agree with it",
+    )
     class_balanced_sampling: bool = argument(False, "draw tiles of rare land cover more often")
     feature_cache_dir: str | None = argument(
         None,

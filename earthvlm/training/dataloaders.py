@@ -274,6 +274,8 @@ class StageLoaders:
             to_embed,
             self._mapper,
             self._drawn,
+            config.context_share,
+            config.follow_map,
         )
         sampler: Iterable[SampleKey] = [SampleKey(0, index) for index in range(len(samples))]
         if layouts:

@@ -34,9 +34,7 @@ from earthvlm.training.batches.sampler import Layout, SampleKey
 
 # The share of single tiles that keep their caption, which is true of the unaugmented tile alone.
 CAPTIONED = 0.5
-# The share of samples whose prompt holds the scene's context, so that the queries keep mattering,
-# and of those with another scene's map in it: the answers then follow the pixels.
-WITH_CONTEXT = 0.5
+# The share of contexts with another scene's map: the answers then follow the pixels.
 WITH_WRONG_MAP = 0.1
 CONTEXT_CHARACTERS = 450  # about how long a context is
 # The share of joined scenes that are given a place and a pixel size, for questions about these.
@@ -150,6 +148,9 @@ class TrainingSamples(TileSamples[Sample]):
         to_embed: prepare scenes in the patches of search embeddings.
         mapper: maps a scene's land cover for the context of its prompt; None leaves maps out.
         draw_scene: draws another scene than a tile, with its name and labels, for some samples.
+        context_share: of the samples whose prompt holds the scene's context, where the bridge reads
+            one; the others make the queries matter.
+        follow_map: answers follow the map in the context, right or wrong, and none is exchanged.
     """
 
     def __init__(
@@ -162,6 +163,8 @@ class TrainingSamples(TileSamples[Sample]):
         to_embed: bool = False,
         mapper: Callable[[Scene], CoverMap] | None = None,
         draw_scene: DrawScene | None = None,
+        context_share: float = 0.5,
+        follow_map: bool = False,
     ) -> None:
         super().__init__(tiles)
         self.seed, self.with_words = seed, with_words
@@ -169,8 +172,8 @@ class TrainingSamples(TileSamples[Sample]):
         # Only what workers need: a bound method would send them the language model.
         self.prepare = bridge.prepare_to_embed if to_embed else bridge.prepare
         self.encode = bridge.language.encode
-        self.scene_context = bridge.config.scene_context
-        self.mapper, self.draw_scene = mapper, draw_scene
+        self.context_share = context_share if bridge.config.scene_context else 0.0
+        self.mapper, self.draw_scene, self.follow_map = mapper, draw_scene, follow_map
         self.labelled: list[int] = []
         self.by_dominant: dict[str, list[int]] = defaultdict(list)
         for index, tile in enumerate(tiles.tiles):
@@ -197,8 +200,8 @@ class TrainingSamples(TileSamples[Sample]):
     def _draw_context(self, key: SampleKey) -> tuple[bool, bool]:
         """Whether a sample's prompt has a context, and whether the map in that is wrong."""
         numbers = np.random.default_rng((self.seed, key.epoch, key.index, 1))
-        given, wrong = numbers.random(2) < (WITH_CONTEXT, WITH_WRONG_MAP)
-        return bool(given) and self.scene_context, bool(wrong)
+        given, wrong = numbers.random(2) < (self.context_share, WITH_WRONG_MAP)
+        return bool(given), bool(wrong) and not self.follow_map
 
     def __getitem__(self, key: SampleKey) -> Sample:
         rng, numbers = self._draw(key)
@@ -247,7 +250,8 @@ class TrainingSamples(TileSamples[Sample]):
 
         Last whether the map in it can be relied on. Without context, the scene is None. Answers
         follow the map wherever it is about right: what users read next to it then agrees with it,
-        and copying is quickly learned. Where the map errs, answers follow the labels.
+        and copying is quickly learned. Where the map errs, answers follow the labels, unless
+        `follow_map` is set.
         """
         given, wrong = self._draw_context(key)
         if not given or not self.with_words:
@@ -261,7 +265,7 @@ class TrainingSamples(TileSamples[Sample]):
             shown = self.mapper(scene)
         if labels is not None and shown is not None:
             seen = SceneLabels.from_cover_map(shown)
-            if seen.agrees_with(labels):
+            if self.follow_map or seen.agrees_with(labels):
                 labels = replace(
                     labels,
                     land_cover=seen.land_cover,

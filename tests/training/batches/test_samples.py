@@ -174,6 +174,28 @@ def test_prompts_show_the_map_and_at_times_a_wrong_one(data, tiny_bridge):
     assert not any("The map shows" in prompt for prompt in wrong)
 
 
+@pytest.mark.slow
+def test_answers_can_follow_the_map_alone(data, tiny_bridge):
+    """A random head's map differs from the labels, and an answer says so wherever it is asked."""
+    tiles = ChatEarthNet(data, "train")
+    tiny_bridge.set_scene_context(True)
+    tiny_bridge.add_segmentation_head()
+    mapper = SceneMapper(tiny_bridge)
+    samples = TrainingSamples(
+        tiles, tiny_bridge, 0, mapper=mapper, context_share=1.0, follow_map=True
+    )
+    decode = tiny_bridge.language.tokenizer.decode
+    scenes = [tiles.read(tile) for tile in tiles.tiles]
+    mapped = [next(iter(mapper(scene).ground_shares)) for scene in scenes]
+    index = next(i for i, tile in enumerate(tiles.tiles) if tile.labels.dominant != mapped[i])
+    context, dominant = tiny_bridge.write_context(scenes[index]), mapped[index]
+    prompts = [decode(samples[SampleKey(epoch, index)].prompt.ids) for epoch in range(60)]
+    assert all(context in prompt for prompt in prompts)
+    question = "Which land cover dominates?"
+    answers = [text.split(question)[1][:120] for text in prompts if question in text]
+    assert answers and all(dominant in answer.lower() for answer in answers)
+
+
 def test_samples_are_drawn_scenes_with_labels_of_their_map(data, tiny_bridge, tmp_path):
     """The same ones by a worker, which maps them too."""
     tiles, runs = ChatEarthNet(data, "train"), []
