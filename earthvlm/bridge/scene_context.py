@@ -16,7 +16,7 @@ from earthvlm.data.questions.scene_sentences import (
     find_surroundings,
     mentioned_covers,
 )
-from earthvlm.scenes.analysis.spectral_indices import SpectralIndices
+from earthvlm.scenes.analysis.spectral_indices import MEASURED_AS, SpectralIndices
 from earthvlm.scenes.land_cover import FIELDS, CoverMap, rounded_percent
 from earthvlm.scenes.places.formatting import (
     describe_climate,
@@ -31,8 +31,6 @@ from earthvlm.scenes.scene import Scene
 LEAST_SHARE = 0.005
 # The parts of these covers are counted; the others lie everywhere and in pieces.
 COUNTED = ("water", "built-up land", "snow or ice", "burnt land")
-# What spectral indices measure as well as a map; where there is one, the others are left out.
-MEASURED_WELL = ("water", "snow", "cloud")
 _MEASURED_AS = {
     "cloud": "cloud",
     "snow": "snow",
@@ -77,8 +75,8 @@ def _describe_measurements(measured: SpectralIndices | None, beside_map: bool) -
     if measured is None:
         return "Nothing measured."
     shares = sorted(measured.shares.items(), key=lambda item: -item[1])
-    if beside_map:
-        shares = [(cover, share) for cover, share in shares if cover in MEASURED_WELL]
+    if beside_map:  # which shows the others as well
+        shares = [(cover, share) for cover, share in shares if cover in MEASURED_AS.values()]
     listed = [
         f"{_percent(share)} {_MEASURED_AS[cover]}" for cover, share in shares if share > LEAST_SHARE
     ]

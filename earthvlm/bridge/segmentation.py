@@ -12,12 +12,25 @@ from torch import Tensor
 
 from earthvlm.models.olmoearth import OlmoEarthEncoder, PreparedScene, SceneTokens
 from earthvlm.models.segmentation_head import SegmentationHead
+from earthvlm.scenes.analysis.spectral_indices import (
+    COVER_CLASSES,
+    MEASURED_AS,
+    classify_pixels,
+)
 from earthvlm.scenes.land_cover import COVERS, NO_DATA, CoverMap
 from earthvlm.scenes.scene import Scene
 
 # The head's hidden layers take 0.2 kB a pixel, so it reads at most WINDOW pixels along a side at a
 # time, and HALO around them, which is more than its convolutions and interpolation reach.
 WINDOW, HALO = 512, 16
+# Factors of the head's probabilities, found on the places of the training.
+# Where spectral indices are sure of a cover: they find it almost nowhere else, and the head alone
+# overlooks thin and broken clouds.
+MEASURED_ODDS, LEAST_PROBABILITY = 1000.0, 1e-3
+# Burnt land is far more frequent in the training than in the world.
+BURNT_ODDS = 0.5
+# Without the near infrared the head overlooks water rather than inventing it.
+COLOUR_WATER_ODDS = 1.5
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,6 +65,8 @@ def segment_scene(
 ) -> tuple[Segmentation, SceneTokens]:
     """Map the land cover of a scene of any size; also return the encoder's tokens of it.
 
+    Water, snow and cloud that spectral indices are sure of are taken from them.
+
     Args:
         encoder: the one that the head was trained with.
         head: classifies the pixels, window by window; the windows do not change the result.
@@ -72,10 +87,25 @@ def segment_scene(
             window = logits[0, :, rows.kept, columns.kept].float().softmax(0)
             found[:, rows.place, columns.place] = window.cpu().numpy()
     probabilities = np.ascontiguousarray(found[:, : scene.height, : scene.width])
+    _weigh_knowledge(probabilities, scene)
     classes = probabilities.argmax(0).astype(np.uint8)
     if scene.valid is not None:
         classes[~scene.valid] = NO_DATA
     return Segmentation(CoverMap(classes), probabilities), tokens
+
+
+def _weigh_knowledge(probabilities: np.ndarray, scene: Scene) -> None:
+    """Change `[9, H, W]` in place by what spectral indices found and by how rare a cover is."""
+    probabilities[COVERS.index("burnt land")] *= BURNT_ODDS
+    classified = classify_pixels(scene)
+    if classified is None:
+        probabilities[COVERS.index("water")] *= COLOUR_WATER_ODDS
+    else:
+        for cover, name in MEASURED_AS.items():
+            sure = (classified.covers == COVER_CLASSES.index(name)) & ~classified.doubtful
+            found = probabilities[COVERS.index(cover)]
+            found[sure] = np.maximum(found[sure], LEAST_PROBABILITY) * MEASURED_ODDS
+    probabilities /= probabilities.sum(0)
 
 
 def _as_grids(tokens: SceneTokens, band_sets: int) -> Tensor:

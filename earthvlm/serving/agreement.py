@@ -12,11 +12,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from earthvlm.data.questions.templates import PLURALS, SINGULARS, SYNONYMS
-from earthvlm.scenes.analysis.spectral_indices import SpectralIndices, percent
+from earthvlm.scenes.analysis.spectral_indices import MEASURED_AS, SpectralIndices, percent
 from earthvlm.scenes.land_cover import SHARE_IN_VIEW, CoverMap
 
-# What spectral indices measure of the covers that the model names.
-MEASURED_AS = {"water": "water", "snow or ice": "snow", "cloud": "cloud"}
 # Plants of any kind are at least as many as trees.
 VEGETATION = "vegetation"
 # Models round shares to five percent.

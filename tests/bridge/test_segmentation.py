@@ -10,10 +10,17 @@ import torch
 
 from earthvlm.bridge.model import OlmoEarthVLMBridge
 from earthvlm.bridge.scene_context import shorten_cover
+from earthvlm.scenes.analysis.spectral_indices import (
+    COVER_CLASSES,
+    MEASURED_AS,
+    classify_pixels,
+)
 from earthvlm.scenes.bands import VISIBLE_BANDS
+from earthvlm.scenes.land_cover import COVERS
 from earthvlm.scenes.overview import shrink_scene
 from earthvlm.scenes.scene import Scene
 from tests.conftest import random_scene
+from tests.support.made_spectra import paint
 
 
 @pytest.fixture
@@ -37,6 +44,19 @@ def test_windows_do_not_change_a_map(mapping_bridge, monkeypatch):
     whole = mapping_bridge.segment(scene).probabilities
     monkeypatch.setattr("earthvlm.bridge.segmentation.WINDOW", 32)
     np.testing.assert_allclose(mapping_bridge.segment(scene).probabilities, whole, atol=1e-5)
+
+
+def test_map_shows_what_indices_are_sure_of(mapping_bridge):
+    """The head's weights are random, so it knows nothing of these covers."""
+    scene = paint("cloud", "snow", "water", "dense vegetation")
+    classified = classify_pixels(scene)
+    assert classified is not None
+    found = mapping_bridge.segment(scene)
+    for cover, name in MEASURED_AS.items():
+        sure = (classified.covers == COVER_CLASSES.index(name)) & ~classified.doubtful
+        assert sure.any()
+        assert (found.cover_map.classes[sure] == COVERS.index(cover)).all()
+    np.testing.assert_allclose(found.probabilities.sum(0), 1, atol=1e-5)
 
 
 def test_prompt_uses_the_tokens_of_the_map(mapping_bridge):

@@ -29,6 +29,8 @@ from earthvlm.scenes.scene import Scene
 
 # In the order of the tests; a pixel belongs to the first class whose test it passes.
 COVER_CLASSES = ("cloud", "snow", "water", "dense vegetation", "sparse vegetation", "bare or built")
+# The classes that are land covers too, by the cover's name.
+MEASURED_AS = {"water": "water", "snow or ice": "snow", "cloud": "cloud"}
 NO_DATA = 255
 COVER_RULES = {
     "cloud": "cloud: as white as a veil of 10 % reflectance over dark ground, or thicker",
