@@ -76,7 +76,7 @@ def index_folder(
     bridge_id: str,
     settings: IndexSettings | None = None,
     *,
-    batch_size: int = 16,
+    batch_size: int = 8,
     report: Callable[[str], None] = lambda message: None,
 ) -> IndexReport:
     """Update an embedding dataset from a folder of images, sub-folders included.
@@ -124,6 +124,8 @@ def index_folder(
 def find_images(folder: Path, output: Path) -> dict[str, Path]:
     """Find the scenes of a folder, by their paths in it, except those in `output`."""
     if not folder.is_dir():
+        if folder.exists():
+            raise ValueError(f"{folder} is a file; give the folder that holds it")
         raise FileNotFoundError(f"there is no folder {folder} to index; check its path")
     if is_scene_folder(folder):
         return {folder.absolute().name: folder}

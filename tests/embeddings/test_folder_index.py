@@ -289,6 +289,8 @@ def test_another_bridge_and_empty_folders_are_refused(images, tmp_path):
     bridge.revision = "def456"
     with pytest.raises(ValueError, match="at revision abc123, and this one has revision def456"):
         run(images, output, bridge)
+    with pytest.raises(ValueError, match="is a file; give the folder that holds it"):
+        run(next(path for path in images.iterdir() if path.is_file()), output)
     with pytest.raises(FileNotFoundError, match="there is no folder .*nowhere to index"):
         run(tmp_path / "nowhere", output)
     shutil.rmtree(images)
