@@ -11,6 +11,7 @@ import io
 import os
 import shutil
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -19,7 +20,9 @@ from accelerate import Accelerator
 
 from earthvlm.cli import main
 from earthvlm.data.chatearthnet.dataset import ChatEarthNet
+from earthvlm.data.sources.opening import open_scenes
 from earthvlm.scenes import memory
+from earthvlm.scenes.scene import Scene
 from earthvlm.storage import files
 from earthvlm.storage.tensors import has_bfloat16
 from earthvlm.training import dataloaders
@@ -27,6 +30,7 @@ from earthvlm.training.checkpointing import checkpoints
 from earthvlm.training.config import TrainingConfig
 from tests.conftest import random_scene
 from tests.support.generated_chatearthnet import write_generated_chatearthnet
+from tests.support.own_data import write_parquet
 
 ROOT = Path(__file__).parents[1]
 FOLDER = "Größe und Maß"  # with spaces and umlauts
@@ -138,6 +142,40 @@ def test_text_is_read_and_written_as_utf_8():
                 if given < {"read_text": 1, "write_text": 2}.get(node.func.attr, 0):
                     found.append(f"{path.relative_to(ROOT)}:{node.lineno}")
     assert found == []
+
+
+def test_names_inside_a_folder_have_no_backslashes():
+    """On Windows the text of a path has, which neither the Hub nor Markdown takes for folders."""
+    found = []
+    for path in sorted((ROOT / "earthvlm").rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+            texts = [node.value] if isinstance(node, ast.FormattedValue) else []
+            if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "str":
+                texts = node.args
+            calls = [text.func for text in texts if isinstance(text, ast.Call)]
+            if any(getattr(call, "attr", "") == "relative_to" for call in calls):
+                found.append(f"{path.relative_to(ROOT)}:{node.lineno}")
+    assert found == []
+
+
+def test_no_file_is_opened_while_another_holds_it(tmp_path, monkeypatch):
+    """Windows opens no file again that Python deletes when it is closed."""
+    shard = write_parquet([{"text": "A lake."}], [b"a picture"])
+    (tmp_path / "train.parquet").write_bytes(shard)
+    held, make = [], tempfile.NamedTemporaryFile
+
+    def hold(*args: object, **kwargs: object) -> object:
+        held.append(make(*args, **kwargs))
+        return held[-1]
+
+    def read(path: Path) -> object:
+        assert all(file.closed or Path(file.name) != path for file in held)
+        return random_scene()
+
+    monkeypatch.setattr(tempfile, "NamedTemporaryFile", hold)
+    monkeypatch.setattr(Scene, "open", read)
+    tiles = open_scenes(tmp_path, "train")
+    assert tiles.read(tiles.tiles[0]).date == random_scene().date
 
 
 @pytest.mark.slow

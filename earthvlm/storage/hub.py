@@ -262,7 +262,7 @@ def _list_operations(
     from huggingface_hub import CommitOperationAdd, CommitOperationDelete
     from huggingface_hub.utils import DEFAULT_IGNORE_PATTERNS, filter_repo_objects
 
-    files = (str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
+    files = (path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
     added = sorted(
         filter_repo_objects(
             files, allow_patterns=list(patterns), ignore_patterns=DEFAULT_IGNORE_PATTERNS

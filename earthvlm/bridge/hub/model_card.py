@@ -243,7 +243,9 @@ def read_results(path: Path) -> dict:
 
 def _picture(folder: Path, image: str) -> str:
     path = sample_picture(folder, image)
-    return f"![{image}]({path.relative_to(folder)})" if path.is_file() else f"`{image}`"
+    if not path.is_file():
+        return f"`{image}`"
+    return f"![{image}]({path.relative_to(folder).as_posix()})"
 
 
 def as_cell(text: str) -> str:

@@ -87,10 +87,11 @@ class ShardImages:
         path = PurePosixPath(value.get(PATH) or "") if isinstance(value, dict) else PurePosixPath()
         if not content:
             raise ValueError(f"'{tile.name}' has no image")
-        with tempfile.NamedTemporaryFile(prefix="earthvlm-", suffix=path.suffix) as file:
-            file.write(content)
-            file.flush()
-            return Scene.open(Path(file.name))
+        # Not NamedTemporaryFile: Windows opens no file a second time that is still open.
+        with tempfile.TemporaryDirectory(prefix="earthvlm-") as folder:
+            file = Path(folder, f"image{path.suffix}")
+            file.write_bytes(content)
+            return Scene.open(file)
 
     def _read_group(self, table: pq.ParquetFile, name: str, group: int) -> Any:
         key = name, group
