@@ -88,9 +88,10 @@ sbom: $(TOOLS)/.ready
 	@$(TOOLS)/bin/cyclonedx-py requirements requirements.lock --output-reproducible \
 		--pyproject pyproject.toml --output-file dist/earthvlm.cdx.json
 
-# Known vulnerabilities of the locked packages; this asks a database on the network.
+# Known vulnerabilities of the locked packages. This asks a database on the network, and fails where
+# it knows nothing of a package: without --strict that would pass.
 audit: $(TOOLS)/.ready
-	@$(TOOLS)/bin/pip-audit --requirement requirements.lock --no-deps --disable-pip
+	@$(TOOLS)/bin/pip-audit --strict --requirement requirements.lock --no-deps --disable-pip
 
 # Fails where a licence of an installed package is neither in NOTICE's list nor permissive.
 licences: $(TOOLS)/.ready $(VENV)/.dev-ready
