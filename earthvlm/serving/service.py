@@ -22,14 +22,14 @@ from earthvlm.generation.sampling import check_prompt
 from earthvlm.models.language.chat_templates import Message
 from earthvlm.scenes.analysis.distribution_shift import warn_out_of_distribution
 from earthvlm.scenes.analysis.spectral_indices import SpectralIndices, measure
-from earthvlm.scenes.isolated_reader import IsolatedReader
+from earthvlm.scenes.isolated_reader import DEADLINE_SECONDS, IsolatedReader
 from earthvlm.scenes.land_cover import CoverMap
 from earthvlm.scenes.memory import trim_memory
 from earthvlm.scenes.scene import Scene
 from earthvlm.search.index import Query, SceneIndex, SceneResult, SearchResults
 from earthvlm.search.query import embed_scene
-from earthvlm.serving.address_factor import read_address_factor
 from earthvlm.serving.measurements import suggest_questions
+from earthvlm.serving.owner_limits import read_address_factor, read_upload_factor
 from earthvlm.serving.request_queue import MAX_PER_ADDRESS, RequestQueue, run_in
 
 # Threads that search; one more runs the bridge. Each thread that works with torch keeps memory:
@@ -40,6 +40,7 @@ SEARCH_THREADS = 4
 # request at a time, and a few pages may share an address.
 MAX_SEARCHES_WAITING, MAX_SEARCHES_PER_ADDRESS = 24, 4
 MAX_FILES_WAITING, MAX_FILES_PER_ADDRESS = 12, 4
+LONGEST_READING_SECONDS = 180.0
 ANSWER_TOKENS = 160
 
 
@@ -104,7 +105,9 @@ class SceneService:
         reader: IsolatedReader | None = None,
     ) -> None:
         self._models = bridge, index  # replaced together
-        self.reader = reader or IsolatedReader()
+        # A product as large as the owner allows takes longer to read than a picture.
+        seconds = min(DEADLINE_SECONDS * read_upload_factor(), LONGEST_READING_SECONDS)
+        self.reader = reader or IsolatedReader(deadline=seconds)
         factor = read_address_factor()
         self.question_queue = RequestQueue(max_per_address=int(MAX_PER_ADDRESS * factor))
         self.file_queue = RequestQueue(

@@ -12,10 +12,10 @@ from typing import Any
 import gradio as gr
 
 from earthvlm.generation.sampling import DEFAULT_PROMPT
+from earthvlm.serving.owner_limits import read_upload_mb
 from earthvlm.serving.service import SceneService
 from earthvlm.ui.models import Models
 from earthvlm.ui.security.checked_page import CheckedPage
-from earthvlm.ui.security.middleware import MAX_FILE_SIZE
 from earthvlm.ui.session import add_session
 from earthvlm.ui.tabs.chat.chat_tab import build_chat_tab, wire_chat_tab
 from earthvlm.ui.tabs.compare.compare_tab import build_compare_tab, wire_compare_tab
@@ -89,7 +89,7 @@ LAUNCH_OPTIONS: dict[str, Any] = {
         f'<script type="module">{(FOLDER / f"{name}.js").read_text("utf-8")}</script>'
         for name in SCRIPTS
     ),
-    "max_file_size": MAX_FILE_SIZE,
+    "max_file_size": f"{read_upload_mb()}mb",
     "state_session_capacity": MAX_SESSIONS,
     "footer_links": ["api"],
     "ssr_mode": False,

@@ -11,7 +11,7 @@ import asyncio
 from collections import Counter
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from earthvlm.serving.address_factor import read_address_factor
+from earthvlm.serving.owner_limits import read_address_factor
 from earthvlm.ui.security.origins import Access
 
 if TYPE_CHECKING:

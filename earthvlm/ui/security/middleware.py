@@ -12,13 +12,13 @@ from typing import Any
 from gradio.route_utils import FnIndexInferError
 from starlette.exceptions import HTTPException
 
+from earthvlm.serving.owner_limits import read_upload_mb
 from earthvlm.ui.errors import UNEXPECTED
 from earthvlm.ui.security.asgi import App, Message, Receive, Send, send_answer
 from earthvlm.ui.security.origins import CALLER_HEADER, STATE_CHANGING, Access
 from earthvlm.ui.security.page_policy import make_policy
 
-MAX_FILE_SIZE = "64mb"
-MAX_UPLOAD_BYTES = 3 * 64 * 2**20 + 2**16  # as three files of 64 MB, and headers
+FILES_OF_AN_UPLOAD, HEADER_BYTES = 3, 2**16  # as large as a file may be, and what they add
 BODY_SECONDS = 30.0  # until a body is complete; upload_limits.py limits uploads
 MAX_REQUEST_BYTES = 2**20  # of any other request: a question has at most 2,000 characters
 HEADERS = {
@@ -50,6 +50,7 @@ class Guard:
     def __init__(self, app: App) -> None:
         self._app = app
         self._access = Access.from_environment()
+        self._upload_bytes = FILES_OF_AN_UPLOAD * read_upload_mb() * 2**20 + HEADER_BYTES
 
     async def __call__(self, scope: Any, receive: Receive, send: Send) -> None:
         """Answer a request, or refuse it with one sentence."""
@@ -64,16 +65,15 @@ class Guard:
         if refusal is not None:
             await answer.refuse(*refusal)
             return
-        limit = MAX_UPLOAD_BYTES if scope["path"].endswith("/upload") else MAX_REQUEST_BYTES
+        is_upload = scope["path"].endswith("/upload")
+        limit = self._upload_bytes if is_upload else MAX_REQUEST_BYTES
         declared = headers.get(b"content-length", [b"0"])[0]
         if not declared.isdigit() or int(declared) > limit:
             await answer.refuse_size(limit)
             return
         scope = self._set_address(scope, headers)
         # upload_limits.py limits the time of uploads.
-        read: Receive = _Body(
-            receive, limit, inf if limit == MAX_UPLOAD_BYTES else BODY_SECONDS
-        ).receive
+        read: Receive = _Body(receive, limit, inf if is_upload else BODY_SECONDS).receive
         try:
             await self._app(scope, read, answer.send)
         except _TooLargeError:

@@ -7,7 +7,7 @@ import time
 from collections import Counter, OrderedDict
 from typing import Any
 
-from earthvlm.serving.address_factor import read_address_factor
+from earthvlm.serving.owner_limits import read_address_factor
 from earthvlm.ui.security.asgi import App, Receive, Send, client_address, send_answer
 
 # A visitor who clicks fast makes four calls a second, and a page makes a few when it opens.

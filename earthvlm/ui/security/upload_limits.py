@@ -20,7 +20,7 @@ from python_multipart.multipart import MultipartParser, parse_options_header
 from starlette.formparsers import MultiPartException
 
 from earthvlm.scenes.pictures.image_reader import ACCEPTED
-from earthvlm.serving.address_factor import read_address_factor
+from earthvlm.serving.owner_limits import read_address_factor, read_upload_factor
 from earthvlm.ui.security.asgi import App, Message, Receive, Send, client_address, send_answer
 
 SCENE_FILES = [".tif", ".tiff", ".jp2", ".png", ".jpg", ".jpeg", ".webp", ".zip"]
@@ -68,6 +68,7 @@ class Uploads:
 
     def begin(self, address: str, expected: int) -> None:
         """Reserve room for an upload. Raises UploadRefusedError where there is none."""
+        room = read_upload_factor()
         factor = read_address_factor()
         with self._lock:
             self._delete_unopened()
@@ -80,8 +81,8 @@ class Uploads:
                     429, "Busy: other uploads from your address are still arriving; wait for them."
                 )
             if (
-                mine + expected > BYTES_KEPT_PER_ADDRESS * factor
-                or sum(size for _, size in arrived) + expected > BYTES_PER_WINDOW * factor
+                mine + expected > BYTES_KEPT_PER_ADDRESS * factor * room
+                or sum(size for _, size in arrived) + expected > BYTES_PER_WINDOW * factor * room
             ):
                 raise UploadRefusedError(
                     429, "Busy: your address has uploaded too much; try again in some minutes."
@@ -89,7 +90,7 @@ class Uploads:
             kept = sum(each.size for each in self._kept.values())
             if (
                 self._under_way.total() >= UPLOADS_AT_ONCE
-                or kept + self._expected + expected > BYTES_KEPT
+                or kept + self._expected + expected > BYTES_KEPT * room
             ):
                 raise UploadRefusedError(
                     503, "Busy: too many uploads at once; try again in a minute."

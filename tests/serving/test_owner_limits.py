@@ -1,13 +1,19 @@
-"""The variable that raises the bounds of one address."""
+"""The variables that raise the bounds of one address and of uploads."""
 
 from __future__ import annotations
 
 import pytest
 
-from earthvlm.serving.address_factor import ADDRESS_FACTOR, read_address_factor
+from earthvlm.serving.owner_limits import (
+    ADDRESS_FACTOR,
+    UPLOAD_MB,
+    read_address_factor,
+    read_upload_mb,
+)
 from earthvlm.serving.service import SceneService
 from earthvlm.ui.security import rate_limits, upload_limits
-from earthvlm.ui.security.upload_limits import UploadRefusedError, Uploads
+from earthvlm.ui.security.middleware import Guard
+from earthvlm.ui.security.upload_limits import UploadLimits, UploadRefusedError, Uploads
 from tests.conftest import run_apart
 
 
@@ -51,3 +57,32 @@ def test_a_class_behind_one_address_asks_and_uploads_at_once(monkeypatch):
         uploads.begin("10.0.0.1", 1000)
     with pytest.raises(UploadRefusedError):
         uploads.begin("10.0.0.1", 1000)
+
+
+@pytest.mark.parametrize("text", ["0", "63", "-5", "64.5", "many"])
+def test_a_wrong_size_of_uploads_is_refused(monkeypatch, text: str):
+    monkeypatch.setenv(UPLOAD_MB, text)
+    with pytest.raises(ValueError, match=f"{UPLOAD_MB} is '{text}'; give a whole number from 64"):
+        read_upload_mb()
+
+
+@pytest.mark.parametrize(("size", "allowed"), [("", False), ("2000", True)])
+def test_whole_products_are_taken_where_the_owner_wants(monkeypatch, size: str, allowed: bool):
+    monkeypatch.setenv(UPLOAD_MB, size)
+    statuses: list[int] = []
+
+    async def app(scope, receive, send):
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+
+    async def send(message):
+        statuses.append(message.get("status", statuses[-1] if statuses else 0))
+
+    scope = {
+        "type": "http",
+        "method": "POST",
+        "path": "/gradio_api/upload",
+        "client": ("127.0.0.1", 1),
+        "headers": [(b"host", b"127.0.0.1"), (b"content-length", str(10**9).encode())],
+    }
+    run_apart(Guard(UploadLimits(app, Uploads()))(scope, None, send))
+    assert (statuses[0] == 200) == allowed
