@@ -62,6 +62,11 @@ class OpenScene:
     questions: tuple[str, ...]
     entry: SceneResult | None = None
 
+    @property
+    def source(self) -> str:
+        """Where a scene of the index is from, and its licence; "" for a visitor's own scene."""
+        return (self.entry.source if self.entry else "") or ""
+
 
 @dataclass(frozen=True, eq=False)
 class Example:

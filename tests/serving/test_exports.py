@@ -9,7 +9,7 @@ from dataclasses import replace
 import pytest
 
 from earthvlm.scenes.analysis.spectral_indices import SOURCES, measure
-from earthvlm.serving.exports import conversation_to_markdown
+from earthvlm.serving.exports import conversation_to_markdown, quote_last_answer
 from tests.conftest import random_scene
 from tests.support.made_spectra import paint
 
@@ -56,3 +56,29 @@ def test_markdown_export_says_where_answers_depart():
     ]
     text = conversation_to_markdown(scene, messages, measure(scene), "")
     assert text.count("The model says") == 1 and "- The model says no water" in text
+
+
+def test_quotation_names_question_scene_model_and_source():
+    scene = replace(paint("water", "dense vegetation"), name="pond")
+    messages = [
+        {"role": "user", "content": "Which land cover dominates?"},
+        {"role": "assistant", "content": "Tree cover."},
+        {"role": "user", "content": "Is there water?"},
+        {"role": "assistant", "content": "No, there is no\nwater in view."},
+    ]
+    names = ("Near Malmö, Sweden", "an encoder", "a language model")
+    source = "Made for this test, CC0-1.0."
+    text = quote_last_answer(scene, messages, measure(scene), names, source=source)
+    answer, origin, measured, differing, last = text.split("\n")
+    assert answer == "“No, there is no water in view.”"
+    assert origin == (
+        "Answer of a language model with an encoder to “Is there water?”, about the Sentinel-2 "
+        "scene: Near Malmö, Sweden (pond)."
+    )
+    assert "water 50" in measured and "The model says no water" in differing
+    assert last == f"Source of the scene: {source}"
+    assert f"## Source of the scene\n\n{source}" in conversation_to_markdown(
+        scene, messages, None, "", source=source
+    ).replace("\\", "")
+    with pytest.raises(ValueError, match="no conversation"):
+        quote_last_answer(scene, [], None, names)

@@ -71,8 +71,8 @@ def show_details(opened: OpenScene) -> str:
     if len(scene.bands) < 12:
         listed = ", ".join(sorted(scene.bands))
         text += f"<details><summary>Bands in the file</summary>{html.escape(listed)}</details>"
-    if opened.entry is not None and opened.entry.source:
-        source = html.escape(opened.entry.source)
+    if opened.source:
+        source = html.escape(opened.source)
         text += f"<details><summary>Source and licence</summary>{source}</details>"
     return text
 

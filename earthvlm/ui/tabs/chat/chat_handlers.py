@@ -14,11 +14,12 @@ import gradio as gr
 from earthvlm.generation.sampling import check_prompt
 from earthvlm.models.language.chat_templates import Message
 from earthvlm.serving.agreement import mentioned_covers
-from earthvlm.serving.exports import conversation_to_markdown
+from earthvlm.serving.exports import conversation_to_markdown, quote_last_answer
 from earthvlm.serving.measurements import SUGGESTED_QUESTIONS, suggest_next
 from earthvlm.serving.service import OpenScene, SceneService, Waiting
 from earthvlm.ui.html.cover_map_html import overlay_map, overlay_measured
 from earthvlm.ui.html.scene_html import show_related_shares
+from earthvlm.ui.html.titles import make_title
 from earthvlm.ui.scene_viewer import show_session
 from earthvlm.ui.session import Session, Turn, identify_client, page_only
 from earthvlm.ui.tabs.chat.stored_conversation import store_conversation
@@ -189,6 +190,19 @@ class ChatHandlers:
             opened.measurements,
             self.service.bridge.summary,
             self.service.find_map(opened.scene),
+            opened.source,
+        )
+
+    def quote(self, session: Session) -> str:
+        """Return the last answer with its question, scene, model, measurements and source."""
+        opened = session.require_opened()
+        return quote_last_answer(
+            opened.scene,
+            session.conversation,
+            opened.measurements,
+            (make_title(opened.scene), *self.service.bridge.model_names),
+            self.service.find_map(opened.scene),
+            opened.source,
         )
 
     def check_answers(self, opened: OpenScene, conversation: list[Message]) -> list[str]:

@@ -8,7 +8,7 @@ from typing import Any
 
 import gradio as gr
 
-from earthvlm.ui.downloads import SAVE_TEXT
+from earthvlm.ui.downloads import COPY_QUOTE, SAVE_TEXT
 from earthvlm.ui.tabs.chat.chat_handlers import ChatHandlers
 from earthvlm.ui.tabs.streaming import ANSWER_NOTE
 
@@ -42,6 +42,7 @@ class ChatPanel:
     begin: gr.Button
     restore: gr.Button
     save: gr.Button
+    quote: gr.Button
     clear: gr.Button
     max_length: gr.Slider
     temperature: gr.Slider
@@ -85,20 +86,7 @@ def build_chat_panel(
     """
     attention, cover_map = maps
     begin, restore, save, clear = _build_talks()
-    chat = gr.Chatbot(
-        label="Conversation about the scene",
-        show_label=False,
-        height="100%",
-        buttons=["copy"],
-        editable="user",
-        feedback_options=None,
-        render_markdown=False,
-        latex_delimiters=[],
-        placeholder="Ask about the scene in your own words, or choose a question below.",
-        layout="bubble",
-        elem_id="chat",
-    )
-    gr.HTML(ANSWER_NOTE, elem_id="answer-note")
+    chat, quote = _build_messages()
     with gr.Accordion("Answer settings", open=False, elem_classes="settings answer-settings"):
         max_length = gr.Slider(16, 512, value=160, step=16, label="Maximum length in tokens")
         temperature = gr.Slider(
@@ -121,6 +109,7 @@ def build_chat_panel(
         begin=begin,
         restore=restore,
         save=save,
+        quote=quote,
         clear=clear,
         max_length=max_length,
         temperature=temperature,
@@ -129,6 +118,29 @@ def build_chat_panel(
         message_index=gr.Number(0, visible=False),
         question=gr.Textbox(visible=False),
     )
+
+
+def _build_messages() -> tuple[gr.Chatbot, gr.Button]:
+    """Lay out the messages, and below them what copies the last answer."""
+    chat = gr.Chatbot(
+        label="Conversation about the scene",
+        show_label=False,
+        height="100%",
+        buttons=["copy"],
+        editable="user",
+        feedback_options=None,
+        render_markdown=False,
+        latex_delimiters=[],
+        placeholder="Ask about the scene in your own words, or choose a question below.",
+        layout="bubble",
+        elem_id="chat",
+    )
+    with gr.Row(elem_classes="after-answer"):
+        gr.HTML(ANSWER_NOTE, elem_id="answer-note", min_width=0)
+        quote = gr.Button(
+            "Copy answer with source", size="sm", scale=0, min_width=90, elem_id="quote"
+        )
+    return chat, quote
 
 
 def _build_talks() -> tuple[gr.Button, gr.Button, gr.Button, gr.Button]:
@@ -212,6 +224,10 @@ def wire_chat_panel(panel: ChatPanel, handlers: ChatHandlers) -> None:
     )
     download = SAVE_TEXT.format(name="conversation.md", kind="text/markdown")
     saved.success(None, panel.saved, None, js=download)
+    quoted = panel.quote.click(
+        handlers.quote, session, panel.saved, api_visibility="private", show_progress="hidden"
+    )
+    quoted.success(None, panel.saved, None, js=COPY_QUOTE)
 
 
 def ask_linked_question_after(event: Any, panel: ChatPanel, handlers: ChatHandlers) -> None:
