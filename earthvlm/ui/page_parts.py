@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,16 +12,21 @@ from typing import TYPE_CHECKING
 from starlette.responses import Response
 from starlette.routing import Route
 
-from earthvlm.scenes.places.gazetteer import largest_places
+from earthvlm.scenes.places.gazetteer import Place, largest_places
 
 if TYPE_CHECKING:
     from starlette.applications import Starlette
     from starlette.requests import Request
 
 FOLDER = Path(__file__).parent
-VIEWER = ("viewer.js", "viewer_parts.js", "viewer_values.js")  # in one scope
-TOWNS = "towns.json"  # for the names on the world map
-TOWN_COUNT = 12_000  # those with more than 50,000 inhabitants
+# Modules that export one function; the files of each are in one scope.
+MODULES = {
+    "viewer.js": ("showScene", ("pixels.js", "viewer.js", "viewer_parts.js", "viewer_values.js")),
+    "compare.js": ("showPair", ("pixels.js", "compare.js")),
+}
+# For the names on the world map: towns with more than 50,000 inhabitants, and the others.
+TOWNS, SMALL_TOWNS = "towns.json", "small-towns.json"
+TOWN_COUNT = 12_000
 KINDS = {".js": "text/javascript", ".css": "text/css", ".json": "application/json"}
 CACHING = "public, max-age=31536000, immutable"  # where an address holds the hash of its content
 UNTIL_LATER = "public, max-age=3600"  # where it does not
@@ -30,11 +36,25 @@ UNTIL_LATER = "public, max-age=3600"  # where it does not
 def read_parts() -> dict[str, str]:
     """Return the parts by their names under /parts/; nothing else is served there."""
     parts = {file.name: file.read_text("utf-8") for file in (FOLDER / "map").iterdir()}
-    parts[TOWNS] = _write_towns()
-    scene = "".join((FOLDER / name).read_text("utf-8") for name in VIEWER)
-    show = "export function showScene(element, props, trigger, watch)"
-    parts["viewer.js"] = f"{show} {{\n{scene}}}\n"
+    towns = largest_places()
+    parts[TOWNS] = _write_towns(towns[:TOWN_COUNT])
+    parts[SMALL_TOWNS] = _write_towns(towns[TOWN_COUNT:])
+    for module, (function, names) in MODULES.items():
+        body = "".join((FOLDER / name).read_text("utf-8") for name in names)
+        parts[module] = f"export function {function}(element, props, trigger, watch) {{\n{body}}}\n"
     return parts
+
+
+def load_module(name: str, events: str) -> str:
+    """Return the script of a component that calls the function of a module with its own events.
+
+    events: as a list of JavaScript. Gradio finds the names of the events in this text.
+    """
+    function, _ = MODULES[name]
+    return (
+        f"const events = {events};\nimport(new URL('{part_address(name)}', document.baseURI))"
+        f".then(({{{function}}}) => {function}(element, props, trigger, watch));\n"
+    )
 
 
 def part_address(name: str) -> str:
@@ -59,10 +79,7 @@ async def _send_part(request: Request) -> Response:
     )
 
 
-def _write_towns() -> str:
-    """Return the largest towns as JSON: name, longitude and latitude of each."""
-    towns = [
-        [place.name, round(place.longitude, 3), round(place.latitude, 3)]
-        for place in largest_places(TOWN_COUNT)
-    ]
+def _write_towns(places: Sequence[Place]) -> str:
+    """Return towns as JSON: name, longitude and latitude of each."""
+    towns = [[place.name, round(place.longitude, 3), round(place.latitude, 3)] for place in places]
     return json.dumps(towns, ensure_ascii=False, separators=(",", ":"))

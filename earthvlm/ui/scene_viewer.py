@@ -36,17 +36,11 @@ from earthvlm.ui.html.cover_map_html import CoverOverlay, show_overlay
 from earthvlm.ui.html.data_uris import make_data_uri
 from earthvlm.ui.html.scene_html import describe_composite
 from earthvlm.ui.html.titles import make_title
-from earthvlm.ui.page_parts import part_address
+from earthvlm.ui.page_parts import load_module, part_address
 from earthvlm.ui.session import Session, identify_client, page_only
 
 TEMPLATE = Path(__file__).with_name("viewer.html").read_text("utf-8")
-# Gradio finds the names of the events in this text.
-LOADER = """
-const events = ['select', 'apply', 'part', 'order'];
-import(new URL('{viewer}', document.baseURI)).then(({{showScene}}) => {{
-  showScene(element, props, trigger, watch);
-}});
-""".format(viewer=part_address("viewer.js"))
+LOADER = load_module("viewer.js", "['select', 'apply', 'part', 'order']")
 LIBRARY = (
     f'<link rel="stylesheet" href="{part_address("leaflet.css")}">'
     f'<script src="{part_address("leaflet.js")}"></script>'
@@ -101,24 +95,16 @@ def show_viewer(
     shown = composite_bands(composite) if composite else (scene.bands[0],)
     summary = summarize_measurements(opened.measurements)
     return {
-        "key": make_key(scene),
+        **describe_pixels(scene),
         "name": scene.name,
         "link": opened.entry.image_id if opened.entry else "",
-        "width": scene.width,
-        "height": scene.height,
         "picture": source,
         "kind": kind,
         "alt": f"{make_title(scene)}. {summary}. Drawn in {composite or 'grey'}",
         "caption": describe_composite(scene, composite),
         "shown": list(shown or NDVI_BANDS),
         "choice": _offer_bands(scene, shown, stretch) if composite else None,
-        "bands": [
-            {"name": band, "wavelength": WAVELENGTHS[band]}
-            for band in sorted(scene.bands, key=WAVELENGTHS.__getitem__)
-        ],
-        "block": BLOCK_SIDE,
         "metres": scene.pixel_metres,
-        **_find_coordinates(scene),
         "covers": show_overlay(covers) if covers else None,
         "attention": _encode_attention(attention) if attention else None,
     }
@@ -211,6 +197,21 @@ def wire_pixels(viewer: gr.HTML, session: gr.State) -> None:
         concurrency_limit=None,
         show_progress="hidden",
     )
+
+
+def describe_pixels(scene: Scene) -> dict[str, Any]:
+    """Return what pixels.js needs to know of a scene: its size, bands, blocks and coordinates."""
+    return {
+        "key": make_key(scene),
+        "width": scene.width,
+        "height": scene.height,
+        "bands": [
+            {"name": band, "wavelength": WAVELENGTHS[band]}
+            for band in sorted(scene.bands, key=WAVELENGTHS.__getitem__)
+        ],
+        "block": BLOCK_SIDE,
+        **_find_coordinates(scene),
+    }
 
 
 def read_block(scene: Scene, number: object) -> dict[str, Any]:

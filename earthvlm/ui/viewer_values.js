@@ -1,70 +1,26 @@
 // Where the pointer is, the reflectance there, and spectral profiles of pixels that were clicked.
-// The server sends reflectance in blocks of pixels, each once, when the pointer rests in it.
-const RESTING_MS = 120, WAITING_MS = 6000, MOST_PROFILES = 3;
-const NO_VALUE = -32768;
+const MOST_PROFILES = 3;
 const PROFILE_COLOURS = ['#0f8a5f', '#c2571a', '#5b4bc4'];
-let blocks = new Map(), waiting = new Map(), profiles = [], pointed = null, resting = null;
+let pixels = null, profiles = [], pointed = null, resting = null;
 
 function forgetPixels() {
-  [blocks, waiting, profiles, pointed] = [new Map(), new Map(), [], null];
+  [pixels, profiles, pointed] = [new Pixels(scene), [], null];
   showReadout();
 }
 
 function toPixel(latlng) {
   const metres = scene.metres ?? 1;
-  const [column, row] = [latlng.lng / metres, -latlng.lat / metres];
-  if (column < 0 || row < 0 || column >= scene.width || row >= scene.height) return null;
-  return {column: Math.floor(column), row: Math.floor(row)};
-}
-
-// Longitude and latitude between the corners of a lattice over the scene, which scene_viewer.py made.
-function locate({column, row}) {
-  if (!scene.lattice) return null;
-  const cells = scene.lattice.length - 1;
-  const x = (column + 0.5) / scene.width * cells, y = (row + 0.5) / scene.height * cells;
-  const left = Math.min(Math.floor(x), cells - 1), top = Math.min(Math.floor(y), cells - 1);
-  return [0, 1].map((axis) => {
-    const at = (down, across) => scene.lattice[top + down][left + across][axis];
-    const upper = at(0, 0) + (at(0, 1) - at(0, 0)) * (x - left);
-    const lower = at(1, 0) + (at(1, 1) - at(1, 0)) * (x - left);
-    return upper + (lower - upper) * (y - top);
-  });
-}
-
-function describePlace(pixel) {
-  const place = locate(pixel);
-  if (!place) return `column ${pixel.column}, row ${pixel.row}`;
-  const longitude = (place[0] + 540) % 360 - 180;
-  return `${Math.abs(place[1]).toFixed(5)}° ${place[1] < 0 ? 'S' : 'N'}, `
-    + `${Math.abs(longitude).toFixed(5)}° ${longitude < 0 ? 'W' : 'E'}`;
-}
-
-const blockNumber = ({column, row}) =>
-  Math.floor(row / scene.block) * Math.ceil(scene.width / scene.block)
-  + Math.floor(column / scene.block);
-
-// Reflectance, 0 to 1, by band; null until it has arrived, {} where there are no data.
-function valuesAt(pixel) {
-  const found = blocks.get(blockNumber(pixel));
-  if (!found) return null;
-  const [x, y] = [pixel.column % scene.block, pixel.row % scene.block];
-  const start = (y * found.width + x) * scene.bands.length;
-  return Object.fromEntries(scene.bands.map((band, index) => [band.name, found.values[start + index]])
-    .filter(([, value]) => value !== NO_VALUE).map(([name, value]) => [name, value / 10000]));
+  return pixels.at(latlng.lng / metres, -latlng.lat / metres);
 }
 
 function askFor(pixel) {
-  const number = blockNumber(pixel);
-  if (blocks.has(number) || Date.now() - (waiting.get(number) ?? 0) < WAITING_MS) return;
-  waiting.set(number, Date.now());
-  trigger('select', {block: number});
+  const block = pixels.wanted(pixel);
+  if (block !== null) trigger('select', {block});
 }
 
-function receive(pixels) {
-  if (!pixels || pixels.key !== sceneKey(scene)) return;
-  const bytes = Uint8Array.from(atob(pixels.values), (letter) => letter.charCodeAt(0));
-  blocks.set(pixels.block, {width: pixels.width, values: new Int16Array(bytes.buffer)});
-  waiting.delete(pixels.block);
+function receive(sent) {
+  if (!sent || sent.key !== sceneKey(scene)) return;
+  pixels.receive(sent);
   showReadout();
   showProfiles();
 }
@@ -87,10 +43,7 @@ function showReadout() {
   const readout = find('.readout');
   figure.classList.toggle('pointing', Boolean(pointed));
   if (!pointed) return;
-  const values = valuesAt(pointed), shown = scene.shown ?? [];
-  const listed = values === null ? '…' : shown.filter((band) => band in values)
-    .map((band) => `${band} ${values[band].toFixed(3)}`).join('  ') || 'no data';
-  readout.textContent = `${describePlace(pointed)}  ·  ${listed}`;
+  readout.textContent = `${pixels.place(pointed)}  ·  ${pixels.list(pointed, scene.shown)}`;
 }
 
 function addProfile(latlng) {
@@ -119,15 +72,13 @@ function showProfiles() {
     [-(pixel.row + 0.5) * metres, (pixel.column + 0.5) * metres],
     {radius: 6, weight: 3, color: PROFILE_COLOURS[index], fill: false, interactive: false},
   ))).addTo(map);
-  const lines = profiles.map((pixel) => valuesAt(pixel) ?? {});
+  const lines = profiles.map((pixel) => pixels.values(pixel) ?? {});
   find('.profile svg').replaceWith(drawProfiles(lines));
   find('.profile .list').replaceChildren(...profiles.map((pixel, index) => {
     const mark = make('i');
     mark.style.background = PROFILE_COLOURS[index];
-    const values = valuesAt(pixel);
-    const text = values === null ? '…' : Object.entries(values)
-      .map(([band, value]) => `${band} ${value.toFixed(3)}`).join(', ') || 'no data';
-    return make('li', {}, mark, make('b', {textContent: describePlace(pixel)}), ` ${text}`);
+    const text = pixels.list(pixel, scene.bands.map((band) => band.name), ', ');
+    return make('li', {}, mark, make('b', {textContent: pixels.place(pixel)}), ` ${text}`);
   }));
 }
 

@@ -20,12 +20,17 @@ from earthvlm.ui.tabs.map.map_component import (
     show_peek,
 )
 from earthvlm.ui.tabs.search.search_results import encode_thumbnail
+from tests.end_to_end.conftest import PATIENCE_MS
 from tests.support.world_index import make_world_index
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page
 
-pytestmark = pytest.mark.end_to_end
+pytestmark = [
+    pytest.mark.end_to_end,
+    # Gradio's own, about pandas; as an error it would end tasks of its queue.
+    pytest.mark.filterwarnings("ignore::DeprecationWarning:gradio.queueing"),
+]
 THIS_MACHINE = re.compile(r"(https?://(127\.0\.0\.1|localhost)|data:|blob:)")
 
 
@@ -84,7 +89,9 @@ def expect_event(map_page) -> Callable[[str | re.Pattern[str]], None]:
     """A check of what the last event led to."""
     from playwright.sync_api import expect
 
-    return lambda value: expect(map_page.locator("#event textarea")).to_have_value(value)
+    return lambda value: expect(map_page.locator("#event textarea")).to_have_value(
+        value, timeout=PATIENCE_MS
+    )
 
 
 # The map begins to zoom a frame after a click, and ignores clicks until it has zoomed.
@@ -100,12 +107,22 @@ def zoom_out(page: Page, steps: int) -> None:
 
 def test_borders_waters_and_towns_are_drawn_when_the_map_is_seen(map_page):
     map_page.locator(".world-map[data-drawn]").wait_for()
-    zoom_out(map_page, 6)
+    zoom_out(map_page, 7)
     # All rivers are one path in each copy of the world; few towns fit next to the countries' names.
     least = {"path.land": 4, "path.lake": 4, "path.river": 3, ".country": 4, ".town": 2}
     for drawn, count in least.items():
         assert map_page.locator(drawn).count() >= count, drawn
     assert map_page.locator(".map-name", has_text="Germany").count() >= 1
+
+
+def test_waters_and_small_towns_are_named_where_zoomed_in(map_page):
+    names = map_page.locator(".map-name")
+    map_page.locator(".world-map[data-drawn]").wait_for()
+    names.filter(has_text="Zerbst").first.wait_for()  # 22,000 people: from the second list
+    zoom_out(map_page, 5)
+    for name in ("Elbe", "Oder"):
+        assert names.filter(has_text=re.compile(f"^{name}$")).count() == 1
+    assert names.filter(has_text="Zerbst").count() == 0
 
 
 def test_results_of_one_place_are_listed_by_keyboard(map_page, expect_event):

@@ -152,10 +152,10 @@ def find_place(name: str) -> Place:
     return gazetteer.place(rows[0])
 
 
-def largest_places(count: int) -> list[Place]:
-    """Return the towns with the most inhabitants, the largest first."""
+def largest_places(count: int | None = None) -> list[Place]:
+    """Return the towns with the most inhabitants, the largest first; all without a count."""
     gazetteer = _read()
-    return [gazetteer.place(row) for row in range(min(count, len(gazetteer.names)))]
+    return [gazetteer.place(row) for row in range(len(gazetteer.names))[:count]]
 
 
 def normalise_name(name: str) -> str:

@@ -9,7 +9,7 @@ import { addScenes } from "./scenes.js";
 
 const LIBRARIES = ["leaflet.js", "topojson-client.js", "supercluster.js"];
 const STYLES = ["leaflet.css", "world_map.css"];
-const MAX_FIT = 11; // the zoom level beyond which results are not magnified
+const MAX_FIT = 12; // the zoom level beyond which results are not magnified
 
 export async function drawMap(element, props, trigger, watch, base) {
     await Promise.all([...LIBRARIES.map((name) => load("script", base + name)),
@@ -30,6 +30,7 @@ export async function drawMap(element, props, trigger, watch, base) {
         L.Map.prototype.panBy.call(map, offset, { ...options, animate: false });
     map.attributionControl.setPrefix('<a href="https://leafletjs.com" target="_blank">Leaflet</a>');
     map.attributionControl.addAttribution("Map: Natural Earth. Towns: GeoNames, CC BY 4.0");
+    L.control.scale({ imperial: false, maxWidth: 110 }).addTo(map);
     map.setView([25, 5], 2);
 
     const area = addAreaButtons(map, frame, trigger);

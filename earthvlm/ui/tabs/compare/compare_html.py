@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import json
 from collections.abc import Sequence
 
 from PIL import Image
@@ -16,24 +17,27 @@ from earthvlm.scenes.analysis.change_detection import (
     lie_apart,
 )
 from earthvlm.scenes.analysis.spectral_indices import percent
+from earthvlm.scenes.bands import NDVI_BANDS, composite_bands
 from earthvlm.scenes.places.formatting import describe_date
 from earthvlm.scenes.places.gazetteer import describe_nearest
+from earthvlm.scenes.scene import Scene
 from earthvlm.serving.service import OpenScene
 from earthvlm.ui.html.data_uris import make_data_uri
-from earthvlm.ui.scene_viewer import show_picture
+from earthvlm.ui.scene_viewer import describe_pixels, show_picture
 
 NOT_MEASURED = "<p>The change cannot be measured, because a scene has no near-infrared band.</p>"
 EMPTY = (
     '<div class="viewport empty">Upload two scenes of one place, or one to compare with the scene '
     "in Chat.</div>"
 )
+POINT = "Point at a pixel, or touch one, for its place and its reflectance in both scenes."
 MAX_MAP_SIDE = 1024  # larger maps of change are shrunk for the page alone
 
 
 def show_pair(pair: Sequence[OpenScene], composite: str) -> str:
     """Return HTML of two scenes that are zoomed together, with a divider if they overlie."""
     headings = make_headings(pair)
-    first, second = (opened.scene for opened in pair)
+    first, second = scenes = [opened.scene for opened in pair]
     overlie = first.reflectance.shape[:2] == second.reflectance.shape[:2]
     mode = "swipe" if overlie and not lie_apart(first, second) else "side"
     ports = "".join(
@@ -46,7 +50,7 @@ def show_pair(pair: Sequence[OpenScene], composite: str) -> str:
         modes = "".join(
             f'<button type="button" data-mode="{name}" aria-pressed="{str(name == mode).lower()}">'
             f"{label}</button>"
-            for name, label in (("swipe", "One over the other"), ("side", "Side by side"))
+            for name, label in (("swipe", "Divider"), ("side", "Side by side"))
         )
         divider = (
             '<input type="range" class="divider" min="0" max="100" value="50" aria-label="Divider: '
@@ -61,17 +65,39 @@ def show_pair(pair: Sequence[OpenScene], composite: str) -> str:
             ("whole", "Show all of both", "⤢"),
         )
     )
+    pixels = [
+        {
+            **describe_pixels(scene),
+            "name": html.unescape(heading),
+            "shown": _bands(scene, composite),
+        }
+        for scene, heading in zip(scenes, headings, strict=True)
+    ]
+    described = html.escape(json.dumps(pixels))
     return (
-        f'<figure class="pair-view" data-mode="{mode}" data-name="{" ".join(headings)}">'
+        f'<figure class="pair-view" data-mode="{mode}" data-scenes="{described}" '
+        f'style="--proportions: {first.width / first.height:.4f}">'
         f'<div class="pair-tools" role="toolbar" aria-label="Both scenes">{modes}{tools}</div>'
         '<div class="ports" tabindex="0" role="group" aria-label="Both scenes: plus and minus '
-        f'zoom, arrow keys move, 0 shows all">{ports}</div>{divider}</figure>'
+        f'zoom, arrow keys move, 0 shows all">{ports}</div>{divider}'
+        f'<p class="values">{POINT}</p></figure>'
     )
 
 
+def _choose_composite(scene: Scene, composite: str) -> str | None:
+    """Return a composite that the scene's bands allow, this one if they do; None for one band."""
+    available = scene.available_composites()
+    return composite if composite in available else next(iter(available), None)
+
+
+def _bands(scene: Scene, composite: str) -> list[str]:
+    """Return the bands that a scene is drawn with."""
+    name = _choose_composite(scene, composite)
+    return list((composite_bands(name) or NDVI_BANDS) if name else scene.bands[:1])
+
+
 def _draw(opened: OpenScene, composite: str, heading: str) -> str:
-    available = opened.scene.available_composites()
-    name = composite if composite in available else next(iter(available), None)
+    name = _choose_composite(opened.scene, composite)
     picture = opened.scene.composite(name) if name else opened.scene.thumbnail()
     return show_picture(picture, html.unescape(f"{heading}, {name or 'grey'}"))
 

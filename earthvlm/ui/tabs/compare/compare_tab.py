@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import gradio as gr
@@ -15,6 +14,8 @@ from earthvlm.scenes.analysis.change_detection import in_order_of_date
 from earthvlm.scenes.bands import COMPOSITES
 from earthvlm.serving.service import Client, OpenScene, SceneService, Waiting
 from earthvlm.ui.html.scene_html import show_related_shares
+from earthvlm.ui.page_parts import load_module
+from earthvlm.ui.scene_viewer import read_block
 from earthvlm.ui.session import Session, identify_client, limit_memory, page_only
 from earthvlm.ui.tabs.chat.chat_handlers import Outputs
 from earthvlm.ui.tabs.compare.compare_html import (
@@ -27,7 +28,7 @@ from earthvlm.ui.tabs.compare.compare_html import (
 from earthvlm.ui.tabs.streaming import accumulate_text, describe_wait
 from earthvlm.ui.uploads import SCENE_FILES, open_uploads, take_uploads_only
 
-COMPARE_SCRIPT = (Path(__file__).parents[2] / "compare.js").read_text("utf-8")
+COMPARE_SCRIPT = load_module("compare.js", "['select']")
 NOTE = (
     "Upload two dates of one place: the change is measured from the bands of both. The model "
     "describes each scene on its own."
@@ -98,6 +99,19 @@ class CompareHandlers:
         with self.service.opening(identify_client(session, request)):
             return show_pair(session.pair, composite) if session.pair else gr.skip()
 
+    def read_pixels(self, session: Session, event: gr.EventData, request: gr.Request) -> gr.HTML:
+        """Return the reflectance of a block of pixels of each scene that the event names one of."""
+        identify_client(session, request)
+        blocks = getattr(event, "blocks", None)
+        if not isinstance(blocks, list) or len(blocks) != len(session.pair):
+            raise ValueError("the event has no block of pixels for each scene")
+        return gr.HTML(
+            pixels=[
+                None if number is None else read_block(opened.scene, number)
+                for opened, number in zip(session.pair, blocks, strict=True)
+            ]
+        )
+
     @page_only
     def describe_pair(self, session: Session, request: gr.Request) -> Iterator[tuple[str, str]]:
         """Let the model describe each of the two scenes on its own."""
@@ -135,9 +149,13 @@ def build_compare_tab(session: gr.State) -> CompareTab:
     """Lay the components out."""
     gr.HTML(f"<p>{NOTE}</p>", elem_id="compare-note")
     upload_pair, upload_one, composite = _build_uploads()
-    pictures = gr.HTML(EMPTY, js_on_load=COMPARE_SCRIPT, label="Both scenes", elem_id="pair")
-    changes = gr.HTML(js_on_load=COMPARE_SCRIPT, label="Measured change", elem_id="changes")
-    describe = gr.Button("Describe both scenes", scale=0, elem_id="describe-pair")
+    with gr.Row(elem_classes="pair-and-changes"):
+        pictures = gr.HTML(
+            EMPTY, js_on_load=COMPARE_SCRIPT, pixels=None, label="Both scenes", elem_id="pair"
+        )
+        changes = gr.HTML(js_on_load=COMPARE_SCRIPT, label="Measured change", elem_id="changes")
+    with gr.Row(elem_classes="search-by"):
+        describe = gr.Button("Describe both scenes", scale=0, elem_id="describe-pair")
     with gr.Row(elem_classes="pair"):
         descriptions = [
             gr.HTML(
@@ -205,6 +223,14 @@ def wire_compare_tab(tab: CompareTab, service: SceneService) -> None:
     )
     composite.input(
         handlers.draw_pair, [session, composite], tab.pictures, api_name="draw_pair", **OPENING
+    )
+    tab.pictures.select(
+        handlers.read_pixels,
+        session,
+        tab.pictures,
+        api_visibility="private",
+        concurrency_limit=None,
+        show_progress="hidden",
     )
     tab.describe.click(
         handlers.describe_pair,

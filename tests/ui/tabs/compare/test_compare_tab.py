@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import datetime
+import html
+import json
 import re
 from dataclasses import replace
 from types import SimpleNamespace
@@ -10,6 +12,7 @@ from types import SimpleNamespace
 import pytest
 
 from earthvlm.bridge.scene_memory import SceneMemory
+from earthvlm.scenes.bands import NDVI_BANDS
 from earthvlm.serving.service import OpenScene, SceneService
 from earthvlm.ui.session import Session
 from earthvlm.ui.tabs.compare.compare_html import (
@@ -73,6 +76,20 @@ def test_each_scene_is_described_on_its_own(pair):
     assert all(len(conversation) == 1 for _, conversation in asked)
     for description in (first, second):
         assert "A lake &lt;b&gt;here&lt;/b&gt;." in description and "open water" in description
+
+
+def test_pixels_of_both_scenes_are_read(pair):
+    handlers, session = CompareHandlers(SceneService(BRIDGE, None)), Session(pair=pair)
+    shown = show_pair(pair, "NDVI")
+    given = json.loads(html.unescape(re.search('data-scenes="(.*?)"', shown)[1]))
+    assert [scene["shown"] for scene in given] == [list(NDVI_BANDS)] * 2
+    first, second = handlers.read_pixels(session, SimpleNamespace(blocks=[0, None]), REQUEST).props[
+        "pixels"
+    ]
+    assert second is None and first["key"] == given[0]["key"] and first["block"] == 0
+    for blocks in ([0], [0, 9], [0, "0"], None):
+        with pytest.raises(ValueError, match="block"):
+            handlers.read_pixels(session, SimpleNamespace(blocks=blocks), REQUEST)
 
 
 def test_headings_tell_the_scenes_apart(pair):
