@@ -1,6 +1,9 @@
 // Gradio shows a notice in a corner, over the page, for a fixed time. Here each is shown where the
 // visitor acted, until the next action or until it is closed.
-const PLACES = '.question, .choose, .draw, .search-by, .search-similar';
+const PLACES = '.question, .choose, .draw, .know, .search-by, .search-similar, #filters, '
+  + '.search-summary, .result, .save-results, .world-map, #pair, #changes';
+// Of these the notice is the last part, of others the first.
+const LAST = '.choose, .draw, .know, #filters, .result';
 const seen = new WeakSet();
 let acted = null;
 
@@ -32,7 +35,7 @@ function show(text) {
   close.addEventListener('click', () => notice.remove());
   notice.append(sentence, close);
   const place = findPlace();
-  if (place.matches('.choose, .draw')) place.append(notice);
+  if (place.matches(LAST)) place.append(notice);
   else place.prepend(notice);
   notice.scrollIntoView({block: 'nearest'});
 }
