@@ -5,7 +5,15 @@
 # EXTRAS: of pyproject.toml, separated by commas.
 ARG PYTHON=3.12
 
-FROM python:${PYTHON}-slim-bookworm AS build
+FROM python:${PYTHON}-slim-bookworm AS base
+# The GDAL in the wheels of rasterio and pyogrio needs libexpat, which the slim image lacks. Debian's
+# security updates replace it, so no version is named.
+# hadolint ignore=DL3008
+RUN apt-get update \
+    && apt-get install --yes --no-install-recommends libexpat1 \
+    && rm -rf /var/lib/apt/lists/*
+
+FROM base AS build
 ARG TORCH_INDEX=""
 ARG EXTRAS="mcp,milvus"
 ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_EXTRA_INDEX_URL=${TORCH_INDEX}
@@ -26,7 +34,7 @@ RUN EARTHVLM_CACHE=/opt/cache HOME=/tmp bin/python -c \
         -prune -exec rm -rf {} + \
     && find lib -type d -name __pycache__ -prune -exec rm -rf {} +
 
-FROM python:${PYTHON}-slim-bookworm
+FROM base
 LABEL org.opencontainers.image.title="earthvlm" \
       org.opencontainers.image.licenses="Apache-2.0"
 RUN useradd --system --uid 10001 --home-dir /tmp --shell /usr/sbin/nologin earthvlm

@@ -73,6 +73,7 @@ def run_doctor(arguments: argparse.Namespace) -> int:
     checks: list[Callable[[], Iterator[Finding]]] = [
         check_system,
         check_packages,
+        check_rasters,
         check_extras,
         check_device,
         lambda: check_models(bridge),
@@ -131,6 +132,19 @@ def check_packages() -> Iterator[Finding]:
         yield Finding("packages", MISSING, f"{', '.join(lacking)}: pip install -U earthvlm")
     shown = " ".join(f"{name} {_version(name)}" for name in ("torch", "transformers", "gradio"))
     yield Finding("packages", OK, f"{len(needed) - len(lacking)} of {len(needed)}: {shown}")
+
+
+def check_rasters() -> Iterator[Finding]:
+    """Whether GDAL can be loaded: its wheels need a library that slim containers lack."""
+    try:
+        import rasterio
+    except ImportError as error:
+        if "libexpat" not in str(error):
+            raise
+        advice = "install the system's package of libexpat (Debian: libexpat1)"
+        yield Finding("rasters", MISSING, f"{error}: {advice}")
+    else:
+        yield Finding("rasters", OK, f"GDAL {rasterio.__gdal_version__}")
 
 
 def _requirements() -> list[str]:

@@ -25,7 +25,7 @@ def test_a_whole_installation_lacks_nothing(capsys):
     assert main(["doctor"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert not any(line.startswith("MISSING") for line in lines)
-    for name in ("packages", "device", "engine", "bridge", "language model", "cache"):
+    for name in ("packages", "rasters", "device", "engine", "bridge", "language model", "cache"):
         assert any(f" {name} " in line for line in lines), name
 
 
@@ -52,6 +52,23 @@ def test_a_package_that_cannot_be_imported_is_named(monkeypatch, capsys):
         ["package", "torch"],
     ]
     assert "pip install -U earthvlm" in lines[0]
+
+
+def test_a_missing_system_library_is_named(monkeypatch, tmp_path):
+    """As in slim containers, where the wheel of rasterio lacks libexpat."""
+    broken = 'raise ImportError("libexpat.so.1: cannot open shared object file")'
+    (tmp_path / "rasterio.py").write_text(broken, "utf-8")
+    monkeypatch.syspath_prepend(tmp_path)
+    for name in [name for name in sys.modules if name.partition(".")[0] == "rasterio"]:
+        monkeypatch.delitem(sys.modules, name)
+    assert list(doctor.check_rasters()) == [
+        doctor.Finding(
+            "rasters",
+            "missing",
+            "libexpat.so.1: cannot open shared object file: install the system's package of "
+            "libexpat (Debian: libexpat1)",
+        )
+    ]
 
 
 def test_a_missing_extra_is_optional(monkeypatch, capsys):
