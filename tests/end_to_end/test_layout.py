@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.end_to_end.conftest import AT_REST, END_TO_END
-from tests.end_to_end.visitor import ask
+from tests.end_to_end.visitor import ask, read_violations
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page
@@ -41,7 +41,6 @@ def check_view(page: Page) -> None:
 
 @pytest.mark.parametrize("tab", HEIGHTS, indirect=True, ids=str)
 def test_picture_and_question_stay_in_view(tab: Page, app_url: str, keep: Callable[..., None]):
-    axe = pytest.importorskip("axe_playwright_python.sync_playwright").Axe()
     width = tab.viewport_size["width"]
     tab.set_viewport_size({"width": width, "height": HEIGHTS[width]})
 
@@ -52,14 +51,7 @@ def test_picture_and_question_stay_in_view(tab: Page, app_url: str, keep: Callab
             tab.wait_for_function(is_dark, arg=scheme == "dark")
             tab.wait_for_function(AT_REST)  # colours fade into those of the other scheme
             keep(f"chat-{state}-{scheme}", full_page=False)
-            rules = {"rules": {"target-size": {"enabled": True}}}
-            rules = {"runOnly": ["color-contrast"]} if scheme == "dark" else rules
-            found = axe.run(tab, options=rules).response["violations"]
-            serious = [
-                (each["id"], [node["html"] for node in each["nodes"]])
-                for each in found
-                if each["impact"] in ("serious", "critical")
-            ]
+            serious = read_violations(tab, scheme, {"target-size": {"enabled": True}})
             assert not serious, (state, scheme, serious)
 
     tab.goto(app_url)

@@ -6,6 +6,8 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import pytest
+
 if TYPE_CHECKING:
     from playwright.sync_api import Locator, Page
 
@@ -116,3 +118,20 @@ def read_warning(page: Page) -> str:
     notice.get_by_role("button").click()
     notice.wait_for(state="detached")
     return sentence
+
+
+def read_violations(page: Page, scheme: str, rules: dict[str, dict] | None = None) -> list[tuple]:
+    """Return the rules of axe-core that the page breaks seriously, each with its elements.
+
+    In the dark scheme, which changes only colours, the contrast alone is checked.
+    """
+    axe = pytest.importorskip("axe_playwright_python.sync_playwright").Axe()
+    options = {"runOnly": ["color-contrast"]} if scheme == "dark" else {"rules": rules or {}}
+    # To name the elements of the rules that hold would take longer than the rules.
+    options["resultTypes"] = ["violations"]
+    found = axe.run(page, options=options).response["violations"]
+    return [
+        (each["id"], [node["html"] for node in each["nodes"]])
+        for each in found
+        if each["impact"] in ("serious", "critical")
+    ]
