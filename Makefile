@@ -20,8 +20,9 @@ demo: $(VENV)/.demo-ready
 
 # Processes with a file of tests each at a time. All tests run in three, also on two cores, because
 # many wait for the browser, a server or a deadline. The threads of OpenMP sleep while they wait,
-# because they would take the processors from the other processes.
-PYTEST := OMP_WAIT_POLICY=PASSIVE $(RUN) -m pytest --dist loadfile --no-loadscope-reorder
+# because they would take the processors from the other processes. Python writes compiled modules,
+# whatever the environment says, or each process would compile those of the package and the tests.
+PYTEST := OMP_WAIT_POLICY=PASSIVE PYTHONDONTWRITEBYTECODE= $(RUN) -m pytest --dist loadfile --no-loadscope-reorder
 
 test: $(VENV)/.dev-ready
 	@$(PYTEST) -n 3 --cov $(if $(ARGS),--cov-fail-under=0) -m "not tutorial" $(ARGS)

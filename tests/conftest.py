@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import copy
+import gc
 import json
 import os
 import shutil
@@ -37,6 +38,14 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     terminalreporter.write_line(f"To repeat this order: --randomly-seed={seed}")
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> object | None:
+    """Let few processes start a browser, where each takes a file at a time."""
+    from tests.support.scheduling import FewBrowsers
+
+    return FewBrowsers(config, log) if config.getvalue("dist") == "loadfile" else None
+
+
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Begin with the files that take long, so that no worker waits for another at the end.
@@ -53,6 +62,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
                 item.add_marker("no_cover")
     items.sort(key=lambda item: -files.get(item.path, 0))
     share_processors()
+    gc.freeze()  # or each collection of garbage would look at all that was imported
 
 
 def share_processors() -> None:

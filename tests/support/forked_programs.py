@@ -7,6 +7,7 @@ of its own.
 
 from __future__ import annotations
 
+import gc
 import importlib
 import multiprocessing
 import os
@@ -131,6 +132,7 @@ def _run(
     largest_file: int,
 ) -> None:
     os.setsid()
+    gc.freeze()  # or each collection of garbage would look at all that the libraries hold
     os.environ.clear()
     os.environ.update(environment)
     for number, path in enumerate(files, start=1):

@@ -33,12 +33,12 @@ def crowd(count: int, spread: float, seed: int = 0, own: float = 0.1) -> np.ndar
 
 
 KINDS = {
-    "apart": make_vectors(6000),
-    "close": crowd(6000, 0.3),
-    "narrow": crowd(6000, 0.3, own=0.02),
-    "nearly one": crowd(6000, 1e-4),
-    "all one": np.repeat(make_vectors(1), 6000, axis=0),
-    "some twice": np.concatenate([make_vectors(3000), make_vectors(3000)]),
+    "apart": lambda: make_vectors(6000),
+    "close": lambda: crowd(6000, 0.3),
+    "narrow": lambda: crowd(6000, 0.3, own=0.02),
+    "nearly one": lambda: crowd(6000, 1e-4),
+    "all one": lambda: np.repeat(make_vectors(1), 6000, axis=0),
+    "some twice": lambda: np.concatenate([make_vectors(3000), make_vectors(3000)]),
 }
 
 
@@ -51,7 +51,7 @@ def find_nearest(vectors: np.ndarray, query: np.ndarray, k: int, rows: np.ndarra
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("queries", [1, 5])
 def test_exact_search_is_exact(kind, queries, monkeypatch):
-    vectors = KINDS[kind].copy()
+    vectors = KINDS[kind]()
     vectors[::7] = np.nan
     splits = ["tiles" if number % 3 else "val" for number in range(len(vectors))]
     engine = ExactEngine(make_table(vectors, split=splits))
