@@ -8,6 +8,7 @@ given no scene, it answers alike for all tiles. Only a score above both comes fr
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -33,6 +34,21 @@ from earthvlm.metrics.questions import (
 from earthvlm.metrics.results import INPUTS, MetricResult, average_scores, score_losses
 from earthvlm.metrics.retrieval import pair_ranks, score_retrieval
 from earthvlm.models.text_encoder import embed_sentences
+
+
+@dataclass(frozen=True)
+class TileRecord(Record):
+    """What a bridge computed for one tile.
+
+    answers: by task. losses: of the tile's description, summed over its `tokens`, by what the
+    bridge was given. embedding: the scene's embedding, `[384]`.
+    """
+
+    answers: dict[str, str]
+    losses: dict[str, float]
+    tokens: int
+    embedding: list[float]
+
 
 DESCRIPTION = Task("description", DEFAULT_PROMPT, score_mentions, 112)
 # Questions whose answers follow from a tile's labels.
@@ -88,7 +104,7 @@ def evaluate(
     references = [list_references(tile) for tile in tiles]
     names = [[tile.name, *texts] for tile, texts in zip(tiles, references, strict=True)]
     run = {"bridge": bridge.revision, "tiles": names, "seed": seed}
-    records = Records(records_folder, run, state)
+    records = Records(records_folder, run, state, TileRecord)
     own = range(state.process_index, count, state.num_processes)
     missing = [index for index in own if index not in records.done]
     for start in range(0, len(missing), batch_size):
@@ -126,7 +142,7 @@ def _evaluate_batch(
     tiles: Sequence[Tile],
     batch: Sequence[int],
     others: np.ndarray,
-) -> Iterator[Record]:
+) -> Iterator[TileRecord]:
     scenes = [dataset.read(tiles[i]) for i in batch]
     answers = {}
     for task in _list_tasks(tiles):
@@ -145,7 +161,7 @@ def _evaluate_batch(
     losses = {kind: bridge.answer_losses(given, conversations) for kind, given in inputs.items()}
     embeddings = bridge.embed(scenes)
     for row, index in enumerate(batch):
-        yield Record(
+        yield TileRecord(
             index,
             {task: texts[row] for task, texts in answers.items()},
             {kind: sums[row] for kind, (sums, _) in losses.items()},
@@ -157,7 +173,7 @@ def _evaluate_batch(
 def _score(
     bridge: OlmoEarthVLMBridge,
     tiles: Sequence[Tile],
-    records: Sequence[Record],
+    records: Sequence[TileRecord],
     others: np.ndarray,
     seed: int,
 ) -> list[MetricResult]:
@@ -178,7 +194,7 @@ def _score(
 
 
 def _answers_by_input(
-    bridge: OlmoEarthVLMBridge, task: Task, records: Sequence[Record], others: np.ndarray
+    bridge: OlmoEarthVLMBridge, task: Task, records: Sequence[TileRecord], others: np.ndarray
 ) -> dict[str, list[str]]:
     """Return a task's answers for all tiles by what the bridge was given."""
     own = [record.answers[task.name] for record in records]

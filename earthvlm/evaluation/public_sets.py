@@ -7,17 +7,26 @@ another image, and none, are the baselines.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from accelerate import PartialState
-from accelerate.utils import gather_object
 
 from earthvlm.bridge.model import OlmoEarthVLMBridge
 from earthvlm.bridge.scoring import score_candidates
 from earthvlm.data.public_sets import Item, PublicSet
+from earthvlm.evaluation.records import Record, Records
 from earthvlm.metrics.results import INPUTS, MetricResult, average_scores
 from earthvlm.models.text_encoder import embed_sentences
 from earthvlm.scenes.scene import Scene
+
+
+@dataclass(frozen=True)
+class AnsweredImage(Record):
+    """A row for each question about an image: what was asked, what is right, what was chosen."""
+
+    rows: list[dict]
 
 
 def evaluate_public_set(
@@ -26,6 +35,7 @@ def evaluate_public_set(
     batch_size: int = 16,
     seed: int = 0,
     limit: int | None = None,
+    records_folder: Path | None = None,
     report: Callable[[str], None] | None = None,
 ) -> tuple[list[MetricResult], list[dict]]:
     """Return the accuracy of each group of questions, overall and as the groups' mean, and answers.
@@ -40,6 +50,7 @@ def evaluate_public_set(
         batch_size: Images at once.
         seed: Of the bootstrap's resamples and of the shuffled images.
         limit: The largest number of images, spread over the set; None takes all.
+        records_folder: Keeps intermediate results, so that a stopped evaluation can continue.
         report: Called with a sentence on the progress.
 
     Raises:
@@ -57,26 +68,41 @@ def evaluate_public_set(
         if item.image in asked:
             asked[item.image].append(item)
     state = PartialState(cpu=bridge.device.type == "cpu")
-    own = images[state.process_index :: state.num_processes]
     classes = None
     if public_set.classes:
         classes = list(public_set.classes), embed_sentences(list(public_set.classes.values()))
-    rows: list[dict] = []
-    for start in range(0, len(own), batch_size):
-        batch = own[start : start + batch_size]
+    questions = [[i.image, i.question, *i.candidates] for each in asked.values() for i in each]
+    run: dict[str, object] = {
+        "bridge": bridge.revision,
+        "questions": questions,
+        "classes": public_set.classes,
+    }
+    records = Records(records_folder, run, state, AnsweredImage)
+    own = range(state.process_index, count, state.num_processes)
+    missing = [index for index in own if index not in records.done]
+    for start in range(0, len(missing), batch_size):
+        batch = [images[index] for index in missing[start : start + batch_size]]
         needed = dict.fromkeys([*batch, *(others[image] for image in batch)])
         opened = {image: public_set.open(image) for image in needed}
-        rows += _evaluate_batch(
-            bridge,
-            opened,
-            others,
-            [item for image in batch for item in asked[image]],
-            classes,
+        items = [item for image in batch for item in asked[image]]
+        answered: dict[str, list[dict]] = {image: [] for image in batch}
+        for row in _evaluate_batch(bridge, opened, others, items, classes):
+            answered[row["image"]].append(row)
+        records.add(
+            [
+                AnsweredImage(index, answered[images[index]])
+                for index in missing[start : start + batch_size]
+            ]
         )
         if report and state.is_main_process:
-            report(f"{start + len(batch):,} of {len(own):,} images")
-    rows = sorted(gather_object(rows), key=lambda row: (row["image"], row["question"]))
-    return _score(rows, public_set, seed), rows
+            report(f"{start + len(batch):,} of {len(missing):,} images")
+    collected = records.collect()
+    rows = [row for record in collected for row in record.rows]
+    rows.sort(key=lambda row: (row["image"], row["question"]))
+    results = _score(rows, public_set, seed)
+    if state.is_main_process:
+        records.remove()
+    return results, rows
 
 
 def _evaluate_batch(

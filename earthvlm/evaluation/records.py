@@ -1,4 +1,4 @@
-"""Results of an evaluation tile by tile, kept in files so that it can continue after a stop."""
+"""Results of an evaluation one by one, kept in files so that it can continue after a stop."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Generic, TypeVar
 
 from accelerate import PartialState
 
@@ -17,21 +18,15 @@ RUN_FILE = "run.json"
 
 @dataclass(frozen=True)
 class Record:
-    """What a bridge computed for one tile.
-
-    index: the tile's place among those evaluated. answers: by task. losses: of the tile's
-    description, summed over its `tokens`, by what the bridge was given. embedding: the scene's
-    embedding, `[384]`.
-    """
+    """What a bridge computed for one image; `index` is its place among those evaluated."""
 
     index: int
-    answers: dict[str, str]
-    losses: dict[str, float]
-    tokens: int
-    embedding: list[float]
 
 
-class Records:
+RecordT = TypeVar("RecordT", bound=Record)
+
+
+class Records(Generic[RecordT]):
     """The records of one run, in a folder that outlives the process, or in memory.
 
     Each process appends to its own file, so that an evaluation can stop at any moment and continue.
@@ -40,18 +35,25 @@ class Records:
         folder: Where the files are; None keeps the records in memory.
         run: What the records depend on; the folder is emptied if it holds those of another run.
         state: The processes that take part.
+        kind: The class of the records.
     """
 
-    def __init__(self, folder: Path | None, run: dict[str, object], state: PartialState) -> None:
-        self.folder, self.state = folder, state
-        self._in_memory: list[Record] = []
+    def __init__(
+        self,
+        folder: Path | None,
+        run: dict[str, object],
+        state: PartialState,
+        kind: type[RecordT],
+    ) -> None:
+        self.folder, self.state, self.kind = folder, state, kind
+        self._in_memory: list[RecordT] = []
         if folder is not None:
             if state.is_main_process:
                 _prepare_folder(folder, run)
             state.wait_for_everyone()
         self.done = set(self._read())
 
-    def add(self, records: Sequence[Record]) -> None:
+    def add(self, records: Sequence[RecordT]) -> None:
         """Keep records of this process."""
         if self.folder is None:
             self._in_memory += records
@@ -60,8 +62,8 @@ class Records:
             # The line break comes first, to end a line that a killed process left incomplete.
             file.writelines("\n" + json.dumps(asdict(record)) for record in records)
 
-    def collect(self) -> list[Record]:
-        """Return the records of all processes in the tiles' order."""
+    def collect(self) -> list[RecordT]:
+        """Return the records of all processes in the images' order."""
         if self.folder is None:
             from accelerate.utils import gather_object
 
@@ -76,12 +78,12 @@ class Records:
         if self.folder is not None:
             shutil.rmtree(self.folder, ignore_errors=True)
 
-    def _read(self) -> dict[int, Record]:
+    def _read(self) -> dict[int, RecordT]:
         records = {}
         for path in sorted(self.folder.glob("*.jsonl")) if self.folder else ():
             for line in path.read_text("utf-8").splitlines():
                 try:
-                    record = Record(**json.loads(line))
+                    record = self.kind(**json.loads(line))
                 except ValueError:  # a killed process left the line incomplete
                     continue
                 records[record.index] = record

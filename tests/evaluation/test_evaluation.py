@@ -13,8 +13,8 @@ from accelerate import PartialState
 from earthvlm.cli import main
 from earthvlm.data.chatearthnet.dataset import ChatEarthNet
 from earthvlm.evaluation import evaluation
-from earthvlm.evaluation.evaluation import evaluate
-from earthvlm.evaluation.records import RUN_FILE, Record, Records
+from earthvlm.evaluation.evaluation import TileRecord, evaluate
+from earthvlm.evaluation.records import RUN_FILE, Records
 from tests.support.generated_chatearthnet import write_generated_chatearthnet
 from tests.support.training_runs import run_two_processes
 
@@ -96,7 +96,7 @@ def test_unlabelled_tiles_are_described_and_retrieved(captions_alone, tiny_bridg
 def test_changed_captions_start_a_new_run(captions_alone, tiny_bridge, monkeypatch):
     tiles, runs = ChatEarthNet(captions_alone, "val"), []
 
-    def stop(folder: None, run: dict, state: PartialState) -> None:
+    def stop(folder: None, run: dict, state: PartialState, kind: type) -> None:
         runs.append(run)
         raise KeyboardInterrupt
 
@@ -110,15 +110,15 @@ def test_changed_captions_start_a_new_run(captions_alone, tiny_bridge, monkeypat
 
 def test_records_survive_a_stop_but_not_a_new_run(tmp_path):
     state = PartialState(cpu=True)
-    record = Record(3, {"description": "Water."}, {"scene": 1.0}, 2, [0.5])
-    Records(tmp_path / "parts", {"bridge": "a"}, state).add([record])
+    record = TileRecord(3, {"description": "Water."}, {"scene": 1.0}, 2, [0.5])
+    Records(tmp_path / "parts", {"bridge": "a"}, state, TileRecord).add([record])
     with open(tmp_path / "parts" / "0.jsonl", "a") as file:
         file.write('\n{"index": 4, "ans')  # killed while it wrote
-    again = Records(tmp_path / "parts", {"bridge": "a"}, state)
+    again = Records(tmp_path / "parts", {"bridge": "a"}, state, TileRecord)
     assert again.done == {3} and again.collect() == [record]
     again.add([replace(record, index=4)])
     assert [r.index for r in again.collect()] == [3, 4]
-    assert Records(tmp_path / "parts", {"bridge": "b"}, state).done == set()
+    assert Records(tmp_path / "parts", {"bridge": "b"}, state, TileRecord).done == set()
 
 
 @pytest.mark.slow
@@ -167,8 +167,8 @@ def test_shuffled_images_are_of_other_tiles(count):
 
 def test_an_incomplete_run_file_starts_a_new_run(tmp_path):
     run = {"bridge": "abc", "seed": 0}
-    Records(tmp_path / "run", run, PartialState(cpu=True))
+    Records(tmp_path / "run", run, PartialState(cpu=True), TileRecord)
     path = tmp_path / "run" / RUN_FILE
     path.write_text(path.read_text()[:9])
-    assert Records(tmp_path / "run", run, PartialState(cpu=True)).done == set()
+    assert Records(tmp_path / "run", run, PartialState(cpu=True), TileRecord).done == set()
     assert json.loads(path.read_text()) == run

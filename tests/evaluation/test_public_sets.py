@@ -99,6 +99,29 @@ def test_a_public_set_is_scored_with_baselines(tiny_bridge, tmp_path):
     assert some[0].tiles < found["count"].tiles + 1
 
 
+def test_a_stopped_evaluation_continues(tiny_bridge, tmp_path):
+    write_rsvqa(tmp_path / "lr")
+    public_set, reports = read_rsvqa(tmp_path / "lr"), []
+
+    def report_and_stop(text: str) -> None:
+        reports.append(text)
+        if len(reports) == 1:
+            raise KeyboardInterrupt
+
+    def evaluate():
+        return evaluate_public_set(
+            tiny_bridge, public_set, 1, records_folder=tmp_path / "run", report=report_and_stop
+        )
+
+    with pytest.raises(KeyboardInterrupt):
+        evaluate()
+    count = int(reports[0].split()[2])
+    assert reports == [f"1 of {count} images"] and count > 1
+    assert evaluate() == evaluate_public_set(tiny_bridge, public_set, 1)
+    assert reports[1] == f"1 of {count - 1} images" and len(reports) == count
+    assert not (tmp_path / "run").exists()
+
+
 @pytest.mark.parametrize("form", ["tif", "jpg"])
 def test_eurosat_is_classified_by_question_and_embedding(form, tiny_bridge, tmp_path):
     for number, kind in enumerate(SCENE_NAMES):

@@ -106,7 +106,12 @@ def run_evaluate(arguments: argparse.Namespace) -> int:
             print_message(note)
     if questions.items:
         answered, more = evaluate_public_set(
-            bridge, questions, arguments.batch_size, limit=arguments.limit, report=print_message
+            bridge,
+            questions,
+            arguments.batch_size,
+            limit=arguments.limit,
+            records_folder=output and output.with_name(f"{output.name}.questions"),
+            report=print_message,
         )
         results, rows = [*results, *answered], [*rows, *more]
     if not results:
