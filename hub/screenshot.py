@@ -113,9 +113,10 @@ def take_screenshot(page: Page, url: str, options: argparse.Namespace) -> None:
         assert last is not None  # the page has loaded
         height = round(last["y"] + last["height"]) + MARGIN
     options.output.parent.mkdir(parents=True, exist_ok=True)
+    # What stays in view while a page scrolls leaves blanks in a picture of the full page.
     page.screenshot(
         path=options.output,
-        full_page=True,
+        full_page=not options.height,
         clip={"x": 0, "y": 0, "width": options.width, "height": height},
     )
     print(options.output)

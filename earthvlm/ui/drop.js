@@ -19,3 +19,14 @@ document.addEventListener('drop', (event) => {
   input.files = event.dataTransfer.files;
   input.dispatchEvent(new Event('change', {bubbles: true}));
 });
+
+// A button that takes files says so while they are on their way, which Gradio leaves unsaid.
+document.addEventListener('change', (event) => {
+  if (event.target.type !== 'file' || !event.target.files.length) return;
+  const next = event.target.nextElementSibling;
+  if (next?.matches('button')) next.classList.add('sending');
+}, {capture: true});
+new PerformanceObserver((list) => {
+  if (!list.getEntries().some(({name}) => /\/upload(\?|$)/.test(name))) return;
+  document.querySelectorAll('button.sending').forEach((button) => button.classList.remove('sending'));
+}).observe({type: 'resource'});

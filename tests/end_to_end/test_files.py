@@ -156,6 +156,65 @@ def test_products_bands_and_parts_of_large_images_open(
     assert "12 of 12" in read_details(page)
 
 
+# Records in how many places at once, and in which, the page tells of progress.
+RECORD = """() => {
+  window.most = 0;
+  window.places = new Set();
+  const shown = {opacityProperty: true, visibilityProperty: true};
+  const look = () => {
+    const found = [...document.querySelectorAll('.progress-text, .uploading, .sending')]
+      .filter((each) => each.checkVisibility(shown)).map((each) => each.closest('[id]').id);
+    window.most = Math.max(window.most, new Set(found).size);
+    found.forEach((place) => window.places.add(place));
+    requestAnimationFrame(look);
+  };
+  look();
+}"""
+
+
+@EITHER_WIDTH
+def test_slow_uploads_tell_of_progress_in_one_place(page: Page, lakeside: Path):
+    network = page.context.new_cdp_session(page)
+    network.send("Network.enable")
+    speed = {"uploadThroughput": 200_000, "downloadThroughput": -1, "latency": 0, "offline": False}
+    network.send("Network.emulateNetworkConditions", speed)
+    page.evaluate(RECORD)
+    open_file(page, lakeside)
+    page.locator("#upload", has_text="Click to Upload").wait_for()
+    page.locator("#upload .progress-text, .uploading").wait_for(state="detached")
+    assert page.evaluate("[...places]") == ["upload"] and page.evaluate("most") == 1
+
+    open_tab(page, "Search")
+    page.locator(".result").first.wait_for()
+    page.evaluate("places.clear(); most = 0")
+    with page.expect_file_chooser() as chooser:
+        page.locator("#search-file").click()
+    chooser.value.set_files(lakeside)
+    page.locator("#search-summary", has_text="most similar to lakeside").wait_for()
+    page.locator(".progress-text, .sending").first.wait_for(state="hidden")
+    places = set(page.evaluate("[...places]"))
+    assert {"search-file"} <= places <= {"search-file", "search-summary"}
+    assert page.evaluate("most") <= 2  # for a moment, when one ends as the other begins
+
+    open_tab(page, "Compare")
+    page.evaluate("places.clear(); most = 0")
+    with page.expect_file_chooser() as chooser:
+        page.locator("#upload-pair").click()
+    chooser.value.set_files([lakeside, save_other_date(lakeside)])
+    page.locator("#changes h2").first.wait_for()
+    page.locator(".progress-text, .sending").first.wait_for(state="hidden")
+    places = set(page.evaluate("[...places]"))
+    assert {"upload-pair"} <= places <= {"upload-pair", "pair"}
+    assert page.evaluate("most") <= 2
+
+
+def save_other_date(path: Path) -> Path:
+    """Return a copy of a file under another name."""
+    other = path.with_name("later.tif")
+    other.write_bytes(path.read_bytes())
+    return other
+
+
 def drop_file(page: Page, path: Path) -> None:
     """Drop a file on the page, outside of the place for uploads."""
     content = base64.b64encode(path.read_bytes()).decode()

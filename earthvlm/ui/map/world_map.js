@@ -30,7 +30,7 @@ export async function drawMap(element, props, trigger, watch, base) {
         L.Map.prototype.panBy.call(map, offset, { ...options, animate: false });
     map.attributionControl.setPrefix('<a href="https://leafletjs.com" target="_blank">Leaflet</a>');
     map.attributionControl.addAttribution("Map: Natural Earth. Towns: GeoNames, CC BY 4.0");
-    L.control.scale({ imperial: false, maxWidth: 110 }).addTo(map);
+    L.control.scale({ imperial: false, maxWidth: 110, position: "topleft" }).addTo(map);
     map.setView([25, 5], 2);
 
     const area = addAreaButtons(map, frame, trigger);

@@ -193,6 +193,7 @@ class ChatHandlers:
             opened.source,
         )
 
+    @page_only
     def quote(self, session: Session) -> str:
         """Return the last answer with its question, scene, model, measurements and source."""
         opened = session.require_opened()

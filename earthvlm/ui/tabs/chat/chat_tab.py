@@ -174,9 +174,11 @@ def wire_chat_tab(
 ) -> None:
     """Connect the components to their handlers. examples: those that the tab was built with."""
     session, outputs = tab.session, tab.outputs
+    opening: dict[str, Any] = {**OPENING, "show_progress_on": tab.picture}
+    private = {**opening, "api_visibility": "private"}
     conversation = ChatHandlers(service)
     scenes = SceneHandlers(conversation, examples, len(outputs))
-    tab.gallery.select(scenes.open_example, session, outputs, api_visibility="private", **OPENING)
+    tab.gallery.select(scenes.open_example, session, outputs, **private)
     uploaded = tab.upload.upload(
         scenes.open_scene,
         [session, tab.upload, tab.boa_offset, tab.window],
@@ -189,13 +191,13 @@ def wire_chat_tab(
     for ended in (uploaded.then, uploaded.failure):  # empty the field for the next file
         ended(None, None, tab.upload, js="() => null", api_visibility="private")
     tab.image_id.submit(
-        scenes.open_named, [session, tab.image_id], outputs, api_name="open_named", **OPENING
+        scenes.open_named, [session, tab.image_id], outputs, api_name="open_named", **opening
     )
     tab.composite.input(
         scenes.draw, [session, tab.composite], tab.picture, api_name="draw", **QUIETLY
     )
-    tab.picture.part(scenes.open_part, session, outputs, api_visibility="private", **OPENING)
-    tab.picture.order(scenes.open_order, session, outputs, api_visibility="private", **OPENING)
+    tab.picture.part(scenes.open_part, session, outputs, **private)
+    tab.picture.order(scenes.open_order, session, outputs, **private)
     tab.picture.apply(
         scenes.draw_bands,
         session,

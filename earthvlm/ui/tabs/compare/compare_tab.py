@@ -30,8 +30,8 @@ from earthvlm.ui.uploads import SCENE_FILES, open_uploads, take_uploads_only
 
 COMPARE_SCRIPT = load_module("compare.js", "['select']")
 NOTE = (
-    "Upload two dates of one place: the change is measured from the bands of both. The model "
-    "describes each scene on its own."
+    "Upload two scenes of one place from different days: what changed is measured from the bands "
+    "of both. The model describes each scene on its own."
 )
 NO_PAIR = "Two scenes are needed: upload two, or one to compare with the scene in Chat"
 # Requests wait in the service's queues, where no address can keep others out.
@@ -99,6 +99,7 @@ class CompareHandlers:
         with self.service.opening(identify_client(session, request)):
             return show_pair(session.pair, composite) if session.pair else gr.skip()
 
+    @page_only
     def read_pixels(self, session: Session, event: gr.EventData, request: gr.Request) -> gr.HTML:
         """Return the reflectance of a block of pixels of each scene that the event names one of."""
         identify_client(session, request)
@@ -212,6 +213,7 @@ def wire_compare_tab(tab: CompareTab, service: SceneService) -> None:
         [session, tab.upload_pair, composite],
         tab.outputs,
         api_name="compare_two",
+        show_progress_on=tab.pictures,
         **OPENING,
     )
     tab.upload_one.upload(
@@ -219,6 +221,7 @@ def wire_compare_tab(tab: CompareTab, service: SceneService) -> None:
         [session, tab.upload_one, composite],
         tab.outputs,
         api_name="compare_with_chat",
+        show_progress_on=tab.pictures,
         **OPENING,
     )
     composite.input(

@@ -179,6 +179,8 @@ def wire_search_tab(
     item: the tab that holds them, which shows the results when it is opened.
     """
     session, words, options, outputs = tab.session, tab.words, tab.options, tab.outputs
+    searching: dict[str, Any] = {**SEARCHING, "show_progress_on": tab.summary}
+    private = {**searching, "api_visibility": "private"}
     typed = [session, words, *options.inputs]
     similar = [words, tab.with_words, *options.inputs]
     gr.on(
@@ -187,26 +189,26 @@ def wire_search_tab(
         typed,
         outputs,
         api_name="search",
-        **SEARCHING,
+        **searching,
     )
     for button in tab.suggestions:
         written = button.click(lambda text: text, button, words, **AT_ONCE)
-        written.success(handlers.search, typed, outputs, **PRIVATE)
+        written.success(handlers.search, typed, outputs, **private)
     tab.by_chat_scene.click(
         handlers.search_similar,
         [session, *similar],
         outputs,
         api_name="search_similar",
-        **SEARCHING,
+        **searching,
     )
     tab.by_file.upload(
         handlers.search_file,
         [session, tab.by_file, *similar],
         outputs,
         api_name="search_file",
-        **SEARCHING,
+        **searching,
     )
-    tab.by_marks.click(handlers.search_marked, [session, *similar], outputs, **PRIVATE)
+    tab.by_marks.click(handlers.search_marked, [session, *similar], outputs, **private)
     chosen = [options.split.input, options.count.release, options.apply.click]
     typed_filters = [text.submit for text in options.texts if text is not options.near]
     gr.on(
@@ -215,7 +217,7 @@ def wire_search_tab(
         [session, *options.inputs],
         outputs,
         api_name="search_again",
-        **SEARCHING,
+        **searching,
     )
     cleared = options.clear.click(
         lambda: ("",) * len(options.texts), None, options.texts, **AT_ONCE
@@ -231,12 +233,20 @@ def search_again_after(
 ) -> gr.events.Dependency:
     """Repeat the search when an event succeeded, and return the dependency that does."""
     inputs = [tab.session, *tab.options.inputs]
-    return event.success(handlers.search_again, inputs, tab.outputs, **PRIVATE)
+    return event.success(
+        handlers.search_again, inputs, tab.outputs, show_progress_on=tab.summary, **PRIVATE
+    )
 
 
 def _wire_results(tab: SearchTab, handlers: SearchHandlers, tabs: gr.Tabs, chat: ChatTab) -> None:
     session, marks = tab.session, [tab.session, tab.marks_row, tab.marks]
-    tab.results.select(handlers.open_result, session, [tabs, *chat.outputs], **PRIVATE)
+    tab.results.select(
+        handlers.open_result,
+        session,
+        [tabs, *chat.outputs],
+        show_progress_on=tab.summary,
+        **PRIVATE,
+    )
     tab.results.mark(handlers.mark, session, marks, **QUIETLY)
     tab.results.turn(handlers.turn_page, session, [session, tab.results], **QUIETLY)
     tab.clear_marks.click(handlers.clear_marks, session, [*marks, tab.results], **QUIETLY)
