@@ -7,7 +7,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from earthvlm.scenes.analysis.spectral_indices import find_cloud
+from earthvlm.metrics.agreement import drop_contradicted
+from earthvlm.scenes.analysis.spectral_indices import find_cloud, measure
+from earthvlm.scenes.land_cover import CoverMap
 from earthvlm.scenes.product import Product
 from earthvlm.scenes.scene import Scene
 
@@ -43,7 +45,8 @@ def make_rows(
         splits: one for each scene (default: "scenes").
         split_clouds: whether cloudy scenes go into the split "cloudy" and others into "clear".
         sources: the owner and licence of each scene.
-        captions: whether the bridge describes each scene.
+        captions: whether the bridge describes each scene. Sentences that the measurements or the
+            map contradict are left out.
         keep_scenes: whether all bands are written as a GeoTIFF into the folder's `scenes/`.
         batch_size: scenes embedded at once.
         report: is called with the number of finished scenes and of all scenes.
@@ -58,7 +61,10 @@ def make_rows(
         batch = list(scenes[start : start + batch_size])
         texts = [""] * len(batch)
         if captions:
-            texts = [caption.strip() for caption in bridge.generate(batch, DEFAULT_PROMPT)]
+            texts = [
+                drop_contradicted(text.strip(), measure(scene), find_map(bridge, scene))
+                for scene, text in zip(batch, bridge.generate(batch, DEFAULT_PROMPT), strict=True)
+            ]
         scene_vectors = bridge.embed(batch)
         caption_vectors = embed_sentences(texts) if captions else None
         for index, scene in enumerate(batch):
@@ -106,6 +112,11 @@ def describe_scene(
         "mgrs_tile": product.mgrs_tile,
         "cloud": None if scene.is_rgb_only else cloud,
     }
+
+
+def find_map(bridge: OlmoEarthVLMBridge, scene: Scene) -> CoverMap | None:
+    """Return a scene's land-cover map where the bridge makes one."""
+    return bridge.map_land_cover(scene) if bridge.config.segmentation_head else None
 
 
 def measure_cloud(scene: Scene) -> float | None:

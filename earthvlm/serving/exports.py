@@ -6,11 +6,11 @@ import re
 from collections.abc import Sequence
 from itertools import pairwise
 
+from earthvlm.metrics.agreement import find_disagreements
 from earthvlm.models.language.chat_templates import Message
 from earthvlm.scenes.analysis.spectral_indices import SOURCES, SpectralIndices, percent
 from earthvlm.scenes.land_cover import CoverMap
 from earthvlm.scenes.scene import Scene
-from earthvlm.serving.agreement import find_disagreements
 from earthvlm.serving.measurements import select_measurements
 
 # Characters that Markdown, including GitHub's dialect, may read as markup: anywhere, and at the

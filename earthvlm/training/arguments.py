@@ -108,14 +108,13 @@ def check_arguments(group: Any) -> None:
 
 def _check(each: Field, kind: type, value: Any) -> None:
     least, most = each.metadata["least"], each.metadata["most"]
-    if least is not None and kind is int and not least <= value <= most:
+    kinds = {int: "a whole number", float: "a number"}
+    fits = least is None or (least <= value <= most and value < math.inf)  # false for NaN too
+    if kind in kinds and not fits:
         upper = f" and at most {most}" if most < math.inf else ""
+        given = f"{value:g}" if kind is float else value
         raise ValueError(
-            f"--{each.name} must be a whole number of at least {least}{upper}; {value} was given."
-        )
-    if least is not None and kind is float and not least <= value < math.inf:  # false for NaN too
-        raise ValueError(
-            f"--{each.name} must be a number of at least {least}; {value:g} was given."
+            f"--{each.name} must be {kinds[kind]} of at least {least}{upper}; {given} was given."
         )
     choices = each.metadata["choices"]
     if choices and value not in choices:

@@ -97,7 +97,7 @@ class TinyBridge:
     revision = "abc123"
     summary = "A tiny bridge; trained on nothing."
     limits = "It says the same of every scene."
-    config = SimpleNamespace(olmoearth_model_id="random-v1.2-nano")
+    config = SimpleNamespace(olmoearth_model_id="random-v1.2-nano", segmentation_head=False)
 
     def generate(self, scenes, prompt):
         return ["Fields and a lake."] * len(scenes)
@@ -260,7 +260,7 @@ def test_a_bundle_is_whole_and_its_card_valid(tmp_path, sourced, no_sentence_mod
 
 def test_a_bundle_by_released_weights_passes_on_their_licence(tmp_path, sourced, no_sentence_model):
     bridge = TinyBridge()
-    bridge.config = SimpleNamespace(olmoearth_model_id="OlmoEarth-v1-Nano")
+    bridge.config = SimpleNamespace(olmoearth_model_id="OlmoEarth-v1-Nano", segmentation_head=False)
     index = build(sourced[:1], tmp_path / "embeddings", bridge)
     card = (index.folder / "README.md").read_text()
     assert "license_name: olmoearth-artifact-license" in card

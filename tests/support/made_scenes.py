@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import numpy as np
 from PIL import Image
 
@@ -44,6 +46,7 @@ class TinyBridge:
     """A stand-in bridge: embeds a scene by its mean reflectance, captions it by its name."""
 
     revision = "abc123"
+    config = SimpleNamespace(segmentation_head=False)
 
     def generate(self, scenes, prompt):
         assert prompt == "Describe this scene."

@@ -37,6 +37,7 @@ INVALID = {
     "--retrieval_head_epochs=-1": "--retrieval_head_epochs must be a whole number of at least 0",
     "--encoder_batch_size=0": "--encoder_batch_size must be a whole number of at least 1",
     "--learning_rate=-1": "--learning_rate must be a number of at least 0; -1 was given.",
+    "--context_share=1.5": "--context_share must be a number of at least 0 and at most 1; 1.5 was",
     "--learning_rate=nan": "--learning_rate must be a number of at least 0; nan was given.",
     "--encoder_learning_rate=inf": "--encoder_learning_rate must be a number of at least 0; inf",
     "--query_learning_rate=-0.1": "--query_learning_rate must be a number of at least 0",

@@ -278,9 +278,9 @@ def _check_answer(
     scene: Scene, prompt: str, answer: str, cover_map: CoverMap | None
 ) -> dict[str, Any]:
     """Return what is measured of a scene, and how an answer departs from that and the map."""
+    from earthvlm.metrics.agreement import find_disagreements
     from earthvlm.scenes.analysis.distribution_shift import warn_out_of_distribution
     from earthvlm.scenes.analysis.spectral_indices import measure
-    from earthvlm.serving.agreement import find_disagreements
 
     measured = measure(scene)
     covers = measured.shares if measured else {}

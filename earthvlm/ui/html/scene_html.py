@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import html
 
+from earthvlm.metrics.agreement import find_disagreements
 from earthvlm.scenes.analysis.spectral_indices import COVER_RULES, SOURCES, percent
 from earthvlm.scenes.bands import WAVELENGTHS, composite_bands
 from earthvlm.scenes.land_cover import CoverMap
 from earthvlm.scenes.pictures.composites import NDVI_COLOURS, NDVI_STOPS
 from earthvlm.scenes.places.formatting import describe_date, describe_place
 from earthvlm.scenes.scene import Scene
-from earthvlm.serving.agreement import find_disagreements
 from earthvlm.serving.measurements import select_measurements
 from earthvlm.serving.service import OpenScene
 from earthvlm.ui.html.titles import make_title

@@ -14,10 +14,10 @@ from PIL import Image
 
 from earthvlm.bridge.hub.model_card import OLMOEARTH_LICENCE
 from earthvlm.generation.sampling import DEFAULT_PROMPT
+from earthvlm.metrics.agreement import find_disagreements
 from earthvlm.scenes.analysis.spectral_indices import SOURCES
 from earthvlm.scenes.land_cover import COVERS, CoverMap
 from earthvlm.search.index import SceneResult
-from earthvlm.serving.agreement import find_disagreements
 from earthvlm.serving.service import Client, Example, OpenScene, SceneService
 from earthvlm.ui.session import address_of
 from earthvlm.ui.tabs.search.filters import ALL_SPLITS, check_number, read_filter

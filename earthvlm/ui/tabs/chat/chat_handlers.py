@@ -12,8 +12,8 @@ from typing import Any
 import gradio as gr
 
 from earthvlm.generation.sampling import check_prompt
+from earthvlm.metrics.agreement import mentioned_covers
 from earthvlm.models.language.chat_templates import Message
-from earthvlm.serving.agreement import mentioned_covers
 from earthvlm.serving.exports import conversation_to_markdown, quote_last_answer
 from earthvlm.serving.measurements import SUGGESTED_QUESTIONS, suggest_next
 from earthvlm.serving.service import OpenScene, SceneService, Waiting

@@ -9,9 +9,9 @@ import pytest
 
 from earthvlm.data.labels import SceneLabels
 from earthvlm.data.questions.question_answering import write_questions_and_answers
+from earthvlm.metrics.agreement import drop_contradicted, find_disagreements
 from earthvlm.scenes.analysis.spectral_indices import SpectralIndices
 from earthvlm.scenes.land_cover import COVERS, CoverMap
-from earthvlm.serving.agreement import find_disagreements
 
 LAKE = SpectralIndices(
     {"cloud": 0.0, "snow": 0.0, "water": 0.23, "dense vegetation": 0.5, "sparse vegetation": 0.1},
@@ -125,3 +125,10 @@ def test_right_answers_never_disagree():
             assert found == [], (asked, answered, found)
             compared += 1
     assert compared > 150
+
+
+def test_contradicted_sentences_are_dropped():
+    text = "Tree cover covers about 40 percent of the scene. There is no water in view."
+    assert drop_contradicted(text, LAKE) == "Tree cover covers about 40 percent of the scene."
+    assert drop_contradicted(text, None) == text
+    assert drop_contradicted("There is no water in view.", LAKE) == "There is no water in view."

@@ -122,9 +122,25 @@ def find_disagreements(
     return list(sentences.values())
 
 
+def drop_contradicted(
+    description: str, measured: SpectralIndices | None, cover_map: CoverMap | None = None
+) -> str:
+    """Return a description without the sentences that measurement or map contradict.
+
+    A description of nothing but such sentences is returned whole.
+    """
+    sentences = _split_sentences(description)
+    left = [text for text in sentences if not find_disagreements("", text, measured, cover_map)]
+    return " ".join(left or sentences)
+
+
+def _split_sentences(text: str) -> list[str]:
+    return re.split(r"(?<=[.;])\s+", text)
+
+
 def read_claims(question: str, answer: str) -> Iterator[Claim]:
     """Yield what an answer says of covers of the whole scene."""
-    for sentence in re.split(r"(?<=[.;])\s+", answer):
+    for sentence in _split_sentences(answer):
         about_part = _PART_WORD.search(sentence)
         for pattern in () if about_part else _CLAIMS:
             for match in pattern.finditer(sentence):
