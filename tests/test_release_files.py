@@ -15,6 +15,7 @@ import yaml
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
+from packaging.version import Version
 
 from earthvlm.models.language.smollm2 import EMBEDDED_PACKAGE, EMBEDDED_VERSION
 
@@ -115,15 +116,19 @@ def test_the_lock_holds_all_that_is_required():
             continue
         seen.add(key)
         try:
-            metadata = distribution(required.name).requires or []
+            installed = distribution(required.name)
         except PackageNotFoundError:
             continue  # what this machine's torch does not need
+        if Version(installed.version).public != find_pin(pins, required.name):
+            continue  # another version may need others
+        metadata = installed.requires or []
         for line in metadata:
             nested = Requirement(line)
             extras = required.extras or {""}
             if nested.marker is None or any(nested.marker.evaluate({"extra": e}) for e in extras):
                 waiting.append(nested)
-    assert len(seen) > 60
+    if distribution("gradio").version == find_pin(pins, "gradio"):  # not the lowest versions
+        assert len(seen) > 60
 
 
 def test_a_space_has_the_locked_gradio():
