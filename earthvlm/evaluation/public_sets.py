@@ -57,28 +57,18 @@ def evaluate_public_set(
         ValueError: There is no item.
         FileNotFoundError: An image is missing.
     """
-    images = list(dict.fromkeys(item.image for item in public_set.items))
-    if not images:
-        raise ValueError("The set has no question with candidates.")
-    count = min(limit or len(images), len(images))
-    images = [images[int(i)] for i in np.linspace(0, len(images) - 1, count)]
+    images = _choose_images(public_set, limit)
     others = dict(zip(images, [images[-1], *images[:-1]], strict=True))
-    asked: dict[str, list[Item]] = {image: [] for image in images}
-    for item in public_set.items:
-        if item.image in asked:
-            asked[item.image].append(item)
+    asked = _group_items(public_set, images)
     state = PartialState(cpu=bridge.device.type == "cpu")
     classes = None
     if public_set.classes:
         classes = list(public_set.classes), embed_sentences(list(public_set.classes.values()))
     questions = [[i.image, i.question, *i.candidates] for each in asked.values() for i in each]
-    run: dict[str, object] = {
-        "bridge": bridge.revision,
-        "questions": questions,
-        "classes": public_set.classes,
-    }
+    run: dict[str, object] = {"bridge": bridge.revision, "questions": questions}
+    run["classes"] = public_set.classes
     records = Records(records_folder, run, state, AnsweredImage)
-    own = range(state.process_index, count, state.num_processes)
+    own = range(state.process_index, len(images), state.num_processes)
     missing = [index for index in own if index not in records.done]
     for start in range(0, len(missing), batch_size):
         batch = [images[index] for index in missing[start : start + batch_size]]
@@ -88,12 +78,8 @@ def evaluate_public_set(
         answered: dict[str, list[dict]] = {image: [] for image in batch}
         for row in _evaluate_batch(bridge, opened, others, items, classes):
             answered[row["image"]].append(row)
-        records.add(
-            [
-                AnsweredImage(index, answered[images[index]])
-                for index in missing[start : start + batch_size]
-            ]
-        )
+        indices = missing[start : start + batch_size]
+        records.add([AnsweredImage(index, answered[images[index]]) for index in indices])
         if report and state.is_main_process:
             report(f"{start + len(batch):,} of {len(missing):,} images")
     collected = records.collect()
@@ -103,6 +89,23 @@ def evaluate_public_set(
     if state.is_main_process:
         records.remove()
     return results, rows
+
+
+def _group_items(public_set: PublicSet, images: list[str]) -> dict[str, list[Item]]:
+    asked: dict[str, list[Item]] = {image: [] for image in images}
+    for item in public_set.items:
+        if item.image in asked:
+            asked[item.image].append(item)
+    return asked
+
+
+def _choose_images(public_set: PublicSet, limit: int | None) -> list[str]:
+    """At most `limit` images, spread over the set. Raises ValueError where it has none."""
+    images = list(dict.fromkeys(item.image for item in public_set.items))
+    if not images:
+        raise ValueError("The set has no question with candidates.")
+    count = min(limit or len(images), len(images))
+    return [images[int(i)] for i in np.linspace(0, len(images) - 1, count)]
 
 
 def _evaluate_batch(

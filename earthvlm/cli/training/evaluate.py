@@ -120,17 +120,22 @@ def run_evaluate(arguments: argparse.Namespace) -> int:
         return 0
     print(as_markdown(results))
     if output is not None:
-        result = {
-            "bridge": bridge.revision,
-            "dataset": dataset,
-            "split": split,
-            "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-            "metrics": [asdict(result) for result in results],
-            "tiles": rows,
-        }
-        with write_atomically(output) as path:
-            path.write_text(json.dumps(result, indent=1) + "\n", "utf-8")
+        measured = {"bridge": bridge.revision, "dataset": dataset, "split": split}
+        _write_results(output, measured, results, rows)
     return 0
+
+
+def _write_results(
+    output: Path, measured: dict[str, str | None], results: list[MetricResult], rows: list[dict]
+) -> None:
+    result = {
+        **measured,
+        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "metrics": [asdict(result) for result in results],
+        "tiles": rows,
+    }
+    with write_atomically(output) as path:
+        path.write_text(json.dumps(result, indent=1) + "\n", "utf-8")
 
 
 def _evaluate_captions(
