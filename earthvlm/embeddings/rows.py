@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 
 from earthvlm.metrics.agreement import drop_contradicted
 from earthvlm.scenes.analysis.spectral_indices import find_cloud, measure
-from earthvlm.scenes.land_cover import CoverMap
 from earthvlm.scenes.product import Product
 from earthvlm.scenes.scene import Scene
 
@@ -51,7 +50,6 @@ def make_rows(
         batch_size: scenes embedded at once.
         report: is called with the number of finished scenes and of all scenes.
     """
-    from earthvlm.generation.sampling import DEFAULT_PROMPT
     from earthvlm.models.text_encoder import embed_sentences
 
     if keep_scenes:
@@ -61,10 +59,7 @@ def make_rows(
         batch = list(scenes[start : start + batch_size])
         texts = [""] * len(batch)
         if captions:
-            texts = [
-                drop_contradicted(text.strip(), measure(scene), find_map(bridge, scene))
-                for scene, text in zip(batch, bridge.generate(batch, DEFAULT_PROMPT), strict=True)
-            ]
+            texts = write_captions(batch, bridge)
         scene_vectors = bridge.embed(batch)
         caption_vectors = embed_sentences(texts) if captions else None
         for index, scene in enumerate(batch):
@@ -114,9 +109,20 @@ def describe_scene(
     }
 
 
-def find_map(bridge: OlmoEarthVLMBridge, scene: Scene) -> CoverMap | None:
-    """Return a scene's land-cover map where the bridge makes one."""
-    return bridge.map_land_cover(scene) if bridge.config.segmentation_head else None
+def write_captions(scenes: Sequence[Scene], bridge: OlmoEarthVLMBridge) -> list[str]:
+    """Describe scenes, without the sentences that their measurements or maps contradict."""
+    from earthvlm.generation.sampling import DEFAULT_PROMPT
+
+    maps = [
+        bridge.map_land_cover(scene) if bridge.config.segmentation_head else None
+        for scene in scenes
+    ]
+    return [
+        drop_contradicted(text.strip(), measure(scene), cover_map)
+        for text, scene, cover_map in zip(
+            bridge.generate(scenes, DEFAULT_PROMPT), scenes, maps, strict=True
+        )
+    ]
 
 
 def measure_cloud(scene: Scene) -> float | None:
