@@ -173,21 +173,18 @@ def test_captions_and_scene_files_are_optional(images, tmp_path):
     assert not (tmp_path / "index" / "scenes").exists()
 
 
-@pytest.mark.parametrize(
-    ("setting", "message"),
-    [
+def test_other_settings_are_refused(images, tmp_path):
+    run(images, tmp_path / "index")
+    before = get_ids(SceneIndex.from_pretrained(tmp_path / "index").browse())
+    for setting, message in (
         ({"tile_size": 32}, "tile_size 64 \\(now 32\\); give"),
         ({"captions": True}, "captions False \\(now True\\); give"),
         ({"keep_scenes": False, "source": "Mine."}, "source None .*, keep_scenes True "),
         ({"boa_offset": True}, "boa_offset None \\(now True\\); give"),
-    ],
-)
-def test_other_settings_are_refused(images, tmp_path, setting, message):
-    run(images, tmp_path / "index")
-    before = get_ids(SceneIndex.from_pretrained(tmp_path / "index").browse())
-    with pytest.raises(ValueError, match=f"index was indexed with {message}"):
-        run(images, tmp_path / "index", **setting)
-    assert get_ids(SceneIndex.from_pretrained(tmp_path / "index").browse()) == before
+    ):
+        with pytest.raises(ValueError, match=f"index was indexed with {message}"):
+            run(images, tmp_path / "index", **setting)
+        assert get_ids(SceneIndex.from_pretrained(tmp_path / "index").browse()) == before
 
 
 def test_interrupted_index_resumes(images, tmp_path, monkeypatch):

@@ -105,8 +105,14 @@ def test_real_harmonised_scenes_are_unchanged(date):
 
 
 @needs_scenes
-@pytest.mark.parametrize("date", ["2020-02-02", "2021-07-16", "2022-03-08"])
-@pytest.mark.parametrize("name", ["scene", "scene_20240301T105031"])
+@pytest.mark.parametrize(
+    ("date", "name"),
+    [
+        ("2020-02-02", "scene"),
+        ("2021-07-16", "scene_20240301T105031"),
+        ("2022-03-08", "scene"),
+    ],
+)
 def test_the_offset_is_removed_from_real_scenes(tmp_path, date, name):
     original = Scene.open(Path(DATA, "scenes", f"boadella_{date}_L2A.tif"))
     values = (original.reflectance + 1000).astype(np.uint16)
