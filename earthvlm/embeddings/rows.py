@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from earthvlm.metrics.agreement import drop_contradicted
+from earthvlm.metrics.agreement import drop_false_denials
 from earthvlm.scenes.analysis.spectral_indices import find_cloud, measure
 from earthvlm.scenes.product import Product
 from earthvlm.scenes.scene import Scene
@@ -44,8 +44,8 @@ def make_rows(
         splits: one for each scene (default: "scenes").
         split_clouds: whether cloudy scenes go into the split "cloudy" and others into "clear".
         sources: the owner and licence of each scene.
-        captions: whether the bridge describes each scene. Sentences that the measurements or the
-            map contradict are left out.
+        captions: whether the bridge describes each scene, without denials of covers that were
+            measured or mapped.
         keep_scenes: whether all bands are written as a GeoTIFF into the folder's `scenes/`.
         batch_size: scenes embedded at once.
         report: is called with the number of finished scenes and of all scenes.
@@ -110,7 +110,7 @@ def describe_scene(
 
 
 def write_captions(scenes: Sequence[Scene], bridge: OlmoEarthVLMBridge) -> list[str]:
-    """Describe scenes, without the sentences that their measurements or maps contradict."""
+    """Describe scenes, without denials of covers that were measured or mapped."""
     from earthvlm.generation.sampling import DEFAULT_PROMPT
 
     maps = [
@@ -118,7 +118,7 @@ def write_captions(scenes: Sequence[Scene], bridge: OlmoEarthVLMBridge) -> list[
         for scene in scenes
     ]
     return [
-        drop_contradicted(text.strip(), measure(scene), cover_map)
+        drop_false_denials(text.strip(), measure(scene), cover_map)
         for text, scene, cover_map in zip(
             bridge.generate(scenes, DEFAULT_PROMPT), scenes, maps, strict=True
         )

@@ -122,15 +122,20 @@ def find_disagreements(
     return list(sentences.values())
 
 
-def drop_contradicted(
+def drop_false_denials(
     description: str, measured: SpectralIndices | None, cover_map: CoverMap | None = None
 ) -> str:
-    """Return a description without the sentences that measurement or map contradict.
+    """Return a description without the sentences that deny a cover which is measured or mapped.
 
     A description of nothing but such sentences is returned whole.
     """
     sentences = _split_sentences(description)
-    left = [text for text in sentences if not find_disagreements("", text, measured, cover_map)]
+    left = [
+        text
+        for text in sentences
+        if all(claim.high > 0 for claim in read_claims("", text))
+        or not find_disagreements("", text, measured, cover_map)
+    ]
     return " ".join(left or sentences)
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from earthvlm.data.labels import SceneLabels
 from earthvlm.data.questions.question_answering import write_questions_and_answers
-from earthvlm.metrics.agreement import drop_contradicted, find_disagreements
+from earthvlm.metrics.agreement import drop_false_denials, find_disagreements
 from earthvlm.scenes.analysis.spectral_indices import SpectralIndices
 from earthvlm.scenes.land_cover import COVERS, CoverMap
 
@@ -127,8 +127,8 @@ def test_right_answers_never_disagree():
     assert compared > 150
 
 
-def test_contradicted_sentences_are_dropped():
-    text = "Tree cover covers about 40 percent of the scene. There is no water in view."
-    assert drop_contradicted(text, LAKE) == "Tree cover covers about 40 percent of the scene."
-    assert drop_contradicted(text, None) == text
-    assert drop_contradicted("There is no water in view.", LAKE) == "There is no water in view."
+def test_false_denials_are_dropped():
+    text = "Water covers about 60 percent of the scene. There is no water in view."
+    assert drop_false_denials(text, LAKE) == "Water covers about 60 percent of the scene."
+    assert drop_false_denials(text, None) == text
+    assert drop_false_denials("There is no water in view.", LAKE) == "There is no water in view."
