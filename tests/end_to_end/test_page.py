@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.end_to_end.conftest import BOTH_WIDTHS, END_TO_END
+from tests.end_to_end.conftest import AT_REST, BOTH_WIDTHS, END_TO_END
 from tests.end_to_end.visitor import answers, open_tab, read_violations, wait_until_idle
 
 if TYPE_CHECKING:
@@ -84,6 +84,7 @@ def test_page_works_by_keyboard_and_passes_axe(page: Page, keep: Callable[..., N
             "dark => document.body.classList.contains('dark') === dark", arg=scheme == "dark"
         )
         page.mouse.move(0, 0)
+        page.wait_for_function(AT_REST)  # colours fade into those of the other scheme
         keep(f"attention-{scheme}")
         serious = read_violations(page, scheme)
         assert not serious, (scheme, serious)
