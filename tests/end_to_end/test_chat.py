@@ -180,7 +180,7 @@ def test_picture_bands_and_download(page: Page, keep: Callable[..., None]):
     picture = page.locator("#picture img")
     pictures = {picture.get_attribute("src")}
     for name in ("near infrared", "short-wave infrared", "NDVI"):
-        page.locator("#composite").get_by_label(name, exact=True).check(force=True)
+        page.locator("#composite").get_by_label(name, exact=True).dispatch_event("click")
         page.locator(f'#picture img[alt$="{name}"]').wait_for()
         pictures.add(picture.get_attribute("src"))
     assert len(pictures) == 4
@@ -265,7 +265,7 @@ def test_attention_map_is_shown_until_the_next_answer(page: Page, keep: Callable
     page.locator("#picture img.attention").wait_for(state="detached")
     page.get_by_role("button", name="Whole answer").click()
     assert overlay() == whole
-    page.locator("#composite").get_by_label("NDVI", exact=True).check(force=True)
+    page.locator("#composite").get_by_label("NDVI", exact=True).dispatch_event("click")
     wait_for_count(words, 0)  # it belonged to what was seen before
     page.locator("#attention").click()
     words.first.wait_for()
