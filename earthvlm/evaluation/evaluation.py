@@ -105,13 +105,8 @@ def evaluate(
     names = [[tile.name, *texts] for tile, texts in zip(tiles, references, strict=True)]
     run = {"bridge": bridge.revision, "tiles": names, "seed": seed}
     records = Records(records_folder, run, state, TileRecord)
-    own = range(state.process_index, count, state.num_processes)
-    missing = [index for index in own if index not in records.done]
-    for start in range(0, len(missing), batch_size):
-        batch = missing[start : start + batch_size]
+    for batch in records.batches(count, batch_size, "tiles", report):
         records.add(list(_evaluate_batch(bridge, dataset, tiles, batch, others)))
-        if report and state.is_main_process:
-            report(f"{start + len(batch):,} of {len(missing):,} tiles")
     collected = records.collect()
     results = _score(bridge, tiles, collected, others, seed)
     if state.is_main_process:

@@ -68,20 +68,15 @@ def evaluate_public_set(
     run: dict[str, object] = {"bridge": bridge.revision, "questions": questions}
     run["classes"] = public_set.classes
     records = Records(records_folder, run, state, AnsweredImage)
-    own = range(state.process_index, len(images), state.num_processes)
-    missing = [index for index in own if index not in records.done]
-    for start in range(0, len(missing), batch_size):
-        batch = [images[index] for index in missing[start : start + batch_size]]
+    for indices in records.batches(len(images), batch_size, "images", report):
+        batch = [images[index] for index in indices]
         needed = dict.fromkeys([*batch, *(others[image] for image in batch)])
         opened = {image: public_set.open(image) for image in needed}
         items = [item for image in batch for item in asked[image]]
         answered: dict[str, list[dict]] = {image: [] for image in batch}
         for row in _evaluate_batch(bridge, opened, others, items, classes):
             answered[row["image"]].append(row)
-        indices = missing[start : start + batch_size]
         records.add([AnsweredImage(index, answered[images[index]]) for index in indices])
-        if report and state.is_main_process:
-            report(f"{start + len(batch):,} of {len(missing):,} images")
     collected = records.collect()
     rows = [row for record in collected for row in record.rows]
     rows.sort(key=lambda row: (row["image"], row["question"]))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Generic, TypeVar
@@ -52,6 +52,21 @@ class Records(Generic[RecordT]):
                 _prepare_folder(folder, run)
             state.wait_for_everyone()
         self.done = set(self._read())
+
+    def batches(
+        self, count: int, size: int, what: str, report: Callable[[str], None] | None
+    ) -> Iterator[list[int]]:
+        """Yield the indices below `count` that this process has yet to do, `size` at a time.
+
+        what: the images' name in the reports on the progress, after each batch: "tiles".
+        """
+        own = range(self.state.process_index, count, self.state.num_processes)
+        missing = [index for index in own if index not in self.done]
+        for start in range(0, len(missing), size):
+            batch = missing[start : start + size]
+            yield batch
+            if report and self.state.is_main_process:
+                report(f"{start + len(batch):,} of {len(missing):,} {what}")
 
     def add(self, records: Sequence[RecordT]) -> None:
         """Keep records of this process."""
