@@ -3,8 +3,8 @@
 EARTHVLM_BRIDGE and EARTHVLM_EMBEDDINGS name another bridge and embedding dataset than the
 bundled ones. Where the Hub does not answer within seconds, the app starts with the bundled
 ones. Where a Space has mounted the dataset in the folder EARTHVLM_EMBEDDINGS_MOUNT, nothing is
-downloaded for it. HF_TOKEN is the Hub's, for private repositories; GRADIO_SERVER_NAME and
-GRADIO_SERVER_PORT are Gradio's.
+downloaded for it. EARTHVLM_BASEMAP names an online map (ui/basemap.py). HF_TOKEN is the Hub's, for
+private repositories; GRADIO_SERVER_NAME and GRADIO_SERVER_PORT are Gradio's.
 """
 
 from __future__ import annotations

@@ -1,17 +1,25 @@
-"""The world map in a browser: clusters, cards, areas, by keyboard too; nothing is downloaded."""
+"""The world map in a browser: clusters, cards, areas, by keyboard too.
+
+Nothing is downloaded, but for the pictures of an online map where the owner wants one.
+"""
 
 from __future__ import annotations
 
+import io
 import re
+import threading
 from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING
 
 import gradio as gr
 import pytest
+from PIL import Image
 
 from earthvlm.embeddings.filters import SceneFilter
 from earthvlm.search.index import SceneIndex
 from earthvlm.serving.map_data import map_scenes
+from earthvlm.ui.basemap import VARIABLE
 from earthvlm.ui.security.checked_page import CheckedPage
 from earthvlm.ui.tabs.map.map_component import (
     add_world_map,
@@ -31,13 +39,17 @@ pytestmark = [
     # Gradio's own, about pandas; as an error it would end tasks of its queue.
     pytest.mark.filterwarnings("ignore::DeprecationWarning:gradio.queueing"),
 ]
-THIS_MACHINE = re.compile(r"(https?://(127\.0\.0\.1|localhost)|data:|blob:)")
 
 
 @pytest.fixture(scope="module")
-def map_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def world_index(tmp_path_factory: pytest.TempPathFactory) -> SceneIndex:
+    return make_world_index(tmp_path_factory.mktemp("world"))
+
+
+@pytest.fixture(scope="module")
+def map_url(world_index: SceneIndex) -> Iterator[str]:
     """The address of a page with a map and a field that shows what its events led to."""
-    page = build_page(make_world_index(tmp_path_factory.mktemp("world")))
+    page = build_page(world_index)
     _, url, _ = page.launch(prevent_thread_lock=True, quiet=True)
     yield url
     page.close()
@@ -71,7 +83,7 @@ def build_page(index: SceneIndex) -> gr.Blocks:
 
 @pytest.fixture
 def map_page(browser, map_url: str):
-    """The page in a new tab; the test fails if it requests anything from another machine.
+    """The page in a new tab; the test fails if it requests anything from another server.
 
     Reduced motion, because a map that still moves slides from under the pointer.
     """
@@ -81,7 +93,7 @@ def map_page(browser, map_url: str):
     page.goto(map_url)
     yield page
     page.close()
-    assert [url for url in requests if not THIS_MACHINE.match(url)] == []
+    assert [url for url in requests if not url.startswith((map_url, "data:", "blob:"))] == []
 
 
 @pytest.fixture
@@ -198,3 +210,78 @@ def test_area_is_drawn_removed_and_taken_from_the_view(map_page, expect_event):
     map_page.locator(".world-map").click(position={"x": 60, "y": 300})
     map_page.get_by_role("button", name="Scenes within 100 km").click()
     expect_event(re.compile(r"^\((?!-180\.0)-?\d+\.\d+, "))
+
+
+class TileServer(ThreadingHTTPServer):
+    """Another server, which sends one picture for every tile, or status 503."""
+
+    daemon_threads = True
+    is_broken = False
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), TileHandler)
+        drawn = io.BytesIO()
+        Image.new("RGB", (256, 256), "teal").save(drawn, "PNG")
+        self.tile = drawn.getvalue()
+        self.origin = f"http://127.0.0.1:{self.server_port}"
+
+
+class TileHandler(BaseHTTPRequestHandler):
+    def do_GET(self) -> None:
+        fits = re.fullmatch(r"/tiles/\d+/\d+/\d+\.png", self.path)
+        self.send_response(503 if self.server.is_broken else 200 if fits else 404)
+        self.end_headers()
+        self.wfile.write(b"" if self.server.is_broken else self.server.tile)
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@pytest.fixture
+def online_map(browser, world_index: SceneIndex, monkeypatch) -> Iterator[tuple[Page, TileServer]]:
+    """A new tab and the server whose tiles the page of that tab is to show."""
+    tiles = TileServer()
+    threading.Thread(target=tiles.serve_forever, daemon=True).start()
+    monkeypatch.setenv(
+        VARIABLE, f"{tiles.origin}/tiles/{{z}}/{{x}}/{{y}}.png © <Map> {tiles.origin}/"
+    )
+    page = build_page(world_index)
+    _, url, _ = page.launch(prevent_thread_lock=True, quiet=True)
+    tab = browser.new_page(viewport={"width": 1000, "height": 700}, base_url=url)
+    yield tab, tiles
+    tab.close()
+    page.close()
+    tiles.shutdown()
+    tiles.server_close()
+
+
+def test_an_online_map_is_shown_where_the_owner_wants(online_map):
+    tab, tiles = online_map
+    tab.goto("/")
+    tab.locator(".world-map.online[data-drawn=true]").wait_for()
+    assert tab.locator(".leaflet-tile-loaded").first.evaluate("tile => tile.naturalWidth") == 256
+    assert not tab.locator(".map-name").first.is_visible()
+    credit = tab.locator(".leaflet-control-attribution a", has_text="© <Map>")
+    assert credit.get_attribute("href") == f"{tiles.origin}/"
+    # Of the other servers it is this one alone: by another name it is another.
+    refused = """address => new Promise((done) => {
+        addEventListener("securitypolicyviolation", (event) => done(event.violatedDirective));
+        new Image().src = address;
+    })"""
+    other = tiles.origin.replace("127.0.0.1", "localhost")
+    assert tab.evaluate(refused, f"{other}/tiles/0/0/0.png") == "img-src"
+
+
+def test_the_bundled_map_is_shown_where_the_online_map_is_not(online_map):
+    tab, tiles = online_map
+    tiles.is_broken = True
+    with tab.expect_response(re.compile("/tiles/")) as answer:
+        tab.goto("/")
+    assert answer.value.status == 503
+    tab.locator(".world-map[data-drawn=true]:not(.online)").wait_for()
+    tab.locator(".map-name").first.wait_for()
+    assert tab.locator("path.land").count() >= 4
+    assert tab.locator(".leaflet-tile-loaded").count() == 0
+    tiles.is_broken = False
+    tab.get_by_role("button", name="Zoom out").click()
+    tab.locator(".world-map.online").wait_for()

@@ -2,9 +2,11 @@
 // `watch` are Gradio's. Events: "select" and "similar" {index: row} to open a scene and to find others
 // like it, "peek" {index: row} to get its picture in props.peeked, "apply" {bbox: [west, south, east,
 // north]} for an area (its longitudes may exceed 180), "clear" when the area was removed.
+// props.basemap {address, credit} is an online map, if there is one.
 
 import { drawBase } from "./base_map.js";
 import { addAreaButtons } from "./area.js";
+import { addOnlineMap } from "./online_map.js";
 import { addScenes } from "./scenes.js";
 
 const LIBRARIES = ["leaflet.js", "topojson-client.js", "supercluster.js"];
@@ -32,6 +34,7 @@ export async function drawMap(element, props, trigger, watch, base) {
     map.attributionControl.addAttribution("Map: Natural Earth. Towns: GeoNames, CC BY 4.0");
     L.control.scale({ imperial: false, maxWidth: 110, position: "topleft" }).addTo(map);
     map.setView([25, 5], 2);
+    if (props.basemap) addOnlineMap(map, frame, props.basemap);
 
     const area = addAreaButtons(map, frame, trigger);
     const scenes = addScenes(map, trigger, () => props.peeked);

@@ -13,6 +13,7 @@ from gradio.context import LocalContext
 from gradio.utils import get_type_hints
 from starlette.middleware import Middleware
 
+from earthvlm.ui.basemap import read_basemap
 from earthvlm.ui.errors import report_error, shorten
 from earthvlm.ui.page_parts import serve_parts
 from earthvlm.ui.security.compression import PageCompression
@@ -91,7 +92,9 @@ class CheckedPage(gr.Blocks):
         heads = [self.head, *(getattr(block, "head", None) for block in self.blocks.values())]
         inserted = [script for head in heads if head for script in find_scripts(head.encode())]
         app.user_middleware.append(Middleware(PageCompression, quality=5))
-        app.user_middleware.append(Middleware(PagePolicy, inserted=inserted))
+        basemap = read_basemap()
+        pictures = basemap.origin if basemap else ""
+        app.user_middleware.append(Middleware(PagePolicy, inserted=inserted, pictures=pictures))
         serve_parts(app)
         # The last one added comes first.
         forget_unattended(app)

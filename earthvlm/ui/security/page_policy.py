@@ -17,12 +17,13 @@ from earthvlm.ui.security.asgi import App, Message, Receive, Send
 # Scripts with a `src` have no content of their own.
 INLINE_SCRIPT = re.compile(rb"<script\b([^>]*)>(.*?)</script>", re.DOTALL | re.IGNORECASE)
 # Gradio compiles templates, hence 'unsafe-eval'; its components set styles. The page loads nothing
-# from others and sends them nothing. A Space shows it in the Hub's frame.
+# from others and sends them nothing, but for the pictures of an online map that the owner wants. A
+# Space shows it in the Hub's frame.
 POLICY = (
     "default-src 'self'; "
     "script-src 'self' 'unsafe-eval'{hashes}; "
     "style-src 'self' 'unsafe-inline'; "
-    "img-src 'self' data: blob:; "
+    "img-src 'self' data: blob:{pictures}; "
     "font-src 'self' data:; "
     "worker-src 'self' blob:; "
     "object-src 'none'; "
@@ -32,10 +33,14 @@ POLICY = (
 )
 
 
-def make_policy(scripts: Iterable[bytes] = ()) -> str:
-    """The `Content-Security-Policy` of an answer with these inline scripts."""
+def make_policy(scripts: Iterable[bytes] = (), pictures: str = "") -> str:
+    """The `Content-Security-Policy` of an answer with these inline scripts.
+
+    pictures: an origin from which the page may load pictures, such as "https://example.org".
+    """
     digests = {base64.b64encode(hashlib.sha256(script).digest()).decode() for script in scripts}
-    return POLICY.format(hashes="".join(f" 'sha256-{digest}'" for digest in sorted(digests)))
+    hashes = "".join(f" 'sha256-{digest}'" for digest in sorted(digests))
+    return POLICY.format(hashes=hashes, pictures=f" {pictures}" if pictures else "")
 
 
 def find_scripts(page: bytes) -> list[bytes]:
@@ -51,11 +56,13 @@ class PagePolicy:
     """Innermost middleware, before pages are compressed: adds the policy of each page's scripts.
 
     inserted: scripts that the page's own scripts insert, of the app's and its components' heads.
+    pictures: see `make_policy`.
     """
 
-    def __init__(self, app: App, inserted: Iterable[bytes] = ()) -> None:
+    def __init__(self, app: App, inserted: Iterable[bytes] = (), pictures: str = "") -> None:
         self._app = app
         self._inserted = list(inserted)
+        self._pictures = pictures
 
     async def __call__(self, scope: Any, receive: Receive, send: Send) -> None:
         """Answer a request; hold a page's headers until its scripts are known."""
@@ -72,7 +79,8 @@ class PagePolicy:
             body.extend(message.get("body", b""))
             if message.get("more_body"):
                 return
-            policy = make_policy([*find_scripts(bytes(body)), *self._inserted])
+            scripts = [*find_scripts(bytes(body)), *self._inserted]
+            policy = make_policy(scripts, self._pictures)
             name = b"content-security-policy"
             start["headers"] = [*start["headers"], (name, policy.encode())]
             await send(start)

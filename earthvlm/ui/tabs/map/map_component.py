@@ -1,7 +1,8 @@
 """The world map as a component: an index's scenes in clusters, footprints and search results.
 
 Leaflet draws it over borders, waters and towns that are part of this package, so it needs no key
-and no server but this one. All of it is loaded when the map is first opened, from `page_parts`.
+and no server but this one. All of it is loaded when the map is first opened, from `page_parts`. An
+online map lies between where the owner wants one (`basemap`).
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import gradio as gr
 from earthvlm.embeddings.filters import BoundingBox
 from earthvlm.search.index import SceneIndex, SceneResult
 from earthvlm.serving.map_data import normalize_bbox
+from earthvlm.ui.basemap import read_basemap
 from earthvlm.ui.session import check_index
 
 # The events must be named here: Gradio looks for them in this text.
@@ -35,13 +37,16 @@ def add_world_map(value: dict[str, Any] | None = None, elem_id: str = "world-map
     Its events are `select` when a scene is to be opened and `similar`
     when others like it are (see `get_clicked_scene`), `peek` when a scene's picture is wanted,
     which `show_peek` answers, `apply` after a bounding box was drawn (see `get_drawn_bbox`), and
-    `clear` after the box was removed.
+    `clear` after the box was removed. Raises ValueError where the environment names no fit
+    online map.
     """
+    basemap = read_basemap()
     return gr.HTML(
         value,
         html_template='<div class="world-map" style="min-height: 420px"></div>',
         js_on_load=LOADER,
         peeked=None,
+        basemap=basemap and {"address": basemap.address, "credit": basemap.credit},
         apply_default_css=False,
         elem_id=elem_id,
     )
