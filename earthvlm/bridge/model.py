@@ -24,10 +24,11 @@ from earthvlm.generation.sampling import DEFAULT_PROMPT, Sampling
 from earthvlm.generation.text_generator import TextGenerator
 from earthvlm.models.language.chat_templates import Message
 from earthvlm.models.language.smollm2 import EMBEDDED_MODEL_ID
-from earthvlm.models.olmoearth import multiplies_bfloat16
 from earthvlm.models.text_encoder import SENTENCE_DIM
+from earthvlm.models.threads import fitting_threads
 from earthvlm.scenes.scene import Scene
 from earthvlm.storage.hub import BUNDLED, LOCAL_REVISION
+from earthvlm.storage.tensors import multiplies_bfloat16
 
 MAX_BATCH_SCENES = 32  # scenes answered at once; a CPU is no faster with more
 ENGINES = ("torch", "llama")
@@ -102,6 +103,7 @@ class OlmoEarthVLMBridge(BridgeNetwork):
     ) -> list[str]: ...
 
     @torch.inference_mode()
+    @fitting_threads()
     def generate(
         self,
         scene: Scene | Sequence[Scene] | None,
@@ -173,15 +175,17 @@ class OlmoEarthVLMBridge(BridgeNetwork):
         turns about the same Scene object compute only what is new of the messages.
         Raises ValueError for a conversation that is too long for the language model.
         """
-        yield from self.text_generator.stream(
-            scene,
-            lambda: self.scene_prefix([scene])[0],
-            messages,
-            Sampling(max_length, temperature, top_p, top_k),
-            stop,
-            self.write_context(scene),
-        )
+        with fitting_threads():
+            yield from self.text_generator.stream(
+                scene,
+                lambda: self.scene_prefix([scene])[0],
+                messages,
+                Sampling(max_length, temperature, top_p, top_k),
+                stop,
+                self.write_context(scene),
+            )
 
+    @fitting_threads()
     def score(
         self,
         scene: Scene | Sequence[Scene] | None,
@@ -211,6 +215,7 @@ class OlmoEarthVLMBridge(BridgeNetwork):
         return np.array(scores).reshape(count, len(candidates))
 
     @torch.inference_mode()
+    @fitting_threads()
     def embed(self, scenes: Sequence[Scene], batch_size: int = 32) -> np.ndarray:
         """Embed scenes in the space of sentences: float32 `[B, 384]`, unit length.
 
@@ -269,7 +274,9 @@ class OlmoEarthVLMBridge(BridgeNetwork):
         Args:
             source: "bundled", a folder or a Hub repository's id.
             device: a GPU by default where there is one.
-            dtype: of the language model; see `load_language_model`.
+            dtype: of the language model; see `load_language_model`. With None, answers about
+                single scenes are decoded with 8-bit weights on a CPU, which is several times as
+                fast; every other dtype decodes with the weights as they are.
             trainable: keep the adapter separate, to train it; otherwise it is merged into the
                 language model, which makes answers faster. A language model that was trained
                 without adapters is kept in float32 then.
@@ -298,6 +305,8 @@ class OlmoEarthVLMBridge(BridgeNetwork):
         )
         bridge = read_bridge(cls.from_config, folder, device, dtype, trainable)
         bridge.commit = commit
+        if dtype is None and not trainable:
+            bridge.text_generator.use_int8()
         if engine == "llama" and not trainable:
             bridge.text_generator.use_llama_cpp(bridge.revision)
         return bridge.eval()

@@ -29,15 +29,11 @@ from earthvlm.models.language.chat_templates import Message, Prompt
 from earthvlm.models.language.language_model import load_language_model
 from earthvlm.models.language.moondream2_vision import PictureCrops
 from earthvlm.models.lora import add_adapter, default_adapter
-from earthvlm.models.olmoearth import (
-    OlmoEarthEncoder,
-    PreparedScene,
-    SceneTokens,
-    multiplies_bfloat16,
-)
+from earthvlm.models.olmoearth import OlmoEarthEncoder, PreparedScene, SceneTokens
 from earthvlm.models.query_encoder import GeospatialQueryEncoder, SceneEmbeddingHead
 from earthvlm.models.segmentation_head import SegmentationHead
 from earthvlm.models.text_encoder import SENTENCE_DIM
+from earthvlm.models.threads import fitting_threads
 from earthvlm.scenes.analysis.distribution_shift import TrainingStatistics
 from earthvlm.scenes.analysis.spectral_indices import measure
 from earthvlm.scenes.bands import BANDS
@@ -45,6 +41,7 @@ from earthvlm.scenes.land_cover import CoverMap
 from earthvlm.scenes.overview import shrink_scene
 from earthvlm.scenes.scene import Scene
 from earthvlm.storage.hub import LOCAL_REVISION
+from earthvlm.storage.tensors import multiplies_bfloat16
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -269,6 +266,7 @@ class BridgeNetwork(nn.Module):
             cover_maps[scene] = self.segment(self.memory.overview(scene)).cover_map
         return cover_maps[scene]
 
+    @fitting_threads()
     def segment(self, scene: Scene) -> Segmentation:
         """Map the land cover of each pixel of a scene of any size, with probabilities.
 

@@ -8,7 +8,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 from torch.nn import functional as F
-from transformers import PreTrainedModel
+from transformers import Cache, PreTrainedModel
 
 from earthvlm.generation.cpu_attention import start_cache
 from earthvlm.generation.prompt_lookup import BATCH_DRAFT_TOKENS, DRAFT_TOKENS, AnswerCache
@@ -16,10 +16,20 @@ from earthvlm.generation.sampling import Sampling, fit_to_context
 from earthvlm.models.attention_masks import make_prefix_mask
 from earthvlm.models.language.chat_templates import Prompt
 from earthvlm.models.language.language_model import LanguageModel
+from earthvlm.models.threads import fit_threads
 
 
 class DecoderState(Protocol):
-    """A language model's keys and values of the tokens it has processed, for one row or several."""
+    """A language model's keys and values of the tokens it has processed, for one row or several.
+
+    Attributes:
+        max_draft: how many draft tokens of a single row are worth verifying at once.
+        pads_drafts: whether it is always that many, because sums of other lengths round
+            differently, and an answer should not depend on what the answer cache holds.
+    """
+
+    max_draft: int
+    pads_drafts: bool
 
     @property
     def length(self) -> int:
@@ -54,10 +64,13 @@ class TorchDecoderState:
         `forward_shared` come before the padding.
     """
 
+    max_draft = DRAFT_TOKENS
+    pads_drafts = True
+
     def __init__(self, model: PreTrainedModel, padding: Tensor | None = None) -> None:
         self.model = model
         self.padding = padding
-        self.cache = start_cache(model, 1)
+        self.cache = self._start_cache(1)
         # `[B, length]`, True where a token is attended to; None where all are.
         self._mask: Tensor | None = None
 
@@ -74,7 +87,7 @@ class TorchDecoderState:
         """Process the `[L, D]` with which all rows begin once, and copy its keys and values."""
         once = TorchDecoderState(self.model)
         once.forward(vectors[None])
-        self.cache = start_cache(self.model, rows)
+        self.cache = self._start_cache(rows)
         for number, layer in enumerate(once.cache.layers):
             states = (s.expand(rows, -1, -1, -1) for s in (layer.keys, layer.values))
             self.cache.update(*states, number)
@@ -87,7 +100,7 @@ class TorchDecoderState:
         """Return the logits after the tokens from `first` on, `[B, L - first, V]`."""
         start, device = self.length, vectors.device
         if start == 0:
-            self.cache = start_cache(self.model, len(vectors))
+            self.cache = self._start_cache(len(vectors))
         self._extend_mask(vectors, start)
         attention_mask = positions = None
         if bidirectional_prefix or self._mask is not None:
@@ -112,6 +125,9 @@ class TorchDecoderState:
             logits_to_keep=kept,
         )
         return output.logits
+
+    def _start_cache(self, rows: int) -> Cache:
+        return start_cache(self.model, rows)
 
     def _extend_mask(self, vectors: Tensor, start: int) -> None:
         """Add the columns of new tokens to the mask, where there is padding or was a rollback."""
@@ -196,12 +212,13 @@ def decode(
             yield step
         if not active:
             return
+        fit_threads()
         with torch.inference_mode():
             if len(active) < len(rows):
                 active = _fill_gaps(active)
                 rows = [rows[index] for index in active]
                 state.select_rows(active)
-            drafts = _propose_drafts([answers[row] for row in rows], answer_cache)
+            drafts = _propose_drafts(state, [answers[row] for row in rows], answer_cache)
             ids = [[answers[row][-1], *draft] for row, draft in zip(rows, drafts, strict=True)]
             vectors = language.embed(torch.tensor(ids, device=logits.device))
             if answer_cache is None:
@@ -218,15 +235,14 @@ def _fill_gaps(active: list[int]) -> list[int]:
 
 
 def _propose_drafts(
-    answers: list[list[int]], answer_cache: AnswerCache | None
+    state: DecoderState, answers: list[list[int]], answer_cache: AnswerCache | None
 ) -> list[tuple[int, ...]]:
     """Draft tokens for each answer, equally many for all."""
     if answer_cache is None:
         return [()] * len(answers)
     if len(answers) == 1:
-        # Always equally many: sums of other lengths round differently, and an answer should not
-        # depend on what the cache holds.
-        count, drafts = DRAFT_TOKENS, [answer_cache.propose(answers[0])]
+        drafts = [answer_cache.propose(answers[0])[: state.max_draft]]
+        count = state.max_draft if state.pads_drafts else len(drafts[0])
     else:
         drafts = [answer_cache.propose(answer)[:BATCH_DRAFT_TOKENS] for answer in answers]
         count = max(len(draft) for draft in drafts)

@@ -109,6 +109,9 @@ class LlamaEngine:
 class LlamaDecoderState:
     """A `DecoderState` of one row; between answers its keys and values are outside llama.cpp."""
 
+    max_draft = 0
+    pads_drafts = False
+
     def __init__(self, engine: LlamaEngine) -> None:
         self.engine = engine
         self._sequence: int | None = None

@@ -5,11 +5,12 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
-from functools import partial
+from functools import cache, partial
 
 from torch import Tensor
 
 from earthvlm.generation.decoding import DecoderState, TorchDecoderState, answer_batch
+from earthvlm.generation.int8_decoding import Int8Decoder, Int8DecoderState
 from earthvlm.generation.prompt_lookup import AnswerCache
 from earthvlm.generation.sampling import Sampling, check_prompt
 from earthvlm.generation.session import ChatSession, PrefixCache
@@ -47,6 +48,16 @@ class TextGenerator:
             TorchDecoderState, self.language.model
         )
         self.answer_cache: AnswerCache | None = AnswerCache()
+
+    def use_int8(self) -> None:
+        """Decode single answers with 8-bit weights, where `Int8Decoder` fits the language model.
+
+        Weights are copied for the first answer; `use_torch` goes back, before they change.
+        """
+        model = self.language.model
+        if Int8Decoder.fits(model):
+            make_decoder = cache(lambda: Int8Decoder(model))
+            self.make_state = lambda: Int8DecoderState(model, make_decoder())
 
     def use_llama_cpp(self, revision: str) -> None:
         """Decode single prompts with llama.cpp; batches stay with torch.

@@ -284,8 +284,3 @@ def join_tokens(scenes: Sequence[Tensor]) -> SceneTokens:
     mask = torch.arange(padded.shape[1], device=padded.device) < lengths[:, None]
     grids = tuple((scene.shape[0], scene.shape[1]) for scene in scenes)
     return SceneTokens(padded, pad(positions, batch_first=True), mask, grids)
-
-
-def multiplies_bfloat16(device: torch.device) -> bool:
-    """Whether this is a CPU with instructions for bfloat16, which others emulate."""
-    return device.type == "cpu" and torch.cpu._is_avx512_bf16_supported()

@@ -37,5 +37,8 @@ def load_sentence_model(device: str = "cpu") -> SentenceTransformer:
 
 def embed_sentences(texts: list[str], device: str = "cpu") -> np.ndarray:
     """Embed sentences: float32 `[N, 384]`, unit length. Text beyond 256 word pieces is ignored."""
+    from earthvlm.models.threads import fitting_threads  # torch takes a second to import
+
     model = load_sentence_model(device)
-    return model.encode(texts, normalize_embeddings=True, show_progress_bar=False)
+    with fitting_threads():
+        return model.encode(texts, normalize_embeddings=True, show_progress_bar=False)

@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterable, Mapping
 from math import prod
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -98,6 +99,20 @@ def has_bfloat16(device: torch.device) -> bool:
     if device.type != "cpu" or not torch.backends.mkldnn.is_available():  # as on Macs
         return False
     return torch.ops.mkldnn._is_mkldnn_bf16_supported()
+
+
+def multiplies_bfloat16(device: torch.device) -> bool:
+    """Whether this is a CPU that multiplies matrices faster in bfloat16 than in float32.
+
+    Processors of Intel do where they have AMX. Without it their instruction for bfloat16 does half
+    as much in the same time as AMD's: a Xeon embeds 1.3 times as many scenes a second in float32.
+    """
+    if device.type != "cpu":
+        return False
+    # Older versions of torch do not tell.
+    has: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
+    is_intel = has.get("cpu_name", "").startswith("Intel")
+    return has.get("amx_bf16", False) or (has.get("avx512_bf16", False) and not is_intel)
 
 
 def check_memory(needed: int, device: torch.device, what: str) -> None:

@@ -17,9 +17,9 @@ from earthvlm.bridge.model import OlmoEarthVLMBridge
 from earthvlm.bridge.segmentation import Segmentation, segment_scene
 from earthvlm.data.labels import SceneLabels
 from earthvlm.data.pixel_labels import PixelLabels
-from earthvlm.models.olmoearth import multiplies_bfloat16
 from earthvlm.scenes.land_cover import COVERS, NO_DATA, CoverMap
 from earthvlm.scenes.scene import Scene
+from earthvlm.storage.tensors import multiplies_bfloat16
 from earthvlm.training.batches.pixel_samples import PixelSamples
 from earthvlm.training.batches.sampler import SampleKey
 from earthvlm.training.batches.samples import place_at_random

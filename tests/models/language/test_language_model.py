@@ -21,6 +21,7 @@ from earthvlm.models.language import smollm2
 from earthvlm.models.language.chat_templates import FAMILIES, SCENE_MARK
 from earthvlm.models.language.language_model import load_language_model
 from earthvlm.models.language.smollm2 import embedded_model_folder
+from earthvlm.storage.tensors import multiplies_bfloat16
 from tests.support.tiny_models import save_tiny_model
 
 TURNS = [
@@ -110,11 +111,34 @@ def test_missing_lora_layer_is_rejected(tiny_language, monkeypatch):
         OlmoEarthVLMBridge("random-v1.2-nano", tiny_language, device="cpu")
 
 
-@pytest.mark.parametrize(("native", "expected"), [(True, torch.bfloat16), (False, torch.float32)])
-def test_default_dtype_depends_on_hardware(native, expected, tiny_language, monkeypatch):
-    monkeypatch.setattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda: native)
+@pytest.mark.parametrize(
+    ("reads", "multiplies", "large", "expected"),
+    [
+        (True, True, False, torch.bfloat16),
+        (True, False, False, torch.float32),
+        (True, False, True, torch.bfloat16),
+        (False, False, True, torch.float32),
+    ],
+)
+def test_default_dtype_depends_on_hardware(
+    reads, multiplies, large, expected, tiny_language, monkeypatch
+):
+    module = "earthvlm.models.language.language_model"
+    monkeypatch.setattr(f"{module}.has_bfloat16", lambda device: reads)
+    monkeypatch.setattr(f"{module}.multiplies_bfloat16", lambda device: multiplies)
+    monkeypatch.setattr(f"{module}.LARGE_MODEL", 0 if large else 2**30)
     assert load_language_model(tiny_language).model.dtype == expected
     assert load_language_model(tiny_language, torch.float16).model.dtype == torch.float16
+
+
+@pytest.mark.parametrize(
+    ("name", "has_amx", "expected"),
+    [("AMD EPYC", False, True), ("Intel Xeon", False, False), ("Intel Xeon", True, True)],
+)
+def test_processors_without_fast_bfloat16_multiply_in_float32(name, has_amx, expected, monkeypatch):
+    has = {"cpu_name": name, "amx_bf16": has_amx, "avx512_bf16": True}
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: has, raising=False)
+    assert multiplies_bfloat16(torch.device("cpu")) == expected
 
 
 def test_missing_weights_are_rejected(tmp_path, tiny_language):
