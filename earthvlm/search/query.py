@@ -111,7 +111,9 @@ def make_query_vectors(
         for given in (queries, unlike)
     )
     if len(negatives) != len(unlike):
-        raise ValueError("scenes are unlike other scenes, not words: write a minus before a word")
+        raise ValueError(
+            "unlike takes scenes; to leave out a word, write a minus before it: river -city"
+        )
     if len(texts) > 1 or not queries:
         raise ValueError("a search takes one text, examples, or both; join the texts")
     query_vectors = []

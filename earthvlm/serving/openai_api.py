@@ -172,7 +172,7 @@ class OpenAIServer:
         async with request.form(max_files=1) as form:
             upload = form.get("file")
             if not isinstance(upload, UploadFile):
-                raise ValueError("The form has no file.")
+                raise ValueError("The form has no file: send one as its field file.")
             content = await upload.read()
             name = Path(upload.filename or "scene").name
             purpose = str(form.get("purpose") or "vision")
@@ -233,9 +233,9 @@ class OpenAIServer:
         try:
             values = json.loads(b"".join(pieces))
         except (ValueError, RecursionError):
-            raise ValueError("The request is no JSON.") from None
+            raise ValueError("The body of the request is not JSON.") from None
         if not isinstance(values, dict):
-            raise ValueError("The request is no JSON object.")
+            raise ValueError("The body of the request is not a JSON object.")
         wanted = values.get("model", self.name)
         if wanted != self.name:
             raise FileNotFoundError(
@@ -266,7 +266,7 @@ class OpenAIServer:
         except binascii.Error:
             content = b""
         if not content:
-            raise ValueError("The data URI is not data:TYPE;base64,DATA.")
+            raise ValueError("The data URI does not have the form data:TYPE;base64,DATA.")
         with tempfile.TemporaryDirectory(dir=self._folder.name) as folder:
             path = Path(folder) / "image"
             path.write_bytes(content)

@@ -157,7 +157,9 @@ def get_chosen_part(event: gr.EventData, scene: Scene) -> tuple[int, int, int, i
     if side not in PART_SIDES or not (_is_number(column) and _is_number(row)):
         raise ValueError("the event has no part: column, row and one of the sides to choose from")
     if scene.overview_of is None:
-        raise ValueError("The scene is no overview, so there is no part of it to open")
+        raise ValueError(
+            "This scene is shown at full resolution already; parts are opened of overviews"
+        )
     top, left, height, width = scene.overview_of
     wide, high = min(int(side), width), min(int(side), height)
     across = round(left + column * width / scene.width - wide / 2)

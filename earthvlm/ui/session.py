@@ -230,7 +230,7 @@ def address_of(request: gr.Request) -> str:
 def check_index(index: object, count: int) -> int:
     """Return an event's index into a list of `count` scenes. Raises ValueError for any other."""
     if type(index) is not int or not 0 <= index < count:
-        raise ValueError(f"there is no scene at index {shorten(index)} of this list")
+        raise ValueError(f"there is no scene at index {shorten(index)} of this list; search again")
     return index
 
 

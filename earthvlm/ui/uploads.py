@@ -66,7 +66,9 @@ class Upload:
         first row, width and height. Raises ValueError where the files are not one scene, or gone.
         """
         if not self.paths:
-            raise ValueError("No file arrived: choose a GeoTIFF, a PNG or a JPEG")
+            raise ValueError(
+                "No file arrived: choose a GeoTIFF, band files, a .SAFE.zip or a photo"
+            )
         if not UPLOADS.keep(self.paths):
             raise ValueError(GONE)
         if len(self.paths) == 1:

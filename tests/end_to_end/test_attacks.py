@@ -259,7 +259,11 @@ def test_paths_all_get_the_same_error(app_url: str, secret: Path):
             ["a lake", 5, "all", "", "", "", "16,47,4,55", "", "", ""],
             "swap west and east",
         ),
-        ("search_scenes", [None, 5, "all", "", "", "", "", "", "", ""], "words is text; None came"),
+        (
+            "search_scenes",
+            [None, 5, "all", "", "", "", "", "", "", ""],
+            "words is text; None was given",
+        ),
         ("search_scenes", ["\ud800", 5, "all", "", "", "", "", "", "", ""], "words is text"),
         ("open_scene", [None, 7, "auto", ""], NO_UPLOAD),
         ("open_scene", [None, [], "auto", ""], "No file arrived"),

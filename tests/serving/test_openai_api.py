@@ -115,7 +115,7 @@ def test_texts_and_images_are_embedded_in_one_space(client, tiny_bridge, scene_f
 BAD = {
     "no image": ([{"role": "user", "content": "Water?"}], "about one image; this one has 0"),
     "address": (ask("Water?", "http://127.0.0.1/a.tif"), "Addresses are not fetched"),
-    "damaged": (ask("Water?", "data:image/png;base64,????"), "is not data:TYPE;base64,DATA"),
+    "damaged": (ask("Water?", "data:image/png;base64,????"), "have the form data:TYPE;base64,DATA"),
     "no picture": (ask("Water?", "data:image/png;base64,aGVsbG8="), "'image'"),
     "no question": (ask(" ", "data:image/png;base64,aGVsbG8="), "The question is empty"),
     "answered": ([{"role": "assistant", "content": "Yes."}], "The last message is the user's"),

@@ -107,7 +107,7 @@ def test_parts_of_an_overview_are_read_in_a_child(tmp_path):
             get_chosen_part(
                 SimpleNamespace(**{"column": 0, "row": 0, "side": 512} | wrong), overview
             )
-    with pytest.raises(ValueError, match="is no overview"):
+    with pytest.raises(ValueError, match="full resolution already"):
         get_chosen_part(event, part)
 
 

@@ -45,7 +45,9 @@ def fetch(address: str, limit: int, first: int | None = None) -> bytes:
             address, headers=headers, stream=True, timeout=(CONNECT_SECONDS, READ_SECONDS)
         ) as reply:
             if reply.status_code in (404, 410):
-                raise FileNotFoundError(f"There is no '{name}' at {_host(address)}")
+                raise FileNotFoundError(
+                    f"There is no '{name}' at {_host(address)}; check its address"
+                )
             if reply.status_code >= 400:
                 raise ConnectionError(
                     f"{_host(address)} refused '{name}' (status {reply.status_code}); "
@@ -61,7 +63,8 @@ def fetch(address: str, limit: int, first: int | None = None) -> bytes:
             return data
     except requests.RequestException as error:
         raise ConnectionError(
-            f"'{name}' could not be fetched from {_host(address)}: {type(error).__name__}"
+            f"'{name}' could not be fetched from {_host(address)} ({type(error).__name__}); check "
+            "its address, or try again later"
         ) from error
 
 

@@ -151,7 +151,7 @@ def check_arguments(block_fn: BlockFunction, inputs: Sequence[Any], state: Any) 
         listed = [n for n, b in zip(names, blocks, strict=True) if not b.skip_api]
         raise ValueError(
             f"/{block_fn.api_name} takes {len(taken)} arguments"
-            f"{' (' + ', '.join(listed) + ')' if listed else ''}; {len(given)} came"
+            f"{' (' + ', '.join(listed) + ')' if listed else ''}; {len(given)} were given"
         )
     for name, block, value in zip(names, blocks, given, strict=True):
         if block.skip_api or getattr(block, "data_model", None):
@@ -166,7 +166,7 @@ def _check_argument(name: str, block: Any, value: Any) -> None:
     if "enum" in kind:
         if value not in kind["enum"] or not isinstance(value, str):
             choices = ", ".join(map(str, kind["enum"]))
-            raise ValueError(f"the argument {name} is one of {choices}; {shorten(value)} came")
+            raise ValueError(f"the argument {name} is one of {choices}; {shorten(value)} was given")
         return
     types, called = _KINDS[kind["type"]]
     low, high = getattr(block, "minimum", None), getattr(block, "maximum", None)
@@ -177,7 +177,7 @@ def _check_argument(name: str, block: Any, value: Any) -> None:
         is_kind = math.isfinite(value) and (low is None or low <= value <= high)
     if not is_kind:
         bounds = "" if low is None else f" from {low:g} to {high:g}"
-        raise ValueError(f"the argument {name} is {called}{bounds}; {shorten(value)} came")
+        raise ValueError(f"the argument {name} is {called}{bounds}; {shorten(value)} was given")
 
 
 def _is_whole_text(value: str) -> bool:
@@ -199,7 +199,9 @@ def check_event(action: Callable[..., Any] | None, event_data: Any) -> None:
                 if kind is not gr.EventData:
                     kind(None, data)  # type: ignore[call-arg]  # gradio is skipped, so not known
             except (AttributeError, KeyError, TypeError, ValueError):
-                raise ValueError("this call needs an event of the page, and none came") from None
+                raise ValueError(
+                    "this call needs an event of the page, such as a click, and has none"
+                ) from None
 
 
 def _name_arguments(action: Callable[..., Any] | None, count: int) -> list[str]:

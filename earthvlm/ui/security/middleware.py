@@ -118,7 +118,7 @@ class Guard:
             return (
                 (405, "This path does not take this method.")
                 if is_other
-                else (404, "There is nothing here.")
+                else (404, "There is nothing here; the app is at /.")
             )
         return None
 

@@ -85,7 +85,8 @@ class Uploads:
                 or sum(size for _, size in arrived) + expected > BYTES_PER_WINDOW * factor * room
             ):
                 raise UploadRefusedError(
-                    429, "Busy: your address has uploaded too much; try again in some minutes."
+                    429,
+                    "Busy: your address may upload no more for now; try again in some minutes.",
                 )
             kept = sum(each.size for each in self._kept.values())
             if (
@@ -218,7 +219,7 @@ class _UploadBody:
             raise UploadRefusedError(408, "The upload was too slow; try again.") from None
         if message["type"] == "http.disconnect":
             if self._left > 0:
-                raise UploadRefusedError(400, "The upload was interrupted.")
+                raise UploadRefusedError(400, "The upload was interrupted; try again.")
             return message
         body = message.get("body", b"")
         self._left -= len(body)

@@ -30,7 +30,9 @@ RESTORE_SCRIPT = (
     "localStorage.getItem('earthvlm.talk.' + talk); } catch {} "
     "return [session, stored ?? start ?? '']; }"
 )
-DAMAGED = "The conversation that this browser stored is damaged, and was not restored"
+DAMAGED = (
+    "The conversation that this browser stored is damaged and cannot be continued; begin a new one"
+)
 
 
 @dataclass(frozen=True)

@@ -251,5 +251,7 @@ def open_pair(session: Session, scenes: Sequence[OpenScene], composite: str) -> 
     session.pair = sorted(scenes, key=lambda opened: ordered.index(opened.scene))
     limit_memory(session)
     if not session.pair:
-        raise ValueError("The two scenes are too large to be open at once here")
+        raise ValueError(
+            "The two scenes are too large to be open at once; upload a smaller part of each"
+        )
     return session, show_pair(session.pair, composite), "", "", show_changes(session.pair)

@@ -117,7 +117,9 @@ class MapHandlers:
         if opened.entry is not None:
             session.located = self.service.index.table.find(opened.entry.image_id)
         elif opened.scene.longitude is None or opened.scene.latitude is None:
-            raise ValueError("the file of this scene does not tell its place")
+            raise ValueError(
+                "the map cannot show this scene, because its file does not say where it lies"
+            )
         else:
             session.located = OWN_SCENE
         return session, gr.Tabs(selected="map")

@@ -195,7 +195,7 @@ def check_number(name: str, value: int, low: int, high: int) -> None:
     """Raise ValueError for a number outside its range, both ends included."""
     if not low <= value <= high:
         raise ValueError(
-            f"the argument {name} is a whole number from {low} to {high}; {value} came"
+            f"the argument {name} is a whole number from {low} to {high}; {value} was given"
         )
 
 

@@ -118,7 +118,7 @@ class SearchHandlers:
         text = words.strip() if with_words or not like else ""
         if not like and not text:
             raise ValueError(
-                f"{NOTHING_MARKED}; unwanted scenes need words or a wanted scene with them"
+                "only unwanted scenes are marked; mark a wanted one, too (thumbs up), or type words"
             )
         return self._search(session, SearchQuery(text, like, unlike), options, request)
 

@@ -54,7 +54,7 @@ def test_map_shows_one_scene_when_asked_to(handlers):
         handlers.locate_opened(session)
     scene = random_scene()
     session.opened = OpenScene(scene, None, (), ())
-    with pytest.raises(ValueError, match="does not tell its place"):
+    with pytest.raises(ValueError, match="does not say where it lies"):
         handlers.locate_opened(session)
     session.opened = OpenScene(replace(scene, longitude=1.0, latitude=2.0), None, (), ())
     handlers.locate_opened(session)

@@ -49,7 +49,7 @@ def test_filter_is_described():
 
 def test_number_outside_its_range_is_rejected():
     check_number("count", 50, 1, 50)
-    with pytest.raises(ValueError, match="count is a whole number from 1 to 50; 51 came"):
+    with pytest.raises(ValueError, match="count is a whole number from 1 to 50; 51 was given"):
         check_number("count", 51, 1, 50)
 
 

@@ -147,7 +147,7 @@ def test_marked_scenes_are_searched_for_and_avoided(service, handlers):
     assert shown.count('aria-pressed="true"') == 3
     handlers.clear_marks(session)
     handlers.mark(session, SimpleNamespace(index=1, wanted=False))
-    with pytest.raises(ValueError, match="need words or a wanted scene"):
+    with pytest.raises(ValueError, match="mark a wanted one, too"):
         handlers.search_marked(session, " ", True, *OPTIONS, REQUEST)
     with pytest.raises(ValueError, match="no scene at"):
         handlers.mark(session, SimpleNamespace(index=99, wanted=True))
