@@ -27,6 +27,7 @@ from earthvlm.ui.security.middleware import Guard
 from earthvlm.ui.security.page_policy import PagePolicy, find_scripts
 from earthvlm.ui.security.page_states import forget_unattended
 from earthvlm.ui.security.rate_limits import RateLimits
+from earthvlm.ui.security.unused_player import leave_out_player
 from earthvlm.ui.security.upload_limits import UploadLimits
 
 if TYPE_CHECKING:
@@ -96,6 +97,7 @@ class CheckedPage(gr.Blocks):
         pictures = basemap.origin if basemap else ""
         app.user_middleware.append(Middleware(PagePolicy, inserted=inserted, pictures=pictures))
         serve_parts(app)
+        leave_out_player(app)
         # The last one added comes first.
         forget_unattended(app)
         app.add_middleware(UploadLimits)
