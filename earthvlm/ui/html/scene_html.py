@@ -59,11 +59,7 @@ def show_details(opened: OpenScene) -> str:
         "Bands": f"{len(scene.bands)} of 12",
     }
     rows = "".join(f"<dt>{name}</dt><dd>{html.escape(text)}</dd>" for name, text in details.items())
-    text = (
-        f"<h2>{html.escape(make_title(scene))}</h2>"
-        f'<p class="file"><strong>{html.escape(scene.name)}</strong></p><dl>{rows}</dl>'
-    )
-    text += _show_shares(opened)
+    text = f"{name_scene(scene)}<dl>{rows}</dl>{_show_shares(opened)}"
     warnings = [*opened.warnings, *scene.notes]
     if warnings:
         items = "".join(f"<li>{html.escape(warning)}</li>" for warning in warnings)
@@ -75,6 +71,14 @@ def show_details(opened: OpenScene) -> str:
         source = html.escape(opened.source)
         text += f"<details><summary>Source and licence</summary>{source}</details>"
     return text
+
+
+def name_scene(scene: Scene) -> str:
+    """Return HTML of a scene's title and the name of its file."""
+    return (
+        f"<h2>{html.escape(make_title(scene))}</h2>"
+        f'<p class="file"><strong>{html.escape(scene.name)}</strong></p>'
+    )
 
 
 def _show_shares(opened: OpenScene) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import html
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,8 +13,9 @@ import gradio as gr
 from earthvlm.scenes.bands import COMPOSITES
 from earthvlm.scenes.rasters.band_identification import BandOrderError
 from earthvlm.scenes.scene import Scene
+from earthvlm.serving.measurements import suggest_questions
 from earthvlm.serving.service import OpenScene
-from earthvlm.ui.html.scene_html import show_details
+from earthvlm.ui.html.scene_html import name_scene, show_details
 from earthvlm.ui.scene_viewer import (
     get_chosen_bands,
     get_chosen_part,
@@ -22,7 +23,12 @@ from earthvlm.ui.scene_viewer import (
     show_session,
 )
 from earthvlm.ui.session import Session, check_index, identify_client, limit_memory, page_only
-from earthvlm.ui.tabs.chat.chat_handlers import ChatHandlers, Outputs, start_conversation
+from earthvlm.ui.tabs.chat.chat_handlers import (
+    ChatHandlers,
+    Outputs,
+    show_suggestions,
+    start_conversation,
+)
 from earthvlm.ui.tabs.chat.stored_conversation import (
     StoredConversation,
     read_stored,
@@ -31,6 +37,9 @@ from earthvlm.ui.tabs.chat.stored_conversation import (
 from earthvlm.ui.uploads import BOA_OFFSETS, GONE, Upload, parse_window
 
 MAX_ID_CHARACTERS = 200
+MEASURING = "<p>The land cover is being measured …</p>"
+# To measure a scene of more pixels takes longer than to draw it, so its picture comes first.
+MEASURED_AT_ONCE = 1024 * 1024
 
 
 class SceneHandlers:
@@ -66,35 +75,39 @@ class SceneHandlers:
         boa_offset: str,
         window: str,
         request: gr.Request,
-    ) -> Outputs:
+    ) -> Iterator[Outputs]:
         """Open an uploaded scene: a GeoTIFF, photo or zipped product, or a scene's band files."""
         upload = Upload(tuple(paths or ()), BOA_OFFSETS[boa_offset][1])
         with self.service.opening(identify_client(session, request)) as read:
             try:
-                return self._open_upload(session, upload, read, parse_window(window))
+                yield from self._open_upload(session, upload, read, parse_window(window))
             except Exception:
                 upload.discard()
                 raise
 
     @page_only
-    def open_part(self, session: Session, event: gr.EventData, request: gr.Request) -> Outputs:
+    def open_part(
+        self, session: Session, event: gr.EventData, request: gr.Request
+    ) -> Iterator[Outputs]:
         """Open a part of the uploaded image at full resolution, or its overview again."""
         opened, upload = session.require_opened(), session.upload
         if upload is None:
             raise ValueError(GONE)
         part = get_chosen_part(event, opened.scene)
         with self.service.opening(identify_client(session, request)) as read:
-            return self._open_upload(session, upload, read, part, keep=True)
+            yield from self._open_upload(session, upload, read, part, keep=True)
 
     @page_only
-    def open_order(self, session: Session, event: gr.EventData, request: gr.Request) -> Outputs:
+    def open_order(
+        self, session: Session, event: gr.EventData, request: gr.Request
+    ) -> Iterator[Outputs]:
         """Open the upload whose bands have no names in the order that was chosen."""
         index = check_index(getattr(event, "index", None), len(session.orders))
         if session.upload is None:
             raise ValueError(GONE)
         upload = replace(session.upload, bands=list(session.orders.values())[index])
         with self.service.opening(identify_client(session, request)) as read:
-            return self._open_upload(session, upload, read)
+            yield from self._open_upload(session, upload, read)
 
     def _open_upload(
         self,
@@ -104,10 +117,11 @@ class SceneHandlers:
         part: Sequence[int] | None = None,
         *,
         keep: bool = False,
-    ) -> Outputs:
+    ) -> Iterator[Outputs]:
         """Open a part of an upload; keep its files, for other parts, if it is large or if asked to.
 
-        Where its bands may be in several orders, these are shown to choose from.
+        The picture of a large scene is shown before what is measured. Where its bands may be in
+        several orders, these are shown to choose from.
         """
         try:
             scene = upload.read(read, part)
@@ -123,12 +137,27 @@ class SceneHandlers:
             details = f"<h2>{html.escape(name)}</h2><p>The order of its bands is to be chosen.</p>"
             # The bands, the details and the conversation come before what stays as it is.
             kept = [gr.skip()] * (self.output_count - 5)
-            return session, shown, gr.skip(), details, [], *kept
-        if keep or scene.overview_of is not None:
-            return show_opened(session, self.service.open(scene), upload=upload)
-        outputs = show_opened(session, self.service.open(scene))
-        upload.discard()
-        return outputs
+            yield session, shown, gr.skip(), details, [], *kept
+            return
+        kept_upload = upload if keep or scene.overview_of is not None else None
+        if scene.height * scene.width <= MEASURED_AT_ONCE:
+            yield show_opened(session, self.service.open(scene), upload=kept_upload)
+        else:
+            unmeasured = OpenScene(scene, None, (), tuple(suggest_questions(None)))
+            yield show_opened(session, unmeasured, upload=kept_upload, details=MEASURING)
+            yield self._show_measured(session, unmeasured)
+        if kept_upload is None:
+            upload.discard()
+
+    def _show_measured(self, session: Session, shown: OpenScene) -> Outputs:
+        """Measure a scene whose picture is shown; return what changes, for `ChatTab.outputs`."""
+        measured = self.service.open(shown.scene)
+        if session.opened is not shown:  # another was opened meanwhile
+            return (gr.skip(),) * self.output_count
+        session.opened = measured
+        same = gr.skip()  # the conversation may have begun
+        suggestions = show_suggestions(session)
+        return session, same, same, show_details(measured), same, *suggestions, same
 
     def open_link(self, session: Session, stored: str, request: gr.Request) -> Outputs:
         """Open what the page's address asks for (?scene=...&q=...), else the first example.
@@ -199,11 +228,12 @@ def show_opened(
     restored: StoredConversation | None = None,
     checks: Sequence[str] = (),
     upload: Upload | None = None,
+    details: str = "",
 ) -> Outputs:
     """Open a scene and return values for `ChatTab.outputs`, with an empty conversation.
 
     restored: the conversation about it to continue instead. checks: of its answers. upload: the
-    files that it is a part of.
+    files that it is a part of. details: HTML in place of what is measured, until it is.
     """
     session.open_scene(opened, upload)
     if restored is not None:
@@ -213,6 +243,6 @@ def show_opened(
         session,
         show_session(session),
         gr.Radio(opened.scene.available_composites(), value=session.composite),
-        show_details(opened),
+        (details and name_scene(opened.scene) + details) or show_details(opened),
         *start_conversation(session, opened, checks),
     )
