@@ -13,7 +13,6 @@ from earthvlm.bridge.model import OlmoEarthVLMBridge
 from earthvlm.cli import build_parser, main
 from tests.conftest import ask_hub_at, random_scene
 from tests.storage.test_hub import _files, write_olmoearth
-from tests.support.forked_programs import run_program
 from tests.support.generated_chatearthnet import write_generated_chatearthnet
 from tests.support.moondream_reference import write_checkpoint
 
@@ -103,12 +102,11 @@ def test_search_needs_a_trained_bridge(tmp_path, capfd):
     assert "config.json" in capfd.readouterr().err
 
 
-def test_describe_takes_every_flag_with_the_bundled_bridge(tmp_path):
+def test_describe_takes_every_flag_with_the_bundled_bridge(tmp_path, capfd):
     random_scene().save(tmp_path / "scene.tif")
-    command = ["-m", "earthvlm", *DESCRIBE, "--model_path", "bundled"]
-    done = run_program(*command, "--image_path", str(tmp_path / "scene.tif"))
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.strip()
+    options = ["--model_path", "bundled", "--image_path", str(tmp_path / "scene.tif")]
+    assert main([*DESCRIBE, *options]) == 0
+    assert capfd.readouterr().out.strip()
 
 
 @pytest.mark.usefixtures("released_models")

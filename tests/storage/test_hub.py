@@ -6,7 +6,6 @@ import hashlib
 import json
 import os
 import re
-import subprocess
 from pathlib import Path
 
 import pytest
@@ -15,11 +14,11 @@ import torch
 from huggingface_hub import constants, snapshot_download
 
 from earthvlm.bridge.model import OlmoEarthVLMBridge
+from earthvlm.cli import main
 from earthvlm.models.language.language_model import load_language_model
 from earthvlm.models.olmoearth import OlmoEarthEncoder
 from earthvlm.storage.hub import fetch
 from tests.conftest import random_scene, with_and_without_xet
-from tests.support.forked_programs import run_program
 from tests.support.moondream_reference import write_checkpoint
 from tests.test_docs import ROOT, code_blocks
 
@@ -279,22 +278,11 @@ def test_a_damaged_checkpoint_of_olmoearth_is_named(olmoearth):
         OlmoEarthEncoder(str(olmoearth))
 
 
-def test_a_download_from_the_command_line(hub, tmp_path):
+def test_a_download_from_the_command_line(hub, tmp_path, capfd):
     write_checkpoint(tmp_path, "2024")
     hub.repository("vikhyatk/moondream2").commit(_files(tmp_path), "2024-08-26")
-    environment = os.environ | {
-        "HF_ENDPOINT": hub.url,
-        "HF_HOME": str(tmp_path / "home"),
-        "HF_HUB_OFFLINE": "0",
-    }
-
-    def run(*arguments: str) -> subprocess.CompletedProcess[str]:
-        return run_program("-m", "earthvlm", "download", *arguments, environment=environment)
-
-    done = run("moondream2")
-    assert done.returncode == 0, done.stderr
-    assert (Path(done.stdout.strip()) / "model.safetensors").is_file()
-    missing = run("olmoearth", "--model", "OlmoEarth-v1-Nano")
-    assert missing.returncode == 2
-    assert missing.stderr.count("\n") == 1
-    assert "no Hub repository of that name" in missing.stderr
+    assert main(["download", "moondream2"]) == 0
+    assert (Path(capfd.readouterr().out.strip()) / "model.safetensors").is_file()
+    assert main(["download", "olmoearth", "--model", "OlmoEarth-v1-Nano"]) == 2
+    missing = capfd.readouterr().err
+    assert missing.count("\n") == 1 and "no Hub repository of that name" in missing

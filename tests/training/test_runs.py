@@ -11,8 +11,9 @@ import torch
 from safetensors.torch import load_file
 
 from earthvlm.bridge.model import OlmoEarthVLMBridge
+from earthvlm.cli import main
 from earthvlm.data.chatearthnet.dataset import ChatEarthNet
-from tests.support.training_runs import TrainingRun, run_training
+from tests.support.training_runs import run_training
 
 
 def options_for(data: Path, output: Path, language: str, *options: str) -> list[str]:
@@ -112,10 +113,10 @@ def assert_logged_to_trackio(folder: Path, sample: str) -> None:
     assert any(sample in str(entry.get("samples")) for entry in logged)
 
 
-def test_missing_data_is_one_sentence(tmp_path, tiny_language):
-    arguments = options_for(tmp_path, tmp_path / "run", tiny_language)
-    code, output = TrainingRun(arguments, tmp_path / "log").finish()
-    assert code == 2
+def test_missing_data_is_one_sentence(tmp_path, tiny_language, capfd):
+    (tmp_path / "notes.txt").write_text("No captions.")
+    assert main(["train", *options_for(tmp_path, tmp_path / "run", tiny_language)]) == 2
+    output = capfd.readouterr().err
     sentences = [line for line in output.splitlines() if line.startswith("earthvlm:")]
     assert len(sentences) == 1 and "holds no captions or conversations" in sentences[0]
     assert "Traceback" not in output
