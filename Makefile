@@ -12,7 +12,7 @@ TOOLS := build/tools
 LOWEST := build/lowest
 UV ?= $(TOOLS)/bin/uv
 
-.PHONY: demo test test-quick tutorials test-lowest lint format docs train-smoke bundle benchmark truth clean \
+.PHONY: demo test test-quick test-nightly tutorials test-lowest lint format docs train-smoke bundle benchmark truth clean \
 	lock wheel sbom audit licences secrets
 
 demo: $(VENV)/.demo-ready
@@ -25,7 +25,11 @@ demo: $(VENV)/.demo-ready
 PYTEST := OMP_WAIT_POLICY=PASSIVE PYTHONDONTWRITEBYTECODE= $(RUN) -m pytest --dist loadfile --no-loadscope-reorder
 
 test: $(VENV)/.dev-ready
-	@$(PYTEST) -n 3 --cov $(if $(ARGS),--cov-fail-under=0) -m "not tutorial" $(ARGS)
+	@$(PYTEST) -n 3 --cov $(if $(ARGS),--cov-fail-under=0) -m "not tutorial and not nightly" $(ARGS)
+
+# At every setting what `make test` shows at one of them.
+test-nightly: $(VENV)/.dev-ready
+	@$(PYTEST) -n 2 --no-cov -m nightly $(ARGS)
 
 # The tutorials of docs/ as they stand, each a minute or two.
 tutorials: $(VENV)/.dev-ready

@@ -219,7 +219,7 @@ def test_an_installed_wheel_needs_no_repository(wheel, tmp_path, tiny_language):
         assert done.returncode == 0, done.stderr
         return done.stdout
 
-    assert str(tmp_path / "environment") in run(python.with_name("earthvlm"), "doctor")
+    assert earthvlm.__version__ in run(python.with_name("earthvlm"), "--version")
     package = next((tmp_path / "environment").rglob("site-packages")) / "earthvlm"
     scene = next((package / "bundled" / "embeddings" / "scenes").glob("finland*.tif"))
     shutil.copy(scene, folder / "Wälder.tif")
@@ -227,6 +227,7 @@ def test_an_installed_wheel_needs_no_repository(wheel, tmp_path, tiny_language):
     training = f"--vlm_model {tiny_language} --olmoearth_model random-v1.2-nano --device cpu"
     training += " --max_steps 1 --batch_size 2 --num_workers 0 --data_dir data --output_dir run"
     commands = [
+        ["doctor"],
         ["describe", "Wälder.tif", "--max_length", "8", "--json"],
         ["search", "a lake", "--top_k", "1"],
         ["index", ".", "--output", "mein Index"],
@@ -235,9 +236,10 @@ def test_an_installed_wheel_needs_no_repository(wheel, tmp_path, tiny_language):
         ["train", *training.split()],
         ["describe", "Wälder.tif", "--json", "--model_path", "run"],
     ]
-    described, found, _, found_here, _, _, by_run = json.loads(
+    checked, described, found, _, found_here, _, _, by_run = json.loads(
         run(python, "-c", COMMANDS, json.dumps(commands))
     )
+    assert str(tmp_path / "environment") in checked
     assert json.loads(described)["answer"] and "answer" in json.loads(by_run)
     assert found and "Wälder" in found_here
     for name in ("app.py", "requirements.txt", "README.md", "earthvlm/ui/app.py"):

@@ -17,7 +17,7 @@ from earthvlm.scenes.bands import BANDS, VISIBLE_BANDS
 
 pytestmark = pytest.mark.slow
 TILES = 48
-QUESTIONED = 24  # of them: each answer takes about a second
+QUESTIONED = 12  # of them: each answer takes about a second
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +43,7 @@ def accuracy(score, answers, labels) -> float:
 
 @pytest.mark.parametrize(
     ("task", "score", "least"),
-    [(QUESTIONS[0], score_dominant, 0.8), (QUESTIONS[1], score_water, 0.9)],
+    [(QUESTIONS[0], score_dominant, 0.7), (QUESTIONS[1], score_water, 0.8)],
 )
 def test_answers_depend_on_the_scene(bundled_bridge, tiles, task, score, least):
     scenes, labels = (part[:QUESTIONED] for part in tiles)

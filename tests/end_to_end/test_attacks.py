@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import random
 import struct
 import zlib
 from pathlib import Path
@@ -308,12 +309,17 @@ def test_unknown_endpoint_gets_one_sentence(app_url: str):
     assert requests.post(join, data=b"{", timeout=30).status_code == 422
 
 
-def test_made_up_page_events_are_refused(app_url: str, capfd: pytest.CaptureFixture):
+EVENTS = [None, {}, {"index": -1, "value": 0}, {"index": [[]], "value": {}}, 7]
+
+
+@pytest.mark.parametrize("many", [1, pytest.param(len(EVENTS), marks=pytest.mark.nightly)])
+def test_made_up_page_events_are_refused(app_url: str, many: int, capfd: pytest.CaptureFixture):
+    """Of some made-up events for each endpoint, which the seed of the run chooses."""
     for each in read_config(app_url)["dependencies"]:
         if each["api_visibility"] != "private" or not each["backend_fn"]:
             continue
         count = len(each["inputs"])
-        for event in (None, {}, {"index": -1, "value": 0}, {"index": [[]], "value": {}}, 7):
+        for event in random.sample(EVENTS, many):
             said = call(app_url, each["id"], ["all"] * count, session="made-up", event_data=event)
             error = read_error(said)
             assert error is None or error.endswith("."), said

@@ -68,7 +68,7 @@ def wait_until(condition: Callable[[], bool], log: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.end_to_end
-@pytest.mark.parametrize("machines", [1, 2])
+@pytest.mark.parametrize("machines", [1, pytest.param(2, marks=pytest.mark.nightly)])
 def test_sigterm_leaves_a_checkpoint_and_no_orphan(machines, data, tmp_path, tiny_language):
     """With Accelerate's launcher on one machine, and with the launch script on two."""
     output, port = tmp_path / "run", str(free_port())
