@@ -79,9 +79,7 @@ def test_every_tab_fits_its_window(
             tab.wait_for_function(is_dark, arg=scheme == "dark")
             tab.wait_for_function(AT_REST)  # colours fade into those of the other scheme
             keep(f"{state}-{scheme}", full_page=False)
-            # WCAG 2.5.8 exempts targets that are close because places on the map are.
-            rules = {"target-size": {"enabled": state != "map"}}
-            serious = read_violations(tab, scheme, rules)
+            serious = read_violations(tab, scheme)
             assert not serious, (state, scheme, serious)
 
     tab.goto(app_url)

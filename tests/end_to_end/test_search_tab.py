@@ -88,7 +88,7 @@ def test_search_results_are_plain_and_open_in_chat(page: Page, keep: Callable[..
     open_tab(page, "Search")
     page.get_by_role("button", name="Like the scene in Chat").click()
     page.locator("#search-summary", has_text=f"most similar to {name.text_content()}").wait_for()
-    page.get_by_label("and showing the words above").check()
+    page.get_by_label("Match the words above, too").check()
     page.get_by_role("button", name="Like the scene in Chat").click()
     page.locator(
         "#search-summary", has_text="closest to a lake beside forest and most similar to"

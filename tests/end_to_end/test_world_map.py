@@ -155,6 +155,26 @@ def test_results_of_one_place_are_listed_by_keyboard(map_page, expect_event):
     expect_event("tile_01")
 
 
+# The markers of the middle copy of the world that are small, or lie on another.
+WRONG_MARKERS = """() => {
+  const boxes = [...document.querySelectorAll('.leaflet-marker-icon[tabindex="0"]')]
+    .map((each) => [each.ariaLabel, each.getBoundingClientRect()]);
+  const overlap = (a, b) => Math.min(a.right, b.right) - Math.max(a.left, b.left) > 0
+    && Math.min(a.bottom, b.bottom) - Math.max(a.top, b.top) > 0;
+  return boxes.filter(([, box], i) => Math.min(box.width, box.height) < 24
+    || boxes.some(([, other], j) => i !== j && overlap(box, other))).map(([label]) => label);
+}"""
+
+
+def test_markers_are_large_and_apart_at_every_zoom(map_page):
+    map_page.locator(".result-marker").first.wait_for()
+    zoom_out(map_page, 5)
+    for _ in range(3):
+        zoom_out(map_page, 1)
+        assert map_page.locator('.leaflet-marker-icon[tabindex="0"]').count() >= 2
+        assert map_page.evaluate(WRONG_MARKERS) == []
+
+
 def test_clusters_open_and_scenes_show_names_and_pictures(map_page, expect_event):
     from playwright.sync_api import expect
 

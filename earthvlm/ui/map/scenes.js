@@ -5,9 +5,12 @@ import { COPIES, MERCATOR_LATITUDE } from "./base_map.js";
 
 const CLUSTER_RADIUS = 46; // pixels
 const CLUSTERED_UNTIL = 14; // a zoom level; beyond, scenes of one place are listed
-const RESULT_SIZE = 24, DOT_SIZE = 14; // pixels
-const RESULT_RADIUS = 44; // pixels; results closer together share a marker
-const OUTLINE_WIDTH = 8; // pixels; from this size on a footprint is drawn
+// What can be chosen is at least 24 pixels wide and high, and does not lie on another (WCAG 2.5.8).
+const TARGET = 24; // pixels
+const GAP = 3; // pixels between two markers
+const LETTER = 7.2, PADDING = 14; // pixels, of the text of a marker
+const OUTLINE_WIDTH = 48; // pixels; from this size on a footprint is drawn
+const RESULT_OUTLINE_WIDTH = 80; // pixels; from this size on a result's can be chosen around its rank
 const LOCATED_ZOOM = 10;
 const PEEK_MS = 120; // how long the pointer rests on a scene before its picture is asked for
 const LISTED = 40;
@@ -22,6 +25,7 @@ export function addScenes(map, trigger, readPeeked) {
     let shown = null; // the popup that was opened last
     const pictures = new Map(); // by row, as the server sent them
     let waiting = null; // the timer of a picture that is about to be asked for
+    let taken = []; // the places of the markers, {x, y, w, h} in pixels
 
     const show = (value) => {
         const coordinates = new Float32Array(decode(value.points));
@@ -53,9 +57,10 @@ export function addScenes(map, trigger, readPeeked) {
         const focused = document.activeElement?.closest?.("[data-key]")?.dataset.key;
         markers.clearLayers();
         outlines.clearLayers();
-        drawClusters();
+        taken = [];
         drawResults();
         if (own) drawOwn();
+        drawClusters();
         if (focused) markers.eachLayer((each) => {
             const icon = each.getElement();
             if (icon?.dataset.key === focused) icon.focus({ preventScroll: true });
@@ -80,9 +85,9 @@ export function addScenes(map, trigger, readPeeked) {
 
     const addCluster = (each, at, offset) => {
         const count = each.properties.point_count;
-        const size = 26 + 7 * Math.log10(count);
+        const size = TARGET + 2 + 7 * Math.log10(count);
         const label = `${count} scenes here: open`;
-        addMarker(at, offset, "cluster", each.properties.point_count_abbreviated, size, label,
+        addMarker(findRoom(at, size), offset, "cluster", each.properties.point_count_abbreviated, size, label,
             `c${each.id}`, (marker) => {
                 const zoom = clusters.getClusterExpansionZoom(each.id);
                 if (zoom <= CLUSTERED_UNTIL) map.setView(at, Math.max(zoom, map.getZoom() + 1));
@@ -93,12 +98,29 @@ export function addScenes(map, trigger, readPeeked) {
 
     const addScene = (scene, at, offset) => {
         if (!drawOutline(scene, offset, "footprint"))
-            addMarker(at, offset, "dot", "", DOT_SIZE, scene.name, `s${scene.row}`,
+            addMarker(findRoom(at, TARGET), offset, "dot", "", TARGET, scene.name, `s${scene.row}`,
                 (marker) => card(scene, marker.getLatLng(), marker), scene);
     };
 
+    const occupy = (at, w, h = TARGET) => {
+        const { x, y } = map.latLngToContainerPoint(at);
+        taken.push({ x, y, w, h });
+        return at;
+    };
+    // A marker that would lie on another is drawn below it.
+    const findRoom = (at, size) => {
+        const { x, y: wanted } = map.latLngToContainerPoint(at);
+        let y = wanted;
+        const below = taken.filter((each) => Math.abs(each.x - x) < (each.w + size) / 2 + GAP)
+            .sort((one, other) => one.y - other.y);
+        for (const each of below)
+            if (Math.abs(each.y - y) < (each.h + size) / 2 + GAP) y = each.y + (each.h + size) / 2 + GAP;
+        taken.push({ x, y, w: size, h: size });
+        return y === wanted ? at : map.containerPointToLatLng([x, y]);
+    };
+
     // A footprint that is large enough to be seen takes the place of its marker.
-    const drawOutline = (scene, offset, className) => {
+    const drawOutline = (scene, offset, className, isAlone = true) => {
         const rings = scene.outline.map((ring) => ring.map(([x, y]) => [y, x + offset]));
         if (!rings.length) return false;
         const bounds = L.latLngBounds(rings.flat());
@@ -106,9 +128,10 @@ export function addScenes(map, trigger, readPeeked) {
         const [west, east] = [bounds.getNorthWest(), bounds.getNorthEast()].map((corner) =>
             map.latLngToContainerPoint(corner).x);
         if (east - west < OUTLINE_WIDTH) return false;
-        const shape = L.polygon(rings.map((ring) => [ring]), { className, pane: "outlines" });
+        const interactive = isAlone && (!scene.rank || east - west >= RESULT_OUTLINE_WIDTH);
+        const shape = L.polygon(rings.map((ring) => [ring]), { className, pane: "outlines", interactive });
         shape.addTo(outlines);
-        activate(shape, scene, () => card(scene, bounds.getCenter(), shape), offset);
+        if (interactive) activate(shape, scene, () => card(scene, bounds.getCenter(), shape), offset);
         return true;
     };
 
@@ -119,11 +142,13 @@ export function addScenes(map, trigger, readPeeked) {
                 ? `${group.length} results here, the best has rank ${best.rank}: list them`
                 : `Result ${best.rank}: ${best.name}`;
             for (const offset of COPIES) {
-                for (const scene of group) drawOutline(scene, offset, "footprint result");
-                const text = group.length > 1 ? `${group.length} results` : best.rank;
+                for (const scene of group)
+                    drawOutline(scene, offset, "footprint result", group.length === 1);
+                const text = nameGroup(group);
                 const [size, name] = group.length > 1
-                    ? [null, "result-marker wide"] : [RESULT_SIZE, "result-marker"];
-                addMarker([best.at[0], best.at[1] + offset], offset, name, text, size,
+                    ? [null, "result-marker wide"] : [TARGET, "result-marker"];
+                const at = occupy([best.at[0], best.at[1] + offset], widthOf(text));
+                addMarker(at, offset, name, text, size,
                     label, `r${best.rank}`, (marker) => group.length > 1 ? list(group, marker)
                         : card(best, marker.getLatLng(), marker), group.length > 1 ? null : best);
             }
@@ -132,7 +157,7 @@ export function addScenes(map, trigger, readPeeked) {
 
     const drawOwn = () => {
         for (const offset of COPIES)
-            addMarker([own.latitude, own.longitude + offset], offset, "own", "★", RESULT_SIZE,
+            addMarker(findRoom([own.latitude, own.longitude + offset], TARGET), offset, "own", "★", TARGET,
                 `The scene in Chat: ${own.name}`, "own", () => {});
     };
 
@@ -315,12 +340,23 @@ function addPicture(box, picture) {
     if (picture?.source) box.append(Object.assign(new Image(), { src: picture.source, alt: "" }));
 }
 
-// Results that overlap at this zoom; the best of each group is first.
+function nameGroup(group) {
+    return group.length > 1 ? `${group.length} results` : String(group[0].rank);
+}
+
+function widthOf(text) {
+    return Math.max(TARGET, LETTER * text.length + PADDING);
+}
+
+// Results whose markers overlap at this zoom; the best of each group is first.
 function groupResults(map, results) {
     const groups = [];
+    const width = widthOf(`${results.length} results`) + GAP;
     for (const scene of results) {
         const position = map.latLngToLayerPoint(scene.at);
-        const group = groups.find((each) => each.position.distanceTo(position) < RESULT_RADIUS);
+        const overlaps = ({ position: { x, y } }) =>
+            Math.abs(x - position.x) < width && Math.abs(y - position.y) < TARGET + GAP;
+        const group = groups.find(overlaps);
         if (group) group.scenes.push(scene);
         else groups.push({ position, scenes: [scene] });
     }

@@ -156,7 +156,9 @@ def build_compare_tab(session: gr.State) -> CompareTab:
         )
         changes = gr.HTML(js_on_load=COMPARE_SCRIPT, label="Measured change", elem_id="changes")
     with gr.Row(elem_classes="search-by"):
-        describe = gr.Button("Describe both scenes", scale=0, elem_id="describe-pair")
+        describe = gr.Button(
+            "Describe both scenes", scale=0, min_width=220, elem_id="describe-pair"
+        )
     with gr.Row(elem_classes="pair"):
         descriptions = [
             gr.HTML(

@@ -200,16 +200,11 @@ def summarize_map(
         place = near or f"in the area {describe_bbox(value['bbox'])}"
         text = f"{value['count']:,} scenes {place}. Search looks only there."
     else:
-        text = (
-            f"{len(index):,} scenes. A circle with a number stands for that many; select it to see "
-            "them."
-        )
+        text = f"{len(index):,} scenes. A circle with a number holds that many."
     if numbered:
         counted = "all" if numbered == result_count else f"{numbered} of"
-        text += (
-            f" Orange numbers are the ranks of {counted} {result_count} results of the last search."
-        )
-    text += " Select a scene to see it, or any other spot to search around it."
+        text += f" Orange: {counted} {result_count} results of the last search, with their ranks."
+    text += " Choose a scene, or any other spot to search around it."
     return f"<p>{html.escape(text)}</p>"
 
 

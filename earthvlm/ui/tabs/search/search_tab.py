@@ -156,7 +156,7 @@ def _build_similar() -> tuple[gr.Button, gr.UploadButton, gr.Checkbox]:
         )
         take_uploads_only(by_file)
         with_words = gr.Checkbox(
-            False, label="and showing the words above", min_width=230, elem_id="with-words"
+            False, label="Match the words above, too", min_width=230, elem_id="with-words"
         )
     return by_chat_scene, by_file, with_words
 
