@@ -4,9 +4,10 @@ const PARTS = [
 ];
 
 function showWhole() {
-  if (PARTS.every((part) => document.querySelector(part))) {
-    document.documentElement.classList.add('whole');
-  }
+  const page = document.documentElement.classList;
+  if (page.contains('whole') || !PARTS.every((part) => document.querySelector(part))) return;
+  page.add('whole');
+  watchPinned();
 }
 
 // Gradio labels the pictures of a gallery by number; this page labels them by their captions.
@@ -64,12 +65,29 @@ function keepFocus() {
 // below the picture; the answer grows below the question.
 let asked = 0;
 function followQuestions() {
-  const questions = document.querySelectorAll('#chat [data-testid="user"]');
   const before = asked;
-  asked = questions.length;
-  if (asked <= before || !matchMedia('(max-width: 999.9px)').matches) return;
-  questions[asked - 1].scrollIntoView({block: 'start'});
+  asked = document.querySelectorAll('#chat [data-testid="user"]').length;
+  if (asked > before) showQuestion();
 }
+function showQuestion() {
+  if (!matchMedia('(max-width: 999.9px)').matches) return;
+  const questions = document.querySelectorAll('#chat [data-testid="user"]');
+  questions[questions.length - 1]?.scrollIntoView({block: 'start'});
+}
+// The legend of a map comes with the first word of an answer and makes the picture's part higher.
+let pinned = null;
+const heights = new ResizeObserver(() => {
+  document.documentElement.style.setProperty('--pinned', `${pinned.offsetHeight}px`);
+  if (document.querySelector('#stop')?.offsetParent) showQuestion();
+});
+function watchPinned() {
+  const part = [...document.querySelectorAll('.see, .pinned')]
+    .find((each) => getComputedStyle(each).position === 'sticky');
+  if (!part || part === pinned) return;
+  heights.disconnect();
+  heights.observe(pinned = part);
+}
+addEventListener('resize', watchPinned);
 
 new MutationObserver(() => {
   showWhole();
