@@ -218,7 +218,7 @@ def test_box_drawn_on_the_map_limits_search(page: Page, app_index, keep: Callabl
     mapped = [row for row in rows if row["longitude"]]
     open_tab(page, "Map")
     counted = "all" if len(mapped) == len(rows) else f"{len(mapped)} of"
-    page.locator("#map-summary", has_text=f"ranks of {counted} {len(rows)} results").wait_for()
+    page.locator("#map-summary", has_text=f"Orange: {counted} {len(rows)} results").wait_for()
     wait_for_results(page, len(mapped))
     page.wait_for_function(STANDS_STILL)
     # Around the northernmost result, so that the box leaves others out.

@@ -9,8 +9,9 @@ const CLUSTERED_UNTIL = 14; // a zoom level; beyond, scenes of one place are lis
 const TARGET = 24; // pixels
 const GAP = 3; // pixels between two markers
 const LETTER = 7.2, PADDING = 14; // pixels, of the text of a marker
-const OUTLINE_WIDTH = 48; // pixels; from this size on a footprint is drawn
-const RESULT_OUTLINE_WIDTH = 80; // pixels; from this size on a result's can be chosen around its rank
+const OUTLINE_WIDTH = 48; // pixels; from this size on a footprint takes the place of its marker
+const RESULT_OUTLINE_WIDTH = 8; // pixels; from this size on a result's is drawn around its rank,
+const CHOSEN_OUTLINE_WIDTH = 80; // and from this size on it can be chosen, too
 const LOCATED_ZOOM = 10;
 const PEEK_MS = 120; // how long the pointer rests on a scene before its picture is asked for
 const LISTED = 40;
@@ -119,7 +120,6 @@ export function addScenes(map, trigger, readPeeked) {
         return y === wanted ? at : map.containerPointToLatLng([x, y]);
     };
 
-    // A footprint that is large enough to be seen takes the place of its marker.
     const drawOutline = (scene, offset, className, isAlone = true) => {
         const rings = scene.outline.map((ring) => ring.map(([x, y]) => [y, x + offset]));
         if (!rings.length) return false;
@@ -127,8 +127,8 @@ export function addScenes(map, trigger, readPeeked) {
         if (!map.getBounds().pad(0.1).intersects(bounds)) return false;
         const [west, east] = [bounds.getNorthWest(), bounds.getNorthEast()].map((corner) =>
             map.latLngToContainerPoint(corner).x);
-        if (east - west < OUTLINE_WIDTH) return false;
-        const interactive = isAlone && (!scene.rank || east - west >= RESULT_OUTLINE_WIDTH);
+        if (east - west < (scene.rank ? RESULT_OUTLINE_WIDTH : OUTLINE_WIDTH)) return false;
+        const interactive = isAlone && (!scene.rank || east - west >= CHOSEN_OUTLINE_WIDTH);
         const shape = L.polygon(rings.map((ring) => [ring]), { className, pane: "outlines", interactive });
         shape.addTo(outlines);
         if (interactive) activate(shape, scene, () => card(scene, bounds.getCenter(), shape), offset);

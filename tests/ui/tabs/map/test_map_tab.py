@@ -28,7 +28,7 @@ def test_summary_counts_results_with_coordinates(tmp_path):
     index = make_world_index(tmp_path)
     value = map_scenes(index, index.browse())
     assert "Orange: 6 of 7 results" in summarize_map(index, value, 7)
-    assert "ranks of all 6 results" in summarize_map(index, value, 6)
+    assert "Orange: all 6 results" in summarize_map(index, value, 6)
     assert "results" not in summarize_map(index, map_scenes(index))
 
 
