@@ -1,7 +1,7 @@
 """Compare ways to decode: the same weights, scenes and question, in one run.
 
     python -m benchmarks.decoding
-    python -m benchmarks.decoding --only int8  # plain decoding, and ways whose names contain this
+    python -m benchmarks.decoding --only ONNX  # plain decoding, and ways whose names contain this
 
 Ways take turns, so that other work of the machine slows all of them alike. Prints tokens a second,
 the share of plain decoding's tokens that a way would also have chosen after the same beginning, and
@@ -11,7 +11,6 @@ how many tokens one forward pass would yield if they were looked up in earlier a
 from __future__ import annotations
 
 import argparse
-import copy
 import statistics
 import time
 from collections.abc import Callable
@@ -25,7 +24,6 @@ from benchmarks.report import report
 from earthvlm import OlmoEarthVLMBridge, SceneIndex
 from earthvlm.generation.decoding import DecoderState, TorchDecoderState
 from earthvlm.generation.prompt_lookup import DRAFT_TOKENS
-from earthvlm.models.int8 import quantize
 from earthvlm.models.language.chat_templates import Prompt
 from earthvlm.models.language.language_model import LanguageModel
 
@@ -49,29 +47,23 @@ def main() -> None:
 def make_ways(bridge: OlmoEarthVLMBridge, wanted: list[str]) -> dict[str, Start]:
     """Functions that start a decoder state, by the name of the way, if `wanted` has a part of it.
 
-    llama.cpp needs the extra `llama`.
+    llama.cpp needs the package llama-cpp-python.
     """
 
     def adapted() -> Start:
         other = OlmoEarthVLMBridge.from_pretrained("bundled", device="cpu", trainable=True)
         return partial(TorchDecoderState, other.language.model)
 
-    def int8() -> Start:
-        model = copy.deepcopy(bridge.language.model)
-        for name in [name for name, _ in model.named_modules() if name]:
-            quantize(model, name)
-        return partial(TorchDecoderState, model)
-
     def llama() -> Start:
-        from earthvlm.generation.llama_cpp import LlamaDecoderState, LlamaEngine
+        from benchmarks.llama_cpp import LlamaCpp, LlamaCppState
 
-        return partial(LlamaDecoderState, LlamaEngine(bridge.language, bridge.revision, "Q8_0"))
+        return partial(LlamaCppState, LlamaCpp(bridge.language.model))
 
     ways: dict[str, Start] = {}
     makers: dict[str, Callable[[], Start]] = {
         "plain": lambda: partial(TorchDecoderState, bridge.language.model),
         "adapter not merged": adapted,
-        "int8 weights, torch": int8,
+        "ONNX Runtime, 8 bits": lambda: bridge.text_generator.make_state,
         "llama.cpp, Q8_0": llama,
     }
     for name, make in makers.items():

@@ -1,10 +1,10 @@
 """Measure scenes described a second, in batches and one by one, with and without prompt lookup.
 
-python -m benchmarks.describe [--scenes 32] [--side 64] [--engine llama]
+python -m benchmarks.describe [--scenes 32] [--side 64]
 
 With prompt lookup, each way starts from a cache of the same answers about other scenes. One by one,
-only every fourth scene is described. `--engine llama` does that with llama.cpp, which answers one
-scene at a time. Scenes are 128 x 128 pixels, or their first `--side` by `--side`.
+only every fourth scene is described. Scenes are 128 x 128 pixels, or their first `--side` by
+`--side`.
 """
 
 from __future__ import annotations
@@ -28,9 +28,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--scenes", type=int, default=32)
     parser.add_argument("--side", type=int, default=128, help="pixels")
-    parser.add_argument("--engine", default="torch", help="torch or llama, of one by one")
     arguments = parser.parse_args()
-    bridge = OlmoEarthVLMBridge.from_pretrained("bundled", device="cpu", engine=arguments.engine)
+    bridge = OlmoEarthVLMBridge.from_pretrained("bundled", device="cpu")
     found = SceneIndex.from_pretrained("bundled").browse("tiles", k=arguments.scenes + CACHED)
     scenes = [cut(result.open_scene(), arguments.side) for result in found]
     others, scenes = scenes[:CACHED], scenes[CACHED:]
@@ -50,8 +49,6 @@ def main() -> None:
         f"batch of {len(scenes)}, no prompt lookup": (together, False),
         "one by one, no prompt lookup": (alone, False),
     }
-    if arguments.engine == "llama":
-        ways = {name: way for name, way in ways.items() if "no prompt lookup" in name}
     rates: dict[str, list[float]] = {name: [] for name in ways}
     same = []
     for _ in range(REPEATS):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import tempfile
 import threading
 from collections.abc import Iterator, Sequence
@@ -31,7 +30,6 @@ from earthvlm.storage.hub import BUNDLED, LOCAL_REVISION
 from earthvlm.storage.tensors import multiplies_bfloat16
 
 MAX_BATCH_SCENES = 32  # scenes answered at once; a CPU is no faster with more
-ENGINES = ("torch", "llama")
 UNTRAINED_ENCODER_ID = "random-v1.2-nano"
 
 
@@ -134,7 +132,7 @@ class OlmoEarthVLMBridge(BridgeNetwork):
         texts = [prompt] * count if isinstance(prompt, str) else list(prompt)
         if scene is not None and len(scenes) != len(texts):
             raise ValueError(f"{len(scenes)} scenes need as many prompts, not {len(texts)}.")
-        if len(scenes) == 1:  # with the engine that was chosen for single scenes
+        if len(scenes) == 1:  # as a scene by itself is answered
             return [self._generate_one(scenes[0], texts[0], sampling)]
         contexts = [self.write_context(scene) for scene in scenes] or [""] * len(texts)
         prompts = [
@@ -263,7 +261,6 @@ class OlmoEarthVLMBridge(BridgeNetwork):
         dtype: torch.dtype | None = None,
         trainable: bool = False,
         *,
-        engine: str | None = None,
         revision: str | None = None,
         token: str | None = None,
         cache_dir: str | Path | None = None,
@@ -275,14 +272,12 @@ class OlmoEarthVLMBridge(BridgeNetwork):
             source: "bundled", a folder or a Hub repository's id.
             device: a GPU by default where there is one.
             dtype: of the language model; see `load_language_model`. With None, answers about
-                single scenes are decoded with 8-bit weights on a CPU, which is several times as
-                fast; every other dtype decodes with the weights as they are.
+                single scenes are decoded from 8-bit weights by ONNX Runtime on a CPU, where the
+                model is laid out like Llama; every other dtype decodes with the weights as they
+                are.
             trainable: keep the adapter separate, to train it; otherwise it is merged into the
                 language model, which makes answers faster. A language model that was trained
                 without adapters is kept in float32 then.
-            engine: "torch", or "llama" for llama.cpp (`pip install earthvlm[llama]`), which
-                answers single scenes several times as fast on a CPU, from 8-bit weights; batches
-                and training stay with torch. None takes `$EARTHVLM_ENGINE`, else "torch".
             revision: of the Hub repository, as are the arguments after it; see `fetch`.
             token: see `fetch`.
             cache_dir: see `fetch`.
@@ -293,9 +288,6 @@ class OlmoEarthVLMBridge(BridgeNetwork):
             ValueError: names the file or argument that does not fit.
             ConnectionError: where the Hub cannot be reached.
         """
-        engine = engine or os.environ.get("EARTHVLM_ENGINE") or "torch"
-        if engine not in ENGINES:
-            raise ValueError(f"There is no engine {engine!r}: choose from {', '.join(ENGINES)}.")
         folder, commit = find_bridge(
             source,
             revision,
@@ -306,9 +298,7 @@ class OlmoEarthVLMBridge(BridgeNetwork):
         bridge = read_bridge(cls.from_config, folder, device, dtype, trainable)
         bridge.commit = commit
         if dtype is None and not trainable:
-            bridge.text_generator.use_int8()
-        if engine == "llama" and not trainable:
-            bridge.text_generator.use_llama_cpp(bridge.revision)
+            bridge.text_generator.use_onnx()
         return bridge.eval()
 
     def push_to_hub(self, repo_id: str, **options: Any) -> str:

@@ -18,7 +18,7 @@ def add_app(commands: argparse._SubParsersAction) -> None:
         description=(
             "Serve the web app until it is interrupted, and print its address.\n"
             "Without an option, the environment decides: EARTHVLM_BRIDGE, EARTHVLM_EMBEDDINGS,\n"
-            "EARTHVLM_ENGINE, EARTHVLM_SEARCH_ENGINE, GRADIO_SERVER_NAME and GRADIO_SERVER_PORT."
+            "EARTHVLM_SEARCH_ENGINE, GRADIO_SERVER_NAME and GRADIO_SERVER_PORT."
         ),
         epilog=(
             "examples:\n"
@@ -37,7 +37,6 @@ def add_app(commands: argparse._SubParsersAction) -> None:
         help="the folder of `earthvlm index`, or an embedding dataset on the Hub "
         "(default: the bundled one)",
     )
-    parser.add_argument("--engine", metavar="torch|llama", help="what answers (default: torch)")
     parser.add_argument(
         "--search_engine",
         metavar="ENGINE",
@@ -56,7 +55,6 @@ def add_app(commands: argparse._SubParsersAction) -> None:
 def run_app(arguments: argparse.Namespace) -> int:
     """Serve the page. Raises ValueError or OSError, in one sentence, where it cannot start."""
     given = {
-        "EARTHVLM_ENGINE": arguments.engine,
         "EARTHVLM_SEARCH_ENGINE": arguments.search_engine,
         # Also read by the page's checks of hosts.
         "GRADIO_SERVER_NAME": arguments.host,

@@ -24,7 +24,6 @@ MARKS = {OK: "ok", OPTIONAL: "-", MISSING: "MISSING"}
 # What each extra adds; those for developers are left out.
 EXTRAS = {
     "evaluation": "METEOR, ROUGE-L, CIDEr and BLEU in `earthvlm evaluate`",
-    "llama": "the llama.cpp engine, which answers faster on CPUs",
     "faiss": "approximate search of more than a million scenes",
     "milvus": "search in a Milvus file or server",
     "trackers": "`earthvlm train --log_with`",
@@ -207,7 +206,6 @@ def check_device() -> Iterator[Finding]:
     """The device and the precision that a bridge is loaded with, and the engine."""
     import torch
 
-    from earthvlm.bridge.model import ENGINES
     from earthvlm.models.language.language_model import preferred_dtype
 
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -215,13 +213,8 @@ def check_device() -> Iterator[Finding]:
     kind = name if device.type == "cuda" else f"{name} threads"
     dtype = str(preferred_dtype(device)).removeprefix("torch.")
     yield Finding("device", OK, f"{device.type} ({kind}), {dtype}")
-    engine = os.environ.get("EARTHVLM_ENGINE") or ENGINES[0]
-    if engine not in ENGINES:
-        yield Finding("engine", MISSING, f"EARTHVLM_ENGINE={engine}: choose {' or '.join(ENGINES)}")
-    elif engine == "llama" and find_spec("llama_cpp") is None:
-        yield Finding("engine", MISSING, "llama: pip install 'earthvlm[llama]'")
-    else:
-        yield Finding("engine", OK, engine)
+    single = "" if device.type == "cuda" else "; single answers with 8-bit weights"
+    yield Finding("engine", OK, f"torch{single}")
 
 
 def check_models(source: str) -> Iterator[Finding]:

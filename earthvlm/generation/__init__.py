@@ -1,1 +1,1 @@
-"""Decoding, prompt lookup, caches of sessions, llama.cpp; imports data and below."""
+"""Decoding, prompt lookup, caches of sessions; imports data and below."""

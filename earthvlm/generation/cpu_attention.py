@@ -3,8 +3,8 @@
 On an AMD EPYC, torch's bfloat16 kernel takes about five times as long as its float32 kernel with
 casts, where one token attends to a cache (torch 2.13). Where several heads share keys, transformers
 also repeats the keys for each head as soon as there is more than one query token; here the queries
-of such heads are stacked as if they were more tokens. The cache of several rows is in float32 too,
-or each token would cast and copy all of it.
+of such heads are stacked as if they were more tokens. The cache of several rows is kept in float32
+too, or each token would cast and copy all of it.
 """
 
 from __future__ import annotations
@@ -40,15 +40,10 @@ def choose_attention(model: PreTrainedModel, answering: bool) -> None:
 def start_cache(model: PreTrainedModel, rows: int) -> Cache:
     """Make an empty cache of keys and values for a number of rows."""
     if rows > 1 and model.config._attn_implementation == CPU_ATTENTION:
-        return growing_cache()
+        return Cache(layer_class_to_replicate=_GrowingLayer)
     # Without the model's configuration every layer keeps all tokens, so that it can be cropped;
     # models with sliding windows mask the tokens outside them.
     return DynamicCache()
-
-
-def growing_cache() -> Cache:
-    """Make an empty cache in float32 whose buffers have room for the next tokens."""
-    return Cache(layer_class_to_replicate=_GrowingLayer)
 
 
 class _GrowingLayer(DynamicLayer):

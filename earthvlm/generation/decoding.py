@@ -8,7 +8,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 from torch.nn import functional as F
-from transformers import Cache, PreTrainedModel
+from transformers import PreTrainedModel
 
 from earthvlm.generation.cpu_attention import start_cache
 from earthvlm.generation.prompt_lookup import BATCH_DRAFT_TOKENS, DRAFT_TOKENS, AnswerCache
@@ -70,7 +70,7 @@ class TorchDecoderState:
     def __init__(self, model: PreTrainedModel, padding: Tensor | None = None) -> None:
         self.model = model
         self.padding = padding
-        self.cache = self._start_cache(1)
+        self.cache = start_cache(model, 1)
         # `[B, length]`, True where a token is attended to; None where all are.
         self._mask: Tensor | None = None
 
@@ -87,7 +87,7 @@ class TorchDecoderState:
         """Process the `[L, D]` with which all rows begin once, and copy its keys and values."""
         once = TorchDecoderState(self.model)
         once.forward(vectors[None])
-        self.cache = self._start_cache(rows)
+        self.cache = start_cache(self.model, rows)
         for number, layer in enumerate(once.cache.layers):
             states = (s.expand(rows, -1, -1, -1) for s in (layer.keys, layer.values))
             self.cache.update(*states, number)
@@ -100,7 +100,7 @@ class TorchDecoderState:
         """Return the logits after the tokens from `first` on, `[B, L - first, V]`."""
         start, device = self.length, vectors.device
         if start == 0:
-            self.cache = self._start_cache(len(vectors))
+            self.cache = start_cache(self.model, len(vectors))
         self._extend_mask(vectors, start)
         attention_mask = positions = None
         if bidirectional_prefix or self._mask is not None:
@@ -125,9 +125,6 @@ class TorchDecoderState:
             logits_to_keep=kept,
         )
         return output.logits
-
-    def _start_cache(self, rows: int) -> Cache:
-        return start_cache(self.model, rows)
 
     def _extend_mask(self, vectors: Tensor, start: int) -> None:
         """Add the columns of new tokens to the mask, where there is padding or was a rollback."""

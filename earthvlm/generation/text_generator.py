@@ -10,7 +10,7 @@ from functools import cache, partial
 from torch import Tensor
 
 from earthvlm.generation.decoding import DecoderState, TorchDecoderState, answer_batch
-from earthvlm.generation.int8_decoding import Int8Decoder, Int8DecoderState
+from earthvlm.generation.onnx_decoding import OnnxDecoder, OnnxDecoderState
 from earthvlm.generation.prompt_lookup import AnswerCache
 from earthvlm.generation.sampling import Sampling, check_prompt
 from earthvlm.generation.session import ChatSession, PrefixCache
@@ -49,33 +49,15 @@ class TextGenerator:
         )
         self.answer_cache: AnswerCache | None = AnswerCache()
 
-    def use_int8(self) -> None:
-        """Decode single answers with 8-bit weights, where `Int8Decoder` fits the language model.
+    def use_onnx(self) -> None:
+        """Decode single answers with ONNX Runtime, where `OnnxDecoder` fits the language model.
 
         Weights are copied for the first answer; `use_torch` goes back, before they change.
         """
         model = self.language.model
-        if Int8Decoder.fits(model):
-            make_decoder = cache(lambda: Int8Decoder(model))
-            self.make_state = lambda: Int8DecoderState(model, make_decoder())
-
-    def use_llama_cpp(self, revision: str) -> None:
-        """Decode single prompts with llama.cpp; batches stay with torch.
-
-        Args:
-            revision: of the weights that the language model has now; see `LlamaEngine`.
-
-        Raises:
-            ValueError: for a language model that llama.cpp cannot run here.
-            ModuleNotFoundError: where llama-cpp-python is not installed.
-        """
-        from earthvlm.generation.llama_cpp import LlamaDecoderState, LlamaEngine
-
-        if self.image_tokens:
-            raise ValueError("llama.cpp reads no pictures here: leave the engine out.")
-        self.make_state = partial(LlamaDecoderState, LlamaEngine(self.language, revision))
-        # llama.cpp takes as long for several tokens at once as for one after another.
-        self.answer_cache = None
+        if not self.image_tokens and OnnxDecoder.fits(model):
+            make_decoder = cache(lambda: OnnxDecoder(model))
+            self.make_state = lambda: OnnxDecoderState(make_decoder())
 
     def encode_prompt(self, messages: Sequence[Message], context: str = "") -> Prompt:
         """Tokenize a conversation about a scene with this context.

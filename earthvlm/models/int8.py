@@ -48,26 +48,9 @@ class Int8Linear(nn.Module):
         self._store(self.dequantize() + update)
 
     def _store(self, weight: Tensor) -> None:
-        parts = [_round(rows, weight.dtype) for rows in weight.detach().split(CHUNK_ROWS)]
+        parts = [_round(rows) for rows in weight.detach().split(CHUNK_ROWS)]
         self.register_buffer("weight", torch.cat([rows for rows, _ in parts]))
         self.register_buffer("scale", torch.cat([scale for _, scale in parts]))
-
-
-class Int8Matrix:
-    """A matrix `[out, in]` in 8 bits with a scale for each row, for few vectors on a CPU.
-
-    bias: `[out]`, added to each product.
-    """
-
-    def __init__(self, weight: Tensor, bias: Tensor | None = None) -> None:
-        self.bias = None if bias is None else bias.detach().float()
-        parts = [_round(rows.float(), torch.bfloat16) for rows in weight.detach().split(CHUNK_ROWS)]
-        self.weight, self.scale = (torch.cat(part) for part in zip(*parts, strict=True))
-
-    def __call__(self, x: Tensor) -> Tensor:
-        """Multiply bfloat16 `[N, in]`; returns `[N, out]`, each row the same whatever N is."""
-        y = torch.ops.aten._weight_int8pack_mm(x, self.weight, self.scale)
-        return y if self.bias is None else y + self.bias
 
 
 def quantize(model: nn.Module, name: str) -> None:
@@ -85,10 +68,10 @@ def quantize_all(model: nn.Module) -> None:
         quantize(model, name)
 
 
-def _round(rows: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-    """Round rows to integers from -127 to 127; return them and each row's scale of this dtype."""
+def _round(rows: Tensor) -> tuple[Tensor, Tensor]:
+    """Round rows to integers from -127 to 127; return them and the scale of each row, `[rows]`."""
     largest = rows.abs().amax(1, keepdim=True).float()
     # The scale is rounded first, so that the integers fit the scale that is stored.
-    scale = (largest / 127).clamp(min=1e-12).to(dtype)
+    scale = (largest / 127).clamp(min=1e-12).to(rows.dtype)
     integers = (rows.float() / scale.float()).round().clamp(-127, 127)
     return integers.to(torch.int8), scale[:, 0]

@@ -91,12 +91,11 @@ def test_a_checkout_on_the_path_names_its_extras(monkeypatch, capsys):
     assert found["extra evaluation"]["state"] == found["extra trackers"]["state"] == "ok"
 
 
-def test_engines_and_bridges_that_are_not_there(monkeypatch, capsys, tmp_path):
-    monkeypatch.setenv("EARTHVLM_ENGINE", "abacus")
+def test_bridges_that_are_not_there(monkeypatch, capsys, tmp_path):
     monkeypatch.setenv("EARTHVLM_BRIDGE", str(tmp_path / "none"))
     found = findings(capsys)
-    assert found["engine"]["state"] == found["bridge"]["state"] == "missing"
-    assert "choose torch or llama" in found["engine"]["text"]
+    assert found["bridge"]["state"] == "missing"
+    assert "8-bit weights" in found["engine"]["text"]
     assert str(tmp_path) in found["bridge"]["text"]
     (tmp_path / "config.json").write_text("{}")
     assert "not a bridge's configuration" in str(findings(capsys, f"--model_path={tmp_path}"))

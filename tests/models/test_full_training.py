@@ -56,7 +56,7 @@ def saved(bridge: OlmoEarthVLMBridge, tmp_path: Path) -> Path:
 def test_all_weights_train_in_float32(tied_language, monkeypatch):
     """On hardware with bfloat16 too, whose rounding is larger than a training step."""
     monkeypatch.setattr(
-        "earthvlm.models.language.language_model.preferred_dtype", lambda *_: torch.bfloat16
+        "earthvlm.models.language.language_model.preferred_dtype", lambda _: torch.bfloat16
     )
     bridge = OlmoEarthVLMBridge("random-v1.2-nano", tied_language, use_lora=False, device="cpu")
     parameters = list(bridge.language_model.parameters())

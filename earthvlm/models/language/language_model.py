@@ -31,12 +31,7 @@ from earthvlm.models.language.moondream2 import (
 from earthvlm.models.language.smollm2 import EMBEDDED_MODEL_ID, embedded_model_folder
 from earthvlm.models.loading import LOADING
 from earthvlm.storage.hub import LOCAL_REVISION, fetch
-from earthvlm.storage.tensors import (
-    TensorFolder,
-    check_memory,
-    has_bfloat16,
-    multiplies_bfloat16,
-)
+from earthvlm.storage.tensors import TensorFolder, check_memory, has_bfloat16
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -45,8 +40,6 @@ if TYPE_CHECKING:
 
 # The files that are downloaded: weights, configuration, tokenizer; never code or pickles.
 LANGUAGE_FILES = ("*.safetensors", "*.json", "*.jinja", "*.model", "merges.txt", "vocab.txt")
-# Bytes in float32, from which on reading the weights takes longer than multiplying them.
-LARGE_MODEL = 2**30
 
 
 @dataclass(frozen=True)
@@ -123,8 +116,8 @@ def load_language_model(
 
     Args:
         id_or_path: "embedded", a Hub id or a folder.
-        dtype: by default that of `preferred_dtype`; torch.int8 stores the matrices in 8 bits and
-            computes in the default, for inference only.
+        dtype: by default bfloat16 where the hardware computes in it, else float32; torch.int8
+            stores the matrices in 8 bits and computes in the default, for inference only.
         device: the CPU by default.
         revision: of a Hub repository; by default `MOONDREAM_REVISION` for Moondream2, and the
             newest for others.
@@ -138,6 +131,8 @@ def load_language_model(
         MemoryError: where the model does not fit.
     """
     device = torch.device(device or "cpu")
+    in_int8 = dtype == torch.int8
+    dtype = preferred_dtype(device) if in_int8 else dtype or preferred_dtype(device)
     if id_or_path == EMBEDDED_MODEL_ID:
         folder, revision = embedded_model_folder()
     else:
@@ -146,18 +141,19 @@ def load_language_model(
         snapshot = fetch(id_or_path, LANGUAGE_FILES, revision)
         folder, revision = snapshot.folder, snapshot.revision
     if is_moondream(folder):
-        return _load_moondream(id_or_path, folder, revision, dtype, device, with_vision)
+        return _load_moondream(id_or_path, folder, revision, dtype, device, with_vision, in_int8)
     if with_vision:
         raise ValueError(f"{id_or_path!r} has no vision tower: leave use_vlm_vision out.")
-    return _load_by_transformers(id_or_path, folder, revision, dtype, device)
+    return _load_by_transformers(id_or_path, folder, revision, dtype, device, in_int8)
 
 
 def _load_by_transformers(
     name: str,
     folder: Path,
     revision: str,
-    dtype: torch.dtype | None,
+    dtype: torch.dtype,
     device: torch.device,
+    in_int8: bool,
 ) -> LanguageModel:
     from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
@@ -179,7 +175,6 @@ def _load_by_transformers(
             f"{name!r} is a {config.model_type!r} model, which has no prompt format here; "
             f"supported types are {', '.join(sorted(FAMILIES))}."
         )
-    in_int8, dtype = dtype == torch.int8, _computing_dtype(dtype, folder, device)
     check_memory(TensorFolder(folder).bytes_in(dtype), device, f"The language model {name!r}")
     with LOADING:
         model, report = AutoModelForCausalLM.from_pretrained(
@@ -200,11 +195,11 @@ def _load_moondream(
     name: str,
     folder: Path,
     revision: str,
-    dtype: torch.dtype | None,
+    dtype: torch.dtype,
     device: torch.device,
     with_vision: bool,
+    in_int8: bool,
 ) -> LanguageModel:
-    in_int8, dtype = dtype == torch.int8, _computing_dtype(dtype, folder, device)
     tokenizer = load_moondream_tokenizer(folder, from_hub=revision != LOCAL_REVISION)
     model = load_moondream_text(folder, dtype, device, in_int8)
     for config in (model.config, model.generation_config):
@@ -214,19 +209,6 @@ def _load_moondream(
     return LanguageModel(model, tokenizer, family, name, revision, vision)
 
 
-def _computing_dtype(dtype: torch.dtype | None, folder: Path, device: torch.device) -> torch.dtype:
-    if dtype in (None, torch.int8):
-        return preferred_dtype(device, TensorFolder(folder).bytes_in(torch.float32))
-    return dtype
-
-
-def preferred_dtype(device: torch.device, size: int = 0) -> torch.dtype:
-    """Return the dtype in which a model of `size` bytes in float32 answers fastest.
-
-    bfloat16 where the hardware multiplies it natively, and for large models already where it reads
-    it, because reading the weights takes most of the time; else float32.
-    """
-    if multiplies_bfloat16(device):
-        return torch.bfloat16
-    is_small = device.type == "cpu" and size < LARGE_MODEL
-    return torch.bfloat16 if has_bfloat16(device) and not is_small else torch.float32
+def preferred_dtype(device: torch.device) -> torch.dtype:
+    """Return bfloat16 where the hardware multiplies it natively, else float32."""
+    return torch.bfloat16 if has_bfloat16(device) else torch.float32

@@ -111,22 +111,9 @@ def test_missing_lora_layer_is_rejected(tiny_language, monkeypatch):
         OlmoEarthVLMBridge("random-v1.2-nano", tiny_language, device="cpu")
 
 
-@pytest.mark.parametrize(
-    ("reads", "multiplies", "large", "expected"),
-    [
-        (True, True, False, torch.bfloat16),
-        (True, False, False, torch.float32),
-        (True, False, True, torch.bfloat16),
-        (False, False, True, torch.float32),
-    ],
-)
-def test_default_dtype_depends_on_hardware(
-    reads, multiplies, large, expected, tiny_language, monkeypatch
-):
-    module = "earthvlm.models.language.language_model"
-    monkeypatch.setattr(f"{module}.has_bfloat16", lambda device: reads)
-    monkeypatch.setattr(f"{module}.multiplies_bfloat16", lambda device: multiplies)
-    monkeypatch.setattr(f"{module}.LARGE_MODEL", 0 if large else 2**30)
+@pytest.mark.parametrize(("native", "expected"), [(True, torch.bfloat16), (False, torch.float32)])
+def test_default_dtype_depends_on_hardware(native, expected, tiny_language, monkeypatch):
+    monkeypatch.setattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda: native)
     assert load_language_model(tiny_language).model.dtype == expected
     assert load_language_model(tiny_language, torch.float16).model.dtype == torch.float16
 

@@ -262,7 +262,7 @@ def test_vision_tower_trains_unless_frozen_and_is_saved(tmp_path, monkeypatch):
         first = bridge.vision.encoder.embeddings.patch_embedding.weight
         assert (first.grad is None) == freeze
         monkeypatch.setattr(
-            "earthvlm.models.language.language_model.preferred_dtype", lambda *_: torch.bfloat16
+            "earthvlm.models.language.language_model.preferred_dtype", lambda _: torch.bfloat16
         )
         again = OlmoEarthVLMBridge(
             "random-v1.2-nano",

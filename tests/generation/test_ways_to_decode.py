@@ -1,4 +1,4 @@
-"""Every engine compared with plain decoding: three scenes, 20 tokens, greedy."""
+"""Every way to decode compared with the plain one: three scenes, 20 tokens, greedy."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from torch import Tensor
 
 from earthvlm.bridge.model import OlmoEarthVLMBridge
 from earthvlm.generation.decoding import DecoderState, TorchDecoderState
+from earthvlm.generation.onnx_decoding import OnnxDecoder, OnnxDecoderState
 from earthvlm.generation.prompt_lookup import AnswerCache
 from earthvlm.generation.sampling import Sampling
 from earthvlm.generation.session import ChatSession
@@ -66,21 +67,6 @@ def passes(bridge, monkeypatch) -> list[int]:
     return counts
 
 
-@pytest.fixture
-def start_llama(bridge, monkeypatch, tmp_path) -> Callable[[str], Callable[[], DecoderState]]:
-    """Starts llama.cpp with weights of a kind; its files are not left behind."""
-    pytest.importorskip("llama_cpp", reason="the extra 'llama' is not installed")
-    from earthvlm.generation import llama_cpp as llama_engine
-
-    monkeypatch.setattr(llama_engine, "cache_folder", lambda: tmp_path)
-
-    def start(kind: str) -> Callable[[], DecoderState]:
-        engine = llama_engine.LlamaEngine(bridge.language, bridge.revision, kind)
-        return partial(llama_engine.LlamaDecoderState, engine)
-
-    return start
-
-
 @pytest.fixture(scope="module")
 def answers(bridge, plain) -> list[str]:
     return [bridge.language.tokenizer.decode(tokens).strip() for tokens in plain]
@@ -105,22 +91,9 @@ def test_answers_with_drafts_equal_plain_decoding(bridge, scenes, answers, passe
     assert len(passes) < TOKENS * len(scenes)
 
 
-def test_llama_cpp_in_float32_equals_torch(bridge, seen, plain, start_llama):
-    start = start_llama("F32")
-    assert [decode_answer(bridge.language, start, *scene) for scene in seen] == plain
-
-
-def test_llama_cpp_in_8_bits_agrees_with_torch(bridge, seen, plain, start_llama):
-    from earthvlm.generation.llama_cpp import QUANTIZATION
-
-    assert agree(bridge.language, start_llama(QUANTIZATION), seen, plain) >= AGREEMENT
-
-
-def test_torch_in_8_bits_agrees_with_float32(seen, plain):
-    language = OlmoEarthVLMBridge.from_pretrained(
-        "bundled", dtype=torch.int8, device="cpu"
-    ).language
-    assert agree(language, partial(TorchDecoderState, language.model), seen, plain) >= AGREEMENT
+def test_8_bit_weights_agree_with_plain_decoding(bridge, seen, plain):
+    start = partial(OnnxDecoderState, OnnxDecoder(bridge.language.model))
+    assert agree(bridge.language, start, seen, plain) >= AGREEMENT
 
 
 def decode_answer(
