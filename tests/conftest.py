@@ -46,6 +46,17 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> object | 
     return FewBrowsers(config, log) if config.getvalue("dist") == "loadfile" else None
 
 
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Iterator[None]:
+    """Collect no garbage while the libraries are imported, because they leave none."""
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.freeze()  # or each collection of garbage would look at all that was imported
+        gc.enable()
+
+
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Begin with the files that take long, so that no worker waits for another at the end.
@@ -62,7 +73,6 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
                 item.add_marker("no_cover")
     items.sort(key=lambda item: -files.get(item.path, 0))
     share_processors()
-    gc.freeze()  # or each collection of garbage would look at all that was imported
 
 
 def share_processors() -> None:

@@ -211,7 +211,7 @@ STANDS_STILL = """() => {
 }"""
 
 
-@BOTH_WIDTHS
+@EITHER_WIDTH
 def test_box_drawn_on_the_map_limits_search(page: Page, app_index, keep: Callable[..., None]):
     search(page, "open water")
     rows = save_csv(page)

@@ -89,7 +89,7 @@ def wait_until(holds: Callable[[], bool]) -> None:
     while not holds():
         assert time.monotonic() < until, "it did not happen in time"
         gc.collect()
-        time.sleep(0.02)
+        time.sleep(0.1)
 
 
 def wait_until_forgotten(app: SmallApp) -> None:

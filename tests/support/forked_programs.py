@@ -26,6 +26,7 @@ from multiprocessing import forkserver  # noqa: E402
 
 ROOT = Path(__file__).parents[2]
 PRELOADED = (
+    "tests.support.no_garbage",
     "earthvlm.cli",
     "earthvlm.ui.app",
     "earthvlm.training.launch",
@@ -133,6 +134,7 @@ def _run(
 ) -> None:
     os.setsid()
     gc.freeze()  # or each collection of garbage would look at all that the libraries hold
+    gc.enable()
     os.environ.clear()
     os.environ.update(environment)
     for number, path in enumerate(files, start=1):

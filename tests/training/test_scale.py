@@ -150,7 +150,11 @@ def test_shards_equal_one_process_and_resume_in_one(data, alone, tmp_path, tiny_
     assert_same_weights(alone, tmp_path / "more")
 
 
-@pytest.mark.parametrize("config", ["ddp", "fsdp2", "zero2"])
+# By night also with what the tests before show with LoRA.
+@pytest.mark.parametrize(
+    "config",
+    ["zero2", *(pytest.param(each, marks=pytest.mark.nightly) for each in ("ddp", "fsdp2"))],
+)
 def test_without_lora_two_processes_equal_one(
     config, data, alone_without_lora, tmp_path, tiny_language
 ):
@@ -161,7 +165,9 @@ def test_without_lora_two_processes_equal_one(
     assert_same_losses(alone_without_lora, tmp_path)
 
 
-@pytest.mark.parametrize("config", ["ddp", "fsdp2", "zero2"])
+@pytest.mark.parametrize(
+    "config", ["fsdp2", "zero2", pytest.param("ddp", marks=pytest.mark.nightly)]
+)
 def test_shipped_configurations_train_in_their_precision(config, data, tmp_path, tiny_language):
     options = options_for(data, tmp_path, tiny_language, "--batch_size=2", "--max_steps=1")
     run_two_processes(config, [*TRAIN, *options], tmp_path / "log")

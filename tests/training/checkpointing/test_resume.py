@@ -70,21 +70,25 @@ def losses(folder: Path) -> list[dict]:
     return [{k: e[k] for k in ("stage", "step", "loss")} for e in log]
 
 
+# The file that a run has written when it is killed, and the seconds after: while a checkpoint is
+# half written, inside a step, and between two steps.
+KILLS = [(".encoder-1.part", 0), ("encoder-1", 0.05), (".1.part", 0), ("1", 0.02)]
+
+
 @pytest.mark.slow
 @pytest.mark.end_to_end
-def test_killed_run_ends_with_the_same_weights(data, tmp_path, tiny_language):
+@pytest.mark.parametrize(
+    "kills",
+    [KILLS[1:3], pytest.param(KILLS, marks=pytest.mark.nightly)],
+    ids=["two", "four"],
+)
+def test_killed_run_ends_with_the_same_weights(kills, data, tmp_path, tiny_language):
     finish(start(data, tmp_path / "uninterrupted", tiny_language))
 
     output = tmp_path / "interrupted"
     checkpoints = output / "checkpoints"
     resume: list[str] = []
-    # While a checkpoint is half written, inside a step, and between two steps.
-    for file, pause in (
-        (".encoder-1.part", 0),
-        ("encoder-1", 0.05),
-        (".1.part", 0),
-        ("1", 0.02),
-    ):
+    for file, pause in kills:
         run = start(data, output, tiny_language, *resume)
         wait_for(checkpoints / file, run)
         time.sleep(pause)

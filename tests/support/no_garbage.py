@@ -1,0 +1,5 @@
+"""Imported first where programs are forked from: importing libraries leaves no garbage."""
+
+import gc
+
+gc.disable()
