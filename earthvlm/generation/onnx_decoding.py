@@ -19,6 +19,7 @@ from onnxruntime import InferenceSession, IOBinding, OrtValue, SessionOptions
 from torch import Tensor
 
 from earthvlm.generation.onnx_graph import GraphWriter, fits_graph
+from earthvlm.scenes.memory import trim_memory
 
 ROOM = 128  # tokens by which full buffers grow each time they are copied
 
@@ -45,6 +46,7 @@ class OnnxDecoder:
             graph = GraphWriter(model).model
             onnx.save(graph, path, save_as_external_data=True, location="weights")
             self.session = InferenceSession(path, options, providers=["CPUExecutionProvider"])
+        trim_memory()
         self.layers = model.config.num_hidden_layers
         self.buffer = model.config.num_key_value_heads, model.model.layers[0].self_attn.head_dim
 

@@ -17,6 +17,7 @@ from earthvlm.generation.session import ChatSession, PrefixCache
 from earthvlm.models.language.chat_templates import Message, Prompt
 from earthvlm.models.language.language_model import LanguageModel
 from earthvlm.scenes.scene import Scene
+from earthvlm.storage.tensors import multiplies_bfloat16
 
 
 class TextGenerator:
@@ -48,6 +49,7 @@ class TextGenerator:
             TorchDecoderState, self.language.model
         )
         self.answer_cache: AnswerCache | None = AnswerCache()
+        self._takes_turns = False
 
     def use_onnx(self) -> None:
         """Decode single answers with ONNX Runtime, where `OnnxDecoder` fits the language model.
@@ -58,6 +60,8 @@ class TextGenerator:
         if not self.image_tokens and OnnxDecoder.fits(model):
             make_decoder = cache(lambda: OnnxDecoder(model))
             self.make_state = lambda: OnnxDecoderState(make_decoder())
+            # In batches torch computes in bfloat16, which is worth it where that is fast.
+            self._takes_turns = not multiplies_bfloat16(model.device)
 
     def encode_prompt(self, messages: Sequence[Message], context: str = "") -> Prompt:
         """Tokenize a conversation about a scene with this context.
@@ -113,7 +117,13 @@ class TextGenerator:
     def answer_batch(
         self, scenes: Tensor, prompts: Sequence[Prompt], sampling: Sampling
     ) -> list[str]:
-        """Answer prompts about scenes of `[B, S, D]`, or about no scenes where S is 0."""
+        """Answer prompts about scenes of `[B, S, D]`, or about no scenes where S is 0.
+
+        At once, or one after another where that is faster.
+        """
+        if self._takes_turns:
+            pairs = zip(scenes, prompts, strict=True)
+            return [self.answer(vectors, prompt, sampling) for vectors, prompt in pairs]
         image_tokens = self.image_tokens if scenes.shape[1] else 0
         return answer_batch(
             self.language, prompts, scenes, image_tokens, sampling, self.answer_cache

@@ -7,6 +7,7 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from earthvlm.bridge.model import OlmoEarthVLMBridge
+from earthvlm.generation import text_generator
 from earthvlm.generation.decoding import TorchDecoderState
 from earthvlm.generation.onnx_decoding import ROOM, OnnxDecoder, OnnxDecoderState
 from tests.conftest import draw_adapter, random_scene
@@ -95,6 +96,23 @@ def test_concurrent_answers_are_independent(saved_bridge):
     for _ in range(7):
         answers = [text + next(s, "") for text, s in zip(answers, streams, strict=True)]
     assert answers == alone
+
+
+@pytest.mark.parametrize("is_fast", [True, False])
+def test_lists_take_turns_where_bfloat16_is_slow(saved_bridge, is_fast, monkeypatch):
+    monkeypatch.setattr(text_generator, "multiplies_bfloat16", lambda device: is_fast)
+    bridge, batches = load(saved_bridge), []
+    answer_batch = text_generator.answer_batch
+    monkeypatch.setattr(
+        text_generator, "answer_batch", lambda *a: batches.append(1) or answer_batch(*a)
+    )
+    scenes = [random_scene(seed=seed) for seed in range(3)]
+    answers = bridge.generate(scenes, QUESTIONS[0], max_length=8)
+    assert bool(batches) == is_fast
+    if not is_fast:
+        alone = [bridge.generate(scene, QUESTIONS[0], max_length=8) for scene in scenes]
+        assert answers == alone
+    assert len(bridge.generate(None, ["Who?", "Where?"], max_length=4)) == 2
 
 
 def test_training_decodes_with_the_new_weights(saved_bridge):
