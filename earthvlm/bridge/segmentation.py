@@ -29,8 +29,11 @@ WINDOW, HALO = 512, 16
 MEASURED_ODDS, LEAST_PROBABILITY = 1000.0, 1e-3
 # Burnt land is far more frequent in the training than in the world.
 BURNT_ODDS = 0.5
-# Without the near infrared the head overlooks water rather than inventing it.
-COLOUR_WATER_ODDS = 1.5
+# With the near infrared the head sees houses at the borders of bare fields and of burnt ground.
+HOUSES_ODDS = 0.7
+# Without it the head overlooks water rather than inventing it, and cloud, which is more frequent,
+# looks like snow.
+COLOUR_WATER_ODDS, COLOUR_SNOW_ODDS = 1.5, 0.7
 
 
 @dataclass(frozen=True, eq=False)
@@ -100,7 +103,9 @@ def _weigh_knowledge(probabilities: np.ndarray, scene: Scene) -> None:
     classified = classify_pixels(scene)
     if classified is None:
         probabilities[COVERS.index("water")] *= COLOUR_WATER_ODDS
+        probabilities[COVERS.index("snow or ice")] *= COLOUR_SNOW_ODDS
     else:
+        probabilities[COVERS.index("built-up land")] *= HOUSES_ODDS
         for cover, name in MEASURED_AS.items():
             sure = (classified.covers == COVER_CLASSES.index(name)) & ~classified.doubtful
             found = probabilities[COVERS.index(cover)]

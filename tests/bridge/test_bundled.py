@@ -8,12 +8,14 @@ import pytest
 from benchmarks.embedding import embed_by_package
 from earthvlm import Scene, SceneIndex
 from earthvlm.data.chatearthnet.dataset import ChatEarthNet
+from earthvlm.data.drawn.phenomena import draw_burnt, draw_clouds, draw_desert
+from earthvlm.data.pixel_labels import ANY, PixelLabels
 from earthvlm.data.questions.scene_sentences import describe
 from earthvlm.evaluation.evaluation import QUESTIONS
 from earthvlm.metrics.questions import score_dominant, score_water
 from earthvlm.metrics.retrieval import pair_ranks, score_retrieval
 from earthvlm.models.text_encoder import embed_sentences
-from earthvlm.scenes.bands import BANDS, VISIBLE_BANDS
+from earthvlm.scenes.bands import BANDS, TRUE_COLOUR_WHITE, VISIBLE_BANDS
 
 pytestmark = pytest.mark.slow
 TILES = 48
@@ -81,3 +83,28 @@ def test_text_and_scene_search_find_bundled_scenes(bundled_bridge):
     assert len(best) == 3 and all(r.scene_similarity is not None for r in best)
     scene = Scene.open(best[0].scene_file)
     assert index.search(scene, k=1, bridge=bundled_bridge)[0].image_id == best[0].image_id
+
+
+@pytest.fixture(scope="module")
+def austria():
+    scene = SceneIndex.from_pretrained("bundled").get("austria_2017-06-13_87_48").open_scene()
+    return scene, PixelLabels.of_sets(np.full((scene.height, scene.width), ANY, np.uint16))
+
+
+def test_few_houses_in_a_burnt_desert(bundled_bridge, austria):
+    """The map showed a twelfth of built-up land along burnt ground before houses were weighed."""
+    scene, labels = austria
+    rng = np.random.default_rng(1)
+    pixels, _ = draw_burnt(*draw_desert(scene.reflectance, labels, rng), rng)
+    drawn = Scene(np.maximum(pixels, 0).astype(np.float32))
+    assert bundled_bridge.map_land_cover(drawn).shares["built-up land"] < 0.06
+
+
+def test_cloud_in_a_photo_is_no_snow(bundled_bridge, austria):
+    scene, labels = austria
+    pixels, _ = draw_clouds(scene.reflectance, labels, np.random.default_rng(2))
+    unit = np.clip(pixels / TRUE_COLOUR_WHITE, 0, 1)
+    photo = (np.rint(unit * 255) / 255 * TRUE_COLOUR_WHITE).astype(np.float32)
+    visible = [photo[..., BANDS.index(band)] for band in VISIBLE_BANDS]
+    found = bundled_bridge.map_land_cover(Scene.from_array(np.stack(visible, 2), VISIBLE_BANDS))
+    assert found.shows("cloud") and not found.shows("snow or ice")
