@@ -26,7 +26,7 @@ import numpy as np
 from benchmarks.report import RESULTS
 from benchmarks.truth_answers import CONDITIONS, Asker
 from benchmarks.truth_consistency import score_consistency
-from benchmarks.truth_conversations import score_conversations
+from benchmarks.truth_conversations import score_conversations, score_judged
 from benchmarks.truth_practice import score_practice, score_search
 from benchmarks.truth_scenes import KnownScene, as_photos, draw_snow_on, read_unseen
 from benchmarks.truth_scores import Row, score_bundled, score_unseen
@@ -78,6 +78,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "bundled": lambda: score_bundled(asker, limit),
         "consistency": lambda: score_consistency(read_scenes(), asker),
         "conversations": lambda: score_conversations(folder, asker, limit),
+        "judged": lambda: score_judged(folder, asker, limit),
     }
     chosen = options.parts.split(",") if options.parts else list(parts)
     if unknown := set(chosen) - set(parts):

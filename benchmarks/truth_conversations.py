@@ -33,6 +33,10 @@ from earthvlm.data.questions.unanswerable import ASK_IN_ENGLISH
 from earthvlm.scenes.bands import BANDS
 
 CONVERSATIONS = Path(__file__).with_name("truth_conversations.json")
+# Conversations with answers and what a person called each: one of VERDICTS.
+JUDGED = Path(__file__).with_name("truth_judged.json")
+ACCEPTED = ("right", "refused")  # refused where nobody could answer
+VERDICTS = (*ACCEPTED, "evasive", "wrong")
 FOUR_BANDS = ("B02", "B03", "B04", "B08")
 REFUSALS = ("cannot", "beyond", "do not know", "can only", "not given", "single moment", "not see")
 
@@ -133,3 +137,24 @@ def score_conversations(folder: Path, asker: Asker, limit: int | None) -> list[R
             Row(f"conversations: {name}", scores.mean(), *mean_interval(scores), len(scores))
         )
     return rows
+
+
+def score_judged(folder: Path, asker: Asker, limit: int | None) -> list[Row | None]:
+    """Hold the conversations that a person judged.
+
+    Answers that differ from the judged ones are printed, for a new judgement, and not counted.
+    """
+    accepted = []
+    for entry in json.loads(JUDGED.read_text())[:limit]:
+        known = open_scene(folder, entry["scene"], entry["variant"])
+        answers = asker.chat(known, [question for question, _, _ in entry["turns"]])
+        for (question, before, verdict), answer in zip(entry["turns"], answers, strict=True):
+            if answer == before:
+                accepted.append(float(verdict in ACCEPTED))
+            else:
+                print(f"{known.name}: {question} -> {answer} JUDGE (before, {verdict}: {before})")
+    if not accepted:
+        return [None]
+    scores = np.array(accepted)
+    name = "conversations: right or rightly refused, by a person"
+    return [Row(name, scores.mean(), *mean_interval(scores), len(scores))]

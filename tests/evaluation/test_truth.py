@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from benchmarks.truth_answers import (
+    Asker,
     balanced_accuracy,
     balanced_interval,
     read_cover,
@@ -18,7 +19,15 @@ from benchmarks.truth_answers import (
     read_yes_or_no,
 )
 from benchmarks.truth_consistency import PAIRS, list_pairs
-from benchmarks.truth_conversations import CONVERSATIONS, find_contradictions, judge
+from benchmarks.truth_conversations import (
+    CONVERSATIONS,
+    JUDGED,
+    VERDICTS,
+    find_contradictions,
+    judge,
+    open_scene,
+    score_judged,
+)
 from benchmarks.truth_scenes import LETTERS, SEEN_BY_EYE
 from earthvlm.data.questions.scene_sentences import describe
 from earthvlm.scenes.land_cover import COVERS, FIELDS
@@ -100,6 +109,23 @@ def test_conversations_have_five_questions_and_known_rules():
             judge("Yes.", rule or "yes")
             if rule and rule.startswith("cover:"):
                 assert set(rule.removeprefix("cover:").split("|")) <= set(COVERS)
+
+
+def test_answers_that_changed_are_not_counted(tmp_path, tiny_bridge, capsys):
+    entries = json.loads(JUDGED.read_text())
+    assert len(entries) == 12 and sum(entry["variant"] != "full" for entry in entries) == 6
+    assert {turn[2] for entry in entries for turn in entry["turns"]} <= set(VERDICTS)
+    asker = Asker(tiny_bridge, tmp_path / "answers.jsonl")
+    for entry in (one for one in entries[:3] if one["scene"].startswith("bundled:")):
+        name = open_scene(tmp_path, entry["scene"], entry["variant"]).name
+        questions, answers, _ = zip(*entry["turns"], strict=True)
+        key = (tiny_bridge.revision, "chat", name, json.dumps(list(questions)))
+        asker.kept[key] = json.dumps(["Mars.", *answers[1:]])
+    [row] = score_judged(tmp_path, asker, limit=3)
+    counted = [turn[2] for entry in entries[:3] for turn in entry["turns"][1:]]
+    assert row.scenes == 12
+    assert row.value == np.mean([verdict in ("right", "refused") for verdict in counted])
+    assert capsys.readouterr().out.count("-> Mars. JUDGE") == 3
 
 
 def test_pairs_of_wordings_differ():
