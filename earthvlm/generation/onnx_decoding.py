@@ -13,12 +13,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnx
 import torch
 from onnxruntime import InferenceSession, IOBinding, OrtValue, SessionOptions
 from torch import Tensor
 
 from earthvlm.generation.onnx_graph import GraphWriter, fits_graph
+from earthvlm.models.threads import most_threads
 from earthvlm.scenes.memory import trim_memory
 
 ROOM = 128  # tokens by which full buffers grow each time they are copied
@@ -33,7 +33,7 @@ class OnnxDecoder:
 
     def __init__(self, model: Any) -> None:
         options = SessionOptions()
-        options.intra_op_num_threads = torch.get_num_threads()
+        options.intra_op_num_threads = most_threads()
         # Threads that wait spin for the microseconds between two operations and then sleep. On idle
         # cores that is as fast as spinning on; next to a busy process it is 1.5 times as fast.
         options.add_session_config_entry("session.intra_op.spin_duration_us", "10")
@@ -42,9 +42,7 @@ class OnnxDecoder:
         # From files, weights are in memory once; those of a graph in memory would be twice. Windows
         # deletes no file that is in use.
         with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
-            path = Path(folder) / "model.onnx"
-            graph = GraphWriter(model).model
-            onnx.save(graph, path, save_as_external_data=True, location="weights")
+            path = GraphWriter(model, Path(folder)).path
             self.session = InferenceSession(path, options, providers=["CPUExecutionProvider"])
         trim_memory()
         self.layers = model.config.num_hidden_layers

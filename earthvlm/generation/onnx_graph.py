@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import onnx
 import torch
-from onnx import TensorProto, helper, numpy_helper
+from onnx import TensorProto, helper
 from torch import Tensor, nn
 
 # Operators of ONNX Runtime, which compute what takes several of ONNX.
 RUNTIME = "com.microsoft"
 # Weights that share a scale, along the inputs of a matrix.
 BLOCK = 32
+WEIGHTS_FILE = "weights"
+ALIGNMENT = 4096  # bytes: each tensor begins with a page, so that the file can be mapped
 ZERO = 128  # stands for 0 among unsigned 8-bit integers
 ROUND_ACTIVATIONS = 4  # MatMulNBits rounds what it multiplies to 8 bits too, with such scales
 MODEL_TYPES = ("llama", "qwen2")
@@ -35,7 +38,7 @@ def fits_graph(model: Any) -> bool:
 
 
 class GraphWriter:
-    """Writes the graph, as `model`.
+    """Writes the graph into a folder, as `path`, and the weights next to it, one by one.
 
     Its inputs, for L new tokens: `vectors` `[1, L, D]`, `last` `[1]`, the index of the last token,
     `total` `[1]`, the number of all tokens, `first` `[1]`, the first new token whose logits are
@@ -44,13 +47,15 @@ class GraphWriter:
     with the new tokens, `keys_N` and `values_N`, which may be the same memory.
     """
 
-    def __init__(self, model: Any) -> None:
+    def __init__(self, model: Any, folder: Path) -> None:
         self._nodes: list[onnx.NodeProto] = []
         self._initializers: list[TensorProto] = []
         self._inputs: list[onnx.ValueInfoProto] = []
         self._outputs: list[onnx.ValueInfoProto] = []
         self._epsilon = model.config.rms_norm_eps
-        self.model = self._write(model)
+        self.path = folder / "model.onnx"
+        with (folder / WEIGHTS_FILE).open("wb") as self._file:
+            onnx.save(self._write(model), self.path)
 
     def _write(self, model: Any) -> onnx.ModelProto:
         config, decoder = model.config, model.model
@@ -161,7 +166,15 @@ class GraphWriter:
     def _add_constant(self, name: str, values: Tensor) -> str:
         values = values.detach().contiguous()
         array = (values.float() if values.is_floating_point() else values).numpy()
-        self._initializers.append(numpy_helper.from_array(array, name))
+        kind = helper.np_dtype_to_tensor_dtype(array.dtype)
+        tensor = TensorProto(name=name, data_type=kind, dims=array.shape)
+        tensor.data_location = TensorProto.EXTERNAL
+        self._file.write(bytes(-self._file.tell() % ALIGNMENT))
+        place = {"location": WEIGHTS_FILE, "offset": self._file.tell(), "length": array.nbytes}
+        for key, value in place.items():
+            tensor.external_data.add(key=key, value=str(value))
+        self._file.write(array.data)
+        self._initializers.append(tensor)
         return name
 
     def _add_input(self, name: str, kind: int, shape: list[Any]) -> None:

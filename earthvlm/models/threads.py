@@ -57,6 +57,11 @@ def fit_threads() -> None:
         _set(_chosen)
 
 
+def most_threads() -> int:
+    """Torch's threads where all cores are free."""
+    return _limit if _users else torch.get_num_threads()
+
+
 def count_free_cores() -> int:
     """Count the cores that no other thread of the machine is using now, at most the container's."""
     cores = os.cpu_count() or 1
