@@ -27,10 +27,10 @@ EXPORTS = re.compile(r"export\s*\{([^{}]*)\};?\s*$")
 def leave_out_player(app: Starlette) -> None:
     """Answer for the player with its stand-in, where this version of Gradio has the player."""
     for name, content in write_stand_ins(ASSETS).items():
-        response = Response(content, media_type="text/javascript")
 
-        async def answer(_: Request, response: Response = response) -> Response:
-            return response
+        async def answer(_: Request, content: str = content) -> Response:
+            # A new one for each request: middleware changes the headers of what it passes on.
+            return Response(content, media_type="text/javascript")
 
         app.router.routes.insert(0, Route(f"/assets/{name}", answer))
 
