@@ -32,7 +32,7 @@ SESSION_SECONDS = 3600
 CLOSED_SECONDS = 300
 # The memory of all sessions together, and of one address. A scene of 2048 x 2048 pixels takes
 # 200 MB; a session can hold three, two of them in Compare, and keeps them while it is the latest.
-MAX_BYTES, MAX_BYTES_PER_ADDRESS = 900_000_000, 400_000_000
+MAX_BYTES, MAX_BYTES_PER_ADDRESS = 650_000_000, 300_000_000
 STOP_SECONDS = 10  # a model that answers stops within a token
 NOTHING_OPEN = (
     "No scene is open, or it was closed after some time without use: upload one or choose an "
