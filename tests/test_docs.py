@@ -144,7 +144,7 @@ def test_commands_parse(page, capsys):
 def test_commands_are_found():
     assert sum(1 for _ in commands(ROOT / "README.md")) >= 14
     assert ["earthvlm", "download", "moondream2"] in list(commands(ROOT / "docs" / "models.md"))
-    assert ["python", "app.py"] in list(commands(ROOT / "docs" / "performance.md"))
+    assert ["make", "benchmark"] in list(commands(ROOT / "docs" / "performance.md"))
 
 
 @every_page
