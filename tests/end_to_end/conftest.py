@@ -40,7 +40,7 @@ CHROMIUM_FLAGS = [
     "--disable-component-update",
     "--disable-sync",
 ]
-# The system's Chromium, else Playwright's own. Without windows it takes a fifth less for a page.
+# The system's Chromium, else Playwright's own. Without windows it has less to do.
 CHROMIUMS = ("chromium-headless-shell", "chromium", "chromium-browser")
 LAUNCH = {
     "executable_path": next(filter(None, map(shutil.which, CHROMIUMS)), None),
