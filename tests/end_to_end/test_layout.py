@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 pytestmark = END_TO_END
 
 HEIGHTS = {360: 740, 768: 1024, 1440: 900, 2560: 1440}
-# The least width and height of the picture, in pixels.
-PICTURES = {360: (300, 180), 768: (400, 300), 1440: (600, 380), 2560: (1300, 800)}
+# The least width and height of the picture over the legend of a map, in pixels.
+PICTURES = {360: (300, 180), 768: (400, 300), 1440: (600, 370), 2560: (1300, 800)}
 AXE_WIDTHS = (360, 1440)  # the rules of accessibility hardly depend on the width
 # The last one is answered with a map and its legend, which makes what stays in view higher.
 TALK = ("Is there water?", "Which land cover dominates?", "Where is the built-up land?")
