@@ -47,7 +47,7 @@ def test_unwanted_examples_move_a_search():
     assert first[0].image_id not in names and first[1].image_id not in names
     liked = index.search([first[2]], k=8, unlike=unlike)
     assert [r.image_id for r in liked] != [r.image_id for r in index.search([first[2]], k=8)]
-    with pytest.raises(ValueError, match="write a minus before a word"):
+    with pytest.raises(ValueError, match="write a minus before it: river -city"):
         index.search("water", unlike=["city"])
 
 
