@@ -272,7 +272,7 @@ def embed_words(monkeypatch):
 
     def let_words_be(vector: np.ndarray) -> None:
         monkeypatch.setattr(
-            "earthvlm.models.text_encoder.embed_sentences", lambda texts: vector[None]
+            "earthvlm.models.text_encoder.embed_sentences", lambda texts, *_: vector[None]
         )
 
     return let_words_be

@@ -35,7 +35,7 @@ from earthvlm.models.adapter_config import PEFT_CONFIG_FILE, AdapterConfig
 from earthvlm.models.int8 import Int8Linear, quantize_all
 from earthvlm.models.lora import adapter_shapes, make_peft_config, merge_adapter
 from earthvlm.storage.files import replace_files
-from earthvlm.storage.hub import BUNDLED, LOCAL_REVISION, fetch
+from earthvlm.storage.hub import BUNDLED, LOCAL_REVISION, check_source, fetch
 from earthvlm.storage.sharding import full_tensor
 from earthvlm.storage.tensors import read_tensors, to_storage_dtype
 
@@ -126,6 +126,7 @@ def find_bridge(source: str | Path, revision: str | None, **options: Any) -> tup
     options: of `fetch`, which also says what is raised.
     """
     if source != BUNDLED:
+        check_source(source)
         # The last names what is only an adapter, so that the error can say so.
         files_of_bridge = (*BRIDGE_FILES, PEFT_CONFIG_FILE)
         snapshot = fetch(source, files_of_bridge, revision, **options)

@@ -95,8 +95,8 @@ def index_folder(
 
     Raises:
         FileNotFoundError: the folder does not exist or holds no image.
-        ValueError: another process writes to `output`, or it was made by another bridge or with
-            other settings.
+        ValueError: another process writes to `output`, or it was made by another bridge, with
+            other settings or from other images.
     """
     folder, output = Path(folder), Path(output)
     settings = settings or IndexSettings()
@@ -152,6 +152,11 @@ def _remove_outdated(
     """Remove images that changed or whose files are gone; return the current and the gone ones."""
     known = {image.path: image for part in list_parts(output) for image in read_images(part)}
     existing = paths.keys() & known.keys()
+    if known and not existing:
+        raise ValueError(
+            f"{output} is the index of other images, such as {min(known)}; give another --output, "
+            "or remove it"
+        )
     kept = {name for name in existing if known[name].is_current(paths[name])}
     remove_images(output, known.keys() - kept)
     gone = known.keys() - paths.keys()

@@ -7,7 +7,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from earthvlm.metrics.agreement import drop_false_denials
+import numpy as np
+
+from earthvlm.metrics.agreement import drop_denials, drop_false_denials
 from earthvlm.scenes.analysis.spectral_indices import find_cloud, measure
 from earthvlm.scenes.product import Product
 from earthvlm.scenes.scene import Scene
@@ -50,8 +52,6 @@ def make_rows(
         batch_size: scenes embedded at once.
         report: is called with the number of finished scenes and of all scenes.
     """
-    from earthvlm.models.text_encoder import embed_sentences
-
     if keep_scenes:
         (folder / SCENES_FOLDER).mkdir(parents=True, exist_ok=True)
     rows: list[dict[str, Any]] = []
@@ -61,7 +61,7 @@ def make_rows(
         if captions:
             texts = write_captions(batch, bridge)
         scene_vectors = bridge.embed(batch)
-        caption_vectors = embed_sentences(texts) if captions else None
+        caption_vectors = embed_captions(texts) if captions else None
         for index, scene in enumerate(batch):
             cloud = measure_cloud(scene)
             row = describe_scene(scene, cloud=cloud)
@@ -123,6 +123,13 @@ def write_captions(scenes: Sequence[Scene], bridge: OlmoEarthVLMBridge) -> list[
             bridge.generate(scenes, DEFAULT_PROMPT), scenes, maps, strict=True
         )
     ]
+
+
+def embed_captions(captions: Sequence[str], device: str = "cpu") -> np.ndarray:
+    """Embed captions for search, float32 `[N, 384]`, by what they say there is."""
+    from earthvlm.models.text_encoder import embed_sentences
+
+    return embed_sentences([drop_denials(text) for text in captions], device)
 
 
 def measure_cloud(scene: Scene) -> float | None:

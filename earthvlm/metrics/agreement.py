@@ -47,6 +47,7 @@ _CLAIMS = (
     re.compile(rf"\b(?P<none>no) (?P<cover>{_NAMES})\b(?! or)", re.IGNORECASE),
     re.compile(rf"\b(?P<little>a little) (?P<cover>{_NAMES})\b", re.IGNORECASE),
 )
+_DENIAL = re.compile(r"(?:there (?:is|are) )?no\b", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -137,6 +138,16 @@ def drop_false_denials(
         or not find_disagreements("", text, measured, cover_map)
     ]
     return " ".join(left or sentences)
+
+
+def drop_denials(description: str) -> str:
+    """Return a description without the sentences that say what there is not.
+
+    Embedded, "There is no water in view." is near to "a lake". A description of nothing but such
+    sentences is returned whole.
+    """
+    sentences = _split_sentences(description)
+    return " ".join([text for text in sentences if not _DENIAL.match(text)] or sentences)
 
 
 def _split_sentences(text: str) -> list[str]:

@@ -28,10 +28,9 @@ from earthvlm.embeddings.dataset import (
     write_embedding_dataset,
     write_table,
 )
-from earthvlm.embeddings.rows import describe_scene
+from earthvlm.embeddings.rows import describe_scene, embed_captions
 from earthvlm.embeddings.schema import PROVENANCE_KEY
 from earthvlm.embeddings.stac import COLLECTION_FILE, write_collection
-from earthvlm.models.text_encoder import embed_sentences
 from earthvlm.publishing.dataset_card import CARD_FILE, THUMBNAIL_PIXELS, write_card
 from earthvlm.scenes.scene import Scene
 from earthvlm.storage.hub import LOCAL_REVISION, check_push, push
@@ -145,7 +144,7 @@ def embed_batch(
             described,
             captions,
             bridge.embed(scenes, len(scenes)),
-            embed_sentences(captions, str(bridge.device)),
+            embed_captions(captions, str(bridge.device)),
             strict=True,
         )
     ]

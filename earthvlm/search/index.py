@@ -36,7 +36,7 @@ from earthvlm.search.match import MatchScale, Range
 from earthvlm.search.query import Query, QueryVector, check_bridge, make_query_vectors
 from earthvlm.search.rank_fusion import join_hits
 from earthvlm.search.result import SceneResult, SearchResults
-from earthvlm.storage.hub import BUNDLED, LOCAL_REVISION, fetch
+from earthvlm.storage.hub import BUNDLED, LOCAL_REVISION, check_source, fetch
 
 if TYPE_CHECKING:
     from earthvlm.bridge.model import OlmoEarthVLMBridge
@@ -104,6 +104,7 @@ class SceneIndex:
         """
         if str(source) == BUNDLED:
             source = Path(str(files("earthvlm") / "bundled" / "embeddings"))
+        check_source(source)
         snapshot = fetch(
             source,
             DATASET_FILES,

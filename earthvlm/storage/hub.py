@@ -37,6 +37,15 @@ class Snapshot:
     revision: str
 
 
+def check_source(source: str | Path) -> None:
+    """Raise FileNotFoundError for what is neither a folder nor a name like a repository's."""
+    if not Path(source).is_dir() and "/" not in Path(source).as_posix():
+        raise FileNotFoundError(
+            f"There is no folder {source}: check its path; a repository on the Hub is named "
+            "OWNER/NAME."
+        )
+
+
 def fetch(
     source: str | Path,
     patterns: Sequence[str],

@@ -14,7 +14,7 @@ import rasterio
 from rasterio.transform import from_origin
 from rasterio.warp import transform
 
-from earthvlm.embeddings.dataset import locked
+from earthvlm.embeddings.dataset import locked, read_image_ids
 from earthvlm.embeddings.folder_index import index_folder
 from earthvlm.embeddings.indexed_images import IndexSettings
 from earthvlm.embeddings.rows import make_rows
@@ -238,6 +238,17 @@ def test_killed_index_resumes(images, tmp_path):
     whole, again = (SceneIndex.from_pretrained(tmp_path / name) for name in ("whole", "index"))
     assert sorted(get_ids(again.browse())) == sorted(get_ids(whole.browse()))
     assert all(result.scene_file for result in again.browse())
+
+
+def test_images_of_another_folder_are_refused(images, tmp_path):
+    run(images, tmp_path / "output")
+    other = tmp_path / "other"
+    other.mkdir()
+    shutil.copy(next(images.glob("*.tif")), other / "another.tif")
+    before = read_image_ids(tmp_path / "output")
+    with pytest.raises(ValueError, match="is the index of other images, such as"):
+        run(other, tmp_path / "output")
+    assert read_image_ids(tmp_path / "output") == before
 
 
 def test_unreadable_images_are_reported_and_left_out(images, tmp_path):

@@ -200,7 +200,7 @@ def test_a_built_index_has_a_collection_that_grows_with_it(tmp_path, monkeypatch
     bridge = TinyBridge()
     monkeypatch.setattr(
         "earthvlm.models.text_encoder.embed_sentences",
-        lambda texts: bridge.embed([make_scene(text, len(text)) for text in texts]),
+        lambda texts, *_: bridge.embed([make_scene(text, len(text)) for text in texts]),
     )
     index = SceneIndex.build(tmp_path, [make_scene("a")], bridge, bridge_id="/home/me/bridge")
     index.add([make_placed("b", GERMANY, product=Product(mgrs_tile="33UUP"))], bridge)

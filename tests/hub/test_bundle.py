@@ -112,7 +112,7 @@ def no_sentence_model(monkeypatch):
     bridge = TinyBridge()
     monkeypatch.setattr(
         "earthvlm.models.text_encoder.embed_sentences",
-        lambda texts: bridge.embed([SimpleNamespace(name=text) for text in texts]),
+        lambda texts, *_: bridge.embed([SimpleNamespace(name=text) for text in texts]),
     )
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from earthvlm.data.labels import SceneLabels
 from earthvlm.data.questions.question_answering import write_questions_and_answers
-from earthvlm.metrics.agreement import drop_false_denials, find_disagreements
+from earthvlm.metrics.agreement import drop_denials, drop_false_denials, find_disagreements
 from earthvlm.scenes.analysis.spectral_indices import SpectralIndices
 from earthvlm.scenes.land_cover import COVERS, CoverMap
 
@@ -132,3 +132,12 @@ def test_false_denials_are_dropped():
     assert drop_false_denials(text, LAKE) == "Water covers about 60 percent of the scene."
     assert drop_false_denials(text, None) == text
     assert drop_false_denials("There is no water in view.", LAKE) == "There is no water in view."
+
+
+def test_denials_are_left_out_of_what_is_embedded():
+    text = (
+        "Trees cover about 60 percent of the scene. There is no water in view. No houses are seen."
+    )
+    assert drop_denials(text) == "Trees cover about 60 percent of the scene."
+    assert drop_denials("Northern forest.") == "Northern forest."
+    assert drop_denials("There is no water in view.") == "There is no water in view."

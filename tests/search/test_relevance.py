@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from earthvlm import SceneIndex
+from earthvlm import OlmoEarthVLMBridge, SceneIndex
 from earthvlm.cli import main
 from earthvlm.search.relevance import combine_examples
 
@@ -49,6 +49,25 @@ def test_unwanted_examples_move_a_search():
     assert [r.image_id for r in liked] != [r.image_id for r in index.search([first[2]], k=8)]
     with pytest.raises(ValueError, match="write a minus before it: river -city"):
         index.search("water", unlike=["city"])
+
+
+def test_a_lake_is_found_by_its_water_and_not_by_its_denial():
+    found = SceneIndex.from_pretrained("bundled").search("a lake beside forest", k=5)
+    assert all("no water" not in result.caption for result in found)
+    assert sum("ater" in result.caption for result in found) >= 4
+
+
+def test_names_of_no_folder_and_no_repository_are_refused():
+    for load in (SceneIndex.from_pretrained, OlmoEarthVLMBridge.from_pretrained):
+        with pytest.raises(FileNotFoundError, match="There is no folder my_indx: check its path"):
+            load("my_indx")
+
+
+def test_nothing_is_written_where_nothing_was_found(tmp_path, capsys):
+    path = tmp_path / "found.geojson"
+    assert main(["search", "water", "--bbox", "100", "10", "110", "20", "--output", str(path)]) == 0
+    assert f"No scene was found, so {path} was not written." in capsys.readouterr().err
+    assert not path.exists()
 
 
 def test_the_command_takes_several_examples(capsys):

@@ -175,7 +175,8 @@ def run_search(arguments: argparse.Namespace) -> int:
     if results.warning:
         print_message(results.warning)
     if not results:
-        print_message("No scene was found.")
+        unwritten = f", so {arguments.output} was not written" if arguments.output else ""
+        print_message(f"No scene was found{unwritten}.")
     elif arguments.output is not None:
         write_results(results, arguments.output)
         print_message(f"{len(results)} scenes were written to {arguments.output}.")

@@ -247,7 +247,8 @@ def _wire_results(tab: SearchTab, handlers: SearchHandlers, tabs: gr.Tabs, chat:
         show_progress_on=tab.summary,
         **PRIVATE,
     )
-    tab.results.mark(handlers.mark, session, marks, **QUIETLY)
+    # A mark that is set while another is on its way would be lost otherwise.
+    tab.results.mark(handlers.mark, session, marks, trigger_mode="multiple", **QUIETLY)
     tab.results.turn(handlers.turn_page, session, [session, tab.results], **QUIETLY)
     tab.clear_marks.click(handlers.clear_marks, session, [*marks, tab.results], **QUIETLY)
     tab.sort.input(handlers.sort, [session, tab.sort], [session, tab.results], **QUIETLY)
