@@ -301,7 +301,7 @@ def test_unknown_name_ends_the_app_with_one_sentence():
     ended = run_program("app.py", environment={**os.environ, "EARTHVLM_BRIDGE": "no such place"})
     assert ended.returncode == 2
     last = ended.stderr.strip().splitlines()[-1]
-    assert last == "earthvlm: no such place is neither a folder nor the id of a Hub repository."
+    assert last.startswith("earthvlm: There is no folder no such place: check its path; ")
 
 
 def write_files(hub: LocalHub, folder: Path) -> dict[str, str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -193,9 +194,10 @@ def test_killed_worker_ends_the_run_in_one_sentence(data, tiny_language, tmp_pat
     wait_for(output / "checkpoints" / "1", run)
     killed = 0
     while run.is_running:
-        for worker in psutil.Process(run.pid).children():
-            worker.kill()
-            killed += 1
+        with suppress(psutil.NoSuchProcess):  # the run or a worker ends meanwhile
+            for worker in psutil.Process(run.pid).children():
+                worker.kill()
+                killed += 1
         time.sleep(0.01)
     sentence = failure(run)
     assert killed and "A data loader process was killed" in sentence
