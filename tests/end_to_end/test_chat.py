@@ -184,8 +184,7 @@ def test_picture_bands_and_download(page: Page, keep: Callable[..., None]):
         page.locator(f'#picture img[alt$="{name}"]').wait_for()
         pictures.add(picture.get_attribute("src"))
     assert len(pictures) == 4
-    # While pixels are pointed at, their values are shown in place of the legend.
-    page.locator("#picture .legend").wait_for(state="attached")
+    page.locator("#picture .legend").wait_for()
     with page.expect_download() as download:
         page.get_by_label("Download the picture").click()
     shown = picture.get_attribute("src")
