@@ -59,7 +59,6 @@ class LlamaCpp:
 class LlamaCppState:
     """A `DecoderState` of one row; starting one ends the one before."""
 
-    max_draft = 0  # llama.cpp takes as long for several tokens at once as for one after another
     pads_drafts = False
 
     def __init__(self, engine: LlamaCpp) -> None:

@@ -23,12 +23,11 @@ class DecoderState(Protocol):
     """A language model's keys and values of the tokens it has processed, for one row or several.
 
     Attributes:
-        max_draft: how many draft tokens of a single row are worth verifying at once.
-        pads_drafts: whether it is always that many, because sums of other lengths round
-            differently, and an answer should not depend on what the answer cache holds.
+        pads_drafts: whether drafts of a single row always have DRAFT_TOKENS tokens, because sums of
+            other lengths round differently, and an answer should not depend on what the answer
+            cache holds.
     """
 
-    max_draft: int
     pads_drafts: bool
 
     @property
@@ -64,7 +63,6 @@ class TorchDecoderState:
         `forward_shared` come before the padding.
     """
 
-    max_draft = DRAFT_TOKENS
     pads_drafts = True
 
     def __init__(self, model: PreTrainedModel, padding: Tensor | None = None) -> None:
@@ -238,8 +236,8 @@ def _propose_drafts(
     if answer_cache is None:
         return [()] * len(answers)
     if len(answers) == 1:
-        drafts = [answer_cache.propose(answers[0])[: state.max_draft]]
-        count = state.max_draft if state.pads_drafts else len(drafts[0])
+        drafts = [answer_cache.propose(answers[0])]
+        count = DRAFT_TOKENS if state.pads_drafts else len(drafts[0])
     else:
         drafts = [answer_cache.propose(answer)[:BATCH_DRAFT_TOKENS] for answer in answers]
         count = max(len(draft) for draft in drafts)

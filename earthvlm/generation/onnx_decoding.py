@@ -57,7 +57,6 @@ class OnnxDecoder:
 class OnnxDecoderState:
     """A `DecoderState` of one row."""
 
-    max_draft = 8
     pads_drafts = False
 
     def __init__(self, decoder: OnnxDecoder) -> None:

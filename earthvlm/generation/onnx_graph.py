@@ -138,14 +138,15 @@ class GraphWriter:
 
     def _multiply(self, name: str, x: str, *layers: Any) -> str:
         """Multiply by the matrices of linear layers, one below the other."""
-        integers, scales = zip(*(_round(layer.weight) for layer in layers), strict=True)
-        self._add_constant(f"{name}_integers", torch.cat(integers))
-        self._add_constant(f"{name}_scales", torch.cat(scales))
+        rounded = zip(*(_round(layer.weight) for layer in layers), strict=True)
+        integers, scales = (torch.cat(parts) for parts in rounded)
+        self._add_constant(f"{name}_integers", integers)
+        self._add_constant(f"{name}_scales", scales)
         inputs = [x, f"{name}_integers", f"{name}_scales"]
         if layers[0].bias is not None:
             bias = torch.cat([layer.bias for layer in layers])
             inputs += ["", "", self._add_constant(f"{name}_bias", bias)]
-        rows, blocks, _ = torch.cat(integers).shape
+        rows, blocks, _ = integers.shape
         return self._add(
             "MatMulNBits",
             inputs,

@@ -10,7 +10,6 @@ from functools import cache, partial
 from torch import Tensor
 
 from earthvlm.generation.decoding import DecoderState, TorchDecoderState, answer_batch
-from earthvlm.generation.onnx_decoding import OnnxDecoder, OnnxDecoderState
 from earthvlm.generation.prompt_lookup import AnswerCache
 from earthvlm.generation.sampling import Sampling, check_prompt
 from earthvlm.generation.session import ChatSession, PrefixCache
@@ -56,6 +55,9 @@ class TextGenerator:
 
         Weights are copied for the first answer; `use_torch` goes back, before they change.
         """
+        # Training and GPUs never need it.
+        from earthvlm.generation.onnx_decoding import OnnxDecoder, OnnxDecoderState
+
         model = self.language.model
         if not self.image_tokens and OnnxDecoder.fits(model):
             make_decoder = cache(lambda: OnnxDecoder(model))

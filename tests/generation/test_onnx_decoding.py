@@ -10,6 +10,7 @@ from earthvlm.bridge.model import OlmoEarthVLMBridge
 from earthvlm.generation import text_generator
 from earthvlm.generation.decoding import TorchDecoderState
 from earthvlm.generation.onnx_decoding import ROOM, OnnxDecoder, OnnxDecoderState
+from earthvlm.generation.prompt_lookup import DRAFT_TOKENS
 from tests.conftest import draw_adapter, random_scene
 from tests.generation.test_session import QUESTIONS, copy_of, talk
 from tests.support.tiny_models import save_tiny_model
@@ -62,7 +63,7 @@ def test_tokens_at_once_equal_tokens_one_by_one(model):
     together, alone = OnnxDecoderState(decoder), OnnxDecoderState(decoder)
     for state in (together, alone):
         state.forward(embed(torch.arange(12)[None]))
-    vectors = embed(torch.arange(together.max_draft + 1)[None])
+    vectors = embed(torch.arange(DRAFT_TOKENS + 1)[None])
     found = together.forward_each(vectors)
     expected = torch.stack([alone.forward(vector[:, None]) for vector in vectors.unbind(1)], dim=1)
     assert similarity(expected, found) > 0.9999
