@@ -8,11 +8,12 @@ model is loaded, where possible.
 from __future__ import annotations
 
 import argparse
+import difflib
 import logging
 import os
 import sys
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from io import TextIOWrapper
 from typing import Any, NoReturn
@@ -87,7 +88,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 class _Parser(argparse.ArgumentParser):
-    """Raises ValueError for wrong arguments, so that all errors are printed in the same way."""
+    """Raises ValueError for wrong arguments, so that all errors are printed in the same way.
+
+    Where one resembles a command, an option or a choice, the error names that.
+    """
 
     def __init__(self, **options: Any) -> None:
         options.setdefault("formatter_class", argparse.RawDescriptionHelpFormatter)
@@ -95,6 +99,44 @@ class _Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         raise ValueError(f"{message}; see {self.prog} --help.")
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> tuple[Any, list[str]]:
+        # First, because argparse would name arguments that are missing instead, and for a command
+        # leaves the options it lacks to the parser above, which does not know those it has.
+        for option in self._list_options(sys.argv[1:] if args is None else args):
+            if option not in self._option_string_actions:
+                suggested = suggest(option, self._option_string_actions)
+                self.error(f"unrecognized arguments: {option}{suggested}")
+        return super().parse_known_args(args, namespace)
+
+    def _list_options(self, args: Sequence[str]) -> Iterator[str]:
+        """Yield the long options of a command line, those of a command's own parser left out."""
+        for text in args:
+            if text == "--" or (self._subparsers is not None and not text.startswith("-")):
+                return
+            if text.startswith("--") and " " not in text:  # else argparse takes it for a value
+                yield text.partition("=")[0]
+
+    def _match_argument(self, action: argparse.Action, arg_strings_pattern: str) -> int:
+        try:
+            return super()._match_argument(action, arg_strings_pattern)
+        except argparse.ArgumentError as error:
+            if isinstance(action.metavar, tuple):
+                error.message += f": {' '.join(action.metavar)}"
+            raise
+
+    def _check_value(self, action: argparse.Action, value: Any) -> None:
+        try:
+            super()._check_value(action, value)
+        except argparse.ArgumentError as error:
+            error.message += suggest(str(value), map(str, action.choices or ()))
+            raise
+
+
+def suggest(given: str, known: Iterable[str]) -> str:
+    """Return "; did you mean ...?" with what a mistyped word resembles; "" where nothing does."""
+    found = difflib.get_close_matches(given, known, n=1)
+    return f"; did you mean {found[0]}?" if found else ""
 
 
 def build_parser() -> argparse.ArgumentParser:

@@ -136,8 +136,9 @@ def check_bbox(bbox: Sequence[float]) -> tuple[float, float, float, float]:
     west, south, east, north = (float(value) for value in bbox)
     if not (-180 <= west <= 180 and -180 <= east <= 180 and -90 <= south < north <= 90):
         raise ValueError(
-            f"{west:g} {south:g} {east:g} {north:g} is no bounding box: give west and east from "
-            "-180 to 180, south and north from -90 to 90, south below north"
+            f"{west:g} {south:g} {east:g} {north:g} is no bounding box: give west, south, east and "
+            "north in degrees, west and east from -180 to 180, south below north, both from -90 to "
+            "90"
         )
     if west == east:
         raise ValueError(f"The bounding box has no width: west and east are both {west:g}")
@@ -175,7 +176,10 @@ def _find_bbox(
     right = min(shape[1], math.ceil(columns.max() - 1e-6))
     if bottom <= top or right <= left:
         extent = _describe_extent(grid, shape)
-        raise ValueError(f"The bounding box {describe_bbox(bbox)} is not in {source}{extent}")
+        raise ValueError(
+            f"The bounding box {describe_bbox(bbox)} is not in {source}{extent}; the order is "
+            "west, south, east, north"
+        )
     return top, left, bottom - top, right - left
 
 
@@ -216,4 +220,5 @@ def _describe_extent(grid: Grid, shape: tuple[int, int]) -> str:
     footprint = grid.footprint(*shape)
     if footprint is None:
         return ""
-    return f", which covers {describe_bbox(footprint.bounds)}"
+    numbers = " ".join(f"{value:.4f}" for value in footprint.bounds)
+    return f", which covers {describe_bbox(footprint.bounds)} ({numbers})"

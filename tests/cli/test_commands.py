@@ -63,6 +63,29 @@ def test_arguments_out_of_range_are_refused(arguments, no_model, capfd):
     assert_one_sentence(main(arguments.split()), capfd.readouterr())
 
 
+@pytest.mark.parametrize(
+    ("arguments", "meant"),
+    [
+        ("serach lake", "search"),
+        ("--versoin", "--version"),
+        ("search lake --top-k 3", "--top_k"),
+        ("search lake --topk=3", "--top_k"),
+        ("index images --outptu my_index", "--output"),  # which is also missing
+        ("describe x.tif --boa_offset Yes", "yes"),
+        ("evaluate --data_dir DATA --dataset eurosta", "eurosat"),
+        ("train --mixed_precison bf16", "--mixed_precision"),
+        ("download moondream", "moondream2"),
+    ],
+)
+def test_a_mistyped_argument_suggests_the_meant_one(arguments, meant, capfd):
+    assert_one_sentence(main(arguments.split()), capfd.readouterr(), f"; did you mean {meant}?")
+
+
+def test_nothing_is_suggested_for_an_unlike_word(capfd):
+    assert main(["search", "lake", "--zigzag"]) == 2
+    assert "did you mean" not in capfd.readouterr().err
+
+
 def test_an_interrupt_is_quiet(monkeypatch, scene_file, capfd):
     def interrupt(*_: object) -> None:
         raise KeyboardInterrupt

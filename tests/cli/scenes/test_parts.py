@@ -32,7 +32,19 @@ def test_a_window_and_a_bounding_box_are_described(bridge, tmp_path, capsys):
     found = describe(capsys, path, "--bbox", *box)
     assert box[0] - 0.001 < found["longitude"] < box[2] + 0.001
     code = main(["describe", str(path), "--bbox", "10", "40", "11", "41"])
-    assert_one_sentence(code, capsys.readouterr(), "is not in 'a.tif', which covers")
+    assert_one_sentence(
+        code, capsys.readouterr(), "is not in 'a.tif', which covers", "(2.9942 42.4480 "
+    )
+
+
+def test_a_wrong_box_is_told_the_order(bridge, tmp_path, capsys):
+    path = write_tiff(tmp_path / "a.tif", make_values(side=96), FILE_ORDER_12)
+    for box in (["10", "40", "11", "41"], ["4", "47", "3", "43"]):
+        code = main(["describe", str(path), "--bbox", *box])
+        assert_one_sentence(code, capsys.readouterr(), "west, south, east", "north")
+    for option, order in (("--bbox", "WEST SOUTH EAST NORTH"), ("--window", "COLUMN ROW WIDTH")):
+        code = main(["describe", str(path), option, "4,47,16,55"])
+        assert_one_sentence(code, capsys.readouterr(), f"expected 4 arguments: {order}")
 
 
 def test_bands_are_named_on_the_command_line(bridge, tmp_path, capsys):
