@@ -1,4 +1,4 @@
-"""Warnings about scenes that differ from a bridge's training tiles: cloud, light, size, place."""
+"""Warnings about scenes that differ from a bridge's training tiles: cloud, bands, light, place."""
 
 from __future__ import annotations
 
@@ -9,10 +9,12 @@ import numpy as np
 
 from earthvlm.scenes.analysis.spectral_indices import SpectralIndices, percent
 from earthvlm.scenes.bands import BANDS
+from earthvlm.scenes.pictures.image_reader import RGB_NOTE
 from earthvlm.scenes.places.formatting import describe_bbox
 from earthvlm.scenes.scene import Scene
 
 MIN_CLOUD_SHARE, MIN_DARK_SHARE = 0.05, 0.1
+MOSTLY_HIDDEN = 0.5
 # A scene this many times as wide as a training tile is described from afar.
 MUCH_LARGER = 4
 
@@ -48,10 +50,11 @@ def warn_out_of_distribution(
 ) -> list[str]:
     """Return sentences on why answers about a scene deserve less trust.
 
-    What hides the ground is always reported; light, size and place only where statistics of the
-    training tiles are known. Missing bands are in the scene's own notes.
+    What hides the ground and missing infrared bands are always reported; light, size and place only
+    where statistics of the training tiles are known.
     """
     warnings = [] if measurements is None else _warn_of_cloud_and_haze(measurements)
+    warnings += _warn_of_missing_bands(scene, training_tiles)
     if training_tiles is None:
         return warnings
     outside = _find_unusual_bands(scene, training_tiles)
@@ -74,10 +77,17 @@ def warn_out_of_distribution(
 
 def _warn_of_cloud_and_haze(measurements: SpectralIndices) -> list[str]:
     warnings = []
-    if measurements.share("cloud") >= MIN_CLOUD_SHARE:
+    cloud = measurements.share("cloud")
+    if cloud >= MOSTLY_HIDDEN:
         warnings.append(
-            f"Cloud covers {percent(measurements.share('cloud'))} of the scene: the ground "
-            "below is hidden, and the model may take cloud for something else."
+            f"Cloud covers {percent(cloud)} of the scene, so most of the ground is hidden: what "
+            "the model says of land cover is about the little that can be seen, or is cloud that "
+            "it takes for something else."
+        )
+    elif cloud >= MIN_CLOUD_SHARE:
+        warnings.append(
+            f"Cloud covers {percent(cloud)} of the scene: the ground below is hidden, and the "
+            "model may take cloud for something else."
         )
     if measurements.is_hazy:
         warnings.append(
@@ -90,6 +100,26 @@ def _warn_of_cloud_and_haze(measurements: SpectralIndices) -> list[str]:
             "shadow."
         )
     return warnings
+
+
+def _warn_of_missing_bands(scene: Scene, training_tiles: TrainingStatistics | None) -> list[str]:
+    """Return a sentence where the scene lacks infrared bands and no note of it says so.
+
+    Bands that the training tiles lacked as well are not missed.
+    """
+    known = set(BANDS if training_tiles is None else training_tiles.mean_reflectance)
+    missing = sorted(set(BANDS) - set(scene.bands))
+    if "B08" in missing:
+        infrared, consequence = {"B08"}, "without the near infrared, no land cover is measured"
+    else:
+        infrared = {"B11", "B12"}
+        consequence = "without the short-wave infrared, cloud and snow are not measured"
+    if RGB_NOTE in scene.notes or not infrared <= set(missing) or not infrared & known:
+        return []
+    return [
+        f"It has {len(scene.bands)} of 12 bands, without {', '.join(missing)}, so the model sees "
+        f"less than it could; {consequence}."
+    ]
 
 
 def _find_unusual_bands(scene: Scene, training_tiles: TrainingStatistics) -> dict[str, str]:
