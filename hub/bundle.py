@@ -29,6 +29,7 @@ from scenes import (
 from earthvlm.bridge.hub.model_card import OLMOEARTH_LICENCE
 from earthvlm.embeddings.rows import THUMBNAIL_SIZE
 from earthvlm.embeddings.stac import write_collection
+from earthvlm.scenes.places.formatting import describe_count
 from earthvlm.search.index import SceneIndex
 from earthvlm.storage.files import replace_folder
 
@@ -184,7 +185,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"bundle.py: {error}", file=sys.stderr)
         return 2
     size = sum(path.stat().st_size for path in index.folder.rglob("*") if path.is_file())
-    print(f"{len(index)} scenes, {size / 1e6:.1f} MB, in {options.output}")
+    print(f"{describe_count(len(index), 'scene')}, {size / 1e6:.1f} MB, in {options.output}")
     return 0
 
 

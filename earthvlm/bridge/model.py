@@ -131,7 +131,9 @@ class OlmoEarthVLMBridge(BridgeNetwork):
         count = len(scenes) if scene is not None else 1
         texts = [prompt] * count if isinstance(prompt, str) else list(prompt)
         if scene is not None and len(scenes) != len(texts):
-            raise ValueError(f"{len(scenes)} scenes need as many prompts, not {len(texts)}.")
+            raise ValueError(
+                f"Each scene needs a prompt: {len(scenes)} and {len(texts)} were given."
+            )
         if len(scenes) == 1:  # as a scene by itself is answered
             return [self._generate_one(scenes[0], texts[0], sampling)]
         contexts = [self.write_context(scene) for scene in scenes] or [""] * len(texts)

@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 
 from earthvlm.data.captioned_scenes import CaptionedScenes
 from earthvlm.data.labels import SCENE_NAMES
+from earthvlm.scenes.places.formatting import describe_count
 from earthvlm.scenes.scene import Scene
 
 YES_OR_NO = ("yes", "no")
@@ -73,8 +74,9 @@ def collect_questions(dataset: CaptionedScenes) -> PublicSet:
         if 2 <= len(answers[question]) <= MAX_CANDIDATES
     ]
     others = len(pairs) - len(items)
-    notes = (f"{others:,} questions without a few fixed answers are left out.",) if others else ()
+    left_out = f"Without a few fixed answers, so left out: {describe_count(others, 'question')}."
     tiles = {tile.name: tile for tile in dataset.tiles}
+    notes = (left_out,) if others else ()
     return PublicSet(items, None, notes, lambda name: dataset.read(tiles[name]))
 
 
@@ -201,7 +203,8 @@ def read_bigearthnet_txt(folder: Path, split: str = "bench") -> PublicSet:
         answer = next(each for each in candidates if _same(each, row["output"]))
         group = f"{row['type']}, {row['category']}"
         items.append(Item(str(image), row["input"], candidates, answer, group))
-    notes = (f"{others:,} captions, boxes and other items are left out.",) if others else ()
+    left_out = f"Left out as captions, boxes or the like: {describe_count(others, 'item')}."
+    notes = (left_out,) if others else ()
     groups = list(dict.fromkeys(item.group for item in items))
     totals = {
         kind: tuple(group for group in groups if group.startswith(f"{kind}, "))

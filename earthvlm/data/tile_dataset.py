@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Self
 
 from earthvlm.data.captioned_scenes import Tile
+from earthvlm.scenes.places.formatting import describe_count
 from earthvlm.scenes.reflectance import BlankSceneError
 from earthvlm.scenes.scene import Scene
 
@@ -16,10 +17,11 @@ MEMORY = 1 << 30
 LISTED = 3  # entries of one fault that a message names
 
 
-def list_entries(source: str, reason: str, entries: Sequence[str]) -> str:
-    """Return a count and the first entries: "a.json: 2 have no caption: entry 2, ..."."""
+def list_entries(source: str, reason: str, entries: Sequence[str], noun: str = "entry") -> str:
+    """Return a count and the first entries: "a.json: 2 entries without text: entry 2, ..."."""
     more = ", ..." if len(entries) > LISTED else ""
-    return f"{source}: {len(entries):,} {reason}: {'; '.join(entries[:LISTED])}{more}"
+    counted = describe_count(len(entries), noun)
+    return f"{source}: {counted} {reason}: {'; '.join(entries[:LISTED])}{more}"
 
 
 def describe_fault(open_scene: Callable[[], Scene]) -> str | None:

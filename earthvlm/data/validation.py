@@ -17,6 +17,7 @@ from tqdm import tqdm
 from earthvlm.data.captioned_scenes import Tile
 from earthvlm.data.labels import read_entries
 from earthvlm.data.tile_dataset import list_entries
+from earthvlm.scenes.places.formatting import describe_count
 from earthvlm.storage.files import write_atomically
 
 # The tiles that cannot be used, with reasons, in the dataset's folder.
@@ -47,12 +48,13 @@ class Report:
         for split, count in self.counts.items():
             published = self.published.get(split)
             expected = f", published are {published:,}" if published else ""
-            lines.append(f"{split}: {count:,} tiles{expected}")
+            lines.append(f"{split}: {describe_count(count, 'tile')}{expected}")
         lines += self.totals
         kinds = Counter(reason.partition(":")[0] for reason in self.unusable.values())
-        lines += [f"{kind}: {count:,} tiles" for kind, count in kinds.most_common()]
+        lines += [f"{kind}: {describe_count(count, 'tile')}" for kind, count in kinds.most_common()]
         if self.uncaptioned:
-            lines.append(f"on disk without a caption: {len(self.uncaptioned):,} tiles")
+            uncaptioned = describe_count(len(self.uncaptioned), "tile")
+            lines.append(f"on disk without a caption: {uncaptioned}")
         lines += self.faults
         if not self.unusable:
             lines.append("every tile with a caption can be used")
@@ -62,8 +64,8 @@ class Report:
         """Note the tiles that are in two splits."""
         for one, other in combinations(splits, 2):
             if both := sorted(splits[one] & splits[other]):
-                reason = f"tiles are in {one} and in {other}"
-                self.faults.append(list_entries(origin, reason, both))
+                reason = f"in {one} and in {other}"
+                self.faults.append(list_entries(origin, reason, both, "tile"))
 
     def read_tiles(
         self,
@@ -96,5 +98,6 @@ def leave_out_unusable(
     """
     unusable = read_entries(root / CHECK_FILE).get("unusable", {})
     names = [tile.name for tile in tiles if tile.name in unusable]
-    left_out = [list_entries(CHECK_FILE, f"tiles of {source} are unusable", names)] if names else []
+    reason = f"of {source} that cannot be used"
+    left_out = [list_entries(CHECK_FILE, reason, names, "tile")] if names else []
     return [tile for tile in tiles if tile.name not in unusable], left_out

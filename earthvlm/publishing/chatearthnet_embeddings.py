@@ -32,6 +32,7 @@ from earthvlm.embeddings.rows import describe_scene, embed_captions
 from earthvlm.embeddings.schema import PROVENANCE_KEY
 from earthvlm.embeddings.stac import COLLECTION_FILE, write_collection
 from earthvlm.publishing.dataset_card import CARD_FILE, THUMBNAIL_PIXELS, write_card
+from earthvlm.scenes.places.formatting import describe_count
 from earthvlm.scenes.scene import Scene
 from earthvlm.storage.hub import LOCAL_REVISION, check_push, push
 from earthvlm.training.process import on_main_process
@@ -231,7 +232,7 @@ def embed_chatearthnet(
         "bridge_id": bridge_id,
         "command": _describe_command(arguments, bridge_id),
         "run": f"{embedded:,} of them in {(time.time() - started) / 60:.1f} minutes by "
-        f"{accelerator.num_processes} processes on {accelerator.device.type}",
+        f"{describe_count(accelerator.num_processes, 'process')} on {accelerator.device.type}",
     }
     write_card(arguments.output, sizes, bridge, values)
     write_collection(arguments.output, repository or "ChatEarthNet")
@@ -242,7 +243,7 @@ def embed_chatearthnet(
 
 def _describe_files(folder: Path, sizes: dict[str, int], shards: Sequence[Shard]) -> str:
     size = sum((folder / shard.name).stat().st_size for shard in shards)
-    return f"{sum(sizes.values()):,} scenes, {size / 1e6:.1f} MB, in {folder}"
+    return f"{describe_count(sum(sizes.values()), 'scene')}, {size / 1e6:.1f} MB, in {folder}"
 
 
 def _push(

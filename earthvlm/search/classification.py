@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
+from earthvlm.scenes.places.formatting import describe_count
 from earthvlm.search.relevance import make_probe
 
 FOLDS = 5
@@ -44,9 +45,10 @@ class Classification:
         """One sentence on how well the labels can be predicted."""
         recalls = ", ".join(f"{label} {share:.2f}" for label, share in self.by_label.items())
         return (
-            f"Cross-validated accuracy {self.accuracy:.2f} from {sum(self.counts.values()):,} "
-            f"labelled scenes in {self.folds} folds; always the most frequent label: "
-            f"{self.majority:.2f}. Recall by label: {recalls}."
+            f"Cross-validated accuracy {self.accuracy:.2f} from "
+            f"{describe_count(sum(self.counts.values()), 'labelled scene')} in {self.folds} "
+            f"folds; always the most frequent label: {self.majority:.2f}. "
+            f"Recall by label: {recalls}."
         )
 
     def write(self, path: str | Path) -> None:

@@ -13,6 +13,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
+from earthvlm.scenes.places.formatting import describe_count
+
 MAX_WAITING = 16
 MAX_PER_ADDRESS = 4
 SECONDS_BETWEEN_REPORTS = 0.5
@@ -92,13 +94,13 @@ class RequestQueue:
                 )
             if address and from_address >= self.max_per_address:
                 raise QueueFull(
-                    f"Busy: {_count(from_address, self.work)} from your address are already "
-                    "waiting. Try again when one is answered."
+                    f"Busy: {describe_count(from_address, self.work)} from your address are "
+                    "already waiting. Try again when one is answered."
                 )
             if len(self._tickets) >= self.max_waiting + self.concurrency:
                 raise QueueFull(
-                    f"Busy: {_count(len(self._tickets), self.work)} are already waiting. Try again "
-                    "in about a minute."
+                    f"Busy: {describe_count(len(self._tickets), self.work)} are already waiting. "
+                    "Try again in about a minute."
                 )
             ticket = Ticket(user, address)
             self._tickets.append(ticket)
@@ -165,10 +167,6 @@ class RequestQueue:
     def _drop_abandoned(self) -> None:
         oldest = time.monotonic() - ABANDONED_SECONDS
         self._tickets = deque(each for each in self._tickets if each.last_polled >= oldest)
-
-
-def _count(number: int, work: str) -> str:
-    return f"{number} {work}{'es' if work.endswith('h') else 's'}"
 
 
 def run_in(executor: Executor, function: Callable[..., Any]) -> Callable[..., Any]:

@@ -15,6 +15,7 @@ from torch.utils.data import DataLoader
 
 from earthvlm.bridge.model import OlmoEarthVLMBridge
 from earthvlm.data.captioned_scenes import CaptionedScenes
+from earthvlm.scenes.places.formatting import describe_count
 from earthvlm.storage.sharding import summon_full_params
 from earthvlm.training.batches.sampler import EpochSampler
 from earthvlm.training.checkpointing.checkpoints import random_states, restore_random_states
@@ -179,8 +180,8 @@ class Trainer:
         warmup = min(config.warmup_steps, steps // 5)
         if warmup < config.warmup_steps:
             accelerator.print(
-                f"{stage}: the rate warms up over {warmup} steps, a fifth of {steps}, instead of "
-                f"--warmup_steps {config.warmup_steps}."
+                f"{stage}: the rate warms up over {describe_count(warmup, 'step')}, a fifth of "
+                f"{steps}, instead of --warmup_steps {config.warmup_steps}."
             )
         # Not prepared: Accelerate would step it once for each process.
         scheduler = get_scheduler(config.schedule, optimizer.optimizer, warmup, steps)

@@ -53,8 +53,8 @@ def _without_tiles_of(
     names = {tile.name for tile in other.tiles}
     both = [tile.name for tile in train.tiles if tile.name in names]
     if both:
-        reason = f"tiles are in {name} too"
-        accelerator.print(f"Left out: {list_entries(Path(train.origin).name, reason, both)}.")
+        listed = list_entries(Path(train.origin).name, f"also in {name}", both, "tile")
+        accelerator.print(f"Left out: {listed}.")
     return train.with_tiles([tile for tile in train.tiles if tile.name not in names])
 
 
@@ -71,8 +71,9 @@ def _readable(tiles: TileDataset, count: int, accelerator: Accelerator) -> TileD
     (found,) = broadcast_object_list(faults)
     bad = [f"{name}: {fault}" for name, fault in zip(names, found, strict=True) if fault]
     if bad:
-        reason = "tiles cannot be validated on"
-        accelerator.print(f"Left out: {list_entries(Path(tiles.origin).name, reason, bad)}.")
+        reason = "that cannot be validated on"
+        listed = list_entries(Path(tiles.origin).name, reason, bad, "tile")
+        accelerator.print(f"Left out: {listed}.")
     return tiles.with_tiles(
         [tile for tile, fault in zip(chosen, found, strict=True) if fault is None]
     )

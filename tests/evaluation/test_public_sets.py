@@ -174,7 +174,7 @@ def test_bigearthnet_takes_questions_with_options(tiny_bridge, tmp_path):
         (("a", "b", "c"), "b"),
         (("Forest", "Urban fabric"), "Urban fabric"),
     ]
-    assert public_set.notes == ("2 captions, boxes and other items are left out.",)
+    assert public_set.notes == ("Left out as captions, boxes or the like: 2 items.",)
     results, _ = evaluate_public_set(tiny_bridge, public_set)
     found = {result.name: result.tiles for result in results}
     assert found["binary, presence"] == found["mcq, area"] == found["mcq, count"] == 1
@@ -197,7 +197,7 @@ def test_own_questions_have_their_answers_as_candidates(tmp_path):
         ("b.tif", ("Yes.", "No.")),
     ]
     assert found.open("a.tif").width == 16
-    assert found.notes == ("1 questions without a few fixed answers are left out.",)
+    assert found.notes == ("Without a few fixed answers, so left out: 1 question.",)
 
 
 def test_the_command_evaluates_a_public_set(saved, tmp_path, capsys):

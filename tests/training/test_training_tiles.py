@@ -120,16 +120,17 @@ def test_repeated_and_uncaptioned_tiles_are_left_out(data, capsys):
     assert [tile.name for tile in train.tiles] == names[3:6] and len(val) == 3
     assert train.tiles[0].captions == ("a lake",)
     expected = [
-        f"3 have no caption: entry 1, {names[0]}; entry 2, {names[1]}; entry 3, {names[2]}",
-        f"1 repeat an image: entry 7, {names[3]}",
+        f"3 entries without a caption: entry 1, {names[0]}; entry 2, {names[1]}; "
+        f"entry 3, {names[2]}",
+        f"1 entry with an image of an earlier one: entry 7, {names[3]}",
     ]
     output = capsys.readouterr().out
     assert all(f"Left out: {captions(data).name}: {line}." in output for line in expected)
-    assert f"1 tiles are in val too: {in_val['image']}." in output
+    assert f"1 tile also in val: {in_val['image']}." in output
     assert main(["validate-data", str(data)]) == 1
     checked = capsys.readouterr().out
     assert all(line in checked for line in expected)
-    assert f"captions 35: 1 tiles are in train and in val: {in_val['image']}" in checked
+    assert f"captions 35: 1 tile in train and in val: {in_val['image']}" in checked
 
 
 def test_tiles_of_the_test_split_are_left_out(data, capsys):
@@ -137,7 +138,7 @@ def test_tiles_of_the_test_split_are_left_out(data, capsys):
     captions(data, "test").write_text(json.dumps(entries[:2]))
     train, _ = opened(data)
     assert [tile.name for tile in train.tiles] == [entry["image"] for entry in entries[2:]]
-    assert "2 tiles are in test too" in capsys.readouterr().out
+    assert "2 tiles also in test" in capsys.readouterr().out
 
 
 def test_validation_leaves_out_unreadable_tiles(data, capsys):
@@ -145,7 +146,7 @@ def test_validation_leaves_out_unreadable_tiles(data, capsys):
     truncate_image(data, names[1])
     assert [tile.name for tile in opened(data)[1].tiles] == [names[0], names[2]]
     output = capsys.readouterr().out
-    assert f"1 tiles cannot be validated on: {names[1]}: unreadable" in output
+    assert f"1 tile that cannot be validated on: {names[1]}: unreadable" in output
     assert [tile.name for tile in opened(data, max_eval_samples=2)[1].tiles] == [names[0], names[2]]
 
 

@@ -125,9 +125,11 @@ def read_captions(path: Path) -> CaptionFile:
         except ValueError as error:
             raise ValueError(f"{path}: entry {number} {error}.") from None
         if not texts:
-            faults.setdefault("have no caption", []).append(f"entry {number}, {name}")
+            faults.setdefault("without a caption", []).append(f"entry {number}, {name}")
         elif name in captions:
-            faults.setdefault("repeat an image", []).append(f"entry {number}, {name}")
+            faults.setdefault("with an image of an earlier one", []).append(
+                f"entry {number}, {name}"
+            )
         else:
             captions[name] = texts
     return CaptionFile(path, captions, faults)

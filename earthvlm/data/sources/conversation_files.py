@@ -52,7 +52,7 @@ def read_conversations(files: SourceFiles, names: Sequence[str]) -> Entries:
             image = entry.get("image") if isinstance(entry, Mapping) else None
             if isinstance(image, list):
                 if len(image) > 1:
-                    entries.leave_out(name, "show several images", number)
+                    entries.leave_out(name, "with several images", number)
                     continue
                 image = image[0] if image else None
             if image is None:

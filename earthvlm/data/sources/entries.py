@@ -78,7 +78,7 @@ class Entries:
             if not isinstance(values, Mapping):
                 raise ValueError("is no object with columns")
             if image is None:
-                self.leave_out(file, "name no image", number)
+                self.leave_out(file, "without an image", number)
                 return
             tile = replace(_read_tile(values, image), shard=shard)
             split = _read_split(values.get("split"), split)
@@ -86,7 +86,7 @@ class Entries:
         except ValueError as error:
             raise ValueError(f"{file}: entry {number} {error}.") from None
         if not (tile.captions or tile.conversations or tile.labels):
-            self.leave_out(file, "have no text", number, image)
+            self.leave_out(file, "without text", number, image)
             return
         tiles = self.tiles.setdefault(split, {})
         if image in tiles:

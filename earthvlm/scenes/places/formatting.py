@@ -1,4 +1,4 @@
-"""Dates, places and bounding boxes in words, in one form everywhere."""
+"""Dates, places, bounding boxes and counts in words, in one form everywhere."""
 
 from __future__ import annotations
 
@@ -15,6 +15,15 @@ CLIMATE_BELTS = {
     "boreal": 66.6,
     "polar": 90.1,
 }
+
+
+def describe_count(number: int, noun: str) -> str:
+    """Return a number of things as in "1 tile", "1,200 tiles", "2 searches", "2 entries"."""
+    if number == 1:
+        return f"1 {noun}"
+    if noun.endswith("ry"):
+        return f"{number:,} {noun[:-1]}ies"
+    return f"{number:,} {noun}{'es' if noun.endswith(('ch', 'sh', 's')) else 's'}"
 
 
 def describe_date(date: datetime.date) -> str:

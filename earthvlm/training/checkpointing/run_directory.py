@@ -23,6 +23,7 @@ from earthvlm.bridge.model import OlmoEarthVLMBridge
 from earthvlm.data.captioned_scenes import CaptionedScenes
 from earthvlm.data.tile_statistics import summarize_tiles
 from earthvlm.scenes.analysis.distribution_shift import TrainingStatistics
+from earthvlm.scenes.places.formatting import describe_count
 from earthvlm.storage.files import replace_files
 from earthvlm.training.batches.sampler import EpochSampler
 from earthvlm.training.checkpointing.checkpoints import (
@@ -116,9 +117,10 @@ class RunDirectory:
         then = self.progress.processes, self.progress.batch_size, self.progress.accumulation_steps
         if now != then:
             self.accelerator.print(
-                f"The checkpoint was written with {then[0]} processes, a batch size of {then[1]} "
-                f"and {then[2]} accumulation steps; this run has {now[0]}, {now[1]} and {now[2]}. "
-                "It continues with the samples that are left, in other steps."
+                f"The checkpoint was written with {describe_count(then[0], 'process')}, a "
+                f"batch size of {then[1]} and {describe_count(then[2], 'accumulation step')}; "
+                f"this run has {now[0]}, {now[1]} and {now[2]}. It continues "
+                "with the samples that are left, in other steps."
             )
 
     def steps_to_take(

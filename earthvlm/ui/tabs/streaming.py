@@ -10,6 +10,7 @@ from contextlib import closing
 from typing import Any
 
 from earthvlm.models.language.chat_templates import Message
+from earthvlm.scenes.places.formatting import describe_count
 from earthvlm.serving.service import Waiting
 
 _ENTITY = re.compile(r"&(?=[#\w])")
@@ -84,4 +85,4 @@ def unescape_message(text: str) -> str:
 
 def describe_wait(ahead: int) -> str:
     """Say how many questions are answered first."""
-    return f"{ahead} question{'s' if ahead > 1 else ''} before yours …"
+    return f"{describe_count(ahead, 'question')} before yours …"

@@ -32,8 +32,8 @@ def test_validation_lists_tiles_that_training_skips(tmp_path, capsys):
     report = capsys.readouterr().out.splitlines()
     assert report[0] == "captions 35, train: 6 tiles, published are 98,092"
     assert not any(line.startswith("captions 35:") for line in report)  # there is no test split
-    for line in ("missing partner: 1 tiles", "unreadable: 1 tiles", "blank: 1 tiles",
-                 "missing: 1 tiles", "on disk without a caption: 1 tiles"):  # fmt: skip
+    for line in ("missing partner: 1 tile", "unreadable: 1 tile", "blank: 1 tile",
+                 "missing: 1 tile", "on disk without a caption: 1 tile"):  # fmt: skip
         assert line in report
     tiles = ChatEarthNet(tmp_path, "train")
     assert [tile.name for tile in tiles] == names[4:6]
@@ -47,7 +47,7 @@ def test_complete_caption_sets_are_compared_with_the_paper(tmp_path):
     for split in dataset.SPLITS:
         (folder / f"ChatEarthNet_caps_4v_{split}.json").write_text(captions)
     lines = check_chatearthnet(tmp_path).lines()
-    assert "captions 4v, test: 1 tiles" in lines
+    assert "captions 4v, test: 1 tile" in lines
     assert "captions 4v: 3 tiles, published are 10,000" in lines
 
 

@@ -218,20 +218,20 @@ def test_unusable_entries_are_reported_and_skipped(tmp_path, capsys):
     (tmp_path / "d.tif").unlink()
     assert main(["validate-data", str(tmp_path), "--workers", "2"]) == 1
     report = capsys.readouterr().out.splitlines()
-    assert report[:2] == ["train: 4 tiles", "val: 1 tiles"]
+    assert report[:2] == ["train: 4 tiles", "val: 1 tile"]
     for line in (
-        "unreadable: 1 tiles",
-        "missing: 1 tiles",
-        "metadata.jsonl: 1 have no text: entry 2, b.tif",
-        "metadata.jsonl: 1 name no image: entry 3",
-        f"{tmp_path}: 1 tiles are in train and in val: e.tif",
+        "unreadable: 1 tile",
+        "missing: 1 tile",
+        "metadata.jsonl: 1 entry without text: entry 2, b.tif",
+        "metadata.jsonl: 1 entry without an image: entry 3",
+        f"{tmp_path}: 1 tile in train and in val: e.tif",
     ):
         assert line in report
     train, val = open_training(tmp_path, tmp_path / "run")
     assert [tile.name for tile in train.tiles] == ["a.tif"] and len(val) == 1
     output = capsys.readouterr().out
-    assert "Left out: metadata.jsonl: 1 have no text: entry 2, b.tif." in output
-    assert "Left out: check.json: 2 tiles of train are unusable: c.tif; d.tif." in output
+    assert "Left out: metadata.jsonl: 1 entry without text: entry 2, b.tif." in output
+    assert "Left out: check.json: 2 tiles of train that cannot be used: c.tif; d.tif." in output
 
 
 def test_conversations_find_their_images(tmp_path):
@@ -253,8 +253,8 @@ def test_conversations_find_their_images(tmp_path):
         assert names == {"images/a.png", "b.png"}
         dataset = open_scenes(source, "train")
         assert dataset.read(dataset.tiles[0]).is_rgb_only
-        assert any("show several images: entry 3" in line for line in dataset.left_out)
-        assert any("name no image: entry 4" in line for line in dataset.left_out)
+        assert any("with several images: entry 3" in line for line in dataset.left_out)
+        assert any("without an image: entry 4" in line for line in dataset.left_out)
 
 
 def test_parquet_files_hold_images(tmp_path):

@@ -5,6 +5,7 @@ import datetime
 from earthvlm.scenes.places.formatting import (
     describe_bbox,
     describe_climate,
+    describe_count,
     describe_date,
     describe_place,
     season,
@@ -36,3 +37,15 @@ def test_seasons_are_turned_around_in_the_south():
 def test_each_latitude_has_a_climate_belt():
     belts = [describe_climate(latitude) for latitude in (-3, 30, -42, 60, 90)]
     assert belts == ["tropical", "subtropical", "temperate", "boreal", "polar"]
+
+
+def test_counts_have_the_noun_in_singular_or_plural():
+    counts = [(0, "tile"), (1, "tile"), (1200, "tile"), (2, "search"), (2, "process"), (2, "entry")]
+    assert [describe_count(*count) for count in counts] == [
+        "0 tiles",
+        "1 tile",
+        "1,200 tiles",
+        "2 searches",
+        "2 processes",
+        "2 entries",
+    ]

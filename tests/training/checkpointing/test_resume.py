@@ -134,7 +134,7 @@ def test_resuming_with_another_batch_size_uses_each_sample(data, copied, tiny_la
     options = [*TWO_STEPS, "--num_epochs=2", "--batch_size=4", f"--resume={first}"]
     code, printed = start(data, copied, tiny_language, *options).finish()
     assert code == 0, printed
-    then = "The checkpoint was written with 1 processes, a batch size of 2 and 1 accumulation steps"
+    then = "The checkpoint was written with 1 process, a batch size of 2 and 1 accumulation step"
     assert f"{then}; this run has 1, 4 and 1." in printed
     log = json.loads((copied / "training_log.json").read_text())
     last = [entry for entry in log if "epoch" in entry][-1]
