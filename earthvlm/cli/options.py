@@ -200,8 +200,10 @@ def quiet_transformers() -> None:
     """Keep the library's warnings and progress bars off stderr."""
     from transformers.utils import logging
 
+    from earthvlm.models.loading import hide_progress_bars
+
     logging.set_verbosity_error()
-    logging.disable_progress_bar()
+    hide_progress_bars()
 
 
 def load_bridge(

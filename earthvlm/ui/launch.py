@@ -47,6 +47,7 @@ def launch_app(
     # three quarters of the time; gc.freeze leaves them out of later collections.
     gc.disable()
     try:
+        from earthvlm.models.loading import hide_progress_bars
         from earthvlm.search.engines.factory import AUTO
         from earthvlm.ui.app import LAUNCH_OPTIONS, build_app, warm_up
         from earthvlm.ui.models import load_models
@@ -54,6 +55,7 @@ def launch_app(
 
         logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
         limit_log()
+        hide_progress_bars()
         # Gradio warns of handlers that are no MCP tools; see `page_only` in ui/session.py.
         warnings.filterwarnings("ignore", message="This MCP server includes a tool")
         models = load_models(

@@ -63,8 +63,10 @@ def run_embed_dataset(parsed: argparse.Namespace) -> int:
     import torch
     from accelerate import Accelerator
 
+    from earthvlm.models.loading import hide_progress_bars
     from earthvlm.publishing.chatearthnet_embeddings import EmbeddingArguments, embed_chatearthnet
 
+    hide_progress_bars()
     names = [field.name for field in fields(EmbeddingArguments)]
     arguments = EmbeddingArguments(**{name: getattr(parsed, name) for name in names})
     accelerator = Accelerator(cpu=not torch.cuda.is_available())

@@ -35,10 +35,12 @@ def run_train(parsed: argparse.Namespace) -> int:
 
     import torch
 
+    from earthvlm.models.loading import hide_progress_bars
     from earthvlm.training.launch import train
     from earthvlm.training.process import TrainingInterrupted, make_accelerator
     from earthvlm.training.step import TrainingFailure
 
+    hide_progress_bars()
     config, run, accelerator = arguments.config, arguments.run, None
     try:
         accelerator = make_accelerator(
