@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import platform
 import shutil
@@ -16,7 +15,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from earthvlm._version import __version__
-from earthvlm.cli.output import join_lines
+from earthvlm.cli.output import join_lines, write_json
 from earthvlm.storage.hub import BUNDLED, HUB_ID
 
 OK, OPTIONAL, MISSING = "ok", "optional", "missing"
@@ -84,7 +83,7 @@ def run_doctor(arguments: argparse.Namespace) -> int:
     # Several checks may miss the same package.
     findings = list(dict.fromkeys(finding for check in checks for finding in _run(check)))
     if arguments.json:
-        print(json.dumps({"findings": [asdict(finding) for finding in findings]}, indent=1))
+        print(write_json({"findings": [asdict(finding) for finding in findings]}, indent=1))
     else:
         width = max(len(finding.name) for finding in findings)
         for finding in findings:
@@ -207,10 +206,11 @@ def check_device() -> Iterator[Finding]:
     import torch
 
     from earthvlm.models.language.language_model import preferred_dtype
+    from earthvlm.scenes.places.formatting import describe_count
 
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    name = torch.cuda.get_device_name() if device.type == "cuda" else f"{torch.get_num_threads()}"
-    kind = name if device.type == "cuda" else f"{name} threads"
+    name = torch.cuda.get_device_name() if device.type == "cuda" else ""
+    kind = name or describe_count(torch.get_num_threads(), "thread")
     dtype = str(preferred_dtype(device)).removeprefix("torch.")
     yield Finding("device", OK, f"{device.type} ({kind}), {dtype}")
     single = "" if device.type == "cuda" else "; single answers with 8-bit weights"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import os
 from collections import deque
 from collections.abc import Iterator
@@ -24,7 +23,7 @@ from earthvlm.cli.options import (
     temperature,
     whole_number,
 )
-from earthvlm.cli.output import USER_ERROR, join_lines, print_error, print_message
+from earthvlm.cli.output import USER_ERROR, join_lines, print_error, print_message, write_json
 
 if TYPE_CHECKING:
     from earthvlm.bridge.model import OlmoEarthVLMBridge
@@ -164,7 +163,7 @@ def run_describe(arguments: argparse.Namespace) -> int:
             if arguments.attention is not None:
                 _write_attention(arguments.attention, bridge, scene, prompt, answer)
             if arguments.json:
-                print(json.dumps(_as_dict(path, scene, answer) | measured | shown), flush=True)
+                print(write_json(_as_dict(path, scene, answer) | measured | shown), flush=True)
                 continue
             for sentence in (*measured["warnings"], *measured["disagreements"]):
                 print_message(f"{path}: {sentence}")

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import argparse
 import datetime
-import json
 import math
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from earthvlm.cli.options import check_output_path, whole_number
-from earthvlm.cli.output import print_message
+from earthvlm.cli.output import print_message, write_json
+from earthvlm.scenes.places.formatting import describe_count
 
 if TYPE_CHECKING:
     from earthvlm.scenes.products.stac_search import FoundItem
@@ -89,7 +89,7 @@ def run_fetch(arguments: argparse.Namespace) -> int:
         )
     if arguments.list:
         for item in found:
-            print(json.dumps(_as_dict(item)))
+            print(write_json(_as_dict(item)))
         return 0
 
     from earthvlm.scenes.scene import Scene
@@ -102,8 +102,8 @@ def run_fetch(arguments: argparse.Namespace) -> int:
     scene.save(path)
     cloud = "unknown" if best.cloud is None else f"{best.cloud:.0f} %"
     print_message(
-        f"{best.item_id}, {best.time[:10]}, cloud cover {cloud}, the least of {len(found)} scenes; "
-        "contains modified Copernicus Sentinel data."
+        f"{best.item_id}, {best.time[:10]}, cloud cover {cloud}, the least of "
+        f"{describe_count(len(found), 'scene')}; contains modified Copernicus Sentinel data."
     )
     print(path)
     return 0

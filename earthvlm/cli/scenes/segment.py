@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,7 +15,7 @@ from earthvlm.cli.options import (
     load_bridge,
     open_scene,
 )
-from earthvlm.cli.output import print_message
+from earthvlm.cli.output import print_message, write_json
 
 if TYPE_CHECKING:
     from earthvlm.scenes.land_cover import CoverMap
@@ -67,7 +66,7 @@ def run_segment(arguments: argparse.Namespace) -> int:
         write_cover_map(output, found, scene)
         if scene.grid is None:
             print_message(f"{arguments.path}: it has no grid on Earth, so the map has none either.")
-    print(json.dumps(_as_dict(arguments.path, found)) if arguments.json else _as_table(found))
+    print(write_json(_as_dict(arguments.path, found)) if arguments.json else _as_table(found))
     return 0
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import datetime
+import io
 import json
+import shutil
 import threading
 
 import numpy as np
@@ -12,6 +14,7 @@ from PIL import Image
 
 import earthvlm
 from earthvlm.cli import main
+from earthvlm.cli.output import write_json
 from tests.cli.support import assert_one_sentence, needs_bundled_bridge
 from tests.support.made_spectra import paint
 
@@ -41,6 +44,20 @@ def test_json_has_an_object_a_scene(bridge, data_dir, capsys):
     assert set(objects[0]) == keys
     assert len(objects[0]["bands"]) == 9
     assert objects[0]["date"] is None
+
+
+def test_json_has_letters_as_they_are(bridge, scene_file, tmp_path, capsys):
+    path = tmp_path / "Überlingen.png"
+    shutil.copy(scene_file, path)
+    assert main(["describe", str(path), "--json"]) == 0
+    printed = capsys.readouterr().out
+    assert "Überlingen.png" in printed and json.loads(printed)["path"] == str(path)
+
+
+def test_json_is_json_where_stdout_lacks_a_letter(monkeypatch):
+    monkeypatch.setattr("sys.stdout", io.TextIOWrapper(io.BytesIO(), "latin-1"))
+    assert write_json({"place": "Łódź"}) == '{"place": "\\u0141\\u00f3d\\u017a"}'
+    assert write_json({"place": "Überlingen"}) == '{"place": "Überlingen"}'
 
 
 def test_date_and_place_of_a_geotiff_are_in_the_json(bridge, tmp_path, capsys):
