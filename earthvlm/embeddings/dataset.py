@@ -156,6 +156,13 @@ def count_rows(paths: Sequence[Path]) -> int:
     return sum(pq.read_metadata(path).num_rows for path in paths)
 
 
+def count_values(paths: Sequence[Path], columns: Sequence[str]) -> tuple[int, dict[str, int]]:
+    """Count the rows of files, and those that lack a value in each of some columns."""
+    tables = [pq.read_table(path, columns=list(columns)) for path in paths]
+    lacking = {name: sum(table.column(name).null_count for table in tables) for name in columns}
+    return sum(table.num_rows for table in tables), lacking
+
+
 def read_image_ids(folder: str | Path) -> set[str]:
     """Read the image_ids of a dataset from its files."""
     paths = dataset_files(folder)

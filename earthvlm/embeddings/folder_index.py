@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from earthvlm.embeddings.dataset import (
+    count_values,
     encode_thumbnail,
     locked,
     next_part,
@@ -35,6 +36,7 @@ from earthvlm.embeddings.note_counter import NoteCounter
 from earthvlm.embeddings.rows import CLEAR, make_rows
 from earthvlm.embeddings.stac import write_collection
 from earthvlm.scenes.memory import trim_memory
+from earthvlm.scenes.places.formatting import describe_count
 from earthvlm.scenes.products.listing import KINDS, is_scene_folder, list_scenes
 from earthvlm.scenes.tiling import TiledRaster
 
@@ -58,6 +60,9 @@ class IndexReport:
         tiles: of the embedded images, cloudy ones included.
         cloudy: tiles in the split "cloudy".
         empty: tiles without data, which have no row.
+        total: tiles of the index, those of earlier runs included.
+        undated: of `total`, without a date.
+        unplaced: of `total`, without a place.
     """
 
     embedded: int
@@ -67,6 +72,9 @@ class IndexReport:
     tiles: int
     cloudy: int
     empty: int
+    total: int
+    undated: int
+    unplaced: int
 
 
 def index_folder(
@@ -110,6 +118,7 @@ def index_folder(
         embedded = _embed_images(embedder, paths, kept, report)
         if list_parts(output):
             write_collection(output, chip_pixels=settings.tile_size)
+    total, lacking = count_values(list_parts(output), ("date", "longitude"))
     return IndexReport(
         embedded=len(embedded),
         kept=len(kept),
@@ -118,6 +127,9 @@ def index_folder(
         tiles=sum(image.rows for image in embedded),
         cloudy=sum(image.cloudy for image in embedded),
         empty=sum(image.empty for image in embedded),
+        total=total,
+        undated=lacking["date"],
+        unplaced=lacking["longitude"],
     )
 
 
@@ -183,7 +195,8 @@ def _embed_images(
             report(f"{name} was left out: {error}")
             continue
         embedded.append(image)
-        report(f"{name}: {image.rows} tiles ({number} of {len(waiting)} images).")
+        of_images = f"{number} of {describe_count(len(waiting), 'image')}"
+        report(f"{name}: {describe_count(image.rows, 'tile')} ({of_images}).")
         for note in image.notes:
             report(f"{name}: {note}")
     embedder.write()

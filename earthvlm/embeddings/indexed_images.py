@@ -142,6 +142,28 @@ def read_images(part: Path) -> list[IndexedImage]:
         ) from error
 
 
+def find_tiles(output: Path, path: Path) -> list[str]:
+    """Return the image_ids of the tiles that an index has of an image, told by its content.
+
+    The list is empty where it has none, or another version of earthvlm recorded its images.
+    """
+    size, content = read_times(path)[0], ""
+    for part in list_parts(output):
+        try:
+            images = read_images(part)
+        except ValueError:
+            continue
+        first = 0
+        for image in images:
+            if image.size == size:
+                content = content or find_checksum(path)
+                if image.checksum == content:
+                    names = pq.read_table(part, columns=["image_id"]).column(0)
+                    return names.slice(first, image.rows).to_pylist()
+            first += image.rows
+    return []
+
+
 def check_settings(output: Path, settings: IndexSettings) -> None:
     """Raise ValueError where an index has images that were indexed with other settings."""
     recorded = [image.settings for part in list_parts(output) for image in read_images(part)]

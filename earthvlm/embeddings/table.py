@@ -14,6 +14,7 @@ import xxhash
 
 from earthvlm.embeddings.filters import SceneFilter
 from earthvlm.embeddings.schema import get_vectors
+from earthvlm.scenes.places.formatting import describe_count
 
 FILTER_COLUMNS = ("split", "source", "longitude", "latitude", "date")
 SOURCE_LETTERS = 40  # of a source, in an error message
@@ -114,26 +115,52 @@ class SceneTable:
         Raises ValueError for a split and for a source that no row has.
         """
         self.check(where)
-        masks = []
-        if where.split is not None:
-            masks.append(pc.equal(self.column("split"), where.split))
-        if where.source is not None:
-            sources = pa.array(self.matching_sources(where.source), pa.string())
-            masks.append(pc.is_in(self.column("source"), sources))
-        if where.bbox is not None:
-            latitude, longitude = self.column("latitude"), self.column("longitude")
-            masks.append(_between(latitude, where.bbox[1], where.bbox[3]))
-            inside = [_between(longitude, *ends) for ends in where.longitude_ranges]
-            masks.append(inside[0] if len(inside) == 1 else pc.or_(*inside))
-        for date, compare in (
-            (where.first_date, pc.greater_equal),
-            (where.last_date, pc.less_equal),
-        ):
-            if date is not None:
-                masks.append(compare(self.column("date"), pa.scalar(date, pa.date32())))
+        masks = self._match(where)
         if not masks:
             return None
-        return np.logical_and.reduce([mask.fill_null(False).to_numpy() for mask in masks])
+        return np.logical_and.reduce([mask.fill_null(False).to_numpy() for _, mask in masks])
+
+    def describe_left_out(self, where: SceneFilter) -> str:
+        """Say how many rows a filter leaves out for lack of a value alone; "" where none."""
+        masks = self._match(where)
+        if not any(mask.null_count for _, mask in masks):
+            return ""
+        possible = np.logical_and.reduce([mask.fill_null(True).to_numpy() for _, mask in masks])
+        lacking = {
+            name: possible & mask.is_null().to_numpy() for name, mask in masks if mask.null_count
+        }
+        count = int(np.logical_or.reduce(list(lacking.values())).sum())
+        if not count:
+            return ""
+        names = " or ".join(name for name, rows in lacking.items() if rows.any())
+        verb = "was" if count == 1 else "were"
+        return f"{describe_count(count, 'scene')} without a {names} {verb} left out."
+
+    def _match(self, where: SceneFilter) -> list[tuple[str, pa.ChunkedArray]]:
+        """Return whether each row matches, null where it lacks the value, for each condition."""
+        masks = []
+        if where.split is not None:
+            masks.append(("split", pc.equal(self.column("split"), where.split)))
+        if where.source is not None:
+            sources, column = self.matching_sources(where.source), self.column("source")
+            matches = pc.is_in(column, pa.array(sources, pa.string()))
+            masks.append(("source", pc.if_else(column.is_null(), None, matches)))
+        if where.bbox is not None:
+            latitude, longitude = self.column("latitude"), self.column("longitude")
+            inside = [_between(longitude, *ends) for ends in where.longitude_ranges]
+            across = inside[0] if len(inside) == 1 else pc.or_(*inside)
+            masks.append(("place", pc.and_(across, _between(latitude, *where.bbox[1::2]))))
+        dates = [
+            compare(self.column("date"), pa.scalar(date, pa.date32()))
+            for date, compare in (
+                (where.first_date, pc.greater_equal),
+                (where.last_date, pc.less_equal),
+            )
+            if date is not None
+        ]
+        if dates:
+            masks.append(("date", dates[0] if len(dates) == 1 else pc.and_(*dates)))
+        return masks
 
     def check(self, where: SceneFilter) -> None:
         """Raise ValueError where the filter asks for a split or a source that no row has."""

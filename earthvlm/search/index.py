@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, cast
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from earthvlm.embeddings.dataset import (
     count_rows,
@@ -22,6 +23,7 @@ from earthvlm.embeddings.dataset import (
     write_embedding_dataset,
 )
 from earthvlm.embeddings.filters import SceneFilter
+from earthvlm.embeddings.indexed_images import find_tiles
 from earthvlm.embeddings.mmap_store import copy_dataset, open_stored
 from earthvlm.embeddings.rows import check_names, make_rows
 from earthvlm.embeddings.schema import Provenance
@@ -33,7 +35,13 @@ from earthvlm.search.engines.engine import SIMILARITY_DECIMALS, Hits, SearchEngi
 from earthvlm.search.engines.exact import ExactEngine
 from earthvlm.search.engines.factory import AUTO, make_engine
 from earthvlm.search.match import MatchScale, Range
-from earthvlm.search.query import Query, QueryVector, check_bridge, make_query_vectors
+from earthvlm.search.query import (
+    Query,
+    QueryVector,
+    check_bridge,
+    hint_at_language,
+    make_query_vectors,
+)
 from earthvlm.search.rank_fusion import join_hits
 from earthvlm.search.result import SceneResult, SearchResults
 from earthvlm.storage.hub import BUNDLED, LOCAL_REVISION, check_source, fetch
@@ -240,11 +248,12 @@ class SceneIndex:
 
     def browse(
         self, split: str | None = None, k: int | None = None, *, where: SceneFilter | None = None
-    ) -> list[SceneResult]:
+    ) -> SearchResults:
         """Return the first k scenes of a split that match `where`, in the dataset's order."""
-        selected = self.table.select(_join_filters(split, where))
+        where = _join_filters(split, where)
+        selected = self.table.select(where)
         rows = np.arange(len(self)) if selected is None else np.flatnonzero(selected)
-        return self.browse_rows(rows[:k])
+        return SearchResults(self.browse_rows(rows[:k]), self.table.describe_left_out(where))
 
     def browse_rows(self, rows: Iterable[int]) -> list[SceneResult]:
         """Return the scenes in some rows of the dataset, counted from 0."""
@@ -253,6 +262,17 @@ class SceneIndex:
     def get(self, image_id: str) -> SceneResult:
         """Return a scene by its image_id. Raises ValueError for an unknown one."""
         return self._get_result(self.table.find(image_id))
+
+    def find_copies(self, path: str | Path) -> list[str]:
+        """Return the image_ids of scenes that a file holds: an indexed image, or a scene's file."""
+        path = Path(path).absolute()
+        copies = find_tiles(self.folder, path)
+        if path.is_relative_to(self.folder.absolute()):
+            own = path.relative_to(self.folder.absolute()).as_posix()
+            row = pc.index(self.table.column("scene_file"), own).as_py()
+            if row >= 0:
+                copies.append(self.table.column("image_id")[row].as_py())
+        return copies
 
     def search(
         self,
@@ -263,6 +283,7 @@ class SceneIndex:
         *,
         where: SceneFilter | None = None,
         unlike: Sequence[Query] = (),
+        left_out: Iterable[str] = (),
     ) -> SearchResults:
         """Return the k scenes nearest to a query, best first, among those that match `where`.
 
@@ -281,6 +302,7 @@ class SceneIndex:
             bridge: the one that made this dataset; needed where the query holds a scene.
             where: further conditions.
             unlike: scenes that results should be unlike, in any form but text.
+            left_out: image_ids of scenes that are not returned.
 
         Raises:
             ValueError: the query is empty or too long, k is below 1, no scene has the filter's
@@ -293,7 +315,7 @@ class SceneIndex:
         queries = [*query] if isinstance(query, list | tuple) else [cast("Query", query)]
         query_vectors = make_query_vectors(queries, self.table, self.provenance, bridge, unlike)
         examples = (each for each in (*queries, *unlike) if isinstance(each, SceneResult))
-        given = [self.table.find(each.image_id) for each in examples]
+        given = [self.table.find(name) for name in (*left_out, *(e.image_id for e in examples))]
         # A single ranking is not fused, so its first k scenes are the result.
         depth = (k if len(query_vectors) == 1 else max(k, RANK_DEPTH)) + len(given)
         rankings = [self._rank(each, depth, where) for each in query_vectors]
@@ -309,7 +331,9 @@ class SceneIndex:
             )
             for place in order
         ]
-        return SearchResults(results, next((warning for _, warning in rankings if warning), ""))
+        unanswered = next((warning for _, warning in rankings if warning), "")
+        hints = (unanswered, hint_at_language(queries), self.table.describe_left_out(where))
+        return SearchResults(results, " ".join(filter(None, hints)))
 
     def classify(self, labels: Mapping[str, str]) -> Classification:
         """Classify all scenes from labels of a few, by image_id, with a linear probe.

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from earthvlm.data.questions.other_languages import seems_english
 from earthvlm.embeddings.schema import Provenance
 from earthvlm.embeddings.table import SceneTable
 from earthvlm.models.text_encoder import SENTENCE_DIM, SENTENCE_MODEL_ID, SENTENCE_MODEL_REVISION
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
 # A minus counts only at the start of a word, so that "built-up" and " - " are plain text.
 _MINUS = re.compile(r'(?<!\S)-(?:"([^"]+)"|([^\s"-][^\s"]*))')
+Query = str | Scene | SceneResult | np.ndarray
 MAX_QUERY_CHARACTERS = 2000  # of which the sentence model reads the first 256 word pieces
 # How far negative terms move the query, as a share of their component orthogonal to it.
 NEGATIVE_SHARE = 0.5
@@ -58,6 +60,13 @@ def read_words(text: str) -> Words:
     return words
 
 
+def hint_at_language(queries: Sequence[Query]) -> str:
+    """Return a sentence where the words of a search seem to be of another language, else ""."""
+    if all(seems_english(query) for query in queries if isinstance(query, str)):
+        return ""
+    return "The words seem not to be English, which alone is understood; search in English."
+
+
 def embed_words(words: Words) -> np.ndarray:
     """Embed words, moved away from the negative terms: float32 `[384]`, unit length."""
     from earthvlm.models.text_encoder import embed_sentences
@@ -74,9 +83,6 @@ def embed_words(words: Words) -> np.ndarray:
     orthogonal = negative - (negative @ positive) * positive
     vector = positive - NEGATIVE_SHARE * orthogonal
     return vector / np.linalg.norm(vector)
-
-
-Query = str | Scene | SceneResult | np.ndarray
 
 
 @dataclass(frozen=True, eq=False)

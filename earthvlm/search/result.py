@@ -108,7 +108,8 @@ class SceneResult:
 class SearchResults(list[SceneResult]):
     """The scenes that one search found, nearest first.
 
-    warning: one sentence where the engine did not answer and another one searched; else empty.
+    warning: sentences on what was not searched as asked: the engine did not answer and another one
+    searched, the words are not English, scenes lack what a filter asks for. Else empty.
     """
 
     def __init__(self, results: Iterable[SceneResult] = (), warning: str = "") -> None:

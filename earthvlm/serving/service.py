@@ -284,7 +284,7 @@ class SceneService:
         vectors = [each.vector if isinstance(each, Example) else each for each in queries]
         with self.search_queue.turn(client.user, client.address):
             if query is None:
-                return SearchResults(self.index.browse(k=k, where=where))
+                return self.index.browse(k=k, where=where)
             return self._search(vectors, k, where, unlike)
 
     def embed(self, scene: Scene, client: Client) -> Example:

@@ -135,6 +135,8 @@ def test_index_follows_changes_of_the_folder(images, tmp_path):
     bridge = CountingBridge()
     report = run(images, output, bridge, report=messages.append)
     assert (report.embedded, report.tiles, report.kept, report.refused) == (2, 5, 0, 0)
+    assert (report.total, report.undated, report.unplaced) == (5, 1, 0)
+    assert "more/south.tif: 1 tile (1 of 2 images)." in messages
     index = SceneIndex.from_pretrained(output)
     assert len(index) == 5 == len(bridge.embedded)
     tile = index.get("north_r001_c001")
@@ -332,7 +334,7 @@ def test_command_indexes_and_prints_the_counts(images, tmp_path, monkeypatch, ca
     assert main(command) == 0
     messages = capsys.readouterr()
     assert messages.out.startswith("2 images embedded (5 tiles, 0 of them cloudy; 0 without data")
-    assert messages.err.splitlines()[-1] == "earthvlm: north.tif: 4 tiles (2 of 2 images)."
+    assert messages.err.splitlines()[1] == "earthvlm: north.tif: 4 tiles (2 of 2 images)."
     assert main(command) == 0
     assert capsys.readouterr().out.startswith("0 images embedded (0 tiles")
     for wrong in (["index", str(tmp_path / "nowhere"), "--output", "x"], ["index", "."]):

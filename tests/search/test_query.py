@@ -5,6 +5,7 @@ import datetime
 import numpy as np
 import pytest
 
+from earthvlm.data.questions.scene_sentences import SEARCHED_AS
 from earthvlm.embeddings.dataset import write_embedding_dataset
 from earthvlm.embeddings.filters import parse_bbox, parse_date
 from earthvlm.search.index import SceneFilter, SceneIndex
@@ -90,6 +91,60 @@ def test_filters_decide_who_takes_part(index, where, expected):
     found = index.search(make_vectors(1, 9)[0], k=12, where=where)
     assert numbers(found) == expected
     assert [result.scene_rank for result in found] == list(range(1, len(found) + 1))
+
+
+DATE, BOX = datetime.date(2020, 1, 1), (-180, -90, 180, 90)
+
+
+@pytest.mark.parametrize(
+    ("where", "sentence"),
+    [
+        ({}, ""),
+        ({"split": "tiles"}, ""),
+        ({"first_date": DATE}, "1 scene without a date was left out."),
+        ({"last_date": datetime.date(2020, 1, 1)}, "1 scene without a date was left out."),
+        ({"bbox": BOX, "first_date": DATE}, "1 scene without a place or date was left out."),
+        ({"bbox": BOX, "split": "examples"}, ""),  # which the one without a place is not of
+        ({"source": "esa", "bbox": BOX}, "1 scene without a source or place was left out."),
+    ],
+)
+def test_a_search_says_what_lacks_the_filtered_value(index, where, sentence):
+    where = SceneFilter(**where)
+    assert index.search(make_vectors(1, 9)[0], k=3, where=where).warning == sentence
+    assert index.browse(where=where).warning == sentence
+
+
+def test_scenes_that_another_filter_excludes_are_not_counted(tmp_path):
+    rows = make_rows(4)
+    for row, date in zip(rows, (None, None, None, DATE), strict=True):
+        row["date"] = date
+    write_embedding_dataset(tmp_path, rows, *PROVENANCE)
+    where = SceneFilter(first_date=DATE, bbox=(12.5, 50, 20, 55))  # east of the first
+    found = SceneIndex.from_pretrained(tmp_path).browse(where=where)
+    assert found.warning == "2 scenes without a date were left out."
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "ein See neben Wald",
+        "forêt près d'une rivière",
+        "bosque cerca de la ciudad",
+        "jezioro obok lasu",
+        "озеро в лесу",
+        "森のそばの湖",
+    ],
+)
+def test_words_of_another_language_get_a_hint(index, embed_words, words):
+    embed_words(make_vectors(1, 9)[0])
+    assert index.search(words, k=1).warning.endswith("search in English.")
+
+
+def test_english_words_and_names_get_no_hint(index, embed_words):
+    embed_words(make_vectors(1, 9)[0])
+    texts = ("a lake -city", "Las Vegas", "Rio de Janeiro", "São Paulo", "Ötztal", "B08")
+    for words in (*texts, *(words for each in SEARCHED_AS.values() for words in each)):
+        assert index.search(words, k=1).warning == "", words
 
 
 @pytest.mark.parametrize(

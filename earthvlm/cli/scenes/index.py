@@ -15,6 +15,7 @@ from earthvlm.cli.options import (
 )
 from earthvlm.cli.output import print_message
 from earthvlm.scenes.memory import limit_heaps
+from earthvlm.scenes.places.formatting import describe_count
 
 # The least and the largest tile in pixels: a few of the encoder's patches, the largest scene.
 TILE_SIZES = (32, 2048)
@@ -96,8 +97,19 @@ def run_index(arguments: argparse.Namespace) -> int:
         report=print_message,
     )
     print(
-        f"{report.embedded} images embedded ({report.tiles} tiles, {report.cloudy} of them "
+        f"{describe_count(report.embedded, 'image')} embedded "
+        f"({describe_count(report.tiles, 'tile')}, {report.cloudy} of them "
         f"cloudy; {report.empty} without data left out), {report.kept} kept, "
         f"{report.removed} removed, {report.refused} refused, in {arguments.output}"
     )
+    tiles = describe_count(report.total, "tile")
+    for count, what, filters in (
+        (report.undated, "date", "--from_date and --to_date"),
+        (report.unplaced, "place", "--bbox"),
+    ):
+        if count:
+            print_message(
+                f"{count:,} of {tiles} in the index without a {what}: searches with {filters} "
+                "leave them out."
+            )
     return 0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import datetime
-import json
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,12 +17,12 @@ from earthvlm.cli.options import (
     quiet_transformers,
     whole_number,
 )
-from earthvlm.cli.output import join_lines, print_message
-from earthvlm.scenes.places.formatting import describe_place
+from earthvlm.cli.output import join_lines, print_message, write_json
+from earthvlm.scenes.places.formatting import describe_count, describe_place
 from earthvlm.storage.hub import BUNDLED
 
 if TYPE_CHECKING:
-    from earthvlm.search.index import SceneResult
+    from earthvlm.search.index import SceneIndex, SceneResult, SearchResults
 
 MAX_RESULTS = 1000
 
@@ -153,7 +153,6 @@ def run_search(arguments: argparse.Namespace) -> int:
 
     from earthvlm.embeddings.filters import SceneFilter
     from earthvlm.search.index import SceneIndex
-    from earthvlm.search.result_files import write_results
 
     where = SceneFilter(
         split=arguments.split,
@@ -171,18 +170,46 @@ def run_search(arguments: argparse.Namespace) -> int:
     if arguments.words is not None:
         quiet_transformers()
     query = [*([] if arguments.words is None else [arguments.words]), *like]
-    results = index.search(query, k=arguments.top_k, where=where, bridge=bridge, unlike=unlike)
+    results = index.search(
+        query,
+        k=arguments.top_k,
+        where=where,
+        bridge=bridge,
+        unlike=unlike,
+        left_out=_find_copies(index, opened),
+    )
+    _print_results(results, arguments)
+    return 0
+
+
+def _print_results(results: SearchResults, arguments: argparse.Namespace) -> None:
+    """Print the results, and write them to --output."""
     if results.warning:
         print_message(results.warning)
     if not results:
         unwritten = f", so {arguments.output} was not written" if arguments.output else ""
         print_message(f"No scene was found{unwritten}.")
     elif arguments.output is not None:
+        from earthvlm.search.result_files import write_results
+
         write_results(results, arguments.output)
-        print_message(f"{len(results)} scenes were written to {arguments.output}.")
+        verb = "was" if len(results) == 1 else "were"
+        print_message(
+            f"{describe_count(len(results), 'scene')} {verb} written to {arguments.output}."
+        )
     for rank, result in enumerate(results, start=1):
-        print(json.dumps(_as_dict(rank, result)) if arguments.json else _as_text(rank, result))
-    return 0
+        print(write_json(_as_dict(rank, result)) if arguments.json else _as_text(rank, result))
+
+
+def _find_copies(index: SceneIndex, files: Iterable[str]) -> list[str]:
+    """Return the scenes of an index that example files hold, which would be found first."""
+    copies = []
+    for name in files:
+        if found := index.find_copies(name):
+            tiles = "it is" if len(found) == 1 else f"its {describe_count(len(found), 'tile')} are"
+            print_message(f"{name} is in this index, so {tiles} left out of the results.")
+            copies += found
+    return copies
 
 
 def _as_dict(rank: int, result: SceneResult) -> dict[str, object]:
@@ -215,4 +242,5 @@ def _as_text(rank: int, result: SceneResult) -> str:
         parts.append(where)
     if result.date is not None:
         parts.append(result.date.isoformat())
-    return f"{rank:>3}  {'  '.join(parts)}\n     {join_lines(result.caption or '(no caption)')}"
+    caption = f"\n     {join_lines(result.caption)}" if result.caption else ""
+    return f"{rank:>3}  {'  '.join(parts)}{caption}"

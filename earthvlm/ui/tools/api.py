@@ -179,7 +179,7 @@ class Tools:
 
         Returns:
             scenes, nearest first: image_id, caption, place, date, licence, cosine similarities;
-            and a warning if the search could not be done as asked, else an empty text
+            and a warning, such as of scenes without a date that a filter left out, or an empty text
         """
         check_number("count", count, 1, MAX_RESULTS)
         where = read_filter(first_date, last_date, source, bbox, split)

@@ -83,7 +83,7 @@ class FoundScene(TypedDict):
 
 
 class Found(TypedDict):
-    """What `search_scenes` returns. warning: why a search was not done as asked, else empty."""
+    """What `search_scenes` returns. warning: what was not searched as asked, else empty."""
 
     scenes: list[FoundScene]
     warning: str

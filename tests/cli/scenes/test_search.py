@@ -39,12 +39,12 @@ def test_search_prints_rank_similarities_place_and_caption(monkeypatch, capsys):
     assert main(["search", "a lake", *options]) == 0
     where = SceneFilter("val", (-4, -5, 3, 5), datetime.date(2020, 1, 1), source="ESA")
     expected = {"queries": ["a lake"], "k": 2, "where": where, "bridge": None, "unlike": []}
+    expected["left_out"] = []
     assert searched == expected
     assert capsys.readouterr().out == (
         "  1  lake  caption 0.612 (#4)  52.4700° N 12.5000° W  2020-06-30\n"
         "     A lake beside forest.\n"
         "  2  lake  caption 0.612 (#4)\n"
-        "     (no caption)\n"
     )
     assert main(["search", "a lake", "--like", "lake", "--json"]) == 0
     assert searched["queries"] == ["a lake", found]

@@ -10,7 +10,7 @@ from typing import Any
 import gradio as gr
 
 from earthvlm.embeddings.filters import SceneFilter, parse_bbox
-from earthvlm.scenes.places.formatting import describe_bbox
+from earthvlm.scenes.places.formatting import describe_bbox, describe_count
 from earthvlm.scenes.places.gazetteer import find_place
 from earthvlm.search.index import SceneIndex
 from earthvlm.serving.map_data import OWN_SCENE, map_scenes
@@ -142,7 +142,7 @@ class MapHandlers:
 
 def build_map_tab(session: gr.State, tab: gr.Tab, index: SceneIndex) -> MapTab:
     """Lay the components out in `tab`; the map's data follow when the tab is opened."""
-    summary = gr.HTML(f"<p>{len(index):,} scenes.</p>", elem_id="map-summary")
+    summary = gr.HTML(f"<p>{describe_count(len(index), 'scene')}.</p>", elem_id="map-summary")
     world_map = add_world_map()
     with gr.Row(elem_classes="search-by"):
         near, bbox = build_near_field(), build_bbox_field()
@@ -198,12 +198,17 @@ def summarize_map(
     numbered = len(value["results"])
     if value["bbox"] is not None:
         place = near or f"in the area {describe_bbox(value['bbox'])}"
-        text = f"{value['count']:,} scenes {place}. Search looks only there."
+        text = f"{describe_count(value['count'], 'scene')} {place}. Search looks only there."
+        if left_out := index.table.describe_left_out(SceneFilter(bbox=tuple(value["bbox"]))):
+            text += f" {left_out}"
     else:
-        text = f"{len(index):,} scenes. A circle with a number holds that many."
+        text = f"{describe_count(len(index), 'scene')}. A circle with a number holds that many."
+        if unplaced := len(index) - value["count"]:
+            text += f" {describe_count(unplaced, 'scene')} without a place cannot be shown."
     if numbered:
-        counted = "all" if numbered == result_count else f"{numbered} of"
-        text += f" Orange: {counted} {result_count} results of the last search, with their ranks."
+        counted = "the" if numbered == result_count else f"{numbered} of"
+        results = describe_count(result_count, "result")
+        text += f" Orange: {counted} {results} of the last search, numbered by rank."
     text += " Choose a scene, or any other spot to search around it."
     return f"<p>{html.escape(text)}</p>"
 

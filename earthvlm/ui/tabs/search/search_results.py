@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from PIL import Image
 
 from earthvlm.embeddings.filters import SceneFilter
-from earthvlm.scenes.places.formatting import describe_date, describe_place
+from earthvlm.scenes.places.formatting import describe_count, describe_date, describe_place
 from earthvlm.scenes.places.gazetteer import Place, describe_nearest
 from earthvlm.search.index import SceneResult, SearchResults
 from earthvlm.serving.service import Example
@@ -99,7 +99,7 @@ def _show_card(result: SceneResult, number: int, source: str, mark: bool | None)
     title, match = html.escape(title_of(result)), describe_match(result)
     date = describe_date(result.date) if result.date else "date unknown"
     facts = " · ".join([*([f"<b>{match}</b>"] if match else []), date])
-    caption = html.escape(result.caption or "No description.")
+    caption = f'<p class="caption">{html.escape(result.caption)}</p>' if result.caption else ""
     picture = f'<img src="{source}" alt="" loading="lazy">' if source else '<span class="none">'
     picture += "" if source else "no picture</span>"
     is_mapped = result.longitude is not None and result.latitude is not None
@@ -108,7 +108,7 @@ def _show_card(result: SceneResult, number: int, source: str, mark: bool | None)
     return (
         f'<li class="result"><button type="button" class="open" data-do="open" '
         f'data-index="{number}" aria-label="Open in Chat: {title}, {date}">{picture}</button>'
-        f'<h3>{title}</h3><p class="facts">{facts}</p><p class="caption">{caption}</p>'
+        f'<h3>{title}</h3><p class="facts">{facts}</p>{caption}'
         f'<div class="marks">{thumbs}{locate}</div>'
         f"{_show_numbers(result)}</li>"
     )
@@ -191,9 +191,9 @@ def summarize_search(
     if not results:
         summary = "No scene matches" + (f" the filters: {filters.lstrip(', ')}" if filters else "")
     elif not query:
-        summary = f"{count} of {total} scenes{filters}"
+        summary = f"{count:,} of {describe_count(total, 'scene')}{filters}"
     else:
-        summary = f"{count} scene{'s' if count > 1 else ''} {_describe_query(query)}{filters}"
+        summary = f"{describe_count(count, 'scene')} {_describe_query(query)}{filters}"
         if best < MIN_SIMILARITY:
             summary += ". None matches well: try other words"
     warning = results.warning if isinstance(results, SearchResults) else ""
@@ -214,11 +214,7 @@ def _describe_query(query: SearchQuery) -> str:
         name = example.name if isinstance(example, Example) else example.image_id
         parts.append(f"most similar to <strong>{html.escape(name)}</strong>")
     elif query.like:
-        parts.append(f"most similar to {_count(len(query.like), 'wanted')}")
+        parts.append(f"most similar to {describe_count(len(query.like), 'wanted scene')}")
     if query.unlike:
-        parts.append(f"unlike {_count(len(query.unlike), 'unwanted')}")
+        parts.append(f"unlike {describe_count(len(query.unlike), 'unwanted scene')}")
     return " and ".join(parts)
-
-
-def _count(number: int, kind: str) -> str:
-    return f"{number} {kind} scene{'' if number == 1 else 's'}"

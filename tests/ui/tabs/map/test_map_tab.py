@@ -28,8 +28,9 @@ def test_summary_counts_results_with_coordinates(tmp_path):
     index = make_world_index(tmp_path)
     value = map_scenes(index, index.browse())
     assert "Orange: 6 of 7 results" in summarize_map(index, value, 7)
-    assert "Orange: all 6 results" in summarize_map(index, value, 6)
-    assert "results" not in summarize_map(index, map_scenes(index))
+    assert "Orange: the 6 results" in summarize_map(index, value, 6)
+    summary = summarize_map(index, map_scenes(index))
+    assert "results" not in summary and "1 scene without a place cannot be shown." in summary
 
 
 def test_map_shows_the_last_results_inside_the_box(handlers):
@@ -39,6 +40,7 @@ def test_map_shows_the_last_results_inside_the_box(handlers):
     assert value["count"] == 2 and len(value["results"]) == 3
     assert (near, bbox) == ("", "11.5, 51, 13.5, 53")
     assert "2 scenes in the area 11.50° E to 13.50° E" in summary
+    assert "1 scene without a place was left out." in summary
     _, value, summary, near, bbox = handlers.show_map(session, "", "Berlin")
     assert value["count"] == 3 and "3 scenes within 100 km of Berlin, Germany" in summary
     assert (near, bbox) == ("Berlin", "")
