@@ -41,7 +41,7 @@ TWO_STEPS = ["--encoder_epochs=0", "--num_epochs=1", "--validate_every=1", "--wa
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("generated")
+    folder = tmp_path_factory.mktemp("Kacheln für Läufe")
     write_generated_chatearthnet(folder, train=6, val=2)
     return folder
 
@@ -118,7 +118,7 @@ def assert_same_weights(one: Path, other: Path) -> None:
 @pytest.fixture(scope="module")
 def two_steps(data, tiny_language, tmp_path_factory) -> Path:
     """The output folder of a run of two steps, which is to be copied."""
-    output = tmp_path_factory.mktemp("resume") / "run"
+    output = tmp_path_factory.mktemp("Läufe mit Pausen") / "run"
     finish(start(data, output, tiny_language, *TWO_STEPS, "--max_steps=2"))
     return output
 
@@ -136,6 +136,7 @@ def test_resuming_with_another_batch_size_uses_each_sample(data, copied, tiny_la
     assert code == 0, printed
     then = "The checkpoint was written with 1 process, a batch size of 2 and 1 accumulation step"
     assert f"{then}; this run has 1, 4 and 1." in printed
+    assert "Loading weights" not in printed  # transformers' bar
     log = json.loads((copied / "training_log.json").read_text())
     last = [entry for entry in log if "epoch" in entry][-1]
     # A step of two tiles, one of the four that were left, and two of the second epoch.
