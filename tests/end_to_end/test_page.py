@@ -39,6 +39,20 @@ def test_page_is_stable_and_loads_from_one_origin(tab: Page, app_url: str):
     assert not [url for url in asked if not url.startswith((app_url, "data:", "blob:"))]
 
 
+def test_first_picture_awaits_no_script_of_the_viewer(tab: Page, app_url: str):
+    held = []
+    tab.route("**/parts/viewer.js*", lambda route: held.append(route))
+    tab.goto(app_url)
+    first = tab.locator("#picture img.first")
+    first.wait_for()
+    assert first.get_attribute("alt")
+    assert first.evaluate("image => image.naturalWidth > 0 && image.clientHeight > 0")
+    for route in held:
+        route.continue_()
+    tab.locator("#picture img.scene").wait_for()
+    assert not first.count()
+
+
 def test_page_runs_its_own_scripts_alone(tab: Page, app_url: str):
     """The policy lets every script of the page run, and none that is put into it."""
     tab.add_init_script(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -43,6 +44,22 @@ def test_a_window_is_read_as_stored(large):
     whole = Grid("EPSG:32631", scene.grid.transform).shift(-200, -100)
     assert whole.transform == (10, 0, 485_000, 0, -10, 4_707_500)
     assert not any("overview" in note for note in scene.notes)
+
+
+def test_bands_read_by_threads_are_those_of_one(tmp_path, monkeypatch):
+    """Large files whose bands lie one after another are decoded by several handles at once."""
+    values = make_large(600, 560)
+    path = write_tiff(tmp_path / "scene.tif", values, FILE_ORDER_12, interleave="band")
+    threads = set()
+    read = rasterio.DatasetReader.read
+
+    def noted(file, *arguments, **options):
+        threads.add(threading.get_ident())
+        return read(file, *arguments, **options)
+
+    monkeypatch.setattr("rasterio.DatasetReader.read", noted, raising=True)
+    assert np.array_equal(Scene.open(path).reflectance, values[:, :, ORDER])
+    assert len(threads - {threading.get_ident()}) == 2
 
 
 def test_a_bounding_box_is_read_around_its_place(large):

@@ -44,13 +44,26 @@ def stretch(values: np.ndarray, *, true_colour: bool, how: str = BALANCED) -> np
     if how not in STRETCHES:
         raise ValueError(f"there is no stretch '{how[:80]}'; known are {', '.join(STRETCHES)}")
     if how == FIXED:
-        unit = (values / np.float32(FIXED_WHITE)).clip(0, 1)
-        return (unit * 255 + 0.5).astype(np.uint8)
+        return _quantize(values / np.float32(FIXED_WHITE))
     low, high = np.percentile(sample_pixels(values), STRETCH_PERCENTILES[how], axis=0)
     if how == BALANCED:
         low *= DARK_SHARE_TAKEN_OFF
     span = np.maximum(high - low, SMALLEST_STRETCH)
     if how != CONTRAST:
         span = span.max() if true_colour else np.sqrt(span * span.max())
-    unit = ((values - low.astype(np.float32)) / span.astype(np.float32)).clip(0, 1)
-    return (unit**STRETCH_GAMMA * 255 + 0.5).astype(np.uint8)
+    unit = values - low.astype(np.float32)
+    unit /= span.astype(np.float32)
+    return _quantize(unit, STRETCH_GAMMA)
+
+
+def _quantize(unit: np.ndarray, gamma: float = 1.0) -> np.ndarray:
+    """Turn brightness from 0 to 1 into uint8, in the place of the float32 that are given.
+
+    In their place, because a large scene's take 50 MB.
+    """
+    unit.clip(0, 1, out=unit)
+    if gamma != 1:
+        unit **= gamma
+    unit *= 255
+    unit += 0.5
+    return unit.astype(np.uint8)

@@ -32,6 +32,8 @@ if TYPE_CHECKING:
     from rasterio.enums import Resampling
     from rasterio.windows import Window
 
+# Bands of a file with at least this many pixels are decoded by threads with handles of their own.
+LARGE_PIXELS = 512 * 512
 # Behind an address two windows a side have to do as samples, for each is fetched.
 _REMOTE_WINDOWS = 2
 # A band's pixels may differ from the finest ones by this share of a pixel in where they lie.
@@ -88,8 +90,9 @@ class BandStack(PixelSource):
         files = {id(band.file) for band in self.bands.values()}
         # Pixel by pixel, one request fetches all bands of a block.
         by_band = self.finest.interleaving != Interleaving.pixel
-        self._needs_handles = self._is_remote and len(files) == 1 and by_band
         self._threads = REMOTE_THREADS if self._is_remote else LOCAL_THREADS
+        is_slow = self._is_remote or self.finest.height * self.finest.width >= LARGE_PIXELS
+        self._needs_handles = len(files) == 1 and by_band and is_slow and self._threads > 1
         self.mirrored_axes = find_mirrored_axes(self.finest)
         self.pixel_metres = read_pixel_metres(self.finest)
         self.place = read_place_tags(self.finest)
@@ -132,7 +135,7 @@ class BandStack(PixelSource):
         """Group the bands, with their indices, by what one thread reads.
 
         Bands of one file share its decoded blocks, and no two threads may read a file at once.
-        Where one file behind an address holds all, each has to be fetched on its own.
+        Where one file holds all, each is fetched or decoded on its own if that takes long.
         """
         shares: dict[int, list[tuple[int, BandFile]]] = {}
         for index, band in enumerate(self.bands.values()):

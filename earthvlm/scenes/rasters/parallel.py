@@ -10,7 +10,7 @@ from typing import TypeVar
 from earthvlm.scenes.rasters.raster_limits import GDAL_OPTIONS
 
 REMOTE_THREADS = 8  # requests to a server at a time, about as many as a browser makes
-# One where this process is to decode in one thread, as the app's children are.
+# One where the environment asks for one.
 LOCAL_THREADS = 1 if os.environ.get("GDAL_NUM_THREADS") == "1" else 2
 Item = TypeVar("Item")
 Result = TypeVar("Result")

@@ -12,7 +12,7 @@ from PIL import Image
 def make_data_uri(picture: Image.Image, kind: str, **options: Any) -> str:
     """Return a picture as a data URI.
 
-    kind: "png" or "webp". options: as `Image.save` takes them.
+    kind: "png", "jpeg" or "webp". options: as `Image.save` takes them.
     """
     data = io.BytesIO()
     picture.save(data, kind, **options)
