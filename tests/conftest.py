@@ -9,6 +9,7 @@ import json
 import os
 import shutil
 import sys
+import tempfile
 from collections.abc import Coroutine, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -44,6 +45,22 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> object | 
     from tests.support.scheduling import FewBrowsers
 
     return FewBrowsers(config, log) if config.getvalue("dist") == "loadfile" else None
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_setupnodes(config: pytest.Config, specs: list[Any]) -> None:
+    """Fork the processes of a run from one that has imported the libraries."""
+    if sys.platform != "linux":
+        return
+    from tests.support.preloaded_python import VARIABLE, PreloadedPython
+
+    folder = tempfile.TemporaryDirectory(prefix="earthvlm-tests-")
+    python = PreloadedPython(Path(folder.name))
+    for spec in specs:
+        spec.python = str(python.executable)
+    os.environ[VARIABLE] = str(python.executable)
+    config.add_cleanup(folder.cleanup)
+    config.add_cleanup(python.close)
 
 
 @pytest.hookimpl(wrapper=True)

@@ -22,7 +22,9 @@ import pytest
 
 resource = pytest.importorskip("resource", reason="Windows forks no process")
 
-from multiprocessing import forkserver  # noqa: E402
+from multiprocessing import forkserver, spawn  # noqa: E402
+
+from tests.support.preloaded_python import VARIABLE  # noqa: E402
 
 ROOT = Path(__file__).parents[2]
 PRELOADED = (
@@ -117,7 +119,10 @@ def start_forkserver() -> None:
     variables = {"OMP_NUM_THREADS": "1", "GRADIO_ANALYTICS_ENABLED": "False"}
     before = {name: os.environ.get(name) for name in variables}
     os.environ.update(variables)
+    executable = spawn.get_executable()
+    multiprocessing.set_executable(os.environ.get(VARIABLE, executable))
     forkserver.ensure_running()
+    multiprocessing.set_executable(executable)
     for name, value in before.items():
         if value is None:
             del os.environ[name]
