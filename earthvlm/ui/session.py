@@ -70,7 +70,8 @@ class Session:
     covers: the land cover that is shown over it, once it was asked for.
     results: of the last search, None before the first, in the order of `sort`; `page` is shown.
     marks: whether a scene was marked as wanted or as unwanted, by its image_id. located: the row of
-    the scene that the map is to show when it is opened. linked_question: from the page's address.
+    the scene that the map is to show when it is opened. map_area: the bounding box and the town
+    that its fields were given last. linked_question: from the page's address.
     upload: the files that the open scene is a part or an overview of, or that wait for an order of
     their bands to be chosen. orders: those to choose from.
     used: time of the last use, on the monotonic clock. address: the visitor's latest.
@@ -90,6 +91,7 @@ class Session:
     page: int = 0
     marks: dict[str, bool] = field(default_factory=dict)
     located: int | None = None
+    map_area: tuple[str, str] = ("", "")
     linked_question: str = ""
     turn: Turn | None = None
     upload: Upload | None = None

@@ -125,7 +125,10 @@ class MapHandlers:
         return session, gr.Tabs(selected="map")
 
     def show_map(self, session: Session, bbox: str, near: str) -> Outputs:
-        """Return values for `MapTab.outputs`, after the last search."""
+        """Return values for `MapTab.outputs`, after the last search.
+
+        Its fields keep what a visitor types while the map opens, unless the area has changed.
+        """
         place = find_place(near) if near.strip() else None
         bounds = place.bbox(NEAR_KM) if place else parse_bbox(bbox) if bbox.strip() else None
         results = session.results if session.query else None
@@ -137,7 +140,8 @@ class MapHandlers:
         value["own"] = _own_scene(session)
         name = f"within {NEAR_KM:.0f} km of {place.title}" if place else ""
         summary = summarize_map(index, value, len(results or ()), name)
-        return session, value, summary, near, bbox
+        is_new, session.map_area = session.map_area != (bbox, near), (bbox, near)
+        return session, value, summary, *((near, bbox) if is_new else (gr.skip(), gr.skip()))
 
 
 def build_map_tab(session: gr.State, tab: gr.Tab, index: SceneIndex) -> MapTab:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from types import SimpleNamespace
 
+import gradio as gr
 import pytest
 
 from earthvlm.serving.map_data import OWN_SCENE, map_scenes
@@ -44,6 +45,8 @@ def test_map_shows_the_last_results_inside_the_box(handlers):
     _, value, summary, near, bbox = handlers.show_map(session, "", "Berlin")
     assert value["count"] == 3 and "3 scenes within 100 km of Berlin, Germany" in summary
     assert (near, bbox) == ("Berlin", "")
+    # What is typed while the map opens again stays.
+    assert handlers.show_map(session, "", "Berlin")[3:] == (gr.skip(), gr.skip())
 
 
 def test_map_shows_one_scene_when_asked_to(handlers):
