@@ -6,10 +6,14 @@ import time
 from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from accelerate import Accelerator
 from torch import Tensor
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 SAMPLE_KEYS = ("image", "answer", "reference")
 
@@ -60,7 +64,13 @@ class RunningLosses:
 
 def plot_losses(log: list[dict], path: Path) -> None:
     """Plot the losses of the last stage and of the validation over the steps, as a PNG."""
+    draw_losses(log).savefig(path, dpi=120)
+
+
+def draw_losses(log: list[dict]) -> Figure:
+    """Draw a line a loss; a loss of one step is a point."""
     from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
 
     figure = Figure(figsize=(7, 4))  # a layout engine would double the time of a checkpoint
     axes = figure.add_subplot(xlabel="step", ylabel="loss", title="Training")
@@ -69,10 +79,13 @@ def plot_losses(log: list[dict], path: Path) -> None:
         entries = [entry for entry in log if entry["stage"] == stage]
         for name in entries[0]["loss"] if entries else ():
             steps = [entry["step"] for entry in entries]
-            axes.plot(steps, [e["loss"][name] for e in entries], style, label=f"{name} ({stage})")
+            losses = [entry["loss"][name] for entry in entries]
+            drawn = style if len(steps) > 1 else "o"
+            axes.plot(steps, losses, drawn, label=f"{name} ({stage})")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.legend(fontsize=8)
     axes.grid(alpha=0.3)
-    figure.savefig(path, dpi=120)
+    return figure
 
 
 def log_samples(accelerator: Accelerator, samples: Sequence[dict[str, str]], step: int) -> None:
