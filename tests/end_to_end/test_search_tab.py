@@ -6,13 +6,14 @@ import csv
 import datetime
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sized
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import geopandas
 
 from earthvlm.embeddings.filters import SceneFilter, parse_bbox
+from earthvlm.scenes.places.formatting import describe_count
 from earthvlm.scenes.places.gazetteer import find_place
 from earthvlm.ui.tabs.search.filters import BBOX_LABEL, DEFAULT_RESULTS, NEAR_LABEL, name_group
 from earthvlm.ui.tabs.search.search_results import PAGE_SIZE
@@ -211,13 +212,17 @@ STANDS_STILL = """() => {
 }"""
 
 
+def count_scenes(scenes: Sized) -> str:
+    return describe_count(len(scenes), "scene")
+
+
 @EITHER_WIDTH
 def test_box_drawn_on_the_map_limits_search(page: Page, app_index, keep: Callable[..., None]):
     search(page, "open water")
     rows = save_csv(page)
     mapped = [row for row in rows if row["longitude"]]
     open_tab(page, "Map")
-    counted = "all" if len(mapped) == len(rows) else f"{len(mapped)} of"
+    counted = "the" if len(mapped) == len(rows) else f"{len(mapped)} of"
     page.locator("#map-summary", has_text=f"Orange: {counted} {len(rows)} results").wait_for()
     wait_for_results(page, len(mapped))
     page.wait_for_function(STANDS_STILL)
@@ -235,7 +240,7 @@ def test_box_drawn_on_the_map_limits_search(page: Page, app_index, keep: Callabl
     bbox = parse_bbox(bbox_field(page).input_value())
     inside = {result.image_id for result in app_index.browse(where=SceneFilter(bbox=bbox))}
     assert 0 < len(inside) < len(app_index)
-    page.locator("#map-summary", has_text=f"{len(inside)} scenes in the area").wait_for()
+    page.locator("#map-summary", has_text=f"{count_scenes(inside)} in the area").wait_for()
     wait_for_results(page, min(len(inside), DEFAULT_RESULTS))
     page.wait_for_function("!document.querySelector('.leaflet-zoom-anim')")
     keep("map-bbox")
@@ -247,7 +252,7 @@ def test_box_drawn_on_the_map_limits_search(page: Page, app_index, keep: Callabl
 
     open_tab(page, "Map")
     page.get_by_role("button", name="Remove the area").click()
-    page.locator("#map-summary", has_text=f"{len(app_index)} scenes. A circle").wait_for()
+    page.locator("#map-summary", has_text=f"{count_scenes(app_index)}, ").wait_for()
     wait_for_results(page, len(mapped))
     assert bbox_field(page).input_value() == ""
 
@@ -260,7 +265,7 @@ def test_box_typed_on_the_map_limits_search(page: Page, app_index):
     bbox_field(page).fill("-11 51 -5 56")
     bbox_field(page).press("Enter")
     inside = app_index.browse(where=SceneFilter(bbox=(-11, 51, -5, 56)))
-    page.locator("#map-summary", has_text=f"{len(inside)} scenes in the area").wait_for()
+    page.locator("#map-summary", has_text=f"{count_scenes(inside)} in the area").wait_for()
     open_tab(page, "Search")
     page.locator(
         "#search-summary", has_text="inside 11.00° W to 5.00° W, 51.00° N to 56.00° N"

@@ -206,9 +206,10 @@ def summarize_map(
         if left_out := index.table.describe_left_out(SceneFilter(bbox=tuple(value["bbox"]))):
             text += f" {left_out}"
     else:
-        text = f"{describe_count(len(index), 'scene')}. A circle with a number holds that many."
-        if unplaced := len(index) - value["count"]:
-            text += f" {describe_count(unplaced, 'scene')} without a place cannot be shown."
+        unplaced = len(index) - value["count"]
+        hidden = f", {unplaced:,} without a place" if unplaced else ""
+        text = f"{describe_count(len(index), 'scene')}{hidden}. "
+        text += "A circle with a number holds that many."
     if numbered:
         counted = "the" if numbered == result_count else f"{numbered} of"
         results = describe_count(result_count, "result")

@@ -31,7 +31,7 @@ def test_summary_counts_results_with_coordinates(tmp_path):
     assert "Orange: 6 of 7 results" in summarize_map(index, value, 7)
     assert "Orange: the 6 results" in summarize_map(index, value, 6)
     summary = summarize_map(index, map_scenes(index))
-    assert "results" not in summary and "1 scene without a place cannot be shown." in summary
+    assert "results" not in summary and "7 scenes, 1 without a place." in summary
 
 
 def test_map_shows_the_last_results_inside_the_box(handlers):
