@@ -251,6 +251,7 @@ def test_mounted_dataset_is_not_downloaded(hub, tmp_path):
     with running_app(tmp_path / "space", environment, tmp_path / "log") as page:
         assert "83, embedded by" in page and "The Hub does not answer" not in page
     assert len(hub.sent) == sent
+    assert "Loading weights" not in (tmp_path / "log").read_text("utf-8")  # transformers' bar
 
 
 @pytest.mark.end_to_end
