@@ -41,8 +41,9 @@ def test_tools_search_describe_and_ask(client: Client):
     assert len(found) == 3 and search["warning"] == "" and found[0]["scene_similarity"] is not None
 
     where = {"first_date": "2017-06-01", "bbox": "-11, 51, -5, 56"}
-    irish = client.predict("fields", **where, api_name="/search_scenes")["scenes"]
-    assert [scene["date"] for scene in irish] == ["2017-06-17", "2017-06-17"]
+    irish = client.predict("fields", **where, api_name="/search_scenes")
+    assert [scene["date"] for scene in irish["scenes"]] == ["2017-06-17", "2017-06-17"]
+    assert irish["warning"] == "4 scenes without a place or date were left out."
 
     scene = client.predict(found[0]["image_id"], api_name="/describe_scene")
     assert scene["image_id"] == found[0]["image_id"]

@@ -208,9 +208,8 @@ class SearchHandlers:
         where, near = options.read_filter(), options.read_place()
         client, index = identify_client(session, request), self.service.index
         results = self.service.search(query.parts, int(options.count), client, where, query.unlike)
-        summary = summarize_search(query, results, len(index), where, near)
-        if near is not None and not results:
-            summary += _tell_nearest(index, near)
+        nearest = _tell_nearest(index, near) if near is not None and not results else ""
+        summary = summarize_search(query, results, len(index), where, near, nearest)
         results[:] = sort_results(results, session.sort)
         session.keep_search(shown, results)
         limit_memory(session)

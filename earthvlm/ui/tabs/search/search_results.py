@@ -179,17 +179,19 @@ def summarize_search(
     total: int,
     where: SceneFilter,
     near: Place | None = None,
+    nearest: str = "",
 ) -> str:
     """Return HTML: how many scenes were found for which query and filter, and any warning.
 
     total: how many scenes the index has. near: the place that results lie near, whose box is that
-    of `where`.
+    of `where`. nearest: where the nearest scene is, if none was found.
     """
     phrases = describe_filter(where, near)
     filters = "".join(f", {html.escape(phrase)}" for phrase in phrases)
     count, best = len(results), max(map(_best_similarity, results), default=1.0)
     if not results:
         summary = "No scene matches" + (f" the filters: {filters.lstrip(', ')}" if filters else "")
+        summary += html.escape(nearest)
     elif not query:
         summary = f"{count:,} of {describe_count(total, 'scene')}{filters}"
     else:

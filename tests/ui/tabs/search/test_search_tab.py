@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 
 from earthvlm.embeddings.filters import SceneFilter
-from earthvlm.search.index import SearchResults
 from earthvlm.serving.service import Example, SceneService
 from earthvlm.ui.session import Session
 from earthvlm.ui.tabs.search.search_handlers import SearchHandlers
@@ -33,7 +32,7 @@ class RecordingService(SceneService):
     def search(self, query, k, client, where=None, unlike=()):
         self.searches.append((query, k, where))
         self.unlike = unlike
-        return SearchResults(self.index.browse(k=k, where=where))
+        return self.index.browse(k=k, where=where)
 
     def embed(self, scene, client):
         return Example(scene.name, VECTOR)
@@ -125,7 +124,10 @@ def test_place_in_the_words_becomes_a_filter(service, handlers):
         assert service.searches[-1] == ([words], 4, SceneFilter())
     _, summary, *_ = handlers.search(session, "", *OPTIONS[:-1], "Porto", REQUEST)
     assert "No scene matches the filters: within 100 km of Porto, Portugal" in summary
-    assert summary.endswith("The nearest scene is 1,973 km away, near Zerbst, Germany")
+    assert summary.endswith(
+        "The nearest scene is 1,973 km away, near Zerbst, Germany"
+        '<p class="warning">1 scene without a place was left out.</p>'
+    )
     with pytest.raises(ValueError, match="not both"):
         handlers.search(session, "", "all", 4, "", "", "", "4, 47, 16, 55", "Porto", REQUEST)
     with pytest.raises(ValueError, match="no town of more than 15,000"):
