@@ -8,21 +8,26 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+from scipy import ndimage
 from torch import Tensor
 
 from earthvlm.models.olmoearth import OlmoEarthEncoder, PreparedScene, SceneTokens
 from earthvlm.models.segmentation_head import SegmentationHead
+from earthvlm.scenes.analysis.haze import read_reflectance
 from earthvlm.scenes.analysis.spectral_indices import (
+    BARE_NDVI,
     COVER_CLASSES,
     MEASURED_AS,
     classify_pixels,
 )
 from earthvlm.scenes.land_cover import COVERS, NO_DATA, CoverMap
+from earthvlm.scenes.reflectance import normalized_difference
 from earthvlm.scenes.scene import Scene
 
 # The head's hidden layers take 0.2 kB a pixel, so it reads at most WINDOW pixels along a side at a
 # time, and HALO around them, which is more than its convolutions and interpolation reach.
 WINDOW, HALO = 512, 16
+HOUSES = COVERS.index("built-up land")
 # Factors of the head's probabilities, found on the places of the training.
 # Where spectral indices are sure of a cover: they find it almost nowhere else, and the head alone
 # overlooks thin and broken clouds.
@@ -31,6 +36,9 @@ MEASURED_ODDS, LEAST_PROBABILITY = 1000.0, 1e-3
 BURNT_ODDS = 0.5
 # With the near infrared the head sees houses at the borders of bare fields and of burnt ground.
 HOUSES_ODDS = 0.7
+# A connected part is houses where some of it is bare, as roofs and streets are, or where the head
+# is sure; the borders of fields that it takes for houses are neither. Found on training tiles.
+BARE_SHARE_OF_HOUSES, SURE_OF_HOUSES = 0.05, 0.5
 # Without it the head overlooks water rather than inventing it, and cloud, which is more frequent,
 # looks like snow.
 COLOUR_WATER_ODDS, COLOUR_SNOW_ODDS = 1.5, 0.7
@@ -105,12 +113,31 @@ def _weigh_knowledge(probabilities: np.ndarray, scene: Scene) -> None:
         probabilities[COVERS.index("water")] *= COLOUR_WATER_ODDS
         probabilities[COVERS.index("snow or ice")] *= COLOUR_SNOW_ODDS
     else:
-        probabilities[COVERS.index("built-up land")] *= HOUSES_ODDS
+        probabilities[HOUSES] *= HOUSES_ODDS
         for cover, name in MEASURED_AS.items():
             sure = (classified.covers == COVER_CLASSES.index(name)) & ~classified.doubtful
             found = probabilities[COVERS.index(cover)]
             found[sure] = np.maximum(found[sure], LEAST_PROBABILITY) * MEASURED_ODDS
     probabilities /= probabilities.sum(0)
+    if classified is not None:
+        _take_out_green_houses(probabilities, scene)
+
+
+def _take_out_green_houses(probabilities: np.ndarray, scene: Scene) -> None:
+    """Change `[9, H, W]` in place where a connected part of built-up land is no houses."""
+    houses = probabilities.argmax(0) == HOUSES
+    parts, count = ndimage.label(houses, np.ones((3, 3)))
+    if not count:
+        return
+    bands = read_reflectance(scene)
+    bare = normalized_difference(bands["B08"], bands["B04"]) < BARE_NDVI
+    numbers = np.arange(1, count + 1)
+    bare_shares = ndimage.mean(bare, parts, numbers)
+    certainty = ndimage.mean(probabilities[HOUSES], parts, numbers)
+    no_houses = (bare_shares < BARE_SHARE_OF_HOUSES) & (certainty < SURE_OF_HOUSES)
+    wrong = np.concatenate([[False], no_houses])[parts]
+    probabilities[HOUSES, wrong] = 0
+    probabilities[:, wrong] /= probabilities[:, wrong].sum(0)
 
 
 def _as_grids(tokens: SceneTokens, band_sets: int) -> Tensor:

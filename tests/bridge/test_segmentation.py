@@ -59,6 +59,24 @@ def test_map_shows_what_indices_are_sure_of(mapping_bridge):
     np.testing.assert_allclose(found.probabilities.sum(0), 1, atol=1e-5)
 
 
+@pytest.mark.parametrize(
+    ("ground", "sure", "is_believed"),
+    [("sparse vegetation", 0, False), ("bare or built", 0, True), ("sparse vegetation", 2, True)],
+)
+def test_houses_are_bare_or_the_head_is_sure(mapping_bridge, ground, sure, is_believed):
+    """The borders of fields look like houses to the head, but are green throughout."""
+    houses = COVERS.index("built-up land")
+    classify = mapping_bridge.segmentation_head.classify
+    with torch.no_grad():
+        classify.weight.zero_()
+        classify.bias.zero_()
+        classify.bias[houses] = 1.0 + sure
+    found = mapping_bridge.segment(paint(ground))
+    assert (found.cover_map.classes == houses).all() == is_believed
+    assert (found.cover_map.classes == houses).any() == is_believed
+    np.testing.assert_allclose(found.probabilities.sum(0), 1, atol=1e-5)
+
+
 def test_prompt_uses_the_tokens_of_the_map(mapping_bridge):
     scene = random_scene()
     alone = mapping_bridge.scene_prefix([scene])
