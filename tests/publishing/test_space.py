@@ -27,6 +27,7 @@ from tests.support import zero_gpu
 from tests.support.forked_programs import ForkedProgram, run_program
 from tests.support.hub_server import TOKEN, LocalHub, Repository
 from tests.support.ports import free_port
+from tests.support.preloaded_python import VARIABLE
 
 ROOT = Path(__file__).parents[2]
 BUNDLED = Path(earthvlm.__file__).parent / "bundled"
@@ -272,7 +273,7 @@ def test_app_starts_without_the_hub(bundled_bridge, tmp_path):
 @pytest.mark.skipif(find_spec("spaces") is None, reason="the spaces package is not installed")
 def test_each_bridge_call_borrows_a_gpu_on_zero_gpu():
     ended = subprocess.run(
-        [sys.executable, "-m", "tests.support.zero_gpu"],
+        [os.environ.get(VARIABLE, sys.executable), "-m", "tests.support.zero_gpu"],
         cwd=ROOT,
         capture_output=True,
         text=True,

@@ -2,8 +2,9 @@
 
 A process that imports torch, transformers and gradio pays ten seconds of a processor for it, and
 twice that while coverage traces it. Here one process imports them for all, and its `executable`
-stands in for `python -c CODE`: CODE runs in a fork of that process with the files, the environment
-and the folder of the caller, which gets the exit code. Linux alone knows all that this needs.
+stands in for `python -c CODE` and `python -m MODULE`: either runs in a fork of that process, with
+the files, the environment and the folder of the caller, which gets the exit code. Linux alone knows
+all that this needs.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import gc
 import importlib
 import json
 import os
+import runpy
 import selectors
 import signal
 import socket
@@ -162,20 +164,24 @@ def place_files(files: list[int], numbers: list[int]) -> None:
 
 
 def run(request: Request) -> None:
-    """Do as `python -c CODE` does."""
+    """Do as `python -c CODE` or `python -m MODULE` does."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
     gc.enable()
     os.chdir(request["folder"])
     os.environ.clear()
     os.environ.update(request["environment"])
     arguments = request["arguments"]
-    start = arguments.index("-c")  # options of the interpreter stand before it
+    start = next(place for place, word in enumerate(arguments) if word in ("-c", "-m"))
+    kind, program = arguments[start : start + 2]  # after options of the interpreter
     sys.argv[:] = ["-c", *arguments[start + 2 :]]
     sys.path[0] = ""
     sys.modules["__main__"] = types.ModuleType("__main__")
     exit_code = 0
     try:
-        exec(arguments[start + 1], vars(sys.modules["__main__"]))
+        if kind == "-m":
+            runpy.run_module(program, run_name="__main__", alter_sys=True)
+        else:
+            exec(program, vars(sys.modules["__main__"]))
     except SystemExit as end:
         exit_code = end.code if isinstance(end.code, int) else int(end.code is not None)
     # Half a second is saved by not taking all modules apart, whose memory is shared until then.
