@@ -78,18 +78,39 @@ def pytest_collection() -> Iterator[None]:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Begin with the files that take long, so that no worker waits for another at the end.
 
-    Files of one kind, and the tests of a file, stay in their random order. Coverage counts the
-    other tests alone where tracing makes each run half as long again.
+    Files of one kind, and the tests of a file, stay in their random order.
     """
     files: dict[Path, int] = {}
     for item in items:
         weight = 2 if item.get_closest_marker("end_to_end") else 1
-        if weight == 2 or item.get_closest_marker("slow"):
+        if takes_long(item):
             files[item.path] = max(weight, files.get(item.path, 0))
-            if not TRACING_IS_CHEAP:
-                item.add_marker("no_cover")
     items.sort(key=lambda item: -files.get(item.path, 0))
     share_processors()
+
+
+def takes_long(item: pytest.Item) -> bool:
+    return any(item.get_closest_marker(name) for name in ("slow", "end_to_end"))
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Iterator[object]:
+    """Count the quick tests alone where tracing makes each run half as long again.
+
+    The mark `no_cover` of pytest-cov would still trace fixtures, and the threads that they start.
+    """
+    if TRACING_IS_CHEAP or not takes_long(item):
+        return (yield)
+    from coverage import Coverage
+
+    coverage = Coverage.current()
+    if coverage is None:
+        return (yield)
+    coverage.stop()
+    try:
+        return (yield)
+    finally:
+        coverage.start()
 
 
 def share_processors() -> None:
