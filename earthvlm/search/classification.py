@@ -12,9 +12,10 @@ import numpy as np
 import pyarrow as pa
 
 from earthvlm.scenes.places.formatting import describe_count
-from earthvlm.search.relevance import make_probe
 
 FOLDS = 5
+# The inverse strength of the regression's penalty: unit vectors of 384 numbers are small.
+PROBE_C = 10.0
 MIN_EXAMPLES = 2  # of each class, so that one can be tested with the other
 
 
@@ -79,6 +80,7 @@ def classify_vectors(
     Raises:
         ValueError: fewer than two labels, or a label with fewer than two scenes.
     """
+    from sklearn.linear_model import LogisticRegression
     from sklearn.model_selection import StratifiedKFold, cross_val_predict
 
     counts = Counter(rows.values())
@@ -90,7 +92,7 @@ def classify_vectors(
         )
     labels = np.array(list(rows.values()))
     known = vectors[list(rows)]
-    probe = make_probe()
+    probe = LogisticRegression(C=PROBE_C, class_weight="balanced", max_iter=1000)
     folds = min(FOLDS, *counts.values())
     split = StratifiedKFold(folds, shuffle=True, random_state=seed)
     predicted = cross_val_predict(probe, known, labels, cv=split)

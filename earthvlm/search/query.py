@@ -14,7 +14,7 @@ from earthvlm.embeddings.schema import Provenance
 from earthvlm.embeddings.table import SceneTable
 from earthvlm.models.text_encoder import SENTENCE_DIM, SENTENCE_MODEL_ID, SENTENCE_MODEL_REVISION
 from earthvlm.scenes.scene import Scene
-from earthvlm.search.relevance import apply_rocchio, combine_examples
+from earthvlm.search.relevance import combine_examples, move_away, sample_background
 from earthvlm.search.result import SceneResult
 
 if TYPE_CHECKING:
@@ -129,11 +129,11 @@ def make_query_vectors(
     others = np.array(negatives, np.float32).reshape(-1, SENTENCE_DIM)
     if positives:
         name = "example" if texts else "scene"
-        vector = combine_examples(np.array(positives), others)
+        vector = combine_examples(np.array(positives), others, sample_background(table))
         full = float((np.array(positives) @ vector).mean())
         query_vectors.append(QueryVector(name, "scene", vector, full))
     elif negatives:
-        vector = apply_rocchio(words, others[:0], others)
+        vector = move_away(words, others)
         query_vectors[-1] = QueryVector("scene", "scene", vector)
     return query_vectors
 

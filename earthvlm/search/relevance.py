@@ -1,8 +1,11 @@
 """Search by a few examples: scenes that were wanted, and scenes that were not.
 
-With few of them, Rocchio's formula moves the query (Rocchio 1971; Manning, Raghavan and Schütze
-2008, section 9.1.1). From five of each kind on, a logistic regression of their embeddings finds the
-direction that separates them. Both give one vector, which any engine can search for.
+A logistic regression finds the direction that separates the wanted examples from the unwanted ones
+and from a sample of the dataset, which stands for all that was not asked for: unlabelled scenes in
+the place of negative ones (Elkan and Noto, "Learning classifiers from only positive and unlabeled
+data", KDD 2008). Unwanted examples alone move the words of a search by Rocchio's formula (Rocchio
+1971; Manning, Raghavan and Schütze 2008, section 9.1.1). All give one vector, which any engine can
+search for.
 """
 
 from __future__ import annotations
@@ -12,51 +15,54 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 if TYPE_CHECKING:
-    from sklearn.linear_model import LogisticRegression
+    from earthvlm.embeddings.table import SceneTable
 
-# The weights of the wanted and the unwanted examples' means, the query's being 1; 0.75 and 0.15 are
-# usual for words in texts. Here the unwanted ones count more, because all scenes are alike.
-POSITIVE_WEIGHT = 0.75
+# The weight of the unwanted examples' mean, the query's being 1; 0.15 is usual for words in texts.
+# Here it is more, because all scenes are alike.
 NEGATIVE_WEIGHT = 0.5
-PROBE_EXAMPLES = 5  # of each kind
-# The inverse strength of the regression's penalty: unit vectors of 384 numbers are small.
-PROBE_C = 10.0
+# What the wanted examples weigh together in the regression, and the sample as much, an unwanted one
+# weighing one and the penalty a half; found on training tiles.
+EXAMPLE_WEIGHT = 36.0
+BACKGROUND = 1000  # scenes in the sample
+SAME = 1 - 1e-5  # from this cosine on, a scene of the sample is an example itself
 
 
-def combine_examples(positives: np.ndarray, negatives: np.ndarray) -> np.ndarray:
+def combine_examples(
+    positives: np.ndarray, negatives: np.ndarray, background: np.ndarray
+) -> np.ndarray:
     """Return the query vector of examples: float32 `[384]`, unit length.
+
+    A single wanted example is its own.
 
     Args:
         positives: unit vectors of wanted scenes, `[P, 384]`, at least one.
         negatives: unit vectors of unwanted scenes, `[N, 384]`, or none.
+        background: unit vectors of the dataset's scenes, `[B, 384]`; see `sample_background`.
     """
-    if min(len(positives), len(negatives)) >= PROBE_EXAMPLES:
-        return fit_probe(positives, negatives)
-    return apply_rocchio(positives.mean(axis=0), positives, negatives)
-
-
-def apply_rocchio(query: np.ndarray, positives: np.ndarray, negatives: np.ndarray) -> np.ndarray:
-    """Move a query vector `[384]` towards the wanted and away from the unwanted examples."""
-    vector = query / np.linalg.norm(query)
-    if len(positives):
-        vector = vector + POSITIVE_WEIGHT * positives.mean(axis=0)
-    if len(negatives):
-        vector = vector - NEGATIVE_WEIGHT * negatives.mean(axis=0)
-    return _normalise(vector)
-
-
-def fit_probe(positives: np.ndarray, negatives: np.ndarray) -> np.ndarray:
-    """Return the direction that separates the examples, by a regularised logistic regression."""
-    vectors = np.concatenate([positives, negatives])
-    wanted = np.arange(len(vectors)) < len(positives)
-    return _normalise(make_probe().fit(vectors, wanted).coef_[0])
-
-
-def make_probe() -> LogisticRegression:
-    """Make the regularised linear classifier of examples."""
     from sklearn.linear_model import LogisticRegression
 
-    return LogisticRegression(C=PROBE_C, class_weight="balanced", max_iter=1000)
+    others = background[(background @ positives.T).max(axis=1, initial=-1) < SAME]
+    if (len(positives) == 1 and not len(negatives)) or not len(negatives) + len(others):
+        return _normalise(positives.mean(axis=0))
+    vectors = np.concatenate([positives, negatives, others])
+    counts = len(positives), len(negatives), len(others)
+    shares = EXAMPLE_WEIGHT / len(positives), 1.0, EXAMPLE_WEIGHT / max(len(others), 1)
+    wanted = np.arange(len(vectors)) < len(positives)
+    probe = LogisticRegression(max_iter=1000)
+    probe.fit(vectors, wanted, np.repeat(shares, counts))
+    return _normalise(probe.coef_[0])
+
+
+def sample_background(table: SceneTable) -> np.ndarray:
+    """Return the vectors of at most BACKGROUND of a dataset's scenes, spread evenly, `[B, 384]`."""
+    rows = table.rows("scene")
+    step = max(1, -(-len(rows) // BACKGROUND))
+    return table.vectors("scene")[rows[::step]]
+
+
+def move_away(query: np.ndarray, negatives: np.ndarray) -> np.ndarray:
+    """Move a query vector `[384]` away from unwanted examples `[N, 384]`, at least one."""
+    return _normalise(query / np.linalg.norm(query) - NEGATIVE_WEIGHT * negatives.mean(axis=0))
 
 
 def _normalise(vector: np.ndarray) -> np.ndarray:

@@ -15,27 +15,40 @@ from earthvlm.search.relevance import combine_examples
 DIM = 384
 
 
-def cluster(centre: int, count: int, seed: int) -> np.ndarray:
-    """Unit vectors around a unit vector, all of which share a large part, as scenes do."""
-    numbers = np.random.default_rng(seed)
+def cluster(*centres: int, count: int = 40, seed: int = 0) -> np.ndarray:
+    """Unit vectors around some unit vectors, all of which share a large part, as scenes do."""
+    numbers = np.random.default_rng([seed, *centres])
     vectors = 0.1 * numbers.normal(size=(count, DIM)) / DIM**0.5
-    vectors[:, centre] += 0.15
+    vectors[:, centres] += 0.15
     vectors[:, 0] += 1
     return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
 
 
-@pytest.mark.parametrize("count", [2, 5], ids=["rocchio", "probe"])
+@pytest.mark.parametrize("count", [2, 5])
 def test_examples_separate_what_words_cannot(count):
-    wanted, unwanted = cluster(1, 40, 0), cluster(2, 40, 1)
-    vector = combine_examples(wanted[:count], unwanted[:count])
-    assert vector.dtype == np.float32 and np.linalg.norm(vector) == pytest.approx(1)
-    scores = np.concatenate([wanted[count:], unwanted[count:]]) @ vector
-    assert (scores[: 40 - count].min() > scores[40 - count :]).mean() > 0.9
+    wanted, unwanted = cluster(1), cluster(2)
+    for background in (np.concatenate([wanted, unwanted]), wanted[:0]):
+        vector = combine_examples(wanted[:count], unwanted[:count], background)
+        assert vector.dtype == np.float32 and np.linalg.norm(vector) == pytest.approx(1)
+        scores = np.concatenate([wanted[count:], unwanted[count:]]) @ vector
+        assert (scores[: 40 - count].min() > scores[40 - count :]).mean() > 0.9
+
+
+def test_what_wanted_and_unwanted_share_is_still_asked_for():
+    """Marks on the results of a search: all have what was searched for, which others lack."""
+    lakes_by_forest, lakes, forests = cluster(1, 2), cluster(1), cluster(2)
+    others = np.concatenate([cluster(centre) for centre in range(3, 9)])
+    everything = np.concatenate([lakes_by_forest, lakes, forests, others])
+    vector = combine_examples(lakes_by_forest[:5], lakes[:5], everything)
+    assert set(np.argsort(-(everything @ vector))[:40]) == set(range(40))
 
 
 def test_one_example_is_its_own_query():
-    example = cluster(1, 1, 0)
-    np.testing.assert_allclose(combine_examples(example, example[:0]), example[0], atol=1e-6)
+    example = cluster(1, count=1)
+    vector = combine_examples(example, example[:0], cluster(2))
+    np.testing.assert_allclose(vector, example[0], atol=1e-6)
+    vector = combine_examples(cluster(1), example[:0], example[:0])
+    np.testing.assert_allclose(vector @ example[0], 1, atol=0.05)
 
 
 def test_unwanted_examples_move_a_search():

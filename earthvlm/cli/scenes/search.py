@@ -101,7 +101,7 @@ def _add_examples(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="SCENE",
-        help="scenes unlike this one; from five of each on, a linear probe separates them",
+        help="scenes unlike this one; may be repeated",
     )
 
 
