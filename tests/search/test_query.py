@@ -10,6 +10,7 @@ from earthvlm.embeddings.dataset import write_embedding_dataset
 from earthvlm.embeddings.filters import parse_bbox, parse_date
 from earthvlm.search.index import SceneFilter, SceneIndex
 from earthvlm.search.query import Words, parse_words
+from earthvlm.search.relevance import combine_examples, sample_background
 from tests.support.made_scenes import PROVENANCE, get_ids, make_rows, make_vectors, mix_vectors
 
 
@@ -200,14 +201,12 @@ def test_words_and_an_example_are_joined(tmp_path, embed_words):
     assert first.scene_similarity == pytest.approx(rows[2]["scene_embedding"] @ words, abs=1e-5)
     assert first.example_similarity == pytest.approx(rows[2]["scene_embedding"] @ example, abs=1e-5)
     assert (first.scene_rank, first.example_rank, first.caption_rank) == (2, 2, None)
-    # Several examples are one: their mean.
-    mean = (rows[2]["scene_embedding"] + rows[7]["scene_embedding"]) / 2
+    # Several examples are one vector, and are not found themselves.
+    examples = np.array([rows[number]["scene_embedding"] for number in (2, 7)])
+    joined = combine_examples(examples, examples[:0], sample_background(index.table))
     both = index.search([index.get("tile_02"), index.get("tile_07")], k=12)
-    assert get_ids(both) == [
-        image_id
-        for image_id in get_ids(index.search(mean, k=12))
-        if image_id not in ("tile_02", "tile_07")
-    ]
+    expected = [i for i in get_ids(index.search(joined, k=12)) if i not in ("tile_02", "tile_07")]
+    assert get_ids(both) == expected
     for wrong in (["a lake", "a river"], []):
         with pytest.raises(ValueError, match="one text, examples, or both"):
             index.search(wrong)
