@@ -1,8 +1,8 @@
 """Where a model's answer departs from what was measured, by more than the measurement's error.
 
 An answer's claims about the whole scene are read from its sentences: "water covers about 35 percent
-of the scene", "there is no snow in view", "tree cover (60 percent)". What it says of a part of the
-scene is not compared.
+of the scene", "there is no snow in view", "tree cover (60 percent)". Of what it says of parts of
+the scene, only where a cover is, "mostly in the top left", is compared, with the land-cover map.
 """
 
 from __future__ import annotations
@@ -11,9 +11,11 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from earthvlm.data.labels import QUARTERS
+from earthvlm.data.questions.scene_sentences import FULLEST, listed
 from earthvlm.data.questions.templates import PLURALS, SINGULARS, SYNONYMS
 from earthvlm.scenes.analysis.spectral_indices import MEASURED_AS, SpectralIndices, percent
-from earthvlm.scenes.land_cover import SHARE_IN_VIEW, CoverMap
+from earthvlm.scenes.land_cover import COVERS, SHARE_IN_VIEW, CoverMap
 
 # Plants of any kind are at least as many as trees.
 VEGETATION = "vegetation"
@@ -47,6 +49,8 @@ _CLAIMS = (
     re.compile(rf"\b(?P<none>no) (?P<cover>{_NAMES})\b(?! or)", re.IGNORECASE),
     re.compile(rf"\b(?P<little>a little) (?P<cover>{_NAMES})\b", re.IGNORECASE),
 )
+_QUARTER = re.compile(rf"\b(?:{'|'.join(QUARTERS)})\b")
+_MOSTLY = re.compile(r"(?:mostly )?in the\b", re.IGNORECASE)
 _DENIAL = re.compile(r"(?:there (?:is|are) )?no\b", re.IGNORECASE)
 
 
@@ -105,7 +109,7 @@ def find_disagreements(
         answer: the model's.
         measured: of the scene; None where nothing could be measured.
         cover_map: the scene's land-cover map, by which covers are compared that indices do not
-            measure; None leaves it out.
+            measure, and where a cover is; None leaves both out.
     """
     if _PART_WORD.search(question):
         return []
@@ -120,7 +124,33 @@ def find_disagreements(
         sentences[claim.cover] = (
             f"The model says {claim.describe()}; {reference.source}: {shown}{error}{named}."
         )
-    return list(sentences.values())
+    misplaced = _find_misplaced(question, answer, cover_map) if cover_map else {}
+    return list((misplaced | sentences).values())
+
+
+def _find_misplaced(question: str, answer: str, cover_map: CoverMap) -> dict[str, str]:
+    """Return a sentence, by its cover, where no quarter that an answer names holds much of it."""
+    asked = mentioned_covers(question)
+    named = _QUARTER.findall(_split_sentences(answer.lower())[0])
+    if len(asked) != 1 or not named or not _MOSTLY.match(answer) or not cover_map.shows(asked[0]):
+        return {}
+    (cover,) = asked
+    parts = dict(
+        zip(QUARTERS, (part for row in cover_map.split(2, 2) for part in row), strict=True)
+    )
+    shares = {
+        name: (part.shares if cover == "cloud" else part.ground_shares)[cover]
+        for name, part in parts.items()
+    }
+    notable = [name for name, share in shares.items() if share > FULLEST * max(shares.values())]
+    if set(named) & set(notable):
+        return {}
+    pixels = {name: (part.classes == COVERS.index(cover)).sum() for name, part in parts.items()}
+    held = percent(sum(pixels[name] for name in notable) / sum(pixels.values()))
+    return {
+        cover: f"The model says mostly in the {listed(named)}; on the map: "
+        f"{held} of the {cover} in the {listed(notable)}."
+    }
 
 
 def drop_false_denials(
@@ -161,7 +191,7 @@ def read_claims(question: str, answer: str) -> Iterator[Claim]:
         for pattern in () if about_part else _CLAIMS:
             for match in pattern.finditer(sentence):
                 yield _read_claim(match)
-        if about_part and sentence.lower().startswith(("mostly in", "in the")):
+        if about_part and _MOSTLY.match(sentence):
             asked = mentioned_covers(question)
             if len(asked) == 1:
                 yield Claim(asked[0], SHARE_IN_VIEW, 1.0)

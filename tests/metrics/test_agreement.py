@@ -65,6 +65,25 @@ def test_places_of_what_is_absent_are_reported():
     assert find_disagreements(where.format("water"), "Mostly in the top left.", LAKE) == []
 
 
+def test_places_that_the_map_does_not_show_are_reported():
+    classes = np.full((40, 40), COVERS.index("tree cover"), np.uint8)
+    classes[:20, :20] = classes[20:24, 20:] = COVERS.index("water")
+    places = {
+        "Mostly in the bottom right.": "The model says mostly in the bottom right; "
+        "on the map: 83 % of the water in the top left.",
+        "Mostly in the top right and bottom left.": "The model says mostly in the top right and "
+        "bottom left; on the map: 83 % of the water in the top left.",
+        "Mostly in the top left.": None,
+        "Mostly in the bottom right and top left.": None,
+        "Mostly in the centre.": None,
+        "Water is spread over all of the scene.": None,
+    }
+    for answer, sentence in places.items():
+        found = find_disagreements("Where is the water?", answer, LAKE, CoverMap(classes))
+        assert [each.replace("\u00a0", " ") for each in found] == ([sentence] if sentence else [])
+    assert find_disagreements("Where is the water?", "Mostly in the bottom right.", LAKE) == []
+
+
 def test_questions_about_parts_are_not_compared():
     answer = "No, there is no water in the top left."
     assert find_disagreements("Is there water in the top left?", answer, LAKE) == []
