@@ -88,6 +88,12 @@ def suggest_next(asked: Sequence[str], answer: str, fitting: Sequence[str]) -> l
         and not re.search(rf"\bno (?:\w+ )?(?:{words})", answer.lower())
     ]
     known = {question.strip().lower() for question in asked}
+    # Whether a cover is there was answered with where it is and with how much of it there is.
+    known |= {
+        f"is there {word}?"
+        for word in ("water", "snow")
+        if any(re.search(rf"\b{word}\b", question) for question in known)
+    }
     offered = [*(q for topic in topics[:2] for q in topic), *fitting, *_FURTHER]
     new = [question for question in dict.fromkeys(offered) if question.lower() not in known]
     return [*new, *(q for q in fitting if q not in new)][: len(fitting)]

@@ -39,6 +39,9 @@ def test_suggestions_follow_the_conversation():
     assert "Is there water?" not in next_ones and len(set(next_ones)) == len(fitting)
     none = suggest_next(["Is there snow?"], "No, there is no snow in view.", fitting)
     assert not [question for question in none if "snow" in question]
+    assert "Is there water?" not in suggest_next(
+        ["Where is the water?", "Is it large?"], "Mostly in the top left.", fitting
+    )
     everything = [*fitting, *next_ones, "What is in the bottom right?", "Is there snow?"]
     assert len(suggest_next(everything, "Trees.", fitting)) == len(fitting)
 
