@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import shapely
 
+from earthvlm.data.questions.scene_sentences import capital
 from earthvlm.embeddings.filters import MAX_CROSSING_DEGREES, BoundingBox, SceneFilter
 from earthvlm.scenes.places.formatting import describe_date
 from earthvlm.scenes.places.gazetteer import describe_nearest
@@ -93,8 +94,9 @@ def _name_row(index: SceneIndex, row: int) -> str:
         index.table.column(name)[row].as_py()
         for name in ("longitude", "latitude", "date", "image_id")
     )
-    place = describe_nearest(longitude, latitude) or image_id
-    return f"{place}, {describe_date(date)}" if date else place
+    place = describe_nearest(longitude, latitude)
+    title = capital(place) if place else image_id
+    return f"{title}, {describe_date(date)}" if date else title
 
 
 def _read_outlines(index: SceneIndex, rows: np.ndarray) -> list[list[list[list[float]]]]:

@@ -187,8 +187,11 @@ def test_clusters_open_and_scenes_show_names_and_pictures(map_page, expect_event
     cluster.first.press("Enter")
     expect(dots.first).to_be_visible()
     dots.first.focus()
-    expect(map_page.locator(".map-hint")).to_contain_text(re.compile("near .*, 1 January 2020"))
+    expect(map_page.locator(".map-hint")).to_contain_text(re.compile("Near .*, 1 January 2020"))
     expect(map_page.locator(".map-hint img")).to_have_attribute("src", re.compile("^data:image"))
+    hint = map_page.locator(".map-hint").bounding_box()
+    assert map_page.locator(".map-hint img").bounding_box()["width"] == 128
+    assert 130 < hint["width"] <= 220  # not a word a line
     dots.first.press("Enter")
     map_page.get_by_role("button", name="Scenes like this").click()
     expect_event(re.compile("^like tile_0"))
