@@ -54,7 +54,8 @@ new MutationObserver(() => {
   for (const toast of document.querySelectorAll('[data-testid="toast-text"]')) {
     if (seen.has(toast) || !toast.textContent.trim()) continue;
     seen.add(toast);
-    show(toast.textContent.trim());
+    // Gradio puts the status of a refused upload before its sentence.
+    show(toast.textContent.trim().replace(/^HTTP \d{3}: /, ''));
     toast.closest('[data-testid="toast-body"]')?.querySelector('[data-testid="toast-close"]')?.click();
   }
 }).observe(document, {subtree: true, childList: true, characterData: true});

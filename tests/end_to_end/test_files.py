@@ -66,7 +66,8 @@ def test_photos_and_triplets_open_wrong_files_are_named(
         upload(page, tmp_path / name)
         page.locator(".notice").wait_for()
         keep("wrong-file", full_page=False)
-        assert name in read_warning(page)
+        warning = read_warning(page)
+        assert name in warning and "HTTP" not in warning
         assert read_details(page) == before
     assert ask(page, "Is there water?")
 
@@ -158,12 +159,14 @@ def test_products_bands_and_parts_of_large_images_open(
 
 # Records in how many places at once, and in which, the page tells of progress.
 RECORD = """() => {
-  window.most = 0;
+  window.most = window.nested = 0;
   window.places = new Set();
   const shown = {opacityProperty: true, visibilityProperty: true};
   const look = () => {
     const found = [...document.querySelectorAll('.progress-text, .uploading, .sending')]
       .filter((each) => each.checkVisibility(shown)).map((each) => each.closest('[id]').id);
+    window.nested += [...document.querySelectorAll('#upload button button')]
+      .filter((each) => each.checkVisibility(shown)).length;
     window.most = Math.max(window.most, new Set(found).size);
     found.forEach((place) => window.places.add(place));
     requestAnimationFrame(look);
@@ -183,6 +186,7 @@ def test_slow_uploads_tell_of_progress_in_one_place(page: Page, lakeside: Path):
     page.locator("#upload", has_text="Click to Upload").wait_for()
     page.locator("#upload .progress-text, .uploading").wait_for(state="detached")
     assert page.evaluate("[...places]") == ["upload"] and page.evaluate("most") == 1
+    assert page.evaluate("nested") == 0
 
     open_tab(page, "Search")
     page.locator(".result").first.wait_for()

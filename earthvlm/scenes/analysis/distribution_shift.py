@@ -66,7 +66,7 @@ def warn_out_of_distribution(
     if max(scene.width, scene.height) >= MUCH_LARGER * training_tiles.side:
         warnings.append(
             "The scene is far larger than the tiles the model learned from "
-            f"({training_tiles.side} x {training_tiles.side} pixels), so small things in it are "
+            f"({training_tiles.side} × {training_tiles.side} pixels), so small things in it are "
             "easily missed."
         )
     if training_tiles.bbox is not None and _lies_outside(scene, training_tiles.bbox):
