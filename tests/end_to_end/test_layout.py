@@ -86,6 +86,7 @@ def test_every_tab_fits_its_window(
     tab.goto(app_url)
     tab.locator("#picture img").first.wait_for()
     assert box(tab, "#prompt textarea")["y"] < HEIGHTS[width] - 40  # before anything is scrolled
+    assert box(tab, "#picture .viewport")["y"] + 180 < box(tab, "#prompt textarea")["y"]
     check_accessibility("chat-start")
     assert not tab.locator("#stop").is_visible()
     for question in TALK:
