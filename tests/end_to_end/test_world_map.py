@@ -150,7 +150,7 @@ def test_results_of_one_place_are_listed_by_keyboard(map_page, expect_event):
     expect(marker).to_be_focused()
     marker.press("Enter")
     listed.nth(1).press("Enter")
-    expect(map_page.locator(".map-card b")).to_contain_text("2: near")
+    expect(map_page.locator(".map-card b")).to_contain_text("2: Near")
     map_page.get_by_role("button", name="Open in Chat").press("Enter")
     expect_event("tile_01")
 
