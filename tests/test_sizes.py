@@ -25,11 +25,17 @@ def read_sources() -> Iterator[tuple[Path, str]]:
 def read_functions() -> list[tuple[Path, ast.FunctionDef | ast.AsyncFunctionDef]]:
     """Every function and method, with the file that holds it."""
     return [
-        (path, node)
-        for path, text in read_sources()
-        for node in ast.walk(ast.parse(text))
-        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+        (path, node) for path, text in read_sources() for node in find_functions(ast.parse(text))
     ]
+
+
+def find_functions(node: ast.AST) -> Iterator[ast.FunctionDef | ast.AsyncFunctionDef]:
+    """Every function among the statements of a node, without a look into expressions."""
+    for part in ("body", "orelse", "finalbody", "handlers", "cases"):
+        for statement in getattr(node, part, []):
+            if isinstance(statement, ast.FunctionDef | ast.AsyncFunctionDef):
+                yield statement
+            yield from find_functions(statement)
 
 
 def test_packages_have_few_files():

@@ -85,6 +85,7 @@ def test_band_files_become_one_scene_in_a_child(tmp_path):
         reader.close()
 
 
+@pytest.mark.slow
 def test_parts_of_an_overview_are_read_in_a_child(tmp_path):
     path, side = str(tmp_path / "large.tif"), 2304
     pixels = np.random.default_rng(0).integers(300, 3000, (side // 24, side // 24, 12))
