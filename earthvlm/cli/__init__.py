@@ -59,6 +59,22 @@ COMMANDS = (
     add_doctor,
 )
 
+# What other programs call it, or people try first; nothing in the spelling leads to the right word.
+OTHER_WORDS = {
+    "ask": "describe",
+    "chat": "describe",
+    "caption": "describe",
+    "info": "describe",
+    "classes": "segment",
+    "landcover": "segment",
+    "find": "search",
+    "demo": "app",
+    "ui": "app",
+    "--question": "--prompt",
+    "--query": "--prompt",
+    "--out": "--output",
+}
+
 # Exit codes as shells know them: 128 + the number of the signal.
 INTERRUPTED = 130
 BROKEN_PIPE = 141
@@ -134,8 +150,10 @@ class _Parser(argparse.ArgumentParser):
 
 
 def suggest(given: str, known: Iterable[str]) -> str:
-    """Return "; did you mean ...?" with what a mistyped word resembles; "" where nothing does."""
-    found = difflib.get_close_matches(given, known, n=1)
+    """Return "; did you mean ...?" with what a word means or resembles; "" where nothing does."""
+    choices = list(known)
+    meant = OTHER_WORDS.get(given)
+    found = [meant] if meant in choices else difflib.get_close_matches(given, choices, n=1)
     return f"; did you mean {found[0]}?" if found else ""
 
 

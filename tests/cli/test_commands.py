@@ -75,6 +75,8 @@ def test_arguments_out_of_range_are_refused(arguments, no_model, capfd):
         ("evaluate --data_dir DATA --dataset eurosta", "eurosat"),
         ("train --mixed_precison bf16", "--mixed_precision"),
         ("download moondream", "moondream2"),
+        ("ask x.tif", "describe"),
+        ("describe x.tif --question water", "--prompt"),  # "--attention" is spelt more like it
     ],
 )
 def test_a_mistyped_argument_suggests_the_meant_one(arguments, meant, capfd):

@@ -135,6 +135,7 @@ def run_describe(arguments: argparse.Namespace) -> int:
     paths = [*arguments.path, *arguments.image_path]
     if not paths:
         raise ValueError("No scene is named: earthvlm describe PATH; see earthvlm describe --help.")
+    _refuse_questions(paths)
     check_model_path(arguments.model_path, True)
     paths = [path for named in paths for path in _expand(named, arguments.data_dir)]
     _check_attention(arguments.attention, paths)
@@ -172,6 +173,16 @@ def run_describe(arguments: argparse.Namespace) -> int:
             text = answer if len(paths) == 1 else f"{path}: {join_lines(answer)}"
             print(text, flush=True)
     return USER_ERROR if unread else 0
+
+
+def _refuse_questions(paths: list[str]) -> None:
+    """Raise ValueError for a question in the place of a path, or whose quotes were forgotten."""
+    for path in paths:
+        if path.endswith(("?", "\uff1f")) and not Path(path).exists():
+            raise ValueError(
+                f"{path!r} is no file: a question follows --prompt, in quotes, as in "
+                "earthvlm describe scene.tif --prompt 'Is there water?'"
+            )
 
 
 def _check_attention(output: Path | None, paths: list[str]) -> None:

@@ -170,6 +170,14 @@ def test_the_next_batch_is_opened_while_one_is_answered(bridge, scene_file, monk
     assert bridge.calls == [8, 8, 1]
 
 
+@pytest.mark.parametrize("words", ["Is there water?", "是否有水？"])
+@pytest.mark.parametrize("quoted", [True, False])
+def test_a_question_in_place_of_a_path_is_explained(words, quoted, no_model, scene_file, capfd):
+    given = [words] if quoted else words.split()
+    code = main(["describe", scene_file, *given])
+    assert_one_sentence(code, capfd.readouterr(), f"{given[-1]!r} is no file", "--prompt 'Is")
+
+
 def test_a_folder_is_answered_and_failures_are_named(bridge, tmp_path, capsys):
     noise = np.random.default_rng(0).integers(0, 255, (64, 64, 3), np.uint8)
     for name in ("b.png", "a.jpg"):
