@@ -86,12 +86,10 @@ def _describe_measurements(measured: SpectralIndices | None, beside_map: bool) -
 
 def _describe_map(cover_map: CoverMap) -> list[str]:
     labels = SceneLabels.from_cover_map(cover_map)
-    if labels.cloud_share > HIDDEN:
-        return ["Map: hidden by cloud."]
     covers = [
         f"{_round(share)} {shorten_cover(cover)} {_describe_extent(labels, cover)}"
         for cover, share in labels.shares.items()
-        if labels.shows(cover)
+        if labels.shows(cover) and labels.cloud_share <= HIDDEN
     ]
     if labels.shows("cloud"):
         covers.append(f"{_round(labels.cloud_share)} cloud {_name_quarters(labels, 'cloud')}")

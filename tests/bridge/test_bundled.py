@@ -100,6 +100,17 @@ def test_few_houses_in_a_burnt_desert(bundled_bridge, austria):
     assert bundled_bridge.map_land_cover(drawn).shares["built-up land"] < 0.06
 
 
+def test_a_scene_under_cloud_is_not_described(bundled_bridge, practice_data):
+    """The little that is seen of the ground is no part of the answers."""
+    scene = Scene.open(practice_data / "scenes" / "boadella_2020-01-18_L2A.tif")
+    for question, hidden in {
+        "Describe this scene.": "Clouds hide almost all of the scene",
+        "Which land cover dominates?": "Clouds hide the scene",
+        "What is in the top left?": "Clouds hide the top left",
+    }.items():
+        assert bundled_bridge.generate(scene, question).startswith(hidden)
+
+
 def test_cloud_in_a_photo_is_no_snow(bundled_bridge, austria):
     scene, labels = austria
     pixels, _ = draw_clouds(scene.reflectance, labels, np.random.default_rng(2))

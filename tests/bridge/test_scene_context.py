@@ -12,6 +12,7 @@ import torch
 from earthvlm.bridge.attention_maps import attend
 from earthvlm.bridge.model import OlmoEarthVLMBridge
 from earthvlm.bridge.scene_context import shorten_cover, write_scene_context
+from earthvlm.data.labels import QUARTERS
 from earthvlm.models.language.language_model import LanguageModel, load_language_model
 from earthvlm.scenes.analysis.spectral_indices import measure
 from earthvlm.scenes.bands import VISIBLE_BANDS
@@ -57,10 +58,13 @@ def test_context_names_a_river_by_its_ends():
     assert "; 7% water everywhere, 1 long left to right by bare." in text
 
 
-def test_context_of_a_hidden_scene_maps_nothing():
+def test_context_of_a_hidden_scene_maps_its_cloud():
     hidden = CoverMap(np.full((60, 60), COVERS.index("cloud"), np.uint8))
     text = write_scene_context(paint("water"), hidden, None)
-    assert text.endswith("\nMap: hidden by cloud.")
+    quarters = "; ".join(f"{name} cloud" for name in QUARTERS)
+    assert text.endswith(
+        f"\nMap: 100% cloud everywhere.\nQuarters: {quarters}.\nNinths: all cloud."
+    )
 
 
 def test_context_says_what_is_not_known():
