@@ -73,6 +73,8 @@ class StageLoaders:
 
     The methods of the stages take the training model, which may be sharded. They raise ValueError
     if the tiles lack the labels that the stage needs.
+
+    mapper: maps land cover for samples, as the bridge did when the stage began; None if none does.
     """
 
     def __init__(
@@ -84,7 +86,7 @@ class StageLoaders:
     ) -> None:
         self._bridge, self._config, self._accelerator = bridge, config, accelerator
         self._tiles = tiles
-        self._mapper: SceneMapper | None = None
+        self.mapper: SceneMapper | None = None
         self._drawn: MappedScenes | None = None
         self._num_workers = config.num_workers if CAN_FORK else 0
         if self._num_workers < config.num_workers:
@@ -124,9 +126,9 @@ class StageLoaders:
         if self._bridge.segmentation_head is None:
             return
         with summon_full_params(model):
-            self._mapper = SceneMapper(self._bridge)
+            self.mapper = SceneMapper(self._bridge)
         if are_labelled(self._tiles.tiles):
-            self._drawn = MappedScenes(self._draw_pixels(), self._mapper)
+            self._drawn = MappedScenes(self._draw_pixels(), self.mapper)
 
     def queries(self, model: nn.Module) -> DataLoader:
         """Feature mosaics of encoded crops, to train the queries on."""
@@ -272,7 +274,7 @@ class StageLoaders:
             with_words,
             cache,
             to_embed,
-            self._mapper,
+            self.mapper,
             self._drawn,
             config.context_share,
             config.follow_map,

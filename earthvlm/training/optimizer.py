@@ -16,6 +16,7 @@ from torch.distributed.checkpoint.state_dict import (
 )
 
 from earthvlm.storage.sharding import full_tensor
+from earthvlm.training.batches.mapped_scenes import SceneMapper
 from earthvlm.training.config import TrainingConfig
 from earthvlm.training.logging import RunningLosses
 from earthvlm.training.losses.training_model import TrainingModel
@@ -82,13 +83,18 @@ def _split_by_decay(part: nn.Module, rate: float, weight_decay: float) -> list[d
 
 @dataclass(frozen=True)
 class StageState:
-    """The parts of a stage that a checkpoint holds in addition to the bridge's weights."""
+    """The parts of a stage that a checkpoint holds in addition to the bridge's weights.
+
+    mapper: maps the samples' land cover with the encoder as it was when the stage began; None where
+        the encoder has not changed since, or nothing maps.
+    """
 
     accelerator: Accelerator
     model: TrainingModel
     optimizer: torch.optim.Optimizer
     scheduler: torch.optim.lr_scheduler.LRScheduler
     running_losses: RunningLosses
+    mapper: SceneMapper | None = None
 
     def state_dict(self) -> dict[str, Any]:
         """The state, in types that load without pickle. All processes call this together."""
@@ -100,6 +106,7 @@ class StageState:
             "probe": {name: full_tensor(tensor) for name, tensor in probe.items()},
             "running_losses": self.running_losses.state_dict(),
             "scaler": scaler.state_dict() if scaler else {},
+            "mapper": self.mapper.state_dict() if self.mapper is not None else {},
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -112,3 +119,6 @@ class StageState:
         # A checkpoint of a run in another precision has no loss scale.
         if self.accelerator.scaler and state["scaler"]:
             self.accelerator.scaler.load_state_dict(state["scaler"])
+        # A checkpoint of an earlier version has no mapper.
+        if self.mapper is not None and state.get("mapper"):
+            self.mapper.load_state_dict(state["mapper"])

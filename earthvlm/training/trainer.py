@@ -186,7 +186,9 @@ class Trainer:
         # Not prepared: Accelerate would step it once for each process.
         scheduler = get_scheduler(config.schedule, optimizer.optimizer, warmup, steps)
         running = RunningLosses(accelerator)
-        state = StageState(accelerator, self.model, optimizer.optimizer, scheduler, running)
+        trains_encoder = any(p.requires_grad for p in self.bridge.encoder.parameters())
+        mapper = self.loaders.mapper if trains_encoder else None
+        state = StageState(accelerator, self.model, optimizer.optimizer, scheduler, running, mapper)
         step, epoch, rng_states = self.files.restore(stage, state, sampler)
         bar = tqdm(
             total=steps,

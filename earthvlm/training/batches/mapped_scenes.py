@@ -39,6 +39,15 @@ class SceneMapper:
         self.encoder = copy.deepcopy(bridge.encoder).cpu().eval()
         self.head = copy.deepcopy(bridge.segmentation_head).cpu().eval()
 
+    def state_dict(self) -> dict[str, dict[str, torch.Tensor]]:
+        """Return the weights of both copies, which a resumed run needs if its encoder trains."""
+        return {"encoder": self.encoder.state_dict(), "head": self.head.state_dict()}
+
+    def load_state_dict(self, state: dict[str, dict[str, torch.Tensor]]) -> None:
+        """Restore what `state_dict` returned."""
+        self.encoder.load_state_dict(state["encoder"])
+        self.head.load_state_dict(state["head"])
+
     def __call__(self, scene: Scene) -> CoverMap:
         """Return the likeliest cover of each pixel."""
         return self.segment(scene).cover_map

@@ -59,9 +59,9 @@ def finish(run: TrainingRun) -> None:
     assert code == 0, printed
 
 
-def weights(folder: Path) -> dict[str, torch.Tensor]:
+def weights(folder: Path, count: int = 3) -> dict[str, torch.Tensor]:
     files = sorted(p for p in folder.rglob("*.safetensors") if "checkpoints" not in p.parts)
-    assert len(files) == 3
+    assert len(files) == count
     return {f"{p.name}/{n}": t for p in files for n, t in load_file(p).items()}
 
 
@@ -110,8 +110,8 @@ def test_killed_run_ends_with_the_same_weights(kills, data, tmp_path, tiny_langu
     assert bridge.config.training["steps"] == 6
 
 
-def assert_same_weights(one: Path, other: Path) -> None:
-    first, second = weights(one), weights(other)
+def assert_same_weights(one: Path, other: Path, count: int = 3) -> None:
+    first, second = weights(one, count), weights(other, count)
     assert all(torch.equal(first[name], second[name]) for name in first | second)
 
 
@@ -149,6 +149,20 @@ def test_run_killed_after_its_last_step_ends_as_before(data, two_steps, copied, 
     finish(start(data, copied, tiny_language, *TWO_STEPS, "--max_steps=2", "--resume=last"))
     assert_same_weights(two_steps, copied)
     assert losses(two_steps) == losses(copied)
+
+
+@pytest.mark.slow
+def test_resumed_run_shows_the_same_maps(data, tmp_path, tiny_language):
+    """The encoder changes in each step, and samples show maps of the encoder before the first."""
+    options = [*TWO_STEPS, "--max_steps=3", "--segmentation_epochs=1", "--scene_context"]
+    options += ["--context_share=1", "--encoder_learning_rate=0.01"]
+    straight, resumed = tmp_path / "straight", tmp_path / "resumed"
+    finish(start(data, straight, tiny_language, *options))
+    shutil.copytree(straight, resumed, symlinks=True)
+    first = resumed / "checkpoints" / "1"
+    finish(start(data, resumed, tiny_language, *options, f"--resume={first}"))
+    assert losses(straight) == losses(resumed)
+    assert_same_weights(straight, resumed, count=4)
 
 
 @pytest.mark.slow
