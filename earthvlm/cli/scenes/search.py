@@ -189,6 +189,12 @@ def _print_results(results: SearchResults, arguments: argparse.Namespace) -> Non
     if not results:
         unwritten = f", so {arguments.output} was not written" if arguments.output else ""
         print_message(f"No scene was found{unwritten}.")
+        if arguments.bbox is not None:
+            from earthvlm.scenes.places.formatting import describe_bbox
+
+            print_message(
+                f"--bbox was {describe_bbox(arguments.bbox)}; its order is west south east north."
+            )
     elif arguments.output is not None:
         from earthvlm.search.result_files import write_results
 

@@ -84,6 +84,13 @@ def test_found_scenes_are_written_to_a_file(tmp_path, capfd):
     assert not (tmp_path / "none.csv").exists()
 
 
+@needs_bundled_index
+def test_an_area_without_scenes_is_said_in_words(capfd):
+    assert main(["search", "a lake", *"--bbox 47 4 55 16".split()]) == 0  # latitudes first
+    said = capfd.readouterr().err
+    assert "--bbox was 47.00° E to 55.00° E, 4.00° N to 16.00° N; its order is west" in said
+
+
 @pytest.mark.parametrize(
     ("output", "message"), [("lakes.shp", "end its name with"), ("no/where.csv", "no folder")]
 )
