@@ -64,7 +64,9 @@ def test_missing_data_names_the_command_that_fetches_it(tmp_path, monkeypatch, c
     monkeypatch.chdir(tmp_path)
     assert main(["train", "--device=cpu"]) == 2
     said = capsys.readouterr().err
-    assert "The folder chatearthnet_data is missing" in said and said.count("\n") == 1
+    assert (
+        "The folder chatearthnet_data is missing: check its path." in said and said.count("\n") == 1
+    )
     assert "`earthvlm download chatearthnet --data_dir chatearthnet_data`" in said
 
 

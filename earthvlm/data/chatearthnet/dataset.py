@@ -59,10 +59,14 @@ class ChatEarthNet(TileDataset):
     ) -> None:
         self.root = Path(data_dir)
         path = self.root / "json_files" / CAPTION_FILE.format(captions=captions, split=split)
-        if not path.is_file():
-            missing = path if self.root.is_dir() else f"The folder {self.root}"
+        if not self.root.is_dir():
             raise FileNotFoundError(
-                f"{missing} is missing: --data_dir must hold ChatEarthNet's json_files and images, "
+                f"The folder {self.root} is missing: check its path. For ChatEarthNet, "
+                f"`earthvlm download chatearthnet --data_dir {self.root}` fetches it."
+            )
+        if not path.is_file():
+            raise FileNotFoundError(
+                f"{path} is missing: --data_dir must hold ChatEarthNet's json_files and images, "
                 f"which `earthvlm download chatearthnet --data_dir {self.root}` fetches."
             )
         labels = read_entries(self.root / LABELS_FILE) or read_entries(self.root / FACTS_FILE)
