@@ -170,7 +170,7 @@ def tab(request: pytest.FixtureRequest, window: BrowserContext) -> Iterator[Page
 def page(tab: Page, app_url: str) -> Page:
     """The app in that tab, with a scene open."""
     tab.goto(app_url)
-    tab.locator("#picture img").wait_for()
+    tab.locator("#picture img.scene").wait_for()
     return tab
 
 

@@ -171,7 +171,7 @@ def test_link_opens_its_scene_and_asks_its_question(
 
     tab.goto(f"{app_url}?scene=%3Cimg%20src=x%3E&q=Is+there+water%3F")
     assert "no scene" in read_warning(tab).lower()
-    tab.locator("#picture img").wait_for()
+    tab.locator("#picture img.scene").wait_for()
     assert questions(tab).count() == 0  # it was not asked about another scene
 
 

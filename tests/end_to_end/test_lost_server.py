@@ -99,7 +99,7 @@ def test_conversation_survives_a_server_restart(tab: Page, server: AppProcess):
 
     server.start()
     tab.wait_for_function("!window.isOldPage")  # the page reloads itself
-    tab.locator("#picture img").wait_for()
+    tab.locator("#picture img.scene").wait_for()
     wait_for_count(answers(tab), 1)
     wait_until_idle(tab)
     name.wait_for()
@@ -116,14 +116,14 @@ def test_conversation_survives_a_server_restart(tab: Page, server: AppProcess):
         "!document.querySelector('#stored [data-talk]').textContent.includes('water')"
     )
     tab.reload()
-    tab.locator("#picture img").wait_for()
+    tab.locator("#picture img.scene").wait_for()
     name.wait_for()
     assert questions(tab).count() == 0  # cleared messages are not restored
 
 
 def test_own_file_has_to_be_opened_again(tab: Page, server: AppProcess, lakeside: Path):
     tab.goto(server.url)
-    tab.locator("#picture img").wait_for()
+    tab.locator("#picture img.scene").wait_for()
     open_file(tab, lakeside)
     tab.get_by_label("Your question").fill("Is there water?")
     tab.get_by_role("button", name="Send").click()
@@ -144,7 +144,7 @@ def test_made_up_conversation_is_not_restored(tab: Page, server: AppProcess):
     tab.reload()
     told = read_warning(tab)
     assert told.startswith("The conversation that this browser stored is damaged"), sly
-    tab.locator("#picture img").wait_for()
+    tab.locator("#picture img.scene").wait_for()
     assert answers(tab).count() == 0, sly
     assert ask(tab, "Is there water?")
 

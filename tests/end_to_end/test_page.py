@@ -30,7 +30,7 @@ def test_page_is_stable_and_loads_from_one_origin(tab: Page, app_url: str):
            })).observe({type: 'layout-shift', buffered: true});"""
     )
     tab.goto(app_url)
-    tab.locator("#picture img").wait_for()
+    tab.locator("#picture img.scene").wait_for()
     tab.wait_for_timeout(1000)  # observe the layout that long
     assert tab.evaluate("window.shift") < 0.1
     for name in TABS:
@@ -61,7 +61,7 @@ def test_page_runs_its_own_scripts_alone(tab: Page, app_url: str):
              window.refused.push(`${event.violatedDirective} ${event.blockedURI}`));"""
     )
     tab.goto(app_url)
-    tab.locator("#picture img").wait_for()
+    tab.locator("#picture img.scene").wait_for()
     for name in TABS:
         open_tab(tab, name)
     tab.locator(".leaflet-pane").first.wait_for(state="attached")

@@ -72,7 +72,7 @@ def test_visitors_have_separate_sessions(
     second = other.new_page()
     second.set_default_timeout(PATIENCE_MS)
     second.goto(app_url)
-    second.locator("#picture img").wait_for()
+    second.locator("#picture img.scene").wait_for()
     first_details = page.locator("#scene-details").inner_text()
     open_file(second, lakeside)
     ask(second, "Is there water?")
