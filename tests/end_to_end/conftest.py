@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
+from tests.support.ports import free_port
+
 if TYPE_CHECKING:
     import gradio as gr
     from playwright.sync_api import Browser, BrowserContext, BrowserType, Page
@@ -106,7 +108,9 @@ def app_url(app_page: gr.Blocks) -> Iterator[str]:
     """The address of the app, running in this process."""
     from earthvlm.ui.app import LAUNCH_OPTIONS
 
-    _, url, _ = app_page.launch(prevent_thread_lock=True, quiet=True, **LAUNCH_OPTIONS)
+    _, url, _ = app_page.launch(
+        server_port=free_port(), prevent_thread_lock=True, quiet=True, **LAUNCH_OPTIONS
+    )
     yield url
     app_page.close()
 

@@ -28,6 +28,7 @@ from earthvlm.ui.tabs.chat.chat_tab import build_chat_tab, wire_chat_tab
 from earthvlm.ui.tabs.search.search_handlers import SearchHandlers
 from earthvlm.ui.tabs.search.search_tab import build_search_tab, wire_search_tab
 from tests.conftest import random_scene
+from tests.support.ports import free_port
 
 if TYPE_CHECKING:
     from earthvlm.bridge.model import OlmoEarthVLMBridge
@@ -91,7 +92,9 @@ def app(app_bridge: OlmoEarthVLMBridge, tmp_path_factory: pytest.TempPathFactory
                 wire_search_tab(search, searching, tabs, chat, tab)
         page.queue(max_size=128)
         options = {**LAUNCH_OPTIONS, "mcp_server": False}
-        _, url, _ = page.launch(prevent_thread_lock=True, quiet=True, **options)
+        _, url, _ = page.launch(
+            server_port=free_port(), prevent_thread_lock=True, quiet=True, **options
+        )
         yield App(url, page, service, folder)
         page.close(verbose=False)
 

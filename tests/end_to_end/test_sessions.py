@@ -21,6 +21,7 @@ from earthvlm.serving.service import SceneService
 from earthvlm.ui.security.checked_page import CheckedPage
 from earthvlm.ui.tabs.chat.chat_tab import build_chat_tab, wire_chat_tab
 from tests.conftest import random_scene
+from tests.support.ports import free_port
 
 if TYPE_CHECKING:
     from earthvlm.bridge.model import OlmoEarthVLMBridge
@@ -66,7 +67,7 @@ def small_app(tiny_bridge: OlmoEarthVLMBridge) -> Iterator[SmallApp]:
     with CheckedPage() as page:
         sessions = session.add_session(page)
         wire_chat_tab(build_chat_tab(sessions, []), page, service, [])
-    _, url, _ = page.launch(prevent_thread_lock=True, quiet=True)
+    _, url, _ = page.launch(server_port=free_port(), prevent_thread_lock=True, quiet=True)
     yield SmallApp(url, sessions, tiny_bridge, scenes)
     page.close(verbose=False)
 

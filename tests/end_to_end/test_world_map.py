@@ -29,6 +29,7 @@ from earthvlm.ui.tabs.map.map_component import (
 )
 from earthvlm.ui.tabs.search.search_results import encode_thumbnail
 from tests.end_to_end.conftest import PATIENCE_MS
+from tests.support.ports import free_port
 from tests.support.world_index import make_world_index
 
 if TYPE_CHECKING:
@@ -50,7 +51,7 @@ def world_index(tmp_path_factory: pytest.TempPathFactory) -> SceneIndex:
 def map_url(world_index: SceneIndex) -> Iterator[str]:
     """The address of a page with a map and a field that shows what its events led to."""
     page = build_page(world_index)
-    _, url, _ = page.launch(prevent_thread_lock=True, quiet=True)
+    _, url, _ = page.launch(server_port=free_port(), prevent_thread_lock=True, quiet=True)
     yield url
     page.close()
 
@@ -269,7 +270,7 @@ def online_map(browser, world_index: SceneIndex, monkeypatch) -> Iterator[tuple[
         VARIABLE, f"{tiles.origin}/tiles/{{z}}/{{x}}/{{y}}.png © <Map> {tiles.origin}/"
     )
     page = build_page(world_index)
-    _, url, _ = page.launch(prevent_thread_lock=True, quiet=True)
+    _, url, _ = page.launch(server_port=free_port(), prevent_thread_lock=True, quiet=True)
     tab = browser.new_page(viewport={"width": 1000, "height": 700}, base_url=url)
     yield tab, tiles
     tab.close()

@@ -150,7 +150,7 @@ def test_connections_are_counted_by_address(endless, monkeypatch):
 def test_the_app_bounds_its_connections():
     with CheckedPage() as page:
         pass
-    _, url, _ = page.launch(prevent_thread_lock=True, quiet=True)
+    _, url, _ = page.launch(server_port=free_port(), prevent_thread_lock=True, quiet=True)
     try:
         assert issubclass(page.server.config.http_protocol_class, BoundedConnection)
         assert page.server.config.ws_protocol_class is None

@@ -11,6 +11,7 @@ import pytest
 import earthvlm.ui.security.log_limits as log_limits
 from earthvlm.ui.security.checked_page import CheckedPage
 from earthvlm.ui.security.log_limits import LogLimit, limit_log
+from tests.support.ports import free_port
 
 
 @pytest.fixture
@@ -49,7 +50,7 @@ def test_bad_requests_do_not_fill_the_log(capfd: pytest.CaptureFixture):
     limit_log()
     with CheckedPage() as page:
         pass
-    _, url, _ = page.launch(prevent_thread_lock=True, quiet=True)
+    _, url, _ = page.launch(server_port=free_port(), prevent_thread_lock=True, quiet=True)
     host, port = url.removeprefix("http://").rstrip("/").split(":")
     try:
         for _ in range(40):

@@ -10,6 +10,7 @@ import httpx
 import pytest
 
 from earthvlm.ui.security.checked_page import CheckedPage
+from tests.support.ports import free_port
 
 pytest.importorskip("mcp", reason="MCP is an extra")
 
@@ -36,7 +37,9 @@ def mcp() -> Iterator[httpx.Client]:
 
     with CheckedPage() as page:
         gr.api(search_scenes)
-    _, url, _ = page.launch(prevent_thread_lock=True, quiet=True, mcp_server=True)
+    _, url, _ = page.launch(
+        server_port=free_port(), prevent_thread_lock=True, quiet=True, mcp_server=True
+    )
     with httpx.Client(base_url=f"{url}gradio_api/mcp/", headers=HEADERS, timeout=30) as client:
         yield client
     page.close(verbose=False)

@@ -12,6 +12,7 @@ import pytest
 
 from earthvlm.ui.security import page_states
 from earthvlm.ui.security.checked_page import CheckedPage
+from tests.support.ports import free_port
 
 PATIENCE_SECONDS = 30.0
 
@@ -28,7 +29,7 @@ def page(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[CheckedPage, str]]:
     with CheckedPage() as page:
         calls, shown, button = gr.State(0), gr.Number(), gr.Button()
         button.click(count, calls, [calls, shown], api_name="count")
-    _, url, _ = page.launch(prevent_thread_lock=True, quiet=True)
+    _, url, _ = page.launch(server_port=free_port(), prevent_thread_lock=True, quiet=True)
     yield page, f"{url}gradio_api/"
     page.close(verbose=False)
 
