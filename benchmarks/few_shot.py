@@ -68,7 +68,7 @@ def measure(
         by_words = vectors @ word
         for _ in range(draws):
             wanted, unwanted = draw_examples(by_words, hits, count, numbers, marked)
-            vector = combine_examples(vectors[wanted], vectors[unwanted], vectors)
+            vector = combine_examples(vectors[wanted], vectors[unwanted], lambda: vectors)
             by_examples = vectors @ vector
             scores = {
                 "words": by_words,

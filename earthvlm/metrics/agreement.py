@@ -11,8 +11,8 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from earthvlm.data.labels import QUARTERS
-from earthvlm.data.questions.scene_sentences import FULLEST, listed
+from earthvlm.data.labels import QUARTERS, SceneLabels
+from earthvlm.data.questions.scene_sentences import find_quarters, listed
 from earthvlm.data.questions.templates import PLURALS, SINGULARS, SYNONYMS
 from earthvlm.scenes.analysis.spectral_indices import MEASURED_AS, SpectralIndices, percent
 from earthvlm.scenes.land_cover import COVERS, SHARE_IN_VIEW, CoverMap
@@ -135,17 +135,14 @@ def _find_misplaced(question: str, answer: str, cover_map: CoverMap) -> dict[str
     if len(asked) != 1 or not named or not _MOSTLY.match(answer) or not cover_map.shows(asked[0]):
         return {}
     (cover,) = asked
-    parts = dict(
-        zip(QUARTERS, (part for row in cover_map.split(2, 2) for part in row), strict=True)
-    )
-    shares = {
-        name: (part.shares if cover == "cloud" else part.ground_shares)[cover]
-        for name, part in parts.items()
-    }
-    notable = [name for name, share in shares.items() if share > FULLEST * max(shares.values())]
+    notable = find_quarters(SceneLabels.from_cover_map(cover_map), cover)
     if set(named) & set(notable):
         return {}
-    pixels = {name: (part.classes == COVERS.index(cover)).sum() for name, part in parts.items()}
+    quarters = (part.classes for row in cover_map.split(2, 2) for part in row)
+    pixels = {
+        name: (classes == COVERS.index(cover)).sum()
+        for name, classes in zip(QUARTERS, quarters, strict=True)
+    }
     held = percent(sum(pixels[name] for name in notable) / sum(pixels.values()))
     return {
         cover: f"The model says mostly in the {listed(named)}; on the map: "

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -129,7 +130,8 @@ def make_query_vectors(
     others = np.array(negatives, np.float32).reshape(-1, SENTENCE_DIM)
     if positives:
         name = "example" if texts else "scene"
-        vector = combine_examples(np.array(positives), others, sample_background(table))
+        sample = partial(sample_background, table)
+        vector = combine_examples(np.array(positives), others, sample)
         full = float((np.array(positives) @ vector).mean())
         query_vectors.append(QueryVector(name, "scene", vector, full))
     elif negatives:

@@ -10,6 +10,7 @@ search for.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -28,7 +29,7 @@ SAME = 1 - 1e-5  # from this cosine on, a scene of the sample is an example itse
 
 
 def combine_examples(
-    positives: np.ndarray, negatives: np.ndarray, background: np.ndarray
+    positives: np.ndarray, negatives: np.ndarray, sample: Callable[[], np.ndarray]
 ) -> np.ndarray:
     """Return the query vector of examples: float32 `[384]`, unit length.
 
@@ -37,13 +38,17 @@ def combine_examples(
     Args:
         positives: unit vectors of wanted scenes, `[P, 384]`, at least one.
         negatives: unit vectors of unwanted scenes, `[N, 384]`, or none.
-        background: unit vectors of the dataset's scenes, `[B, 384]`; see `sample_background`.
+        sample: returns unit vectors of the dataset's scenes, `[B, 384]`; called where they are
+            needed. See `sample_background`.
     """
+    if len(positives) == 1 and not len(negatives):
+        return _normalise(positives[0])
+    background = sample()
+    others = background[(background @ positives.T).max(axis=1, initial=-1) < SAME]
+    if not len(negatives) + len(others):
+        return _normalise(positives.mean(axis=0))
     from sklearn.linear_model import LogisticRegression
 
-    others = background[(background @ positives.T).max(axis=1, initial=-1) < SAME]
-    if (len(positives) == 1 and not len(negatives)) or not len(negatives) + len(others):
-        return _normalise(positives.mean(axis=0))
     vectors = np.concatenate([positives, negatives, others])
     counts = len(positives), len(negatives), len(others)
     shares = EXAMPLE_WEIGHT / len(positives), 1.0, EXAMPLE_WEIGHT / max(len(others), 1)

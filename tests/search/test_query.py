@@ -1,6 +1,7 @@
 """What a search asks for: words with a minus, scenes as examples, and filters."""
 
 import datetime
+from functools import partial
 
 import numpy as np
 import pytest
@@ -203,7 +204,7 @@ def test_words_and_an_example_are_joined(tmp_path, embed_words):
     assert (first.scene_rank, first.example_rank, first.caption_rank) == (2, 2, None)
     # Several examples are one vector, and are not found themselves.
     examples = np.array([rows[number]["scene_embedding"] for number in (2, 7)])
-    joined = combine_examples(examples, examples[:0], sample_background(index.table))
+    joined = combine_examples(examples, examples[:0], partial(sample_background, index.table))
     both = index.search([index.get("tile_02"), index.get("tile_07")], k=12)
     expected = [i for i in get_ids(index.search(joined, k=12)) if i not in ("tile_02", "tile_07")]
     assert get_ids(both) == expected

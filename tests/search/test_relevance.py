@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+from functools import partial
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -28,7 +29,7 @@ def cluster(*centres: int, count: int = 40, seed: int = 0) -> np.ndarray:
 def test_examples_separate_what_words_cannot(count):
     wanted, unwanted = cluster(1), cluster(2)
     for background in (np.concatenate([wanted, unwanted]), wanted[:0]):
-        vector = combine_examples(wanted[:count], unwanted[:count], background)
+        vector = combine_examples(wanted[:count], unwanted[:count], partial(np.copy, background))
         assert vector.dtype == np.float32 and np.linalg.norm(vector) == pytest.approx(1)
         scores = np.concatenate([wanted[count:], unwanted[count:]]) @ vector
         assert (scores[: 40 - count].min() > scores[40 - count :]).mean() > 0.9
@@ -39,15 +40,15 @@ def test_what_wanted_and_unwanted_share_is_still_asked_for():
     lakes_by_forest, lakes, forests = cluster(1, 2), cluster(1), cluster(2)
     others = np.concatenate([cluster(centre) for centre in range(3, 9)])
     everything = np.concatenate([lakes_by_forest, lakes, forests, others])
-    vector = combine_examples(lakes_by_forest[:5], lakes[:5], everything)
+    vector = combine_examples(lakes_by_forest[:5], lakes[:5], lambda: everything)
     assert set(np.argsort(-(everything @ vector))[:40]) == set(range(40))
 
 
 def test_one_example_is_its_own_query():
     example = cluster(1, count=1)
-    vector = combine_examples(example, example[:0], cluster(2))
+    vector = combine_examples(example, example[:0], lambda: cluster(2))
     np.testing.assert_allclose(vector, example[0], atol=1e-6)
-    vector = combine_examples(cluster(1), example[:0], example[:0])
+    vector = combine_examples(cluster(1), example[:0], lambda: example[:0])
     np.testing.assert_allclose(vector @ example[0], 1, atol=0.05)
 
 
