@@ -64,7 +64,7 @@ def show_scenes(output: Path) -> str:
     lines = [
         "## Its answers on bundled scenes",
         "",
-        "The last column comes from spectral indices, which the bridge does not use.",
+        "The last column comes from spectral indices alone.",
         "",
         f"| scene | {' | '.join(SHOWN_QUESTIONS)} | measured |",
         f"|---|{'---|' * len(SHOWN_QUESTIONS)}---|",
