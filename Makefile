@@ -60,13 +60,14 @@ format: $(VENV)/.dev-ready
 	@$(RUN) -m ruff check --fix .
 
 # A few steps of the real training script. Without DATA_DIR it learns from generated scenes, which
-# shows that everything runs and nothing more.
+# shows that everything runs and nothing more. It replaces its own earlier run, and no other.
 train-smoke: $(VENV)/.dev-ready
 	@[ "$(DATA_DIR)" != runs/smoke-data ] || $(RUN) -m tests.support.generated_chatearthnet $(DATA_DIR)
 	@$(RUN) -m accelerate.commands.launch --num_processes 1 --num_machines 1 --mixed_precision no \
 		--dynamo_backend no train_accelerate.py --data_dir $(DATA_DIR) --output_dir $(OUTPUT_DIR) \
 		--olmoearth_model random-v1.2-nano --no-freeze_olmoearth --vlm_model embedded \
-		--max_steps 2 --batch_size 2 --accumulation_steps 2 --validate_every 2 --save_every 1
+		--max_steps 2 --batch_size 2 --accumulation_steps 2 --validate_every 2 --save_every 1 \
+		$(if $(filter runs/smoke,$(OUTPUT_DIR)),--overwrite_output_dir)
 
 # The bundled bridge from random numbers, as configs/bundle.toml says: hours on two cores. Resumes.
 # PATCHES_DIR names labelled patches, without which the maps learn from tiles and drawn scenes.

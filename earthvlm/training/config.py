@@ -217,6 +217,9 @@ class RunArguments:
         metavar="last|FOLDER",
         recorded=False,
     )
+    overwrite_output_dir: bool = argument(
+        False, "replace the run in --output_dir and remove its checkpoints", recorded=False
+    )
     log_with: str | None = argument(
         None,
         "also log to a tracker",

@@ -12,7 +12,11 @@ from earthvlm.bridge.model import OlmoEarthVLMBridge
 from earthvlm.scenes.bands import BANDS, CHATEARTHNET_FOLDERS
 from earthvlm.storage.tensors import GIGABYTE
 from earthvlm.training.arguments import list_values, render_command
-from earthvlm.training.checkpointing.checkpoints import find_checkpoint
+from earthvlm.training.checkpointing.checkpoints import (
+    check_output,
+    find_checkpoint,
+    remove_checkpoints,
+)
 from earthvlm.training.checkpointing.publisher import TrainingPublisher
 from earthvlm.training.checkpointing.run_directory import earlier_runs
 from earthvlm.training.config import BYTES_PER_TRAINED_WEIGHT, BridgeArguments, TrainingArguments
@@ -32,12 +36,13 @@ def train(arguments: TrainingArguments, accelerator: Accelerator) -> None:
     set_seed(arguments.config.seed)
     config = replace(arguments.config, mixed_precision=accelerator.mixed_precision)
     run = arguments.run
+    output, checkpoint, saved = Path(config.output_dir), None, arguments.bridge.model_path
+    if run.resume:
+        checkpoint = find_checkpoint(run.resume, output)
+        saved = str(checkpoint)
+    on_main_process(lambda: check_output(output, saved, checkpoint, run.overwrite_output_dir))
     # Before the models, because they take longer to load.
     train_tiles, val_tiles = open_training_tiles(config, accelerator)
-    checkpoint, saved = None, arguments.bridge.model_path
-    if run.resume:
-        checkpoint = find_checkpoint(run.resume, Path(config.output_dir))
-        saved = str(checkpoint)
     if run.log_with:
         settings = {name: value for name, value in asdict(config).items() if value is not None}
         settings["data_dir"] = " ".join(list_values(config.data_dir))  # trackers take no lists
@@ -50,6 +55,8 @@ def train(arguments: TrainingArguments, accelerator: Accelerator) -> None:
         bridge.add_segmentation_head()
     if publisher is not None:
         on_main_process(lambda: publisher.check(bridge.config))
+    if run.overwrite_output_dir:
+        on_main_process(lambda: remove_checkpoints(output, checkpoint))
     number = len(earlier_runs(bridge.config.training, checkpoint is not None)) + 1
     command = render_command(config, arguments.bridge, number=number)
     Trainer(

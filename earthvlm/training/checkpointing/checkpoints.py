@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from earthvlm.bridge.config import CONFIG_FILE
 from earthvlm.storage.files import IS_WINDOWS, fsync, interrupted_folder, replace_folder
 from earthvlm.training.config import STAGES
 
@@ -136,6 +137,39 @@ def find_checkpoint(resume: str, output: Path) -> Path:
     if not folder.is_dir():
         raise FileNotFoundError(f"There is no checkpoint at {folder}.")
     return folder.resolve()
+
+
+def check_output(
+    output: Path, model_path: str | None, checkpoint: Path | None, overwrite: bool
+) -> None:
+    """Raise ValueError if a run would replace another one in `output`, and was not asked to.
+
+    model_path: of the bridge to train. checkpoint: to resume from; of `output` or another folder.
+    """
+    if _is_of(output, checkpoint):
+        return
+    has_checkpoint = os.path.lexists(output / FOLDER / LAST)
+    if not overwrite and (has_checkpoint or (output / CONFIG_FILE).is_file()):
+        ways = ["continue it with --resume last"] if has_checkpoint else []
+        ways += ["choose another --output_dir", "replace it with --overwrite_output_dir"]
+        raise ValueError(f"{output} holds a run already: {', '.join(ways[:-1])} or {ways[-1]}.")
+    if overwrite and model_path is not None and _is_of(output, Path(model_path)):
+        raise ValueError(
+            f"--overwrite_output_dir would remove {model_path}, which is to be trained: choose "
+            "another --output_dir."
+        )
+
+
+def remove_checkpoints(output: Path, checkpoint: Path | None) -> None:
+    """Remove the checkpoints in `output`, unless `checkpoint`, to resume from, is one of them."""
+    if not _is_of(output, checkpoint):
+        shutil.rmtree(output / FOLDER, ignore_errors=True)
+
+
+def _is_of(output: Path, checkpoint: Path | None) -> bool:
+    """Whether a folder is one of the checkpoints in `output`."""
+    root = (output / FOLDER).resolve()
+    return checkpoint is not None and checkpoint.resolve().is_relative_to(root)
 
 
 def random_states(device: torch.device) -> dict[str, Any]:

@@ -18,10 +18,12 @@ from safetensors.torch import load_file
 
 from earthvlm.bridge.model import OlmoEarthVLMBridge
 from earthvlm.training.checkpointing.checkpoints import (
+    check_output,
     find_checkpoint,
     random_states,
     read_random_states,
     read_state,
+    remove_checkpoints,
     restore_random_states,
     write_checkpoint,
     write_state,
@@ -165,18 +167,55 @@ def test_resumed_run_shows_the_same_maps(data, tmp_path, tiny_language):
     assert_same_weights(straight, resumed, count=4)
 
 
+def read_files(folder: Path) -> dict[Path, bytes]:
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.mark.slow
+def test_second_run_in_a_folder_needs_to_be_asked_for(data, copied, tiny_language):
+    before = read_files(copied)
+    code, printed = start(data, copied, tiny_language, *TWO_STEPS).finish()
+    assert code == 2 and read_files(copied) == before
+    assert printed.splitlines()[-1] == (
+        f"earthvlm: {copied} holds a run already: continue it with --resume last, choose another "
+        "--output_dir or replace it with --overwrite_output_dir."
+    )
+    options = [*TWO_STEPS, "--max_steps=1", "--overwrite_output_dir"]
+    finish(start(data, copied, tiny_language, *options))
+    assert {path.name for path in (copied / "checkpoints").iterdir()} == {"1", "last"}
+    assert len(losses(copied)) < len(json.loads(before[copied / "training_log.json"]))
+
+
+def test_run_is_only_replaced_by_its_own_checkpoints(tmp_path):
+    first, second = tmp_path / "first", tmp_path / "second"
+    for output in (first, second):
+        check_output(output, "bundled", None, overwrite=False)
+        write_checkpoint(output, "1", lambda folder: (folder / "file").touch())
+    own, other = (find_checkpoint("last", output) for output in (first, second))
+    check_output(first, str(own), own, overwrite=False)
+    with pytest.raises(ValueError, match="first holds a run already: continue it with --resume"):
+        check_output(first, str(other), other, overwrite=False)
+    with pytest.raises(ValueError, match="would remove .*1, which is to be trained: choose"):
+        check_output(first, str(own), None, overwrite=True)
+    remove_checkpoints(first, own)
+    assert own.is_dir()
+    check_output(first, str(other), other, overwrite=True)
+    remove_checkpoints(first, other)
+    assert not own.exists() and other.is_dir()
+    (first / "config.json").write_text("{}")
+    with pytest.raises(ValueError, match="first holds a run already: choose another --output_dir"):
+        check_output(first, None, None, overwrite=False)
+
+
 @pytest.mark.slow
 def test_full_disk_keeps_what_was_saved(data, copied, tiny_language):
-    def read_files() -> dict[Path, bytes]:
-        return {path: path.read_bytes() for path in copied.rglob("*") if path.is_file()}
-
-    before = read_files()
+    before = read_files(copied)
     options = [*TWO_STEPS, "--resume=last"]
     code, printed = start(data, copied, tiny_language, *options, largest_file=100_000).finish()
     assert code == 2 and "Traceback" not in printed, printed
     assert "No checkpoint at step 3: " in printed and "Training continues." in printed
     assert printed.splitlines()[-1].startswith("earthvlm: ")
-    assert read_files() == before
+    assert read_files(copied) == before
 
 
 def test_failed_checkpoint_leaves_the_earlier_one(tmp_path):
