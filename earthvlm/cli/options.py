@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from earthvlm.cli.output import print_message
+from earthvlm.storage.files import suggest_folder
 from earthvlm.storage.hub import BUNDLED, HUB_ID
 
 if TYPE_CHECKING:
@@ -186,9 +187,12 @@ def check_model_path(model_path: str, or_untrained: bool = False) -> None:
     """
     named = model_path == BUNDLED or Path(model_path).is_dir() or HUB_ID.fullmatch(model_path)
     if not named and not (or_untrained and _is_path(model_path)):
+        near = suggest_folder(model_path)
         raise FileNotFoundError(
-            f"There is no bridge at {model_path!r}: give 'bundled', a saved bridge's folder, or a "
-            "Hub repository as in owner/name."
+            f"There is no bridge at {model_path!r}{near}"
+            if near
+            else f"There is no bridge at {model_path!r}: give 'bundled', a saved bridge's folder, "
+            "or a Hub repository as in owner/name."
         )
 
 

@@ -19,9 +19,12 @@ LISTED = 3  # entries of one fault that a message names
 
 def list_entries(source: str, reason: str, entries: Sequence[str], noun: str = "entry") -> str:
     """Return a count and the first entries: "a.json: 2 entries without text: entry 2, ..."."""
-    more = ", ..." if len(entries) > LISTED else ""
-    counted = describe_count(len(entries), noun)
-    return f"{source}: {counted} {reason}: {'; '.join(entries[:LISTED])}{more}"
+    return f"{source}: {describe_count(len(entries), noun)} {reason}: {name_first(entries)}"
+
+
+def name_first(entries: Sequence[str]) -> str:
+    """Return the first entries, and "..." for more."""
+    return "; ".join(entries[:LISTED]) + (", ..." if len(entries) > LISTED else "")
 
 
 def describe_fault(open_scene: Callable[[], Scene]) -> str | None:

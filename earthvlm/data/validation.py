@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence, Set
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -16,7 +16,7 @@ from tqdm import tqdm
 
 from earthvlm.data.captioned_scenes import Tile
 from earthvlm.data.labels import read_entries
-from earthvlm.data.tile_dataset import list_entries
+from earthvlm.data.tile_dataset import list_entries, name_first
 from earthvlm.scenes.places.formatting import describe_count
 from earthvlm.storage.files import write_atomically
 
@@ -50,11 +50,16 @@ class Report:
             expected = f", published are {published:,}" if published else ""
             lines.append(f"{split}: {describe_count(count, 'tile')}{expected}")
         lines += self.totals
-        kinds = Counter(reason.partition(":")[0] for reason in self.unusable.values())
-        lines += [f"{kind}: {describe_count(count, 'tile')}" for kind, count in kinds.most_common()]
+        kinds: dict[str, list[str]] = defaultdict(list)
+        for name, reason in self.unusable.items():
+            kinds[reason.partition(":")[0]].append(name)
+        named = sorted(kinds.items(), key=lambda kind: -len(kind[1]))
         if self.uncaptioned:
-            uncaptioned = describe_count(len(self.uncaptioned), "tile")
-            lines.append(f"on disk without a caption: {uncaptioned}")
+            named.append(("on disk without a caption", self.uncaptioned))
+        lines += [
+            f"{kind}: {describe_count(len(names), 'tile')}: {name_first(names)}"
+            for kind, names in named
+        ]
         lines += self.faults
         if not self.unusable:
             lines.append("every tile with a caption can be used")

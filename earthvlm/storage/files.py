@@ -5,6 +5,7 @@ Everything is written under a hidden name, flushed to the disk, and renamed at t
 
 from __future__ import annotations
 
+import difflib
 import errno
 import hashlib
 import os
@@ -53,6 +54,21 @@ def fsync(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def suggest_folder(path: str | Path, *, or_file: bool = False) -> str:
+    """Return "; did you mean ...?" with the folder whose name resembles one that is missing.
+
+    "" where none does. or_file: a file will do, too.
+    """
+    missing = Path(path)
+    try:
+        near = missing.absolute().parent.iterdir()
+        names = [each.name for each in near if or_file or each.is_dir()]
+    except OSError:
+        return ""
+    found = difflib.get_close_matches(missing.name, names, n=1)
+    return f"; did you mean {missing.with_name(found[0])}?" if found else ""
 
 
 def link_or_copy(source: Path, target: Path) -> None:

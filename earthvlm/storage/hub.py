@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from earthvlm.storage import hub_fetch
-from earthvlm.storage.files import sha256
+from earthvlm.storage.files import sha256, suggest_folder
 from earthvlm.storage.hub_errors import plain_errors
 from earthvlm.storage.hub_fetch import FileRequest, download, find_cached, find_newest, wait_for
 from earthvlm.storage.hub_integrity import find_damaged
@@ -40,8 +40,11 @@ class Snapshot:
 def check_source(source: str | Path) -> None:
     """Raise FileNotFoundError for what is neither a folder nor a name like a repository's."""
     if not Path(source).is_dir() and "/" not in Path(source).as_posix():
+        near = suggest_folder(source)
         raise FileNotFoundError(
-            f"There is no folder {source}: check its path; a repository on the Hub is named "
+            f"There is no folder {source}{near}"
+            if near
+            else f"There is no folder {source}: check its path; a repository on the Hub is named "
             "OWNER/NAME."
         )
 

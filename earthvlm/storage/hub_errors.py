@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from earthvlm.storage import hub_fetch
+from earthvlm.storage.files import suggest_folder
 
 
 @contextmanager
@@ -26,7 +27,10 @@ def plain_errors(name: str, revision: str | None, action: str = "read") -> Itera
     try:
         yield
     except HFValidationError:
-        raise ValueError(f"{name} is neither a folder nor the id of a Hub repository.") from None
+        raise ValueError(
+            f"{name} is neither a folder nor the id of a Hub repository"
+            f"{suggest_folder(name) or '.'}"
+        ) from None
     except LocalTokenNotFoundError:
         raise ValueError(f"{name} needs a token: log in with `hf auth login`.") from None
     except GatedRepoError:
@@ -36,7 +40,8 @@ def plain_errors(name: str, revision: str | None, action: str = "read") -> Itera
         ) from None
     except RepositoryNotFoundError:
         raise ValueError(
-            f"There is no folder {name}, and no Hub repository of that name that you may read."
+            f"There is no folder {name}, and no Hub repository of that name that you may read"
+            f"{suggest_folder(name) or '.'}"
         ) from None
     except RevisionNotFoundError:
         raise ValueError(f"The Hub repository {name} has no revision {revision}.") from None
@@ -64,7 +69,8 @@ def plain_errors(name: str, revision: str | None, action: str = "read") -> Itera
             else f"The Hub, where {name} would go,"
         )
         ended = f"answered {status}: try again later" if status else f"cannot be reached ({reason})"
-        raise ConnectionError(f"{hub} {ended}.") from error
+        near = suggest_folder(name) if action == "read" else ""
+        raise ConnectionError(f"{hub} {ended}{near or '.'}") from error
 
 
 def find_answer(error: BaseException) -> tuple[int | None, str]:

@@ -187,6 +187,22 @@ def test_each_refusal_is_one_sentence(hub, monkeypatch):
         )
 
 
+def test_a_mistyped_folder_is_named_with_one_near_it(hub, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    for name in ("mine/runs/first", "frist.log"):
+        (tmp_path / name).mkdir(parents=True)
+    for folder in ("mine/run", "mine/runs/frist"):  # like an id on the Hub, and like none
+        meant = "mine/runs" + "/first" * ("frist" in folder)
+        with pytest.raises(ValueError, match=rf"; did you mean {re.escape(str(Path(meant)))}\?$"):
+            fetch(folder, ["*"])
+    hub.failing = 503
+    with pytest.raises(ConnectionError, match="try again later; did you mean mine.runs"):
+        fetch("mine/run", ["*"])
+    for command in (["describe", "a.tif", "--model_path"], ["search", "a lake", "--index"]):
+        assert main([*command, "mien"]) == 2
+        assert capsys.readouterr().err.endswith("; did you mean mine?\n")
+
+
 def test_the_tests_hub_stores_exactly_what_it_receives(hub):
     content = os.urandom(1000)
     hub.repository("owner/name").commit({"model.safetensors": content})

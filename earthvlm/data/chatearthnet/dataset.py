@@ -19,6 +19,7 @@ from earthvlm.data.validation import leave_out_unusable
 from earthvlm.scenes.bands import CHATEARTHNET_FOLDERS
 from earthvlm.scenes.pictures.triplet_reader import locate_chatearthnet
 from earthvlm.scenes.scene import Scene
+from earthvlm.storage.files import suggest_folder
 
 CAPTION_FILE = "ChatEarthNet_caps_{captions}_{split}.json"
 CAPTION_SETS = ("35", "4v")
@@ -59,11 +60,7 @@ class ChatEarthNet(TileDataset):
     ) -> None:
         self.root = Path(data_dir)
         path = self.root / "json_files" / CAPTION_FILE.format(captions=captions, split=split)
-        if not self.root.is_dir():
-            raise FileNotFoundError(
-                f"The folder {self.root} is missing: check its path. For ChatEarthNet, "
-                f"`earthvlm download chatearthnet --data_dir {self.root}` fetches it."
-            )
+        check_root(self.root)
         if not path.is_file():
             raise FileNotFoundError(
                 f"{path} is missing: --data_dir must hold ChatEarthNet's json_files and images, "
@@ -92,6 +89,18 @@ class ChatEarthNet(TileDataset):
             return Tile(name, captions, SceneLabels.from_entry(known) if known else None)
         except ValueError as error:
             raise ValueError(f"{self.root}: {name} has labels that {error}.") from error
+
+
+def check_root(root: Path) -> None:
+    """Raise FileNotFoundError where a data root is missing."""
+    if not root.is_dir():
+        near = suggest_folder(root, or_file=True)
+        raise FileNotFoundError(
+            f"The folder {root} is missing{near}"
+            if near
+            else f"The folder {root} is missing: check its path. For ChatEarthNet, "
+            f"`earthvlm download chatearthnet --data_dir {root}` fetches it."
+        )
 
 
 def find_triplet_fault(root: Path, name: str) -> str | None:

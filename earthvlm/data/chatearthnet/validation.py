@@ -11,6 +11,7 @@ from earthvlm.data.chatearthnet.dataset import (
     CAPTION_FILE,
     CAPTION_SETS,
     SPLITS,
+    check_root,
     find_triplet_fault,
     read_captions,
 )
@@ -26,9 +27,11 @@ PUBLISHED_IN_ALL = {"35": 163_488, "4v": 10_000}
 def check_chatearthnet(data_dir: str | Path, workers: int | None = None) -> Report:
     """Read all captioned tiles, and write `check.json`, which lists those that training skips.
 
-    Raises FileNotFoundError where there are no caption files, ValueError where one is damaged.
+    Raises FileNotFoundError where the folder or its captions are missing, ValueError where one is
+    damaged.
     """
     root = Path(data_dir)
+    check_root(root)
     report, named = Report(), dict[str, str]()
     splits: dict[str, dict[str, Set[str]]] = defaultdict(dict)
     for captions in CAPTION_SETS:

@@ -32,9 +32,9 @@ def test_validation_lists_tiles_that_training_skips(tmp_path, capsys):
     report = capsys.readouterr().out.splitlines()
     assert report[0] == "captions 35, train: 6 tiles, published are 98,092"
     assert not any(line.startswith("captions 35:") for line in report)  # there is no test split
-    for line in ("missing partner: 1 tile", "unreadable: 1 tile", "blank: 1 tile",
-                 "missing: 1 tile", "on disk without a caption: 1 tile"):  # fmt: skip
-        assert line in report
+    kinds = ("missing partner", "unreadable", "blank", "missing", "on disk without a caption")
+    for kind, name in zip(kinds, [*names[:4], "uncaptioned.png"], strict=True):
+        assert f"{kind}: 1 tile: {name}" in report
     tiles = ChatEarthNet(tmp_path, "train")
     assert [tile.name for tile in tiles] == names[4:6]
     assert tiles.left_out[-1].startswith("check.json: 4 tiles of ")
@@ -81,3 +81,14 @@ def test_recently_read_tiles_stay_in_memory(tmp_path, monkeypatch):
 def test_a_folder_without_captions_is_refused(tmp_path, capsys):
     assert main(["validate-data", str(tmp_path)]) == 2
     assert "holds no captions of ChatEarthNet" in capsys.readouterr().err
+
+
+def test_a_mistyped_folder_is_named_with_one_near_it(tmp_path, capsys):
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "GeoChat_Instruct.json").touch()
+    for typed, meant in (("mien", "mine"), ("GeoChat_Instrukt.json", "GeoChat_Instruct.json")):
+        assert main(["validate-data", str(tmp_path / typed)]) == 2
+        error = f"The folder {tmp_path / typed} is missing; did you mean {tmp_path / meant}?"
+        assert capsys.readouterr().err == f"earthvlm: {error}\n"
+    assert main(["validate-data", str(tmp_path / "other")]) == 2
+    assert "other is missing: check its path. For ChatEarthNet" in capsys.readouterr().err

@@ -220,8 +220,8 @@ def test_unusable_entries_are_reported_and_skipped(tmp_path, capsys):
     report = capsys.readouterr().out.splitlines()
     assert report[:2] == ["train: 4 tiles", "val: 1 tile"]
     for line in (
-        "unreadable: 1 tile",
-        "missing: 1 tile",
+        "unreadable: 1 tile: c.tif",
+        "missing: 1 tile: d.tif",
         "metadata.jsonl: 1 entry without text: entry 2, b.tif",
         "metadata.jsonl: 1 entry without an image: entry 3",
         f"{tmp_path}: 1 tile in train and in val: e.tif",
