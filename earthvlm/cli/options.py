@@ -169,7 +169,8 @@ def check_output_path(
 ) -> None:
     """Raise ValueError or FileNotFoundError where an option names a file that cannot be written.
 
-    suffixes: one of which the file must have. inputs: scenes, none of which is overwritten.
+    Says that a file which exists will be replaced. suffixes: one of which the file must have.
+    inputs: files that the command reads, none of which is overwritten.
     """
     if output.suffix.lower() not in suffixes:
         raise ValueError(f"{option} ends in {' or '.join(suffixes)}, not '{output.name}'.")
@@ -177,7 +178,14 @@ def check_output_path(
         raise FileNotFoundError(f"There is no folder '{output.parent}' to save {output.name} in.")
     for path in inputs:
         if output.exists() and Path(path).exists() and output.samefile(path):
-            raise ValueError(f"{option} would overwrite the scene '{path}'.")
+            raise ValueError(f"{option} would overwrite '{path}', which is to be read.")
+    announce_replacement(output)
+
+
+def announce_replacement(output: Path) -> None:
+    """Say that a file will be replaced, where it exists."""
+    if output.exists():
+        print_message(f"{output} exists and will be replaced.")
 
 
 def check_model_path(model_path: str, or_untrained: bool = False) -> None:

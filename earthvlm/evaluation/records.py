@@ -33,9 +33,11 @@ class Records(Generic[RecordT]):
 
     Args:
         folder: Where the files are; None keeps the records in memory.
-        run: What the records depend on; the folder is emptied if it holds those of another run.
+        run: What the records depend on.
         state: The processes that take part.
         kind: The class of the records.
+
+    Raises ValueError if the folder holds records of another run.
     """
 
     def __init__(
@@ -48,6 +50,8 @@ class Records(Generic[RecordT]):
         self.folder, self.state, self.kind = folder, state, kind
         self._in_memory: list[RecordT] = []
         if folder is not None:
+            _check_folder(folder, run)
+            state.wait_for_everyone()  # all have checked before the folder changes
             if state.is_main_process:
                 _prepare_folder(folder, run)
             state.wait_for_everyone()
@@ -105,8 +109,20 @@ class Records(Generic[RecordT]):
         return records
 
 
+def _check_folder(folder: Path, run: dict[str, object]) -> None:
+    try:
+        earlier = json.loads((folder / RUN_FILE).read_text("utf-8"))
+    except (FileNotFoundError, ValueError):  # a killed process may have left incomplete JSON
+        return
+    if json.dumps(earlier) != json.dumps(run) and any(folder.glob("*.jsonl")):
+        raise ValueError(
+            f"{folder} holds an unfinished evaluation of another bridge, other tiles or other "
+            "settings: choose another --output, or remove that folder."
+        )
+
+
 def _prepare_folder(folder: Path, run: dict[str, object]) -> None:
-    """Make the folder, or empty it where it holds the records of another run."""
+    """Make the folder, or empty it where it holds no complete description of this run."""
     path, text = folder / RUN_FILE, json.dumps(run)
     # Compared as text, because a killed process may have left incomplete JSON.
     if not path.is_file() or path.read_text("utf-8") != text:

@@ -131,7 +131,10 @@ def write_space(folder: Path, sources: SpaceSources, torch_index: str | None = N
     """Write a Space's files into a folder.
 
     torch_index: the package index of torch without CUDA; None for the platform's default torch.
+    Raises ValueError for a folder that holds files already.
     """
+    if folder.is_dir() and any(folder.iterdir()):
+        raise ValueError(f"{folder} holds files already: name a new folder for the Space's files.")
     folder.mkdir(parents=True, exist_ok=True)
     shutil.copytree(PACKAGE, folder / PACKAGE.name, ignore=IGNORED)
     for name in FILES:

@@ -108,7 +108,7 @@ def test_changed_captions_start_a_new_run(captions_alone, tiny_bridge, monkeypat
     assert runs[0] != runs[1]
 
 
-def test_records_survive_a_stop_but_not_a_new_run(tmp_path):
+def test_records_survive_a_stop_and_another_run(tmp_path):
     state = PartialState(cpu=True)
     record = TileRecord(3, {"description": "Water."}, {"scene": 1.0}, 2, [0.5])
     Records(tmp_path / "parts", {"bridge": "a"}, state, TileRecord).add([record])
@@ -118,7 +118,9 @@ def test_records_survive_a_stop_but_not_a_new_run(tmp_path):
     assert again.done == {3} and again.collect() == [record]
     again.add([replace(record, index=4)])
     assert [r.index for r in again.collect()] == [3, 4]
-    assert Records(tmp_path / "parts", {"bridge": "b"}, state, TileRecord).done == set()
+    with pytest.raises(ValueError, match="parts holds an unfinished evaluation of another bridge"):
+        Records(tmp_path / "parts", {"bridge": "b"}, state, TileRecord)
+    assert Records(tmp_path / "parts", {"bridge": "a"}, state, TileRecord).done == {3, 4}
 
 
 @pytest.mark.slow

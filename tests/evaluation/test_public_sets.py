@@ -208,6 +208,8 @@ def test_the_command_evaluates_a_public_set(saved, tmp_path, capsys):
     assert "| overall accuracy |" in capsys.readouterr().out
     result = json.loads(output.read_text())
     assert (result["dataset"], result["split"], len(result["tiles"])) == ("rsvqa-lr", "test", 16)
+    assert main([*command, f"--model_path={saved}", f"--output={output}"]) == 0
+    assert f"earthvlm: {output} exists and will be replaced." in capsys.readouterr().err
     assert main(["evaluate", "--dataset=eurosat", f"--data_dir={tmp_path}", "--device=cpu"]) == 2
     assert "lacks EuroSAT's folders" in capsys.readouterr().err
     assert set(PUBLIC_SET_NAMES) == set(PUBLIC_SETS)

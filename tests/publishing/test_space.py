@@ -299,6 +299,13 @@ def test_zero_gpu_needs_a_torch_with_cuda(hub, capsys):
     assert not hub.repositories
 
 
+def test_space_is_written_into_a_new_folder_alone(tmp_path, capsys):
+    (tmp_path / "README.md").write_text("mine")
+    assert main(["publish-space", "owner/space", f"--output={tmp_path}"]) == 2
+    assert f"{tmp_path} holds files already: name a new folder" in capsys.readouterr().err
+    assert (tmp_path / "README.md").read_text() == "mine"
+
+
 def test_unknown_name_ends_the_app_with_one_sentence():
     ended = run_program("app.py", environment={**os.environ, "EARTHVLM_BRIDGE": "no such place"})
     assert ended.returncode == 2

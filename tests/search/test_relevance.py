@@ -112,6 +112,9 @@ def test_classes_are_written_as_a_table(tmp_path, capsys):
     assert pq.read_table(tmp_path / "classes.parquet").equals(found.table)
     assert main(["classify", str(path), "--output", str(tmp_path / "classes.csv")]) == 0
     assert (tmp_path / "classes.csv").read_text().count("\n") == len(index) + 1
+    given = path.read_bytes()
+    assert main(["classify", str(path), "--output", str(path)]) == 2
+    assert "would overwrite" in capsys.readouterr().err and path.read_bytes() == given
 
 
 @pytest.mark.parametrize(

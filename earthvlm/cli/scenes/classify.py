@@ -42,7 +42,8 @@ def run_classify(arguments: argparse.Namespace) -> int:
     from earthvlm.search.classification import read_labels
     from earthvlm.search.index import SceneIndex
 
-    check_output_path(arguments.output, "--output", (".csv", ".parquet"))
+    tables = ".csv", ".parquet"
+    check_output_path(arguments.output, "--output", tables, inputs=[str(arguments.labels)])
     labels = read_labels(arguments.labels)
     found = SceneIndex.from_pretrained(arguments.index).classify(labels)
     found.write(arguments.output)

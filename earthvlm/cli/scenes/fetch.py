@@ -95,10 +95,12 @@ def run_fetch(arguments: argparse.Namespace) -> int:
     from earthvlm.scenes.scene import Scene
 
     best = found[0]
+    path = output or Path(f"{re.sub(r'[^A-Za-z0-9._-]', '_', best.item_id)}.tif")
+    if output is None and path.exists():  # perhaps another part of the same scene
+        raise ValueError(f"{path} exists already: name another file with --output, or remove it.")
     scene = Scene.open(best.address, bbox=bbox)
     for note in scene.notes:
         print_message(f"{best.item_id}: {note}")
-    path = output or Path(f"{re.sub(r'[^A-Za-z0-9._-]', '_', best.item_id)}.tif")
     scene.save(path)
     cloud = "unknown" if best.cloud is None else f"{best.cloud:.0f} %"
     print_message(

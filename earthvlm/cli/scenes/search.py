@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from earthvlm.cli.options import (
     add_bridge_options,
     add_scene_options,
+    announce_replacement,
     check_model_path,
     load_bridge,
     open_scene,
@@ -141,6 +142,7 @@ def run_search(arguments: argparse.Namespace) -> int:
         from earthvlm.search.result_files import check_result_path
 
         check_result_path(arguments.output)
+        announce_replacement(arguments.output)
     files = {name for name in (*likes, *arguments.unlike) if Path(name).is_file()}
     if arguments.scene is not None:
         files.add(arguments.scene)  # which says so where it is missing

@@ -10,7 +10,13 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from earthvlm.cli.options import add_bridge_options, check_model_path, load_bridge, whole_number
+from earthvlm.cli.options import (
+    add_bridge_options,
+    announce_replacement,
+    check_model_path,
+    load_bridge,
+    whole_number,
+)
 from earthvlm.cli.output import print_message
 from earthvlm.storage.files import write_atomically
 
@@ -83,6 +89,8 @@ def run_evaluate(arguments: argparse.Namespace) -> int:
     if output is not None and not output.parent.is_dir():
         raise FileNotFoundError(f"There is no folder {str(output.parent)!r} for --output.")
     state = PartialState(cpu=arguments.device == "cpu")
+    if output is not None and state.is_main_process:
+        announce_replacement(output)
     if importlib.util.find_spec("pycocoevalcap") is None and state.is_main_process:
         print_message(
             "BLEU, METEOR, ROUGE-L and CIDEr are left out: pip install 'earthvlm[evaluation]'."

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -52,6 +53,14 @@ def test_the_least_cloudy_scene_is_saved(server, tmp_path, capsys, monkeypatch):
     top = round((whole.grid.transform[5] - scene.grid.transform[5]) / 10)
     same = whole.reflectance[top : top + scene.height, left : left + scene.width]
     assert np.abs(scene.reflectance - same).max() <= 1
+
+    saved = Path("clear.tif").read_bytes()
+    assert fetch(server, "--place", PLACE, "--size", "16") == 2  # another part, of the same name
+    assert "clear.tif exists already: name another file with --output" in capsys.readouterr().err
+    assert Path("clear.tif").read_bytes() == saved
+    assert fetch(server, "--place", PLACE, "--size", "16", "--output", "clear.tif") == 0
+    assert "earthvlm: clear.tif exists and will be replaced.\n" in capsys.readouterr().err
+    assert Scene.open("clear.tif").width < 20
 
 
 def test_what_fits_is_listed(server, capsys):

@@ -79,6 +79,8 @@ def test_found_scenes_are_written_to_a_file(tmp_path, capfd):
         values = feature["properties"]
         assert values["caption_similarity"] == result["caption_similarity"]
         assert values["scene_file"] == result["scene_file"]
+    assert main([*command, str(path)]) == 0
+    assert capfd.readouterr().err.startswith(f"earthvlm: {path} exists and will be replaced.\n")
     nothing = ["--from_date", "2030-01-01", "--output", str(tmp_path / "none.csv")]
     assert main(["search", "a lake", *nothing]) == 0
     assert not (tmp_path / "none.csv").exists()

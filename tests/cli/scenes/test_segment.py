@@ -91,6 +91,6 @@ def test_mistakes_are_named_before_a_model_loads(saved, tmp_path, capsys):
     code = main(["segment", scene, "-o", str(tmp_path / "none" / "map.tif")])
     assert_one_sentence(code, capsys.readouterr(), "There is no folder")
     code = main(["segment", scene, "-o", scene])
-    assert_one_sentence(code, capsys.readouterr(), "would overwrite the scene")
+    assert_one_sentence(code, capsys.readouterr(), "would overwrite '")
     code = main(["segment", scene, "--model_path", str(saved)])
     assert_one_sentence(code, capsys.readouterr(), "has no segmentation head")

@@ -84,7 +84,7 @@ def test_attention_of_several_scenes_is_refused_first(no_model, tmp_path, capsys
     code = main(["describe", scene, scene, "--attention", str(tmp_path / "a.tif")])
     assert_one_sentence(code, capsys.readouterr(), "takes one scene, and 2 are given")
     code = main(["describe", scene, "--attention", scene])
-    assert_one_sentence(code, capsys.readouterr(), "would overwrite the scene")
+    assert_one_sentence(code, capsys.readouterr(), "would overwrite '")
     code = main(["describe", scene, "--attention", "a.png"])
     assert_one_sentence(code, capsys.readouterr(), "ends in .tif")
 
