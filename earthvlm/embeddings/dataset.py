@@ -245,7 +245,7 @@ def read_shard(path: Path) -> tuple[pa.Table, Provenance]:
             columns.append(pa.nulls(table.num_rows, field.type))
         else:
             raise ValueError(
-                f"{path} has no column {field.name!r}; build it again with SceneIndex.build"
+                f"{path} has no column {field.name!r}; build it again with `earthvlm index`"
             )
     provenance = find_provenance(table.schema.metadata or {}, path)
     return pa.table(columns, schema=EMBEDDING_SCHEMA), provenance

@@ -93,7 +93,7 @@ def find_provenance(metadata: Mapping[bytes, bytes], path: Path) -> Provenance:
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(
             f"{path} does not record which bridge and sentence model made it; "
-            "build it again with SceneIndex.build"
+            "build it again with `earthvlm index`"
         ) from error
     if version != FORMAT_VERSION:
         raise ValueError(

@@ -145,12 +145,14 @@ def decide_offset(
     if newer or (newer is None and usual):
         return True, [
             "The +1000 offset of newer products was taken off, since no band's darkest values are "
-            f"much below 1000 (lowest near {level}); pass boa_offset=False if it was off already."
+            f"much below 1000 (lowest near {level}); if it was off already, say so with the option "
+            "boa_offset."
         ]
     if newer is None or usual:
         return False, [
             f"It was taken as free of the +1000 offset of newer products, though its darkest "
-            f"values are near {level}; pass boa_offset=True if it carries that offset."
+            f"values are near {level}; if it carries that offset, say so with the option "
+            "boa_offset."
         ]
     return False, []
 

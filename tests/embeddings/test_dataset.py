@@ -123,7 +123,10 @@ def swap_column(table: pa.Table, name: str, values: pa.Array) -> pa.Table:
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
-        (lambda p, t: rewrite(p, t.drop_columns(["caption"])), "has no column 'caption'"),
+        (
+            lambda p, t: rewrite(p, t.drop_columns(["caption"])),
+            "no column 'caption'; build it again with `earthvlm",
+        ),
         (
             lambda p, t: rewrite(
                 p,

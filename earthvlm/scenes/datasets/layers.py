@@ -77,8 +77,8 @@ def make_layer(data: xr.Dataset | xr.DataArray, layer: xr.DataArray, source: str
     for name, size in others.items():
         if size > 1:
             raise ValueError(
-                f"{source} holds {size} steps along '{name}'; choose one, as in "
-                f"dataset.isel({name}=0)"
+                f"{source} holds {size} steps along '{name}'; write one to a file of its own, or "
+                f"choose one in Python, as in dataset.isel({name}=0)"
             )
     flips = find_flips(layer, x, y)
     chunks = layer.encoding.get("preferred_chunks") or {}

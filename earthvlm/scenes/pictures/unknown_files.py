@@ -14,7 +14,7 @@ _KNOWN_STARTS = {
     b"NITF": ("a NITF raster", _CONVERT),
     b"<VRTDataset": ("a virtual raster, which refers to others", _CONVERT),
     b"ENVI": ("the header of an ENVI raster", "convert that one: gdal_translate IN OUT.tif"),
-    b"\x93NUMPY": ("a NumPy array", "load it, and give it to Scene.from_array"),
+    b"\x93NUMPY": ("a NumPy array", "load it in Python, and give it to Scene.from_array"),
     b"\x1f\x8b": ("compressed by gzip", _UNPACK),
     b"7z\xbc\xaf": ("a 7z archive", _UNPACK),
     b"Rar!": ("a RAR archive", _UNPACK),

@@ -93,7 +93,7 @@ def test_the_offset_is_found_by_the_date():
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda d: xr.concat([d, d], "time"), r"holds 2 steps along 'time'; choose one"),
+        (lambda d: xr.concat([d, d], "time"), r"holds 2 steps along 'time'; write one to a file"),
         (lambda d: d.drop_vars("B04"), "has no B04"),
         (lambda d: d.rename(x="column"), "name those of its rows and columns y and x"),
         (lambda d: d.assign_coords(x=np.arange(96.0) ** 2), "not evenly spaced"),

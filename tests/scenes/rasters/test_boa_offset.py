@@ -85,7 +85,7 @@ def test_a_dark_cirrus_band_rules_out_the_offset(tmp_path):
 def test_darkest_value_date_and_baseline_decide(darkest, date, baseline, taken_off, says_how):
     decision, notes = decide_offset(darkest, date=date, baseline=baseline)
     assert decision is taken_off
-    assert any("boa_offset=" in note for note in notes) is says_how
+    assert any("say so with the option boa_offset." in note for note in notes) is says_how
 
 
 @needs_scenes
