@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import sqlite3
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import torch
 from safetensors.torch import load_file
 
 from earthvlm.bridge.model import OlmoEarthVLMBridge
-from earthvlm.cli import main
+from earthvlm.cli import build_parser, main
 from earthvlm.data.chatearthnet.dataset import ChatEarthNet
 from tests.support.training_runs import run_training
 
@@ -66,7 +67,15 @@ def test_run_saves_bridge_curve_and_checkpoints(trained):
 def test_second_run_trains_only_the_search_head(trained, data, tmp_path, tiny_language):
     options = ["--num_epochs=0", "--retrieval_head_epochs=1", f"--model_path={trained}"]
     output = tmp_path / "more"
-    run_training(options_for(data, output, tiny_language, *options), tmp_path / "log")
+    printed = run_training(options_for(data, output, tiny_language, *options), tmp_path / "log")
+    last = printed.splitlines()[-1]
+    assert last.startswith(
+        f"earthvlm: the trained bridge is in {output}; measure it with `earthvlm"
+    )
+    _, evaluate, _, push, _ = last.split("`")
+    parsed = build_parser().parse_args(shlex.split(evaluate)[1:])
+    assert (parsed.data_dir, parsed.model_path) == (str(data), str(output))
+    assert build_parser().parse_args(shlex.split(push)[1:]).folder == str(output)
     for name in ("encoder.safetensors", "adapter/adapter_model.safetensors"):
         assert (trained / name).read_bytes() == (output / name).read_bytes()
     before, after = (load_file(folder / "fusion.safetensors") for folder in (trained, output))

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import shlex
 import signal
 
 from earthvlm.cli.output import USER_ERROR, print_message
-from earthvlm.training.config import TrainingArguments, add_training_arguments
+from earthvlm.training.config import TrainingArguments, TrainingConfig, add_training_arguments
 
 
 def add_train(commands: argparse._SubParsersAction) -> None:
@@ -47,6 +48,8 @@ def run_train(parsed: argparse.Namespace) -> int:
             run.device, config.mixed_precision, config.output_dir, run.log_with
         )
         train(arguments, accelerator)
+        if accelerator.is_main_process:
+            print_message(_describe_next_step(config))
     except TrainingInterrupted as interrupted:
         print_message(f"stopped after {interrupted}; continue with --resume last.")
         return 128 + interrupted.number  # as shells report signals
@@ -67,3 +70,12 @@ def run_train(parsed: argparse.Namespace) -> int:
         if accelerator is not None:
             accelerator.end_training()
     return 0
+
+
+def _describe_next_step(config: TrainingConfig) -> str:
+    folder, data = shlex.quote(config.output_dir), shlex.quote(config.sources[0].name)
+    return (
+        f"the trained bridge is in {folder}; measure it with `earthvlm evaluate --data_dir {data} "
+        f"--model_path {folder} --output results.json`, publish it with `earthvlm push {folder} "
+        "OWNER/NAME`."
+    )
