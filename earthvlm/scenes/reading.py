@@ -168,8 +168,11 @@ def read_file(path: Path, options: ReadOptions) -> DecodedImage:
     if path.stat().st_size == 0:
         raise ValueError(f"'{path.name}' is empty (0 bytes); give {ACCEPTED}")
     if raster_driver(path) is not None:
-        _refuse_one_band(path)
-        return _read_raster(RasterFile.on_disk(path), options)
+        try:
+            return _read_raster(RasterFile.on_disk(path), options)
+        except ValueError:
+            _refuse_one_band(path)
+            raise
     _refuse_bands(options, path.name)
     if options.bbox is not None:
         raise ValueError(

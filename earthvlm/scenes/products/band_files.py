@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
@@ -38,14 +39,22 @@ class NamedFile:
 
 
 def name_files(paths: Sequence[str]) -> list[NamedFile]:
-    """Find the files that hold a band or a mask, by their names."""
+    """Find the files that hold a band or a mask, by their names.
+
+    A number is a wavelength only where no other number is one of the same band: a folder of
+    numbered scenes has tile_0490 and tile_0491.
+    """
     candidates = [path for path in paths if _may_hold_a_band(path)]
     split = [_split_name(path) for path in candidates]
     bands = name_labels([label for label, _ in split])
+    numbers: dict[str | None, set[str | None]] = defaultdict(set)
+    for (label, _), band in zip(split, bands, strict=True):
+        if (label or "").isdigit():
+            numbers[band].add(label)
     found = []
     for path, (label, metres), band in zip(candidates, split, bands, strict=True):
         kind = MASK_LABELS.get((label or "").lower()) or band
-        if kind:
+        if kind and not (label in numbers[band] and len(numbers[band]) > 1):
             found.append(NamedFile(path, kind, metres))
     return found
 

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from earthvlm import Scene
 from earthvlm.scenes.bands import BANDS, FILE_ORDER_12
-from earthvlm.scenes.products.band_files import name_files
+from earthvlm.scenes.products.band_files import is_band_folder, name_files
+from tests.conftest import random_scene
 from tests.support.made_items import KEYS
 from tests.support.made_products import SIDE, STEPS, make_tile, shrink, write_band
 
@@ -150,6 +151,16 @@ def test_bands_of_several_days_are_refused(tmp_path):
     write_folder(tmp_path, names | {"B04": "T31TDG_20220308_B04.tif"})
     with pytest.raises(ValueError, match="holds bands of 2 days, as .*20210716.* and .*20220308"):
         Scene.open(tmp_path)
+
+
+def test_numbered_scenes_are_no_bands(tmp_path):
+    # Numbers that are wavelengths, too: 490, 560, 665.
+    names = [f"tile_{number:04d}.tif" for number in (490, 491, 560, 561, 665, 666)]
+    assert not is_band_folder(names) and is_band_folder(names[::2])
+    scene = random_scene(16, 16)
+    for name in names[::2]:
+        scene.save(tmp_path / name)
+    assert Scene.open(tmp_path / names[0]).bands == scene.bands
 
 
 def test_one_of_a_scenes_bands_is_refused_with_advice(tmp_path):
