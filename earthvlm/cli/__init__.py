@@ -27,6 +27,7 @@ from earthvlm.cli.publishing.publish_collection import add_publish_collection
 from earthvlm.cli.publishing.publish_space import add_publish_space
 from earthvlm.cli.publishing.push import add_push
 from earthvlm.cli.scenes.classify import add_classify
+from earthvlm.cli.scenes.compare import add_compare
 from earthvlm.cli.scenes.describe import add_describe
 from earthvlm.cli.scenes.fetch import add_fetch
 from earthvlm.cli.scenes.index import add_index
@@ -44,6 +45,7 @@ COMMANDS = (
     add_serve,
     add_describe,
     add_segment,
+    add_compare,
     add_search,
     add_classify,
     add_fetch,
@@ -67,6 +69,8 @@ OTHER_WORDS = {
     "info": "describe",
     "classes": "segment",
     "landcover": "segment",
+    "change": "compare",
+    "diff": "compare",
     "find": "search",
     "demo": "app",
     "ui": "app",

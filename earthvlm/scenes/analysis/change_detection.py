@@ -51,6 +51,13 @@ class Change:
         """Whether the difference is larger than its error."""
         return abs(self.after - self.before) > self.error
 
+    @property
+    def points(self) -> str:
+        """The change with its error in percentage points: "+3.1 ± 0.4"."""
+        difference = round(self.difference, 1)
+        sign = "+" if difference > 0 else "−" if difference < 0 else ""
+        return f"{sign}{abs(difference):.1f} ± {100 * self.error:.1f}"
+
 
 @dataclass(frozen=True)
 class Comparison:
@@ -73,6 +80,15 @@ class Comparison:
     seen: np.ndarray | None = None
 
     @property
+    def left_out(self) -> str:
+        """A sentence on the ground that was not compared; "" where all was."""
+        if self.compared is None or self.compared >= 0.995:
+            return ""
+        return (
+            f"Only the {percent(self.compared)} of the ground that both scenes show was compared."
+        )
+
+    @property
     def drawable(self) -> tuple[str, ...]:
         """The covers whose change `draw_change` can draw: those that either scene shows."""
         if self.covers is None or self.seen is None:
@@ -91,6 +107,7 @@ def compare(before: Scene, after: Scene) -> Comparison:
     first, second = classify_pixels(before), classify_pixels(after)
     doubts = _doubt_places(before, after)
     if first is None or second is None:
+        doubts.append("The change cannot be measured, because a scene has no near-infrared band.")
         return Comparison((), None, tuple(doubts))
     doubts += _doubt_sight(before, first) + _doubt_sight(after, second)
     doubts += _doubt_season(before, after)

@@ -10,6 +10,12 @@ from xml.sax.saxutils import escape
 
 import numpy as np
 
+from earthvlm.scenes.analysis.change_detection import (
+    CHANGE_COLOURS,
+    UNCHANGED,
+    Comparison,
+    draw_change,
+)
 from earthvlm.scenes.grid import Grid
 from earthvlm.scenes.land_cover import COVER_COLOURS, COVERS, NO_DATA, CoverMap
 from earthvlm.scenes.rasters.acquisition import DATE_TAG
@@ -30,6 +36,25 @@ def write_cover_map(path: Path, cover_map: CoverMap, scene: Scene) -> None:
         {value: COVER_COLOURS[cover] for value, cover in enumerate(COVERS)},
         title="land cover",
         names=COVERS,
+        grid=scene.grid,
+        date=scene.date,
+    )
+
+
+def write_change_map(path: Path, comparison: Comparison, cover: str, scene: Scene) -> None:
+    """Write where a cover was gained and lost, on the grid of `scene`, one of those compared.
+
+    The values are places in CHANGE_COLOURS; 255 is where neither scene has the cover. Raises
+    ValueError as `draw_change` does, and FileNotFoundError where the folder does not exist.
+    """
+    values = np.array(draw_change(comparison, cover))
+    values[values == UNCHANGED] = NO_DATA
+    write_map(
+        path,
+        values,
+        dict(enumerate(CHANGE_COLOURS.values())),
+        title=f"change of {cover}",
+        names=tuple(CHANGE_COLOURS),
         grid=scene.grid,
         date=scene.date,
     )

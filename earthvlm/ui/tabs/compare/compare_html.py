@@ -25,7 +25,6 @@ from earthvlm.serving.service import OpenScene
 from earthvlm.ui.html.data_uris import make_data_uri
 from earthvlm.ui.scene_viewer import describe_pixels, show_picture
 
-NOT_MEASURED = "<p>The change cannot be measured, because a scene has no near-infrared band.</p>"
 EMPTY = (
     '<div class="viewport empty">Upload two scenes of one place, or one to compare with the scene '
     "in Chat.</div>"
@@ -134,8 +133,6 @@ def show_changes(pair: Sequence[OpenScene]) -> str:
     notes = f'<ul class="notes">{items}</ul>' if items else ""
     if apart:
         return f"<h2>These scenes cannot be compared over time</h2>{notes}"
-    if before.measurements is None or after.measurements is None:
-        return notes + NOT_MEASURED
     if not comparison.changes:
         return notes
     table = _show_table(make_headings(pair), comparison)
@@ -198,15 +195,10 @@ def _encode_map(picture: Image.Image) -> str:
 
 def _format_points(change: Change) -> str:
     """Return the difference with its error, and in grey where it is not larger than that."""
-    difference = round(change.difference, 1)
-    sign = "+" if difference > 0 else "−" if difference < 0 else ""
-    text = f"{sign}{abs(difference):.1f} ± {100 * change.error:.1f}"
+    text = change.points
     return text if change.is_certain else f'<span class="unsure">{text}</span>'
 
 
 def _explain(comparison: Comparison) -> str:
     text = "A difference in grey is no larger than its error: perhaps nothing changed."
-    if comparison.compared is not None and comparison.compared < 0.995:
-        seen = percent(comparison.compared)
-        text = f"Only the {seen} of the ground that both scenes show was compared. {text}"
-    return text
+    return f"{comparison.left_out} {text}".lstrip()

@@ -12,15 +12,11 @@ from types import SimpleNamespace
 import pytest
 
 from earthvlm.bridge.scene_memory import SceneMemory
-from earthvlm.scenes.bands import NDVI_BANDS
+from earthvlm.scenes.bands import BANDS, NDVI_BANDS, VISIBLE_BANDS
+from earthvlm.scenes.scene import Scene
 from earthvlm.serving.service import OpenScene, SceneService
 from earthvlm.ui.session import Session
-from earthvlm.ui.tabs.compare.compare_html import (
-    NOT_MEASURED,
-    make_headings,
-    show_changes,
-    show_pair,
-)
+from earthvlm.ui.tabs.compare.compare_html import make_headings, show_changes, show_pair
 from earthvlm.ui.tabs.compare.compare_tab import CompareHandlers, open_pair
 from tests.conftest import random_scene
 
@@ -99,8 +95,12 @@ def test_headings_tell_the_scenes_apart(pair):
 
 
 def test_change_needs_near_infrared_in_both(pair):
-    assert NOT_MEASURED in show_changes([pair[0], replace(pair[1], measurements=None)])
-    assert "<table>" in show_changes(pair)
+    values = pair[1].scene.reflectance[:, :, [BANDS.index(band) for band in VISIBLE_BANDS]]
+    known = {name: getattr(pair[1].scene, name) for name in ("date", "longitude", "latitude")}
+    photo = SceneService(BRIDGE, None).open(Scene.from_array(values, VISIBLE_BANDS, **known))
+    shown = show_changes([pair[0], photo])
+    assert "cannot be measured, because a scene has no near-infrared band" in shown
+    assert "<table>" in show_changes(pair) and "<table>" not in shown
 
 
 def test_change_of_each_cover_is_a_map(pair):
