@@ -160,6 +160,7 @@ def test_names_inside_a_folder_have_no_backslashes():
 
 def test_no_file_is_opened_while_another_holds_it(tmp_path, monkeypatch):
     """Windows opens no file again that Python deletes when it is closed."""
+    monkeypatch.setenv("EARTHVLM_CACHE", str(tmp_path / "cache"))
     shard = write_parquet([{"text": "A lake."}], [b"a picture"])
     (tmp_path / "train.parquet").write_bytes(shard)
     held, make = [], tempfile.NamedTemporaryFile

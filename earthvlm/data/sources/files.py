@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -42,8 +43,19 @@ class LocalFiles:
         return (self.root / name).exists()
 
     def fetch(self, name: str) -> Path:
-        """Return a file's path on this machine.."""
+        """Return a file's path on this machine."""
         return self.root / name
+
+    def locate_unpacked(self, name: str) -> Path:
+        """Return where the images of a Parquet file are unpacked, while it stays as it is."""
+        path = self.fetch(name).resolve()
+        state = path.stat()
+        known = f"{path}\0{state.st_size}\0{state.st_mtime_ns}".encode()
+        unpacked = f"{hashlib.sha256(known).hexdigest()[:32]}.arrow"
+        return cache_folder() / "datasets" / "local" / unpacked
+
+    def discard(self, name: str) -> None:
+        """Do nothing: the file is the user's."""
 
     def open(self, name: str) -> IO[bytes]:
         """Open a file of which only parts are read."""
@@ -117,6 +129,14 @@ class HubFiles:
             ):
                 shutil.copyfileobj(source, target)
         return path
+
+    def locate_unpacked(self, name: str) -> Path:
+        """See `LocalFiles`."""
+        return self.folder / f"{name}.arrow"
+
+    def discard(self, name: str) -> None:
+        """Delete a fetched file that is unpacked, and not needed any more."""
+        (self.folder / name).unlink(missing_ok=True)
 
     def open(self, name: str) -> IO[bytes]:
         """See `LocalFiles`."""

@@ -1,27 +1,30 @@
 """Parquet files that hold the images themselves, as `datasets` writes them for the Hub.
 
-The texts of all rows are read first, without the images. An image comes from its file when it is
-needed; on the Hub, the file is fetched then.
+The texts of all rows are read first, without the images. Once an image is needed, those of its file
+are unpacked into `$EARTHVLM_CACHE`, from where each is read alone: a Parquet file gives a hundred
+megabytes at once. On the Hub, the file is fetched then.
 """
 
 from __future__ import annotations
 
 import tempfile
-from collections import OrderedDict
 from collections.abc import Sequence
+from functools import lru_cache
 from pathlib import Path, PurePosixPath
-from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+from filelock import FileLock
 
 from earthvlm.data.captioned_scenes import Tile
 from earthvlm.data.sources.entries import Entries, split_of_name
 from earthvlm.data.sources.files import SourceFiles
 from earthvlm.scenes.scene import Scene
+from earthvlm.storage.files import write_atomically
 
 IMAGE_COLUMNS = ("image", "img", "tif")
-KEPT_GROUPS = 8  # row groups whose images each process keeps
+OPEN_FILES = 64  # that each process reads from
+UNPACKED_AT_ONCE = 32  # images
 BYTES, PATH = "bytes", "path"
 
 
@@ -73,16 +76,12 @@ class ShardImages:
     def __init__(self, files: SourceFiles) -> None:
         self.files = files
         self.rows: dict[str, tuple[str, int]] = {}
-        self._groups: OrderedDict[tuple[str, int], pa.ChunkedArray] = OrderedDict()
+        self._open = lru_cache(OPEN_FILES)(self._unpack)
 
     def open(self, tile: Tile) -> Scene:
         """Open a tile's image. Raises ValueError where it cannot be used."""
         name, row = self.rows[tile.name]
-        table = pq.ParquetFile(self.files.fetch(name))
-        group = 0
-        while row >= (size := table.metadata.row_group(group).num_rows):
-            row, group = row - size, group + 1
-        value = self._read_group(table, name, group)[row].as_py()
+        value = self._open(name)[row].as_py()
         content = value if isinstance(value, bytes) else (value or {}).get(BYTES)
         path = PurePosixPath(value.get(PATH) or "") if isinstance(value, dict) else PurePosixPath()
         if not content:
@@ -93,12 +92,24 @@ class ShardImages:
             file.write_bytes(content)
             return Scene.open(file)
 
-    def _read_group(self, table: pq.ParquetFile, name: str, group: int) -> Any:
-        key = name, group
-        if key not in self._groups:
-            column = _image_column(table.schema_arrow)
-            self._groups[key] = table.read_row_group(group, columns=[column])[column]
-            if len(self._groups) > KEPT_GROUPS:
-                self._groups.popitem(last=False)
-        self._groups.move_to_end(key)
-        return self._groups[key]
+    def _unpack(self, name: str) -> pa.ChunkedArray:
+        """Return the images of a file, mapped from the disk; the first process unpacks them."""
+        unpacked = self.files.locate_unpacked(name)
+        if not unpacked.is_file():
+            unpacked.parent.mkdir(parents=True, exist_ok=True)
+            with FileLock(f"{unpacked}.lock"):
+                if not unpacked.is_file():
+                    with write_atomically(unpacked, durable=False) as temporary:
+                        _copy_images(self.files.fetch(name), temporary)
+                    self.files.discard(name)
+        return pa.ipc.open_file(pa.memory_map(str(unpacked))).read_all().column(0)
+
+
+def _copy_images(parquet: Path, target: Path) -> None:
+    """Write the images of a Parquet file as an Arrow file, which can be mapped."""
+    with pq.ParquetFile(parquet, pre_buffer=False) as table:
+        column = table.schema_arrow.field(_image_column(table.schema_arrow))
+        batches = table.iter_batches(UNPACKED_AT_ONCE, columns=[column.name])
+        with pa.ipc.new_file(str(target), pa.schema([column])) as written:
+            for batch in batches:
+                written.write_batch(batch)

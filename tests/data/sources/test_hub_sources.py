@@ -72,7 +72,8 @@ def test_workers_stream_a_dataset(hub, images, cache, tiny_bridge, tmp_path):
     assert "--data_dir jane/scenes" in render_command(config, number=1)
 
 
-def test_parquet_files_are_fetched_one_after_another(hub, images, cache):
+def commit_shards(hub, images: list[bytes]) -> None:
+    """Commit two Parquet files to train on and one for validation."""
     shards = {}
     for split, first in (("train", 0), ("train", 3), ("validation", 6)):
         chosen = images[first : first + 3]
@@ -80,6 +81,10 @@ def test_parquet_files_are_fetched_one_after_another(hub, images, cache):
         name = f"data/{split}-{first:05d}-of-00006.parquet"
         shards[name] = write_parquet(rows, chosen)
     hub.repository("datasets/jane/table").commit(shards)
+
+
+def test_parquet_files_are_fetched_one_after_another(hub, images, cache):
+    commit_shards(hub, images)
     train = open_scenes("jane/table", "train")
     assert [tile.shard for tile in train.tiles] == [0] * 3 + [1] * 3
     answers = [tile.conversations[0][1]["content"] for tile in train.tiles]
@@ -87,11 +92,24 @@ def test_parquet_files_are_fetched_one_after_another(hub, images, cache):
         answers == [str(n) for n in range(6)]
         and [t.shard for t in train.tiles] == [0] * 3 + [1] * 3
     )
-    assert not list(cache.rglob("*.parquet"))
+    assert not list(cache.rglob("*.arrow"))
     scene = train.read(train.tiles[4])
     np.testing.assert_allclose(scene.reflectance, random_scene(16, 16, 4).reflectance, atol=0.5)
-    assert [path.name for path in cache.rglob("*.parquet")] == ["train-00003-of-00006.parquet"]
+    assert [path.stem for path in cache.rglob("*.arrow")] == ["train-00003-of-00006.parquet"]
+    assert not list(cache.rglob("*.parquet"))  # its images are unpacked
     assert len(open_scenes("jane/table", "val")) == 2
+
+
+def test_workers_fetch_a_parquet_file_once(hub, images, cache, tiny_bridge, tmp_path):
+    commit_shards(hub, images)
+    config = TrainingConfig("jane/table", str(tmp_path / "run"), batch_size=1, num_workers=2)
+    accelerator = Accelerator(cpu=True)
+    train, _ = open_training_tiles(config, accelerator)
+    hub.sent.clear()
+    loader = StageLoaders(tiny_bridge, config, accelerator, train).bridge(None)
+    assert len(list(read_batches(loader))) == 6
+    whole = [path for path, *_ in hub.sent if path.endswith("-of-00006.parquet")]
+    assert sorted(whole) == sorted(set(whole)) and len(whole) == 2
 
 
 def test_a_revision_stays_as_it_was(hub, images, cache):

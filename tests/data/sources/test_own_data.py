@@ -257,7 +257,8 @@ def test_conversations_find_their_images(tmp_path):
         assert any("without an image: entry 4" in line for line in dataset.left_out)
 
 
-def test_parquet_files_hold_images(tmp_path):
+def test_parquet_files_hold_images(tmp_path, monkeypatch):
+    monkeypatch.setenv("EARTHVLM_CACHE", str(tmp_path / "cache"))
     images = []
     for number in range(25):
         random_scene(16, 16, seed=number).save(tmp_path / "a.tif")
@@ -272,6 +273,11 @@ def test_parquet_files_hold_images(tmp_path):
     for number in (0, 11):  # of two row groups
         expected = random_scene(16, 16, seed=12 + number).reflectance
         np.testing.assert_allclose(dataset[number][0].reflectance, expected, atol=0.5)
+    content = write_parquet([{"text": f"scene {n}"} for n in range(12)], images[:12])
+    (tmp_path / "data" / "test-00000-of-00001.parquet").write_bytes(content)  # another file
+    expected = random_scene(16, 16, seed=0).reflectance
+    changed = open_scenes(tmp_path, "test")[0][0]
+    np.testing.assert_allclose(changed.reflectance, expected, atol=0.5)
 
 
 def test_weights_decide_how_often_a_source_is_drawn(tmp_path, tiny_bridge):
