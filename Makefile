@@ -134,7 +134,8 @@ $(VENV)/.demo-ready: pyproject.toml requirements.txt requirements.lock Makefile
 	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else \
 		"earthvlm needs Python 3.11 or later, and $(PYTHON) is %d.%d: name another, as in" \
 		" make demo PYTHON=python3.12" % sys.version_info[:2])'
-	@echo "Setting up $(VENV), once; this takes a few minutes."
+	@echo "Setting up $(VENV), once: pip installs 2.4 GB of packages, which takes two to ten minutes" \
+		"and prints nothing but warnings and errors."
 	@$(PYTHON) -m venv $(VENV)
 	@$(RUN) -m pip install --quiet --disable-pip-version-check -r requirements.txt \
 		-c requirements.lock -e .
@@ -142,7 +143,7 @@ $(VENV)/.demo-ready: pyproject.toml requirements.txt requirements.lock Makefile
 	@touch $@
 
 $(VENV)/.dev-ready: $(VENV)/.demo-ready
-	@echo "Adding what the tests need to $(VENV)."
+	@echo "Adding what the tests need to $(VENV), once: 1.1 GB, which takes one to five minutes."
 	@$(RUN) -m pip install --quiet --disable-pip-version-check -r requirements.txt \
 		-c requirements.lock -e ".[dev]"
 	@touch $@

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import subprocess
@@ -67,6 +68,23 @@ def tracked_files() -> list[Path]:
         ["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True
     ).stdout.splitlines()
     return [ROOT / name for name in names if (ROOT / name).is_file()]
+
+
+@pytest.mark.skipif(shutil.which("make") is None, reason="make is not installed")
+def test_setup_says_first_how_much_it_installs(tmp_path):
+    """`true` in place of Python makes no environment, so the installation itself fails at once."""
+    environment = {key: value for key, value in os.environ.items() if not key.startswith("MAKE")}
+    for done, sentence in (
+        ([], "Setting up .*, once: pip installs [0-9.]+ GB of packages, which takes .* minutes"),
+        ([".demo-ready"], "Adding what the tests need to .*, once: [0-9.]+ GB, which takes"),
+    ):
+        for name in done:
+            (tmp_path / name).touch()
+        command = ["make", "PYTHON=true", f"VENV={tmp_path}", f"{tmp_path}/.dev-ready"]
+        ended = subprocess.run(
+            command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False
+        )
+        assert ended.returncode and re.match(sentence, ended.stdout), ended
 
 
 def test_the_language_models_version_is_one():
