@@ -172,6 +172,12 @@ class Session:
         if self.used <= since:
             self.clear()
 
+    @property
+    def is_answering(self) -> bool:
+        """Whether an answer is being generated that nobody has stopped."""
+        turn = self.turn
+        return turn is not None and not (turn.stop.is_set() or turn.ended.is_set())
+
     def begin_turn(self) -> Turn:
         """End the current answer, if there is one, and return the turn of the next."""
         self.end_turn()

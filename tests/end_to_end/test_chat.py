@@ -130,6 +130,38 @@ def test_stop_retry_and_edit(page: Page, paced_answers: PacedAnswers, keep: Call
     keep("edited")
 
 
+@pytest.mark.parametrize("first", ["typed", "suggested"])
+def test_next_question_waits_for_the_answer(first, page: Page, paced_answers: PacedAnswers):
+    box = page.get_by_label("Your question")
+    suggestion = page.get_by_role("button", name="Which land cover dominates?")
+    if first == "typed":
+        box.fill("Is there water?")
+        box.press("Enter")
+    else:
+        page.get_by_role("button", name="Is there water?").click()
+    wait_until_looking(page)
+    for pieces in (0, 1):  # before the first word, and after it
+        paced_answers.let(pieces)
+        paced_answers.wait_until_said(pieces)
+        box.fill("And fields?")
+        box.press("Enter")
+        if first == "typed":
+            suggestion.click()
+        assert "still being answered: wait for that, or press Stop" in read_warning(page)
+        assert box.input_value() == "And fields?"
+        assert page.locator("#stop").is_visible() and not page.locator("#send").is_visible()
+    paced_answers.let()
+    wait_until_idle(page)
+    assert questions(page).inner_text().strip() == "Is there water?"
+    assert read_message(answers(page)) == "".join(paced_answers.said).strip()
+    box.press("Enter")
+    wait_until_looking(page)
+    paced_answers.let()
+    wait_until_idle(page)
+    asked, _ = zip(*paced_answers.asked, strict=True)
+    assert asked == ("Is there water?", "And fields?") and box.input_value() == ""
+
+
 @EITHER_WIDTH
 def test_opening_an_example_clears_the_conversation(page: Page, paced_answers: PacedAnswers):
     examples = page.locator("#examples .thumbnail-item")

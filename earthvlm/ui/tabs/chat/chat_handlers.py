@@ -34,6 +34,7 @@ from earthvlm.ui.tabs.streaming import (
 
 # At temperature 0, a question that is asked again gets the same answer again.
 RETRY_TEMPERATURE = 0.7
+STILL_ANSWERING = "Your last question is still being answered: wait for that, or press Stop"
 # Land cover over the picture shows what such a question asks for.
 _ASKS_WHERE = re.compile(r"\b(?:where|map|which (?:part|side|corner|quarter))\b", re.IGNORECASE)
 
@@ -78,7 +79,12 @@ class ChatHandlers:
         temperature: float,
         request: gr.Request,
     ) -> Iterator[Outputs]:
-        """Ask a question about the open scene; the conversation comes back as the answer grows."""
+        """Ask a question about the open scene; the conversation comes back as the answer grows.
+
+        Raises ValueError while another question is being answered, which would be lost.
+        """
+        if session.is_answering:
+            raise ValueError(STILL_ANSWERING)
         asked = [*session.conversation, _as_user(question)]
         yield from self._answer(session, asked, max_length, temperature, request)
 
@@ -95,7 +101,12 @@ class ChatHandlers:
     def retry(
         self, session: Session, max_length: float, temperature: float, request: gr.Request
     ) -> Iterator[Outputs]:
-        """Ask the last question again, at a temperature that lets the answer differ."""
+        """Ask the last question again, at a temperature that lets the answer differ.
+
+        Raises ValueError as `ask` does.
+        """
+        if session.is_answering:
+            raise ValueError(STILL_ANSWERING)
         asked = session.conversation[:-1]
         if not asked:
             raise ValueError("There is no question yet that could be asked again")
