@@ -49,7 +49,7 @@ def run_train(parsed: argparse.Namespace) -> int:
         )
         train(arguments, accelerator)
         if accelerator.is_main_process:
-            print_message(_describe_next_step(config))
+            print_message(_describe_next_step(config, is_published=run.push_to_hub is not None))
     except TrainingInterrupted as interrupted:
         print_message(f"stopped after {interrupted}; continue with --resume last.")
         return 128 + interrupted.number  # as shells report signals
@@ -72,10 +72,10 @@ def run_train(parsed: argparse.Namespace) -> int:
     return 0
 
 
-def _describe_next_step(config: TrainingConfig) -> str:
+def _describe_next_step(config: TrainingConfig, *, is_published: bool) -> str:
     folder, data = shlex.quote(config.output_dir), shlex.quote(config.sources[0].name)
+    publish = "" if is_published else f", publish it with `earthvlm push {folder} OWNER/NAME`"
     return (
         f"the trained bridge is in {folder}; measure it with `earthvlm evaluate --data_dir {data} "
-        f"--model_path {folder} --output results.json`, publish it with `earthvlm push {folder} "
-        "OWNER/NAME`."
+        f"--model_path {folder} --output results.json`{publish}."
     )
