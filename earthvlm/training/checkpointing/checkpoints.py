@@ -31,7 +31,7 @@ STEP_FILE = "training_step.json"
 STATE_FILE = "state.pt"
 RANDOM_FILE = "random_{rank}.pt"
 # Names of checkpoint folders: the step, prefixed by the stage unless it is the bridge's.
-NAME = re.compile(r"(?:(encoder|queries|head)-)?(\d+)")
+NAME = re.compile(rf"(?:({'|'.join(STAGES)})-)?(\d+)")
 
 
 @dataclass(frozen=True)

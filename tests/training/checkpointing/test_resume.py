@@ -272,7 +272,7 @@ def test_replaced_checkpoint_is_never_missing(tmp_path, monkeypatch):
 
 
 def test_newest_checkpoints_are_kept(tmp_path):
-    for name in ("encoder-20", "8", "9", "10"):
+    for name in ("segmentation-30", "encoder-20", "8", "9", "10"):
         write_checkpoint(tmp_path, name, lambda f: (f / "file").touch(), keep=2)
     assert sorted(p.name for p in (tmp_path / "checkpoints").iterdir()) == ["10", "9", "last"]
     with pytest.raises(FileNotFoundError, match="There is no checkpoint at"):
