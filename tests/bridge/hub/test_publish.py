@@ -194,8 +194,11 @@ def test_trained_bridge_answers_in_another_process(hub, tmp_path, tiny_repositor
     write_generated_chatearthnet(tmp_path / "data", train=4, val=2)
     random_scene().save(tmp_path / "scene.tif")
 
+    messages: list[str] = []
+
     def run(cache: str, *command: str) -> str:
         done = run_program(*command, environment=hub_environment(hub.url, tmp_path / cache))
+        messages.append(done.stderr)
         assert done.returncode == 0, done.stderr
         assert TOKEN not in done.stdout + done.stderr
         return done.stdout
@@ -206,6 +209,7 @@ def test_trained_bridge_answers_in_another_process(hub, tmp_path, tiny_repositor
     options += ["--batch_size=2", "--accumulation_steps=1", "--max_steps=2"]
     options += ["--hub_push_steps=1", "--push_to_hub=owner/bridge"]
     assert "Published: " in run("first", *TRAIN, *options)
+    assert "the trained bridge is in" in messages[0] and "publish it" not in messages[0]
     published = hub.repositories["owner/bridge"].files
     assert sum(name.startswith("samples/") for name in published) == 2
     assert not any(TOKEN.encode() in content for content in published.values())
