@@ -9,7 +9,7 @@ from functools import lru_cache
 from pathlib import Path, PurePosixPath
 
 from earthvlm.data.captioned_scenes import Tile
-from earthvlm.data.chatearthnet.dataset import ChatEarthNet
+from earthvlm.data.chatearthnet.dataset import CAPTION_FILE, SPLITS, ChatEarthNet
 from earthvlm.data.chatearthnet.validation import check_chatearthnet
 from earthvlm.data.sources.conversation_files import find_conversations, read_conversations
 from earthvlm.data.sources.entries import Entries, Place
@@ -50,6 +50,21 @@ def open_scenes(
     if is_chatearthnet(path):
         return ChatEarthNet(path, split, captions, memory)
     return read_source(source).open_split(split, memory)
+
+
+def list_splits(source: str | Path, captions: str = "35") -> list[str]:
+    """Return the splits of a source, those for training, validation and tests first.
+
+    Raises what `open_scenes` does.
+    """
+    path = Path(source)
+    if is_chatearthnet(path):
+        folder = path / "json_files"
+        names = [CAPTION_FILE.format(captions=captions, split=split) for split in SPLITS]
+        found = [s for s, name in zip(SPLITS, names, strict=True) if (folder / name).is_file()]
+        return found or list(SPLITS)  # and opening names the file that is not there
+    found = sorted(read_source(source).splits)
+    return [s for s in SPLITS if s in found] + [s for s in found if s not in SPLITS]
 
 
 def check_source(source: str | Path, workers: int | None = None) -> Report:

@@ -1,4 +1,4 @@
-"""The embedding dataset of ChatEarthNet: written by processes, broken off, gone on with, read."""
+"""Embedding datasets of captioned scenes: written by processes, broken off, gone on with, read."""
 
 from __future__ import annotations
 
@@ -16,9 +16,11 @@ from huggingface_hub import DatasetCard
 from earthvlm.bridge.hub.model_card import OLMOEARTH_LICENCE
 from earthvlm.bridge.model import OlmoEarthVLMBridge
 from earthvlm.cli import main
+from earthvlm.data.chatearthnet.dataset import HUB_ID as CHATEARTHNET
 from earthvlm.data.chatearthnet.dataset import ChatEarthNet
 from earthvlm.embeddings.dataset import write_embedding_dataset
 from earthvlm.publishing.dataset_card import THUMBNAIL_PIXELS, write_card
+from earthvlm.publishing.origin import find_origin
 from earthvlm.scenes.scene import Scene
 from earthvlm.search.index import SceneIndex
 from tests.support.generated_chatearthnet import write_generated_chatearthnet
@@ -81,7 +83,7 @@ def test_the_card_tells_the_run_and_is_valid(data, bridge, tmp_path, hub):
     embed(options(data, bridge, tmp_path / "out"))
     card = DatasetCard.load(tmp_path / "out" / "README.md")
     card.validate()
-    assert card.data.license == "cc-by-4.0" and "CC-BY-4.0" in card.text
+    assert card.data.license == "unknown" and "ChatEarthNet" not in card.text
     assert "| `train` | 10 |" in card.text and "13 of them in" in card.text
     assert SceneIndex.from_pretrained(tmp_path / "out").provenance.bridge_revision in card.text
     assert card.data.size_categories == ["n<1K"]
@@ -92,10 +94,12 @@ def test_a_card_of_released_weights_carries_their_licence(tiny_bridge, tmp_path,
     tiny_bridge.config = released
     values = {"bridge_id": "owner/bridge", "command": "accelerate launch", "run": "13 of them"}
     values["source"] = "owner/embeddings"
-    write_card(tmp_path, {"train": 13}, tiny_bridge, values)
+    write_card(tmp_path, {"train": 13}, tiny_bridge, find_origin([], True), values)
     card = DatasetCard.load(tmp_path / "README.md")
     card.validate()
     assert card.data.license == "other" and card.data.license_link == OLMOEARTH_LICENCE
+    assert card.data.license_name == "cc-by-4.0-and-olmoearth-artifact-license"
+    assert card.data.source_datasets == [CHATEARTHNET] and "(Yuan et al., 2024" in card.text
     assert "use restrictions pass on" in " ".join(card.text.split())
 
 
