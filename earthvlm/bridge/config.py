@@ -54,7 +54,7 @@ DESCRIPTIVE_ENTRIES = (
     *("format_version", "earthvlm_version"),
 )
 # Entries added to format 1 later: while they are off, bridges keep the revision that they had.
-LATER_ENTRIES = ("scene_context", "segmentation_head")
+LATER_ENTRIES = ("scene_context", "english_only", "segmentation_head")
 REVISION_LENGTH = 12  # hexadecimal digits
 # What readers should keep in mind about answers.
 LIMITS = (
@@ -77,6 +77,7 @@ class BridgeConfig:
     Attributes:
         scene_context: whether prompts hold facts and measurements of the scene as text; see
             `write_scene_context`.
+        english_only: whether a question in another language gets `ASK_IN_ENGLISH`.
         segmentation_head: whether a head maps the land cover of each pixel; see `segment`.
         lora_r: of the adapter, whose own `adapter_config.json` decides where it says otherwise.
         lora_alpha: as `lora_r`.
@@ -105,6 +106,7 @@ class BridgeConfig:
     patch_size: int = 8
     embedding_patch_size: int = 8
     scene_context: bool = False
+    english_only: bool = False
     segmentation_head: bool = False
     sentence_model_id: str = SENTENCE_MODEL_ID
     sentence_model_revision: str = SENTENCE_MODEL_REVISION

@@ -18,6 +18,8 @@ from earthvlm.bridge.config import LIMITS
 from earthvlm.bridge.network import BridgeNetwork, unsaved_revision
 from earthvlm.bridge.scoring import score_candidates
 from earthvlm.bridge.serialization import collect_states, find_bridge, read_bridge, write_bridge
+from earthvlm.data.questions.other_languages import seems_english
+from earthvlm.data.questions.unanswerable import ASK_IN_ENGLISH
 from earthvlm.generation.cpu_attention import choose_attention
 from earthvlm.generation.sampling import DEFAULT_PROMPT, Sampling
 from earthvlm.generation.text_generator import TextGenerator
@@ -136,6 +138,22 @@ class OlmoEarthVLMBridge(BridgeNetwork):
             )
         if len(scenes) == 1:  # as a scene by itself is answered
             return [self._generate_one(scenes[0], texts[0], sampling)]
+        answers = [ASK_IN_ENGLISH] * len(texts)
+        asked = [i for i, text in enumerate(texts) if not self.declines(text)]
+        found = self._generate_batches(
+            [scenes[i] for i in asked] if scenes else [], [texts[i] for i in asked], sampling
+        )
+        for i, answer in zip(asked, found, strict=True):
+            answers[i] = answer
+        return answers
+
+    def declines(self, question: str) -> bool:
+        """Whether `ASK_IN_ENGLISH` is the answer: the bridge takes English alone."""
+        return self.config.english_only and not seems_english(question)
+
+    def _generate_batches(
+        self, scenes: list[Scene], texts: list[str], sampling: Sampling
+    ) -> list[str]:
         contexts = [self.write_context(scene) for scene in scenes] or [""] * len(texts)
         prompts = [
             self.text_generator.encode_prompt(_ask(text), context)
@@ -156,6 +174,8 @@ class OlmoEarthVLMBridge(BridgeNetwork):
         return answers
 
     def _generate_one(self, scene: Scene, text: str, sampling: Sampling) -> str:
+        if self.declines(text):
+            return ASK_IN_ENGLISH
         prompt = self.text_generator.encode_prompt(_ask(text), self.write_context(scene))
         return self.text_generator.answer(self.scene_prefix([scene])[0], prompt, sampling)
 
@@ -175,6 +195,9 @@ class OlmoEarthVLMBridge(BridgeNetwork):
         turns about the same Scene object compute only what is new of the messages.
         Raises ValueError for a conversation that is too long for the language model.
         """
+        if self.declines(messages[-1]["content"]):
+            yield ASK_IN_ENGLISH
+            return
         with fitting_threads():
             yield from self.text_generator.stream(
                 scene,

@@ -6,7 +6,7 @@ import inspect
 from collections.abc import Callable, Sequence
 from dataclasses import fields, replace
 from functools import cached_property, partial
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self
 from uuid import uuid4
 
 import torch
@@ -72,6 +72,7 @@ class BridgeNetwork(nn.Module):
         embedding_patch_size: the same for embedding scenes; `patch_size` by default.
         scene_context: write facts and measurements of a scene into the prompt; see
             `write_scene_context`.
+        english_only: answer no question in another language; see `declines`.
         segmentation_head: add a head that maps the land cover of each pixel; see `segment`.
         trainable: False builds a bridge for inference, without an adapter of its own.
         adapter: in place of `lora_r` and `lora_alpha`, an adapter that is set up otherwise.
@@ -104,6 +105,7 @@ class BridgeNetwork(nn.Module):
         patch_size: int | None = None,
         embedding_patch_size: int | None = None,
         scene_context: bool = False,
+        english_only: bool = False,
         segmentation_head: bool = False,
         trainable: bool = True,
         adapter: AdapterConfig | None = None,
@@ -141,6 +143,7 @@ class BridgeNetwork(nn.Module):
             patch_size=self.encoder.patch_size,
             embedding_patch_size=embedding_patch_size or self.encoder.patch_size,
             scene_context=scene_context,
+            english_only=english_only,
             segmentation_head=segmentation_head,
         )
         self._prepare_training(trainable, dtype)
@@ -339,9 +342,9 @@ class BridgeNetwork(nn.Module):
         self.config = replace(self.config, segmentation_head=True)
         self.revision = unsaved_revision()
 
-    def set_scene_context(self, scene_context: bool) -> None:
-        """Change whether prompts hold the scene's context; the bridge needs training afterwards."""
-        self.config = replace(self.config, scene_context=scene_context)
+    def set_prompts(self, **entries: Any) -> None:
+        """Change `scene_context` or `english_only`; a bridge needs training after the first."""
+        self.config = replace(self.config, **entries)
         self.revision = unsaved_revision()
 
     def set_patch_sizes(self, patch_size: int, embedding_patch_size: int) -> None:

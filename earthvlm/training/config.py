@@ -73,6 +73,11 @@ class BridgeArguments:
         "write facts and measurements of a scene into the prompt "
         "(default: no, or as the saved bridge)",
     )
+    english_only: bool | None = argument(
+        None,
+        "answer no question in another language: for training on English alone "
+        "(default: no, or as the saved bridge)",
+    )
     freeze_olmoearth: bool = argument(True, "keep the encoder's weights fixed")
     use_vlm_vision: bool = argument(
         False, "also give the language model's own vision tower the true-colour image"

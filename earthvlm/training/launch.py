@@ -99,7 +99,9 @@ def load_bridge(
             patch or saved.patch_size, embedding or patch or saved.embedding_patch_size
         )
     if arguments.scene_context is not None:
-        bridge.set_scene_context(arguments.scene_context)
+        bridge.set_prompts(scene_context=arguments.scene_context)
+    if arguments.english_only is not None:
+        bridge.set_prompts(english_only=arguments.english_only)
     return bridge
 
 
@@ -122,4 +124,5 @@ def make_bridge(arguments: BridgeArguments, accelerator: Accelerator) -> OlmoEar
         patch_size=arguments.patch_size,
         embedding_patch_size=arguments.embedding_patch_size,
         scene_context=bool(arguments.scene_context),
+        english_only=bool(arguments.english_only),
     )

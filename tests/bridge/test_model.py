@@ -18,6 +18,7 @@ from torch.nn import functional as F
 from benchmarks.embedding import embed_by_package
 from earthvlm.bridge.batch import insert_scene
 from earthvlm.bridge.model import OlmoEarthVLMBridge
+from earthvlm.data.questions.unanswerable import ASK_IN_ENGLISH
 from earthvlm.generation.sampling import MAX_PROMPT_CHARACTERS
 from earthvlm.scenes.bands import BANDS
 from tests.conftest import draw_adapter, random_scene
@@ -204,7 +205,7 @@ def test_loaded_bridge_answers_like_the_saved_one(tiny_bridge, tmp_path):
 def test_from_config_passes_every_entry_that_builds(tiny_bridge):
     changes = {"freeze_olmoearth": True, "freeze_vlm_vision": True, "lora_r": 4, "lora_alpha": 8}
     changes |= {"num_geo_queries": 3, "patch_size": 4, "embedding_patch_size": 8}
-    changes |= {"scene_context": True}
+    changes |= {"scene_context": True, "english_only": True}
     config = replace(tiny_bridge.config, bands=BANDS[:9], **changes)
     assert OlmoEarthVLMBridge.from_config(config, "cpu").config == config
     arguments = set(inspect.signature(OlmoEarthVLMBridge).parameters)
@@ -279,3 +280,17 @@ def test_missing_folder_is_rejected(tmp_path):
     shutil.rmtree(tmp_path)
     with pytest.raises(ValueError, match="neither a folder nor the id of a Hub repository"):
         OlmoEarthVLMBridge.from_pretrained(tmp_path)
+
+
+def test_a_bridge_of_english_alone_declines_other_languages(tiny_bridge):
+    asked = [{"role": "user", "content": "¿Hay agua?"}]
+    scene = random_scene()
+    assert tiny_bridge.generate(scene, "¿Hay agua?", max_length=4) != ASK_IN_ENGLISH
+    tiny_bridge.set_prompts(english_only=True)
+    assert tiny_bridge.generate(scene, "水？") == ASK_IN_ENGLISH
+    assert list(tiny_bridge.stream(scene, asked)) == [ASK_IN_ENGLISH]
+    first, second, third = tiny_bridge.generate(
+        [scene] * 3, ["Is there water?", "Gibt es Wasser?", "Is there snow?"], max_length=4
+    )
+    assert second == ASK_IN_ENGLISH and ASK_IN_ENGLISH not in (first, third)
+    assert tiny_bridge.generate([scene] * 2, "Gibt es Wasser?") == [ASK_IN_ENGLISH] * 2

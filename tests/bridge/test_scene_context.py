@@ -116,7 +116,7 @@ def test_all_prompts_about_a_scene_hold_its_context(tiny_bridge, monkeypatch):
     ask_everywhere(tiny_bridge, scene)
     assert len(texts) == 7 and not any("Measured" in text for text in texts)
     texts.clear()
-    tiny_bridge.set_scene_context(True)
+    tiny_bridge.set_prompts(scene_context=True)
     ask_everywhere(tiny_bridge, scene)
     context = write_scene_context(scene, None, measure(scene))
     beginning = f"<|im_start|>user\n\n{context}\nIs there water?<|im_end|>"
@@ -126,13 +126,13 @@ def test_all_prompts_about_a_scene_hold_its_context(tiny_bridge, monkeypatch):
 
 def test_prompts_without_a_scene_have_no_context(tiny_bridge, monkeypatch):
     texts = spy_on_encode(tiny_bridge, monkeypatch)
-    tiny_bridge.set_scene_context(True)
+    tiny_bridge.set_prompts(scene_context=True)
     tiny_bridge.generate(None, ["Is there water?", "Is there snow?"], max_length=2)
     assert len(texts) == 2 and not any("Measured" in text for text in texts)
 
 
 def test_later_turns_reuse_the_context(tiny_bridge, monkeypatch):
-    tiny_bridge.set_scene_context(True)
+    tiny_bridge.set_prompts(scene_context=True)
     scene, lengths = random_scene(), []
     session = type(tiny_bridge.text_generator.start_session(torch.zeros(1, 1)).state)
     forward = session.forward
@@ -150,7 +150,7 @@ def test_later_turns_reuse_the_context(tiny_bridge, monkeypatch):
 
 def test_saved_bridge_keeps_reading_the_context(tiny_bridge, tmp_path):
     tiny_bridge.save_pretrained(tmp_path / "without")
-    tiny_bridge.set_scene_context(True)
+    tiny_bridge.set_prompts(scene_context=True)
     tiny_bridge.save_pretrained(tmp_path / "with")
     load = OlmoEarthVLMBridge.from_pretrained
     loaded = load(tmp_path / "with", "cpu")

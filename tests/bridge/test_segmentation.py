@@ -132,7 +132,7 @@ def test_map_is_kept_while_the_scene_is_in_use(mapping_bridge):
 
 
 def test_context_holds_the_map(mapping_bridge):
-    mapping_bridge.set_scene_context(True)
+    mapping_bridge.set_prompts(scene_context=True)
     scene = random_scene()
     largest = next(iter(mapping_bridge.segment(scene).cover_map.shares))
     context = mapping_bridge.write_context(scene)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -69,6 +70,13 @@ def publish_trained_on(hub: LocalHub, saved: Path, **base_models: str) -> None:
     hub.repository("datasets/owner/embeddings").commit({"embeddings.parquet": b""})
 
 
+@pytest.fixture
+def without_bundled(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Publish a Space without the pair that it falls back on: tens of megabytes each time."""
+    ignored = shutil.ignore_patterns("__pycache__", ".*", "bundled")
+    monkeypatch.setattr("earthvlm.publishing.space.IGNORED", ignored)
+
+
 EMBEDDED = {"vlm_model_id": "embedded", "vlm_revision": "b179c952"}
 ASKED = ["owner/space", "--bridge=owner/bridge", "--embeddings=owner/embeddings"]
 
@@ -105,6 +113,7 @@ def read_front_matter(space: Repository) -> dict:
     return yaml.safe_load(space.files["README.md"].decode().split("---\n")[1])
 
 
+@pytest.mark.usefixtures("without_bundled")
 def test_space_mounts_its_dataset_at_one_commit(hub, saved):
     publish_trained_on(hub, saved, **EMBEDDED)
     publish(ASKED)
@@ -124,6 +133,7 @@ def test_space_mounts_its_dataset_at_one_commit(hub, saved):
     assert not space.volumes
 
 
+@pytest.mark.usefixtures("without_bundled")
 def test_space_without_its_volume_is_published(hub, saved, capsys):
     publish_trained_on(hub, saved, **EMBEDDED)
     hub.refuses_volumes = True
@@ -133,6 +143,7 @@ def test_space_without_its_volume_is_published(hub, saved, capsys):
     assert "app.py" in space.files and space.variables["EARTHVLM_EMBEDDINGS"] == "owner/embeddings"
 
 
+@pytest.mark.usefixtures("without_bundled")
 def test_space_of_private_repositories_needs_a_token(hub, saved, monkeypatch, capsys):
     publish_trained_on(hub, saved, **EMBEDDED)
     hub.repositories["owner/bridge"].private = True
@@ -151,6 +162,7 @@ def test_space_of_private_repositories_needs_a_token(hub, saved, monkeypatch, ca
     assert not any(b"hf_of_the_space" in content for content in space.files.values())
 
 
+@pytest.mark.usefixtures("without_bundled")
 def test_update_removes_old_files_and_keeps_others(hub, saved):
     publish_trained_on(hub, saved, **EMBEDDED)
     publish(ASKED)
@@ -169,6 +181,7 @@ def test_private_space_cannot_replace_a_public_one(hub, capsys):
     assert not hub.repositories["spaces/owner/space"].variables
 
 
+@pytest.mark.usefixtures("without_bundled")
 def test_space_preloads_the_base_models_of_its_bridge(hub, saved):
     moondream, olmoearth = (
         hub.repository(name) for name in ("vikhyatk/moondream2", "allenai/OlmoEarth-v1-Nano")
@@ -214,6 +227,7 @@ def test_space_of_another_repository_is_refused(hub, capsys):
 
 
 @pytest.mark.end_to_end
+@pytest.mark.usefixtures("without_bundled")
 def test_space_shows_the_revisions_on_the_hub(hub, tmp_path, monkeypatch):
     publish_bridge(BUNDLED / "bridge", "owner/bridge", private=True)
     push(

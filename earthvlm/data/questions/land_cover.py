@@ -172,10 +172,16 @@ def ask_where(known: Known, rng: random.Random) -> Asked:
     """Ask where a cover or the clouds are."""
     labels = known.labels
     if labels.shows("cloud") and rng.random() < 0.25:
-        return where("cloud", labels, rng.choice(templates.WHERE[:2]).format(cover="cloud"))
+        return where("cloud", labels, rng.choice(templates.WHERE_PLURAL).format(cover="clouds"))
     cover = choose_cover(labels, rng, in_view=0.8)
-    question = rng.choice(templates.WHERE).format(cover=rng.choice(templates.SYNONYMS[cover]))
-    return where(cover, labels, question)
+    without_article = [name.split(" ", 1)[1] for name in templates.SINGULARS[cover]]
+    forms: Sequence[tuple[tuple[str, ...], Sequence[str]]] = (
+        (templates.WHERE, templates.SYNONYMS[cover]),
+        (templates.WHERE_PLURAL, templates.PLURALS[cover]),
+        (templates.WHERE[:1], without_article),
+    )
+    wordings, names = rng.choices(forms, (3, 2, 1))[0]
+    return where(cover, labels, rng.choice(wordings).format(cover=rng.choice(names)))
 
 
 def where(cover: str, labels: SceneLabels, question: str) -> Asked:
@@ -272,7 +278,7 @@ def word_presence(cover: str, rng: random.Random) -> str:
         (templates.PRESENT_SINGULAR, templates.SINGULARS),
     )
     wordings, names = rng.choices(forms, (3, 2, 1))[0]
-    return rng.choice(wordings).format(cover=rng.choice(names[cover]))
+    return capital(rng.choice(wordings).format(cover=rng.choice(names[cover])))
 
 
 def _presence(labels: SceneLabels, cover: str, question: str) -> Asked:

@@ -8,6 +8,7 @@ agree with each other.
 from __future__ import annotations
 
 import random
+import re
 
 from earthvlm.data.labels import SceneLabels
 from earthvlm.data.questions import land_cover, scenes, templates
@@ -20,10 +21,10 @@ from earthvlm.scenes.scene import Scene
 MAX_TURNS = 5
 # Shares of questions: followed by one that refers to it, in lower case, without a question mark,
 # with a typing error, asked politely.
-FOLLOWED, LOWER, UNMARKED, MISTYPED, POLITE = 0.3, 0.15, 0.1, 0.08, 0.05
+FOLLOWED, LOWER, UNMARKED, MISTYPED, POLITE = 0.3, 0.15, 0.1, 0.15, 0.05
+MISTYPED_TWICE = 0.3  # of the mistyped
 POLITE_FORMS = ("Please tell me: {}", "Hi! {}", "One more question: {}", "{} Thanks.", "Hey, {}")
-# Words shorter than this are never mistyped.
-MISTYPED_LETTERS = 5
+_LONG_WORD = re.compile("[A-Za-z]{4,}")  # shorter ones are never mistyped
 MAX_PLACE = 2  # of the cover after which "And then?" is asked
 
 # Questions with their relative frequencies.
@@ -44,7 +45,7 @@ QUESTIONS: dict[Ask, int] = {
     land_cover.ask_place: 8,
     land_cover.ask_field: 4,
     land_cover.ask_present_in: 2,
-    land_cover.ask_where: 5,
+    land_cover.ask_where: 9,
     land_cover.ask_scene_class: 1,
     land_cover.ask_clouds: 4,
     land_cover.ask_compare: 2,
@@ -58,7 +59,7 @@ QUESTIONS: dict[Ask, int] = {
     scenes.ask_river: 1,
     scenes.ask_surroundings: 2,
     scenes.ask_beyond: 3,
-    scenes.ask_in_another_language: 2,
+    scenes.ask_in_another_language: 3,
 }
 
 
@@ -129,6 +130,8 @@ def vary_wording(question: str, rng: random.Random) -> str:
     """Sometimes drop capitals and the question mark, mistype a word, or add a courtesy."""
     if rng.random() < MISTYPED:
         question = mistype(question, rng)
+        if rng.random() < MISTYPED_TWICE:
+            question = mistype(question, rng)
     if rng.random() < POLITE:
         question = rng.choice(POLITE_FORMS).format(question)
     if rng.random() < LOWER:
@@ -137,19 +140,18 @@ def vary_wording(question: str, rng: random.Random) -> str:
 
 
 def mistype(question: str, rng: random.Random) -> str:
-    """Swap, drop or repeat a letter of one of the longer words."""
-    words = question.split(" ")
-    long = [i for i, word in enumerate(words) if len(word) >= MISTYPED_LETTERS and word.isalpha()]
+    """Swap, drop or repeat a letter of one of the longer words, but not its first letter."""
+    long = list(_LONG_WORD.finditer(question))
     if not long:
         return question
-    index = rng.choice(long)
-    word = words[index]
-    at = rng.randrange(1, len(word) - 2)
-    words[index] = rng.choice(
+    found = rng.choice(long)
+    word = found[0]
+    at = rng.randrange(1, len(word) - 1)
+    changed = rng.choice(
         (
             word[:at] + word[at + 1] + word[at] + word[at + 2 :],
             word[:at] + word[at + 1 :],
             word[:at] + word[at] + word[at:],
         )
     )
-    return " ".join(words)
+    return question[: found.start()] + changed + question[found.end() :]

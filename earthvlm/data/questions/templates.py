@@ -69,6 +69,8 @@ PRESENT = (
     "Does this scene contain {cover}?",
     "Does the image show {cover}?",
     "Any {cover}?",
+    "{cover}?",
+    "{cover} here?",
     "Tell me whether there is {cover}.",
     "Check if there is any {cover}.",
     "Is it true that there is {cover} here?",
@@ -85,6 +87,7 @@ PRESENT_PLURAL = (
     "Does this scene contain {cover}?",
     "Does the image show any {cover}?",
     "Any {cover}?",
+    "{cover}?",
     "Tell me whether there are {cover}.",
 )
 PRESENT_SINGULAR = (
@@ -135,6 +138,8 @@ SHARE = (
     "What part of the area is {cover}?",
     "How large is the share of {cover}?",
     "How much of it is covered by {cover}?",
+    "How big is the area of {cover}?",
+    "How many hectares of {cover} are there?",
 )
 MOSTLY = (
     "Is it mostly {cover}?",
@@ -229,6 +234,14 @@ WHERE = (
     "Show me where the {cover} is.",
     "In which part of the image is there {cover}?",
 )
+WHERE_PLURAL = (
+    "Where are the {cover}?",
+    "Where do you see {cover}?",
+    "In which part are the {cover}?",
+    "Where can I find {cover}?",
+    "Which quarter has the {cover}?",
+    "Show me where the {cover} are.",
+)
 SCENE_CLASS = (
     "Which scene is it?",
     "What kind of scene is this?",
@@ -243,6 +256,9 @@ CLOUDS = (
     "Is there any cloud?",
     "Is the view blocked by clouds?",
     "Are clouds in the way?",
+    "Any clouds?",
+    "Clouds?",
+    "Is it clouded over?",
 )
 CLEAR = (
     "Is the sky clear?",

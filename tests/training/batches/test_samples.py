@@ -152,7 +152,7 @@ def test_half_of_the_prompts_hold_the_context(data, tiny_bridge):
         return sum("\nMeasured: " in prompt for prompt in prompts)
 
     assert count_contexts() == 0
-    tiny_bridge.set_scene_context(True)
+    tiny_bridge.set_prompts(scene_context=True)
     assert 20 <= count_contexts() <= 40
 
 
@@ -160,7 +160,7 @@ def test_half_of_the_prompts_hold_the_context(data, tiny_bridge):
 def test_prompts_show_the_map_and_at_times_a_wrong_one(data, tiny_bridge):
     """What a wrong map says, no question is asked about, and answers follow the labels."""
     tiles = ChatEarthNet(data, "train")
-    tiny_bridge.set_scene_context(True)
+    tiny_bridge.set_prompts(scene_context=True)
     tiny_bridge.add_segmentation_head()
     samples = TrainingSamples(tiles, tiny_bridge, 0, mapper=SceneMapper(tiny_bridge))
     decode = tiny_bridge.language.tokenizer.decode
@@ -178,7 +178,7 @@ def test_prompts_show_the_map_and_at_times_a_wrong_one(data, tiny_bridge):
 def test_answers_can_follow_the_map_alone(data, tiny_bridge):
     """A random head's map differs from the labels, and an answer says so wherever it is asked."""
     tiles = ChatEarthNet(data, "train")
-    tiny_bridge.set_scene_context(True)
+    tiny_bridge.set_prompts(scene_context=True)
     tiny_bridge.add_segmentation_head()
     mapper = SceneMapper(tiny_bridge)
     samples = TrainingSamples(
@@ -199,7 +199,7 @@ def test_answers_can_follow_the_map_alone(data, tiny_bridge):
 def test_samples_are_drawn_scenes_with_labels_of_their_map(data, tiny_bridge, tmp_path):
     """The same ones by a worker, which maps them too."""
     tiles, runs = ChatEarthNet(data, "train"), []
-    tiny_bridge.set_scene_context(True)
+    tiny_bridge.set_prompts(scene_context=True)
     tiny_bridge.add_segmentation_head()
     for workers in (0, 1):
         config = TrainingConfig(str(data), str(tmp_path), batch_size=4, num_workers=workers)
@@ -215,7 +215,7 @@ def test_samples_are_drawn_scenes_with_labels_of_their_map(data, tiny_bridge, tm
 
 
 def test_contexts_of_joined_tiles_have_a_date_and_mostly_a_place(data, tiny_bridge):
-    tiny_bridge.set_scene_context(True)
+    tiny_bridge.set_prompts(scene_context=True)
     samples = TrainingSamples(ChatEarthNet(data, "train"), tiny_bridge, 0)
     decode = tiny_bridge.language.tokenizer.decode
     keys = [SampleKey(epoch, 0, (1, 2, 1)) for epoch in range(60)]
