@@ -7,6 +7,7 @@ import copy
 import gc
 import json
 import os
+import random
 import shutil
 import sys
 import tempfile
@@ -75,11 +76,12 @@ def pytest_collection() -> Iterator[None]:
 
 
 @pytest.hookimpl(trylast=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Begin with the files that take long, so that no worker waits for another at the end.
 
     Files of one kind, and the tests of a file, stay in their random order.
     """
+    draw_settings(config, items)
     files: dict[Path, int] = {}
     for item in items:
         weight = 2 if item.get_closest_marker("end_to_end") else 1
@@ -87,6 +89,26 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             files[item.path] = max(weight, files.get(item.path, 0))
     items.sort(key=lambda item: -files.get(item.path, 0))
     share_processors()
+
+
+def draw_settings(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Of the settings of a test marked `one_setting`, leave the one that the run's seed draws.
+
+    Those of `-m` with this mark, and of a command line that names one, all run.
+    """
+    if "one_setting" in config.getoption("markexpr", ""):
+        return
+    settings: dict[str, list[pytest.Item]] = {}
+    for item in items:
+        if item.get_closest_marker("one_setting"):
+            settings.setdefault(item.nodeid.split("[")[0], []).append(item)
+    seed = config.getoption("randomly_seed", 0)
+    left_out: set[pytest.Item] = set()
+    for name, variants in settings.items():
+        variants.sort(key=lambda item: item.nodeid)
+        left_out |= set(variants) - {random.Random(f"{seed} {name}").choice(variants)}
+    config.hook.pytest_deselected(items=list(left_out))
+    items[:] = [item for item in items if item not in left_out]
 
 
 def takes_long(item: pytest.Item) -> bool:
@@ -271,8 +293,12 @@ def hub(request, monkeypatch, tmp_path_factory) -> Iterator[LocalHub]:
         abort_xet_session()
 
 
+# The client's default, and by night what a Hub without Xet needs.
 with_and_without_xet = pytest.mark.parametrize(
-    "hub", [True, False], ids=["xet", "http"], indirect=True
+    "hub",
+    [True, pytest.param(False, marks=pytest.mark.nightly)],
+    ids=["xet", "http"],
+    indirect=True,
 )
 without_xet = pytest.mark.parametrize("hub", [False], ids=["http"], indirect=True)
 

@@ -120,11 +120,9 @@ class BridgeNetwork(nn.Module):
         self.language = load_language_model(
             vlm_model_id, language_dtype, device, vlm_revision, use_vlm_vision
         )
+        scale = self.language.measure_embedding_std()
         self.fusion = GeospatialQueryEncoder(
-            self.encoder.dim,
-            self.language.dim,
-            num_geo_queries,
-            output_scale=self.language.measure_embedding_std(),
+            self.encoder.dim, self.language.dim, num_geo_queries, output_scale=scale
         ).to(device)
         self.adapter = adapter or default_adapter(self.language, lora_r, lora_alpha)
         self.config = BridgeConfig(

@@ -43,6 +43,7 @@ def accuracy(score, answers, labels) -> float:
     return float(np.mean([score(a, f, "") for a, f in zip(answers, labels, strict=True)]))
 
 
+@pytest.mark.one_setting
 @pytest.mark.parametrize(
     ("task", "score", "least"),
     [(QUESTIONS[0], score_dominant, 0.7), (QUESTIONS[1], score_water, 0.8)],

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import os
-import random
 import shutil
 import threading
 from collections.abc import Callable, Iterator
@@ -57,17 +56,20 @@ LAUNCH = {
 # Nothing fades or slides any more; signs of waiting still move, and a warning's time runs.
 AT_REST = """() => !document.getAnimations().some(
   each => each.playState === 'running' && each.effect.getComputedTiming().activeDuration < 2000)"""
-# The widths of a phone and of a desktop, in pixels. Tests of the layout run at both, and others at
-# one of them, which the seed of the run chooses.
-WIDTHS = (360, 1440)
-BOTH_WIDTHS = pytest.mark.parametrize("tab", WIDTHS, indirect=True, ids=str)
-EITHER_WIDTH = pytest.mark.parametrize("tab", [None], indirect=True, ids=["either"])
+WIDTHS = (360, 1440)  # of a phone and of a desktop, in pixels
 END_TO_END = [
     pytest.mark.end_to_end,
     pytest.mark.slow,
     # Gradio's own, about pandas; as an error it would end tasks of its queue.
     pytest.mark.filterwarnings("ignore::DeprecationWarning:gradio.queueing"),
 ]
+
+
+def either_width(test: Callable[..., None]) -> Callable[..., None]:
+    """Let a test use its tab at one of the two widths."""
+    return pytest.mark.one_setting(
+        pytest.mark.parametrize("tab", WIDTHS, indirect=True, ids=str)(test)
+    )
 
 
 @pytest.fixture(scope="session")
@@ -160,12 +162,9 @@ def window(
 
 @pytest.fixture
 def tab(request: pytest.FixtureRequest, window: BrowserContext) -> Iterator[Page]:
-    """A blank tab, 1440 pixels wide or as BOTH_WIDTHS or EITHER_WIDTH asks."""
-    seed = request.config.getoption("randomly_seed", 0)
-    width = getattr(request, "param", 1440)
-    width = width or random.Random(f"{seed} {request.node.name}").choice(WIDTHS)
+    """A blank tab, 1440 pixels wide unless a parameter says otherwise."""
     tab = window.new_page()
-    tab.set_viewport_size({"width": width, "height": 900})
+    tab.set_viewport_size({"width": getattr(request, "param", 1440), "height": 900})
     yield tab
     tab.close()
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.end_to_end.conftest import BOTH_WIDTHS, EITHER_WIDTH, END_TO_END, PacedAnswers
+from tests.end_to_end.conftest import END_TO_END, PacedAnswers, either_width
 from tests.end_to_end.visitor import (
     answers,
     ask,
@@ -34,7 +34,7 @@ ANSWER_BEGAN = """() => [...document.querySelectorAll('#chat [data-testid="bot"]
   .some(bot => /\\w/.test(bot.innerText) && !bot.innerText.includes('Looking'))"""
 
 
-@EITHER_WIDTH
+@either_width
 def test_uploaded_geotiff_gets_a_streamed_answer(
     page: Page,
     lakeside: Path,
@@ -65,7 +65,7 @@ def test_uploaded_geotiff_gets_a_streamed_answer(
     assert len(paced_answers.said) > 3
 
 
-@EITHER_WIDTH
+@either_width
 def test_conversation_is_copied_saved_and_cleared(page: Page, keep: Callable[..., None]):
     page.locator("#save").click()
     assert "no conversation yet" in read_warning(page)
@@ -94,7 +94,7 @@ def test_conversation_is_copied_saved_and_cleared(page: Page, keep: Callable[...
     assert ask(page, "Is there water?") == first  # as if nothing had been said
 
 
-@EITHER_WIDTH
+@either_width
 def test_stop_retry_and_edit(page: Page, paced_answers: PacedAnswers, keep: Callable[..., None]):
     def let_it_be_answered() -> None:
         wait_until_looking(page)
@@ -130,6 +130,7 @@ def test_stop_retry_and_edit(page: Page, paced_answers: PacedAnswers, keep: Call
     keep("edited")
 
 
+@pytest.mark.one_setting
 @pytest.mark.parametrize("first", ["typed", "suggested"])
 def test_next_question_waits_for_the_answer(first, page: Page, paced_answers: PacedAnswers):
     box = page.get_by_label("Your question")
@@ -162,7 +163,7 @@ def test_next_question_waits_for_the_answer(first, page: Page, paced_answers: Pa
     assert asked == ("Is there water?", "And fields?") and box.input_value() == ""
 
 
-@EITHER_WIDTH
+@either_width
 def test_opening_an_example_clears_the_conversation(page: Page, paced_answers: PacedAnswers):
     examples = page.locator("#examples .thumbnail-item")
     for example in examples.all():
@@ -185,7 +186,7 @@ def test_opening_an_example_clears_the_conversation(page: Page, paced_answers: P
     wait_for_count(answers(page), 1)
 
 
-@EITHER_WIDTH
+@either_width
 def test_link_opens_its_scene_and_asks_its_question(
     tab: Page, app_url: str, app_index, keep: Callable[..., None]
 ):
@@ -207,7 +208,7 @@ def test_link_opens_its_scene_and_asks_its_question(
     assert questions(tab).count() == 0  # it was not asked about another scene
 
 
-@EITHER_WIDTH
+@either_width
 def test_picture_bands_and_download(page: Page, keep: Callable[..., None]):
     picture = page.locator("#picture img")
     pictures = {picture.get_attribute("src")}
@@ -224,7 +225,7 @@ def test_picture_bands_and_download(page: Page, keep: Callable[..., None]):
     assert download.value.suggested_filename.endswith(".png")
 
 
-@BOTH_WIDTHS
+@either_width
 def test_viewer_zooms_reads_pixels_and_draws_any_bands(page: Page, keep: Callable[..., None]):
     viewport = page.locator("#picture .viewport")
 
@@ -275,7 +276,7 @@ def test_viewer_zooms_reads_pixels_and_draws_any_bands(page: Page, keep: Callabl
     keep("full-screen", full_page=False)
 
 
-@EITHER_WIDTH
+@either_width
 def test_attention_map_is_shown_until_the_next_answer(page: Page, keep: Callable[..., None]):
     page.locator("#attention").click()
     assert "no answer yet" in read_warning(page)

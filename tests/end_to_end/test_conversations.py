@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 from urllib.parse import parse_qs, urlparse
 
-from tests.end_to_end.conftest import EITHER_WIDTH, END_TO_END
+from tests.end_to_end.conftest import END_TO_END, either_width
 from tests.end_to_end.visitor import answers, ask, open_example, questions, wait_for_count
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ def wait_for_address(page: Page, scene: str, question: str) -> None:
     )
 
 
-@EITHER_WIDTH
+@either_width
 def test_conversations_are_kept_listed_and_navigated(page: Page):
     page.evaluate("localStorage.clear()")
     choice = page.get_by_label("Conversation", exact=True)

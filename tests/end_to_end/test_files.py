@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image
 
 from earthvlm.scenes.bands import FILE_ORDER_12
-from tests.end_to_end.conftest import EITHER_WIDTH, END_TO_END
+from tests.end_to_end.conftest import END_TO_END, either_width
 from tests.end_to_end.visitor import ask, open_file, open_tab, read_details, read_warning, upload
 from tests.support.made_products import make_tile, pack, write_band, write_safe
 from tests.support.made_rasters import make_values, write_tiff
@@ -37,7 +37,7 @@ def read_descriptions(page: Page) -> list[str]:
     return [each.inner_text().lower() for each in descriptions]
 
 
-@EITHER_WIDTH
+@either_width
 def test_photos_and_triplets_open_wrong_files_are_named(
     page: Page, tmp_path: Path, keep: Callable[..., None]
 ):
@@ -72,7 +72,7 @@ def test_photos_and_triplets_open_wrong_files_are_named(
     assert ask(page, "Is there water?")
 
 
-@EITHER_WIDTH
+@either_width
 def test_two_dates_and_two_places_are_compared(
     page: Page, practice_data: Path, keep: Callable[..., None]
 ):
@@ -117,7 +117,7 @@ def test_two_dates_and_two_places_are_compared(
     assert len(read_descriptions(page)) == 2
 
 
-@EITHER_WIDTH
+@either_width
 def test_products_bands_and_parts_of_large_images_open(
     page: Page, tmp_path: Path, keep: Callable[..., None]
 ):
@@ -175,7 +175,7 @@ RECORD = """() => {
 }"""
 
 
-@EITHER_WIDTH
+@either_width
 def test_slow_uploads_tell_of_progress_in_one_place(page: Page, lakeside: Path):
     network = page.context.new_cdp_session(page)
     network.send("Network.enable")

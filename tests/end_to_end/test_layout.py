@@ -19,7 +19,8 @@ pytestmark = END_TO_END
 HEIGHTS = {360: 740, 768: 1024, 1440: 900, 2560: 1440}
 # The least width and height of the picture over the legend of a map, in pixels.
 PICTURES = {360: (300, 180), 768: (400, 300), 1440: (600, 370), 2560: (1300, 800)}
-AXE_WIDTHS = (360, 1440)  # the rules of accessibility hardly depend on the width
+LARGER = tuple(width for width in HEIGHTS if width > 360)
+IN_EITHER_SCHEME = pytest.mark.parametrize("scheme", ["light", "dark"])
 # The last one is answered with a map and its legend, which makes what stays in view higher.
 TALK = ("Is there water?", "Which land cover dominates?", "Where is the built-up land?")
 # Controls of the open tab that lie on one another. What is on the map or in the pictures moves.
@@ -65,26 +66,43 @@ TOO_NARROW = """() => [...document.querySelectorAll('button:not(.label-wrap)')]
   .map((each) => each.textContent.trim()).filter(Boolean)"""
 
 
-@pytest.mark.parametrize("tab", HEIGHTS, indirect=True, ids=str)
-def test_every_tab_fits_its_window(
-    tab: Page, app_url: str, keep: Callable[..., None], request: pytest.FixtureRequest
+@pytest.mark.one_setting
+@IN_EITHER_SCHEME
+@pytest.mark.parametrize("tab", [360], indirect=True, ids=str)
+def test_every_tab_fits_a_phone(
+    tab: Page, app_url: str, scheme: str, keep: Callable[..., None], request: pytest.FixtureRequest
 ):
+    visit_tabs(tab, app_url, scheme, keep, request)
+
+
+@pytest.mark.one_setting
+@IN_EITHER_SCHEME
+@pytest.mark.parametrize("tab", LARGER, indirect=True, ids=str)
+def test_every_tab_fits_a_larger_window(
+    tab: Page, app_url: str, scheme: str, keep: Callable[..., None], request: pytest.FixtureRequest
+):
+    visit_tabs(tab, app_url, scheme, keep, request)
+
+
+def visit_tabs(
+    tab: Page, app_url: str, scheme: str, keep: Callable[..., None], request: pytest.FixtureRequest
+) -> None:
     width = tab.viewport_size["width"]
     tab.set_viewport_size({"width": width, "height": HEIGHTS[width]})
+    tab.emulate_media(color_scheme="dark" if scheme == "light" else "light")
 
     def check_accessibility(state: str) -> None:
         assert tab.evaluate(TOO_NARROW) == [], state
-        for scheme in ("light", "dark") if width in AXE_WIDTHS else ():
-            tab.emulate_media(color_scheme=scheme)
-            is_dark = "dark => document.body.classList.contains('dark') === dark"
-            tab.wait_for_function(is_dark, arg=scheme == "dark")
-            tab.wait_for_function(AT_REST)  # colours fade into those of the other scheme
-            keep(f"{state}-{scheme}", full_page=False)
-            serious = read_violations(tab, scheme)
-            assert not serious, (state, scheme, serious)
+        tab.wait_for_function(AT_REST)
+        keep(f"{state}-{scheme}", full_page=False)
+        serious = read_violations(tab, scheme)
+        assert not serious, (state, scheme, serious)
 
     tab.goto(app_url)
     tab.locator("#picture img").first.wait_for()
+    tab.emulate_media(color_scheme=scheme)  # an open page follows a change
+    is_dark = "dark => document.body.classList.contains('dark') === dark"
+    tab.wait_for_function(is_dark, arg=scheme == "dark")
     assert box(tab, "#prompt textarea")["y"] < HEIGHTS[width] - 40  # before anything is scrolled
     assert box(tab, "#picture .viewport")["y"] + 180 < box(tab, "#prompt textarea")["y"]
     check_accessibility("chat-start")

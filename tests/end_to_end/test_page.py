@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.end_to_end.conftest import AT_REST, BOTH_WIDTHS, END_TO_END
+from tests.end_to_end.conftest import AT_REST, END_TO_END, either_width
 from tests.end_to_end.visitor import answers, open_tab, read_violations, wait_until_idle
 
 if TYPE_CHECKING:
@@ -18,6 +18,7 @@ pytestmark = END_TO_END
 TABS = ("Chat", "Search", "Map", "Compare")
 
 
+@pytest.mark.one_setting
 @pytest.mark.parametrize("tab", [360, 768, 1440], indirect=True, ids=str)
 def test_page_is_stable_and_loads_from_one_origin(tab: Page, app_url: str):
     """The layout shift is under 0.1, which Web Vitals rate as good."""
@@ -78,7 +79,7 @@ def test_page_runs_its_own_scripts_alone(tab: Page, app_url: str):
     assert tab.evaluate("window.harmed") is None
 
 
-@BOTH_WIDTHS
+@either_width
 def test_page_works_by_keyboard_and_passes_axe(page: Page, keep: Callable[..., None]):
     """Every control is reached, and axe-core's serious and critical rules hold over the picture.
 

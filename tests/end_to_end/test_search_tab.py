@@ -17,7 +17,7 @@ from earthvlm.scenes.places.formatting import describe_count
 from earthvlm.scenes.places.gazetteer import find_place
 from earthvlm.ui.tabs.search.filters import BBOX_LABEL, DEFAULT_RESULTS, NEAR_LABEL, name_group
 from earthvlm.ui.tabs.search.search_results import PAGE_SIZE
-from tests.end_to_end.conftest import BOTH_WIDTHS, EITHER_WIDTH, END_TO_END
+from tests.end_to_end.conftest import END_TO_END, either_width
 from tests.end_to_end.visitor import (
     answers,
     open_filters,
@@ -57,7 +57,7 @@ def bbox_field(page: Page) -> Locator:
     return page.get_by_label(BBOX_LABEL).locator("visible=true")
 
 
-@BOTH_WIDTHS
+@either_width
 def test_search_results_are_plain_and_open_in_chat(page: Page, keep: Callable[..., None]):
     search(page, "a lake beside forest")
     wait_for_count(results(page), PAGE_SIZE)
@@ -96,7 +96,7 @@ def test_search_results_are_plain_and_open_in_chat(page: Page, keep: Callable[..
     ).wait_for()
 
 
-@EITHER_WIDTH
+@either_width
 def test_marked_scenes_and_places_are_searched(page: Page, app_index, keep: Callable[..., None]):
     search(page, "open water")
     thumbs = results(page).nth(0).locator(".marks button")
@@ -134,7 +134,7 @@ def test_marked_scenes_and_places_are_searched(page: Page, app_index, keep: Call
     page.locator("#map-summary", has_text="results of the last search").wait_for()
 
 
-@EITHER_WIDTH
+@either_width
 def test_typed_filters_narrow_a_search_or_find_nothing(
     page: Page, app_index, keep: Callable[..., None]
 ):
@@ -216,7 +216,7 @@ def count_scenes(scenes: Sized) -> str:
     return describe_count(len(scenes), "scene")
 
 
-@EITHER_WIDTH
+@either_width
 def test_box_drawn_on_the_map_limits_search(page: Page, app_index, keep: Callable[..., None]):
     search(page, "open water")
     rows = save_csv(page)
@@ -293,7 +293,7 @@ def test_search_warns_when_its_engine_is_down(page: Page, app_index, monkeypatch
     assert warning.count() == 0
 
 
-@EITHER_WIDTH
+@either_width
 def test_split_narrows_results_that_every_format_saves(page: Page, app_index, tmp_path):
     open_tab(page, "Search")
     page.locator("#search-summary", has_text=f"of {len(app_index)} scenes").wait_for()

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import earthvlm.ui.session as session
 from earthvlm.serving.request_queue import MAX_WAITING
-from tests.end_to_end.conftest import EITHER_WIDTH, END_TO_END, PATIENCE_MS
+from tests.end_to_end.conftest import END_TO_END, PATIENCE_MS, either_width
 from tests.end_to_end.visitor import (
     answers,
     ask,
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 pytestmark = END_TO_END
 
 
-@EITHER_WIDTH
+@either_width
 def test_page_shows_queue_position_and_overflow(
     page: Page, app_service: SceneService, keep: Callable[..., None]
 ):

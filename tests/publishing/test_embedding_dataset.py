@@ -211,6 +211,7 @@ def test_a_private_push_to_a_public_dataset_is_refused(hub, data, published, tmp
     assert not (tmp_path / "out").exists()  # refused before hours of embedding
 
 
+@pytest.mark.one_setting
 @pytest.mark.parametrize("repository", ["owner/embeddings", None])
 def test_the_code_in_the_card_runs(hub, data, published, tmp_path, repository, capsys, monkeypatch):
     out = tmp_path / "out"

@@ -84,6 +84,7 @@ def test_cut_download_resumes_and_is_not_repeated(hub):
 
 @pytest.mark.slow
 @with_and_without_xet
+@pytest.mark.one_setting
 @pytest.mark.parametrize("name", ["model.safetensors", "config.json"])
 def test_damaged_file_is_fetched_again_and_never_used(hub, name):
     content = os.urandom(100_000)

@@ -33,6 +33,7 @@ def impatient(monkeypatch):
 
 
 @without_xet
+@pytest.mark.one_setting
 @pytest.mark.parametrize("cut", ["before", "after"])
 def test_a_push_cut_at_any_request_is_atomic(hub, saved, impatient, cut):
     publish_bridge(saved, "owner/whole")

@@ -87,6 +87,7 @@ def test_second_run_trains_only_the_search_head(trained, data, tmp_path, tiny_la
 
 
 @pytest.mark.slow
+@pytest.mark.one_setting
 @pytest.mark.parametrize(("precision", "tracker"), [("bf16", "tensorboard"), ("fp16", "trackio")])
 def test_half_precision_runs_resume_and_log_to_trackers(
     precision, tracker, data, tmp_path, tiny_language, monkeypatch

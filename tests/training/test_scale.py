@@ -150,11 +150,8 @@ def test_shards_equal_one_process_and_resume_in_one(data, alone, tmp_path, tiny_
     assert_same_weights(alone, tmp_path / "more")
 
 
-# By night also with what the tests before show with LoRA.
-@pytest.mark.parametrize(
-    "config",
-    ["zero2", *(pytest.param(each, marks=pytest.mark.nightly) for each in ("ddp", "fsdp2"))],
-)
+@pytest.mark.one_setting
+@pytest.mark.parametrize("config", ["zero2", "ddp", "fsdp2"])
 def test_without_lora_two_processes_equal_one(
     config, data, alone_without_lora, tmp_path, tiny_language
 ):
@@ -165,9 +162,8 @@ def test_without_lora_two_processes_equal_one(
     assert_same_losses(alone_without_lora, tmp_path)
 
 
-@pytest.mark.parametrize(
-    "config", ["fsdp2", "zero2", pytest.param("ddp", marks=pytest.mark.nightly)]
-)
+@pytest.mark.one_setting
+@pytest.mark.parametrize("config", ["fsdp2", "zero2", "ddp"])
 def test_shipped_configurations_train_in_their_precision(config, data, tmp_path, tiny_language):
     options = options_for(data, tmp_path, tiny_language, "--batch_size=2", "--max_steps=1")
     run_two_processes(config, [*TRAIN, *options], tmp_path / "log")
@@ -179,6 +175,7 @@ def test_shipped_configurations_train_in_their_precision(config, data, tmp_path,
         assert tensor.isfinite().all(), name
 
 
+@pytest.mark.nightly
 def test_shards_train_every_stage(data, tmp_path, tiny_language):
     """With accumulated batches, of which each process has its part."""
     options = ["--no-freeze_olmoearth", "--encoder_epochs=1", "--query_epochs=1", "--max_steps=1"]

@@ -154,6 +154,7 @@ def test_run_killed_after_its_last_step_ends_as_before(data, two_steps, copied, 
 
 
 @pytest.mark.slow
+@pytest.mark.nightly
 def test_resumed_run_shows_the_same_maps(data, tmp_path, tiny_language):
     """The encoder changes in each step, and samples show maps of the encoder before the first."""
     options = [*TWO_STEPS, "--max_steps=3", "--segmentation_epochs=1", "--scene_context"]
