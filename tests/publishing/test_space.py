@@ -250,6 +250,7 @@ def test_space_shows_the_revisions_on_the_hub(hub, tmp_path, monkeypatch):
 
 
 @pytest.mark.end_to_end
+@pytest.mark.nightly
 def test_mounted_dataset_is_not_downloaded(hub, tmp_path):
     push(
         BUNDLED / "embeddings",

@@ -45,7 +45,7 @@ def make_mapped_labels() -> SceneLabels:
     return replace(SceneLabels.from_cover_map(cover_map), predicted_map=cover_map)
 
 
-def ask_all(labels: SceneLabels, count: int = 2500, **known) -> dict[str, set[str]]:
+def ask_all(labels: SceneLabels, count: int = 1500, **known) -> dict[str, set[str]]:
     """The answers of many conversations, by question in lower case without a question mark."""
     rng, answers = random.Random(0), {}
     for _ in range(count):
@@ -54,6 +54,21 @@ def ask_all(labels: SceneLabels, count: int = 2500, **known) -> dict[str, set[st
             question = asked["content"].lower().rstrip("?.")
             answers.setdefault(question, set()).add(answer["content"])
     return answers
+
+
+@pytest.fixture(scope="module")
+def of_map() -> dict[str, set[str]]:
+    """Answers about a scene with a map, to questions without typing errors and courtesies."""
+    with pytest.MonkeyPatch.context() as patch:
+        for share in ("MISTYPED", "POLITE"):
+            patch.setattr(f"earthvlm.data.questions.question_answering.{share}", 0)
+        return ask_all(make_mapped_labels(), 5000, scene=random_scene(), has_map=True)
+
+
+@pytest.fixture(scope="module")
+def of_labels() -> dict[str, set[str]]:
+    """Answers about a scene of which nothing but labels is known."""
+    return ask_all(MIXED)
 
 
 def test_descriptions_give_land_cover_and_places():
@@ -118,8 +133,8 @@ def test_every_kind_of_question_can_be_asked():
 
 
 @pytest.mark.slow
-def test_wordings_of_one_question_have_one_answer():
-    answers = ask_all(make_mapped_labels(), scene=random_scene(), has_map=True)
+def test_wordings_of_one_question_have_one_answer(of_map):
+    answers = of_map
     for question in ("is there water", "are there any lakes", "do you see a lake"):
         assert answers[question] == {"Yes, water covers about 6 percent of the scene."}
     for question in ("is it free of water", "is the scene without water"):
@@ -133,11 +148,9 @@ def test_wordings_of_one_question_have_one_answer():
 
 
 @pytest.mark.slow
-def test_every_question_alone_has_one_answer(monkeypatch):
+def test_every_question_alone_has_one_answer(of_map):
     """But for those that refer to the one before."""
-    for share in ("MISTYPED", "POLITE"):
-        monkeypatch.setattr(f"earthvlm.data.questions.question_answering.{share}", 0)
-    answers = ask_all(make_mapped_labels(), scene=random_scene(), has_map=True)
+    answers = of_map
     followed = [t.lower().rstrip("?.") for t in FOLLOW_UPS]
     unclear = {
         question
@@ -148,8 +161,8 @@ def test_every_question_alone_has_one_answer(monkeypatch):
 
 
 @pytest.mark.slow
-def test_parts_of_the_map_are_counted_and_rivers_followed():
-    answers = ask_all(make_mapped_labels(), scene=random_scene(), has_map=True)
+def test_parts_of_the_map_are_counted_and_rivers_followed(of_map):
+    answers = of_map
     assert answers["how many lakes are there"] == {"The map shows 2 separate parts of water."}
     assert answers["which way does the river run"] == {
         "It runs between the left and the right; which way it flows cannot be seen."
@@ -164,7 +177,7 @@ def test_parts_of_a_map_are_not_asked_about_without_it():
 
 
 @pytest.mark.slow
-def test_date_place_and_size_are_told_where_the_context_has_them():
+def test_date_place_and_size_are_told_where_the_context_has_them(of_labels):
     scene = replace(
         random_scene(),
         date=datetime.date(2021, 1, 16),
@@ -182,18 +195,16 @@ def test_date_place_and_size_are_told_where_the_context_has_them():
     }
     side = scene.width / 100
     assert answers["how large is the area"] == {f"It is {side:.1f} x {side:.1f} km."}
-    unknown = ask_all(MIXED)
-    assert unknown["when was this taken"] == {NO_DATE}
-    assert unknown["what are the coordinates"] == {NO_PLACE}
+    assert of_labels["when was this taken"] == {NO_DATE}
+    assert of_labels["what are the coordinates"] == {NO_PLACE}
 
 
 @pytest.mark.slow
-def test_other_languages_are_never_answered():
+def test_other_languages_are_never_answered(of_labels):
     questions = {q.lower().rstrip("?.") for group in OTHER_LANGUAGES for q in group}
-    answers = ask_all(MIXED)
-    asked = questions & set(answers)
+    asked = questions & set(of_labels)
     assert len(questions) > 300 and len(asked) > 40
-    assert all(answers[question] == {ASK_IN_ENGLISH} for question in asked)
+    assert all(of_labels[question] == {ASK_IN_ENGLISH} for question in asked)
 
 
 def test_hidden_ground_cannot_be_told():
@@ -204,9 +215,9 @@ def test_hidden_ground_cannot_be_told():
 
 
 @pytest.mark.slow
-def test_haze_is_asked_about_where_it_is_known():
+def test_haze_is_asked_about_where_it_is_known(of_labels):
     assert "is it hazy" not in ask_all(make_mapped_labels(), count=500)
-    assert ask_all(MIXED)["is it hazy"] == {"No, there is no haze in view."}
+    assert of_labels["is it hazy"] == {"No, there is no haze in view."}
     assert QueryTargets.write(make_mapped_labels())[-2] is None
 
 
@@ -270,9 +281,8 @@ def test_wordings_vary_and_keep_their_letters():
     assert mistype("???", rng) == "???"
 
 
-def test_places_are_asked_by_every_name_of_a_cover(monkeypatch):
-    monkeypatch.setattr("earthvlm.data.questions.question_answering.MISTYPED", 0)
-    answers = ask_all(make_mapped_labels())
+@pytest.mark.slow
+def test_places_are_asked_by_every_name_of_a_cover(of_map):
     names = ("where is the water", "where are the lakes", "where is the lake", "where is the sea")
-    assert len({frozenset(answers[name]) for name in names}) == 1
-    assert "water" in answers and "any lakes" in answers
+    assert len({frozenset(of_map[name]) for name in names}) == 1
+    assert "water" in of_map and "any lakes" in of_map
