@@ -1,4 +1,4 @@
-"""Which questions are told to be of another language."""
+"""Which questions count as being of another language."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def texts_of(value: object) -> list[str]:
     return [value] if isinstance(value, str) else []
 
 
-def test_english_questions_are_told_to_be_english():
+def test_english_questions_count_as_english():
     wordings = [
         vars(module)[name]
         for module in (templates, scenes)
@@ -51,11 +51,11 @@ FOREIGN = (
 
 
 @pytest.mark.parametrize("question", FOREIGN)
-def test_other_languages_are_told(question):
+def test_other_languages_are_recognised(question):
     assert not seems_english(question)
 
 
-def test_nearly_all_questions_that_training_declines_are_told():
+def test_nearly_all_that_training_declines_is_recognised():
     questions = [text for language in unanswerable.OTHER_LANGUAGES for text in language]
     missed = [text for text in questions if seems_english(text)]
     assert len(missed) <= 0.02 * len(questions)
