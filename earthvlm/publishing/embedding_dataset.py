@@ -154,7 +154,8 @@ def embed_dataset(
     if faults:
         report(f"Left out: {list_entries(origin.name, 'that cannot be read', faults, 'tile')}.")
     name_bridge(arguments.output, shards, bridge_id)
-    sizes = {s: _count(arguments.output, [x for x in shards if x.split == s]) for s in datasets}
+    written = dict.fromkeys(shard.split for shard in shards)  # a split may have no tile of its own
+    sizes = {s: _count(arguments.output, [x for x in shards if x.split == s]) for s in written}
     values = {
         "source": repository or ".",
         "bridge_id": bridge_id,

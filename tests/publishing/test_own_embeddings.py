@@ -43,6 +43,7 @@ def write_lakes(folder: Path) -> Path:
         {"file_name": "d.tif", "text": "A bay.", "split": "train"},
         {"file_name": "broken.tif", "text": "Nothing."},
         {"file_name": "missing.tif", "text": "Nothing."},
+        {"file_name": "c.tif", "text": "A town.", "split": "again"},
     ]
     (folder / "metadata.jsonl").write_text("\n".join(map(json.dumps, rows)))
     return folder
@@ -83,6 +84,9 @@ def test_a_folder_with_metadata_is_published(hub, published, tmp_path, capsys):
     assert card.data.pretty_name == "Embeddings of Swedish lakes by earthvlm"
     assert "from Jane Doe (CC-BY-SA-4.0), unchanged" in card.text and "private" not in card.text
     assert "ChatEarthNet" not in card.text and "| `holdout` | 1 |" in card.text
+    assert [each["split"] for each in card.data.configs[0]["data_files"]] == [
+        *("train", "val", "holdout"),
+    ]  # and not "again", whose only image is in another split
 
 
 def test_a_conversation_file_is_published(hub, published, tmp_path, capsys):
