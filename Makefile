@@ -18,14 +18,14 @@ UV ?= $(TOOLS)/bin/uv
 demo: $(VENV)/.demo-ready
 	@$(RUN) app.py
 
-# Processes with a file of tests each at a time. All tests run in four, also on two cores, because
+# Processes with a file of tests each at a time. All tests run in three, also on two cores, because
 # many wait for the browser, a server or a deadline. The threads of OpenMP sleep while they wait,
 # because they would take the processors from the other processes. Python writes compiled modules,
 # whatever the environment says, or each process would compile those of the package and the tests.
 PYTEST := OMP_WAIT_POLICY=PASSIVE PYTHONDONTWRITEBYTECODE= $(RUN) -m pytest --dist loadfile --no-loadscope-reorder
 
 test: $(VENV)/.dev-ready
-	@$(PYTEST) -n 4 --cov $(if $(ARGS),--cov-fail-under=0) -m "not tutorial and not nightly" $(ARGS)
+	@$(PYTEST) -n 3 --cov $(if $(ARGS),--cov-fail-under=0) -m "not tutorial and not nightly" $(ARGS)
 
 # At every setting what `make test` shows at one of them, which its seed draws.
 test-nightly: $(VENV)/.dev-ready
@@ -37,7 +37,7 @@ tutorials: $(VENV)/.dev-ready
 
 # Without a browser, training, whole models and coverage; nothing that takes seconds.
 test-quick: $(VENV)/.dev-ready
-	@$(PYTEST) -n 2 --no-cov -m "not slow and not end_to_end" $(ARGS)
+	@$(PYTEST) -n 3 --no-cov -m "not slow and not end_to_end" $(ARGS)
 
 lint: $(VENV)/.dev-ready
 	@$(RUN) -m ruff format --check .

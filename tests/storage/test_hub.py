@@ -22,6 +22,8 @@ from tests.conftest import random_scene, with_and_without_xet
 from tests.support.moondream_reference import write_checkpoint
 from tests.test_docs import ROOT, code_blocks
 
+pytestmark = pytest.mark.slow
+
 
 def _files(folder: Path) -> dict[str, bytes]:
     return {p.name: p.read_bytes() for p in folder.iterdir() if p.is_file()}
@@ -248,7 +250,6 @@ def test_olmoearth_comes_by_its_model_id(hub, olmoearth):
         assert torch.equal(tensor, expected[f"encoder.{name}"])
 
 
-@pytest.mark.slow
 def test_documented_defaults_load_at_their_commits(hub, tmp_path, monkeypatch):
     """The example of docs/models.md as printed, but for its GPU."""
     (tmp_path / "moondream").mkdir()

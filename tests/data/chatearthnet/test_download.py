@@ -24,6 +24,8 @@ from earthvlm.data.chatearthnet.dataset import ChatEarthNet
 from earthvlm.data.chatearthnet.download import PARTS, download_chatearthnet
 from tests.support.generated_chatearthnet import write_generated_chatearthnet
 
+pytestmark = pytest.mark.slow
+
 
 class Record:
     """The record's archives by name, and what goes wrong with each request, in turn."""

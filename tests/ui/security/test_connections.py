@@ -125,6 +125,7 @@ def test_unread_replies_are_broken_off(endless, monkeypatch):
         assert app.left.wait(PATIENCE_SECONDS)
 
 
+@pytest.mark.slow
 def test_slow_readers_are_served(endless, monkeypatch):
     monkeypatch.setattr(connections, "UNREAD_SECONDS", 2.0)
     app, port = endless
