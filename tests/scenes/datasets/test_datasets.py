@@ -286,5 +286,5 @@ def test_groups_of_a_store_are_copies_or_refused(tmp_path):
     assert np.array_equal(scene.reflectance[:, :, 0], make_tile()[1])
     for day in ("first", "second"):
         make_dataset().to_zarr(tmp_path / "b.zarr", group=day, zarr_format=2)
-    with pytest.raises(ValueError, match="has band B01 twice"):
+    with pytest.raises(ValueError, match=r"has band B\d\d twice"):
         Scene.open(tmp_path / "b.zarr")
