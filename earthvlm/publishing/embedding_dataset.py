@@ -24,9 +24,7 @@ from earthvlm.data.sources.mixture import open_mixture
 from earthvlm.data.sources.opening import list_splits
 from earthvlm.data.sources.weighted_source import WeightedSource
 from earthvlm.data.tile_dataset import TileDataset, list_entries
-from earthvlm.embeddings.dataset import (
-    count_rows,
-)
+from earthvlm.embeddings.dataset import count_rows
 from earthvlm.embeddings.stac import COLLECTION_FILE, write_collection
 from earthvlm.publishing.dataset_card import write_card
 from earthvlm.publishing.embedding_shards import (
@@ -43,8 +41,6 @@ from earthvlm.storage.hub import LOCAL_REVISION, check_push, push
 from earthvlm.training.process import on_main_process
 
 SHARD_ROWS = 4096
-# What a repository may hold of an earlier push, of other splits or in another number of files.
-OWNED_FILES = (CARD_FILE, COLLECTION_FILE)
 _SPLIT = re.compile(r"\w+(\.\w+)*")  # as `datasets` takes them
 
 
@@ -218,7 +214,7 @@ def _push(
         repository,
         [*(shard.name for shard in shards), CARD_FILE, COLLECTION_FILE],
         commit_message=f"Embed {origin.name} with bridge {revision}",
-        owned=[*OWNED_FILES, *(f"{split}-*-of-*.parquet" for split in splits)],
+        owned=[CARD_FILE, COLLECTION_FILE, *(f"{split}-*-of-*.parquet" for split in splits)],
         repo_type="dataset",
         private=arguments.hub_private_repo,
     )

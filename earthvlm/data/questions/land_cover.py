@@ -175,13 +175,13 @@ def ask_where(known: Known, rng: random.Random) -> Asked:
         return where("cloud", labels, rng.choice(templates.WHERE_PLURAL).format(cover="clouds"))
     cover = choose_cover(labels, rng, in_view=0.8)
     without_article = [name.split(" ", 1)[1] for name in templates.SINGULARS[cover]]
-    forms: Sequence[tuple[tuple[str, ...], Sequence[str]]] = (
+    question = _word(
+        rng,
         (templates.WHERE, templates.SYNONYMS[cover]),
         (templates.WHERE_PLURAL, templates.PLURALS[cover]),
         (templates.WHERE[:1], without_article),
     )
-    wordings, names = rng.choices(forms, (3, 2, 1))[0]
-    return where(cover, labels, rng.choice(wordings).format(cover=rng.choice(names)))
+    return where(cover, labels, question)
 
 
 def where(cover: str, labels: SceneLabels, question: str) -> Asked:
@@ -272,13 +272,18 @@ def choose_cover(
 
 def word_presence(cover: str, rng: random.Random) -> str:
     """Word the question whether there is a cover."""
-    forms: Sequence[tuple[tuple[str, ...], dict[str, tuple[str, ...]]]] = (
-        (templates.PRESENT, templates.SYNONYMS),
-        (templates.PRESENT_PLURAL, templates.PLURALS),
-        (templates.PRESENT_SINGULAR, templates.SINGULARS),
+    return _word(
+        rng,
+        (templates.PRESENT, templates.SYNONYMS[cover]),
+        (templates.PRESENT_PLURAL, templates.PLURALS[cover]),
+        (templates.PRESENT_SINGULAR, templates.SINGULARS[cover]),
     )
+
+
+def _word(rng: random.Random, *forms: tuple[Sequence[str], Sequence[str]]) -> str:
+    """Word a question by the grammar of a cover's name: without an article, plural, singular."""
     wordings, names = rng.choices(forms, (3, 2, 1))[0]
-    return capital(rng.choice(wordings).format(cover=rng.choice(names[cover])))
+    return capital(rng.choice(wordings).format(cover=rng.choice(names)))
 
 
 def _presence(labels: SceneLabels, cover: str, question: str) -> Asked:

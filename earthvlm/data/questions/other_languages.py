@@ -40,13 +40,13 @@ def seems_english(text: str) -> bool:
     words = _WORD.findall(text.lower())
     if not all(_is_latin(word) for word in words):
         return False
-    foreign = sum(word in _foreign_words() for word in words)
+    foreign = _foreign_words()
     if len(words) <= FEW_WORDS:
-        return not foreign
-    foreign += sum(not word.isascii() and word not in _foreign_words() for word in words)
-    if foreign:
-        foreign += sum(word in _TELLING_WITH_OTHERS for word in words)
-    return foreign < 2
+        return foreign.isdisjoint(words)
+    marked = sum(word in foreign or not word.isascii() for word in words)
+    if marked:
+        marked += sum(word in _TELLING_WITH_OTHERS for word in words)
+    return marked < 2
 
 
 @cache
