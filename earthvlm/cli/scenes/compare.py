@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import datetime
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -97,17 +98,13 @@ def _write_map(output: Path, comparison: Comparison, cover: str | None, scene: S
         print_message(f"{scene.name} has no grid on Earth, so {output} has none either.")
 
 
-def _name_columns(scenes: Sequence[Scene]) -> list[str]:
-    """Name the scenes by their dates where these differ, else by their names."""
-    dates = [scene.date.isoformat() if scene.date else scene.name for scene in scenes]
-    return dates if len(set(dates)) == len(dates) else [scene.name for scene in scenes]
-
-
 def _as_table(comparison: Comparison, scenes: Sequence[Scene]) -> str:
     """A line a cover, the largest change first."""
+    from earthvlm.scenes.analysis.change_detection import name_by_date
     from earthvlm.scenes.analysis.spectral_indices import percent
 
-    rows = [("land cover", *_name_columns(scenes), "difference in percentage points")]
+    dates = name_by_date(scenes, datetime.date.isoformat)
+    rows = [("land cover", *dates, "difference in percentage points")]
     for change in comparison.changes:
         unsure = "" if change.is_certain else "  (within its error)"
         shares = (percent(share).replace("\u00a0", " ") for share in (change.before, change.after))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -249,3 +249,9 @@ def in_order_of_date(scenes: Sequence[Scene]) -> list[Scene]:
     if any(scene.date is None for scene in scenes):
         return list(scenes)
     return sorted(scenes, key=lambda scene: scene.date or datetime.date.min)
+
+
+def name_by_date(scenes: Sequence[Scene], write: Callable[[datetime.date], str]) -> list[str]:
+    """Name scenes by their dates, as `write` writes them, where these differ; else by names."""
+    dates = [write(scene.date) if scene.date else scene.name for scene in scenes]
+    return dates if len(set(dates)) == len(dates) else [scene.name for scene in scenes]

@@ -15,6 +15,7 @@ from earthvlm.scenes.analysis.change_detection import (
     compare,
     draw_change,
     lie_apart,
+    name_by_date,
 )
 from earthvlm.scenes.analysis.spectral_indices import percent
 from earthvlm.scenes.bands import NDVI_BANDS, composite_bands
@@ -113,13 +114,11 @@ def show_description(text: str, heading: str = "") -> str:
 def make_headings(pair: Sequence[OpenScene]) -> list[str]:
     """Return HTML that tells two scenes apart: by dates, by places, else by names."""
     scenes = [opened.scene for opened in pair]
-    dates = [describe_date(scene.date) if scene.date else scene.name for scene in scenes]
     places = [describe_nearest(scene.longitude, scene.latitude) for scene in scenes]
     if lie_apart(*scenes) and len(set(places)) == len(places):
         headings = [place[:1].upper() + place[1:] for place in places]
     else:
-        names = [scene.name for scene in scenes]
-        headings = dates if len(set(dates)) == len(dates) else names
+        headings = name_by_date(scenes, describe_date)
     return [html.escape(heading) for heading in headings]
 
 
