@@ -11,6 +11,7 @@ from earthvlm.data.labels import QUARTERS, SceneLabels
 from earthvlm.data.questions.scene_sentences import (
     HIDDEN,
     count_parts,
+    find_largest_area,
     find_long_part,
     find_quarters,
     find_surroundings,
@@ -19,6 +20,7 @@ from earthvlm.data.questions.scene_sentences import (
 from earthvlm.scenes.analysis.spectral_indices import MEASURED_AS, SpectralIndices
 from earthvlm.scenes.land_cover import FIELDS, CoverMap, rounded_percent
 from earthvlm.scenes.places.formatting import (
+    describe_area,
     describe_climate,
     describe_date,
     describe_place,
@@ -53,7 +55,7 @@ def write_scene_context(
     """
     lines = [_describe_file(scene), _describe_measurements(measured, cover_map is not None)]
     if cover_map is not None:
-        lines += _describe_map(cover_map)
+        lines += _describe_map(cover_map, scene)
     return "\n".join(lines)
 
 
@@ -84,10 +86,10 @@ def _describe_measurements(measured: SpectralIndices | None, beside_map: bool) -
     return f"Measured: {', '.join(listed) or 'nothing'}.{haze}"
 
 
-def _describe_map(cover_map: CoverMap) -> list[str]:
+def _describe_map(cover_map: CoverMap, scene: Scene) -> list[str]:
     labels = SceneLabels.from_cover_map(cover_map)
     covers = [
-        f"{_round(share)} {shorten_cover(cover)} {_describe_extent(labels, cover)}"
+        f"{_round(share)} {shorten_cover(cover)} {_describe_extent(labels, cover, scene)}"
         for cover, share in labels.shares.items()
         if labels.shows(cover) and labels.cloud_share <= HIDDEN
     ]
@@ -121,8 +123,8 @@ def _name_quarters(labels: SceneLabels, cover: str) -> str:
     return "everywhere" if len(names) == len(QUARTERS) else ", ".join(names)
 
 
-def _describe_extent(labels: SceneLabels, cover: str) -> str:
-    """Where a cover lies, its parts and what is around them: "top left, 2 long by tree"."""
+def _describe_extent(labels: SceneLabels, cover: str, scene: Scene) -> str:
+    """Where a cover lies, its parts, what is around, the largest: "left, 2 long by tree, 3 ha"."""
     where = _name_quarters(labels, cover)
     if labels.cover_map is None or cover not in COUNTED:
         return where
@@ -134,7 +136,9 @@ def _describe_extent(labels: SceneLabels, cover: str) -> str:
     shape = (long if parts[0].elongated else long and f"compact, one {long}") or "compact"
     names = [shorten_cover(name) for name in find_surroundings(labels.cover_map, cover)]
     near = f" by {' and '.join(names)}" if names else ""
-    return f"{where}, {count_parts(labels.cover_map, cover) or 'many'} {shape}{near}"
+    area = find_largest_area(labels.cover_map, cover, scene)
+    size = "" if area is None else f", {describe_area(area)}"
+    return f"{where}, {count_parts(labels.cover_map, cover) or 'many'} {shape}{near}{size}"
 
 
 def shorten_cover(cover: str) -> str:

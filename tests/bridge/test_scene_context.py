@@ -36,7 +36,7 @@ def test_context_has_a_fixed_form():
     assert write_scene_context(scene, lake_in_forest(), measure(scene)) == (
         "14 September 2020, autumn. 42.3° N 2.8° E, temperate. 0.2 x 0.2 km. 5 bands.\n"
         "Measured: 50% water.\n"
-        "Map: 90% tree everywhere; 10% water bottom right, 1 compact by tree.\n"
+        "Map: 90% tree everywhere; 10% water bottom right, 1 compact by tree, 0.28 ha.\n"
         "Quarters: top left 100% tree; top right 100% tree; bottom left 100% tree; "
         "bottom right 55% tree, water.\n"
         "Ninths: top left tree, top tree, top right tree, left tree, centre tree, right tree, "

@@ -21,7 +21,7 @@ from earthvlm.scenes.scene import Scene
 MAX_TURNS = 5
 # Shares of questions: followed by one that refers to it, in lower case, without a question mark,
 # with a typing error, asked politely.
-FOLLOWED, LOWER, UNMARKED, MISTYPED, POLITE = 0.3, 0.15, 0.1, 0.15, 0.05
+FOLLOWED, LOWER, UNMARKED, MISTYPED, POLITE = 0.3, 0.15, 0.1, 0.25, 0.05
 MISTYPED_TWICE = 0.3  # of the mistyped
 POLITE_FORMS = ("Please tell me: {}", "Hi! {}", "One more question: {}", "{} Thanks.", "Hey, {}")
 _LONG_WORD = re.compile("[A-Za-z]{4,}")  # shorter ones are never mistyped
@@ -45,7 +45,7 @@ QUESTIONS: dict[Ask, int] = {
     land_cover.ask_place: 8,
     land_cover.ask_field: 4,
     land_cover.ask_present_in: 2,
-    land_cover.ask_where: 9,
+    land_cover.ask_where: 12,
     land_cover.ask_scene_class: 1,
     land_cover.ask_clouds: 4,
     land_cover.ask_compare: 2,
@@ -55,11 +55,12 @@ QUESTIONS: dict[Ask, int] = {
     scenes.ask_bands: 1,
     scenes.ask_count: 2,
     scenes.ask_shape: 1,
+    scenes.ask_area: 3,
     scenes.ask_direction: 1,
     scenes.ask_river: 1,
     scenes.ask_surroundings: 2,
-    scenes.ask_beyond: 3,
-    scenes.ask_in_another_language: 3,
+    scenes.ask_beyond: 4,
+    scenes.ask_in_another_language: 2,
 }
 
 

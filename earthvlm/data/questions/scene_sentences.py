@@ -10,7 +10,8 @@ import random
 from collections.abc import Sequence
 
 from earthvlm.data.labels import QUARTERS, SCENE_NAMES, SceneLabels
-from earthvlm.scenes.land_cover import CoverMap, CoverPart, rounded_percent
+from earthvlm.scenes.land_cover import NO_DATA, CoverMap, CoverPart, rounded_percent
+from earthvlm.scenes.scene import Scene
 
 # A description mentions land covers above this share of the scene.
 MENTIONED = 0.08
@@ -136,6 +137,15 @@ def find_long_part(cover_map: CoverMap, cover: str) -> CoverPart | None:
     parts = cover_map.notable_parts(cover)
     least = RIVER_SHARE * parts[0].share if parts else 0
     return next((part for part in parts if part.elongated and part.share >= least), None)
+
+
+def find_largest_area(cover_map: CoverMap, cover: str, scene: Scene) -> float | None:
+    """Return the area of a cover's largest notable part in square metres; None if unknown."""
+    parts = cover_map.notable_parts(cover)
+    if not parts or scene.pixel_metres is None:
+        return None
+    known = float((cover_map.classes != NO_DATA).mean())
+    return parts[0].share * known * scene.width * scene.height * scene.pixel_metres**2
 
 
 def find_surroundings(cover_map: CoverMap, cover: str) -> list[str]:

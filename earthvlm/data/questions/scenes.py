@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
+from functools import partial
 
 from earthvlm.data.questions.asked_questions import Asked, Known
 from earthvlm.data.questions.land_cover import choose_cover
 from earthvlm.data.questions.scene_sentences import (
     HIDDEN,
     count_parts,
+    find_largest_area,
     find_long_part,
     find_surroundings,
     listed,
@@ -21,6 +23,7 @@ from earthvlm.data.questions.unanswerable import (
 )
 from earthvlm.scenes.land_cover import CoverMap
 from earthvlm.scenes.places.formatting import (
+    describe_area,
     describe_climate,
     describe_date,
     describe_place,
@@ -99,6 +102,20 @@ SHAPED = {
     "water": ("water", "lake", "largest body of water"),
     "built-up land": ("town", "settlement", "built-up area"),
     "burnt land": ("burnt area", "burn scar"),
+}
+AREA = (
+    "How big is the {cover}?",
+    "How large is the {cover}?",
+    "How big is the {cover}?",
+    "What is the area of the {cover}?",
+    "How many hectares is the {cover}?",
+    "What size is the {cover}?",
+    "How big is the largest {cover}?",
+)
+MEASURED_ON_MAP = {
+    "water": ("lake", "lake", "reservoir", "pond", "body of water"),
+    "built-up land": ("town", "village", "city", "settlement"),
+    "burnt land": ("burnt area", "burn scar", "fire"),
 }
 DIRECTION = (
     "Which way does the river run?",
@@ -214,6 +231,22 @@ def state_shape(cover_map: CoverMap, cover: str) -> str:
     return (
         f"The largest part of {cover} is {'long and narrow' if parts[0].elongated else 'compact'}."
     )
+
+
+def ask_area(known: Known, rng: random.Random) -> Asked | None:
+    """Ask how large a lake, a town or a burnt area is, where the prompt tells the pixels' size."""
+    scene = known.scene
+    if scene is None or scene.pixel_metres is None:
+        return None
+    return _on_map(MEASURED_ON_MAP, AREA, partial(state_area, scene=scene))(known, rng)
+
+
+def state_area(cover_map: CoverMap, cover: str, scene: Scene) -> str:
+    """Say how large the largest part of a cover is on the ground."""
+    area = find_largest_area(cover_map, cover, scene)
+    if area is None:
+        return f"The map shows {cover} in small patches only."
+    return f"The largest part of {cover} covers about {describe_area(area)}."
 
 
 def state_direction(cover_map: CoverMap, cover: str) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 
 TROPIC = 23.4  # degrees of latitude
+SQUARE_METRES_A_HECTARE = 10_000
 # December belongs to the first.
 SEASONS = ("winter", "spring", "summer", "autumn")
 # Belts by the latitude at which each ends; a coarse guide that ignores height and sea.
@@ -79,3 +80,10 @@ def describe_size(width: int, height: int, pixel_metres: float | None) -> str:
         return ""
     sides = (f"{side * pixel_metres / 1000:.1f}".removesuffix(".0") for side in (width, height))
     return f"{' x '.join(sides)} km"
+
+
+def describe_area(square_metres: float) -> str:
+    """Return an area in two digits, as in "0.3 ha", "45 ha", "1.6 km2", "120 km2"."""
+    hectares = square_metres / SQUARE_METRES_A_HECTARE
+    rounded = float(f"{hectares:.2g}")
+    return f"{rounded:g} ha" if rounded < 100 else f"{rounded / 100:g} km2"

@@ -127,7 +127,8 @@ def test_query_targets_agree_with_descriptions():
 
 
 def test_every_kind_of_question_can_be_asked():
-    known, rng = Known(make_mapped_labels(), random_scene(), has_map=True), random.Random(0)
+    scene = replace(random_scene(), pixel_metres=10.0)
+    known, rng = Known(make_mapped_labels(), scene, has_map=True), random.Random(0)
     for ask in QUESTIONS:
         assert sum(ask(known, rng) is not None for _ in range(40)) > 5, ask
 
@@ -169,6 +170,21 @@ def test_parts_of_the_map_are_counted_and_rivers_followed(of_map):
     }
     assert answers["what surrounds the lake"] == {"Mostly tree cover."}
     assert answers["how many burn scars are there"] == {"There is no burnt land in view."}
+
+
+def test_sizes_are_told_of_the_largest_part_on_the_map():
+    scene = replace(random_scene(), pixel_metres=10.0)
+    answers = ask_all(make_mapped_labels(), scene=scene, has_map=True)
+    # 20 x 20 of 120 x 120 pixels of a scene of 64 x 64 pixels
+    lake = {"The largest part of water covers about 1.1 ha."}
+    assert answers["how big is the lake"] == answers["how large is the reservoir"] == lake
+    assert answers["how big is the burn scar"] == {"There is no burnt land in view."}
+    assert all(len(given) == 1 for asked, given in answers.items() if "how big is" in asked)
+
+
+def test_sizes_are_not_asked_where_pixels_have_none():
+    answers = ask_all(make_mapped_labels(), scene=random_scene(), has_map=True)
+    assert "how big is the lake" not in answers
 
 
 def test_parts_of_a_map_are_not_asked_about_without_it():
