@@ -47,3 +47,16 @@ def unless_hidden(labels: SceneLabels, answer: Callable[[], str], part: str = "t
     if labels.cloud_share > HIDDEN:
         return f"Clouds hide {part}, so that cannot be told."
     return answer()
+
+
+def ask_of_scene(
+    labels: SceneLabels,
+    question: str,
+    answer: str,
+    cover: str | None = None,
+    statement: str = "",
+) -> Asked:
+    """Return a question about the whole scene, which clouds may hide."""
+    if labels.cloud_share > HIDDEN:
+        return Asked(question, unless_hidden(labels, str))
+    return Asked(question, answer, cover, statement)

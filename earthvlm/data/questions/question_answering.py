@@ -11,7 +11,7 @@ import random
 import re
 
 from earthvlm.data.labels import SceneLabels
-from earthvlm.data.questions import land_cover, scenes, templates
+from earthvlm.data.questions import land_cover, overview, scenes, templates
 from earthvlm.data.questions.asked_questions import Ask, Asked, Known, unless_hidden
 from earthvlm.data.questions.scene_sentences import capital, cover_statement, describe
 from earthvlm.data.questions.unanswerable import REASONS
@@ -49,6 +49,13 @@ QUESTIONS: dict[Ask, int] = {
     land_cover.ask_scene_class: 1,
     land_cover.ask_clouds: 4,
     land_cover.ask_compare: 2,
+    overview.ask_vegetation: 2,
+    overview.ask_urban: 2,
+    overview.ask_land: 2,
+    overview.ask_sides: 2,
+    overview.ask_three_things: 1,
+    overview.ask_present_otherwise: 3,
+    overview.ask_whole: 2,
     scenes.ask_date: 2,
     scenes.ask_coordinates: 2,
     scenes.ask_size: 1,
@@ -59,7 +66,8 @@ QUESTIONS: dict[Ask, int] = {
     scenes.ask_direction: 1,
     scenes.ask_river: 1,
     scenes.ask_surroundings: 2,
-    scenes.ask_beyond: 4,
+    scenes.ask_beyond: 5,
+    scenes.ask_feature: 3,
     scenes.ask_in_another_language: 2,
 }
 

@@ -18,6 +18,10 @@ from earthvlm.data.questions.scene_sentences import (
 )
 from earthvlm.data.questions.unanswerable import (
     ASK_IN_ENGLISH,
+    FEATURES,
+    FEATURES_IN_PLURAL,
+    NOT_MAPPED,
+    ONE_FEATURE,
     OTHER_LANGUAGES,
     UNANSWERABLE_QUESTIONS,
 )
@@ -285,6 +289,14 @@ def ask_beyond(known: Known, rng: random.Random) -> Asked:
     """Ask what no scene answers, or about the model itself."""
     answer, questions = rng.choice(tuple(UNANSWERABLE_QUESTIONS.items()))
     return Asked(rng.choice(questions), answer)
+
+
+def ask_feature(known: Known, rng: random.Random) -> Asked:
+    """Ask for something that land cover does not tell, such as a beach or an airport."""
+    name, names = rng.choice(FEATURES)
+    article = "an" if name[0] in "aeiou" else "a"
+    form = rng.choice(ONE_FEATURE if rng.random() < 0.7 else FEATURES_IN_PLURAL)
+    return Asked(form.format(a=article, name=name, names=names), NOT_MAPPED)
 
 
 def ask_in_another_language(known: Known, rng: random.Random) -> Asked:

@@ -16,6 +16,11 @@ DESCRIBE = (
     "Give a caption for this scene.",
     "What does this area look like?",
     "What's in the picture?",
+    "What's this?",
+    "What is this?",
+    "Whats here?",
+    "Anything interesting?",
+    "What do we have here?",
     "Explain what this image shows.",
     "Give me an overview of the scene.",
 )
@@ -197,7 +202,26 @@ PLACE = (
     "What's in the {place} quarter?",
     "Tell me about the {place}.",
 )
+ON_SIDE = ("What is on the {place}?", "What do you see on the {place}?", "What's on the {place}?")
+TO_COMPASS = (
+    "What is in the {place}?",
+    "What's to the {place}?",
+    "What lies in the {place}?",
+    "What do you see in the {place}?",
+)
 HALVES = ("top half", "bottom half", "left half", "right half")
+COMPASS = ("north", "south", "east", "west")
+# Quarters and halves by the names that people give them; the plain one most often.
+PLACE_NAMES = {
+    "top left": (*["top left"] * 4, "upper left", "north-west", "northwest"),
+    "top right": (*["top right"] * 4, "upper right", "north-east", "northeast"),
+    "bottom left": (*["bottom left"] * 4, "lower left", "south-west", "southwest"),
+    "bottom right": (*["bottom right"] * 4, "lower right", "south-east", "southeast"),
+    "top half": ("top half", "upper half", "northern half", "north", "north"),
+    "bottom half": ("bottom half", "lower half", "southern half", "south", "south"),
+    "left half": ("left half", "left side", "left side", "western half", "west", "west"),
+    "right half": ("right half", "right side", "right side", "eastern half", "east", "east"),
+}
 # Ninths by the names that people give them; corners say that they are smaller than quarters.
 FIELD_NAMES = {
     "top left": ("top left corner", "top left ninth"),
@@ -223,6 +247,8 @@ PRESENT_IN = (
     "Is there any {cover} in the {place}?",
     "Do you see {cover} in the {place}?",
     "Does the {place} have {cover}?",
+    "Is the {cover} in the {place}?",
+    "Any {cover} in the {place}?",
 )
 WHERE = (
     "Where is the {cover}?",
@@ -231,6 +257,7 @@ WHERE = (
     "Where can I find {cover}?",
     "Which quarter has the {cover}?",
     "Where's the {cover}?",
+    "Which side is the {cover} on?",
     "Show me where the {cover} is.",
     "In which part of the image is there {cover}?",
 )
@@ -240,6 +267,7 @@ WHERE_PLURAL = (
     "In which part are the {cover}?",
     "Where can I find {cover}?",
     "Which quarter has the {cover}?",
+    "Which side are the {cover} on?",
     "Show me where the {cover} are.",
 )
 SCENE_CLASS = (

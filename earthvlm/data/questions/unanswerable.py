@@ -52,6 +52,12 @@ UNANSWERABLE_QUESTIONS = {
         "When will the snow melt?",
         "What will be built here?",
         "Was there a flood last month?",
+        "Is there flooding?",
+        "Is it flooded?",
+        "Is the water higher than usual?",
+        "What changed?",
+        "What has changed here?",
+        "Is anything new here?",
     ),
     f"I cannot tell that from a satellite scene. {ABLE}": (
         "How many people live here?",
@@ -68,6 +74,12 @@ UNANSWERABLE_QUESTIONS = {
         "Is the lake natural or made by people?",
         "Can I swim in the lake?",
         "Are there fish in the river?",
+        "What colour is the water?",
+        "How far is it to the sea?",
+        "How far away is the next town?",
+        "How far is the lake from the forest?",
+        "Are the trees healthy?",
+        "Is this a good place to build a house?",
         "What is the price of a house here?",
         "Is it safe to live here?",
         "Who took this picture?",
@@ -138,6 +150,14 @@ UNANSWERABLE_QUESTIONS = {
         "Do you see a street?",
         "Is there a canal or a ditch?",
     ),
+    "It is day: Sentinel-2 takes its pictures in the late morning.": (
+        "Is it day or night?",
+        "What time of day is it?",
+        "At what time was it taken?",
+        "Is it night?",
+        "Is it morning or evening?",
+        "Was it taken by day?",
+    ),
     LIMITS: (
         "What are your limits?",
         "How reliable are your answers?",
@@ -161,6 +181,35 @@ UNANSWERABLE_QUESTIONS = {
         "Which land covers do you know?",
     ),
 }
+# What people look for and no land cover is, singular and plural.
+FEATURES = (
+    *(("beach", "beaches"), ("island", "islands"), ("mountain", "mountains"), ("hill", "hills")),
+    *(("valley", "valleys"), ("volcano", "volcanoes"), ("dune", "dunes"), ("cliff", "cliffs")),
+    *(("waterfall", "waterfalls"), ("swamp", "swamps"), ("coral reef", "coral reefs")),
+    *(("airport", "airports"), ("runway", "runways"), ("harbour", "harbours"), ("port", "ports")),
+    *(("dam", "dams"), ("mine", "mines"), ("quarry", "quarries"), ("factory", "factories")),
+    *(("wind farm", "wind farms"), ("solar farm", "solar farms"), ("wind turbine", "turbines")),
+    *(("power station", "power stations"), ("greenhouse", "greenhouses"), ("silo", "silos")),
+    *(("vineyard", "vineyards"), ("orchard", "orchards"), ("olive grove", "olive groves")),
+    *(("golf course", "golf courses"), ("stadium", "stadiums"), ("park", "parks")),
+    *(("church", "churches"), ("school", "schools"), ("hospital", "hospitals")),
+    *(("castle", "castles"), ("car park", "car parks"), ("cemetery", "cemeteries")),
+    *(("warehouse", "warehouses"), ("station", "stations"), ("landfill", "landfills")),
+)
+ONE_FEATURE = (
+    "Is there {a} {name}?",
+    "Is there {a} {name} here?",
+    "Do you see {a} {name}?",
+    "Can you see {a} {name}?",
+    "Is that {a} {name}?",
+    "Where is the {name}?",
+    "Does the scene show {a} {name}?",
+)
+FEATURES_IN_PLURAL = ("Are there {names}?", "Any {names}?", "How many {names} are there?")
+NOT_MAPPED = (
+    "I cannot tell that: I know water, trees, fields, bare soil, buildings, sparse plants, snow, "
+    "burnt land and clouds, and no finer kinds."
+)
 ASK_IN_ENGLISH = "Please ask in English."
 # Covers and sentences in other languages; {cover} is one of the words before them.
 _LANGUAGES = {

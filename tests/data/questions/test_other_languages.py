@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from earthvlm.data.questions import scenes, templates, unanswerable
+from earthvlm.data.questions import overview, scenes, templates, unanswerable
 from earthvlm.data.questions.other_languages import seems_english
 
 NAMES = ("São Paulo", "Río Negro", "the Po delta", "Las Casas", "Loch Ness", "Český Krumlov")
@@ -21,11 +21,11 @@ def texts_of(value: object) -> list[str]:
 def test_english_questions_count_as_english():
     wordings = [
         vars(module)[name]
-        for module in (templates, scenes)
+        for module in (templates, overview, scenes, unanswerable)
         for name in vars(module)
-        if name.isupper() and name != "OTHER_LANGUAGES"
+        if name.isupper() and name.strip("_") not in ("LANGUAGES", "OTHER_LANGUAGES")
     ]
-    english = texts_of([wordings, unanswerable.UNANSWERABLE_QUESTIONS])
+    english = texts_of(wordings)
     assert len(english) > 500
     assert [text for text in english if not seems_english(text)] == []
 
