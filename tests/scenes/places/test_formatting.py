@@ -3,6 +3,7 @@
 import datetime
 
 from earthvlm.scenes.places.formatting import (
+    describe_area,
     describe_bbox,
     describe_climate,
     describe_count,
@@ -48,4 +49,16 @@ def test_counts_have_the_noun_in_singular_or_plural():
         "2 searches",
         "2 processes",
         "2 entries",
+    ]
+
+
+def test_areas_have_two_digits_in_hectares_or_square_kilometres():
+    areas = (600, 12_345, 994_000, 996_000, 1_234_567, 98_765_432)
+    assert [describe_area(area) for area in areas] == [
+        "0.06 ha",
+        "1.2 ha",
+        "99 ha",
+        "1 km2",
+        "1.2 km2",
+        "99 km2",
     ]
