@@ -49,7 +49,7 @@ def unless_hidden(labels: SceneLabels, answer: Callable[[], str], part: str = "t
     return answer()
 
 
-def ask_of_scene(
+def asked_of_scene(
     labels: SceneLabels,
     question: str,
     answer: str,

@@ -9,7 +9,7 @@ from dataclasses import replace
 
 from earthvlm.data.labels import LAND_COVER, QUARTERS, SCENE_NAMES, SceneLabels
 from earthvlm.data.questions import templates
-from earthvlm.data.questions.asked_questions import Asked, Known, ask_of_scene, unless_hidden
+from earthvlm.data.questions.asked_questions import Asked, Known, asked_of_scene, unless_hidden
 from earthvlm.data.questions.scene_sentences import (
     HIDDEN,
     VEILED,
@@ -64,9 +64,9 @@ def rank(labels: SceneLabels, place: int, question: str) -> Asked:
     """Answer with the largest cover (place 0), the second largest (1), and so on."""
     cover, share = list(labels.shares.items())[place]
     if place and not labels.shows(cover):
-        return ask_of_scene(labels, question, "Nothing else of note is in view.")
+        return asked_of_scene(labels, question, "Nothing else of note is in view.")
     answer = f"{capital(cover)}, on {amount(share)} of the scene."
-    asked = ask_of_scene(labels, question, answer, cover, cover_statement(labels, cover))
+    asked = asked_of_scene(labels, question, answer, cover, cover_statement(labels, cover))
     return replace(asked, place=place) if asked.cover else asked
 
 
@@ -104,7 +104,7 @@ def ask_absent(known: Known, rng: random.Random) -> Asked:
     question = rng.choice(forms).format(cover=name)
     statement = cover_statement(known.labels, cover)
     word = "No" if known.labels.shows(cover) else "Yes"
-    return ask_of_scene(known.labels, question, f"{word}, {statement}.", cover, statement)
+    return asked_of_scene(known.labels, question, f"{word}, {statement}.", cover, statement)
 
 
 def ask_mostly(known: Known, rng: random.Random) -> Asked | None:
@@ -117,7 +117,7 @@ def ask_mostly(known: Known, rng: random.Random) -> Asked | None:
     question = rng.choice(templates.MOSTLY).format(cover=rng.choice(templates.SYNONYMS[cover]))
     statement = cover_statement(labels, main)
     word = "Yes" if cover == main else "No"
-    return ask_of_scene(labels, question, f"{word}, {statement}.", main, statement)
+    return asked_of_scene(labels, question, f"{word}, {statement}.", main, statement)
 
 
 def ask_more_than(known: Known, rng: random.Random) -> Asked | None:
@@ -130,7 +130,7 @@ def ask_more_than(known: Known, rng: random.Random) -> Asked | None:
     statement = cover_statement(known.labels, cover)
     answer = f"{'Yes' if share > least else 'No'}, {statement}."
     name = rng.choice(templates.SYNONYMS[cover])
-    return ask_of_scene(known.labels, question.format(cover=name), answer, cover, statement)
+    return asked_of_scene(known.labels, question.format(cover=name), answer, cover, statement)
 
 
 def ask_place(known: Known, rng: random.Random) -> Asked:
@@ -254,8 +254,8 @@ def ask_compare(known: Known, rng: random.Random) -> Asked | None:
     names = {"a": rng.choice(templates.SYNONYMS[a]), "b": rng.choice(templates.SYNONYMS[b])}
     if rng.random() < 0.5:
         question = rng.choice(templates.MORE).format(**names)
-        return ask_of_scene(labels, question, f"{'Yes' if more == a else 'No'}: {both}")
-    return ask_of_scene(labels, rng.choice(templates.COMPARE).format(**names), capital(both))
+        return asked_of_scene(labels, question, f"{'Yes' if more == a else 'No'}: {both}")
+    return asked_of_scene(labels, rng.choice(templates.COMPARE).format(**names), capital(both))
 
 
 def ask_all_covers(known: Known, rng: random.Random) -> Asked:
@@ -263,7 +263,7 @@ def ask_all_covers(known: Known, rng: random.Random) -> Asked:
     shares = known.labels.shares
     seen = [(c, s) for c, s in shares.items() if known.labels.shows(c)] or list(shares.items())[:1]
     parts = [with_share(cover, share) for cover, share in seen[:LISTED_COVERS]]
-    return ask_of_scene(
+    return asked_of_scene(
         known.labels, rng.choice(templates.ALL_COVERS), f"{capital(listed(parts))}."
     )
 
@@ -298,9 +298,9 @@ def _word(rng: random.Random, *forms: tuple[Sequence[str], Sequence[str]]) -> st
 def _presence(labels: SceneLabels, cover: str, question: str) -> Asked:
     statement = cover_statement(labels, cover)
     answer = f"{'Yes' if labels.shows(cover) else 'No'}, {statement}."
-    return ask_of_scene(labels, question, answer, cover, statement)
+    return asked_of_scene(labels, question, answer, cover, statement)
 
 
 def _share(labels: SceneLabels, cover: str, question: str) -> Asked:
     statement = cover_statement(labels, cover)
-    return ask_of_scene(labels, question, f"{capital(statement)}.", cover, statement)
+    return asked_of_scene(labels, question, f"{capital(statement)}.", cover, statement)

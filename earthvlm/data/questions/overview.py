@@ -6,7 +6,8 @@ import random
 
 from earthvlm.data.labels import LAND_COVER, SceneLabels
 from earthvlm.data.questions import templates
-from earthvlm.data.questions.asked_questions import Asked, Known, ask_of_scene
+from earthvlm.data.questions.asked_questions import Asked, Known, asked_of_scene
+from earthvlm.data.questions.land_cover import choose_cover
 from earthvlm.data.questions.scene_sentences import (
     capital,
     cover_statement,
@@ -116,9 +117,9 @@ def ask_vegetation(known: Known, rng: random.Random) -> Asked:
     seen = [with_share(c, s) for c, s in known.labels.shares.items() if _grows(known.labels, c)]
     if rng.random() < 0.5:
         answer = f"Yes, {listed(seen)}." if seen else f"No, {NO_PLANTS}."
-        return ask_of_scene(known.labels, rng.choice(VEGETATION), answer)
+        return asked_of_scene(known.labels, rng.choice(VEGETATION), answer)
     answer = f"{capital(listed(seen) if seen else NO_PLANTS)}."
-    return ask_of_scene(known.labels, rng.choice(HOW_GREEN), answer)
+    return asked_of_scene(known.labels, rng.choice(HOW_GREEN), answer)
 
 
 def _grows(labels: SceneLabels, cover: str) -> bool:
@@ -137,7 +138,7 @@ def ask_urban(known: Known, rng: random.Random) -> Asked:
             (IS_RURAL, {"Urban": "No", "Rural": "Yes"}.get(kind, "Partly")),
         )
     )
-    return ask_of_scene(
+    return asked_of_scene(
         known.labels, rng.choice(questions), f"{word}, {statement}.", "built-up land"
     )
 
@@ -147,14 +148,14 @@ def ask_land(known: Known, rng: random.Random) -> Asked | None:
     share, statement = known.labels.shares["water"], cover_statement(known.labels, "water")
     if rng.random() < 0.5:
         answer = "All of it: " if not known.labels.shows("water") else "All but the water: "
-        return ask_of_scene(
+        return asked_of_scene(
             known.labels, rng.choice(HOW_MUCH_LAND), f"{answer}{statement}.", "water"
         )
     if abs(share - 0.5) < TOO_EVEN:
         return None
     more = "water" if share > 0.5 else "land"
     answer = f"Mostly {more}: {statement}."
-    return ask_of_scene(known.labels, rng.choice(WATER_OR_LAND), answer, "water")
+    return asked_of_scene(known.labels, rng.choice(WATER_OR_LAND), answer, "water")
 
 
 def ask_sides(known: Known, rng: random.Random) -> Asked:
@@ -167,7 +168,7 @@ def ask_sides(known: Known, rng: random.Random) -> Asked:
     else:
         first, second = (f"the {s} is mostly {c}" for s, c in zip(sides, covers, strict=True))
         answer = f"{capital(first)}, {second}."
-    return ask_of_scene(known.labels, question, answer)
+    return asked_of_scene(known.labels, question, answer)
 
 
 def ask_three_things(known: Known, rng: random.Random) -> Asked:
@@ -175,16 +176,15 @@ def ask_three_things(known: Known, rng: random.Random) -> Asked:
     labels = known.labels
     seen = [cover for cover in labels.shares if labels.shows(cover)][:MOST_NAMED]
     answer = f"{capital(listed(seen or [labels.dominant]))}."
-    return ask_of_scene(labels, rng.choice(NAME_THREE), answer)
+    return asked_of_scene(labels, rng.choice(NAME_THREE), answer)
 
 
 def ask_present_otherwise(known: Known, rng: random.Random) -> Asked:
     """Ask whether there is a cover without naming it."""
-    seen = [cover for cover in LAND_COVER if known.labels.shows(cover)]
-    cover = rng.choice(seen if seen and rng.random() < 0.5 else LAND_COVER)
+    cover = choose_cover(known.labels, rng)
     word = "Yes" if known.labels.shows(cover) else "No"
     answer = f"{word}, {cover_statement(known.labels, cover)}."
-    return ask_of_scene(known.labels, rng.choice(PRESENT_OTHERWISE[cover]), answer, cover)
+    return asked_of_scene(known.labels, rng.choice(PRESENT_OTHERWISE[cover]), answer, cover)
 
 
 def ask_whole(known: Known, rng: random.Random) -> Asked | None:
@@ -198,4 +198,4 @@ def ask_whole(known: Known, rng: random.Random) -> Asked | None:
     word = "Yes" if labels.shares[cover] >= WHOLE else "No"
     answer = f"{word}, {cover_statement(labels, cover)}."
     question = rng.choice(COVERS_WHOLE).format(cover=name)
-    return ask_of_scene(labels, question, answer, cover)
+    return asked_of_scene(labels, question, answer, cover)
