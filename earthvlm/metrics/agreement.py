@@ -7,13 +7,21 @@ the scene, only where a cover is, "mostly in the top left", is compared, with th
 
 from __future__ import annotations
 
+import difflib
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import chain
 
 from earthvlm.data.labels import QUARTERS, SceneLabels
 from earthvlm.data.questions.scene_sentences import find_quarters, listed
-from earthvlm.data.questions.templates import PLURALS, SINGULARS, SYNONYMS
+from earthvlm.data.questions.templates import (
+    FIELD_NAMES,
+    PLACE_NAMES,
+    PLURALS,
+    SINGULARS,
+    SYNONYMS,
+)
 from earthvlm.scenes.analysis.spectral_indices import MEASURED_AS, SpectralIndices, percent
 from earthvlm.scenes.land_cover import COVERS, SHARE_IN_VIEW, CoverMap
 
@@ -39,8 +47,11 @@ _NAMES = "|".join(
     sorted({re.escape(name) for names in _COVERS.values() for name in names}, key=len, reverse=True)
 )
 _SHARE = r"(?P<share>about \d+ ?(?:percent|%)|\d+ ?(?:percent|%)|nearly all|almost all|less than 1)"
-_PART = r"top|bottom|left|right|corner|quarter|ninth|cent(?:re|er)|middle|half|edge|north|south"
-_PART_WORD = re.compile(rf"\b(?:{_PART}|east|west)\b", re.IGNORECASE)
+_PLACES = " ".join(chain(*PLACE_NAMES.values(), *FIELD_NAMES.values()))
+_PARTS = {"quarter", *re.findall(r"\w+", _PLACES)} - {"of", "the", "very"}
+_PART_WORD = re.compile(rf"\b(?:{'|'.join(sorted(_PARTS))})\b", re.IGNORECASE)
+# A word this like the name of a part, and with its first letter, is the name with a typing error.
+_MISTYPED = 0.75
 _WHOLE = r"(?: percent)? of (?:the scene|what can be seen|it)"
 _CLAIMS = (
     re.compile(rf"\b(?P<cover>{_NAMES}) (?:covers?|hides?|fills?) {_SHARE}{_WHOLE}", re.IGNORECASE),
@@ -111,7 +122,7 @@ def find_disagreements(
         cover_map: the scene's land-cover map, by which covers are compared that indices do not
             measure, and where a cover is; None leaves both out.
     """
-    if _PART_WORD.search(question):
+    if _asks_of_part(question):
         return []
     sentences = {}
     for claim in read_claims(question, answer):
@@ -126,6 +137,18 @@ def find_disagreements(
         )
     misplaced = _find_misplaced(question, answer, cover_map) if cover_map else {}
     return list((misplaced | sentences).values())
+
+
+def _asks_of_part(question: str) -> bool:
+    """Whether a question is about a part of the scene, whose name may be mistyped."""
+    if _PART_WORD.search(question):
+        return True
+    return any(
+        difflib.get_close_matches(
+            word, [part for part in _PARTS if part[0] == word[0]], n=1, cutoff=_MISTYPED
+        )
+        for word in re.findall("[a-z]{4,}", question.lower())
+    )
 
 
 def _find_misplaced(question: str, answer: str, cover_map: CoverMap) -> dict[str, str]:

@@ -119,6 +119,28 @@ def test_map_is_compared_where_indices_measure_nothing():
     assert find_disagreements("?", answer.replace("20", "45"), None, CoverMap(classes)) == []
 
 
+@pytest.mark.parametrize(
+    "question",
+    [
+        "What is in the northwest?",
+        "Whats in the upper left",
+        "What's on the riight sied?",
+        "What covers the botom left?",
+        "what is in the centr?",
+    ],
+)
+def test_answers_about_a_part_are_not_compared(question):
+    assert find_disagreements(question, "Water (80 percent), with tree cover.", LAKE) == []
+    assert find_disagreements("What is here?", "Water (80 percent), with tree cover.", LAKE) != []
+
+
+@pytest.mark.parametrize(
+    "question", ["What is there least of?", "Is it bright?", "What covers the rest?", "At night?"]
+)
+def test_words_like_those_of_parts_are_none(question):
+    assert find_disagreements(question, "Water (80 percent), with tree cover.", LAKE) != []
+
+
 def test_right_answers_never_disagree():
     """Answers that training writes from labels agree with measurements of the same shares."""
     rng, compared = random.Random(3), 0
