@@ -73,8 +73,8 @@ def rank(labels: SceneLabels, place: int, question: str) -> Asked:
 def ask_water(known: Known, rng: random.Random) -> Asked:
     """Ask whether there is water."""
     if rng.random() < 0.4:
-        return _presence(known.labels, "water", rng.choice(templates.WATER))
-    return _presence(known.labels, "water", word_presence("water", rng))
+        return presence(known.labels, "water", rng.choice(templates.WATER))
+    return presence(known.labels, "water", word_presence("water", rng))
 
 
 def ask_built_up(known: Known, rng: random.Random) -> Asked:
@@ -92,7 +92,7 @@ def ask_share(known: Known, rng: random.Random) -> Asked:
 def ask_present(known: Known, rng: random.Random) -> Asked:
     """Ask whether there is a cover."""
     cover = choose_cover(known.labels, rng)
-    return _presence(known.labels, cover, word_presence(cover, rng))
+    return presence(known.labels, cover, word_presence(cover, rng))
 
 
 def ask_absent(known: Known, rng: random.Random) -> Asked:
@@ -295,7 +295,8 @@ def _word(rng: random.Random, *forms: tuple[Sequence[str], Sequence[str]]) -> st
     return capital(rng.choice(wordings).format(cover=rng.choice(names)))
 
 
-def _presence(labels: SceneLabels, cover: str, question: str) -> Asked:
+def presence(labels: SceneLabels, cover: str, question: str) -> Asked:
+    """Answer whether there is a cover."""
     statement = cover_statement(labels, cover)
     answer = f"{'Yes' if labels.shows(cover) else 'No'}, {statement}."
     return asked_of_scene(labels, question, answer, cover, statement)

@@ -7,7 +7,7 @@ import random
 from earthvlm.data.labels import LAND_COVER, SceneLabels
 from earthvlm.data.questions import templates
 from earthvlm.data.questions.asked_questions import Asked, Known, asked_of_scene
-from earthvlm.data.questions.land_cover import choose_cover
+from earthvlm.data.questions.land_cover import choose_cover, presence
 from earthvlm.data.questions.scene_sentences import (
     capital,
     cover_statement,
@@ -18,7 +18,7 @@ from earthvlm.data.questions.scene_sentences import (
 PLANTS = ("tree cover", "cropland or grass", "sparse vegetation")
 # A scene is urban from the second share of built-up land on, and rural up to the first.
 RURAL, URBAN = 0.2, 0.4
-# Shares of water this close to a half are not compared with land.
+# Whether more or less than a half is water, or plants, is not asked where it is this close to it.
 TOO_EVEN = 0.08
 VEGETATION = (
     "Is there vegetation?",
@@ -34,6 +34,13 @@ HOW_GREEN = (
     "How much of it is green?",
     "What grows here?",
     "What kind of vegetation is there?",
+)
+MOSTLY_GREEN = (
+    "Is it mostly green?",
+    "Is most of it green?",
+    "Is it mostly vegetation?",
+    "Is more than half of it green?",
+    "Do plants cover most of it?",
 )
 RURAL_OR_URBAN = (
     "Is it a rural or an urban area?",
@@ -113,8 +120,12 @@ MOST_NAMED = 3
 
 
 def ask_vegetation(known: Known, rng: random.Random) -> Asked:
-    """Ask whether there are plants, or how much."""
+    """Ask whether there are plants, how much, or whether they cover most of the scene."""
     seen = [with_share(c, s) for c, s in known.labels.shares.items() if _grows(known.labels, c)]
+    share = sum(known.labels.shares[cover] for cover in PLANTS)
+    if rng.random() < 0.3 and abs(share - 0.5) > TOO_EVEN:
+        answer = f"{'Yes' if share > 0.5 else 'No'}, {listed(seen) if seen else NO_PLANTS}."
+        return asked_of_scene(known.labels, rng.choice(MOSTLY_GREEN), answer)
     if rng.random() < 0.5:
         answer = f"Yes, {listed(seen)}." if seen else f"No, {NO_PLANTS}."
         return asked_of_scene(known.labels, rng.choice(VEGETATION), answer)
@@ -138,9 +149,8 @@ def ask_urban(known: Known, rng: random.Random) -> Asked:
             (IS_RURAL, {"Urban": "No", "Rural": "Yes"}.get(kind, "Partly")),
         )
     )
-    return asked_of_scene(
-        known.labels, rng.choice(questions), f"{word}, {statement}.", "built-up land"
-    )
+    answer = f"{word}, {statement}."
+    return asked_of_scene(known.labels, rng.choice(questions), answer, "built-up land", statement)
 
 
 def ask_land(known: Known, rng: random.Random) -> Asked | None:
@@ -148,14 +158,13 @@ def ask_land(known: Known, rng: random.Random) -> Asked | None:
     share, statement = known.labels.shares["water"], cover_statement(known.labels, "water")
     if rng.random() < 0.5:
         answer = "All of it: " if not known.labels.shows("water") else "All but the water: "
-        return asked_of_scene(
-            known.labels, rng.choice(HOW_MUCH_LAND), f"{answer}{statement}.", "water"
-        )
+        question = rng.choice(HOW_MUCH_LAND)
+        return asked_of_scene(known.labels, question, f"{answer}{statement}.", "water", statement)
     if abs(share - 0.5) < TOO_EVEN:
         return None
     more = "water" if share > 0.5 else "land"
     answer = f"Mostly {more}: {statement}."
-    return asked_of_scene(known.labels, rng.choice(WATER_OR_LAND), answer, "water")
+    return asked_of_scene(known.labels, rng.choice(WATER_OR_LAND), answer, "water", statement)
 
 
 def ask_sides(known: Known, rng: random.Random) -> Asked:
@@ -182,9 +191,7 @@ def ask_three_things(known: Known, rng: random.Random) -> Asked:
 def ask_present_otherwise(known: Known, rng: random.Random) -> Asked:
     """Ask whether there is a cover without naming it."""
     cover = choose_cover(known.labels, rng)
-    word = "Yes" if known.labels.shows(cover) else "No"
-    answer = f"{word}, {cover_statement(known.labels, cover)}."
-    return asked_of_scene(known.labels, rng.choice(PRESENT_OTHERWISE[cover]), answer, cover)
+    return presence(known.labels, cover, rng.choice(PRESENT_OTHERWISE[cover]))
 
 
 def ask_whole(known: Known, rng: random.Random) -> Asked | None:
@@ -195,7 +202,7 @@ def ask_whole(known: Known, rng: random.Random) -> Asked | None:
     if cover == main and ALMOST_WHOLE < share < WHOLE:
         return None
     name = rng.choice(templates.SYNONYMS[cover])
-    word = "Yes" if labels.shares[cover] >= WHOLE else "No"
-    answer = f"{word}, {cover_statement(labels, cover)}."
+    statement = cover_statement(labels, cover)
+    answer = f"{'Yes' if labels.shares[cover] >= WHOLE else 'No'}, {statement}."
     question = rng.choice(COVERS_WHOLE).format(cover=name)
-    return asked_of_scene(labels, question, answer, cover)
+    return asked_of_scene(labels, question, answer, cover, statement)

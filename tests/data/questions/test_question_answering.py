@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import random
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -177,8 +178,9 @@ def test_sizes_are_told_of_the_largest_part_on_the_map():
     answers = ask_all(make_mapped_labels(), scene=scene, has_map=True)
     # 20 x 20 of 120 x 120 pixels of a scene of 64 x 64 pixels
     lake = {"The largest part of water covers about 1.1 ha."}
-    assert answers["how big is the lake"] == answers["how large is the reservoir"] == lake
-    assert answers["how big is the burn scar"] == {"There is no burnt land in view."}
+    assert answers["how big is the lake"] == lake
+    no_fire = [given for asked, given in answers.items() if re.match("how .*(burn|fire)", asked)]
+    assert no_fire and all(given == {"There is no burnt land in view."} for given in no_fire)
     assert all(len(given) == 1 for asked, given in answers.items() if "how big is" in asked)
 
 
