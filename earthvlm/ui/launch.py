@@ -4,14 +4,18 @@ EARTHVLM_BRIDGE and EARTHVLM_EMBEDDINGS name another bridge and embedding datase
 bundled ones. Where the Hub does not answer within seconds, the app starts with the bundled
 ones. Where a Space has mounted the dataset in the folder EARTHVLM_EMBEDDINGS_MOUNT, nothing is
 downloaded for it. EARTHVLM_BASEMAP names an online map (ui/basemap.py). HF_TOKEN is the Hub's, for
-private repositories; GRADIO_SERVER_NAME and GRADIO_SERVER_PORT are Gradio's.
+private repositories; GRADIO_SERVER_NAME, GRADIO_SERVER_PORT and GRADIO_TEMP_DIR, the folder of
+uploads, are Gradio's.
 """
 
 from __future__ import annotations
 
+import atexit
 import gc
 import logging
 import os
+import shutil
+import tempfile
 import warnings
 from pathlib import Path
 
@@ -43,6 +47,7 @@ def launch_app(
     for name, value in LIBRARY_SETTINGS.items():
         os.environ.setdefault(name, value)
     limit_heaps()
+    keep_uploads_apart()
     # Imported modules and loaded models stay in memory. Without garbage collection they load in
     # three quarters of the time; gc.freeze leaves them out of later collections.
     gc.disable()
@@ -69,6 +74,18 @@ def launch_app(
     finally:
         gc.enable()
     page.launch(**LAUNCH_OPTIONS, inbrowser=open_browser)
+
+
+def keep_uploads_apart() -> None:
+    """Keep uploads in a folder of this process alone, unless GRADIO_TEMP_DIR names one.
+
+    Gradio's own folder is the same for all apps of a machine: an upload that one app has opened,
+    and deletes, can be the file that a visitor of another one is about to open.
+    """
+    if "GRADIO_TEMP_DIR" not in os.environ:
+        folder = tempfile.mkdtemp(prefix="earthvlm-uploads-")  # which no other user may read
+        os.environ["GRADIO_TEMP_DIR"] = folder
+        atexit.register(shutil.rmtree, folder, ignore_errors=True)
 
 
 def _find_mounted() -> str | None:
