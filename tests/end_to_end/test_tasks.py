@@ -1,6 +1,6 @@
 """Five tasks that people have, with the clicks and the seconds that each takes.
 
-    python -m pytest --no-cov -s -p no:randomly tests/end_to_end/test_tasks.py
+    python -m pytest -s -p no:randomly tests/end_to_end/test_tasks.py
 
 prints the table of docs/serving.md. A click is a press of the mouse's button in the page; typing,
 Enter and the choice of a file in the system's window are none. The seconds are the page's own, from

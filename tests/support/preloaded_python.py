@@ -1,10 +1,9 @@
 """A Python that has imported the libraries, from which the processes of a test run are forked.
 
-A process that imports torch, transformers and gradio pays ten seconds of a processor for it, and
-twice that while coverage traces it. Here one process imports them for all, and its `executable`
-stands in for `python -c CODE` and `python -m MODULE`: either runs in a fork of that process, with
-the files, the environment and the folder of the caller, which gets the exit code. Linux alone knows
-all that this needs.
+A process that imports torch, transformers and gradio pays ten seconds of a processor for it. Here
+one process imports them for all, and its `executable` stands in for `python -c CODE` and
+`python -m MODULE`: either runs in a fork of that process, with the files, the environment and the
+folder of the caller, which gets the exit code. Linux alone knows all that this needs.
 """
 
 from __future__ import annotations

@@ -79,7 +79,8 @@ def test_samples_of_a_layout_have_one_size_and_repeat(data, patches, tiny_bridge
 @pytest.mark.slow
 def test_run_learns_to_map_and_saves_the_head(data, tmp_path, tiny_bridge):
     label_file = write_labelled_patches(tmp_path)
-    options = {"num_epochs": 0, "segmentation_epochs": 30, "encoder_batch_size": 6}
+    options = {"num_epochs": 0, "segmentation_epochs": 16, "encoder_batch_size": 4}
+    options |= {"segmentation_learning_rate": 4e-3}
     options |= {"patches_dir": str(tmp_path), "patch_labels": str(label_file), "warmup_steps": 3}
     tiny_bridge.add_segmentation_head()
     make_trainer(tiny_bridge, data, tmp_path / "run", **options).run()

@@ -96,7 +96,7 @@ def test_batches_by_length_have_little_padding(practice_data, tiny_bridge):
     layouts = {(1, 1, 1): 1.0}
 
     def padding(sampler: EpochSampler) -> float:
-        lengths = np.array([len(samples[key].prompt.ids) for key in list(sampler)[:96]])
+        lengths = np.array([len(samples[key].prompt.ids) for key in list(sampler)[:64]])
         return 1 - lengths.sum() / lengths.reshape(-1, 8).max(1).sum() / 8
 
     by_length = EpochSampler(len(tiles), 8, 0, layouts, length_of=samples.length_of)
