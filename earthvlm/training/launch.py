@@ -20,13 +20,14 @@ from earthvlm.training.checkpointing.checkpoints import (
 from earthvlm.training.checkpointing.publisher import TrainingPublisher
 from earthvlm.training.checkpointing.run_directory import earlier_runs
 from earthvlm.training.config import BYTES_PER_TRAINED_WEIGHT, BridgeArguments, TrainingArguments
-from earthvlm.training.process import on_main_process
+from earthvlm.training.process import denormals_flushed, on_main_process
 from earthvlm.training.trainer import Trainer
 from earthvlm.training.training_tiles import open_training_tiles
 
 CHATEARTHNET_BANDS = {band for bands in CHATEARTHNET_FOLDERS.values() for band in bands}
 
 
+@denormals_flushed()
 def train(arguments: TrainingArguments, accelerator: Accelerator) -> None:
     """Open the tiles, build or load the bridge, and train it.
 

@@ -14,6 +14,7 @@ from safetensors.torch import load_file
 from earthvlm.bridge.model import OlmoEarthVLMBridge
 from earthvlm.cli import build_parser, main
 from earthvlm.data.chatearthnet.dataset import ChatEarthNet
+from earthvlm.training.trainer import Trainer
 from tests.support.training_runs import run_training
 
 
@@ -48,6 +49,19 @@ def test_run_goes_through_all_stages_and_learns(trained):
     first, last = (entry for entry in log if entry["stage"] == "validation")  # at steps 3 and 6
     assert last["loss"]["caption"] < first["loss"]["caption"]
     assert last["samples"][0].keys() == {"image", "answer", "reference"}
+
+
+@pytest.mark.slow
+def test_training_computes_no_denormals(data, tmp_path, tiny_language, monkeypatch):
+    def is_flushed() -> bool:
+        return (torch.tensor(2e-39) * torch.tensor(0.5)).item() == 0
+
+    seen, run = [], Trainer.run
+    monkeypatch.setattr(Trainer, "run", lambda self: (seen.append(is_flushed()), run(self)))
+    options = options_for(data, tmp_path / "run", tiny_language, "--max_steps=1")
+    assert not is_flushed()
+    assert main(["train", *options]) == 0
+    assert seen == [True] and not is_flushed()
 
 
 @pytest.mark.slow
