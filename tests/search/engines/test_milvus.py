@@ -1,6 +1,7 @@
 """Milvus, for real in its local form: the same client talks to a cluster."""
 
 import datetime
+import os
 import signal
 import subprocess
 import sys
@@ -173,6 +174,7 @@ def test_search_is_exact_while_the_server_does_not_answer(dataset, server, monke
     before = index.search(query, where=where)
     assert before.warning == ""
     process.send_signal(signal.SIGSTOP)
+    os.waitid(os.P_PID, process.pid, os.WSTOPPED)  # until then its threads can still answer
     with monkeypatch.context() as patch:
         patch.setattr("earthvlm.search.engines.milvus_engine.ANSWER_SECONDS", 0.5)
         silent = index.search(query, where=where)
