@@ -11,6 +11,7 @@ import random
 import shutil
 import sys
 import tempfile
+import threading
 from collections.abc import Coroutine, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -253,6 +254,8 @@ def hub(request, monkeypatch, tmp_path_factory) -> Iterator[LocalHub]:
     import huggingface_hub.constants as constants
     from huggingface_hub.utils._xet import abort_xet_session
 
+    from earthvlm.storage.hub_fetch import ASKING
+
     is_xet_disabled = not getattr(request, "param", True)
     home = tmp_path_factory.mktemp("hub-home")
     with serve(tmp_path_factory.mktemp("hub")) as hub:
@@ -268,6 +271,10 @@ def hub(request, monkeypatch, tmp_path_factory) -> Iterator[LocalHub]:
         )  # a busy machine is no fault
         abort_xet_session()  # which keeps the settings of the environment it was made in
         yield hub
+        hub.hanging, hub.hanging_paths = False, None
+        for thread in threading.enumerate():
+            if thread.name == ASKING:  # one that was given up would warn in a later test
+                thread.join(30)
         abort_xet_session()
 
 

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
+ASKING = "earthvlm-asks-the-hub"  # the name of threads that ask, and that may be given up
 # How long to wait for the Hub's metadata; at most twice, so 10 s in all. The client's own
 # variables for slow networks change these limits, too.
 ANSWER_SECONDS = float(os.environ.get("HF_HUB_ETAG_TIMEOUT") or 4.5)
@@ -167,7 +168,7 @@ def wait_for(ask: Callable[[], Answer]) -> Answer:
         except BaseException as error:
             done.append(error)
 
-    thread = threading.Thread(target=run, daemon=True)
+    thread = threading.Thread(target=run, daemon=True, name=ASKING)
     thread.start()
     thread.join(ANSWER_SECONDS)
     if not done:

@@ -75,7 +75,7 @@ def test_every_tab_fits_a_phone(
     visit_tabs(tab, app_url, scheme, keep, request)
 
 
-@pytest.mark.one_setting
+@pytest.mark.nightly
 @IN_EITHER_SCHEME
 @pytest.mark.parametrize("tab", LARGER, indirect=True, ids=str)
 def test_every_tab_fits_a_larger_window(

@@ -92,10 +92,10 @@ class _Handler(BaseHTTPRequestHandler):
     def _handle(self) -> None:
         if self._is_cut():
             return
-        if self.is_hanging:
-            self.hub.ended.wait()
-            self.close_connection = True
-            return
+        while self.is_hanging:
+            if self.hub.ended.wait(0.05):
+                self.close_connection = True
+                return
         try:
             body = self._read_body() if self.command in ("POST", "PUT") else b""
         except ConnectionAbortedError:

@@ -72,7 +72,7 @@ class LocalHub:
     it was done, without an answer. upload_left: once this number of bytes arrived, connections are
     cut. received: the bytes that arrived. readers: tokens that may read private repositories, and
     write nothing. refuses_volumes: whether Spaces may mount nothing. xet: the large files in Xet's
-    form. hanging: the Hub takes requests and does not answer, until the test ends; hanging_paths:
+    form. hanging: the Hub takes requests and does not answer while this holds; hanging_paths:
     those alone whose path matches. storage: how the hosts of large files behave.
     """
 
