@@ -179,6 +179,8 @@ def test_sizes_are_told_of_the_largest_part_on_the_map():
     # 20 x 20 of 120 x 120 pixels of a scene of 64 x 64 pixels
     lake = {"The largest part of water covers about 1.1 ha."}
     assert answers["how big is the lake"] == lake
+    others = [answers.get(f"how large is the {water}") for water in ("lake", "reservoir", "pond")]
+    assert any(others) and all(given in (None, lake) for given in others)
     no_fire = [given for asked, given in answers.items() if re.match("how .*(burn|fire)", asked)]
     assert no_fire and all(given == {"There is no burnt land in view."} for given in no_fire)
     assert all(len(given) == 1 for asked, given in answers.items() if "how big is" in asked)
