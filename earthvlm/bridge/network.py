@@ -111,8 +111,8 @@ class BridgeNetwork(nn.Module):
         adapter: AdapterConfig | None = None,
     ) -> None:
         super().__init__()
-        language_dtype = _choose_language_dtype(dtype, trainable, use_lora)
         device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        language_dtype = _choose_language_dtype(dtype, device, trainable, use_lora)
         self.encoder = OlmoEarthEncoder(
             olmoearth_model_id, bands, patch_size, revision=olmoearth_revision
         ).to(device)
@@ -385,12 +385,16 @@ def _prepare(
 
 
 def _choose_language_dtype(
-    dtype: torch.dtype | None, trainable: bool, use_lora: bool
+    dtype: torch.dtype | None, device: torch.device, trainable: bool, use_lora: bool
 ) -> torch.dtype | None:
-    """The language model's type; float32 where it trains whole.
+    """The language model's type, None for `load_language_model`'s default.
 
-    Its training steps are smaller than bfloat16's rounding. Raises ValueError for 8-bit training.
+    One that trains whole is float32, because its steps are smaller than bfloat16's rounding, and
+    any where the CPU multiplies float32 faster. Raises ValueError for 8-bit training.
     """
     if trainable and dtype == torch.int8:
         raise ValueError("8-bit weights cannot be trained: leave dtype=torch.int8 out.")
-    return torch.float32 if trainable and not use_lora and dtype is None else dtype
+    if not trainable or dtype is not None:
+        return dtype
+    slow = device.type == "cpu" and not multiplies_bfloat16(device)
+    return torch.float32 if slow or not use_lora else None

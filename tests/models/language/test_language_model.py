@@ -10,12 +10,14 @@ import sys
 from dataclasses import replace
 from importlib.metadata import PackageNotFoundError
 from pathlib import Path
+from typing import Any
 
 import gguf
 import pytest
 import torch
 from safetensors import safe_open
 
+from earthvlm.bridge import network
 from earthvlm.bridge.model import OlmoEarthVLMBridge
 from earthvlm.models.language import smollm2
 from earthvlm.models.language.chat_templates import FAMILIES, SCENE_MARK
@@ -126,6 +128,22 @@ def test_processors_without_fast_bfloat16_multiply_in_float32(name, has_amx, exp
     has = {"cpu_name": name, "amx_bf16": has_amx, "avx512_bf16": True}
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: has, raising=False)
     assert multiplies_bfloat16(torch.device("cpu")) == expected
+
+
+@pytest.mark.parametrize(("is_fast", "expected"), [(True, torch.bfloat16), (False, torch.float32)])
+def test_processors_without_fast_bfloat16_train_in_float32(
+    is_fast, expected, tiny_language, monkeypatch
+):
+    monkeypatch.setattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda: True)
+    monkeypatch.setattr(network, "multiplies_bfloat16", lambda _: is_fast)
+
+    def dtype_of(**arguments: Any) -> torch.dtype:
+        bridge = OlmoEarthVLMBridge("random-v1.2-nano", tiny_language, device="cpu", **arguments)
+        return bridge.language.model.dtype
+
+    assert dtype_of() == expected
+    assert dtype_of(trainable=False) == torch.bfloat16  # answers are bound by memory
+    assert dtype_of(dtype=torch.bfloat16) == torch.bfloat16
 
 
 def test_missing_weights_are_rejected(tmp_path, tiny_language):
