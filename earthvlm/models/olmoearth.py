@@ -136,16 +136,11 @@ class OlmoEarthEncoder(nn.Module):
 
         patch_size: in place of the encoder's own.
         """
-        from olmoearth_pretrain_minimal.olmoearth_pretrain_v1.utils.constants import Modality
-
         reflectance = scene.reflectance.copy()
         for index, band in enumerate(BANDS):
             if band not in self.bands:
                 reflectance[..., index] = np.nan
-        with warnings.catch_warnings():
-            # The Scene's notes already name the missing bands.
-            warnings.filterwarnings("ignore", message="Up to .* bands were")
-            pixels = self.normalizer.normalize(Modality.SENTINEL2_L2A, reflectance)
+        pixels = self._normalize(reflectance)
         patch = patch_size or self.patch_size
         rows, columns = (-side % patch for side in pixels.shape[:2])
         if rows or columns:
@@ -153,6 +148,22 @@ class OlmoEarthEncoder(nn.Module):
         date = scene.date
         timestamp = DEFAULT_TIMESTAMP if date is None else (date.day, date.month - 1, date.year)
         return PreparedScene(torch.from_numpy(pixels.astype(np.float32)), timestamp, patch)
+
+    def _normalize(self, reflectance: np.ndarray) -> np.ndarray:
+        """Normalize `[H, W, 12]`, changing it; a missing band is NaN throughout."""
+        from olmoearth_pretrain_minimal.olmoearth_pretrain_v1.utils.constants import Modality
+
+        # The package warns of missing bands, which the scene's notes already name.
+        if self.band_sets > 1:  # v1 takes them from their neighbours
+            with warnings.catch_warnings():
+                warnings.filterwarnings("ignore", message="Up to .* bands were")
+                return self.normalizer.normalize(Modality.SENTINEL2_L2A, reflectance)
+        # Filled as the package does, because no filter holds while several threads prepare scenes.
+        missing = np.isnan(reflectance[0, 0])
+        reflectance[..., missing] = 0
+        normalized = self.normalizer.normalize(Modality.SENTINEL2_L2A, reflectance)
+        normalized[..., missing] = 0
+        return normalized
 
     def normalized_range(self) -> tuple[Tensor, Tensor]:
         """Return what reflectance 0 and 1 become in `PreparedScene.pixels`, `[12]` each."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import warnings
 from dataclasses import replace
 
 import numpy as np
@@ -54,6 +55,12 @@ def test_tokens_match_the_package(version, normalizer, band_sets, bands):
     expected = _by_hand(encoder, normalizer, band_sets, values).flatten(0, -2)
     assert seen.tokens.shape == (1, 8 * 8 * band_sets, encoder.dim)
     torch.testing.assert_close(seen.tokens[0], expected)
+
+
+def test_missing_bands_cause_no_warning(monkeypatch):
+    """One that is hidden shows again, and other filters are lost, where threads prepare scenes."""
+    monkeypatch.setattr(warnings, "warn", lambda *told, **_: pytest.fail(str(told)))
+    OlmoEarthEncoder("random-v1.2-nano", NINE).prepare(random_scene(8, 8))
 
 
 @VERSIONS
