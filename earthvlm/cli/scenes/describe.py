@@ -57,7 +57,7 @@ def add_describe(commands: argparse._SubParsersAction) -> None:
             "  earthvlm describe *.tif --prompt 'Is there water?' --json > answers.jsonl\n"
             "  earthvlm describe S2B_MSIL2A_....SAFE.zip --bbox 11.4 48.0 11.5 48.1\n"
             "  earthvlm describe https://example.org/items/a.json --window 4096 2048 512 512\n"
-            "  earthvlm describe scene.tif --prompt 'Is there water?' --candidates Yes. No.\n"
+            "  earthvlm describe scene.tif --prompt 'What dominates?' --candidates Water. Fields.\n"
             "  earthvlm describe --data_dir ChatEarthNet 1908_3064_patch00.png"
         ),
     )

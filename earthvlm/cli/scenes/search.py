@@ -43,7 +43,7 @@ def add_search(commands: argparse._SubParsersAction) -> None:
         epilog=(
             "examples:\n"
             "  earthvlm search 'a lake beside forest' --top_k 3\n"
-            "  earthvlm search 'a river -city' --bbox 4 47 16 55 --from_date 2018-01-01\n"
+            "  earthvlm search 'a river -city' --bbox 4 47 16 55 --from_date 2017-01-01\n"
             "  earthvlm search --scene scene.tif --json\n"
             "  earthvlm search 'more water' --like tile_17\n"
             "  earthvlm search --like tile_17 --like tile_4 --unlike tile_9\n"

@@ -115,8 +115,8 @@ class Tools:
                 empty to send an image instead.
             question: The question in plain English, such as "Is there water?".
             max_length: The maximum length of the answer in tokens, from 1 to 512.
-            candidates: Possible answers on a line each, such as "Yes." and "No.", of which the
-                likeliest is returned. Leave it empty to let the model write an answer.
+            candidates: Possible answers on a line each, such as "Water." and "Forest.", of which
+                the likeliest is returned. Leave it empty to let the model write an answer.
             image: A scene of your own, as describe_scene takes it: the bytes of a picture file in
                 base64, or the id of an upload.
             window: The part of your image to read, as first column, first row, width and height in
