@@ -264,6 +264,7 @@ def test_vision_tower_trains_unless_frozen_and_is_saved(tmp_path, monkeypatch):
         monkeypatch.setattr(
             "earthvlm.models.language.language_model.preferred_dtype", lambda _: torch.bfloat16
         )
+        monkeypatch.setattr("earthvlm.bridge.network.multiplies_bfloat16", lambda _: True)
         again = OlmoEarthVLMBridge(
             "random-v1.2-nano",
             str(tmp_path / "moondream"),
