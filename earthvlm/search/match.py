@@ -13,6 +13,7 @@ from functools import cached_property
 import numpy as np
 
 from earthvlm.embeddings.table import SceneTable
+from earthvlm.search.one_product import ONE_PRODUCT
 
 SAMPLE_ROWS = 2000  # evenly spaced; ranges are measured on these
 # The similarity of the bundled scenes and texts about other things: "pizza with cheese", "a car
@@ -50,7 +51,9 @@ class MatchScale:
         if full is None:
             return Range(UNRELATED, max(self._own_caption, UNRELATED + 0.1))
         scenes = self._sample[0]
-        low = float(np.quantile(scenes @ vector, LEAST_SIMILAR)) if len(scenes) else 0.0
+        with ONE_PRODUCT:
+            similarities = scenes @ vector
+        low = float(np.quantile(similarities, LEAST_SIMILAR)) if len(scenes) else 0.0
         return Range(min(low, full - 0.1), full)
 
     @cached_property

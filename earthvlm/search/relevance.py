@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from earthvlm.search.one_product import ONE_PRODUCT
+
 if TYPE_CHECKING:
     from earthvlm.embeddings.table import SceneTable
 
@@ -44,7 +46,9 @@ def combine_examples(
     if len(positives) == 1 and not len(negatives):
         return _normalise(positives[0])
     background = sample()
-    others = background[(background @ positives.T).max(axis=1, initial=-1) < SAME]
+    with ONE_PRODUCT:
+        similarities = background @ positives.T
+    others = background[similarities.max(axis=1, initial=-1) < SAME]
     if not len(negatives) + len(others):
         return _normalise(positives.mean(axis=0))
     from sklearn.linear_model import LogisticRegression
@@ -54,7 +58,8 @@ def combine_examples(
     shares = EXAMPLE_WEIGHT / len(positives), 1.0, EXAMPLE_WEIGHT / max(len(others), 1)
     wanted = np.arange(len(vectors)) < len(positives)
     probe = LogisticRegression(max_iter=1000)
-    probe.fit(vectors, wanted, np.repeat(shares, counts))
+    with ONE_PRODUCT:
+        probe.fit(vectors, wanted, np.repeat(shares, counts))
     return _normalise(probe.coef_[0])
 
 

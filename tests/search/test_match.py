@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from concurrent.futures import Future, ThreadPoolExecutor
+
 import numpy as np
 import pytest
 
 from earthvlm.embeddings.dataset import write_embedding_dataset
 from earthvlm.search.index import SceneIndex
-from earthvlm.search.match import UNRELATED, Range
+from earthvlm.search.match import UNRELATED, MatchScale, Range
+from earthvlm.search.one_product import ONE_PRODUCT
+from earthvlm.search.relevance import combine_examples
 from tests.support.made_scenes import PROVENANCE, make_rows
 
 
@@ -28,6 +32,22 @@ def test_match_of_an_example_falls_to_none(index):
     matches = [result.match for result in index.search(itself, k=40)]
     assert matches[0] == pytest.approx(1, abs=1e-5) and matches == sorted(matches, reverse=True)
     assert matches[-4:] == [0] * 4 and matches[-6] > 0  # the least similar tenth
+
+
+def test_searches_by_pictures_take_turns(index):
+    """Concurrent products' threads would wait for one another."""
+    vectors = index.table.vectors("scene")
+    with ThreadPoolExecutor(2) as pool:
+        with ONE_PRODUCT:
+            waiting: list[Future] = [
+                pool.submit(MatchScale(index.table).measure, vectors[7], 1.0),
+                pool.submit(combine_examples, vectors[:2], vectors[3:4], lambda: vectors),
+            ]
+            for each in waiting:
+                with pytest.raises(TimeoutError):
+                    each.result(0.3)
+        ended = [each.result(30) for each in waiting]
+    assert ended[0].high == 1.0 and ended[1].shape == (384,)
 
 
 def test_match_of_words_is_measured_by_own_captions(index, embed_words):

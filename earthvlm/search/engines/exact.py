@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import threading
-
 import numpy as np
 
 from earthvlm.embeddings.filters import SceneFilter
 from earthvlm.embeddings.table import SceneTable
 from earthvlm.search.engines.engine import SIMILARITY_DECIMALS, Hits
+from earthvlm.search.one_product import ONE_PRODUCT
 
 SIMILARITIES_AT_ONCE = 2**24  # queries are split into groups whose similarities take 64 MB
-ROWS_AT_ONCE = 2**17
-# A product uses all cores. The threads of several at the same time would wait for one another:
-# sixteen clients would be answered 4 times a second in place of 86.
-ONE_PRODUCT = threading.Lock()
+ROWS_AT_ONCE = 2**17  # of which a filter has 200 MB copied
 
 
 class ExactEngine:
@@ -47,8 +43,8 @@ def compare_rows(vectors: np.ndarray, rows: np.ndarray, queries: np.ndarray, k: 
     similarities = np.empty((len(queries), len(rows)), np.float32)
     for first in range(0, len(rows), ROWS_AT_ONCE):
         block = slice(first, first + ROWS_AT_ONCE)
-        compared = vectors[block] if everywhere else vectors[rows[block]]
-        with ONE_PRODUCT:
+        with ONE_PRODUCT:  # the copy too, so that there is one at a time
+            compared = vectors[block] if everywhere else vectors[rows[block]]
             # For one query, a product with a vector is faster: it is limited by memory alone.
             product = (compared @ queries[0])[None] if len(queries) == 1 else queries @ compared.T
         similarities[:, block] = product
