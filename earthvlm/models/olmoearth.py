@@ -167,10 +167,8 @@ class OlmoEarthEncoder(nn.Module):
 
     def normalized_range(self) -> tuple[Tensor, Tensor]:
         """Return what reflectance 0 and 1 become in `PreparedScene.pixels`, `[12]` each."""
-        from olmoearth_pretrain_minimal.olmoearth_pretrain_v1.utils.constants import Modality
-
         ends = np.array([[[0.0]], [[REFLECTANCE_SCALE]]], np.float32).repeat(len(BANDS), 2)
-        black, white = self.normalizer.normalize(Modality.SENTINEL2_L2A, ends)[:, 0]
+        black, white = self._normalize(ends)[:, 0]
         return torch.from_numpy(black), torch.from_numpy(white)
 
     def forward(self, scenes: Sequence[PreparedScene], in_bfloat16: bool = False) -> SceneTokens:
