@@ -18,6 +18,7 @@ import time
 import numpy as np
 import torch
 
+from benchmarks.report import report
 from earthvlm.bridge.model import OlmoEarthVLMBridge
 from earthvlm.bridge.segmentation import segment_tokens
 from earthvlm.data.drawn.scenes import draw_scene
@@ -61,13 +62,7 @@ def main() -> None:
             command = [sys.executable, "-m", "benchmarks.denormals", "--row", row]
             command += ["--steps", str(arguments.steps)]
             seconds.append(float(subprocess.check_output(command, text=True).split()[-1]))
-    print("| numbers below 1e-38 | seconds a step | times the first |")
-    print("|---|---|---|")
-    first = statistics.median(found["kept"])
-    for row, seconds in found.items():
-        middle = statistics.median(seconds)
-        spread = f"({min(seconds):.2f} to {max(seconds):.2f})"
-        print(f"| {row} | {middle:.2f} {spread} | {first / middle:.1f} |")
+    report("denormals", found, "s a step")
 
 
 if __name__ == "__main__":
